@@ -1,0 +1,88 @@
+"""A tamper-evident log: prove that a record is there, that it is not, and that nothing was rewritten.
+
+Verify without any server::
+
+    import qed
+
+    proof = qed.parse_answer(answer)
+    qed.verify_membership(event, proof, version=None, query_snapshot=trusted, current_snapshot=trusted)
+
+Talk to a server with `Client` or `AsyncClient`; keep a log in this process with `Log`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version
+
+from qed._qed import is_optimised
+from qed.client import AsyncClient, Client
+from qed.errors import (
+    AddedLater,
+    ClusterError,
+    CorruptLog,
+    LogError,
+    MalformedProof,
+    MalformedRequest,
+    NotLeader,
+    Overloaded,
+    ProtocolError,
+    QedError,
+    StoreLocked,
+    Unavailable,
+    UnknownVersion,
+    UnsupportedFormat,
+    VerificationError,
+    WriteRefused,
+)
+from qed.log import Log
+from qed.proofs import (
+    AbsenceProof,
+    Digest,
+    IncrementalProof,
+    MembershipProof,
+    Neighbour,
+    Snapshot,
+    parse_answer,
+    verify_absence,
+    verify_incremental,
+    verify_membership,
+)
+
+__all__ = [
+    "AbsenceProof",
+    "AddedLater",
+    "AsyncClient",
+    "Client",
+    "ClusterError",
+    "CorruptLog",
+    "Digest",
+    "IncrementalProof",
+    "Log",
+    "LogError",
+    "MalformedProof",
+    "MalformedRequest",
+    "MembershipProof",
+    "Neighbour",
+    "NotLeader",
+    "Overloaded",
+    "ProtocolError",
+    "QedError",
+    "Snapshot",
+    "StoreLocked",
+    "Unavailable",
+    "UnknownVersion",
+    "UnsupportedFormat",
+    "VerificationError",
+    "WriteRefused",
+    "__version__",
+    "parse_answer",
+    "verify_absence",
+    "verify_incremental",
+    "verify_membership",
+]
+
+__version__ = version("qed-log")
+
+if not is_optimised:
+    warnings.warn("qed was built without optimisation and is slow", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,390 @@
+"""What each call sends, and what its answer must be.
+
+A `Call` is built from the caller's arguments by one function each. It carries the request, and makes a value of the
+answer: parsed, checked to be an answer to this very question, and verified where the caller gave trusted snapshots.
+Nothing here opens a socket; whom to ask is `qed.attempts`, asking is `qed.client`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from qed.errors import (
+    AddedLater,
+    MalformedProof,
+    MalformedRequest,
+    ProtocolError,
+    QedError,
+    UnknownVersion,
+    VerificationError,
+)
+from qed.proofs import (
+    AbsenceProof,
+    Digest,
+    IncrementalProof,
+    MembershipProof,
+    Snapshot,
+    parse_answer,
+    verify_absence,
+    verify_incremental,
+    verify_membership,
+)
+from qed.wire import (
+    ENCODER,
+    ERROR_BODY,
+    INFO,
+    SHARDS,
+    AddBulkRequest,
+    AddRequest,
+    DecodeError,
+    DigestMembershipRequest,
+    ErrorBody,
+    IncrementalRequest,
+    Info,
+    Shards,
+    snapshots_from_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = [
+    "ANSWER_LIMIT_BYTES",
+    "SNAPSHOT_LIMIT_BYTES",
+    "Answer",
+    "Call",
+    "add",
+    "add_bulk",
+    "error_body",
+    "healthcheck",
+    "incremental",
+    "info",
+    "membership",
+    "plain",
+    "protocol_error",
+    "refusal",
+    "shards",
+    "snapshot",
+]
+
+# The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for what is
+# added later and keeps a hostile server from filling the memory.
+ANSWER_LIMIT_BYTES: Final = 1 << 20
+# A snapshot is three base64 digests and a version: at most 220 bytes.
+SNAPSHOT_LIMIT_BYTES: Final = 512
+
+_MESSAGE_LIMIT: Final = 200
+_VERSION_LIMIT: Final = 2**64
+_MALFORMED_STATUSES: Final = frozenset({400, 404, 405, 413})
+
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer: header names in lower case, the body within the call's limit."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[_T_co]):
+    """One request, and how its answer becomes a value.
+
+    Attributes:
+        method: HTTP method.
+        path: Absolute path, without an endpoint's own prefix.
+        body: JSON, or None.
+        read: Makes the value of the body of a success, or raises DecodeError or a QedError.
+        successes: The statuses that carry a value.
+        is_insertion: Only the leader takes it; a 307 names the leader.
+        is_repeatable: Sending it twice changes nothing.
+        answer_limit_bytes: Longer answers are refused.
+    """
+
+    method: str
+    path: str
+    read: Callable[[bytes], _T_co]
+    body: bytes | None = None
+    successes: frozenset[int] = frozenset({200})
+    is_insertion: bool = False
+    is_repeatable: bool = True
+    answer_limit_bytes: int = ANSWER_LIMIT_BYTES
+
+    def result(self, answer: Answer) -> _T_co:
+        """Return what `answer` says, verified where the call has something to verify it against.
+
+        Args:
+            answer: Any answer of the server.
+
+        Returns:
+            The value.
+
+        Raises:
+            QedError: The server refused, spoke nonsense, or did not prove what it claims.
+        """
+        if answer.status not in self.successes:
+            raise refusal(answer)
+        try:
+            return self.read(answer.body)
+        except DecodeError as exc:
+            raise protocol_error(answer, f"with nonsense: {plain(str(exc))}") from exc
+
+
+def add(event: bytes, *, if_absent: bool) -> Call[Snapshot]:
+    """Return the call that adds `event`; its value is the snapshot, checked to be of this very event."""
+    digest = Digest.of(event)
+
+    def read(body: bytes) -> Snapshot:
+        snapshot = _snapshot(body)
+        _check_event(digest, snapshot)
+        return snapshot
+
+    return Call(
+        method="POST",
+        path="/events",
+        body=ENCODER.encode(AddRequest(event, if_absent)),
+        read=read,
+        successes=frozenset({200, 201} if if_absent else {201}),
+        is_insertion=True,
+        is_repeatable=if_absent,
+    )
+
+
+def add_bulk(events: Sequence[bytes], *, if_absent: bool) -> Call[list[Snapshot]]:
+    """Return the call that adds `events`; its value is one snapshot an event, checked to be theirs, in order."""
+    digests = [Digest.of(event) for event in events]
+
+    def read(body: bytes) -> list[Snapshot]:
+        snapshots = _snapshots(body)
+        _check_events(digests, snapshots)
+        if not if_absent:
+            _check_one_batch(snapshots)
+        return snapshots
+
+    return Call(
+        method="POST",
+        path="/events/bulk",
+        body=ENCODER.encode(AddBulkRequest(list(events), if_absent)),
+        read=read,
+        successes=frozenset({200, 201} if if_absent else {201}),
+        is_insertion=True,
+        is_repeatable=if_absent,
+        answer_limit_bytes=ANSWER_LIMIT_BYTES + SNAPSHOT_LIMIT_BYTES * len(digests),
+    )
+
+
+def membership(
+    digest: Digest, *, version: int | None, query_snapshot: Snapshot | None, current_snapshot: Snapshot | None
+) -> Call[MembershipProof | AbsenceProof]:
+    """Return the call that asks whether an event is in the log.
+
+    Its value answers what was asked, and is verified if `current_snapshot` is given. The digest is sent even where the
+    caller has the event: the server needs no more to prove it.
+
+    Args:
+        digest: The event's digest.
+        version: The version asked at, or None for the latest.
+        query_snapshot: Trusted snapshot of the version asked at; by default `current_snapshot`, where that is the same.
+        current_snapshot: Trusted snapshot of the log's last version.
+
+    Returns:
+        The call.
+
+    Raises:
+        ValueError: The version cannot exist, or the snapshots given are not enough to verify with.
+    """
+    _check_version(version)
+    query_snapshot = _query_snapshot(version, query_snapshot, current_snapshot)
+
+    def read(body: bytes) -> MembershipProof | AbsenceProof:
+        proof = parse_answer(body)
+        _check_asked(digest, version, proof)
+        if query_snapshot is not None and current_snapshot is not None:
+            _verify(digest, proof, version, query_snapshot, current_snapshot)
+        return proof
+
+    return Call(
+        method="POST",
+        path="/proofs/digest-membership",
+        body=ENCODER.encode(DigestMembershipRequest(bytes(digest), version)),
+        read=read,
+    )
+
+
+def incremental(
+    start: int, end: int, *, start_snapshot: Snapshot | None, end_snapshot: Snapshot | None
+) -> Call[IncrementalProof]:
+    """Return the call that asks for the proof that the log at `end` extends the log at `start`.
+
+    Args:
+        start: The earlier version.
+        end: The later version.
+        start_snapshot: Trusted snapshot of `start`.
+        end_snapshot: Trusted snapshot of `end`.
+
+    Returns:
+        The call; its value is verified if the snapshots are given.
+
+    Raises:
+        ValueError: A version cannot exist, or only one snapshot is given.
+    """
+    _check_version(start)
+    _check_version(end)
+    if (start_snapshot is None) != (end_snapshot is None):
+        raise ValueError("expected both snapshots or neither: one alone verifies nothing")
+
+    def read(body: bytes) -> IncrementalProof:
+        proof = IncrementalProof.from_json(body)
+        if (proof.start, proof.end) != (start, end):
+            raise VerificationError("a proof of another range", f"{start} to {end}", f"{proof.start} to {proof.end}")
+        if start_snapshot is not None and end_snapshot is not None:
+            verify_incremental(proof, start_snapshot=start_snapshot, end_snapshot=end_snapshot)
+        return proof
+
+    body = ENCODER.encode(IncrementalRequest(start, end))
+    return Call(method="POST", path="/proofs/incremental", body=body, read=read)
+
+
+def snapshot(version: int) -> Call[Snapshot]:
+    """Return the call that asks for the snapshot of `version` as it was acknowledged."""
+    _check_version(version)
+
+    def read(body: bytes) -> Snapshot:
+        found = _snapshot(body)
+        if found.version != version:
+            raise VerificationError("a snapshot of another version", str(version), str(found.version))
+        return found
+
+    return Call(method="GET", path=f"/snapshots/{version}", read=read)
+
+
+def info() -> Call[Info]:
+    """Return the call that asks a member about itself."""
+    return Call(method="GET", path="/info", read=INFO.decode)
+
+
+def shards() -> Call[Shards]:
+    """Return the call that asks a member who else there is, and who leads."""
+    return Call(method="GET", path="/info/shards", read=SHARDS.decode)
+
+
+def healthcheck() -> Call[None]:
+    """Return the call that asks whether a server serves."""
+    return Call(method="HEAD", path="/healthcheck", read=lambda _: None, successes=frozenset({204}))
+
+
+def _check_version(version: int | None) -> None:
+    if version is not None and not 0 <= version < _VERSION_LIMIT:
+        raise ValueError("expected a version of at least 0 and below 2**64")
+
+
+def _query_snapshot(version: int | None, query: Snapshot | None, current: Snapshot | None) -> Snapshot | None:
+    """Refuse what could only be verified in part: a caller who gives a snapshot counts on a verified answer."""
+    if query is not None and current is None:
+        raise ValueError("expected current_snapshot beside query_snapshot: alone it verifies nothing")
+    if query is None and current is not None and version is not None and version < current.version:
+        raise ValueError(f"expected query_snapshot too: a membership at version {version} is verified against it")
+    return current if query is None else query
+
+
+def _snapshot(body: bytes) -> Snapshot:
+    try:
+        return Snapshot.from_json(body)
+    except MalformedProof as exc:
+        raise DecodeError(str(exc)) from exc
+
+
+def _snapshots(body: bytes) -> list[Snapshot]:
+    try:
+        return snapshots_from_json(body)
+    except MalformedProof as exc:
+        raise DecodeError(str(exc)) from exc
+
+
+def _check_event(digest: Digest, snapshot: Snapshot) -> None:
+    if snapshot.event_digest != digest:
+        raise VerificationError("a snapshot of another event", digest.hex(), snapshot.event_digest.hex())
+
+
+def _check_events(digests: Sequence[Digest], snapshots: Sequence[Snapshot]) -> None:
+    if len(snapshots) != len(digests):
+        raise VerificationError("a wrong number of snapshots", str(len(digests)), str(len(snapshots)))
+    for digest, found in zip(digests, snapshots, strict=True):
+        _check_event(digest, found)
+
+
+def _check_one_batch(snapshots: Sequence[Snapshot]) -> None:
+    """Events added together have consecutive versions and one hyper digest."""
+    for first, second in pairwise(snapshots):
+        if second.version != first.version + 1:
+            raise VerificationError("versions not consecutive", str(first.version + 1), str(second.version))
+        if second.hyper_digest != first.hyper_digest:
+            raise VerificationError(
+                "two hyper digests in one bulk", first.hyper_digest.hex(), second.hyper_digest.hex()
+            )
+
+
+def _check_asked(digest: Digest, version: int | None, proof: MembershipProof | AbsenceProof) -> None:
+    if proof.key_digest != digest:
+        raise VerificationError("a proof for another event", digest.hex(), proof.key_digest.hex())
+    asked = proof.current_version if version is None else min(version, proof.current_version)
+    if proof.query_version != asked:
+        raise VerificationError("a proof at another version", str(asked), str(proof.query_version))
+
+
+def _verify(
+    digest: Digest,
+    proof: MembershipProof | AbsenceProof,
+    version: int | None,
+    query_snapshot: Snapshot,
+    current_snapshot: Snapshot,
+) -> None:
+    if isinstance(proof, AbsenceProof):
+        verify_absence(digest, proof, version=version, current_snapshot=current_snapshot)
+    else:
+        verify_membership(
+            digest, proof, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot
+        )
+
+
+def plain(text: str) -> str:
+    """Return a server's words, safe to print: one line, bounded, no control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:_MESSAGE_LIMIT])
+
+
+def protocol_error(answer: Answer, what: str) -> ProtocolError:
+    """Return the exception for an answer outside the protocol; `what` continues "URL answered STATUS"."""
+    return ProtocolError(f"{answer.url} answered {answer.status} {what}", status=answer.status, body=answer.body)
+
+
+def error_body(answer: Answer) -> ErrorBody | None:
+    """Return what a server gave as its reason, or None when it gave none."""
+    try:
+        return ERROR_BODY.decode(answer.body)
+    except DecodeError:
+        return None
+
+
+def refusal(answer: Answer) -> QedError:
+    """Return the exception that says what a server refused, from an answer that is no success."""
+    error = error_body(answer)
+    if error is None:
+        if answer.status in _MALFORMED_STATUSES:
+            return MalformedRequest(f"{answer.url} answered {answer.status}", status=answer.status, body=answer.body)
+        return protocol_error(answer, "and nothing this client understands")
+    message = plain(error.message)
+    match answer.status, error.error:
+        case 412, "added_later" if error.first_version is not None:
+            return AddedLater(message, error.first_version)
+        case (412, "invalid_range" | "empty_log" | "unknown_version") | (404, "unknown_version"):
+            return UnknownVersion(message)
+    kind = MalformedRequest if answer.status in _MALFORMED_STATUSES else ProtocolError
+    code = plain(error.error)
+    said = f"{answer.url} answered {answer.status} {code}: {message}"
+    return kind(said, status=answer.status, body=answer.body, code=code)

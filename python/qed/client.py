@@ -1,0 +1,491 @@
+"""Clients of a qed server: `Client` for threads, `AsyncClient` for asyncio. Same methods, same answers.
+
+Both only carry steps out. What a call sends and what its answer must be is `qed.calls`; whom to ask, and when again, is
+`qed.attempts`. Answers are bounded in size and in time, are never decompressed, and set no cookies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import httpcore
+import httpx
+
+from qed import calls
+from qed.attempts import Endpoints, Failure, Send, converse
+from qed.calls import Answer
+from qed.deadline import DeadlineBackend, deadline
+from qed.errors import ProtocolError
+from qed.proofs import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from qed.calls import Call
+    from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
+    from qed.wire import Info, Shards
+
+__all__ = ["AsyncClient", "Client"]
+
+DEFAULT_ENDPOINT: Final = "http://127.0.0.1:8800"
+DEFAULT_TIMEOUT_S: Final = 10.0
+DEFAULT_ATTEMPTS: Final = 3
+
+# Shorter than servers, or gateways before them, commonly keep an idle connection (5 s and more), so that no request
+# meets one that is being closed: an insertion that does could not be sent again.
+IDLE_CONNECTION_S: Final = 3.0
+CONNECTION_LIMIT: Final = 100
+_LIMITS: Final = httpx.Limits(
+    max_connections=CONNECTION_LIMIT,
+    max_keepalive_connections=CONNECTION_LIMIT,
+    keepalive_expiry=IDLE_CONNECTION_S,
+)
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """A qed server or several, seen from a thread. Safe to share between threads; also a context manager.
+
+    Args:
+        endpoints: Base URL of a server, or of several that are asked in order.
+        timeout_s: Longest time that one request to one server may take, the last byte of its answer included.
+        api_key: Sent to every endpoint as `Api-Key`.
+        verify_tls: Check the servers' certificates.
+        attempts: How often to ask all endpoints before giving up, where asking again is safe.
+
+    Raises:
+        ValueError: An endpoint is no http or https URL, or another setting is out of range.
+
+    Every method raises `Unavailable` when no server answers, naming each and its cause; `ProtocolError` when one
+    answers something that is not the protocol, and its kind `MalformedRequest` when one refuses the request as
+    malformed.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        api_key: str | None = None,
+        verify_tls: bool = True,
+        attempts: int = DEFAULT_ATTEMPTS,
+    ) -> None:
+        _check_settings(timeout_s, attempts)
+        self._endpoints = Endpoints.parse(endpoints)
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        tls = _tls(self._endpoints, verify_tls=verify_tls)
+        self._http = httpx.Client(
+            transport=_transport(tls),
+            headers=_headers(api_key),
+            verify=tls,
+            timeout=_timeout(timeout_s),
+            cookies=_no_cookies(),
+            follow_redirects=False,
+        )
+
+    def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
+        """Add an event to the log.
+
+        Args:
+            event: The event; the log keeps its digest only.
+            if_absent: If the event is in the log already, add nothing and return its first snapshot.
+
+        Returns:
+            The event's snapshot, synced to disk, checked to be of this very event.
+
+        Raises:
+            VerificationError: The snapshot is of another event.
+            NotLeader: The server does not accept insertions, nor does the leader it names.
+            Overloaded: The server's queue is full, still after the retries.
+        """
+        return self._perform(calls.add(event, if_absent=if_absent))
+
+    def add_bulk(self, events: Sequence[bytes], *, if_absent: bool = False) -> list[Snapshot]:
+        """Add events to the log, all of them or none.
+
+        Args:
+            events: At least one event, in the order of their versions.
+            if_absent: As for `add`, for each event on its own.
+
+        Returns:
+            One snapshot an event, in their order, with consecutive versions and one hyper digest unless `if_absent`.
+
+        Raises:
+            VerificationError: The snapshots are not of these events in this order.
+            NotLeader: As for `add`.
+            Overloaded: As for `add`.
+        """
+        return self._perform(calls.add_bulk(events, if_absent=if_absent))
+
+    def membership(
+        self,
+        event: bytes,
+        *,
+        version: int | None = None,
+        query_snapshot: Snapshot | None = None,
+        current_snapshot: Snapshot | None = None,
+    ) -> MembershipProof | AbsenceProof:
+        """Ask whether an event is in the log.
+
+        Args:
+            event: The event. Only its digest is sent.
+            version: The version to ask at; by default the latest.
+            query_snapshot: Trusted snapshot of that version; by default `current_snapshot`, where that is the same.
+            current_snapshot: Trusted snapshot of the log's last version. If given, the answer is verified.
+
+        Returns:
+            The proof that it is in the log, or that it is not. Checked to answer this question; verified, if asked to.
+
+        Raises:
+            VerificationError: The answer is for another event or version, or does not prove what it claims.
+            AddedLater: The event was first added after `version`.
+            UnknownVersion: The log is empty.
+            ValueError: The snapshots given are not enough to verify with.
+        """
+        return self.membership_digest(
+            Digest.of(event), version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot
+        )
+
+    def membership_digest(
+        self,
+        digest: Digest,
+        *,
+        version: int | None = None,
+        query_snapshot: Snapshot | None = None,
+        current_snapshot: Snapshot | None = None,
+    ) -> MembershipProof | AbsenceProof:
+        """Ask whether the event of a digest is in the log; everything else as for `membership`.
+
+        Args:
+            digest: The event's digest.
+            version: As for `membership`.
+            query_snapshot: As for `membership`.
+            current_snapshot: As for `membership`.
+
+        Returns:
+            As for `membership`.
+        """
+        return self._perform(
+            calls.membership(digest, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot)
+        )
+
+    def incremental(
+        self, start: int, end: int, *, start_snapshot: Snapshot | None = None, end_snapshot: Snapshot | None = None
+    ) -> IncrementalProof:
+        """Ask for the proof that the log at `end` extends the log at `start`.
+
+        Args:
+            start: The earlier version.
+            end: The later version.
+            start_snapshot: Trusted snapshot of `start`. If both are given, the answer is verified.
+            end_snapshot: Trusted snapshot of `end`.
+
+        Returns:
+            The proof, checked to be of this range; verified, if asked to.
+
+        Raises:
+            VerificationError: The answer is for another range, or does not prove what it claims.
+            UnknownVersion: The range is upside down, or ends beyond the log.
+            ValueError: Only one snapshot is given.
+        """
+        return self._perform(calls.incremental(start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot))
+
+    def snapshot(self, version: int) -> Snapshot:
+        """Return the snapshot of a version exactly as it was acknowledged.
+
+        It is the server's word: what is verified against it is verified against the server itself.
+
+        Args:
+            version: The version.
+
+        Returns:
+            Its snapshot.
+
+        Raises:
+            UnknownVersion: The version is beyond the log.
+            VerificationError: The answer is the snapshot of another version.
+        """
+        return self._perform(calls.snapshot(version))
+
+    def info(self) -> Info:
+        """Return what the server that answers says about itself."""
+        return self._perform(calls.info())
+
+    def shards(self) -> Shards:
+        """Return the members of the cluster and its leader, as the server that answers knows them."""
+        return self._perform(calls.shards())
+
+    def healthcheck(self) -> None:
+        """Return if a server serves; asks each endpoint once.
+
+        Raises:
+            Unavailable: None does.
+        """
+        self._perform(calls.healthcheck(), attempts=1)
+
+    def close(self) -> None:
+        """Close all connections. The client cannot be used again."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _perform(self, call: Call[_T], *, attempts: int | None = None) -> _T:
+        conversation = converse(call, self._endpoints, attempts=attempts or self._attempts)
+        try:
+            step = next(conversation)
+            while True:
+                step = conversation.send(self._take(step, call))
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+
+    def _take(self, step: Send, call: Call[_T]) -> Answer | Failure:
+        if step.delay_s:
+            time.sleep(step.delay_s)
+        try:
+            with deadline(self._timeout_s), self._http.stream(call.method, step.url, content=call.body) as response:
+                inbox = _Inbox(response, call.answer_limit_bytes)
+                for part in response.iter_raw():
+                    inbox.take(part)
+                return inbox.answer()
+        except (httpx.TransportError, httpx.InvalidURL) as exc:
+            return _failure(exc, self._timeout_s)
+
+
+class AsyncClient:
+    """A qed server or several, seen from asyncio. An asynchronous context manager; see `Client` for everything.
+
+    Args:
+        endpoints: As for `Client`.
+        timeout_s: As for `Client`.
+        api_key: As for `Client`.
+        verify_tls: As for `Client`.
+        attempts: As for `Client`.
+
+    Raises:
+        ValueError: As for `Client`.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        api_key: str | None = None,
+        verify_tls: bool = True,
+        attempts: int = DEFAULT_ATTEMPTS,
+    ) -> None:
+        _check_settings(timeout_s, attempts)
+        self._endpoints = Endpoints.parse(endpoints)
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._http = httpx.AsyncClient(
+            headers=_headers(api_key),
+            verify=_tls(self._endpoints, verify_tls=verify_tls),
+            timeout=_timeout(timeout_s),
+            limits=_LIMITS,
+            cookies=_no_cookies(),
+            follow_redirects=False,
+        )
+
+    async def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
+        """Add an event to the log; see `Client.add`."""
+        return await self._perform(calls.add(event, if_absent=if_absent))
+
+    async def add_bulk(self, events: Sequence[bytes], *, if_absent: bool = False) -> list[Snapshot]:
+        """Add events to the log, all of them or none; see `Client.add_bulk`."""
+        return await self._perform(calls.add_bulk(events, if_absent=if_absent))
+
+    async def membership(
+        self,
+        event: bytes,
+        *,
+        version: int | None = None,
+        query_snapshot: Snapshot | None = None,
+        current_snapshot: Snapshot | None = None,
+    ) -> MembershipProof | AbsenceProof:
+        """Ask whether an event is in the log; see `Client.membership`."""
+        return await self.membership_digest(
+            Digest.of(event), version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot
+        )
+
+    async def membership_digest(
+        self,
+        digest: Digest,
+        *,
+        version: int | None = None,
+        query_snapshot: Snapshot | None = None,
+        current_snapshot: Snapshot | None = None,
+    ) -> MembershipProof | AbsenceProof:
+        """Ask whether the event of a digest is in the log; see `Client.membership_digest`."""
+        return await self._perform(
+            calls.membership(digest, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot)
+        )
+
+    async def incremental(
+        self, start: int, end: int, *, start_snapshot: Snapshot | None = None, end_snapshot: Snapshot | None = None
+    ) -> IncrementalProof:
+        """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""
+        return await self._perform(
+            calls.incremental(start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot)
+        )
+
+    async def snapshot(self, version: int) -> Snapshot:
+        """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""
+        return await self._perform(calls.snapshot(version))
+
+    async def info(self) -> Info:
+        """Return what the server that answers says about itself."""
+        return await self._perform(calls.info())
+
+    async def shards(self) -> Shards:
+        """Return the members of the cluster and its leader; see `Client.shards`."""
+        return await self._perform(calls.shards())
+
+    async def healthcheck(self) -> None:
+        """Return if a server serves; see `Client.healthcheck`."""
+        await self._perform(calls.healthcheck(), attempts=1)
+
+    async def aclose(self) -> None:
+        """Close all connections. The client cannot be used again."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _perform(self, call: Call[_T], *, attempts: int | None = None) -> _T:
+        conversation = converse(call, self._endpoints, attempts=attempts or self._attempts)
+        try:
+            step = next(conversation)
+            while True:
+                step = conversation.send(await self._take(step, call))
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+
+    async def _take(self, step: Send, call: Call[_T]) -> Answer | Failure:
+        if step.delay_s:
+            await asyncio.sleep(step.delay_s)
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http.stream(call.method, step.url, content=call.body) as response,
+            ):
+                inbox = _Inbox(response, call.answer_limit_bytes)
+                async for part in response.aiter_raw():
+                    inbox.take(part)
+                return inbox.answer()
+        except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
+            return _failure(exc, self._timeout_s)
+
+
+class _Inbox:
+    """One answer as it arrives, bounded in size."""
+
+    def __init__(self, response: httpx.Response, limit_bytes: int) -> None:
+        self._response = response
+        self._body = bytearray()
+        self._limit_bytes = limit_bytes
+        # Compressed answers were not asked for, and a small one may be a gigabyte.
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise self._refusal("in an encoding that was not asked for")
+
+    def take(self, part: bytes) -> None:
+        if len(self._body) + len(part) > self._limit_bytes:
+            raise self._refusal(f"with more than {self._limit_bytes} bytes")
+        self._body += part
+
+    def answer(self) -> Answer:
+        headers = {name.lower(): value for name, value in self._response.headers.items()}
+        return Answer(str(self._response.url), self._response.status_code, headers, bytes(self._body))
+
+    def _refusal(self, what: str) -> ProtocolError:
+        status = self._response.status_code
+        return ProtocolError(f"{self._response.url} answered {status} {what}", status=status, body=bytes(self._body))
+
+
+def _failure(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:
+    was_never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.InvalidURL)
+    if not isinstance(exc, httpx.TimeoutException | TimeoutError):
+        return Failure(_reason(exc), may_have_arrived=not was_never_sent)
+    cause = "no connection in time" if was_never_sent else f"no complete answer within {timeout_s:g} s"
+    return Failure(cause, may_have_arrived=not was_never_sent, is_timeout=True)
+
+
+def _reason(exc: Exception) -> str:
+    """Return why, for people: for a connection that failed, the system's own words from under the layers above it."""
+    cause: BaseException | None = exc if isinstance(exc, httpx.ConnectError) else None
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, ConnectionError) and cause.errno is not None:
+            return os.strerror(cause.errno).lower()
+        if isinstance(cause, OSError) and cause.strerror is not None:
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
+    return str(exc).lower() or type(exc).__name__
+
+
+def _check_settings(timeout_s: float, attempts: int) -> None:
+    if not 0 < timeout_s < float("inf"):
+        raise ValueError(f"expected a time-out above 0 s, got {timeout_s}")
+    if attempts < 1:
+        raise ValueError(f"expected at least one attempt, got {attempts}")
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"}
+    if api_key is None:
+        return headers
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("expected an api key of printable ascii characters")
+    return headers | {"Api-Key": api_key}
+
+
+def _timeout(timeout_s: float) -> httpx.Timeout:
+    """Half of the time may go into getting a connection: failing there, it is known that nothing was sent."""
+    return httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
+
+
+def _tls(endpoints: Endpoints, *, verify_tls: bool) -> ssl.SSLContext:
+    """Load the trusted authorities, which takes 60 ms, only where an endpoint needs them; without them trust nobody."""
+    if any(url.startswith("https:") for url in endpoints.urls):
+        return httpx.create_ssl_context(verify=verify_tls)
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _transport(tls: ssl.SSLContext) -> httpx.HTTPTransport:
+    """Connections that keep a deadline. httpx takes no network backend, so its pool is replaced by an equal one."""
+    transport = httpx.HTTPTransport(verify=tls)
+    transport._pool = httpcore.ConnectionPool(  # noqa: SLF001 - the only way in; tests meet it if it moves
+        ssl_context=tls,
+        max_connections=_LIMITS.max_connections,
+        max_keepalive_connections=_LIMITS.max_keepalive_connections,
+        keepalive_expiry=_LIMITS.keepalive_expiry,
+        network_backend=DeadlineBackend(),
+    )
+    return transport
+
+
+def _no_cookies() -> CookieJar:
+    """Cookies ignore ports: what one server sets would be sent to every other server on the same host."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -1,0 +1,97 @@
+"""One deadline for everything a thread does on its connections.
+
+The time-outs of blocking sockets bound one wait each: a server that sends a byte now and then, in a header say, could
+hold a thread for days. Under `deadline` no read and no write waits past one common moment.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+import httpcore
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator
+
+    from httpcore import SOCKET_OPTION
+
+__all__ = ["DeadlineBackend", "deadline"]
+
+# Written piece by piece, so that a peer who reads slowly meets the deadline between two of them.
+_PIECE_BYTES: Final = 1 << 16
+
+_DEADLINE_S: ContextVar[float] = ContextVar("_DEADLINE_S", default=float("inf"))
+
+
+@contextmanager
+def deadline(after_s: float) -> Iterator[None]:
+    """Let no read or write of the block wait longer than until `after_s` from here.
+
+    Args:
+        after_s: Seconds, above 0.
+
+    Yields:
+        Nothing.
+    """
+    token = _DEADLINE_S.set(time.monotonic() + after_s)
+    try:
+        yield
+    finally:
+        _DEADLINE_S.reset(token)
+
+
+def _wait_s(timeout_s: float | None, late: type[Exception]) -> float | None:
+    """Return how long one wait may take, or raise `late` when the deadline has passed."""
+    left_s = _DEADLINE_S.get() - time.monotonic()
+    if left_s <= 0:
+        raise late("the deadline has passed")
+    if left_s == float("inf"):
+        return timeout_s
+    return left_s if timeout_s is None else min(left_s, timeout_s)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    """A connection that keeps the deadline of whoever uses it."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _wait_s(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _PIECE_BYTES):
+            piece = buffer[start : start + _PIECE_BYTES]
+            self._stream.write(piece, _wait_s(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        wait_s = _wait_s(timeout, httpcore.ConnectTimeout)
+        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, wait_s))
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
+
+
+class DeadlineBackend(httpcore.SyncBackend):
+    """Blocking TCP connections that keep the deadline of whoever uses them."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Return a connection; see `httpcore.NetworkBackend`."""
+        wait_s = _wait_s(timeout, httpcore.ConnectTimeout)
+        return _DeadlineStream(super().connect_tcp(host, port, wait_s, local_address, socket_options))

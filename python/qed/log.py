@@ -1,0 +1,121 @@
+"""A log in this process: the one that the server serves, without the server."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self
+
+from qed import _qed
+from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+__all__ = ["Log"]
+
+
+class Log:
+    """A tamper-evident log in a data folder, or in memory.
+
+    Any number of threads may use it. One process at a time may have a data folder open.
+
+    Example:
+        >>> with Log() as log:
+        ...     snapshot = log.append(b"event 0")
+        ...     snapshot.version, log.membership(b"event 0").actual_version
+        (0, 0)
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Open the log, which builds both trees from the stored digests and compares their root with the stored one.
+
+        Args:
+            path: The data folder, made if there is nothing; None for a log that is gone with the process.
+
+        Raises:
+            StoreLocked: Another process has it open.
+            CorruptLog: Its files contradict themselves.
+            UnsupportedFormat: A later version wrote it.
+            LogError: It cannot be made, read or written.
+        """
+        self._log = _qed.Log.open(None if path is None else os.fspath(path))
+
+    def append(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
+        """Append an event and return its snapshot. The event is on disk when this returns.
+
+        Args:
+            event: Any bytes, also none. Only their digest is kept.
+            if_absent: Answer an event that is in the log already with its first snapshot, and add nothing.
+
+        Raises:
+            WriteRefused: An earlier write or sync failed.
+            LogError: This write or sync failed; whether the event is in the log shows when it is opened again.
+        """
+        return self._log.append([event], if_absent=if_absent).snapshots[0]
+
+    def append_bulk(self, events: Iterable[bytes], *, if_absent: bool = False) -> list[Snapshot]:
+        """Append events as one batch, all or nothing, and return their snapshots, which share one hyper digest.
+
+        Args:
+            events: At least one event.
+            if_absent: As for `append`, for each event.
+
+        Raises:
+            WriteRefused: An earlier write or sync failed.
+            LogError: There is no event, or this write or sync failed.
+        """
+        return self._log.append(list(events), if_absent=if_absent).snapshots
+
+    def membership(self, event: bytes | Digest, *, version: int | None = None) -> MembershipProof | AbsenceProof:
+        """Return the proof that the event is in the log, or the one that it is not.
+
+        Args:
+            event: The event, or its digest.
+            version: The version to prove it at; None, or one beyond the log, for the last.
+
+        Raises:
+            AddedLater: The event was first added after `version`.
+            UnknownVersion: The log holds no events.
+        """
+        digest = event if isinstance(event, Digest) else Digest.of(event)
+        return self._log.membership(digest, version=version)
+
+    def incremental(self, start: int, end: int) -> IncrementalProof:
+        """Return the proof that the log at version `end` extends the log at version `start`.
+
+        Raises:
+            UnknownVersion: The range is upside down or beyond the log.
+        """
+        return self._log.incremental(start, end)
+
+    def snapshot(self, version: int) -> Snapshot:
+        """Return the snapshot of a version exactly as it was acknowledged.
+
+        Raises:
+            UnknownVersion: The version is beyond the log.
+        """
+        return self._log.snapshot(version)
+
+    def check(self) -> None:
+        """Build both trees again from the log, batch by batch, and compare everything stored with them.
+
+        Raises:
+            CorruptLog: Something differs; the message names the first place.
+        """
+        self._log.check()
+
+    def close(self) -> None:
+        """Close the log. Closing twice does nothing; any other call on a closed log raises `LogError`."""
+        self._log.close()
+
+    def __len__(self) -> int:
+        return len(self._log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,260 @@
+"""The JSON forms of requests and answers, for both ends.
+
+Field names are exact, unknown fields are ignored, byte strings travel as standard padded base64 (FORMATS.md, "HTTP").
+Snapshots and proofs have their forms in `qed.proofs`; here is only what surrounds them.
+
+Untrusted bytes are parsed once, by the decoders below, into values that cannot be wrong. Every decoder raises
+`DecodeError` and nothing else, however the bytes look.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import DecodeError, Meta, Struct
+
+from qed.errors import MalformedProof
+from qed.proofs import Snapshot
+
+__all__ = [
+    "ADD_BULK_REQUEST",
+    "ADD_REQUEST",
+    "DIGEST_MEMBERSHIP_REQUEST",
+    "ENCODER",
+    "ERROR_BODY",
+    "INCREMENTAL_REQUEST",
+    "INFO",
+    "MEMBERSHIP_REQUEST",
+    "SHARDS",
+    "AddBulkRequest",
+    "AddRequest",
+    "DecodeError",
+    "Decoder",
+    "DigestMembershipRequest",
+    "ErrorBody",
+    "IncrementalRequest",
+    "Info",
+    "MembershipRequest",
+    "Shard",
+    "Shards",
+    "snapshots_from_json",
+]
+
+# The upper bound is checked by hand in `__post_init__`: msgspec compares constraints as signed 64-bit numbers.
+_Version = Annotated[int, Meta(ge=0)]
+_VERSION_LIMIT: Final = 2**64
+
+
+def _check_version(version: int) -> None:
+    if version >= _VERSION_LIMIT:
+        raise ValueError(f"expected a version below 2**64, got one of {version.bit_length()} bits")
+
+
+class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """The body of `POST /events`.
+
+    Attributes:
+        event: The event itself; may be empty.
+        if_absent: Answer the first snapshot of an event that is in the log already, and add nothing.
+    """
+
+    event: bytes
+    if_absent: bool = False
+
+
+class AddBulkRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """The body of `POST /events/bulk`.
+
+    Attributes:
+        events: At least one event, in the order of their versions.
+        if_absent: As in `AddRequest`, for each event on its own.
+    """
+
+    events: Annotated[list[bytes], Meta(min_length=1)]
+    if_absent: bool = False
+
+
+class MembershipRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """The body of `POST /proofs/membership`.
+
+    Attributes:
+        key: The event asked about.
+        version: The version asked at, or None for the latest.
+    """
+
+    key: bytes
+    version: _Version | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None:
+            _check_version(self.version)
+
+
+class DigestMembershipRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """The body of `POST /proofs/digest-membership`.
+
+    Attributes:
+        key_digest: The 32-byte digest of the event asked about.
+        version: The version asked at, or None for the latest.
+    """
+
+    key_digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    version: _Version | None = None
+
+    def __post_init__(self) -> None:
+        if self.version is not None:
+            _check_version(self.version)
+
+
+class IncrementalRequest(Struct, frozen=True, rename="pascal"):
+    """The body of `POST /proofs/incremental`.
+
+    Attributes:
+        start: The earlier version.
+        end: The later version. That it is not below `start` is for the log to say: the request is well formed.
+    """
+
+    start: _Version
+    end: _Version
+
+    def __post_init__(self) -> None:
+        _check_version(self.start)
+        _check_version(self.end)
+
+
+class Info(Struct, frozen=True, kw_only=True):
+    """The answer of `GET /info`: one member, as it sees itself.
+
+    Attributes:
+        node_id: Name of the member.
+        raft_addr: Where its peers reach it, `host:port`.
+        mgmt_addr: Where it is managed, `host:port`.
+        http_addr: Where it answers clients, `host:port`.
+        metrics_addr: Where it shows metrics, `host:port`.
+        version: Version of the software.
+        current_version: Version of the last event in its log, or None when the log is empty.
+        events: How many events its log holds.
+    """
+
+    node_id: str
+    raft_addr: str
+    mgmt_addr: str
+    http_addr: str
+    metrics_addr: str
+    version: str
+    current_version: _Version | None
+    events: _Version
+
+
+class Shard(Struct, frozen=True, rename="camel"):
+    """One member in the answer of `GET /info/shards`.
+
+    Attributes:
+        node_id: Name of the member.
+        http_addr: Where it answers clients, `host:port`.
+    """
+
+    node_id: str
+    http_addr: str
+
+
+class Shards(Struct, frozen=True, rename="camel"):
+    """The answer of `GET /info/shards`: the members, and who leads them.
+
+    Attributes:
+        node_id: Name of the member that answered.
+        leader_id: Name of the leader, or empty when there is none.
+        uri_scheme: `http` or `https`, for every member's `http_addr`.
+        shards: The members by name.
+    """
+
+    node_id: str
+    leader_id: str
+    uri_scheme: str
+    shards: dict[str, Shard]
+
+
+class ErrorBody(Struct, frozen=True, omit_defaults=True):
+    """The body of every answer that is not a success.
+
+    Attributes:
+        error: A code for programs, such as `malformed` or `too_large`.
+        message: A sentence for people.
+        first_version: With `added_later`, the version at which the event was first added.
+    """
+
+    error: str
+    message: str
+    first_version: _Version | None = msgspec.field(default=None, name="FirstVersion")
+
+    def __post_init__(self) -> None:
+        if self.first_version is not None:
+            _check_version(self.first_version)
+
+
+_T = TypeVar("_T")
+
+
+class Decoder(Generic[_T]):
+    """Parses the JSON of one form.
+
+    msgspec lets two other exceptions through: RecursionError for deep nesting, UnicodeDecodeError for text that is not
+    UTF-8. A caller that forgets either is a server that answers 500, so both become `DecodeError` here.
+    """
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, form: type[_T]) -> None:
+        self._decoder = msgspec.json.Decoder(form)
+
+    def decode(self, body: bytes) -> _T:
+        """Return the value that `body` spells.
+
+        Args:
+            body: Untrusted bytes.
+
+        Returns:
+            The value, complete and within its limits.
+
+        Raises:
+            DecodeError: `body` is not JSON, is not of this form, or is nested too deeply.
+        """
+        try:
+            return self._decoder.decode(body)
+        except RecursionError:
+            raise DecodeError("expected a flat body, got one nested too deeply") from None
+        except UnicodeDecodeError as exc:
+            raise DecodeError("expected utf-8 text") from exc
+
+
+ADD_REQUEST: Final = Decoder(AddRequest)
+ADD_BULK_REQUEST: Final = Decoder(AddBulkRequest)
+MEMBERSHIP_REQUEST: Final = Decoder(MembershipRequest)
+DIGEST_MEMBERSHIP_REQUEST: Final = Decoder(DigestMembershipRequest)
+INCREMENTAL_REQUEST: Final = Decoder(IncrementalRequest)
+INFO: Final = Decoder(Info)
+SHARDS: Final = Decoder(Shards)
+ERROR_BODY: Final = Decoder(ErrorBody)
+ENCODER: Final = msgspec.json.Encoder()
+
+_ARRAY: Final = Decoder(list[msgspec.Raw])
+
+
+def snapshots_from_json(body: bytes) -> list[Snapshot]:
+    """Return the snapshots of a JSON array, in its order.
+
+    Args:
+        body: Untrusted bytes.
+
+    Returns:
+        One snapshot an element; an empty array gives an empty list.
+
+    Raises:
+        MalformedProof: `body` is not an array, or an element is not a snapshot.
+    """
+    try:
+        elements = _ARRAY.decode(body)
+    except DecodeError as exc:
+        raise MalformedProof(f"not an array of snapshots: {exc}") from exc
+    return [Snapshot.from_json(bytes(element)) for element in elements]

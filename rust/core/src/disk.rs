@@ -1,0 +1,232 @@
+//! The durable store: an LSM tree (fjall) in a data folder, beside two small files (FORMATS.md, "Data folder").
+
+use std::error::Error as StdError;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use crate::error::LogError;
+use crate::store::{Row, Store, Table, WriteBatch};
+
+/// The format this build reads and writes.
+pub const FORMAT: u64 = 1;
+
+const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_PREFIX: &str = "qed log, format ";
+const DURABLE_FILE: &str = "durable";
+const STORE_FOLDER: &str = "store";
+
+/// Rows are large, few and mostly read in order, so little of them is worth caching.
+const CACHE_BYTES: u64 = 32 << 20;
+/// Rows are rewritten until their tile is full; a memtable of this size takes some 100,000 events before it is written out.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// The least the store allows; journals are replayed at start, so more would only make it slower.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// A row of digests is 2 KiB.
+const BLOCK_BYTES: u32 = 4 << 10;
+
+/// A store in a folder of the file system, open in one process at a time.
+pub struct DiskStore {
+    path: PathBuf,
+    database: Database,
+    tables: [Keyspace; Table::ALL.len()],
+    durable: File,
+}
+
+impl std::fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl DiskStore {
+    /// Open the data folder at `path`, which is made if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Locked`] if another process has it open, [`LogError::UnsupportedFormat`] if a later version wrote it,
+    /// [`LogError::Corrupt`] if its files contradict themselves, [`LogError::Store`] if it cannot be made, read or written, or is
+    /// a folder of something else.
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        prepare(path)?;
+        let database = Database::builder(path.join(STORE_FOLDER))
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(1)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(|error| opening_error(path, &error))?;
+        let open_table = |table: Table| {
+            database.keyspace(table.name(), table_options).map_err(|error| opening_error(path, &error))
+        };
+        let [a, b, c, d] = Table::ALL;
+        let tables = [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?];
+        let durable = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(DURABLE_FILE))
+            .map_err(|error| io_error(format!("open {}", path.join(DURABLE_FILE).display()), &error))?;
+        Ok(Self { path: path.to_path_buf(), database, tables, durable })
+    }
+
+    fn table(&self, table: Table) -> &Keyspace {
+        let [digests, roots, earlier, repeats] = &self.tables;
+        match table {
+            Table::Digests => digests,
+            Table::Roots => roots,
+            Table::Earlier => earlier,
+            Table::Repeats => repeats,
+        }
+    }
+
+    fn failed(&self, action: &str, error: &fjall::Error) -> LogError {
+        store_error(format!("{action} {}", self.path.display()), error)
+    }
+}
+
+fn table_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
+        // Digests do not compress.
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        // Rows that are asked for are there, so a filter would never say no.
+        .filter_policy(FilterPolicy::disabled())
+}
+
+/// Make the data folder, or check that it is one and of this format. The format is the first thing written, so that a folder that
+/// a crash left half made is either empty or known.
+fn prepare(path: &Path) -> Result<(), LogError> {
+    let failed = |action: &str, error: &io::Error| io_error(format!("{action} {}", path.display()), error);
+    fs::create_dir_all(path).map_err(|error| failed("make the data folder", &error))?;
+    let file = path.join(FORMAT_FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => check_format(path, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut others = fs::read_dir(path).map_err(|error| failed("read", &error))?;
+            if others.next().is_some() {
+                let cause = io::Error::other(format!("it holds files but no {FORMAT_FILE}, so it is not a log's"));
+                return Err(failed("use", &cause));
+            }
+            write_format(path, &file).map_err(|error| failed("write to", &error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(LogError::Corrupt(format!("{} is not text", file.display())))
+        }
+        Err(error) => Err(failed("read", &error)),
+    }
+}
+
+fn write_format(folder: &Path, file: &Path) -> io::Result<()> {
+    let draft = folder.join(format!("{FORMAT_FILE}.new"));
+    let mut out = File::create(&draft)?;
+    writeln!(out, "{FORMAT_PREFIX}{FORMAT}")?;
+    out.sync_all()?;
+    fs::rename(&draft, file)?;
+    File::open(folder)?.sync_all()
+}
+
+fn check_format(path: &Path, text: &str) -> Result<(), LogError> {
+    let found = text.strip_prefix(FORMAT_PREFIX).map(str::trim_end).and_then(|number| number.parse::<u64>().ok());
+    match found {
+        Some(FORMAT) => Ok(()),
+        Some(other) => {
+            Err(LogError::UnsupportedFormat { path: path.to_path_buf(), found: other.to_string(), known: FORMAT })
+        }
+        None => Err(LogError::Corrupt(format!("{} does not name a format", path.join(FORMAT_FILE).display()))),
+    }
+}
+
+impl Store for DiskStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        let found = self.table(table).get(key).map_err(|error| self.failed("read", &error))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        let found = self.table(table).range(from..=to).next().map(fjall::Guard::into_inner).transpose();
+        let found = found.map_err(|error| self.failed("read", &error))?;
+        Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
+    fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        let found = self.table(table).range(from..=to).next_back().map(fjall::Guard::into_inner).transpose();
+        let found = found.map_err(|error| self.failed("read", &error))?;
+        Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), LogError>) -> Result<(), LogError> {
+        for row in self.table(table).iter() {
+            let (key, value) = row.into_inner().map_err(|error| self.failed("read", &error))?;
+            visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        let mut rows = self.database.batch().durability(None);
+        for (table, (key, value)) in batch {
+            rows.insert(self.table(table), key, value);
+        }
+        rows.commit().map_err(|error| self.failed("write to", &error))
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        self.database.persist(PersistMode::SyncData).map_err(|error| self.failed("sync", &error))
+    }
+
+    fn note_durable(&self, len: u64) -> Result<(), LogError> {
+        // The complement tells a torn or foreign note from a true one.
+        let note = [len.to_be_bytes(), (!len).to_be_bytes()].concat();
+        self.durable.write_all_at(&note, 0).map_err(|error| io_error(format!("write to {}", self.path.display()), &error))
+    }
+
+    fn noted_durable(&self) -> u64 {
+        let mut note = [0; 16];
+        if self.durable.read_exact_at(&mut note, 0).is_err() {
+            return 0;
+        }
+        let (numbers, _) = note.as_chunks::<8>();
+        match numbers.iter().copied().map(u64::from_be_bytes).collect::<Vec<_>>().as_slice() {
+            &[len, complement] if len == !complement => len,
+            _ => 0,
+        }
+    }
+}
+
+fn opening_error(path: &Path, error: &fjall::Error) -> LogError {
+    match error {
+        fjall::Error::Locked => LogError::Locked { path: path.to_path_buf() },
+        other => store_error(format!("open {}", path.display()), other),
+    }
+}
+
+/// Tell what the operating system refused from what the files say wrongly.
+fn store_error(action: String, error: &fjall::Error) -> LogError {
+    let causes = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&error| error.source());
+    let system = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).next();
+    match (error, system) {
+        (fjall::Error::Io(cause), _) if is_of_content(cause) => LogError::Corrupt(format!("cannot {action}: {cause}")),
+        (fjall::Error::Io(cause), _) => io_error(action, cause),
+        (_, Some(cause)) if !is_of_content(cause) => io_error(action, cause),
+        (fjall::Error::Poisoned, _) => {
+            LogError::Store { action, cause: "an earlier write in the background failed".into() }
+        }
+        _ => LogError::Corrupt(format!("cannot {action}: {error}")),
+    }
+}
+
+/// Whether an I/O error is about what a file holds: a length or a field that cannot be.
+fn is_of_content(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
+}
+
+fn io_error(action: String, error: &io::Error) -> LogError {
+    LogError::Store { action, cause: error.to_string() }
+}

@@ -1,0 +1,71 @@
+//! What operations on a log can fail with. Verification has its own error, [`crate::verify::VerifyError`].
+
+use std::path::PathBuf;
+
+/// Why a log could not do what was asked. A failed call has changed nothing that a later call can see.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The version is beyond the log.
+    #[error("version {asked} is not in the log, which holds {len} events")]
+    UnknownVersion {
+        /// The version asked for.
+        asked: u64,
+        /// How many events the log holds.
+        len: u64,
+    },
+    /// An incremental proof was asked over a range that is upside down.
+    #[error("the range starts at version {start} and ends before it, at {end}")]
+    InvalidRange {
+        /// First version of the range.
+        start: u64,
+        /// Last version of the range.
+        end: u64,
+    },
+    /// Nothing can be proven about a log without events.
+    #[error("the log holds no events yet, so nothing can be proven")]
+    Empty,
+    /// The event is in the log, but was first added after the asked version.
+    #[error("the event was first added at version {first}, after the asked version {asked}")]
+    AddedLater {
+        /// Version of the event's first occurrence.
+        first: u64,
+        /// The version asked for.
+        asked: u64,
+    },
+    /// A request to append names no event.
+    #[error("a request to append must hold at least one event")]
+    EmptyRequest,
+    /// Another process has the data folder open.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// The data folder was written in a format this build does not know.
+    #[error("{} holds format {found}, this build knows format {known}", path.display())]
+    UnsupportedFormat {
+        /// The data folder.
+        path: PathBuf,
+        /// What the folder says.
+        found: String,
+        /// What this build reads and writes.
+        known: u64,
+    },
+    /// Stored rows contradict each other.
+    #[error("the stored log is damaged: {0}")]
+    Corrupt(String),
+    /// The store could not be opened, read or written.
+    #[error("cannot {action}: {cause}")]
+    Store {
+        /// What was attempted, as in "open /var/lib/qed".
+        action: String,
+        /// What the store or the operating system said.
+        cause: String,
+    },
+    /// An earlier write or sync failed, so what is on disk is unknown until the log is opened again.
+    #[error("the log takes no more events: {reason}")]
+    WriteRefused {
+        /// The first failure.
+        reason: String,
+    },
+}

@@ -1,0 +1,250 @@
+//! `Digest` and the named hashes of both trees; the only file that knows SHA-256.
+//!
+//! The hashes of nodes have few fixed lengths, so their padding (FIPS 180-4, section 5.1.1) is laid out here and only the
+//! compression function of the `sha2` crate is called: one or two blocks a node, a quarter quicker than its streaming
+//! interface, which the tests hold these functions against.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use sha2::Digest as _;
+
+/// Length of every digest, in bytes.
+pub const DIGEST_BYTES: usize = 32;
+
+/// Number of levels below the root of the hyper tree, one a bit of an event digest.
+pub const HYPER_LEVELS: u16 = 256;
+
+/// Initial state of SHA-256 (FIPS 180-4, section 5.3.3).
+const INITIAL_STATE: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// A SHA-256 value: of an event, or of a node of a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Digest([u8; DIGEST_BYTES]);
+
+impl Digest {
+    /// Return the digest of an event, `H(event)`.
+    #[must_use]
+    pub fn of_event(event: &[u8]) -> Self {
+        Self(sha2::Sha256::digest(event).into())
+    }
+
+    /// Wrap 32 bytes that already are a digest.
+    #[must_use]
+    pub const fn new(bytes: [u8; DIGEST_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// Return the digest in `bytes`, or nothing unless they are 32.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// Return the digest written as 64 hexadecimal digits in `text`, or nothing if it is anything else.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; DIGEST_BYTES];
+        if text.len() != 2 * DIGEST_BYTES {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let &[high, low] = pair else { return None };
+            *byte = u8::try_from(char::from(high).to_digit(16)? << 4 | char::from(low).to_digit(16)?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Return the 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+        &self.0
+    }
+
+    /// Return bit `depth`, counted from the most significant; false beyond the last.
+    #[must_use]
+    pub fn bit(&self, depth: u16) -> bool {
+        let byte = self.0.get(usize::from(depth / 8)).copied().unwrap_or(0);
+        byte & (0x80 >> (depth % 8)) != 0
+    }
+
+    /// Return the first 64 bits as a number, so that numeric order is the order of digests.
+    #[must_use]
+    pub fn prefix64(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// Return how many leading bits `self` and `other` share: 0 to 256.
+    #[must_use]
+    pub fn shared_bits(&self, other: &Self) -> u16 {
+        let mut shared = 0;
+        for (a, b) in self.0.iter().zip(other.0) {
+            let zeros = (a ^ b).leading_zeros();
+            shared += u16::try_from(zeros).unwrap_or(8);
+            if zeros < 8 {
+                break;
+            }
+        }
+        shared
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// Hash a message of at most 55 bytes, given as its parts: one block.
+fn one_block<const A: usize, const B: usize>(a: &[u8; A], b: &[u8; B]) -> Digest {
+    const { assert!(A + B <= 55, "one block holds 55 bytes of message") };
+    let mut block = [0; 64];
+    fill(&mut block, &[a, b]);
+    compress(&[block])
+}
+
+/// Hash a message of 56 to 119 bytes, given as its parts: two blocks.
+fn two_blocks<const A: usize, const B: usize, const C: usize>(a: &[u8; A], b: &[u8; B], c: &[u8; C]) -> Digest {
+    const { assert!(A + B + C > 55 && A + B + C <= 119, "two blocks hold 56 to 119 bytes of message") };
+    let mut blocks = [0; 128];
+    fill(&mut blocks, &[a, b, c]);
+    let (halves, _) = blocks.as_chunks::<64>();
+    let mut state = INITIAL_STATE;
+    sha2::block_api::compress256(&mut state, halves);
+    to_digest(state)
+}
+
+/// Lay out the parts, the closing bit and the message's length in bits at the end of `blocks`.
+#[inline]
+fn fill<const N: usize>(blocks: &mut [u8; N], parts: &[&[u8]]) {
+    let mut rest: &mut [u8] = blocks;
+    let mut message_bytes = 0_u64;
+    for part in parts {
+        let Some((head, tail)) = rest.split_at_mut_checked(part.len()) else { return };
+        head.copy_from_slice(part);
+        message_bytes += part.len() as u64;
+        rest = tail;
+    }
+    if let Some(closing) = rest.first_mut() {
+        *closing = 0x80;
+    }
+    if let Some(length) = rest.last_chunk_mut::<8>() {
+        *length = (message_bytes * 8).to_be_bytes();
+    }
+}
+
+#[inline]
+fn compress(blocks: &[[u8; 64]]) -> Digest {
+    let mut state = INITIAL_STATE;
+    sha2::block_api::compress256(&mut state, blocks);
+    to_digest(state)
+}
+
+#[inline]
+fn to_digest(state: [u32; 8]) -> Digest {
+    let mut bytes = [0; DIGEST_BYTES];
+    for (chunk, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *chunk = word.to_be_bytes();
+    }
+    Digest(bytes)
+}
+
+/// Return the history leaf of an event digest: `H(digest ‖ position)`.
+#[must_use]
+pub fn history_leaf(digest: &Digest, position: &[u8; 10]) -> Digest {
+    one_block(&digest.0, position)
+}
+
+/// Return a history node with both children: `H(left ‖ right ‖ position)`.
+#[must_use]
+pub fn history_inner(left: &Digest, right: &Digest, position: &[u8; 10]) -> Digest {
+    two_blocks(&left.0, &right.0, position)
+}
+
+/// Return a history node whose right child begins after the tree's version: `H(left ‖ position)`.
+#[must_use]
+pub fn history_partial(left: &Digest, position: &[u8; 10]) -> Digest {
+    one_block(&left.0, position)
+}
+
+/// Return a shortcut leaf of the hyper tree: `H(version as 32 bytes ‖ position)`.
+#[must_use]
+pub fn hyper_leaf(version: u64, position: &[u8; 34]) -> Digest {
+    two_blocks(&[0; 24], &version.to_be_bytes(), position)
+}
+
+/// Return a hyper node: `H(right ‖ left ‖ position)`. The right child comes first.
+#[must_use]
+pub fn hyper_inner(left: &Digest, right: &Digest, position: &[u8; 34]) -> Digest {
+    two_blocks(&right.0, &left.0, position)
+}
+
+/// Return the hash of an empty hyper subtree of `height` levels, `0 <= height <= 256`.
+#[must_use]
+pub fn hyper_default(height: u16) -> Digest {
+    // Heights come from depths that are bounded by HYPER_LEVELS; the last entry is the empty tree.
+    DEFAULTS.get(usize::from(height)).or(DEFAULTS.last()).copied().unwrap_or_default()
+}
+
+static DEFAULTS: LazyLock<Vec<Digest>> = LazyLock::new(|| {
+    let bottom = Digest(sha2::Sha256::digest([0, 0]).into());
+    let above = |below: &Digest| Some(Digest(sha2::Sha256::digest([below.0, below.0].concat()).into()));
+    std::iter::successors(Some(bottom), above).take(usize::from(HYPER_LEVELS) + 1).collect()
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(parts: &[&[u8]]) -> Digest {
+        Digest(sha2::Sha256::digest(parts.concat()).into())
+    }
+
+    #[test]
+    fn padding_laid_out_here_is_that_of_sha256() {
+        let (a, b) = (Digest::of_event(b"a"), Digest::of_event(b"b"));
+        let (short, long) = ([7; 10], [9; 34]);
+        let mut version = [0; 32];
+        version[24..].copy_from_slice(&77_u64.to_be_bytes());
+        assert_eq!(history_leaf(&a, &short), plain(&[&a.0, &short]));
+        assert_eq!(history_inner(&a, &b, &short), plain(&[&a.0, &b.0, &short]));
+        assert_eq!(history_partial(&b, &short), plain(&[&b.0, &short]));
+        assert_eq!(hyper_leaf(77, &long), plain(&[&version, &long]));
+        assert_eq!(hyper_inner(&a, &b, &long), plain(&[&b.0, &a.0, &long]));
+    }
+
+    #[test]
+    fn hexadecimal_text_is_64_digits_and_nothing_else() {
+        let digest = Digest::of_event(b"event 0");
+        let text = digest.to_string();
+        assert_eq!(text, "5beeaf427ee0bfcd1a7b6f63010f2745110cf23ae088b859275cd0aad369561b");
+        assert_eq!(Digest::from_hex(&text), Some(digest));
+        for bad in ["", &text[1..], &format!("{text}0"), &text.replace('5', "g"), &text.replace('5', "+")] {
+            assert_eq!(Digest::from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bits_count_from_the_most_significant() {
+        let digest = Digest::new([0b0100_0001; 32]);
+        assert_eq!((digest.bit(0), digest.bit(1), digest.bit(7), digest.bit(255)), (false, true, true, true));
+        assert_eq!(digest.shared_bits(&digest), 256);
+        assert_eq!(digest.shared_bits(&Digest::new([0b0100_0000; 32])), 7);
+    }
+}

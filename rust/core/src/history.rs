@@ -1,0 +1,187 @@
+//! The history tree: append-only, one leaf a version (Crosby and Wallach, "Efficient Data Structures for Tamper-Evident Logging",
+//! 2009, section 3; hashed with positions as QED does).
+//!
+//! Frozen nodes from height 4 up are kept in memory, four bytes an event; those below are computed from the at most sixteen event
+//! digests under them, which the caller reads from the log.
+
+use crate::error::LogError;
+use crate::hash::{Digest, history_inner, history_leaf, history_partial};
+use crate::position::{HistoryPosition, history_height};
+use crate::proof::{incremental_positions, membership_positions};
+
+/// Height from which frozen nodes are kept.
+const KEPT_HEIGHT: u16 = 4;
+
+/// Leaves below a node of [`KEPT_HEIGHT`].
+pub const GROUP: u64 = 1 << KEPT_HEIGHT;
+
+/// Levels of a tree of 2^64 leaves, less the root.
+const LEVELS: usize = 64;
+
+/// Gives the event digests of the versions in the group of [`GROUP`] that holds a version: at least up to that version.
+pub type Group<'a> = dyn Fn(u64) -> Result<Vec<Digest>, LogError> + 'a;
+
+/// The frozen nodes of a history tree.
+#[derive(Debug)]
+pub struct HistoryTree {
+    len: u64,
+    /// `kept[h - 4][i]` is the frozen node of height `h` above the leaves `i * 2^h ..`.
+    kept: Vec<Vec<Digest>>,
+    edge: Edge,
+}
+
+/// For each height, the last frozen node that is a left child: the left siblings of whatever is appended next.
+#[derive(Debug, Clone, Copy)]
+struct Edge([Digest; LEVELS]);
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self([Digest::default(); LEVELS])
+    }
+}
+
+/// What appending some events will change.
+#[derive(Debug, Default)]
+pub struct HistoryChange {
+    /// The root at each new version.
+    pub roots: Vec<Digest>,
+    frozen: Vec<(u16, Digest)>,
+    edge: Edge,
+}
+
+impl HistoryTree {
+    /// Return the tree without leaves.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { len: 0, kept: Vec::new(), edge: Edge::default() }
+    }
+
+    /// Compute what appending `digests` gives, changing nothing.
+    #[must_use]
+    pub fn plan(&self, digests: &[Digest]) -> HistoryChange {
+        let mut change = HistoryChange {
+            roots: Vec::with_capacity(digests.len()),
+            frozen: Vec::with_capacity(digests.len() / 8 + 1),
+            edge: self.edge,
+        };
+        for (version, digest) in (self.len..).zip(digests) {
+            change.append(version, digest);
+        }
+        change
+    }
+
+    /// Carry out a change that was planned on this very tree.
+    pub fn apply(&mut self, change: HistoryChange) {
+        self.len += change.roots.len() as u64;
+        for (height, digest) in change.frozen {
+            let level = usize::from(height - KEPT_HEIGHT);
+            if self.kept.len() <= level {
+                self.kept.resize_with(level + 1, Vec::new);
+            }
+            if let Some(nodes) = self.kept.get_mut(level) {
+                nodes.push(digest);
+            }
+        }
+        self.edge = change.edge;
+    }
+
+    /// Return the root at `version`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `group`; [`LogError::Corrupt`] if the tree or the group is too short.
+    pub fn root(&self, version: u64, group: &Group<'_>) -> Result<Digest, LogError> {
+        self.node(HistoryPosition::root(version), version, group)
+    }
+
+    /// Return the siblings from leaf `actual` to the root at `query`, those of [`membership_positions`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::root`].
+    pub fn membership_path(&self, actual: u64, query: u64, group: &Group<'_>) -> Result<Vec<Digest>, LogError> {
+        self.nodes(&membership_positions(actual, query), query, group)
+    }
+
+    /// Return the nodes of [`incremental_positions`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::root`].
+    pub fn incremental_path(&self, start: u64, end: u64, group: &Group<'_>) -> Result<Vec<Digest>, LogError> {
+        self.nodes(&incremental_positions(start, end), end, group)
+    }
+
+    fn nodes(
+        &self,
+        positions: &[HistoryPosition],
+        version: u64,
+        group: &Group<'_>,
+    ) -> Result<Vec<Digest>, LogError> {
+        positions.iter().map(|&position| self.node(position, version, group)).collect()
+    }
+
+    /// Return the hash of a node in the tree at `version`; the node must exist there.
+    fn node(&self, position: HistoryPosition, version: u64, group: &Group<'_>) -> Result<Digest, LogError> {
+        if let Some(kept) = self.kept(position, version) {
+            return Ok(kept);
+        }
+        if position.height == 0 {
+            let digests = group(position.index)?;
+            let offset = usize::try_from(position.index % GROUP).unwrap_or(usize::MAX);
+            let digest = digests.get(offset).ok_or_else(|| missing(position))?;
+            return Ok(history_leaf(digest, &position.to_bytes()));
+        }
+        let (left, right) = position.children().ok_or_else(|| missing(position))?;
+        let left = self.node(left, version, group)?;
+        if right.index > version {
+            return Ok(history_partial(&left, &position.to_bytes()));
+        }
+        let right = self.node(right, version, group)?;
+        Ok(history_inner(&left, &right, &position.to_bytes()))
+    }
+
+    /// Return a node from memory, if it is kept and its last leaf is at most `version`.
+    fn kept(&self, position: HistoryPosition, version: u64) -> Option<Digest> {
+        let last = position.index.checked_add(1_u64.checked_shl(position.height.into())? - 1)?;
+        let level = position.height.checked_sub(KEPT_HEIGHT)?;
+        let nodes = self.kept.get(usize::from(level)).filter(|_| last <= version)?;
+        nodes.get(usize::try_from(position.index >> position.height).ok()?).copied()
+    }
+}
+
+impl Default for HistoryTree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl HistoryChange {
+    /// Walk from the new leaf to the root. The node stays frozen as long as it is a right child all the way down.
+    fn append(&mut self, version: u64, digest: &Digest) {
+        let mut node = history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes());
+        let mut is_frozen = true;
+        for (height, left) in (0..=history_height(version)).zip(self.edge.0.iter_mut()) {
+            let is_left_child = version >> height & 1 == 0;
+            if is_frozen {
+                if height >= KEPT_HEIGHT {
+                    self.frozen.push((height, node));
+                }
+                if is_left_child {
+                    *left = node;
+                }
+                is_frozen = !is_left_child;
+            }
+            if height < history_height(version) {
+                let parent = HistoryPosition::above(version, height + 1).to_bytes();
+                node =
+                    if is_left_child { history_partial(&node, &parent) } else { history_inner(left, &node, &parent) };
+            }
+        }
+        self.roots.push(node);
+    }
+}
+
+fn missing(position: HistoryPosition) -> LogError {
+    LogError::Corrupt(format!("the history tree lacks node {position}"))
+}

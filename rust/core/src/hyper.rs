@@ -1,0 +1,489 @@
+//! The hyper tree: a sparse Merkle tree from event digest to version (protocol of BBVA QED; Dahlberg, Pulls and Peeters, "Efficient
+//! Sparse Merkle Trees", 2016, for the empty subtrees).
+//!
+//! Digests are uniform, so a tree of n events is full down to about log2(n) levels and thin below. The full part is a flat array of
+//! hashes, whose places are known before they are read; a *bucket* at its last level holds a small trie that has a node only where
+//! two keys part. A key that was chosen to share many bits with others costs a deeper trie, never a scan of its bucket.
+//!
+//! Nothing of this is stored: the log gives it back at each start, in the order it came, through the same [`HyperTree::plan`].
+
+use crate::error::LogError;
+use crate::hash::{Digest, HYPER_LEVELS, hyper_default, hyper_inner, hyper_leaf};
+use crate::position::HyperPosition;
+use crate::proof::SHORTCUT_DEPTH;
+
+/// Fewest and most levels of the flat part. 24 levels take 1 GiB.
+const FLAT_LEVELS: std::ops::RangeInclusive<u16> = 4..=24;
+
+/// Gives the event digest of a version; asked only for keys that share 64 bits.
+pub type DigestAt<'a> = dyn Fn(u64) -> Result<Digest, LogError> + 'a;
+
+/// A node of a bucket's trie: nothing, a leaf or a branch, as an index into the tree's arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct NodeRef(u32);
+
+/// The kinds of [`NodeRef`].
+enum Node {
+    Empty,
+    Leaf(u32),
+    Branch(u32),
+}
+
+impl NodeRef {
+    const EMPTY: Self = Self(0);
+    const LEAF: u32 = 1 << 31;
+
+    const fn leaf(index: u32) -> Self {
+        Self((index + 1) | Self::LEAF)
+    }
+
+    const fn branch(index: u32) -> Self {
+        Self(index + 1)
+    }
+
+    const fn kind(self) -> Node {
+        match self.0 {
+            0 => Node::Empty,
+            tagged if tagged & Self::LEAF != 0 => Node::Leaf((tagged & !Self::LEAF) - 1),
+            untagged => Node::Branch(untagged - 1),
+        }
+    }
+}
+
+/// One key: its first 64 bits and the version it maps to, whose event digest in the log is the whole key.
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    prefix: u64,
+    version: u64,
+}
+
+/// A place where keys part: all below share `depth` bits and differ in the next.
+#[derive(Debug, Clone, Copy)]
+struct Branch {
+    hash: Digest,
+    left: NodeRef,
+    right: NodeRef,
+    depth: u16,
+}
+
+/// A key and the version it maps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Digest of the event.
+    pub key: Digest,
+    /// Its version.
+    pub version: u64,
+}
+
+/// Where the path of a key ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathEnd {
+    /// At an empty subtree.
+    Empty,
+    /// At the shortcut leaf of a version, whose event may be the key or another one.
+    Leaf {
+        /// The version the leaf holds.
+        version: u64,
+    },
+}
+
+/// The hyper tree.
+#[derive(Debug)]
+pub struct HyperTree {
+    flat_levels: u16,
+    /// The flat part in heap order: the root at 1, the children of `i` at `2i` and `2i + 1`.
+    hashes: Vec<Digest>,
+    /// The trie below each node of the last flat level.
+    buckets: Vec<NodeRef>,
+    leaves: Vec<Leaf>,
+    branches: Vec<Branch>,
+    /// Branches that growing the flat part has dissolved.
+    free_branches: Vec<u32>,
+}
+
+/// What inserting some keys will change.
+#[derive(Debug, Default)]
+pub struct HyperChange {
+    /// The root after the change.
+    pub root: Digest,
+    /// Keys that were in the tree before, with the version they had.
+    pub replaced: Vec<Entry>,
+    hashes: Vec<(usize, Digest)>,
+    buckets: Vec<(usize, NodeRef)>,
+    leaves: Vec<(u32, Leaf)>,
+    branches: Vec<(u32, Branch)>,
+    new_leaves: usize,
+    new_branches: usize,
+}
+
+impl HyperTree {
+    /// Return an empty tree with room for `expected` keys before it has to grow.
+    #[must_use]
+    pub fn with_capacity(expected: u64) -> Self {
+        let flat_levels = flat_levels_for(expected);
+        let level_of = |index: usize| u16::try_from(index.max(1).ilog2()).unwrap_or(0);
+        Self {
+            flat_levels,
+            hashes: (0..2 << flat_levels).map(|index| hyper_default(HYPER_LEVELS - level_of(index))).collect(),
+            buckets: vec![NodeRef::EMPTY; 1 << flat_levels],
+            leaves: Vec::new(),
+            branches: Vec::new(),
+            free_branches: Vec::new(),
+        }
+    }
+
+    /// Return the number of keys.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.leaves.len() as u64
+    }
+
+    /// Return whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
+    /// Return the root.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        self.flat(1)
+    }
+
+    /// Compute what inserting `entries` gives, changing nothing. A key that is there already moves to its new version.
+    ///
+    /// `entries` are sorted by key, no key twice.
+    ///
+    /// # Errors
+    ///
+    /// Those of `digest_at`; [`LogError::Corrupt`] if the tree is damaged or has no room for more keys.
+    pub fn plan(&self, entries: &[Entry], digest_at: &DigestAt<'_>) -> Result<HyperChange, LogError> {
+        if entries.is_empty() {
+            return Ok(HyperChange { root: self.root(), ..HyperChange::default() });
+        }
+        let mut planner = Planner { tree: self, digest_at, change: HyperChange::default() };
+        planner.change.root = planner.descend(1, 0, entries)?;
+        Ok(planner.change)
+    }
+
+    /// Carry out a change that was planned on this very tree, then grow the flat part if there are many keys a bucket.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::plan`]; the tree is unusable then.
+    pub fn apply(&mut self, change: HyperChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
+        self.leaves.resize(self.leaves.len() + change.new_leaves, Leaf { prefix: 0, version: 0 });
+        let reused = change.new_branches.min(self.free_branches.len());
+        self.free_branches.truncate(self.free_branches.len() - reused);
+        let blank = Branch { hash: Digest::default(), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
+        self.branches.resize(self.branches.len() + change.new_branches - reused, blank);
+        put_all(&mut self.hashes, change.hashes)?;
+        put_all(&mut self.buckets, change.buckets)?;
+        put_all(&mut self.leaves, change.leaves.into_iter().map(|(index, leaf)| (index as usize, leaf)))?;
+        put_all(&mut self.branches, change.branches.into_iter().map(|(index, branch)| (index as usize, branch)))?;
+        while self.flat_levels < flat_levels_for(self.len()) {
+            self.grow(digest_at)?;
+        }
+        Ok(())
+    }
+
+    /// Return the siblings on the path of `key`, root down, and where it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::plan`].
+    pub fn path(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<(Vec<Digest>, PathEnd), LogError> {
+        let mut siblings = Vec::with_capacity(48);
+        let mut index = 1;
+        for depth in 0..self.flat_levels {
+            if self.flat(index) == hyper_default(HYPER_LEVELS - depth) {
+                return Ok((siblings, PathEnd::Empty));
+            }
+            index = 2 * index + usize::from(key.bit(depth));
+            siblings.push(self.flat(index ^ 1));
+        }
+        let mut node = self.bucket(index)?;
+        for depth in self.flat_levels..=HYPER_LEVELS {
+            match node.kind() {
+                Node::Empty => return Ok((siblings, PathEnd::Empty)),
+                Node::Leaf(leaf) if depth >= SHORTCUT_DEPTH => {
+                    return Ok((siblings, PathEnd::Leaf { version: self.leaf(leaf)?.version }));
+                }
+                Node::Leaf(_) | Node::Branch(_) => {}
+            }
+            let (left, right) = self.children(node, depth, digest_at)?;
+            let (own, sibling) = if key.bit(depth) { (right, left) } else { (left, right) };
+            siblings.push(self.hash_at(sibling, depth + 1, digest_at)?);
+            node = own;
+        }
+        Err(damaged("a path has no end"))
+    }
+
+    /// Return the version `key` maps to, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::plan`].
+    pub fn find(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<Option<u64>, LogError> {
+        let mut node = self.bucket(bucket_of(key, self.flat_levels))?;
+        loop {
+            match node.kind() {
+                Node::Empty => return Ok(None),
+                Node::Leaf(leaf) => {
+                    let leaf = self.leaf(leaf)?;
+                    return Ok(is_key_of(&leaf, key, digest_at)?.then_some(leaf.version));
+                }
+                Node::Branch(branch) => {
+                    let branch = self.branch(branch)?;
+                    node = if key.bit(branch.depth) { branch.right } else { branch.left };
+                }
+            }
+        }
+    }
+
+    /// Add a level to the flat part: each bucket is split in two.
+    fn grow(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
+        let depth = self.flat_levels;
+        let mut halves = Vec::with_capacity(2 * self.buckets.len());
+        self.hashes.reserve_exact(2 * self.buckets.len());
+        for &bucket in &self.buckets {
+            let (left, right) = self.children(bucket, depth, digest_at)?;
+            if let Node::Branch(index) = bucket.kind()
+                && self.branch(index)?.depth == depth
+            {
+                self.free_branches.push(index);
+            }
+            for half in [left, right] {
+                let hash = self.hash_at(half, depth + 1, digest_at)?;
+                self.hashes.push(hash);
+                halves.push(half);
+            }
+        }
+        self.buckets = halves;
+        self.flat_levels += 1;
+        Ok(())
+    }
+
+    /// Return the two subtrees of `node`, which stands at `depth`.
+    fn children(&self, node: NodeRef, depth: u16, digest_at: &DigestAt<'_>) -> Result<(NodeRef, NodeRef), LogError> {
+        match node.kind() {
+            Node::Empty => return Ok((NodeRef::EMPTY, NodeRef::EMPTY)),
+            Node::Branch(index) => {
+                let branch = self.branch(index)?;
+                if branch.depth == depth {
+                    return Ok((branch.left, branch.right));
+                }
+            }
+            Node::Leaf(_) => {}
+        }
+        let is_right = self.some_key(node, depth + 1, digest_at)?.bit(depth);
+        Ok(if is_right { (NodeRef::EMPTY, node) } else { (node, NodeRef::EMPTY) })
+    }
+
+    /// Return the hash of the subtree that `node` makes at `depth`.
+    fn hash_at(&self, node: NodeRef, depth: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
+        match node.kind() {
+            Node::Empty => Ok(hyper_default(HYPER_LEVELS - depth)),
+            Node::Leaf(index) => {
+                let key = self.some_key(node, depth.max(SHORTCUT_DEPTH), digest_at)?;
+                Ok(lone_hash(&key, self.leaf(index)?.version, depth))
+            }
+            Node::Branch(index) => {
+                let branch = self.branch(index)?;
+                if branch.depth == depth {
+                    return Ok(branch.hash);
+                }
+                let key = self.some_key(node, branch.depth, digest_at)?;
+                Ok(lift(&key, branch.hash, branch.depth, depth))
+            }
+        }
+    }
+
+    /// Return a key below `node` that is right in its first `bits` bits; those that all keys below share are the same in each.
+    fn some_key(&self, node: NodeRef, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
+        let mut node = node;
+        loop {
+            match node.kind() {
+                Node::Empty => return Err(damaged("a branch has no leaf")),
+                Node::Branch(index) => node = self.branch(index)?.left,
+                Node::Leaf(index) => return key_of(&self.leaf(index)?, bits, digest_at),
+            }
+        }
+    }
+
+    fn flat(&self, index: usize) -> Digest {
+        // Indices come from descending `flat_levels` levels, for which the array has room.
+        self.hashes.get(index).copied().unwrap_or_default()
+    }
+
+    fn bucket(&self, flat_index: usize) -> Result<NodeRef, LogError> {
+        let bucket = flat_index.checked_sub(self.buckets.len()).and_then(|bucket| self.buckets.get(bucket));
+        bucket.copied().ok_or_else(|| damaged("a bucket is missing"))
+    }
+
+    fn leaf(&self, index: u32) -> Result<Leaf, LogError> {
+        self.leaves.get(index as usize).copied().ok_or_else(|| damaged("a leaf is missing"))
+    }
+
+    fn branch(&self, index: u32) -> Result<Branch, LogError> {
+        self.branches.get(index as usize).copied().ok_or_else(|| damaged("a branch is missing"))
+    }
+}
+
+/// Inserts keys into a tree without touching it; what changes is collected.
+struct Planner<'a> {
+    tree: &'a HyperTree,
+    digest_at: &'a DigestAt<'a>,
+    change: HyperChange,
+}
+
+impl Planner<'_> {
+    /// Insert `entries`, at least one, below the flat node `index`; return its new hash.
+    fn descend(&mut self, index: usize, depth: u16, entries: &[Entry]) -> Result<Digest, LogError> {
+        let [first, ..] = entries else { return Ok(self.tree.flat(index)) };
+        let hash = if depth == self.tree.flat_levels {
+            let old = self.tree.bucket(index)?;
+            let (new, hash) = self.merge(old, entries, depth)?;
+            if new != old {
+                self.change.buckets.push((index - self.tree.buckets.len(), new));
+            }
+            hash
+        } else {
+            let (lefts, rights) = split(entries, depth);
+            let left = self.descend(2 * index, depth + 1, lefts)?;
+            let right = self.descend(2 * index + 1, depth + 1, rights)?;
+            hyper_inner(&left, &right, &HyperPosition::on_path(&first.key, depth).to_bytes())
+        };
+        self.change.hashes.push((index, hash));
+        Ok(hash)
+    }
+
+    /// Insert `entries` into the trie `node` at `depth`; return the new trie and its hash there.
+    fn merge(&mut self, node: NodeRef, entries: &[Entry], depth: u16) -> Result<(NodeRef, Digest), LogError> {
+        let [first, others @ ..] = entries else {
+            return Ok((node, self.tree.hash_at(node, depth, self.digest_at)?));
+        };
+        if others.is_empty()
+            && let Some(placed) = self.place(node, first)?
+        {
+            return Ok((placed, lone_hash(&first.key, first.version, depth)));
+        }
+        let (left, right) = self.tree.children(node, depth, self.digest_at)?;
+        let (lefts, rights) = split(entries, depth);
+        let (left, left_hash) = self.merge(left, lefts, depth + 1)?;
+        let (right, right_hash) = self.merge(right, rights, depth + 1)?;
+        let hash = hyper_inner(&left_hash, &right_hash, &HyperPosition::on_path(&first.key, depth).to_bytes());
+        let joined = match (left, right) {
+            (NodeRef::EMPTY, only) | (only, NodeRef::EMPTY) => only,
+            _ => self.join(node, Branch { hash, left, right, depth })?,
+        };
+        Ok((joined, hash))
+    }
+
+    /// Put the only entry of a subtree where there is nothing, or over the leaf of its own key; else give nothing.
+    fn place(&mut self, node: NodeRef, entry: &Entry) -> Result<Option<NodeRef>, LogError> {
+        let index = match node.kind() {
+            Node::Empty => {
+                let index = index_of(self.tree.leaves.len() + self.change.new_leaves)?;
+                self.change.new_leaves += 1;
+                index
+            }
+            Node::Leaf(index) => {
+                let leaf = self.tree.leaf(index)?;
+                if !is_key_of(&leaf, &entry.key, self.digest_at)? {
+                    return Ok(None);
+                }
+                self.change.replaced.push(Entry { key: entry.key, version: leaf.version });
+                index
+            }
+            Node::Branch(_) => return Ok(None),
+        };
+        self.change.leaves.push((index, Leaf { prefix: entry.key.prefix64(), version: entry.version }));
+        Ok(Some(NodeRef::leaf(index)))
+    }
+
+    /// Write a branch in the place of the one that stood there, or in a new one.
+    fn join(&mut self, node: NodeRef, branch: Branch) -> Result<NodeRef, LogError> {
+        let index = match node.kind() {
+            Node::Branch(index) if self.tree.branch(index)?.depth == branch.depth => index,
+            Node::Empty | Node::Leaf(_) | Node::Branch(_) => self.new_branch()?,
+        };
+        self.change.branches.push((index, branch));
+        Ok(NodeRef::branch(index))
+    }
+
+    fn new_branch(&mut self) -> Result<u32, LogError> {
+        let taken = self.change.new_branches;
+        self.change.new_branches += 1;
+        match self.tree.free_branches.iter().rev().nth(taken) {
+            Some(&free) => Ok(free),
+            None => index_of(self.tree.branches.len() + taken - self.tree.free_branches.len()),
+        }
+    }
+}
+
+/// Return how many flat levels suit a number of keys: two to four keys a bucket.
+fn flat_levels_for(keys: u64) -> u16 {
+    let levels = u16::try_from(keys.max(1).ilog2()).unwrap_or(0).saturating_sub(1);
+    levels.clamp(*FLAT_LEVELS.start(), *FLAT_LEVELS.end())
+}
+
+/// Return the index in heap order of the last flat node on the path of `key`.
+fn bucket_of(key: &Digest, flat_levels: u16) -> usize {
+    // The first 1 to 24 bits, with a leading one for the level.
+    let bits = key.prefix64() >> (64 - flat_levels);
+    usize::try_from(bits | 1 << flat_levels).unwrap_or(0)
+}
+
+fn split(entries: &[Entry], depth: u16) -> (&[Entry], &[Entry]) {
+    entries.split_at(entries.partition_point(|entry| !entry.key.bit(depth)))
+}
+
+/// Return the hash at `depth` of a subtree with one key.
+fn lone_hash(key: &Digest, version: u64, depth: u16) -> Digest {
+    let leaf_depth = depth.max(SHORTCUT_DEPTH);
+    lift(key, hyper_leaf(version, &HyperPosition::on_path(key, leaf_depth).to_bytes()), leaf_depth, depth)
+}
+
+/// Return the hash at depth `to` of a subtree that has nothing but one of `hash` at depth `from`, on the path of `key`.
+fn lift(key: &Digest, hash: Digest, from: u16, to: u16) -> Digest {
+    (to..from).rev().fold(hash, |below, depth| {
+        let beside = hyper_default(HYPER_LEVELS - depth - 1);
+        let (left, right) = if key.bit(depth) { (&beside, &below) } else { (&below, &beside) };
+        hyper_inner(left, right, &HyperPosition::on_path(key, depth).to_bytes())
+    })
+}
+
+/// Return the key of a leaf, right in its first `bits` bits.
+fn key_of(leaf: &Leaf, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
+    if bits > 64 {
+        return digest_at(leaf.version);
+    }
+    let mut bytes = [0; 32];
+    let (prefix, _) = bytes.split_at_mut(8);
+    prefix.copy_from_slice(&leaf.prefix.to_be_bytes());
+    Ok(Digest::new(bytes))
+}
+
+fn is_key_of(leaf: &Leaf, key: &Digest, digest_at: &DigestAt<'_>) -> Result<bool, LogError> {
+    Ok(leaf.prefix == key.prefix64() && digest_at(leaf.version)? == *key)
+}
+
+fn index_of(index: usize) -> Result<u32, LogError> {
+    // The top bit tells leaves from branches, and references count from one.
+    u32::try_from(index)
+        .ok()
+        .filter(|&index| index < NodeRef::LEAF - 1)
+        .ok_or_else(|| damaged("the tree has no room for more keys"))
+}
+
+fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) -> Result<(), LogError> {
+    for (index, value) in values {
+        *array.get_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = value;
+    }
+    Ok(())
+}
+
+fn damaged(what: &str) -> LogError {
+    LogError::Corrupt(format!("hyper tree: {what}"))
+}

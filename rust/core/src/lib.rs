@@ -1,0 +1,55 @@
+//! The trees, proofs and verification of qed, a tamper-evident log.
+//!
+//! # The construction
+//!
+//! A log is a list of *event digests*, `H(event)` with `H` = SHA-256, numbered from zero: the number is the event's *version*. Two
+//! trees stand over it.
+//!
+//! - The [history tree](history) has one leaf a version and only grows to the right (Crosby and Wallach 2009). Its root at a
+//!   version commits to every event up to it, in order.
+//! - The [hyper tree](hyper) is a sparse Merkle tree of 256 levels that maps an event digest to its version. Its root commits to
+//!   what is in the log and so also to what is not.
+//!
+//! Whoever adds an event gets a [`Snapshot`](proof::Snapshot): its version and both roots. With trusted snapshots, a
+//! [`MembershipProof`](proof::MembershipProof) shows that an event is in the log, an [`AbsenceProof`](proof::AbsenceProof) that it is
+//! not, an [`IncrementalProof`](proof::IncrementalProof) that one snapshot's log extends another's. [`verify`] needs nothing but
+//! the proof and the snapshots.
+//!
+//! # Examples
+//!
+//! ```
+//! use qed_core::hash::Digest;
+//! use qed_core::log::{Log, Request};
+//! use qed_core::proof::Answer;
+//! use qed_core::verify::verify_membership;
+//!
+//! let log = Log::in_memory()?;
+//! let event = Digest::of_event(b"event 0");
+//! let added = log.append(&[Request { digests: vec![event], if_absent: false }])?;
+//! let snapshot = added[0].snapshots[0];
+//! let Answer::Member(proof) = log.prove(&event, None)? else { panic!("it was just added") };
+//! verify_membership(&event, &proof, None, &snapshot, &snapshot)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it does not do
+//!
+//! It has no clock, no network and no signatures, and it never sees an event that it was not given: only digests are kept.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod disk;
+pub mod error;
+pub mod hash;
+pub mod history;
+pub mod hyper;
+pub mod json;
+pub mod log;
+pub mod position;
+pub mod proof;
+mod replay;
+mod rows;
+pub mod store;
+mod trees;
+pub mod verify;

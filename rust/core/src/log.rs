@@ -1,0 +1,424 @@
+//! `Log`: both trees over one store. Appends commit batches atomically, answers proofs, and checks itself.
+//!
+//! What is stored is the log itself, version → event digest, with the hyper root after each commit batch. Both trees are built from
+//! it at every open, through the code that appends, and the hyper root they come to must be the stored one: a start is an audit.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::disk::DiskStore;
+use crate::error::LogError;
+use crate::hash::Digest;
+use crate::hyper::{Entry, PathEnd};
+use crate::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Neighbour, Snapshot};
+use crate::replay;
+use crate::rows::{self, Rows};
+use crate::store::{MemoryStore, Store, Table, WriteBatch};
+use crate::trees::{Trees, TreesChange};
+
+/// Events that one client asked to have appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Digests of the events, at least one.
+    pub digests: Vec<Digest>,
+    /// Whether an event that is in the log already is answered with its first snapshot instead of being added again.
+    pub if_absent: bool,
+}
+
+/// What a request got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// One snapshot an event, in the order asked.
+    pub snapshots: Vec<Snapshot>,
+    /// Whether any of the events is new.
+    pub is_new: bool,
+}
+
+/// A tamper-evident log. Any number of threads may ask it for proofs while one appends.
+pub struct Log {
+    store: Box<dyn Store>,
+    /// Changed only by the holder of `writer`, and only to what the store has synced.
+    trees: RwLock<Trees>,
+    writer: Mutex<Writer>,
+}
+
+/// What only appending needs.
+#[derive(Default)]
+struct Writer {
+    /// The digests of the last tile, if it is not full.
+    tail: Vec<Digest>,
+    /// Why nothing may be written any more.
+    refusal: Option<String>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Open the log in the data folder at `path`, which is made if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`DiskStore::open`] and [`Self::over`].
+    pub fn open(path: &Path) -> Result<Self, LogError> {
+        Self::over(Box::new(DiskStore::open(path)?))
+    }
+
+    /// Return an empty log that is gone with the process.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::over`].
+    pub fn in_memory() -> Result<Self, LogError> {
+        Self::over(Box::new(MemoryStore::new()))
+    }
+
+    /// Open the log in `store`, building both trees.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] if rows are missing or misshapen, if the log is shorter than it was, or if it does not lead to the
+    /// hyper root that was acknowledged last.
+    pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
+        let (trees, tail) = replay::build(store.as_ref())?;
+        let (found, noted) = (trees.len(), store.noted_durable());
+        if found < noted {
+            return Err(LogError::Corrupt(format!("it holds {found} events, but {noted} were acknowledged")));
+        }
+        let writer = Mutex::new(Writer { tail, refusal: None });
+        Ok(Self { store, trees: RwLock::new(trees), writer })
+    }
+
+    /// Return the number of events: the versions are `0..len`.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.trees.read().len()
+    }
+
+    /// Return whether there is no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Append the events of `requests` as one commit batch and return what each got.
+    ///
+    /// When this returns, everything is durable; a crash before leaves either all of the batch or none of it. All its snapshots
+    /// share one hyper root. The first of equal digests in one request is the one the hyper tree shows; of equal digests in
+    /// several requests, the one in the last.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::EmptyRequest`] if a request names no event, and nothing is changed. [`LogError::Store`] if the batch could not be
+    /// written or synced: whether it is on disk is unknown, and each later call fails with [`LogError::WriteRefused`].
+    pub fn append(&self, requests: &[Request]) -> Result<Vec<Added>, LogError> {
+        if requests.iter().any(|request| request.digests.is_empty()) {
+            return Err(LogError::EmptyRequest);
+        }
+        let mut writer = self.writer.lock();
+        if let Some(reason) = &writer.refusal {
+            return Err(LogError::WriteRefused { reason: reason.clone() });
+        }
+        let draft = self.draft(requests)?;
+        if draft.digests.is_empty() {
+            return requests.iter().zip(&draft.places).map(|(_, places)| self.added(places, &[], None)).collect();
+        }
+        let base = draft.base;
+        let digest_at = |version| self.digest_at(version, base, &draft.digests);
+        // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
+        let change = self.trees.read().plan(&draft.digests, &draft.entries(), &digest_at)?;
+        let (batch, tail) = rows_of(&draft, &change, &writer.tail);
+        if let Err(error) = self.store.write(batch).and_then(|()| self.store.sync()) {
+            writer.refusal = Some(error.to_string());
+            return Err(error);
+        }
+        // From here on the batch is durable, so a crash no longer loses it; it becomes visible to proofs all at once.
+        let new_snapshots = snapshots_of(&draft, &change);
+        let len = base + draft.digests.len() as u64;
+        let published = self.trees.write().apply(change, &digest_at).and_then(|()| self.store.note_durable(len));
+        if let Err(error) = published {
+            writer.refusal = Some(error.to_string());
+            return Err(error);
+        }
+        writer.tail = tail;
+        draft.places.iter().map(|places| self.added(places, &new_snapshots, Some(base))).collect()
+    }
+
+    /// Answer for the event `digest` at `version`, or at the last version if none is named or it lies beyond.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Empty`] if there is no event at all; [`LogError::AddedLater`] if the event was first added after `version`, where
+    /// neither its presence nor its absence can be proven; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
+    pub fn prove(&self, digest: &Digest, version: Option<u64>) -> Result<Answer, LogError> {
+        let rows = Rows::of(self.store.as_ref());
+        let (current, path, end) = {
+            let trees = self.trees.read();
+            let current = trees.len().checked_sub(1).ok_or(LogError::Empty)?;
+            let (path, end) = trees.hyper().path(digest, &|version| rows.digest(version))?;
+            (current, path, end)
+        };
+        let query = version.map_or(current, |version| version.min(current));
+        match end {
+            PathEnd::Leaf { version } if rows.digest(version)? == *digest => {
+                self.member(digest, [current, query, version], path, &rows).map(Answer::Member)
+            }
+            other => self.absent(digest, [current, query], path, other, &rows).map(Answer::Absent),
+        }
+    }
+
+    fn member(
+        &self,
+        digest: &Digest,
+        [current, query, latest]: [u64; 3],
+        hyper_path: Vec<Digest>,
+        rows: &Rows<'_>,
+    ) -> Result<MembershipProof, LogError> {
+        let actual = if latest <= query { latest } else { self.earlier_occurrence(digest, query, latest)? };
+        let history_path =
+            self.trees.read().history().membership_path(actual, query, &|version| rows.group(version))?;
+        Ok(MembershipProof {
+            key_digest: *digest,
+            current_version: current,
+            query_version: query,
+            actual_version: actual,
+            latest_version: latest,
+            hyper_path,
+            history_path,
+        })
+    }
+
+    fn absent(
+        &self,
+        digest: &Digest,
+        [current, query]: [u64; 2],
+        hyper_path: Vec<Digest>,
+        end: PathEnd,
+        rows: &Rows<'_>,
+    ) -> Result<AbsenceProof, LogError> {
+        let neighbour = match end {
+            PathEnd::Empty => None,
+            PathEnd::Leaf { version } => {
+                let group = |version| rows.group(version);
+                let history_path = self.trees.read().history().membership_path(version, current, &group)?;
+                Some(Neighbour { key_digest: rows.digest(version)?, version, history_path })
+            }
+        };
+        Ok(AbsenceProof { key_digest: *digest, current_version: current, query_version: query, hyper_path, neighbour })
+    }
+
+    /// Prove that the log at `end` extends the log at `start`.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Empty`], [`LogError::InvalidRange`], [`LogError::UnknownVersion`] if the range is not in the log;
+    /// [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
+    pub fn prove_incremental(&self, start: u64, end: u64) -> Result<IncrementalProof, LogError> {
+        if start > end {
+            return Err(LogError::InvalidRange { start, end });
+        }
+        let rows = Rows::of(self.store.as_ref());
+        let trees = self.trees.read();
+        require_known(end, trees.len())?;
+        let audit_path = trees.history().incremental_path(start, end, &|version| rows.group(version))?;
+        Ok(IncrementalProof { start, end, audit_path })
+    }
+
+    /// Return the snapshot of `version` exactly as it was acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::UnknownVersion`] or [`LogError::Empty`] if there is none; [`LogError::Corrupt`] and [`LogError::Store`] if rows
+    /// cannot be read.
+    pub fn snapshot(&self, version: u64) -> Result<Snapshot, LogError> {
+        let rows = Rows::of(self.store.as_ref());
+        let trees = self.trees.read();
+        require_known(version, trees.len())?;
+        let history_digest = trees.history().root(version, &|version| rows.group(version))?;
+        drop(trees);
+        let hyper_digest = rows.hyper_root(version)?;
+        Ok(Snapshot { event_digest: rows.digest(version)?, history_digest, hyper_digest, version })
+    }
+
+    /// Build both trees again from the log, one commit batch at a time, and compare every hyper root that was acknowledged, the
+    /// history root, and every row that is kept beside the log. `progress` is told how many events are done.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
+    pub fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<(), LogError> {
+        let (len, history_root) = {
+            let trees = self.trees.read();
+            let rows = Rows::of(self.store.as_ref());
+            let Some(last) = trees.len().checked_sub(1) else { return Ok(()) };
+            (trees.len(), trees.history().root(last, &|version| rows.group(version))?)
+        };
+        let replayed = replay::check(self.store.as_ref(), len, progress)?;
+        rows::require_same("the history root", &history_root, &replayed)
+    }
+
+    /// Decide the version of every event, or where its answer is.
+    fn draft(&self, requests: &[Request]) -> Result<Draft, LogError> {
+        let base = self.len();
+        let count = requests.iter().map(|request| request.digests.len()).sum();
+        let mut draft = Draft {
+            base,
+            digests: Vec::with_capacity(count),
+            places: Vec::with_capacity(requests.len()),
+            shown: HashMap::with_capacity(count),
+            earlier: Vec::new(),
+            repeats: Vec::new(),
+        };
+        for (number, request) in requests.iter().enumerate() {
+            let mut places = Vec::with_capacity(request.digests.len());
+            for digest in &request.digests {
+                let known = if request.if_absent { self.first_of(digest, &draft)? } else { None };
+                places.push(known.unwrap_or_else(|| draft.place(digest, number)));
+            }
+            draft.places.push(places);
+        }
+        Ok(draft)
+    }
+
+    /// Return the first version of an event that is in the log or in the batch being drafted.
+    fn first_of(&self, digest: &Digest, draft: &Draft) -> Result<Option<u64>, LogError> {
+        let rows = Rows::of(self.store.as_ref());
+        let found = self.trees.read().hyper().find(digest, &|version| rows.digest(version))?;
+        if let Some(latest) = found {
+            return self.first_occurrence(digest, latest).map(Some);
+        }
+        let first = draft.earlier.iter().find(|earlier| earlier.key == *digest).map(|earlier| earlier.version);
+        Ok(first.or_else(|| draft.shown.get(digest).map(|shown| shown.version)))
+    }
+
+    /// Collect the snapshots of a request: of the batch from version `base` on, or of earlier ones from the store.
+    fn added(&self, places: &[u64], new: &[Snapshot], base: Option<u64>) -> Result<Added, LogError> {
+        let in_batch = |version: u64| {
+            let offset = usize::try_from(version.checked_sub(base?)?).ok()?;
+            new.get(offset).copied()
+        };
+        let find = |&version: &u64| in_batch(version).map_or_else(|| self.snapshot(version), Ok);
+        let snapshots = places.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        Ok(Added { is_new: places.iter().any(|&version| in_batch(version).is_some()), snapshots })
+    }
+
+    fn digest_at(&self, version: u64, base: u64, new: &[Digest]) -> Result<Digest, LogError> {
+        let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
+        match offset.and_then(|offset| new.get(offset)) {
+            Some(digest) => Ok(*digest),
+            None => Rows::of(self.store.as_ref()).digest(version),
+        }
+    }
+
+    /// Return the last occurrence at or below `query` of an event whose newest, `latest`, is later.
+    fn earlier_occurrence(&self, digest: &Digest, query: u64, latest: u64) -> Result<u64, LogError> {
+        let found =
+            self.store.last_in(Table::Earlier, &rows::occurrence_key(digest, 0), &rows::occurrence_key(digest, query))?;
+        match found {
+            Some((key, _)) => rows::version_of_occurrence(&key),
+            None => Err(LogError::AddedLater { first: self.first_occurrence(digest, latest)?, asked: query }),
+        }
+    }
+
+    fn first_occurrence(&self, digest: &Digest, latest: u64) -> Result<u64, LogError> {
+        let (from, to) = (rows::occurrence_key(digest, 0), rows::occurrence_key(digest, u64::MAX));
+        let found = self.store.first_in(Table::Earlier, &from, &to)?;
+        found.map_or(Ok(latest), |(key, _)| rows::version_of_occurrence(&key))
+    }
+}
+
+/// A commit batch before anything is hashed.
+struct Draft {
+    base: u64,
+    /// The events that are added, in the order of their versions.
+    digests: Vec<Digest>,
+    /// For each request, the version of each event.
+    places: Vec<Vec<u64>>,
+    /// What the hyper tree will show.
+    shown: HashMap<Digest, Shown>,
+    /// Occurrences in this batch that a later request of it replaces.
+    earlier: Vec<Entry>,
+    /// Versions of events that stand again in one request.
+    repeats: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct Shown {
+    version: u64,
+    request: usize,
+}
+
+impl Draft {
+    /// Return what the hyper tree is to show, in the order of keys.
+    fn entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<_> =
+            self.shown.iter().map(|(&key, shown)| Entry { key, version: shown.version }).collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    /// Give an event the next version.
+    fn place(&mut self, digest: &Digest, request: usize) -> u64 {
+        let version = self.base + self.digests.len() as u64;
+        self.digests.push(*digest);
+        let next = Shown { version, request };
+        match self.shown.get_mut(digest) {
+            None => {
+                self.shown.insert(*digest, next);
+            }
+            Some(shown) if shown.request == request => self.repeats.push(version),
+            Some(shown) => {
+                self.earlier.push(Entry { key: *digest, version: shown.version });
+                *shown = next;
+            }
+        }
+        version
+    }
+}
+
+/// Return the rows of a batch and the digests of the tile that it leaves unfinished.
+fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest]) -> (WriteBatch, Vec<Digest>) {
+    let mut batch = WriteBatch::default();
+    let digests: Vec<_> = tail.iter().chain(&draft.digests).copied().collect();
+    let first_tile = draft.base / rows::TILE;
+    let tiles = digests.chunks(rows::TILE_DIGESTS);
+    for (tile, digests) in (first_tile..).zip(tiles.clone()) {
+        let row: Vec<u8> = digests.iter().flat_map(Digest::as_bytes).copied().collect();
+        batch.put(Table::Digests, tile.to_be_bytes(), row);
+    }
+    let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);
+    batch.put(Table::Roots, last.to_be_bytes(), change.hyper_root().as_bytes().to_vec());
+    for earlier in change.replaced().iter().chain(&draft.earlier) {
+        batch.put(Table::Earlier, rows::occurrence_key(&earlier.key, earlier.version), []);
+    }
+    for repeat in &draft.repeats {
+        batch.put(Table::Repeats, repeat.to_be_bytes(), []);
+    }
+    let rest = tiles.last().filter(|last| last.len() < rows::TILE_DIGESTS);
+    (batch, rest.unwrap_or_default().to_vec())
+}
+
+fn snapshots_of(draft: &Draft, change: &TreesChange) -> Vec<Snapshot> {
+    let versions = draft.base..;
+    let events = draft.digests.iter().zip(change.history_roots());
+    let snapshot = |(version, (event, root)): (u64, (&Digest, &Digest))| Snapshot {
+        event_digest: *event,
+        history_digest: *root,
+        hyper_digest: change.hyper_root(),
+        version,
+    };
+    versions.zip(events).map(snapshot).collect()
+}
+
+fn require_known(asked: u64, len: u64) -> Result<(), LogError> {
+    match len {
+        0 => Err(LogError::Empty),
+        _ if asked < len => Ok(()),
+        _ => Err(LogError::UnknownVersion { asked, len }),
+    }
+}

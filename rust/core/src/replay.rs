@@ -1,0 +1,191 @@
+//! Building both trees from the rows of a log: at once, when it is opened, and batch by batch, when it is checked.
+
+use crate::error::LogError;
+use crate::hash::Digest;
+use crate::hyper::Entry;
+use crate::rows::{self, Rows, TILE, TILE_DIGESTS};
+use crate::store::{Store, Table};
+use crate::trees::{Trees, TreesChange};
+
+/// Events that are put into the trees at a time when a log is opened: enough to share most of the hashing of the upper levels, few
+/// enough to take 100 MiB.
+const BUILD_EVENTS: usize = 1 << 20;
+
+/// Build both trees and return them with the digests of the last tile, if it is not full.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if rows are missing or misshapen, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
+/// be read.
+pub fn build(store: &dyn Store) -> Result<(Trees, Vec<Digest>), LogError> {
+    let last = store.last_in(Table::Digests, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes())?;
+    let tiles = last.map_or(Ok(0), |(key, _)| rows::version_in(&key))?;
+    let mut replay = Replay::new(store, tiles.saturating_mul(TILE))?;
+    let mut pending = Vec::new();
+    scan_digests(store, &mut |digests| {
+        pending.extend_from_slice(digests);
+        if pending.len() < BUILD_EVENTS {
+            return Ok(());
+        }
+        replay.append(&std::mem::take(&mut pending)).map(|_| ())
+    })?;
+    let tail = pending.chunks(TILE_DIGESTS).last().filter(|last| last.len() < TILE_DIGESTS);
+    let tail = tail.unwrap_or_default().to_vec();
+    replay.append(&pending)?;
+    let trees = replay.trees;
+    require_last_root(store, &trees)?;
+    Ok((trees, tail))
+}
+
+/// Require that the roots end where the log ends, with the root that it leads to.
+fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
+    let found = store.last_in(Table::Roots, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes())?;
+    let ends = found.as_ref().map(|(key, _)| rows::version_in(key)).transpose()?;
+    match (ends, found) {
+        (None, _) if trees.len() == 0 => Ok(()),
+        (Some(version), Some((_, root))) if version.checked_add(1) == Some(trees.len()) => {
+            rows::require_same("the hyper root", &rows::root_in(&root)?, &trees.hyper().root())
+        }
+        _ => Err(LogError::Corrupt(format!("it holds {} events, but its last root is of version {ends:?}", trees.len()))),
+    }
+}
+
+/// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of an earlier occurrence with
+/// what is stored; return the history root of the last.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
+pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Result<Digest, LogError> {
+    let mut replay = Replay::new(store, len)?;
+    let rows = Rows::of(store);
+    let (mut history_root, mut occurrences) = (Digest::default(), 0_u64);
+    store.scan(Table::Roots, &mut |key, root| {
+        let (base, last) = (replay.trees.len(), rows::version_in(key)?);
+        if base >= len {
+            // Appended since the check began.
+            return Ok(());
+        }
+        let digests = (base..=last).map(|version| rows.digest(version)).collect::<Result<Vec<_>, _>>()?;
+        let (change, replaced) = replay.append(&digests)?;
+        rows::require_same(&format!("the hyper root of version {last}"), &rows::root_in(root)?, &change.hyper_root)?;
+        for earlier in &replaced {
+            require_occurrence(store, earlier)?;
+        }
+        occurrences += replaced.len() as u64;
+        history_root = change.history_root;
+        progress(replay.trees.len());
+        Ok(())
+    })?;
+    if replay.trees.len() != len {
+        return Err(LogError::Corrupt(format!("its roots end at {} of {len} events", replay.trees.len())));
+    }
+    require_no_other_occurrence(store, len, occurrences)?;
+    Ok(history_root)
+}
+
+fn require_occurrence(store: &dyn Store, earlier: &Entry) -> Result<(), LogError> {
+    let found = store.get(Table::Earlier, &rows::occurrence_key(&earlier.key, earlier.version))?;
+    found.map(|_| ()).ok_or_else(|| {
+        LogError::Corrupt(format!("the occurrence of {} at version {} is not stored", earlier.key, earlier.version))
+    })
+}
+
+/// Occurrences that the replay found are all stored, so any more must have been appended since the check began.
+fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Result<(), LogError> {
+    let (rows, mut found) = (Rows::of(store), 0_u64);
+    store.scan(Table::Earlier, &mut |key, _| {
+        let version = rows::version_of_occurrence(key)?;
+        if rows.digest(version)?.as_bytes().as_slice() != key.get(..32).unwrap_or_default() {
+            return Err(LogError::Corrupt(format!("a stored occurrence at version {version} is of another event")));
+        }
+        found += 1;
+        Ok(())
+    })?;
+    let appended = Rows::of(store).digest(len).is_ok();
+    if found == expected || (appended && found > expected) {
+        return Ok(());
+    }
+    Err(LogError::Corrupt(format!("{found} earlier occurrences are stored, but the log has {expected}")))
+}
+
+/// Shows the digests of each tile to `visit`, in the order of versions.
+fn scan_digests(store: &dyn Store, visit: &mut dyn FnMut(&[Digest]) -> Result<(), LogError>) -> Result<(), LogError> {
+    let (mut expected, mut is_ended) = (0_u64, false);
+    store.scan(Table::Digests, &mut |key, row| {
+        let tile = rows::version_in(key)?;
+        if tile != expected || is_ended {
+            return Err(LogError::Corrupt(format!("expected row {expected} of the log to be full, found row {tile}")));
+        }
+        let digests = rows::digests_in(row)?;
+        expected += 1;
+        is_ended = digests.len() < TILE_DIGESTS;
+        visit(&digests)
+    })
+}
+
+/// Trees that are fed from rows.
+struct Replay<'a> {
+    store: &'a dyn Store,
+    trees: Trees,
+    /// Versions that the hyper tree never showed, the next one last.
+    repeats: Vec<u64>,
+}
+
+/// What replaying some events came to.
+struct Replayed {
+    history_root: Digest,
+    hyper_root: Digest,
+}
+
+impl<'a> Replay<'a> {
+    fn new(store: &'a dyn Store, expected: u64) -> Result<Self, LogError> {
+        let mut repeats = Vec::new();
+        store.scan(Table::Repeats, &mut |key, _| {
+            repeats.push(rows::version_in(key)?);
+            Ok(())
+        })?;
+        repeats.reverse();
+        Ok(Self { store, trees: Trees::with_capacity(expected), repeats })
+    }
+
+    /// Append events as one batch; return its roots, and the occurrences that it replaced in the hyper tree.
+    fn append(&mut self, digests: &[Digest]) -> Result<(Replayed, Vec<Entry>), LogError> {
+        let base = self.trees.len();
+        let (entries, mut replaced) = self.entries(base, digests);
+        let digest_at = |version: u64| {
+            let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
+            let pending = offset.and_then(|offset| digests.get(offset)).copied();
+            pending.map_or_else(|| Rows::of(self.store).digest(version), Ok)
+        };
+        let change: TreesChange = self.trees.plan(digests, &entries, &digest_at)?;
+        let history_root = change.history_roots().last().copied().unwrap_or_default();
+        let replayed = Replayed { history_root, hyper_root: change.hyper_root() };
+        replaced.extend(change.replaced());
+        self.trees.apply(change, &digest_at)?;
+        Ok((replayed, replaced))
+    }
+
+    /// Return what the hyper tree shows of `digests`, sorted by key, and what later ones of them replace.
+    fn entries(&mut self, base: u64, digests: &[Digest]) -> (Vec<Entry>, Vec<Entry>) {
+        let mut entries = Vec::with_capacity(digests.len());
+        for (version, &key) in (base..).zip(digests) {
+            if self.repeats.last() == Some(&version) {
+                self.repeats.pop();
+            } else {
+                entries.push(Entry { key, version });
+            }
+        }
+        // Of equal keys the last has the highest version, which is the one that is shown.
+        entries.sort_unstable();
+        let mut replaced = Vec::new();
+        entries.dedup_by(|next, kept| {
+            let is_same = next.key == kept.key;
+            if is_same {
+                replaced.push(std::mem::replace(kept, *next));
+            }
+            is_same
+        });
+        (entries, replaced)
+    }
+}

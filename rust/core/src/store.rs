@@ -1,0 +1,185 @@
+//! What a log asks of the place its rows are kept in, and the store in memory.
+//!
+//! Rows are only ever added or extended, never taken back, so a reader needs no snapshot of the store: what it read for a version
+//! stays true. The one thing a store must do exactly is [`Store::sync`].
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use parking_lot::RwLock;
+
+use crate::error::LogError;
+
+/// The tables of a log; keys are compared byte by byte. FORMATS.md, "Tables", gives each row field by field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Tile of versions → their event digests. The log itself.
+    Digests,
+    /// Last version of a commit batch → hyper root after it.
+    Roots,
+    /// Event digest and version of an occurrence that a later one has replaced in the hyper tree.
+    Earlier,
+    /// Version of an event that stands again in the same bulk, so that the hyper tree never showed it.
+    Repeats,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 4] = [Self::Digests, Self::Roots, Self::Earlier, Self::Repeats];
+
+    /// Return the name of the table on disk.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Digests => "digests",
+            Self::Roots => "roots",
+            Self::Earlier => "earlier",
+            Self::Repeats => "repeats",
+        }
+    }
+}
+
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Rows that become visible and durable together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct WriteBatch(Vec<(Table, Row)>);
+
+impl WriteBatch {
+    /// Add a row, which replaces one with the same key.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.0.push((table, (key.into(), value.into())));
+    }
+}
+
+impl IntoIterator for WriteBatch {
+    type Item = (Table, Row);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Where the rows of a log are kept.
+pub trait Store: Send + Sync {
+    /// Return the value at `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if it cannot be read.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError>;
+
+    /// Return the row with the least key in `from..=to`.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if it cannot be read.
+    fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError>;
+
+    /// Return the row with the greatest key in `from..=to`.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if it cannot be read.
+    fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError>;
+
+    /// Show every row of a table to `visit`, in the order of keys, until it fails.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if a row cannot be read, or what `visit` fails with.
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), LogError>) -> Result<(), LogError>;
+
+    /// Write a batch: visible at once, all of it or nothing after a crash, not yet durable.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if it cannot be written. What is on disk is then unknown: the caller must write no more.
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError>;
+
+    /// Make everything written so far durable. After a power cut it is all there; of what was written since, a prefix of batches.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if the operating system does not confirm it. The caller must not try again: pages that failed to reach
+    /// the disk may have been dropped, and a second sync would succeed without them.
+    fn sync(&self) -> Result<(), LogError>;
+
+    /// Note that the first `len` events are durable, so that a log found shorter when it is opened is known to be damaged. Losing
+    /// the note in a power cut is harmless; it must never name events that are not synced.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Store`] if it cannot be noted.
+    fn note_durable(&self, len: u64) -> Result<(), LogError>;
+
+    /// Return the last number noted, 0 if none was or it cannot be read.
+    fn noted_durable(&self) -> u64;
+}
+
+/// A store that is gone with the process: for tests, and for logs that need not last.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    rows: RwLock<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+}
+
+impl MemoryStore {
+    /// Return an empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+fn range_of(table: Table, from: &[u8], to: &[u8]) -> (Bound<(Table, Vec<u8>)>, Bound<(Table, Vec<u8>)>) {
+    (Bound::Included((table, from.to_vec())), Bound::Included((table, to.to_vec())))
+}
+
+impl Store for MemoryStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(self.rows.read().get(&(table, key.to_vec())).cloned())
+    }
+
+    fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        let rows = self.rows.read();
+        let found = rows.range(range_of(table, from, to)).next();
+        Ok(found.map(|((_, key), value)| (key.clone(), value.clone())))
+    }
+
+    fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        let rows = self.rows.read();
+        let found = rows.range(range_of(table, from, to)).next_back();
+        Ok(found.map(|((_, key), value)| (key.clone(), value.clone())))
+    }
+
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), LogError>) -> Result<(), LogError> {
+        // A copy, so that `visit` may read the store while someone waits to write it.
+        let of_table = |((found, key), value): (&(Table, Vec<u8>), &Vec<u8>)| {
+            (*found == table).then(|| (key.clone(), value.clone()))
+        };
+        let rows: Vec<Row> = self.rows.read().range((table, Vec::new())..).map_while(of_table).collect();
+        rows.iter().try_for_each(|(key, value)| visit(key, value))
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        let mut rows = self.rows.write();
+        for (table, (key, value)) in batch {
+            rows.insert((table, key), value);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn note_durable(&self, _len: u64) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn noted_durable(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,103 @@
+//! Both trees of a log side by side: what proofs are made from.
+
+use crate::error::LogError;
+use crate::hash::Digest;
+use crate::history::{HistoryChange, HistoryTree};
+use crate::hyper::{Entry, HyperChange, HyperTree};
+
+/// From this many events a batch, the trees are worth a thread each.
+const PARALLEL_EVENTS: usize = 32;
+
+/// Gives the event digest of a version, from any thread.
+pub type DigestAt<'a> = dyn Fn(u64) -> Result<Digest, LogError> + Sync + 'a;
+
+/// Both trees at one version.
+#[derive(Debug)]
+pub struct Trees {
+    len: u64,
+    history: HistoryTree,
+    hyper: HyperTree,
+}
+
+/// What appending some events will change in both.
+#[derive(Debug)]
+pub struct TreesChange {
+    history: HistoryChange,
+    hyper: HyperChange,
+}
+
+impl Trees {
+    /// Return empty trees with room for `expected` events before the hyper tree has to grow.
+    #[must_use]
+    pub fn with_capacity(expected: u64) -> Self {
+        Self { len: 0, history: HistoryTree::new(), hyper: HyperTree::with_capacity(expected) }
+    }
+
+    /// Return the number of events.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Return the history tree.
+    #[must_use]
+    pub const fn history(&self) -> &HistoryTree {
+        &self.history
+    }
+
+    /// Return the hyper tree.
+    #[must_use]
+    pub const fn hyper(&self) -> &HyperTree {
+        &self.hyper
+    }
+
+    /// Compute what appending `digests` gives, changing nothing. `entries` are those of them that the hyper tree is to show, sorted
+    /// by key, no key twice.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HyperTree::plan`].
+    pub fn plan(
+        &self,
+        digests: &[Digest],
+        entries: &[Entry],
+        digest_at: &DigestAt<'_>,
+    ) -> Result<TreesChange, LogError> {
+        let history = || self.history.plan(digests);
+        let hyper = || self.hyper.plan(entries, &|version| digest_at(version));
+        let (history, hyper) =
+            if digests.len() < PARALLEL_EVENTS { (history(), hyper()) } else { rayon::join(history, hyper) };
+        Ok(TreesChange { history, hyper: hyper? })
+    }
+
+    /// Carry out a change that was planned on these very trees.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HyperTree::apply`]; the trees are unusable then.
+    pub fn apply(&mut self, change: TreesChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
+        self.len += change.history.roots.len() as u64;
+        self.history.apply(change.history);
+        self.hyper.apply(change.hyper, &|version| digest_at(version))
+    }
+}
+
+impl TreesChange {
+    /// Return the root of the history tree at each new version.
+    #[must_use]
+    pub fn history_roots(&self) -> &[Digest] {
+        &self.history.roots
+    }
+
+    /// Return the root of the hyper tree after the change.
+    #[must_use]
+    pub const fn hyper_root(&self) -> Digest {
+        self.hyper.root
+    }
+
+    /// Return the keys that were in the hyper tree before, with the version they had.
+    #[must_use]
+    pub fn replaced(&self) -> &[Entry] {
+        &self.hyper.replaced
+    }
+}

@@ -1,0 +1,295 @@
+//! The driver: one thread that owns the writing of a log, fed by a bounded queue.
+//!
+//! Whatever waits when the thread is free becomes one commit batch with one sync, so the batch grows with the load and a lone
+//! request waits for nobody. Results are handed out a batch at a time, with one wake-up through a pipe that an event loop can watch.
+
+use std::collections::VecDeque;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+use qed_core::error::LogError;
+use qed_core::log::{Added, Log, Request};
+
+/// How much may wait, and how much goes into one batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most events that may wait to be appended. A request that finds any room is taken whole.
+    pub queue_events: usize,
+    /// Events after which a batch is closed; the request that reaches it still goes in whole.
+    pub batch_events: usize,
+}
+
+/// Why a request was not taken. Nothing of it will be appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// As many events wait as may.
+    #[error("{waiting} events are waiting to be added; try again later")]
+    Overloaded {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// The request names no event.
+    #[error("a request to append must hold at least one event")]
+    Empty,
+    /// The driver is closing, or a write or sync has failed.
+    #[error("the log takes no more events: {reason}")]
+    Refused {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The result of one request, under the ticket it was submitted with.
+#[derive(Debug)]
+pub struct Completion {
+    /// The number the caller gave.
+    pub ticket: u64,
+    /// What was added, durable; or why it is not known to be.
+    pub result: Result<Added, String>,
+}
+
+/// A log with the thread that appends to it.
+#[derive(Debug)]
+pub struct Driver {
+    log: Arc<Log>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    queue: Mutex<Queue>,
+    /// Told when something is put into the queue, and when it is closed.
+    is_fed: Condvar,
+    results: Mutex<Results>,
+    wake_reader: PipeReader,
+}
+
+/// Touched by callers and the thread.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<(u64, Request)>,
+    waiting_events: usize,
+    /// Why nothing is taken any more: the driver was closed, or failed.
+    refusal: Option<String>,
+}
+
+/// Filled by the thread, emptied by the caller. There is a byte in the pipe exactly if `is_signalled`.
+#[derive(Debug)]
+struct Results {
+    completions: Vec<Completion>,
+    failure: Option<String>,
+    is_signalled: bool,
+    wake_writer: PipeWriter,
+}
+
+impl Driver {
+    /// Start the thread that appends to `log`.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says if it gives no pipe or no thread.
+    pub fn start(log: Log, limits: Limits) -> io::Result<Self> {
+        let (wake_reader, wake_writer) = io::pipe()?;
+        let results = Results { completions: Vec::new(), failure: None, is_signalled: false, wake_writer };
+        let shared = Arc::new(Shared {
+            limits,
+            queue: Mutex::default(),
+            is_fed: Condvar::new(),
+            results: Mutex::new(results),
+            wake_reader,
+        });
+        let log = Arc::new(log);
+        let (thread_log, thread_shared) = (Arc::clone(&log), Arc::clone(&shared));
+        let run = move || thread_shared.run(&thread_log);
+        let thread = thread::Builder::new().name("qed-driver".into()).spawn(run)?;
+        Ok(Self { log, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Return the log, for proofs.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Return the end of the pipe that becomes readable when [`Self::drain`] has something to give.
+    #[must_use]
+    pub fn wake_fd(&self) -> RawFd {
+        self.shared.wake_reader.as_raw_fd()
+    }
+
+    /// Put a request into the queue. Its result comes under `ticket` from [`Self::drain`], exactly once.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`] if it was not taken.
+    pub fn submit(&self, ticket: u64, request: Request) -> Result<(), SubmitError> {
+        if request.digests.is_empty() {
+            return Err(SubmitError::Empty);
+        }
+        let mut queue = self.shared.queue.lock();
+        if let Some(reason) = &queue.refusal {
+            return Err(SubmitError::Refused { reason: reason.clone() });
+        }
+        if queue.waiting_events >= self.shared.limits.queue_events {
+            return Err(SubmitError::Overloaded { waiting: queue.waiting_events });
+        }
+        queue.waiting_events += request.digests.len();
+        queue.waiting.push_back((ticket, request));
+        drop(queue);
+        self.shared.is_fed.notify_one();
+        Ok(())
+    }
+
+    /// Take the results that have come since the last call. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says if the pipe is broken.
+    pub fn drain(&self) -> io::Result<Vec<Completion>> {
+        let mut results = self.shared.results.lock();
+        if results.is_signalled {
+            // The byte was written under this lock, so this does not block.
+            (&self.shared.wake_reader).read_exact(&mut [0])?;
+            results.is_signalled = false;
+        }
+        Ok(std::mem::take(&mut results.completions))
+    }
+
+    /// Return why the thread has stopped, if a write or a sync failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.results.lock().failure.clone()
+    }
+
+    /// Take no more requests, finish those that wait, and end the thread. Their results can still be drained.
+    pub fn close(&self) {
+        self.shared.queue.lock().refusal.get_or_insert_with(|| "it is closing".into());
+        self.shared.is_fed.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn run(&self, log: &Log) {
+        while let Some((tickets, requests)) = self.next_batch() {
+            match log.append(&requests) {
+                Ok(added) => self.hand_out(tickets.into_iter().zip(added.into_iter().map(Ok)), None),
+                Err(error) => return self.fail(&tickets, &error),
+            }
+        }
+    }
+
+    /// Wait for requests and take as many as go into one batch; nothing when the queue is closed and empty.
+    fn next_batch(&self) -> Option<(Vec<u64>, Vec<Request>)> {
+        let mut queue = self.queue.lock();
+        while queue.waiting.is_empty() {
+            if queue.refusal.is_some() {
+                return None;
+            }
+            self.is_fed.wait(&mut queue);
+        }
+        let (mut tickets, mut requests, mut events) = (Vec::new(), Vec::new(), 0);
+        while events < self.limits.batch_events
+            && let Some((ticket, request)) = queue.waiting.pop_front()
+        {
+            events += request.digests.len();
+            tickets.push(ticket);
+            requests.push(request);
+        }
+        queue.waiting_events -= events;
+        Some((tickets, requests))
+    }
+
+    /// A write or a sync failed: whether the batch is on disk is unknown, and nothing may be written after it.
+    fn fail(&self, tickets: &[u64], error: &LogError) {
+        let reason = error.to_string();
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.refusal = Some(reason.clone());
+            queue.waiting_events = 0;
+            std::mem::take(&mut queue.waiting)
+        };
+        let all = tickets.iter().copied().chain(waiting.into_iter().map(|(ticket, _)| ticket));
+        self.hand_out(all.map(|ticket| (ticket, Err(reason.clone()))), Some(reason.clone()));
+    }
+
+    fn hand_out(&self, completions: impl Iterator<Item = (u64, Result<Added, String>)>, failure: Option<String>) {
+        let mut results = self.results.lock();
+        results.completions.extend(completions.map(|(ticket, result)| Completion { ticket, result }));
+        results.failure = failure;
+        if !results.is_signalled {
+            // An empty pipe has room for a byte; without a reader there is nobody to wake.
+            results.is_signalled = results.wake_writer.write_all(&[1]).is_ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qed_core::hash::Digest;
+
+    use super::*;
+
+    fn request(text: &str) -> Request {
+        Request { digests: vec![Digest::of_event(text.as_bytes())], if_absent: false }
+    }
+
+    fn wait(driver: &Driver, count: usize) -> Vec<Completion> {
+        let mut found = Vec::new();
+        while found.len() < count {
+            found.extend(driver.drain().unwrap());
+            thread::yield_now();
+        }
+        found
+    }
+
+    #[test]
+    fn every_request_gets_its_own_result_once() {
+        let limits = Limits { queue_events: 1000, batch_events: 7 };
+        let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
+        for ticket in 0..100 {
+            driver.submit(ticket, request(&ticket.to_string())).unwrap();
+        }
+        for completion in wait(&driver, 100) {
+            let snapshots = completion.result.unwrap().snapshots;
+            assert_eq!(snapshots[0].event_digest, Digest::of_event(completion.ticket.to_string().as_bytes()));
+            assert_eq!(snapshots[0].version, completion.ticket);
+        }
+        assert_eq!(driver.log().len(), 100);
+    }
+
+    #[test]
+    fn what_was_accepted_is_finished_on_close() {
+        let limits = Limits { queue_events: 1000, batch_events: 3 };
+        let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
+        for ticket in 0..50 {
+            driver.submit(ticket, request("again")).unwrap();
+        }
+        driver.close();
+        assert_eq!(driver.drain().unwrap().len(), 50);
+        assert!(matches!(driver.submit(50, request("late")), Err(SubmitError::Refused { .. })));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_an_empty_request_too() {
+        let driver =
+            Driver::start(Log::in_memory().unwrap(), Limits { queue_events: 0, batch_events: 1 }).unwrap();
+        assert_eq!(driver.submit(0, request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
+        let empty = Request { digests: Vec::new(), if_absent: false };
+        assert_eq!(driver.submit(0, empty), Err(SubmitError::Empty));
+    }
+}

@@ -1,0 +1,9 @@
+//! One replica of a qed log: a thread that batches what waits, makes it durable and answers.
+//!
+//! The [driver] is the seam for replication: what it takes from its queue becomes one entry, and what it hands back has been made
+//! durable. With one member that is the log's own batch and sync.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod driver;

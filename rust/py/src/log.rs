@@ -1,0 +1,152 @@
+//! A log in this process, and what adding to one gives.
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+use qed_core::error::LogError;
+use qed_core::hash;
+use qed_core::log::{self as core, Request};
+
+use crate::error;
+use crate::proofs::{Digest, IncrementalProof, Snapshot, answer_to_python};
+
+/// What one request added: its snapshots, and whether anything was new.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Added(pub core::Added);
+
+#[pymethods]
+impl Added {
+    /// Whether any of the events was not in the log before.
+    #[getter]
+    fn is_new(&self) -> bool {
+        self.0.is_new
+    }
+
+    /// One snapshot an event, in the order asked.
+    #[getter]
+    fn snapshots(&self) -> Vec<Snapshot> {
+        self.0.snapshots.iter().copied().map(Snapshot).collect()
+    }
+
+    /// Return the JSON object of the first snapshot.
+    fn to_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let text = self.0.snapshots.first().map(qed_core::proof::Snapshot::to_json).unwrap_or_default();
+        PyBytes::new(py, text.as_bytes())
+    }
+
+    /// Return the JSON array of all snapshots.
+    fn to_json_array<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let text = py.detach(|| {
+            let mut out = String::with_capacity(256 * self.0.snapshots.len() + 2);
+            for snapshot in &self.0.snapshots {
+                out.push(if out.is_empty() { '[' } else { ',' });
+                snapshot.write_json(&mut out);
+            }
+            out.push(']');
+            out
+        });
+        PyBytes::new(py, text.as_bytes())
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.snapshots.len()
+    }
+}
+
+/// A log in this process.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Log(RwLock<Option<Arc<core::Log>>>);
+
+impl Log {
+    /// Return the log, which stays open as long as a call needs it. The lock is held for no longer than a copy takes.
+    fn opened(&self) -> PyResult<Arc<core::Log>> {
+        let guard = self.0.read().map_err(|_| error::closed())?;
+        guard.clone().ok_or_else(error::closed)
+    }
+
+    fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&core::Log) -> Result<T, LogError> + Send,
+    ) -> PyResult<T> {
+        let log = self.opened()?;
+        py.detach(move || call(&log)).map_err(|error| error::of_log(&error))
+    }
+
+    fn append_request(&self, py: Python<'_>, request: impl FnOnce() -> Request + Send) -> PyResult<Added> {
+        let added = self.call(py, |log| log.append(&[request()]))?;
+        added.into_iter().next().map(Added).ok_or_else(|| error::of_log(&LogError::EmptyRequest))
+    }
+}
+
+#[pymethods]
+impl Log {
+    /// Open the log in a data folder, or an empty one in memory if the path is None.
+    #[staticmethod]
+    #[pyo3(signature = (path, /))]
+    fn open(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Self> {
+        let opened = py.detach(|| match path {
+            Some(path) => core::Log::open(&path),
+            None => core::Log::in_memory(),
+        });
+        let log = opened.map_err(|error| error::of_log(&error))?;
+        Ok(Self(RwLock::new(Some(Arc::new(log)))))
+    }
+
+    /// Append events as one commit batch; durable on return.
+    #[pyo3(signature = (events, /, *, if_absent = false))]
+    fn append(&self, py: Python<'_>, events: Vec<PyBackedBytes>, if_absent: bool) -> PyResult<Added> {
+        self.append_request(py, || request_of(&events, if_absent))
+    }
+
+    /// Append event digests as one commit batch; durable on return.
+    #[pyo3(signature = (digests, /, *, if_absent = false))]
+    fn append_digests(&self, py: Python<'_>, digests: Vec<PyRef<'_, Digest>>, if_absent: bool) -> PyResult<Added> {
+        let digests: Vec<hash::Digest> = digests.iter().map(|digest| digest.0).collect();
+        self.append_request(py, move || Request { digests, if_absent })
+    }
+
+    /// Return the membership or absence proof of an event.
+    #[pyo3(signature = (digest, /, *, version = None))]
+    fn membership(&self, py: Python<'_>, digest: PyRef<'_, Digest>, version: Option<u64>) -> PyResult<Py<PyAny>> {
+        let digest = digest.0;
+        let answer = self.call(py, move |log| log.prove(&digest, version))?;
+        answer_to_python(py, answer)
+    }
+
+    /// Return the proof that the log at `end` extends the log at `start`.
+    #[pyo3(signature = (start, end, /))]
+    fn incremental(&self, py: Python<'_>, start: u64, end: u64) -> PyResult<IncrementalProof> {
+        self.call(py, |log| log.prove_incremental(start, end)).map(IncrementalProof)
+    }
+
+    /// Return the snapshot of a version as it was acknowledged.
+    #[pyo3(signature = (version, /))]
+    fn snapshot(&self, py: Python<'_>, version: u64) -> PyResult<Snapshot> {
+        self.call(py, |log| log.snapshot(version)).map(Snapshot)
+    }
+
+    /// Build both trees again from the log and compare everything stored with them.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        self.call(py, |log| log.check(&mut |_| {}))
+    }
+
+    /// Close the log; every later call fails. Closing twice does nothing.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let log = self.0.write().map_err(|_| error::closed())?.take();
+        py.detach(|| drop(log));
+        Ok(())
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(usize::try_from(self.opened()?.len()).unwrap_or(usize::MAX))
+    }
+}
+
+/// Hash events into a request.
+pub fn request_of(events: &[PyBackedBytes], if_absent: bool) -> Request {
+    Request { digests: events.iter().map(|event| hash::Digest::of_event(event)).collect(), if_absent }
+}

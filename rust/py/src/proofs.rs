@@ -1,0 +1,450 @@
+//! Digests, snapshots and proofs as Python classes, and their verification.
+
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use qed_core::hash;
+use qed_core::proof::{self, Answer};
+use qed_core::verify;
+
+use crate::error;
+
+/// From this many bytes on, an event is hashed detached: below, letting other threads run costs more than hashing.
+const DETACH_BYTES: usize = 2048;
+
+/// A SHA-256 value of 32 bytes: of an event, or a root.
+#[pyclass(frozen, eq, hash, module = "qed._qed")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub hash::Digest);
+
+#[pymethods]
+impl Digest {
+    #[new]
+    #[pyo3(signature = (value, /))]
+    fn new(value: &[u8]) -> PyResult<Self> {
+        let wrong_length = || PyValueError::new_err(format!("expected a digest of 32 bytes, found {}", value.len()));
+        hash::Digest::from_slice(value).map(Self).ok_or_else(wrong_length)
+    }
+
+    /// Return the digest of an event.
+    #[staticmethod]
+    #[pyo3(signature = (event, /))]
+    fn of(py: Python<'_>, event: &[u8]) -> Self {
+        if event.len() < DETACH_BYTES {
+            return Self(hash::Digest::of_event(event));
+        }
+        py.detach(|| Self(hash::Digest::of_event(event)))
+    }
+
+    /// Return the digest written as 64 hexadecimal digits.
+    #[staticmethod]
+    #[pyo3(signature = (text, /))]
+    fn from_hex(text: &str) -> PyResult<Self> {
+        let wrong = || PyValueError::new_err(format!("expected 64 hexadecimal digits, found {} characters", text.len()));
+        hash::Digest::from_hex(text).map(Self).ok_or_else(wrong)
+    }
+
+    /// Return the digest as 64 lower-case hexadecimal digits.
+    fn hex(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.as_bytes())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Digest.from_hex('{}')", self.0)
+    }
+}
+
+/// Text as Python programs have it: `str`, or `bytes` straight from a file or socket.
+#[derive(FromPyObject)]
+pub enum Text {
+    /// A `str`.
+    Str(String),
+    /// A `bytes`.
+    Bytes(Vec<u8>),
+}
+
+impl Text {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Str(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What a client gets for an event it added.
+#[pyclass(frozen, eq, hash, module = "qed._qed")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Snapshot(pub proof::Snapshot);
+
+#[pymethods]
+impl Snapshot {
+    #[new]
+    #[pyo3(signature = (*, event_digest, history_digest, hyper_digest, version))]
+    fn new(
+        event_digest: PyRef<'_, Digest>,
+        history_digest: PyRef<'_, Digest>,
+        hyper_digest: PyRef<'_, Digest>,
+        version: u64,
+    ) -> Self {
+        let (event_digest, history_digest, hyper_digest) = (event_digest.0, history_digest.0, hyper_digest.0);
+        Self(proof::Snapshot { event_digest, history_digest, hyper_digest, version })
+    }
+
+    /// Digest of the event.
+    #[getter]
+    fn event_digest(&self) -> Digest {
+        Digest(self.0.event_digest)
+    }
+
+    /// Root of the history tree at `version`.
+    #[getter]
+    fn history_digest(&self) -> Digest {
+        Digest(self.0.history_digest)
+    }
+
+    /// Root of the hyper tree after the commit batch that `version` belongs to.
+    #[getter]
+    fn hyper_digest(&self) -> Digest {
+        Digest(self.0.hyper_digest)
+    }
+
+    /// Zero-based position of the event in the log.
+    #[getter]
+    fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// Return the snapshot in a JSON object; raise `MalformedProof` if the text is none.
+    #[staticmethod]
+    #[pyo3(signature = (text, /))]
+    fn from_json(text: Text) -> PyResult<Self> {
+        proof::Snapshot::from_json(text.as_bytes()).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the JSON object.
+    fn to_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.to_json().as_bytes())
+    }
+
+    /// Return the snapshot in its compact form; raise `MalformedProof` if the bytes are anything else.
+    #[staticmethod]
+    #[pyo3(signature = (data, /))]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        proof::Snapshot::from_bytes(data).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the compact form.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.to_bytes())
+    }
+
+    fn __repr__(&self) -> String {
+        let proof::Snapshot { event_digest, history_digest, hyper_digest, version } = self.0;
+        format!("<Snapshot version={version} event={event_digest} history={history_digest} hyper={hyper_digest}>")
+    }
+}
+
+/// Proof that an event is in the log.
+#[pyclass(frozen, eq, module = "qed._qed")]
+#[derive(PartialEq, Eq)]
+pub struct MembershipProof(pub proof::MembershipProof);
+
+#[pymethods]
+impl MembershipProof {
+    /// Digest of the event.
+    #[getter]
+    fn key_digest(&self) -> Digest {
+        Digest(self.0.key_digest)
+    }
+
+    /// Last version of the log that answered; the hyper path leads to its root.
+    #[getter]
+    fn current_version(&self) -> u64 {
+        self.0.current_version
+    }
+
+    /// Version the history path leads to.
+    #[getter]
+    fn query_version(&self) -> u64 {
+        self.0.query_version
+    }
+
+    /// Version of the event's latest occurrence at or below `query_version`.
+    #[getter]
+    fn actual_version(&self) -> u64 {
+        self.0.actual_version
+    }
+
+    /// Version the hyper path shows: `actual_version`, unless the event was added again after `query_version`.
+    #[getter]
+    fn latest_version(&self) -> u64 {
+        self.0.latest_version
+    }
+
+    /// Siblings in the hyper tree with their positions, root down.
+    #[getter]
+    fn hyper_path(&self) -> Vec<(String, Digest)> {
+        named(proof::hyper_positions(&self.0.key_digest, self.0.hyper_path.len()), &self.0.hyper_path)
+    }
+
+    /// Siblings in the history tree with their positions, leaf up.
+    #[getter]
+    fn history_path(&self) -> Vec<(String, Digest)> {
+        named(proof::membership_positions(self.0.actual_version, self.0.query_version), &self.0.history_path)
+    }
+
+    /// Return the membership proof in a JSON answer; raise `MalformedProof` if the text is anything else.
+    #[staticmethod]
+    #[pyo3(signature = (text, /))]
+    fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
+        match py.detach(|| Answer::from_json(text.as_bytes())).map_err(error::of_malformed)? {
+            Answer::Member(proof) => Ok(Self(proof)),
+            Answer::Absent(_) => Err(error::of_malformed(proof::Malformed("expected a membership proof, found absence".into()))),
+        }
+    }
+
+    /// Return the JSON answer, with `key` as the event that was asked for.
+    #[pyo3(signature = (*, key = None))]
+    fn to_json<'py>(&self, py: Python<'py>, key: Option<&[u8]>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, py.detach(|| self.0.to_json(key)).as_bytes())
+    }
+
+    /// Return the proof in its compact form; raise `MalformedProof` if the bytes are anything else.
+    #[staticmethod]
+    #[pyo3(signature = (data, /))]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        proof::MembershipProof::from_bytes(data).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the compact form.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.to_bytes())
+    }
+
+    fn __repr__(&self) -> String {
+        let proof::MembershipProof { key_digest, current_version, query_version, actual_version, .. } = &self.0;
+        format!("<MembershipProof key={key_digest} actual={actual_version} query={query_version} current={current_version}>")
+    }
+}
+
+/// The event that is in the place where an absent one would have to be.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Neighbour(proof::Neighbour, u64);
+
+#[pymethods]
+impl Neighbour {
+    /// Digest of that event.
+    #[getter]
+    fn key_digest(&self) -> Digest {
+        Digest(self.0.key_digest)
+    }
+
+    /// Its version.
+    #[getter]
+    fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// Siblings in the history tree with their positions, leaf up.
+    #[getter]
+    fn history_path(&self) -> Vec<(String, Digest)> {
+        named(proof::membership_positions(self.0.version, self.1), &self.0.history_path)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Neighbour key={} version={}>", self.0.key_digest, self.0.version)
+    }
+}
+
+/// Proof that an event is not in the log.
+#[pyclass(frozen, eq, module = "qed._qed")]
+#[derive(PartialEq, Eq)]
+pub struct AbsenceProof(pub proof::AbsenceProof);
+
+#[pymethods]
+impl AbsenceProof {
+    /// Digest of the event that is absent.
+    #[getter]
+    fn key_digest(&self) -> Digest {
+        Digest(self.0.key_digest)
+    }
+
+    /// Last version of the log that answered; the hyper path leads to its root.
+    #[getter]
+    fn current_version(&self) -> u64 {
+        self.0.current_version
+    }
+
+    /// Version that was asked.
+    #[getter]
+    fn query_version(&self) -> u64 {
+        self.0.query_version
+    }
+
+    /// Siblings in the hyper tree with their positions, root down.
+    #[getter]
+    fn hyper_path(&self) -> Vec<(String, Digest)> {
+        named(proof::hyper_positions(&self.0.key_digest, self.0.hyper_path.len()), &self.0.hyper_path)
+    }
+
+    /// The other event that ends the path, or None if it ends at an empty subtree.
+    #[getter]
+    fn neighbour(&self) -> Option<Neighbour> {
+        self.0.neighbour.clone().map(|neighbour| Neighbour(neighbour, self.0.current_version))
+    }
+
+    /// Return the absence proof in a JSON answer; raise `MalformedProof` if the text is anything else.
+    #[staticmethod]
+    #[pyo3(signature = (text, /))]
+    fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
+        match py.detach(|| Answer::from_json(text.as_bytes())).map_err(error::of_malformed)? {
+            Answer::Absent(proof) => Ok(Self(proof)),
+            Answer::Member(_) => Err(error::of_malformed(proof::Malformed("expected an absence proof, found membership".into()))),
+        }
+    }
+
+    /// Return the JSON answer, with `key` as the event that was asked for.
+    #[pyo3(signature = (*, key = None))]
+    fn to_json<'py>(&self, py: Python<'py>, key: Option<&[u8]>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, py.detach(|| self.0.to_json(key)).as_bytes())
+    }
+
+    /// Return the proof in its compact form; raise `MalformedProof` if the bytes are anything else.
+    #[staticmethod]
+    #[pyo3(signature = (data, /))]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        proof::AbsenceProof::from_bytes(data).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the compact form.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.to_bytes())
+    }
+
+    fn __repr__(&self) -> String {
+        let proof::AbsenceProof { key_digest, current_version, query_version, .. } = &self.0;
+        format!("<AbsenceProof key={key_digest} query={query_version} current={current_version}>")
+    }
+}
+
+/// Proof that the log at one version extends the log at an earlier one.
+#[pyclass(frozen, eq, module = "qed._qed")]
+#[derive(PartialEq, Eq)]
+pub struct IncrementalProof(pub proof::IncrementalProof);
+
+#[pymethods]
+impl IncrementalProof {
+    /// The earlier version.
+    #[getter]
+    fn start(&self) -> u64 {
+        self.0.start
+    }
+
+    /// The later version.
+    #[getter]
+    fn end(&self) -> u64 {
+        self.0.end
+    }
+
+    /// Nodes of the history tree with their positions, left to right.
+    #[getter]
+    fn audit_path(&self) -> Vec<(String, Digest)> {
+        named(proof::incremental_positions(self.0.start, self.0.end), &self.0.audit_path)
+    }
+
+    /// Return the proof in a JSON object; raise `MalformedProof` if the text is none.
+    #[staticmethod]
+    #[pyo3(signature = (text, /))]
+    fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
+        py.detach(|| proof::IncrementalProof::from_json(text.as_bytes())).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the JSON object.
+    fn to_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, py.detach(|| self.0.to_json()).as_bytes())
+    }
+
+    /// Return the proof in its compact form; raise `MalformedProof` if the bytes are anything else.
+    #[staticmethod]
+    #[pyo3(signature = (data, /))]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        proof::IncrementalProof::from_bytes(data).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the compact form.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.to_bytes())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<IncrementalProof start={} end={}>", self.0.start, self.0.end)
+    }
+}
+
+/// Return the membership or the absence proof in a JSON answer; raise `MalformedProof` if the text is no answer.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+pub fn parse_answer(py: Python<'_>, text: Text) -> PyResult<Py<PyAny>> {
+    let answer = py.detach(|| Answer::from_json(text.as_bytes())).map_err(error::of_malformed)?;
+    answer_to_python(py, answer)
+}
+
+/// Return the Python object of an answer.
+pub fn answer_to_python(py: Python<'_>, answer: Answer) -> PyResult<Py<PyAny>> {
+    Ok(match answer {
+        Answer::Member(proof) => Py::new(py, MembershipProof(proof))?.into_any(),
+        Answer::Absent(proof) => Py::new(py, AbsenceProof(proof))?.into_any(),
+    })
+}
+
+/// Raise `VerificationError` unless the proof shows the event to be in the log.
+#[pyfunction]
+#[pyo3(signature = (digest, proof, *, version, query_snapshot, current_snapshot))]
+pub fn verify_membership(
+    py: Python<'_>,
+    digest: PyRef<'_, Digest>,
+    proof: PyRef<'_, MembershipProof>,
+    version: Option<u64>,
+    query_snapshot: PyRef<'_, Snapshot>,
+    current_snapshot: PyRef<'_, Snapshot>,
+) -> PyResult<()> {
+    let (digest, proof, query, current) = (&digest.0, &proof.0, &query_snapshot.0, &current_snapshot.0);
+    py.detach(|| verify::verify_membership(digest, proof, version, query, current)).map_err(error::of_verify)
+}
+
+/// Raise `VerificationError` unless the proof shows the event not to be in the log.
+#[pyfunction]
+#[pyo3(signature = (digest, proof, *, version, current_snapshot))]
+pub fn verify_absence(
+    py: Python<'_>,
+    digest: PyRef<'_, Digest>,
+    proof: PyRef<'_, AbsenceProof>,
+    version: Option<u64>,
+    current_snapshot: PyRef<'_, Snapshot>,
+) -> PyResult<()> {
+    let (digest, proof, current) = (&digest.0, &proof.0, &current_snapshot.0);
+    py.detach(|| verify::verify_absence(digest, proof, version, current)).map_err(error::of_verify)
+}
+
+/// Raise `VerificationError` unless the proof shows the log of one snapshot to extend that of the other.
+#[pyfunction]
+#[pyo3(signature = (proof, *, start_snapshot, end_snapshot))]
+pub fn verify_incremental(
+    py: Python<'_>,
+    proof: PyRef<'_, IncrementalProof>,
+    start_snapshot: PyRef<'_, Snapshot>,
+    end_snapshot: PyRef<'_, Snapshot>,
+) -> PyResult<()> {
+    let (proof, start, end) = (&proof.0, &start_snapshot.0, &end_snapshot.0);
+    py.detach(|| verify::verify_incremental(proof, start, end)).map_err(error::of_verify)
+}
+
+fn named(positions: impl IntoIterator<Item = impl ToString>, path: &[hash::Digest]) -> Vec<(String, Digest)> {
+    positions.into_iter().map(|position| position.to_string()).zip(path.iter().copied().map(Digest)).collect()
+}
