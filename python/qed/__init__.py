@@ -12,11 +12,9 @@ Talk to a server with `Client` or `AsyncClient`; keep a log in this process with
 
 from __future__ import annotations
 
-import warnings
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from qed._qed import is_optimised
-from qed.client import AsyncClient, Client
 from qed.errors import (
     AddedLater,
     ClusterError,
@@ -48,6 +46,9 @@ from qed.proofs import (
     verify_incremental,
     verify_membership,
 )
+
+if TYPE_CHECKING:
+    from qed.client import AsyncClient, Client
 
 __all__ = [
     "AbsenceProof",
@@ -84,5 +85,11 @@ __all__ = [
 
 __version__ = version("qed-log")
 
-if not is_optimised:
-    warnings.warn("qed was built without optimisation and is slow", RuntimeWarning, stacklevel=2)
+
+def __getattr__(name: str) -> object:
+    """Import the clients when they are first used: who only verifies does not wait for an HTTP library."""
+    if name in {"AsyncClient", "Client"}:
+        from qed import client  # noqa: PLC0415 - the point of this function
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

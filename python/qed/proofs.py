@@ -6,6 +6,8 @@ without defaults: nothing is ever taken from the proof where the caller has its 
 
 from __future__ import annotations
 
+import warnings
+
 from qed import _qed
 from qed._qed import (
     AbsenceProof,
@@ -31,6 +33,9 @@ __all__ = [
     "verify_incremental",
     "verify_membership",
 ]
+
+if not _qed.is_optimised:
+    warnings.warn("qed was built without optimisation and is slow", RuntimeWarning, stacklevel=2)
 
 
 def verify_membership(

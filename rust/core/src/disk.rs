@@ -10,7 +10,7 @@ use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::error::LogError;
-use crate::store::{Row, Store, Table, WriteBatch};
+use crate::store::{Row, Store, Table, Visit, WriteBatch};
 
 /// The format this build reads and writes.
 pub const FORMAT: u64 = 1;
@@ -60,9 +60,8 @@ impl DiskStore {
             .manual_journal_persist(true)
             .open()
             .map_err(|error| opening_error(path, &error))?;
-        let open_table = |table: Table| {
-            database.keyspace(table.name(), table_options).map_err(|error| opening_error(path, &error))
-        };
+        let open_table =
+            |table: Table| database.keyspace(table.name(), table_options).map_err(|error| opening_error(path, &error));
         let [a, b, c, d] = Table::ALL;
         let tables = [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?];
         let durable = File::options()
@@ -76,11 +75,11 @@ impl DiskStore {
     }
 
     fn table(&self, table: Table) -> &Keyspace {
-        let [digests, roots, earlier, repeats] = &self.tables;
+        let [digests, roots, others, repeats] = &self.tables;
         match table {
             Table::Digests => digests,
             Table::Roots => roots,
-            Table::Earlier => earlier,
+            Table::Others => others,
             Table::Repeats => repeats,
         }
     }
@@ -161,7 +160,7 @@ impl Store for DiskStore {
         Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
-    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), LogError>) -> Result<(), LogError> {
+    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
         for row in self.table(table).iter() {
             let (key, value) = row.into_inner().map_err(|error| self.failed("read", &error))?;
             visit(&key, &value)?;
@@ -184,7 +183,9 @@ impl Store for DiskStore {
     fn note_durable(&self, len: u64) -> Result<(), LogError> {
         // The complement tells a torn or foreign note from a true one.
         let note = [len.to_be_bytes(), (!len).to_be_bytes()].concat();
-        self.durable.write_all_at(&note, 0).map_err(|error| io_error(format!("write to {}", self.path.display()), &error))
+        self.durable
+            .write_all_at(&note, 0)
+            .map_err(|error| io_error(format!("write to {}", self.path.display()), &error))
     }
 
     fn noted_durable(&self) -> u64 {
@@ -209,8 +210,8 @@ fn opening_error(path: &Path, error: &fjall::Error) -> LogError {
 
 /// Tell what the operating system refused from what the files say wrongly.
 fn store_error(action: String, error: &fjall::Error) -> LogError {
-    let causes = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&error| error.source());
-    let system = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).next();
+    let mut causes = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&error| error.source());
+    let system = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
     match (error, system) {
         (fjall::Error::Io(cause), _) if is_of_content(cause) => LogError::Corrupt(format!("cannot {action}: {cause}")),
         (fjall::Error::Io(cause), _) => io_error(action, cause),

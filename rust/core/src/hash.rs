@@ -16,16 +16,8 @@ pub const DIGEST_BYTES: usize = 32;
 pub const HYPER_LEVELS: u16 = 256;
 
 /// Initial state of SHA-256 (FIPS 180-4, section 5.3.3).
-const INITIAL_STATE: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL_STATE: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// A SHA-256 value: of an event, or of a node of a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -80,8 +72,7 @@ impl Digest {
     /// Return the first 64 bits as a number, so that numeric order is the order of digests.
     #[must_use]
     pub fn prefix64(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        self.0.first_chunk().copied().map_or(0, u64::from_be_bytes)
     }
 
     /// Return how many leading bits `self` and `other` share: 0 to 256.

@@ -112,12 +112,7 @@ impl HistoryTree {
         self.nodes(&incremental_positions(start, end), end, group)
     }
 
-    fn nodes(
-        &self,
-        positions: &[HistoryPosition],
-        version: u64,
-        group: &Group<'_>,
-    ) -> Result<Vec<Digest>, LogError> {
+    fn nodes(&self, positions: &[HistoryPosition], version: u64, group: &Group<'_>) -> Result<Vec<Digest>, LogError> {
         positions.iter().map(|&position| self.node(position, version, group)).collect()
     }
 

@@ -53,7 +53,12 @@ impl Snapshot {
     /// [`Malformed`] if the text is not a snapshot.
     pub fn from_json(text: &[u8]) -> Result<Self, Malformed> {
         let SnapshotText { event_digest, history_digest, hyper_digest, version } = parse(text, 0)?;
-        Ok(Self { event_digest: event_digest.0, history_digest: history_digest.0, hyper_digest: hyper_digest.0, version })
+        Ok(Self {
+            event_digest: event_digest.0,
+            history_digest: history_digest.0,
+            hyper_digest: hyper_digest.0,
+            version,
+        })
     }
 }
 
@@ -143,7 +148,7 @@ impl IncrementalProof {
         if start > end {
             return Err(Malformed::because(format!("expected a start at most the end, found {start} and {end}")));
         }
-        let audit_path = in_order(audit_path, incremental_positions(start, end), HistoryPosition::parse)?;
+        let audit_path = in_order(audit_path, &incremental_positions(start, end), HistoryPosition::parse)?;
         Ok(Self { start, end, audit_path })
     }
 }
@@ -203,7 +208,7 @@ impl AnswerText {
             hyper_path: hyper_in_order(self.hyper, &self.key_digest.0)?,
             history_path: in_order(
                 history,
-                membership_positions(actual_version, query_version),
+                &membership_positions(actual_version, query_version),
                 HistoryPosition::parse,
             )?,
         };
@@ -213,7 +218,9 @@ impl AnswerText {
 
     fn into_absence(self) -> Result<AbsenceProof, Malformed> {
         if self.history.is_some() || self.latest_version.is_some() || self.actual_version != self.query_version {
-            return Err(Malformed::because("an event that does not exist has no history path and no version of its own"));
+            return Err(Malformed::because(
+                "an event that does not exist has no history path and no version of its own",
+            ));
         }
         let current_version = self.current_version;
         let neighbour = self.neighbour.map(|neighbour| neighbour.into_neighbour(current_version)).transpose()?;
@@ -232,7 +239,7 @@ impl AnswerText {
 impl NeighbourText {
     fn into_neighbour(self, current_version: u64) -> Result<Neighbour, Malformed> {
         let positions = membership_positions(self.version, current_version);
-        let history_path = in_order(self.history, positions, HistoryPosition::parse)?;
+        let history_path = in_order(self.history, &positions, HistoryPosition::parse)?;
         Ok(Neighbour { key_digest: self.key_digest.0, version: self.version, history_path })
     }
 }
@@ -270,7 +277,8 @@ struct DigestText(Digest);
 impl<'de> Deserialize<'de> for DigestText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Bytes(bytes) = Bytes::deserialize(deserializer)?;
-        let wrong_length = || D::Error::custom(format!("expected a digest of {DIGEST_BYTES} bytes, found {}", bytes.len()));
+        let wrong_length =
+            || D::Error::custom(format!("expected a digest of {DIGEST_BYTES} bytes, found {}", bytes.len()));
         Digest::from_slice(&bytes).map(Self).ok_or_else(wrong_length)
     }
 }
@@ -287,7 +295,10 @@ impl<'de> Deserialize<'de> for Bytes {
 
 fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], allowance: usize) -> Result<T, Malformed> {
     if text.len() > MAX_PROOF_BYTES + allowance {
-        return Err(Malformed::because(format!("expected at most {MAX_PROOF_BYTES} bytes of JSON, found {}", text.len())));
+        return Err(Malformed::because(format!(
+            "expected at most {MAX_PROOF_BYTES} bytes of JSON, found {}",
+            text.len()
+        )));
     }
     serde_json::from_slice(text).map_err(|error| Malformed::because(format!("not the expected JSON: {error}")))
 }
@@ -302,7 +313,7 @@ fn key_allowance(text: &[u8]) -> usize {
 /// Return the hashes in the order of `positions`, which the text must name exactly, each once, in any order.
 fn in_order<P: Copy + Eq>(
     PathText(path): PathText,
-    positions: Vec<P>,
+    positions: &[P],
     parse: fn(&str) -> Option<P>,
 ) -> Result<Vec<Digest>, Malformed> {
     if path.len() != positions.len() {
@@ -316,8 +327,8 @@ fn in_order<P: Copy + Eq>(
 }
 
 fn hyper_in_order(path: PathText, key: &Digest) -> Result<Vec<Digest>, Malformed> {
-    let positions = hyper_positions(key, path.0.len()).collect();
-    in_order(path, positions, HyperPosition::parse)
+    let positions: Vec<_> = hyper_positions(key, path.0.len()).collect();
+    in_order(path, &positions, HyperPosition::parse)
 }
 
 fn open_answer(exists: bool, key_digest: &Digest, hyper_path: &[Digest]) -> String {

@@ -317,8 +317,11 @@ impl Log {
 
     /// Return the last occurrence at or below `query` of an event whose newest, `latest`, is later.
     fn earlier_occurrence(&self, digest: &Digest, query: u64, latest: u64) -> Result<u64, LogError> {
-        let found =
-            self.store.last_in(Table::Earlier, &rows::occurrence_key(digest, 0), &rows::occurrence_key(digest, query))?;
+        let found = self.store.last_in(
+            Table::Others,
+            &rows::occurrence_key(digest, 0),
+            &rows::occurrence_key(digest, query),
+        )?;
         match found {
             Some((key, _)) => rows::version_of_occurrence(&key),
             None => Err(LogError::AddedLater { first: self.first_occurrence(digest, latest)?, asked: query }),
@@ -327,8 +330,9 @@ impl Log {
 
     fn first_occurrence(&self, digest: &Digest, latest: u64) -> Result<u64, LogError> {
         let (from, to) = (rows::occurrence_key(digest, 0), rows::occurrence_key(digest, u64::MAX));
-        let found = self.store.first_in(Table::Earlier, &from, &to)?;
-        found.map_or(Ok(latest), |(key, _)| rows::version_of_occurrence(&key))
+        let found = self.store.first_in(Table::Others, &from, &to)?;
+        // A repeat in the bulk of the latest occurrence comes after it.
+        found.map_or(Ok(latest), |(key, _)| Ok(rows::version_of_occurrence(&key)?.min(latest)))
     }
 }
 
@@ -343,8 +347,8 @@ struct Draft {
     shown: HashMap<Digest, Shown>,
     /// Occurrences in this batch that a later request of it replaces.
     earlier: Vec<Entry>,
-    /// Versions of events that stand again in one request.
-    repeats: Vec<u64>,
+    /// Occurrences of events that stand again in one request.
+    repeats: Vec<Entry>,
 }
 
 #[derive(Clone, Copy)]
@@ -371,7 +375,7 @@ impl Draft {
             None => {
                 self.shown.insert(*digest, next);
             }
-            Some(shown) if shown.request == request => self.repeats.push(version),
+            Some(shown) if shown.request == request => self.repeats.push(Entry { key: *digest, version }),
             Some(shown) => {
                 self.earlier.push(Entry { key: *digest, version: shown.version });
                 *shown = next;
@@ -393,11 +397,11 @@ fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest]) -> (WriteBatch,
     }
     let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);
     batch.put(Table::Roots, last.to_be_bytes(), change.hyper_root().as_bytes().to_vec());
-    for earlier in change.replaced().iter().chain(&draft.earlier) {
-        batch.put(Table::Earlier, rows::occurrence_key(&earlier.key, earlier.version), []);
+    for other in change.replaced().iter().chain(&draft.earlier).chain(&draft.repeats) {
+        batch.put(Table::Others, rows::occurrence_key(&other.key, other.version), []);
     }
     for repeat in &draft.repeats {
-        batch.put(Table::Repeats, repeat.to_be_bytes(), []);
+        batch.put(Table::Repeats, repeat.version.to_be_bytes(), []);
     }
     let rest = tiles.last().filter(|last| last.len() < rows::TILE_DIGESTS);
     (batch, rest.unwrap_or_default().to_vec())

@@ -7,8 +7,16 @@ use crate::hash::{Digest, HYPER_LEVELS};
 /// Return the height of the history tree at `version`: 0 for version 0, else its bit length, at most 64.
 #[must_use]
 pub const fn history_height(version: u64) -> u16 {
-    // At most 64, so the cast keeps the value.
-    (u64::BITS - version.leading_zeros()) as u16
+    match version.checked_ilog2() {
+        Some(highest) => low_bits(highest) + 1,
+        None => 0,
+    }
+}
+
+/// A number of bits, at most 64, as the type of heights; the standard library has no constant conversion.
+const fn low_bits(count: u32) -> u16 {
+    let [_, _, high, low] = count.to_be_bytes();
+    u16::from_be_bytes([high, low])
 }
 
 /// A node of the history tree: the version of its leftmost leaf, a multiple of `2^height`, and its height.

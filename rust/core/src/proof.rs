@@ -489,7 +489,8 @@ mod tests {
         };
         assert_eq!(MembershipProof::from_bytes(&member.to_bytes()), Ok(member));
         let neighbour = Neighbour { key_digest: digest(2), version: 4, history_path };
-        let neighbour = Neighbour { history_path: [neighbour.history_path.clone(), vec![digest(9)]].concat(), ..neighbour };
+        let neighbour =
+            Neighbour { history_path: [neighbour.history_path.clone(), vec![digest(9)]].concat(), ..neighbour };
         let absent = AbsenceProof {
             key_digest: digest(1),
             current_version: 9,

@@ -46,11 +46,13 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
         (Some(version), Some((_, root))) if version.checked_add(1) == Some(trees.len()) => {
             rows::require_same("the hyper root", &rows::root_in(&root)?, &trees.hyper().root())
         }
-        _ => Err(LogError::Corrupt(format!("it holds {} events, but its last root is of version {ends:?}", trees.len()))),
+        _ => {
+            Err(LogError::Corrupt(format!("it holds {} events, but its last root is of version {ends:?}", trees.len())))
+        }
     }
 }
 
-/// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of an earlier occurrence with
+/// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of another occurrence with
 /// what is stored; return the history root of the last.
 ///
 /// # Errors
@@ -67,12 +69,12 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
             return Ok(());
         }
         let digests = (base..=last).map(|version| rows.digest(version)).collect::<Result<Vec<_>, _>>()?;
-        let (change, replaced) = replay.append(&digests)?;
+        let (change, hidden) = replay.append(&digests)?;
         rows::require_same(&format!("the hyper root of version {last}"), &rows::root_in(root)?, &change.hyper_root)?;
-        for earlier in &replaced {
-            require_occurrence(store, earlier)?;
+        for occurrence in &hidden {
+            require_occurrence(store, occurrence)?;
         }
-        occurrences += replaced.len() as u64;
+        occurrences += hidden.len() as u64;
         history_root = change.history_root;
         progress(replay.trees.len());
         Ok(())
@@ -84,17 +86,16 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
     Ok(history_root)
 }
 
-fn require_occurrence(store: &dyn Store, earlier: &Entry) -> Result<(), LogError> {
-    let found = store.get(Table::Earlier, &rows::occurrence_key(&earlier.key, earlier.version))?;
-    found.map(|_| ()).ok_or_else(|| {
-        LogError::Corrupt(format!("the occurrence of {} at version {} is not stored", earlier.key, earlier.version))
-    })
+fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Result<(), LogError> {
+    let found = store.get(Table::Others, &rows::occurrence_key(&key, version))?;
+    let is_missing = || LogError::Corrupt(format!("the occurrence of {key} at version {version} is not stored"));
+    found.map(|_| ()).ok_or_else(is_missing)
 }
 
 /// Occurrences that the replay found are all stored, so any more must have been appended since the check began.
 fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Result<(), LogError> {
     let (rows, mut found) = (Rows::of(store), 0_u64);
-    store.scan(Table::Earlier, &mut |key, _| {
+    store.scan(Table::Others, &mut |key, _| {
         let version = rows::version_of_occurrence(key)?;
         if rows.digest(version)?.as_bytes().as_slice() != key.get(..32).unwrap_or_default() {
             return Err(LogError::Corrupt(format!("a stored occurrence at version {version} is of another event")));
@@ -106,7 +107,7 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
     if found == expected || (appended && found > expected) {
         return Ok(());
     }
-    Err(LogError::Corrupt(format!("{found} earlier occurrences are stored, but the log has {expected}")))
+    Err(LogError::Corrupt(format!("{found} other occurrences are stored, but the log has {expected}")))
 }
 
 /// Shows the digests of each tile to `visit`, in the order of versions.
@@ -149,10 +150,10 @@ impl<'a> Replay<'a> {
         Ok(Self { store, trees: Trees::with_capacity(expected), repeats })
     }
 
-    /// Append events as one batch; return its roots, and the occurrences that it replaced in the hyper tree.
+    /// Append events as one batch; return its roots, and the occurrences that the hyper tree does not show from here on.
     fn append(&mut self, digests: &[Digest]) -> Result<(Replayed, Vec<Entry>), LogError> {
         let base = self.trees.len();
-        let (entries, mut replaced) = self.entries(base, digests);
+        let (entries, mut hidden) = self.entries(base, digests);
         let digest_at = |version: u64| {
             let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
             let pending = offset.and_then(|offset| digests.get(offset)).copied();
@@ -161,31 +162,31 @@ impl<'a> Replay<'a> {
         let change: TreesChange = self.trees.plan(digests, &entries, &digest_at)?;
         let history_root = change.history_roots().last().copied().unwrap_or_default();
         let replayed = Replayed { history_root, hyper_root: change.hyper_root() };
-        replaced.extend(change.replaced());
+        hidden.extend(change.replaced());
         self.trees.apply(change, &digest_at)?;
-        Ok((replayed, replaced))
+        Ok((replayed, hidden))
     }
 
-    /// Return what the hyper tree shows of `digests`, sorted by key, and what later ones of them replace.
+    /// Return what the hyper tree shows of `digests`, sorted by key, and those of them that it does not.
     fn entries(&mut self, base: u64, digests: &[Digest]) -> (Vec<Entry>, Vec<Entry>) {
-        let mut entries = Vec::with_capacity(digests.len());
+        let (mut entries, mut hidden) = (Vec::with_capacity(digests.len()), Vec::new());
         for (version, &key) in (base..).zip(digests) {
             if self.repeats.last() == Some(&version) {
                 self.repeats.pop();
+                hidden.push(Entry { key, version });
             } else {
                 entries.push(Entry { key, version });
             }
         }
         // Of equal keys the last has the highest version, which is the one that is shown.
         entries.sort_unstable();
-        let mut replaced = Vec::new();
         entries.dedup_by(|next, kept| {
             let is_same = next.key == kept.key;
             if is_same {
-                replaced.push(std::mem::replace(kept, *next));
+                hidden.push(std::mem::replace(kept, *next));
             }
             is_same
         });
-        (entries, replaced)
+        (entries, hidden)
     }
 }

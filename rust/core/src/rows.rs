@@ -14,10 +14,13 @@ pub const TILE: u64 = 64;
 /// [`TILE`] as a length.
 pub const TILE_DIGESTS: usize = 64;
 
+/// The number of a tile and its digests.
+type CachedTile = (u64, Vec<Digest>);
+
 /// Reads rows of the log, keeping the digests of the last two tiles read: a proof asks for the leaves around two versions.
 pub struct Rows<'a> {
     store: &'a dyn Store,
-    tiles: RefCell<[Option<(u64, Vec<Digest>)>; 2]>,
+    tiles: RefCell<[Option<CachedTile>; 2]>,
 }
 
 impl<'a> Rows<'a> {
@@ -59,14 +62,15 @@ impl<'a> Rows<'a> {
     /// As [`Self::digest`].
     pub fn hyper_root(&self, version: u64) -> Result<Digest, LogError> {
         let found = self.store.first_in(Table::Roots, &version.to_be_bytes(), &u64::MAX.to_be_bytes())?;
-        let (_, row) = found.ok_or_else(|| LogError::Corrupt(format!("no hyper root is stored for version {version}")))?;
+        let (_, row) =
+            found.ok_or_else(|| LogError::Corrupt(format!("no hyper root is stored for version {version}")))?;
         root_in(&row)
     }
 
     fn in_tile<T>(&self, version: u64, read: impl FnOnce(&[Digest]) -> Result<T, LogError>) -> Result<T, LogError> {
         let number = version / TILE;
         let mut tiles = self.tiles.borrow_mut();
-        let is_cached = |tile: &Option<(u64, Vec<Digest>)>| tile.as_ref().is_some_and(|(found, _)| *found == number);
+        let is_cached = |tile: &Option<CachedTile>| tile.as_ref().is_some_and(|(found, _)| *found == number);
         if !tiles.iter().any(is_cached) {
             let row = self.store.get(Table::Digests, &number.to_be_bytes())?.ok_or_else(|| lacks(version))?;
             tiles.rotate_right(1);

@@ -17,15 +17,15 @@ pub enum Table {
     Digests,
     /// Last version of a commit batch → hyper root after it.
     Roots,
-    /// Event digest and version of an occurrence that a later one has replaced in the hyper tree.
-    Earlier,
+    /// Event digest and version of an occurrence that the hyper tree does not show.
+    Others,
     /// Version of an event that stands again in the same bulk, so that the hyper tree never showed it.
     Repeats,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 4] = [Self::Digests, Self::Roots, Self::Earlier, Self::Repeats];
+    pub const ALL: [Self; 4] = [Self::Digests, Self::Roots, Self::Others, Self::Repeats];
 
     /// Return the name of the table on disk.
     #[must_use]
@@ -33,11 +33,14 @@ impl Table {
         match self {
             Self::Digests => "digests",
             Self::Roots => "roots",
-            Self::Earlier => "earlier",
+            Self::Others => "others",
             Self::Repeats => "repeats",
         }
     }
 }
+
+/// What is shown each row of a scan: its key and its value.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), LogError> + 'a;
 
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -90,7 +93,7 @@ pub trait Store: Send + Sync {
     /// # Errors
     ///
     /// [`LogError::Store`] if a row cannot be read, or what `visit` fails with.
-    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), LogError>) -> Result<(), LogError>;
+    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError>;
 
     /// Write a batch: visible at once, all of it or nothing after a crash, not yet durable.
     ///
@@ -119,10 +122,13 @@ pub trait Store: Send + Sync {
     fn noted_durable(&self) -> u64;
 }
 
+/// A table and a key in it.
+type Key = (Table, Vec<u8>);
+
 /// A store that is gone with the process: for tests, and for logs that need not last.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    rows: RwLock<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+    rows: RwLock<BTreeMap<Key, Vec<u8>>>,
 }
 
 impl MemoryStore {
@@ -133,7 +139,7 @@ impl MemoryStore {
     }
 }
 
-fn range_of(table: Table, from: &[u8], to: &[u8]) -> (Bound<(Table, Vec<u8>)>, Bound<(Table, Vec<u8>)>) {
+fn range_of(table: Table, from: &[u8], to: &[u8]) -> (Bound<Key>, Bound<Key>) {
     (Bound::Included((table, from.to_vec())), Bound::Included((table, to.to_vec())))
 }
 
@@ -154,11 +160,10 @@ impl Store for MemoryStore {
         Ok(found.map(|((_, key), value)| (key.clone(), value.clone())))
     }
 
-    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), LogError>) -> Result<(), LogError> {
+    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
         // A copy, so that `visit` may read the store while someone waits to write it.
-        let of_table = |((found, key), value): (&(Table, Vec<u8>), &Vec<u8>)| {
-            (*found == table).then(|| (key.clone(), value.clone()))
-        };
+        let of_table =
+            |((found, key), value): (&Key, &Vec<u8>)| (*found == table).then(|| (key.clone(), value.clone()));
         let rows: Vec<Row> = self.rows.read().range((table, Vec::new())..).map_while(of_table).collect();
         rows.iter().try_for_each(|(key, value)| visit(key, value))
     }

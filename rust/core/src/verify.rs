@@ -12,7 +12,9 @@ use crate::hash::{
     Digest, HYPER_LEVELS, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf,
 };
 use crate::position::{HistoryPosition, HyperPosition, history_height};
-use crate::proof::{AbsenceProof, IncrementalProof, Malformed, MembershipProof, Neighbour, Snapshot, incremental_positions};
+use crate::proof::{
+    AbsenceProof, IncrementalProof, Malformed, MembershipProof, Neighbour, Snapshot, incremental_positions,
+};
 
 /// The proof does not show what it claims.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -286,8 +286,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_an_empty_request_too() {
-        let driver =
-            Driver::start(Log::in_memory().unwrap(), Limits { queue_events: 0, batch_events: 1 }).unwrap();
+        let driver = Driver::start(Log::in_memory().unwrap(), Limits { queue_events: 0, batch_events: 1 }).unwrap();
         assert_eq!(driver.submit(0, request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
         let empty = Request { digests: Vec::new(), if_absent: false };
         assert_eq!(driver.submit(0, empty), Err(SubmitError::Empty));

@@ -3,16 +3,18 @@
 //! Nothing here holds a lock or touches the disk while attached to the interpreter, and no Python object enters a detached closure.
 
 #![deny(unsafe_code)]
+// What Python passes arrives owned: the wrapper that the macros write has nothing to lend.
+#![allow(clippy::needless_pass_by_value)]
+// Methods of a Python class take a reference, since Python owns the object.
+#![allow(clippy::wrong_self_convention)]
 
 mod error;
 mod log;
 mod proofs;
 mod replica;
 
-use pyo3::prelude::*;
-
 /// The compiled part of qed. Its names are public through `qed`.
-#[pymodule(gil_used = false)]
+#[pyo3::pymodule(gil_used = false)]
 mod _qed {
     #[pymodule_export]
     use super::log::{Added, Log};
@@ -24,7 +26,8 @@ mod _qed {
     #[pymodule_export]
     use super::replica::Replica;
 
-    use super::*;
+    use pyo3::types::PyModuleMethods as _;
+    use pyo3::{Bound, PyResult, types::PyModule};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,6 +1,5 @@
 //! Digests, snapshots and proofs as Python classes, and their verification.
 
-
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -41,7 +40,8 @@ impl Digest {
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_hex(text: &str) -> PyResult<Self> {
-        let wrong = || PyValueError::new_err(format!("expected 64 hexadecimal digits, found {} characters", text.len()));
+        let wrong =
+            || PyValueError::new_err(format!("expected 64 hexadecimal digits, found {} characters", text.len()));
         hash::Digest::from_hex(text).map(Self).ok_or_else(wrong)
     }
 
@@ -205,7 +205,9 @@ impl MembershipProof {
     fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
         match py.detach(|| Answer::from_json(text.as_bytes())).map_err(error::of_malformed)? {
             Answer::Member(proof) => Ok(Self(proof)),
-            Answer::Absent(_) => Err(error::of_malformed(proof::Malformed("expected a membership proof, found absence".into()))),
+            Answer::Absent(_) => {
+                Err(error::of_malformed(proof::Malformed("expected a membership proof, found absence".into())))
+            }
         }
     }
 
@@ -229,7 +231,9 @@ impl MembershipProof {
 
     fn __repr__(&self) -> String {
         let proof::MembershipProof { key_digest, current_version, query_version, actual_version, .. } = &self.0;
-        format!("<MembershipProof key={key_digest} actual={actual_version} query={query_version} current={current_version}>")
+        format!(
+            "<MembershipProof key={key_digest} actual={actual_version} query={query_version} current={current_version}>"
+        )
     }
 }
 
@@ -305,7 +309,9 @@ impl AbsenceProof {
     fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
         match py.detach(|| Answer::from_json(text.as_bytes())).map_err(error::of_malformed)? {
             Answer::Absent(proof) => Ok(Self(proof)),
-            Answer::Member(_) => Err(error::of_malformed(proof::Malformed("expected an absence proof, found membership".into()))),
+            Answer::Member(_) => {
+                Err(error::of_malformed(proof::Malformed("expected an absence proof, found membership".into())))
+            }
         }
     }
 

@@ -17,11 +17,7 @@ use crate::proofs::{Digest, IncrementalProof, Snapshot, answer_to_python};
 pub struct Replica(Driver);
 
 impl Replica {
-    fn call<T: Send>(
-        &self,
-        py: Python<'_>,
-        call: impl FnOnce(&log::Log) -> Result<T, LogError> + Send,
-    ) -> PyResult<T> {
+    fn call<T: Send>(&self, py: Python<'_>, call: impl FnOnce(&log::Log) -> Result<T, LogError> + Send) -> PyResult<T> {
         py.detach(|| call(self.0.log())).map_err(|error| error::of_log(&error))
     }
 }

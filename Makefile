@@ -1,0 +1,60 @@
+# The front door. `make demo` and `make test` need nothing but Python >= 3.11 and a Rust toolchain.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: demo run build check test bench fuzz clean
+
+## demo: build, then show adding, proving, verifying and tampering on a server of its own
+demo: $(VENV)/.installed
+	@$(BIN)/python docs/demo.py
+
+## run: serve on 127.0.0.1:8800 until stopped, data in ./qed-data
+run: $(VENV)/.installed
+	$(BIN)/qed-server
+
+## build: the wheel, in dist/
+build: $(VENV)/.tools
+	$(BIN)/maturin build --release --out dist
+
+## check: format, lints, types, licences, floors
+check: $(VENV)/.installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check python tests bench docs
+	$(BIN)/ruff check python tests bench docs
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest qed._qed
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny
+	cargo deny --log-level error check
+
+## test: everything that CI runs
+test: check
+	cargo test --workspace --release --quiet
+	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory demo
+
+## bench: every number of bench/README.md, each beside its target
+bench: $(VENV)/.installed
+	$(BIN)/python bench/run.py
+
+## fuzz: cargo-fuzz on decoding and verification, a minute a target (needs a nightly toolchain)
+fuzz:
+	for target in decode verify; do cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+clean:
+	rm -rf $(VENV) dist target
+
+# The tools, by the locked versions of requirements-dev.txt.
+$(VENV)/.tools: requirements-dev.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
+# The package, compiled in release mode: a debug build would make every test of durability a test of patience.
+$(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
+	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	touch $@

@@ -1,0 +1,145 @@
+//! Speed and size of a log without a server: `cargo bench -p qed-core -- [EVENTS]`, 1,000,000 unless said otherwise.
+//!
+//! Prints one line a number: what, measured, unit. The limit is what two cores could hash if they did nothing else.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing)] // A benchmark may stop at the first thing that goes wrong.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use qed_core::hash::{Digest, hyper_inner};
+use qed_core::log::{Log, Request};
+use qed_core::proof::Answer;
+use qed_core::verify::{verify_absence, verify_incremental, verify_membership};
+
+const BULK: u64 = 1000;
+const BULKS_TIMED: u64 = 200;
+
+fn main() {
+    let events = std::env::args().skip(1).find_map(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let folder = std::env::temp_dir().join(format!("qed-bench-core-{}", std::process::id()));
+    let compression_ns = compression_ns();
+    report("one SHA-256 compression", compression_ns, "ns");
+    let per_event = compressions_per_event(events);
+    report("compressions an event needs", per_event, "");
+    let limit = 2e9 / (per_event * compression_ns);
+    report("limit of two cores", limit, "events/s");
+
+    let log = Log::open(&folder).expect("open");
+    let filled = timed(|| append(&log, 0, events));
+    report("filling, bulks of 1,000, each synced", events as f64 / filled.as_secs_f64(), "events/s");
+    let mut slowest = Duration::ZERO;
+    let appended = timed(|| {
+        for bulk in 0..BULKS_TIMED {
+            slowest = slowest.max(timed(|| append(&log, events + bulk * BULK, BULK)));
+        }
+    });
+    let rate = (BULKS_TIMED * BULK) as f64 / appended.as_secs_f64();
+    report("append on the filled log", rate, "events/s");
+    report("append, part of the limit", 100.0 * rate / limit, "%");
+    report("slowest bulk", slowest.as_secs_f64() * 1e3, "ms");
+    proofs(&log);
+    report("resident", resident_mb(), "MB");
+
+    drop(log);
+    let opened = Instant::now();
+    let log = Log::open(&folder).expect("reopen");
+    report("open", opened.elapsed().as_secs_f64() * 1e3, "ms");
+    // The journal is what the store still holds in memory; the rest is what stays.
+    report("disk an event", disk_bytes(&folder) as f64 / log.len() as f64, "B");
+    drop(log);
+    std::fs::remove_dir_all(&folder).expect("remove");
+}
+
+fn event(i: u64) -> Digest {
+    Digest::of_event(format!("event {i}").as_bytes())
+}
+
+fn append(log: &Log, first: u64, count: u64) {
+    for start in (first..first + count).step_by(BULK as usize) {
+        let digests = (start..(start + BULK).min(first + count)).map(event).collect();
+        log.append(&[Request { digests, if_absent: false }]).expect("append");
+    }
+}
+
+fn proofs(log: &Log) {
+    let (len, rounds) = (log.len(), 20_000);
+    let picks: Vec<_> = (0..rounds).map(|i| (i * 2_654_435_761_u64) % len).collect();
+    let last = log.snapshot(len - 1).expect("snapshot");
+    let ask = |digest: &Digest| log.prove(digest, None).expect("prove");
+    let (present, absent): (Vec<_>, Vec<_>) = picks.iter().map(|&i| (event(i), event(i + 10 * len))).unzip();
+    present.iter().for_each(|digest| drop(ask(digest)));
+    per_call("prove membership", &present, |digest| drop(ask(digest)));
+    per_call("prove absence", &absent, |digest| drop(ask(digest)));
+    let members: Vec<_> = present.iter().map(|digest| (digest, ask(digest))).collect();
+    let absents: Vec<_> = absent.iter().map(|digest| (digest, ask(digest))).collect();
+    per_call("verify membership", &members, |(digest, answer)| {
+        let Answer::Member(proof) = answer else { panic!("absent") };
+        verify_membership(digest, proof, None, &last, &last).expect("verify");
+    });
+    per_call("verify absence", &absents, |(digest, answer)| {
+        let Answer::Absent(proof) = answer else { panic!("member") };
+        verify_absence(digest, proof, None, &last).expect("verify");
+    });
+    let sizes = members.iter().map(|(_, answer)| match answer {
+        Answer::Member(proof) => proof.to_bytes().len(),
+        Answer::Absent(_) => panic!("absent"),
+    });
+    report("compact membership proof, largest", sizes.max().expect("proofs") as f64, "B");
+    per_call("prove incremental", &picks, |&start| drop(log.prove_incremental(start, len - 1).expect("prove")));
+    let start = log.snapshot(len / 3).expect("snapshot");
+    let proof = log.prove_incremental(len / 3, len - 1).expect("prove");
+    per_call("verify incremental", &picks, |_| verify_incremental(&proof, &start, &last).expect("verify"));
+    per_call("snapshot of a past version", &picks, |&version| {
+        assert_eq!(log.snapshot(version).expect("snapshot").version, version)
+    });
+}
+
+fn per_call<T>(what: &str, inputs: &[T], mut call: impl FnMut(&T)) {
+    let took = timed(|| inputs.iter().for_each(&mut call));
+    report(what, took.as_secs_f64() * 1e6 / inputs.len() as f64, "us");
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+fn compression_ns() -> f64 {
+    let (mut node, position, rounds) = (event(0), [7; 34], 2_000_000);
+    let took = timed(|| (0..rounds).for_each(|_| node = hyper_inner(&node, &node, &position)));
+    assert_ne!(node, event(0));
+    took.as_secs_f64() * 1e9 / f64::from(rounds) / 2.0
+}
+
+/// What the construction costs: a history leaf and a node a level, half of them partial; a hyper leaf, and for each of the 24 levels that
+/// are always spelled out the nodes above a bulk's leaves, which near the root are shared.
+fn compressions_per_event(events: u64) -> f64 {
+    let history = 1.0 + 1.5 * f64::from(u64::BITS - events.leading_zeros());
+    let nodes = |depth: i32| 2_f64.powi(depth) * (1.0 - (1.0 - 2_f64.powi(-depth)).powf(BULK as f64));
+    let hyper = 2.0 + 2.0 * (0..24).map(nodes).sum::<f64>() / BULK as f64;
+    history + hyper
+}
+
+fn resident_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).expect("size").parse::<f64>().expect("number") / 1024.0
+}
+
+fn disk_bytes(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = std::fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry"));
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+fn report(what: &str, value: f64, unit: &str) {
+    println!("{what:<40} {value:>14.1} {unit}");
+}

@@ -1,0 +1,37 @@
+"""The way from the global options to a client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from qed.client import Client
+
+if TYPE_CHECKING:
+    from qed.cli.options import Settings
+
+__all__ = ["connect"]
+
+
+def connect(settings: Settings) -> Client:
+    """Return a client for the servers that the global options name. Nothing is sent yet.
+
+    Args:
+        settings: The values of the global options.
+
+    Returns:
+        The client; close it.
+
+    Raises:
+        click.UsageError: A URL or the key is not one that can be used.
+    """
+    try:
+        return Client(
+            settings.endpoints,
+            timeout_s=settings.timeout_s,
+            api_key=settings.api_key,
+            verify_tls=not settings.is_insecure,
+        )
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc

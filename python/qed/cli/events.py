@@ -1,0 +1,161 @@
+"""`qed add` and `qed snapshot`: events in, the snapshots they got."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
+
+import click
+
+from qed.cli.connection import connect
+from qed.cli.inputs import EventOptions, bulks, event_given, open_input
+from qed.cli.options import FILE, INPUT, VERSION, Session, command, current_session
+from qed.cli.receipts import ReceiptsWriter
+from qed.errors import MalformedRequest, NotLeader, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qed.client import Client
+    from qed.proofs import Snapshot
+
+__all__ = ["add", "snapshot"]
+
+
+class AddOptions(TypedDict):
+    """The options of `qed add`."""
+
+    event: str | None
+    file: str | None
+    lines: str | None
+    receipts: str | None
+    if_absent: bool
+
+
+@command(
+    "add",
+    examples=[
+        'qed add --event "event 0"',
+        "qed add --file report.pdf --receipts receipts.jsonl",
+        "qed add --lines access.log --receipts receipts.jsonl",
+        "journalctl --output cat | qed add --lines - --json > receipts.jsonl",
+    ],
+)
+@click.option("--event", metavar="TEXT", help="The event itself.")
+@click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are the event; - is stdin.")
+@click.option("--lines", type=INPUT, metavar="PATH", help="Each line of this file is an event; - is stdin.")
+@click.option("--receipts", type=FILE, metavar="PATH", help="Append the snapshots to this file, synced.")
+@click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; show its first snapshot.")
+def add(**given: Unpack[AddOptions]) -> None:
+    """Add one event, or many, and show the snapshots they got.
+
+    A snapshot is the receipt for an event: its version and the roots of both trees. Keep it; everything a server says
+    later is checked against it. With --lines, the last snapshot is shown, or with --json all of them, one a line.
+    """
+    session = current_session()
+    named = EventOptions(event=given["event"], file=given["file"])
+    if given["lines"] is not None and (given["event"] is not None or given["file"] is not None):
+        raise click.UsageError("--lines stands alone: not with --event or --file")
+    with ExitStack() as stack:
+        receipts = given["receipts"]
+        # Opened before anything is sent: an event whose receipt cannot be kept should not be added.
+        writer = stack.enter_context(nullcontext() if receipts is None else ReceiptsWriter(Path(receipts)))
+        if given["lines"] is not None:
+            stream = stack.enter_context(open_input(given["lines"]))
+            client = stack.enter_context(connect(session.settings))
+            _Lines(session, client, writer, is_if_absent=given["if_absent"]).add(stream)
+            return
+        event = event_given(named)
+        client = stack.enter_context(connect(session.settings))
+        added = client.add(event, if_absent=given["if_absent"])
+        if writer is not None:
+            writer.append([added])
+        _show(session, "Received snapshot with values:", added)
+        session.terminal.records([added.to_json()])
+
+
+class _Lines:
+    """Adds the lines of a stream in bulks, and knows at any moment how many were acknowledged."""
+
+    def __init__(
+        self, session: Session, client: Client, receipts: ReceiptsWriter | None, *, is_if_absent: bool
+    ) -> None:
+        self._session = session
+        self._client = client
+        self._receipts = receipts
+        self._is_if_absent = is_if_absent
+        self._acknowledged = 0
+        self._waiting = 0
+        self._last: Snapshot | None = None
+
+    def add(self, stream: BinaryIO) -> None:
+        terminal = self._session.terminal
+        try:
+            with terminal.progress(_size_bytes(stream)) as advance:
+                self._add_bulks(stream, advance)
+        except BaseException as exc:
+            # Whatever ended this early, Ctrl-C included, the caller must learn where to go on.
+            exc.add_note(self._so_far(exc))
+            raise
+        if self._last is None:
+            terminal.line("Added nothing: the input is empty.")
+            return
+        _show(self._session, f"Received {self._acknowledged:,} snapshots, the last with values:", self._last)
+
+    def _add_bulks(self, stream: BinaryIO, advance: Callable[[int, int], None]) -> None:
+        for events, size_bytes in bulks(stream):
+            self._waiting = len(events)
+            snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
+            self._acknowledged += len(snapshots)
+            self._waiting = 0
+            self._keep(snapshots)
+            advance(len(events), size_bytes)
+
+    def _keep(self, snapshots: Sequence[Snapshot]) -> None:
+        if self._receipts is not None:
+            self._receipts.append(snapshots)
+        self._last = snapshots[-1]
+        # The last one of all is shown at the end; a program gets every one as soon as it is safe.
+        self._session.terminal.records(snapshot.to_json() for snapshot in snapshots)
+
+    def _so_far(self, exc: BaseException) -> str:
+        text = f"{self._acknowledged:,} events were acknowledged"
+        if self._waiting and not isinstance(exc, (Overloaded, MalformedRequest, NotLeader)):
+            text += f", and the next {self._waiting:,} may or may not have been added"
+        return text
+
+
+def _size_bytes(stream: BinaryIO) -> int | None:
+    status = os.fstat(stream.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+@command(
+    "snapshot",
+    examples=["qed snapshot --version 3", "qed snapshot --version 3 --json >> receipts.jsonl"],
+)
+@click.option("--version", type=VERSION, metavar="N", required=True, help="Version of the event, from 0.")
+def snapshot(version: int) -> None:
+    """Show the snapshot of a past version, as the server tells it.
+
+    Only what you kept yourself, or have from someone you trust, can show that a server lies: a snapshot taken from the
+    server proves nothing against it.
+    """
+    session = current_session()
+    with connect(session.settings) as client:
+        found = client.snapshot(version)
+    _show(session, "Retrieved snapshot with values:", found)
+    session.terminal.records([found.to_json()])
+
+
+def _show(session: Session, title: str, shown: Snapshot) -> None:
+    fields = [
+        ("EventDigest", shown.event_digest.hex()),
+        ("HistoryDigest", shown.history_digest.hex()),
+        ("HyperDigest", shown.hyper_digest.hex()),
+        ("Version", shown.version),
+    ]
+    session.terminal.fields(title, fields)

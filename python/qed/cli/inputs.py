@@ -1,0 +1,156 @@
+"""Events as a caller gives them: a text, the bytes of a file, the lines of a stream, or only a digest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict
+
+import click
+
+from qed.proofs import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["EventOptions", "bulks", "describe", "digest_given", "event_given", "open_input"]
+
+# A bulk is one round trip and one sync, so it should be large; the server's default limit for a body is 64 MiB.
+BULK_EVENTS: Final = 1000
+BULK_BYTES: Final = 4 * 1024 * 1024
+# An event is in memory several times on its way, so a file picked by mistake must not fill it.
+EVENT_BYTES_MAX: Final = 256 * 1024 * 1024
+
+
+class EventOptions(TypedDict, total=False):
+    """The options that name one event."""
+
+    event: str | None
+    file: str | None
+    event_digest: Digest | None
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes.
+
+    Args:
+        path: The file, or `-` for stdin.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    if path == "-":
+        if sys.stdin is None:
+            raise click.UsageError("stdin is closed")
+        yield sys.stdin.buffer
+        return
+    with Path(path).open("rb") as file:
+        yield file
+
+
+def event_given(given: EventOptions) -> bytes:
+    """Return the event that exactly one of `--event` and `--file` names.
+
+    Args:
+        given: The options.
+
+    Returns:
+        The event.
+
+    Raises:
+        click.UsageError: None or several were given, or the file is too large for an event.
+        OSError: The file cannot be read.
+    """
+    _require_one(given)
+    text, path = given.get("event"), given.get("file")
+    if text is not None:
+        # The bytes the shell passed, also where they are not valid text.
+        return os.fsencode(text)
+    if path is None:
+        raise click.UsageError("an event is needed: --event or --file")
+    with open_input(path) as file:
+        event = file.read(EVENT_BYTES_MAX + 1)
+    if len(event) > EVENT_BYTES_MAX:
+        raise click.UsageError(f"{path} is larger than an event can be, {EVENT_BYTES_MAX} bytes")
+    return event
+
+
+def digest_given(given: EventOptions) -> Digest:
+    """Return the digest of the event that exactly one of `--event`, `--file` and `--event-digest` names.
+
+    Args:
+        given: The options.
+
+    Returns:
+        The digest.
+
+    Raises:
+        click.UsageError: None or several were given.
+        OSError: The file cannot be read.
+    """
+    _require_one(given)
+    digest = given.get("event_digest")
+    return Digest.of(event_given(given)) if digest is None else digest
+
+
+def describe(given: EventOptions, digest: Digest) -> str:
+    """Return how to call the event in a line for people.
+
+    Args:
+        given: The options that named it.
+        digest: Its digest.
+
+    Returns:
+        Its text, its file or its digest.
+    """
+    text, path = given.get("event"), given.get("file")
+    if text is not None:
+        return f"key [ {text} ]"
+    return f"digest [ {digest.hex()} ]" if path is None else f"file [ {path} ]"
+
+
+def _require_one(given: EventOptions) -> None:
+    names = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+    found = [name for name, value in names.items() if value is not None]
+    if len(found) != 1:
+        raise click.UsageError(f"expected one of {', '.join(names)}, found {' and '.join(found) or 'none of them'}")
+
+
+def bulks(stream: BinaryIO) -> Iterator[tuple[list[bytes], int]]:
+    r"""Cut a stream into bulks of one event a line.
+
+    Only the final `\n` of a line is not part of its event, so an empty line is the empty event.
+
+    Args:
+        stream: Where the lines come from.
+
+    Yields:
+        Events, at least one and in their order, and how many bytes of the stream they took.
+
+    Raises:
+        click.UsageError: A line is longer than an event can be.
+        OSError: The stream cannot be read.
+    """
+    events: list[bytes] = []
+    size_bytes = 0
+    while line := stream.readline(EVENT_BYTES_MAX + 2):
+        event = line.removesuffix(b"\n")
+        if len(event) > EVENT_BYTES_MAX:
+            raise click.UsageError(f"a line is larger than an event can be, {EVENT_BYTES_MAX} bytes")
+        if events and size_bytes + len(line) > BULK_BYTES:
+            yield events, size_bytes
+            events, size_bytes = [], 0
+        events.append(event)
+        size_bytes += len(line)
+        # A full bulk does not wait for the next line: a pipe may be in no hurry to give one.
+        if len(events) == BULK_EVENTS:
+            yield events, size_bytes
+            events, size_bytes = [], 0
+    if events:
+        yield events, size_bytes

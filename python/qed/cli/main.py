@@ -1,0 +1,161 @@
+"""The `qed` command itself: finds the command that was asked for, runs it, and turns how it ended into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import click
+from click.shell_completion import shell_complete
+
+from qed import __version__
+from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
+from qed.cli.options import Command, global_options, write_examples
+from qed.cli.terminal import close_streams, open_streams, print_error
+from qed.errors import QedError, Unavailable, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+# Each command with the module that holds it, loaded when it is called: `qed verify` has no use for an HTTP client.
+_COMMANDS: Final = {
+    "add": "qed.cli.events",
+    "membership": "qed.cli.proofs",
+    "incremental": "qed.cli.proofs",
+    "snapshot": "qed.cli.events",
+    "verify": "qed.cli.verify",
+    "info": "qed.cli.topology",
+    "completion": "qed.cli.completion",
+}
+
+_EXIT_VERIFICATION: Final = 1
+_EXIT_USAGE: Final = 2
+_EXIT_UNAVAILABLE: Final = 3
+_EXIT_REFUSED: Final = 4
+_EXIT_INTERRUPTED: Final = 128 + 2  # as a shell reports SIGINT
+_EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
+
+_EXIT_CODES: Final = (
+    ("0", "everything went well"),
+    ("1", "a verification failed, or what is trusted does not suffice for it"),
+    ("2", "wrong usage, or a file that cannot be read or written"),
+    ("3", "no server answered"),
+    ("4", "the server refused"),
+    ("130", "interrupted with Ctrl-C"),
+    ("141", "whoever read the output stopped reading"),
+)
+
+
+class _Root(click.Group):
+    """The commands, each imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found: Command = getattr(import_module(module), cmd_name)
+        return found
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Exit codes"):
+            formatter.write_dl(_EXIT_CODES)
+        write_examples(
+            formatter,
+            [
+                'qed add --event "event 0" --receipts receipts.jsonl',
+                'qed membership --event "event 0" --receipts receipts.jsonl',
+                "qed --endpoints http://10.0.0.1:8800,http://10.0.0.2:8800 info",
+            ],
+        )
+
+
+_ROOT: Final = _Root(
+    PROGRAM,
+    params=global_options(has_environment=True),
+    no_args_is_help=True,
+    help="""Add events to a tamper-evident log, and check what its servers say.
+
+    Options may stand before or after the command. What was asked for is printed on stdout, everything else on stderr.
+    """,
+)
+click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")(_ROOT)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run `qed` and exit.
+
+    Args:
+        args: The arguments, or None for those of the process.
+
+    Raises:
+        SystemExit: Always; its code is one of those in `qed --help`.
+    """
+    open_streams()
+    try:
+        sys.exit(_run(sys.argv[1:] if args is None else args))
+    except BrokenPipeError:
+        close_streams()
+        sys.exit(_EXIT_PIPE)
+
+
+def _run(args: Sequence[str]) -> int:
+    """Run a command line and return its exit code. Only BrokenPipeError gets out: there is nobody left to tell."""
+    try:
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            return shell_complete(_ROOT, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
+        with _ROOT.make_context(PROGRAM, list(args)) as context:
+            _ROOT.invoke(context)
+    except BrokenPipeError:
+        raise
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        return _EXIT_USAGE
+    except (KeyboardInterrupt, QedError, click.ClickException, OSError) as exc:
+        print_error(_sentence(exc))
+        return _exit_code(exc)
+    return 0
+
+
+def _exit_code(exc: BaseException) -> int:
+    match exc:
+        case KeyboardInterrupt():
+            return _EXIT_INTERRUPTED
+        case VerificationError():
+            return _EXIT_VERIFICATION
+        case Unavailable():
+            return _EXIT_UNAVAILABLE
+        case QedError():
+            return _EXIT_REFUSED
+        case _:
+            return _EXIT_USAGE
+
+
+def _sentence(exc: BaseException) -> str:
+    """Return what an exception says to a person, with its notes."""
+    match exc:
+        case KeyboardInterrupt():
+            text = "interrupted"
+        case click.UsageError():
+            text = exc.format_message()
+            if exc.ctx is not None:
+                text = f"{text.rstrip('.')} (see {exc.ctx.command_path} --help)"
+        case click.ClickException():
+            text = exc.format_message()
+        case OSError():
+            text = exc.strerror or str(exc)
+            text = text if exc.filename is None else f"{exc.filename}: {text}"
+        case _:
+            text = str(exc)
+    return "; ".join([text, *getattr(exc, "__notes__", ())])

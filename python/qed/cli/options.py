@@ -1,0 +1,284 @@
+"""What every command shares: global options, kinds of values, the shape of a help page."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import click
+
+from qed.cli.terminal import Terminal, configure_logging
+from qed.proofs import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "DIGEST",
+    "FILE",
+    "INPUT",
+    "RECEIPTS",
+    "VERSION",
+    "Command",
+    "Session",
+    "Settings",
+    "command",
+    "current_session",
+    "global_options",
+    "write_examples",
+]
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_META: Final = "qed.settings"
+_VERSION_LIMIT: Final = 2**64
+_DAY_S: Final = 86_400.0
+_PRINTABLE_ASCII: Final = range(0x20, 0x7F)
+
+FILE: Final = click.Path(dir_okay=False)
+INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
+RECEIPTS: Final = click.Path(exists=True, dir_okay=False)
+
+
+class _DigestType(click.ParamType[Digest]):
+    name = "hex"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Digest:  # noqa: ANN401 - click's
+        if isinstance(value, Digest):
+            return value
+        try:
+            return Digest.from_hex(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a digest: expected 64 hex digits, found {len(value)} characters", param, ctx)
+
+
+class _VersionType(click.ParamType[int]):
+    name = "n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 - click's
+        if isinstance(value, int):
+            return value
+        # Anything longer is no version either, and takes long to convert.
+        version = int(value) if re.fullmatch("[0-9]{1,20}", value) else _VERSION_LIMIT
+        if version >= _VERSION_LIMIT:
+            self.fail(f"{value!r} is not a version: expected a whole number from 0 to 2**64 - 1", param, ctx)
+        return version
+
+
+class _EndpointsType(click.ParamType[tuple[str, ...]]):
+    name = "url[,url...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:  # noqa: ANN401 - click's
+        if isinstance(value, tuple):
+            return value
+        urls = tuple(url.strip().rstrip("/") for url in value.split(",") if url.strip())
+        for url in urls:
+            if not _is_endpoint(url):
+                self.fail(f"{url!r} is not a URL such as http://127.0.0.1:8800", param, ctx)
+        if not urls:
+            self.fail("expected at least one URL such as http://127.0.0.1:8800", param, ctx)
+        return urls
+
+
+class _SecondsType(click.ParamType[float]):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds <= _DAY_S:
+            self.fail(f"{value!r} is not a number of seconds above 0 and at most {_DAY_S:.0f}", param, ctx)
+        return seconds
+
+
+class _KeyType(click.ParamType[str]):
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
+        if not all(ord(char) in _PRINTABLE_ASCII for char in value):
+            # The key itself is a secret and stays out of the message.
+            self.fail("expected printable ASCII, as every HTTP header", param, ctx)
+        return str(value)
+
+
+DIGEST: Final = _DigestType()
+VERSION: Final = _VersionType()
+
+
+def _is_endpoint(url: str) -> bool:
+    """Return whether `url` looks like a base URL. The client is stricter; this catches a forgotten scheme."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of the global options.
+
+    Attributes:
+        endpoints: Base URLs of the servers, in the order they are tried.
+        timeout_s: How long one request may take.
+        api_key: Sent as `Api-Key`, or None.
+        is_insecure: Whether the server's certificate goes unchecked.
+        is_json: Whether programs read stdout.
+        log_level: From which level on log records go to stderr, or None.
+        is_plain: Whether to print no colours.
+    """
+
+    endpoints: tuple[str, ...] = ("http://127.0.0.1:8800",)
+    timeout_s: float = 10.0
+    api_key: str | None = None
+    is_insecure: bool = False
+    is_json: bool = False
+    log_level: str | None = None
+    is_plain: bool = False
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one run of a command works with.
+
+    Attributes:
+        settings: The values of the global options.
+        terminal: Where to show the answer.
+    """
+
+    settings: Settings
+    terminal: Terminal
+
+
+def current_session() -> Session:
+    """Return the session of the command that is running, and start logging if that was asked for."""
+    settings = Settings(**click.get_current_context().meta.get(_META, {}))
+    if settings.log_level is not None:
+        configure_logging(settings.log_level)
+    return Session(settings, Terminal(is_json=settings.is_json, has_color=not settings.is_plain))
+
+
+class GlobalOption(click.Option):
+    """An option that stands before or after the command; after it wins."""
+
+
+def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:  # noqa: ANN401 - of each option's own type
+    """Remember the value of a global option; the command's own context runs after the group's and so overrides it."""
+    if value is None or value == ():
+        return
+    if option.multiple:
+        value = tuple(chain.from_iterable(value))
+    context.meta.setdefault(_META, {})[option.name] = value
+
+
+def global_options(*, has_environment: bool) -> list[click.Parameter]:
+    """Return fresh copies of the global options.
+
+    Args:
+        has_environment: Whether they also read `QED_*`. Only those before the command do, or else the environment would
+            override what was given there.
+
+    Returns:
+        One option each.
+    """
+
+    def option(name: str, target: str, help_text: str, **kind: Any) -> GlobalOption:  # noqa: ANN401 - click's own keywords
+        variable = "QED_" + name.removeprefix("--").replace("-", "_").upper() if has_environment else None
+        kind.setdefault("default", None)
+        return GlobalOption(
+            [name, target],
+            help=help_text,
+            envvar=variable,
+            show_envvar=True,
+            expose_value=False,
+            callback=_keep,
+            **kind,
+        )
+
+    return [
+        option(
+            "--endpoints",
+            "endpoints",
+            "Servers to try, in this order; may be repeated. Default: http://127.0.0.1:8800.",
+            type=_EndpointsType(),
+            multiple=True,
+        ),
+        option("--timeout", "timeout_s", "Time for one request. Default: 10.", type=_SecondsType()),
+        option("--api-key", "api_key", "Sent to the server as Api-Key.", type=_KeyType()),
+        option("--insecure", "is_insecure", "Do not check the server's certificate.", is_flag=True),
+        option("--json", "is_json", "Print JSON for programs, one value a line.", is_flag=True),
+        option(
+            "--log",
+            "log_level",
+            "Log to stderr from this level on.",
+            type=click.Choice(LOG_LEVELS, case_sensitive=False),
+        ),
+        option("--no-color", "is_plain", "Print no colours; NO_COLOR does the same.", is_flag=True),
+    ]
+
+
+def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    """Write the examples of a help page, each on a line of its own, never re-wrapped.
+
+    Args:
+        formatter: What the help page is written to.
+        examples: Command lines.
+    """
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+class Command(click.Command):
+    """A command with examples in its help and the global options apart from its own."""
+
+    examples: tuple[str, ...] = ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, then the global ones.
+
+        Args:
+            ctx: The command's context.
+            formatter: What the help page is written to.
+        """
+        for title, is_global in (("Options", False), ("Global options", True)):
+            chosen = [param for param in self.get_params(ctx) if isinstance(param, GlobalOption) is is_global]
+            rows = [row for row in (param.get_help_record(ctx) for param in chosen) if row is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples.
+
+        Args:
+            ctx: The command's context.
+            formatter: What the help page is written to.
+        """
+        del ctx
+        write_examples(formatter, self.examples)
+
+
+def command(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None]], Command]:
+    """Return a decorator that makes a function a command with the global options.
+
+    Args:
+        name: Name of the command. Its help is the function's docstring.
+        examples: Command lines to show in its help.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(function: Callable[..., None]) -> Command:
+        built = click.command(name, cls=Command)(function)
+        built.examples = tuple(examples)
+        built.params.extend(global_options(has_environment=False))
+        return built
+
+    return decorate

@@ -1,0 +1,270 @@
+"""What the commands show: answers on stdout, everything else on stderr. The only file that prints.
+
+Plain lines need nothing but `sys.stdout`; colours, trees, tables and the progress bar need rich, which takes longer to
+import than most commands take to run and is therefore imported only where it draws something.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TextIO
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from rich.console import Console, RenderableType
+
+__all__ = ["Terminal", "close_streams", "configure_logging", "open_streams", "print_error", "printable"]
+
+_WIDTH: Final = 80
+# Longer than any message of ours; what is longer repeats an argument or a server at length.
+_ERROR_CHARACTERS: Final = 800
+
+
+def printable(text: str) -> str:
+    r"""Return `text` on one line, with every character that a terminal would obey, not show, spelt as an escape.
+
+    Events, file names and server messages are other people's text: none may move the cursor, forge a line or break one.
+
+    Args:
+        text: Any text, also with surrogates from undecodable arguments.
+
+    Returns:
+        The same text where it is printable; `\x1b`, `\n` and their like in place of the rest.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def open_streams() -> None:
+    """Make stdout and stderr safe to print on: never None, never a character they cannot spell."""
+    # A stream closed by the parent (`>&-`) is None in Python: what is printed there goes nowhere, as asked.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def close_streams() -> None:
+    """Point stdout and stderr at nothing, so that the flush at exit cannot fail on a pipe whose reader has left."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def print_error(message: str) -> None:
+    """Print one line on stderr: `qed: ` and the message.
+
+    Args:
+        message: What went wrong; line breaks in it are escaped, and its middle left out where it is very long.
+    """
+    text = printable(message)
+    if len(text) > _ERROR_CHARACTERS:
+        text = f"{text[: _ERROR_CHARACTERS // 2]} .. {text[-_ERROR_CHARACTERS // 2 :]}"
+    print(f"qed: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this file prints
+
+
+def configure_logging(level: str) -> None:
+    """Send log records of `level` and above to stderr.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+    """
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+
+
+class Terminal:
+    """Where one command shows its answer: as labelled lines for people, or as one JSON value a line for programs.
+
+    Args:
+        is_json: Whether programs read stdout. Then everything meant for people is left out.
+        has_color: Whether colours are welcome; they still appear only on a terminal and without NO_COLOR.
+    """
+
+    def __init__(self, *, is_json: bool, has_color: bool) -> None:
+        self.is_json = is_json
+        self._has_color = has_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def line(self, text: str = "") -> None:
+        """Print one line for people.
+
+        Args:
+            text: The line; what is not printable is escaped.
+        """
+        if not self.is_json:
+            print(printable(text), flush=True)  # noqa: T201 - this file prints
+
+    def fields(self, title: str, values: Iterable[tuple[str, object]]) -> None:
+        """Print a title, a ` Label: value` line a field and an empty line, for people. No line is ever wrapped or cut.
+
+        Args:
+            title: The line above the fields.
+            values: Labels with their values; booleans are spelt `true` and `false`.
+        """
+        if self.is_json:
+            return
+        lines = [printable(title), ""]
+        for label, value in values:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            lines.append(f" {self._style(f'{label}:', '1')} {printable(text)}")
+        print("\n".join([*lines, ""]), flush=True)  # noqa: T201 - this file prints
+
+    def verdict(self, *, is_ok: bool) -> None:
+        """Print `Verify: OK` or `Verify: KO`, for people.
+
+        Args:
+            is_ok: Whether the verification passed.
+        """
+        if not self.is_json:
+            word = self._style("OK", "1;32") if is_ok else self._style("KO", "1;31")
+            print(f"Verify: {word}", flush=True)  # noqa: T201 - this file prints
+
+    def records(self, values: Iterable[bytes | Mapping[str, object]]) -> None:
+        """Print one JSON value a line, for programs.
+
+        Args:
+            values: Objects, or JSON text that is printed as it is.
+        """
+        if not self.is_json:
+            return
+        for value in values:
+            text = value if isinstance(value, bytes) else msgspec.json.encode(value)
+            sys.stdout.write(text.decode() + "\n")
+        sys.stdout.flush()
+
+    def text(self, text: str) -> None:
+        """Print text of several lines as it is, for people and programs alike.
+
+        Args:
+            text: This program's own text, such as a completion script.
+        """
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Print one line on stderr that a reader of the answer should know.
+
+        Args:
+            text: The line, without the leading `qed: `.
+        """
+        print_error(text)
+
+    def tree(self, title: str, branches: Iterable[tuple[str, Sequence[str]]]) -> None:
+        """Draw a tree of two levels, for people.
+
+        Args:
+            title: Its root.
+            branches: Each branch's own line, and the lines below it.
+        """
+        if self.is_json:
+            return
+        from rich.text import Text  # noqa: PLC0415 - see the module's docstring
+        from rich.tree import Tree  # noqa: PLC0415 - see the module's docstring
+
+        root = Tree(Text(printable(title), style="bold"))
+        for branch, leaves in branches:
+            node = root.add(Text(printable(branch)))
+            for leaf in leaves:
+                node.add(Text(printable(leaf)))
+        self._draw(root)
+        self.line()
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Draw a table, for people.
+
+        Args:
+            columns: The headings.
+            rows: As many cells each as there are headings. A cell too wide is folded, never cut.
+        """
+        if self.is_json:
+            return
+        from rich import box  # noqa: PLC0415 - see the module's docstring
+        from rich.table import Table  # noqa: PLC0415 - see the module's docstring
+        from rich.text import Text  # noqa: PLC0415 - see the module's docstring
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._draw(table)
+
+    def can_ask(self) -> bool:
+        """Return whether somebody sits at stdin to answer a question."""
+        return sys.stdin is not None and sys.stdin.isatty()
+
+    def ask(self, question: str) -> str | None:
+        """Print a question on stderr and return the line answered to it.
+
+        Args:
+            question: What to ask.
+
+        Returns:
+            The answer without surrounding blanks, or None at the end of the input.
+        """
+        sys.stderr.write(printable(question))
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        return answer.strip() if answer else None
+
+    @contextmanager
+    def progress(self, total_bytes: int | None) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar, the number of events, their rate and the time left on stderr, while the block runs.
+
+        Args:
+            total_bytes: How much there is to read, or None when nobody knows; then there is no time left to show.
+
+        Yields:
+            A function that takes how many events and bytes were finished since it was last called. Where stderr is not
+            a terminal it does nothing.
+        """
+        if not sys.stderr.isatty():
+            yield lambda _events, _bytes: None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - see above
+
+        columns = (
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%" if total_bytes else ""),
+            TextColumn("{task.fields[events]:,} events, {task.fields[rate]:,.0f}/s, left:"),
+            TimeRemainingColumn(),
+        )
+        start_s = time.monotonic()
+        events = 0
+        with Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=total_bytes, events=0, rate=0.0)
+
+            def advance(added: int, size_bytes: int) -> None:
+                nonlocal events
+                events += added
+                rate = events / max(time.monotonic() - start_s, 1e-9)
+                bar.update(task, advance=size_bytes, events=events, rate=rate)
+
+            yield advance
+
+    def _style(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._has_color and sys.stdout.isatty() else text
+
+    def _draw(self, drawing: RenderableType) -> None:
+        self._console(sys.stdout).print(drawing)
+        sys.stdout.flush()
+
+    def _console(self, stream: TextIO) -> Console:
+        from rich.console import Console  # noqa: PLC0415 - see the module's docstring
+
+        # Outside a terminal nobody knows the reader's width, and the usual 80 columns are what the output is made for.
+        width = None if stream.isatty() else _WIDTH
+        return Console(file=stream, width=width, no_color=not self._has_color, highlight=False, markup=False)

@@ -1,0 +1,6 @@
+"""The server: one member of a replicated log, as a process that answers HTTP.
+
+::
+
+    config < node < endpoints < app < main      connection stands beside them, below main
+"""

@@ -1,0 +1,171 @@
+"""Which path is which endpoint, what runs before and after, and which exception is which status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+
+from qed.errors import AddedLater, Overloaded, Unavailable, UnknownVersion, WriteRefused
+from qed.server import endpoints
+from qed.server.node import EmptyLog
+from qed.wire import ENCODER, DecodeError, ErrorBody
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from qed.server.node import Node
+
+__all__ = ["Application", "build_application"]
+
+_log = logging.getLogger(__name__)
+
+_STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
+    DecodeError: (400, "malformed"),
+    endpoints.NoSuchSnapshot: (404, "unknown_version"),
+    AddedLater: (412, "added_later"),
+    EmptyLog: (412, "empty_log"),
+    UnknownVersion: (412, "invalid_range"),
+    endpoints.RequestTooLarge: (413, "too_large"),
+    Overloaded: (429, "overloaded"),
+    Unavailable: (503, "unavailable"),
+    WriteRefused: (503, "unavailable"),
+}
+"""What each exception is to a client. An exception is looked up by its classes from narrow to wide; others are 500."""
+
+_ROUTER_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+_MAY_RETRY: Final = frozenset({429, 503})
+_RETRY_AFTER: Final = (b"retry-after", b"1")
+_CLOSE: Final = (b"connection", b"close")
+
+_LINGER_S: Final = 2.0
+"""How long the rest of a refused body is read and dropped. Closing at once would reset the connection while the client
+still sends, and it might never see why it was refused."""
+
+
+class Application:
+    """The routes, inside one handler for everything they raise.
+
+    This takes the place of Starlette's two error middlewares, which build a request object for every call.
+    """
+
+    def __init__(self, router: Router, routes: Sequence[Route]) -> None:
+        self._router = router
+        # A path without parameters needs no search: the router's takes as long as decoding, proving and encoding do.
+        self._direct: dict[tuple[str, str], ASGIApp] = {
+            (method, route.path): route.app
+            for route in routes
+            if not route.param_convertors
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        endpoint = self._direct.get((scope["method"], scope["path"]))
+        if endpoint is None:
+            scope["app"] = self  # The router then raises what it does not find instead of answering itself.
+            endpoint = self._router
+        try:
+            await endpoint(scope, receive, send)
+        except endpoints.ClientGone:
+            return
+        except endpoints.BodyTooLarge as exc:
+            await _refuse_body(exc, receive, send)
+        except asyncio.CancelledError:
+            # Only shutdown cancels, once its grace is over, and this task ends here.
+            await _send_error(send, 503, ErrorBody("unavailable", "the server is stopping"), _RETRY_AFTER)
+        except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own plain-text answer
+            await _answer_exception(exc, send)
+
+
+async def _answer_exception(exc: Exception, send: Send) -> None:
+    if isinstance(exc, HTTPException):
+        await _answer_router(exc, send)
+        return
+    status, code = next((_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS), (500, "internal"))
+    message = str(exc)
+    if status == 500:  # noqa: PLR2004  # named by the line above
+        _log_unexpected(exc)
+        message = "the server failed to answer; its log says more"
+    first_version = exc.first_version if isinstance(exc, AddedLater) else None
+    headers = [_RETRY_AFTER] if status in _MAY_RETRY else []
+    await _send_error(send, status, ErrorBody(code, message, first_version), *headers)
+
+
+async def _answer_router(exc: HTTPException, send: Send) -> None:
+    allowed = (exc.headers or {}).get("Allow")
+    if allowed is None:
+        await _send_error(send, exc.status_code, ErrorBody(_ROUTER_CODES[exc.status_code], "there is no such path"))
+        return
+    methods = ", ".join(sorted(allowed.split(", ")))
+    body = ErrorBody(_ROUTER_CODES[exc.status_code], f"this path takes {methods}")
+    await _send_error(send, exc.status_code, body, (b"allow", methods.encode()))
+
+
+async def _refuse_body(exc: endpoints.BodyTooLarge, receive: Receive, send: Send) -> None:
+    """Answer 413, then read on for a while without keeping anything, then close."""
+    status, code = _STATUS[endpoints.RequestTooLarge]
+    await endpoints.send_json(send, status, ENCODER.encode(ErrorBody(code, str(exc))), _CLOSE, more_body=True)
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body"})
+
+
+async def _send_error(send: Send, status: int, body: ErrorBody, *headers: tuple[bytes, bytes]) -> None:
+    await endpoints.send_json(send, status, ENCODER.encode(body), *headers)
+
+
+def _log_unexpected(exc: Exception) -> None:
+    # Where it happened, and not the message: a message may quote what a client sent.
+    frames = traceback.extract_tb(exc.__traceback__)
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+    _log.error("unexpected error type=%s at=%r", type(exc).__name__, where)
+
+
+def build_application(node: Node, *, on_failure: Callable[[], None]) -> ASGIApp:
+    """Return the ASGI application that serves `node`.
+
+    Args:
+        node: An open node. The application starts and closes it.
+        on_failure: Called once if the disk fails.
+
+    Returns:
+        The application.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        node.start(on_failure)
+        try:
+            yield
+        finally:
+            await node.close()
+
+    bodies = endpoints.Bodies(node.settings.limits)
+    routes = [
+        Route("/events", endpoints.Add(node, bodies), methods=["POST"]),
+        Route("/proofs/membership", endpoints.Membership(node, bodies), methods=["POST"]),
+        Route("/proofs/incremental", endpoints.Incremental(node, bodies), methods=["POST"]),
+        Route("/proofs/digest-membership", endpoints.DigestMembership(node, bodies), methods=["POST"]),
+        Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
+        Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
+        Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
+        Route("/info", endpoints.Information(node), methods=["GET"]),
+        Route("/info/shards", endpoints.Topology(node), methods=["GET"]),
+    ]
+    return Application(Router(routes, redirect_slashes=False, lifespan=lifespan), routes)

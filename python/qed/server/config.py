@@ -1,0 +1,178 @@
+"""What a server is told at start: parsed once, checked once, never changed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["LOG_LEVELS", "Address", "Limits", "Settings", "SettingsError"]
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+_NODE_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_MAX_PORT: Final = 65_535
+_MIB: Final = 1024 * 1024
+_Number = TypeVar("_Number", int, float)
+
+
+class SettingsError(ValueError):
+    """A setting is not what it must be; the message says what was wanted and what was found."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where something listens or is reached.
+
+    Attributes:
+        host: A host name or an IP address; an IPv6 address stands without brackets.
+        port: 0 to 65,535. Where something listens on it, 0 lets the system choose a free one.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address that `text` spells.
+
+        Args:
+            text: `host:port`, or `[address]:port` for IPv6.
+
+        Returns:
+            The address.
+
+        Raises:
+            SettingsError: `text` is neither.
+        """
+        host, colon, port = text.strip().rpartition(":")
+        if not colon:
+            raise SettingsError(f"expected HOST:PORT, found {text!r}")
+        if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
+            raise SettingsError(f"expected a port from 0 to {_MAX_PORT}, found {port!r} in {text!r}")
+        return cls(_parse_host(host, text), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _parse_host(host: str, text: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            raise SettingsError(f"expected an IPv6 address in the brackets of {text!r}") from None
+    if not _HOST_NAME.fullmatch(host):
+        raise SettingsError(f"expected a host name or an address before the port, found {host!r} in {text!r}")
+    return host
+
+
+def _limit(default: _Number, what: str, *, minimum: _Number) -> _Number:
+    """Return a dataclass field that carries its help text and its smallest value for the command line."""
+    limit: _Number = field(default=default, metadata={"help": what, "minimum": minimum})
+    return limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much one server takes on before it says no. Each limit has its reason.
+
+    Attributes:
+        max_body_bytes: A whole body is in memory while it is decoded, so this bounds what one request can cost. It fits
+            the largest bulk of events of half a kilobyte.
+        max_buffered_bytes: Bodies that arrive in pieces wait in memory, and only the number of connections bounds how
+            many there are. This bounds them together: four of the largest, then 429.
+        max_head_bytes: Request line and headers. Nothing this server reads in them is longer than a kilobyte.
+        max_bulk_events: A bulk is one atomic batch that everyone behind it waits for, and its answer takes 250 bytes an
+            event. This keeps the wait around a second and the answer around 25 MB.
+        max_connections: Each takes a file descriptor and up to 64 KiB of unread body. Clients keep and share
+            connections, so more than this is a leak or an attack.
+        queue_length: Events that may wait for the disk, in whatever requests. Everything that waits is committed
+            together, so a queue that fills means a stalled disk, or five of the largest bulks, which take some seconds.
+        batch_events: Events after which a group commit takes no further request. The first of them waits for the last,
+            a third of a second at this size, and more would not be quicker.
+        max_waiting_proofs: Proofs that may wait for a thread. They take about 50 µs each, so the last waits 0.2 s.
+        max_concurrent_proofs: Threads that compute proofs. One more than the one that answers requests keeps two cores
+            busy.
+        request_arrival_timeout_s: A request that takes longer from its first byte to its last is a stalled or hostile
+            client. The largest body makes it at 2.2 MB/s.
+        request_timeout_s: A request that has waited this long for the disk or a thread is answered 503. An insertion
+            may still be committed after that.
+        keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
+            the proxy closes first and no request meets a closing connection.
+        shutdown_grace_s: What was accepted before SIGTERM may take this long to finish. Below the 30 s after which
+            common supervisors kill.
+    """
+
+    max_body_bytes: int = _limit(64 * _MIB, "Largest request body, in bytes.", minimum=1024)
+    max_buffered_bytes: int = _limit(256 * _MIB, "All request bodies being received together, in bytes.", minimum=1024)
+    max_head_bytes: int = _limit(16 * 1024, "Largest request line with its headers, in bytes.", minimum=1024)
+    max_bulk_events: int = _limit(100_000, "Most events of one bulk.", minimum=1)
+    max_connections: int = _limit(2048, "Most connections at one time.", minimum=1)
+    queue_length: int = _limit(500_000, "Most events that wait for the disk.", minimum=1)
+    batch_events: int = _limit(50_000, "Events after which a group commit is closed.", minimum=1)
+    max_waiting_proofs: int = _limit(4096, "Most proofs that wait for a thread.", minimum=1)
+    max_concurrent_proofs: int = _limit(1, "Threads that compute proofs.", minimum=1)
+    request_arrival_timeout_s: float = _limit(30.0, "Seconds for a request to arrive whole.", minimum=0.05)
+    request_timeout_s: float = _limit(30.0, "Seconds for a request to be answered once it has arrived.", minimum=0.05)
+    keep_alive_timeout_s: int = _limit(75, "Seconds after which an idle connection is closed.", minimum=1)
+    shutdown_grace_s: int = _limit(20, "Seconds to finish accepted work on SIGTERM.", minimum=1)
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            minimum, value = limit.metadata["minimum"], getattr(self, limit.name)
+            if not minimum <= value < float("inf"):
+                raise SettingsError(f"expected {limit.name} to be at least {minimum}, found {value}")
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise SettingsError(
+                f"expected max_buffered_bytes to hold one body of {self.max_body_bytes} bytes, "
+                f"found {self.max_buffered_bytes}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything one server is told.
+
+    Attributes:
+        node_id: Name of this member, unique among its peers: 1 to 255 visible ASCII characters.
+        http_addr: Where clients are answered.
+        mgmt_addr: Reserved for management calls.
+        metrics_addr: Reserved for metrics.
+        raft_addr: Reserved for peers.
+        data_dir: The folder that holds the log.
+        raft_join_addrs: Reserved: where to ask for admission to a cluster.
+        log_level: One of `LOG_LEVELS`.
+        limits: How much the server takes on.
+    """
+
+    node_id: str
+    http_addr: Address
+    mgmt_addr: Address
+    metrics_addr: Address
+    raft_addr: Address
+    data_dir: Path
+    raft_join_addrs: tuple[Address, ...] = ()
+    log_level: str = "info"
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not _NODE_ID.fullmatch(self.node_id):
+            raise SettingsError(f"expected a node id of 1 to 255 visible ASCII characters, found {self.node_id!r}")
+        if self.log_level not in LOG_LEVELS:
+            raise SettingsError(f"expected a log level of {', '.join(LOG_LEVELS)}, found {self.log_level!r}")
+        self._check_addresses_differ()
+
+    def _check_addresses_differ(self) -> None:
+        taken: dict[Address, str] = {}
+        for name in ("http_addr", "mgmt_addr", "metrics_addr", "raft_addr"):
+            address: Address = getattr(self, name)
+            if address.port and address in taken:
+                raise SettingsError(f"expected {name} to differ from {taken[address]}, found {address} for both")
+            taken[address] = name

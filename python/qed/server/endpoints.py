@@ -1,0 +1,272 @@
+"""The calls of the protocol: bytes to a request, the node's answer back to bytes.
+
+Each endpoint is an ASGI application of its own. Between the socket and the node stands nothing that a request does not
+need: no request object, no response object, no thread. What goes wrong is raised; `app` makes the answer of it.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
+from qed.proofs import Digest
+from qed.wire import (
+    ADD_BULK_REQUEST,
+    ADD_REQUEST,
+    DIGEST_MEMBERSHIP_REQUEST,
+    ENCODER,
+    INCREMENTAL_REQUEST,
+    MEMBERSHIP_REQUEST,
+    DecodeError,
+)
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from qed.server.config import Limits
+    from qed.server.node import Node
+
+__all__ = [
+    "Add",
+    "AddBulk",
+    "Bodies",
+    "BodyTooLarge",
+    "ClientGone",
+    "DigestMembership",
+    "Healthcheck",
+    "Incremental",
+    "Information",
+    "Membership",
+    "NoSuchSnapshot",
+    "PastSnapshot",
+    "RequestTooLarge",
+    "Topology",
+    "send_json",
+]
+
+_CONTENT_TYPE: Final = (b"content-type", b"application/json")
+_VERSION: Final = re.compile(r"[0-9]{1,20}")
+_VERSION_LIMIT: Final = 2**64
+
+
+class ClientGone(QedError):
+    """The client closed the connection before its request was whole. Nobody waits for an answer."""
+
+
+class RequestTooLarge(QedError):
+    """The request is within the limits of a body, but asks for more than this server does at once."""
+
+
+class BodyTooLarge(RequestTooLarge):
+    """The body is beyond the limit. Part of it has not been received."""
+
+
+class NoSuchSnapshot(QedError):
+    """The version is beyond the log, so it has no snapshot yet."""
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], more_body: bool = False
+) -> None:
+    """Send an answer of `status` with `body`, which is JSON.
+
+    Args:
+        send: The connection.
+        status: HTTP status.
+        body: The whole body.
+        *headers: Headers beside content type and length.
+        more_body: Leave the answer open, though nothing of it is missing.
+    """
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [_CONTENT_TYPE, length, *headers]})
+    await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+
+class Bodies:
+    """Reads request bodies: each within one limit, and all that arrive in pieces together within another.
+
+    How long a body may take is the business of `connection`.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffered_bytes = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BodyTooLarge: The body is declared, or turns out, to be larger than `max_body_bytes`.
+            Overloaded: The bodies being received are larger than `max_buffered_bytes` together.
+            ClientGone: The client closed the connection.
+        """
+        self._check_declared_length(scope)
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        body: bytes = message["body"]
+        if message["more_body"] or len(body) > self._limits.max_body_bytes:
+            return await self._gather(body, receive)
+        return body
+
+    def _check_declared_length(self, scope: Scope) -> None:
+        for name, value in scope["headers"]:
+            # The parser has refused what is not a number, and two lengths that differ.
+            if name == b"content-length" and int(value) > self._limits.max_body_bytes:
+                raise self._too_large()
+
+    async def _gather(self, first: bytes, receive: Receive) -> bytes:
+        body = bytearray()
+        piece, is_more = first, True
+        try:
+            while True:
+                self._buffered_bytes += len(piece)
+                body += piece
+                self._check_gathered(body)
+                if not is_more:
+                    return bytes(body)
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise ClientGone
+                piece, is_more = message["body"], message["more_body"]
+        finally:
+            self._buffered_bytes -= len(body)
+
+    def _check_gathered(self, body: bytearray) -> None:
+        if len(body) > self._limits.max_body_bytes:
+            raise self._too_large()
+        if self._buffered_bytes > self._limits.max_buffered_bytes:
+            raise Overloaded(f"{self._limits.max_buffered_bytes} bytes of other requests are being received already")
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
+
+
+class _Call(ABC):
+    """A call with a body."""
+
+    def __init__(self, node: Node, bodies: Bodies) -> None:
+        self.node = node
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, body = await self.answer(await self._bodies.read(scope, receive))
+        await send_json(send, status, body)
+
+    @abstractmethod
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Return status and JSON for the request that `body` spells."""
+
+
+class Add(_Call):
+    """`POST /events`: 201 with the snapshot, or 200 with the first one if nothing had to be added."""
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Add one event."""
+        request = ADD_REQUEST.decode(body)
+        added = await self.node.add([request.event], if_absent=request.if_absent)
+        return 201 if added.is_new else 200, added.to_json()
+
+
+class AddBulk(_Call):
+    """`POST /events/bulk`: 201 with one snapshot an event, or 200 if nothing had to be added."""
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Add events as one batch."""
+        request = ADD_BULK_REQUEST.decode(body)
+        limit = self.node.settings.limits.max_bulk_events
+        if len(request.events) > limit:
+            raise RequestTooLarge(f"expected at most {limit} events in a bulk, found {len(request.events)}")
+        added = await self.node.add(request.events, if_absent=request.if_absent)
+        return 201 if added.is_new else 200, added.to_json_array()
+
+
+class Membership(_Call):
+    """`POST /proofs/membership`: 200 with the proof that an event is in the log, or that it is not."""
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Prove what is known of one event."""
+        request = MEMBERSHIP_REQUEST.decode(body)
+        return 200, await self.node.membership(Digest.of(request.key), version=request.version, key=request.key)
+
+
+class DigestMembership(_Call):
+    """`POST /proofs/digest-membership`: as `Membership`, for whoever has only the digest of the event."""
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Prove what is known of one digest."""
+        request = DIGEST_MEMBERSHIP_REQUEST.decode(body)
+        return 200, await self.node.membership(Digest(request.key_digest), version=request.version)
+
+
+class Incremental(_Call):
+    """`POST /proofs/incremental`: 200 with the proof that one version extends another."""
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Prove one version from another."""
+        request = INCREMENTAL_REQUEST.decode(body)
+        return 200, await self.node.incremental(request.start, request.end)
+
+
+class _Lookup(ABC):
+    """A call without a body."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        await send_json(send, 200, await self.answer(scope))
+
+    @abstractmethod
+    async def answer(self, scope: Scope) -> bytes:
+        """Return JSON for the path that `scope` names."""
+
+
+class PastSnapshot(_Lookup):
+    """`GET /snapshots/{version}`: 200 with the snapshot exactly as it was acknowledged."""
+
+    async def answer(self, scope: Scope) -> bytes:
+        """Look one version up."""
+        text = scope["path_params"]["version"]
+        if not _VERSION.fullmatch(text) or int(text) >= _VERSION_LIMIT:
+            raise DecodeError("expected a version from 0 to 2**64 - 1 in the path")
+        try:
+            return await self.node.snapshot(int(text))
+        except UnknownVersion as exc:
+            raise NoSuchSnapshot(str(exc)) from exc
+
+
+class Information(_Lookup):
+    """`GET /info`: 200 with this member's addresses and the length of its log."""
+
+    async def answer(self, _: Scope) -> bytes:
+        """Describe this member."""
+        return ENCODER.encode(self.node.describe())
+
+
+class Topology(_Lookup):
+    """`GET /info/shards`: 200 with the members and their leader."""
+
+    async def answer(self, _: Scope) -> bytes:
+        """List the members."""
+        return ENCODER.encode(self.node.topology())
+
+
+class Healthcheck:
+    """`HEAD /healthcheck`: 204 while the member takes insertions."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        """Answer without a body.
+
+        Raises:
+            WriteRefused: The disk has failed.
+        """
+        if self._node.failure is not None:
+            raise WriteRefused(self._node.failure)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})

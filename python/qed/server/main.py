@@ -1,0 +1,285 @@
+"""The `qed-server` command: settings in, one process serving until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+
+import click
+import uvicorn
+
+from qed.errors import QedError
+from qed.server.app import build_application
+from qed.server.config import LOG_LEVELS, Address, Limits, Settings, SettingsError
+from qed.server.connection import limited_connection
+from qed.server.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ["main"]
+
+_log = logging.getLogger(__name__)
+
+_FIELDS: Final = re.compile(r"^(?P<event>.*?)(?P<fields>(?: \w+=.*)?)$", re.DOTALL)
+_EXIT_FAILURE: Final = 1
+
+_SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread keeps the interpreter while another wants it. Proof threads want it twice a proof; with Python's
+default of 5 ms the slowest proof in a hundred takes twice as long while events are being added."""
+
+_Command = TypeVar("_Command", bound="Callable[..., None]")
+
+
+class _KeyValueFormatter(logging.Formatter):
+    """`time=… level=… logger=… event="…"`, then the fields of the message, all on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        match = _FIELDS.match(record.getMessage().replace("\n", "\\n"))
+        event, rest = match.group("event", "fields") if match else ("", "")
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        event = event.replace('"', "'")
+        return (
+            f"time={moment}.{record.msecs:03.0f}Z level={record.levelname.lower()} "
+            f'logger={record.name} event="{event}"{rest}'
+        )
+
+
+def _parse_address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except SettingsError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def _parse_addresses(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[Address, ...]:
+    return tuple(_parse_address(ctx, param, text) for text in ",".join(texts).split(",") if text.strip())
+
+
+def _limit_options(command: _Command) -> _Command:
+    """Give `command` one option for each limit."""
+    for limit in reversed(fields(Limits)):
+        kind = click.INT if isinstance(limit.default, int) else click.FLOAT
+        name = "--" + limit.name.replace("_", "-")
+        option = click.option(name, type=kind, default=limit.default, show_default=True, help=limit.metadata["help"])
+        command = option(command)
+    return command
+
+
+def _address_option(name: str, default: str, what: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        name, metavar="HOST:PORT", callback=_parse_address, default=default, show_default=True, help=what
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it says when it listens, stops when told to, and a signal is a clean end."""
+
+    def __init__(self, config: uvicorn.Config, *, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, then say so."""
+        await super().startup(sockets=sockets)
+        self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, finish what was accepted, close the log."""
+        _log.info("stopping connections=%d", len(self.server_state.connections))
+        await super().shutdown(sockets=sockets)
+
+    def stop(self) -> None:
+        """Finish what was accepted, then return from `run`."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGINT and SIGTERM."""
+        # uvicorn's own would raise the signal again at the end, and the process would not exit 0.
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@click.command(context_settings={"auto_envvar_prefix": "QED_SERVER", "max_content_width": 120})
+@click.option(
+    "--node-id", default=socket.gethostname, show_default="the host name", help="Name of this member among its peers."
+)
+@_address_option("--http-addr", "127.0.0.1:8800", "Where clients are answered.")
+@_address_option("--mgmt-addr", "127.0.0.1:8700", "Reserved for management calls.")
+@_address_option("--metrics-addr", "127.0.0.1:8600", "Reserved for metrics.")
+@_address_option("--raft-addr", "127.0.0.1:8500", "Reserved for peers.")
+@click.option(
+    "--raft-join-addr",
+    "raft_join_addrs",
+    envvar="QED_SERVER_RAFT_JOIN_ADDR",
+    metavar="HOST:PORT,…",
+    callback=_parse_addresses,
+    multiple=True,
+    help="Reserved: a member of the cluster to join. Repeat it, or separate addresses by commas.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("qed-data"),
+    show_default="./qed-data",
+    help="Folder that holds the log. It is made when it does not exist.",
+)
+@click.option(
+    "--log",
+    "log_level",
+    envvar="QED_SERVER_LOG",
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="Least level of what is logged to stderr.",
+)
+@_limit_options
+@click.version_option(package_name="qed-log")
+def main(  # noqa: PLR0913  # one argument an option
+    *,
+    node_id: str,
+    http_addr: Address,
+    mgmt_addr: Address,
+    metrics_addr: Address,
+    raft_addr: Address,
+    raft_join_addrs: tuple[Address, ...],
+    data_dir: Path,
+    log_level: str,
+    **limits: float,
+) -> None:
+    """Serve one member of a tamper-evident log until SIGTERM or SIGINT.
+
+    Every option can be given in the environment, as QED_SERVER_ and its name: QED_SERVER_DATA_DIR for --data-dir.
+
+    Exit codes: 0 after a signal, 1 when the data folder, the port or the disk fails, 2 for wrong options.
+
+    Example: qed-server --node-id server0 --http-addr 127.0.0.1:8800 --data-dir ./qed-data
+    """
+    try:
+        settings = Settings(
+            node_id=node_id,
+            http_addr=http_addr,
+            mgmt_addr=mgmt_addr,
+            metrics_addr=metrics_addr,
+            raft_addr=raft_addr,
+            raft_join_addrs=raft_join_addrs,
+            data_dir=data_dir.absolute(),
+            log_level=log_level,
+            limits=Limits(**limits),  # type: ignore[arg-type]  # each option has the type of its limit
+        )
+    except SettingsError as exc:
+        raise click.UsageError(str(exc)) from exc
+    _configure_logging(settings.log_level)
+    _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    """Open, serve, close; leave by `SystemExit` when something is wrong."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_before_serving)
+    _raise_descriptor_limit()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    listener = _listen(settings.http_addr)
+    settings = replace(settings, http_addr=replace(settings.http_addr, port=listener.getsockname()[1]))
+    node = _open_node(settings)
+    try:
+        _serve(node, listener)
+    finally:
+        node.close_now()
+    if node.failure is not None:
+        _fail(f"stopped because the disk failed: {node.failure}")
+    _log.info("stopped events=%d", len(node))
+
+
+def _serve(node: Node, listener: socket.socket) -> None:
+    def announce() -> None:
+        settings = node.settings
+        click.echo(
+            f"qed-server: listening on http://{settings.http_addr}, data in {settings.data_dir}, {len(node)} events",
+            err=True,
+        )
+
+    limits = node.settings.limits
+    application = build_application(node, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
+    config = uvicorn.Config(
+        application,
+        interface="asgi3",
+        loop="uvloop",
+        http=limited_connection(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        workers=1,
+        proxy_headers=False,
+        server_header=False,
+        backlog=limits.max_connections,
+        timeout_keep_alive=limits.keep_alive_timeout_s,
+        timeout_graceful_shutdown=limits.shutdown_grace_s,
+    )
+    server = _Server(config, on_listening=announce)
+    server.run(sockets=[listener])
+
+
+def _open_node(settings: Settings) -> Node:
+    try:
+        return Node.open(settings)
+    except QedError as exc:
+        _fail(f"cannot open the log in {settings.data_dir}: {exc}")
+    except OSError as exc:
+        _fail(f"cannot use the data folder {settings.data_dir}: {exc.strerror or exc}")
+
+
+def _listen(address: Address) -> socket.socket:
+    """Return a socket bound to `address`. It listens once the log is open, so that nobody waits for that."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name may have addresses of both families; clients of a bare name try IPv4 if not first, then second.
+        family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(name)
+    except OSError as exc:
+        _fail(f"cannot listen on {address}: {exc.strerror or exc}")
+    return listener
+
+
+def _raise_descriptor_limit() -> None:
+    # The usual soft limit of 1,024 is below the most connections plus the files of the store.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _stop_before_serving(_number: int, _frame: FrameType | None) -> None:
+    # Nothing has been accepted yet, so there is nothing to finish.
+    raise SystemExit(0)
+
+
+def _configure_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_KeyValueFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("qed").setLevel(level.upper())
+    # uvicorn warns of every request that is not HTTP, so any stranger could fill the disk with log lines.
+    logging.getLogger("uvicorn").setLevel(logging.DEBUG if level == "debug" else logging.ERROR)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"qed-server: {message}", err=True)
+    sys.exit(_EXIT_FAILURE)

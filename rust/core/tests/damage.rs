@@ -1,0 +1,94 @@
+//! Damaged data folders: opening one gives a typed error or the whole log, never a panic, never less than was acknowledged.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests stop at the first surprise.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use qed_core::error::LogError;
+use qed_core::hash::Digest;
+use qed_core::log::{Log, Request};
+use tempfile::TempDir;
+
+const EVENTS: u64 = 300;
+
+fn filled() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path()).unwrap();
+    for bulk in 0..EVENTS / 10 {
+        let digests = (0..10).map(|i| Digest::of_event(&(bulk * 10 + i).to_be_bytes())).collect();
+        log.append(&[Request { digests, if_absent: false }]).unwrap();
+    }
+    folder
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// What a damaged folder may come to: all of the log, found to be right, or a typed error.
+fn require_whole_or_refused(folder: &Path) {
+    match Log::open(folder) {
+        Ok(log) => {
+            assert_eq!(log.len(), EVENTS);
+            log.check(&mut |_| {}).unwrap();
+        }
+        Err(LogError::Corrupt(_) | LogError::Store { .. } | LogError::UnsupportedFormat { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_flipped_bit_is_found_or_harmless(file: prop::sample::Index, place: prop::sample::Index, bit in 0..8_u8) {
+        let folder = filled();
+        let paths = files(folder.path());
+        let path = file.get(&paths);
+        let mut bytes = fs::read(path).unwrap();
+        // The journal is sparse to 64 MiB: damage what was written.
+        let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        prop_assume!(written > 0);
+        bytes[place.index(written)] ^= 1 << bit;
+        fs::write(path, bytes).unwrap();
+        require_whole_or_refused(folder.path());
+    }
+
+    #[test]
+    fn a_truncated_file_is_found_or_harmless(file: prop::sample::Index, place: prop::sample::Index) {
+        let folder = filled();
+        let paths = files(folder.path());
+        let path = file.get(&paths);
+        let bytes = fs::read(path).unwrap();
+        let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        prop_assume!(written > 0);
+        fs::File::options().write(true).open(path).unwrap().set_len(place.index(written) as u64).unwrap();
+        require_whole_or_refused(folder.path());
+    }
+}
+
+#[test]
+fn a_newer_format_and_a_foreign_folder_are_refused() {
+    let folder = filled();
+    fs::write(folder.path().join("FORMAT"), "qed log, format 2\n").unwrap();
+    assert!(matches!(Log::open(folder.path()), Err(LogError::UnsupportedFormat { known: 1, .. })));
+    let foreign = tempfile::tempdir().unwrap();
+    fs::write(foreign.path().join("letter.txt"), "dear").unwrap();
+    assert!(matches!(Log::open(foreign.path()), Err(LogError::Store { .. })));
+    assert_eq!(files(foreign.path()).len(), 1, "nothing was written into a folder of something else");
+}
+
+#[test]
+fn a_folder_is_open_once() {
+    let folder = filled();
+    let _log = Log::open(folder.path()).unwrap();
+    assert!(matches!(Log::open(folder.path()), Err(LogError::Locked { .. })));
+}

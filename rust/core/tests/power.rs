@@ -1,0 +1,189 @@
+//! Power cuts and failing disks: a store that forgets what was not synced, cut at each of its writes and syncs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests stop at the first surprise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use qed_core::error::LogError;
+use qed_core::hash::Digest;
+use qed_core::log::{Added, Log, Request};
+use qed_core::proof::{Answer, Snapshot};
+use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
+use qed_core::verify::{verify_incremental, verify_membership};
+
+/// A disk: what is on it for good, and what would be gone with the power.
+#[derive(Default)]
+struct Platter {
+    synced: Vec<WriteBatch>,
+    unsynced: Vec<WriteBatch>,
+    noted: u64,
+}
+
+/// A store over a platter that fails for good after a number of writes and syncs.
+struct Unreliable {
+    platter: Arc<Mutex<Platter>>,
+    rows: MemoryStore,
+    steps_left: AtomicUsize,
+}
+
+impl Unreliable {
+    fn over(platter: &Arc<Mutex<Platter>>, steps: usize) -> Box<Self> {
+        let rows = MemoryStore::new();
+        for batch in &platter.lock().synced {
+            rows.write(batch.clone()).unwrap();
+        }
+        Box::new(Self { platter: Arc::clone(platter), rows, steps_left: AtomicUsize::new(steps) })
+    }
+
+    fn step(&self) -> Result<(), LogError> {
+        let left = self.steps_left.load(Ordering::SeqCst);
+        let failed = || LogError::Store { action: "write".into(), cause: "the power is gone".into() };
+        self.steps_left.store(left.checked_sub(1).ok_or_else(failed)?, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Store for Unreliable {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.rows.get(table, key)
+    }
+
+    fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        self.rows.first_in(table, from, to)
+    }
+
+    fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        self.rows.last_in(table, from, to)
+    }
+
+    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
+        self.rows.scan(table, visit)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        self.step()?;
+        self.platter.lock().unsynced.push(batch.clone());
+        self.rows.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        self.step()?;
+        let mut platter = self.platter.lock();
+        let written = std::mem::take(&mut platter.unsynced);
+        platter.synced.extend(written);
+        Ok(())
+    }
+
+    fn note_durable(&self, len: u64) -> Result<(), LogError> {
+        self.platter.lock().noted = len;
+        Ok(())
+    }
+
+    fn noted_durable(&self) -> u64 {
+        self.platter.lock().noted
+    }
+}
+
+/// Cut the power: what was not synced is gone, but for the first `kept` batches, which happened to reach the disk.
+fn cut(platter: &Arc<Mutex<Platter>>, kept: usize) {
+    let mut platter = platter.lock();
+    let unsynced = std::mem::take(&mut platter.unsynced);
+    platter.synced.extend(unsynced.into_iter().take(kept));
+}
+
+fn request(round: u64) -> Request {
+    // Some events come again, within a request and across them.
+    let digests = (0..=round % 5).map(|i| Digest::of_event(&[(round % 7) as u8, (i % 3) as u8])).collect();
+    Request { digests, if_absent: round % 4 == 3 }
+}
+
+fn require_proven(log: &Log, acknowledged: &[Snapshot]) {
+    let Some(last) = acknowledged.last() else { return };
+    let current = log.snapshot(log.len() - 1).unwrap();
+    for snapshot in acknowledged {
+        assert_eq!(log.snapshot(snapshot.version).unwrap(), *snapshot);
+        let proof = log.prove_incremental(snapshot.version, current.version).unwrap();
+        verify_incremental(&proof, snapshot, &current).unwrap();
+        let asked = Some(snapshot.version);
+        let Answer::Member(proof) = log.prove(&snapshot.event_digest, asked).unwrap() else {
+            panic!("acknowledged {last:?} is absent")
+        };
+        verify_membership(&snapshot.event_digest, &proof, asked, snapshot, &current).unwrap();
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whenever_the_power_goes() {
+    for steps in 0..60 {
+        for kept in 0..2 {
+            let platter = Arc::default();
+            let log = Log::over(Unreliable::over(&platter, steps)).unwrap();
+            let mut acknowledged: Vec<Snapshot> = Vec::new();
+            for round in 0..100 {
+                let Ok(added) = log.append(&[request(round), request(round + 2)]) else { break };
+                acknowledged.extend(added.into_iter().flat_map(|Added { snapshots, .. }| snapshots));
+            }
+            assert!(matches!(log.append(&[request(0)]), Err(LogError::WriteRefused { .. })), "{steps}");
+            // What was acknowledged is still answered, and what failed is not.
+            assert_eq!(log.len(), acknowledged.iter().map(|s| s.version + 1).max().unwrap_or(0));
+            require_proven(&log, &acknowledged);
+            drop(log);
+            cut(&platter, kept);
+            let reopened = Log::over(Unreliable::over(&platter, usize::MAX)).unwrap();
+            require_proven(&reopened, &acknowledged);
+            reopened.append(&[request(1)]).unwrap();
+            reopened.check(&mut |_| {}).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_that_lost_its_end_is_refused() {
+    let platter = Arc::default();
+    let log = Log::over(Unreliable::over(&platter, usize::MAX)).unwrap();
+    for round in 0..9 {
+        log.append(&[request(round)]).unwrap();
+    }
+    drop(log);
+    platter.lock().synced.pop();
+    let reopened = Log::over(Unreliable::over(&platter, usize::MAX));
+    assert!(matches!(reopened, Err(LogError::Corrupt(text)) if text.contains("were acknowledged")));
+}
+
+#[test]
+fn a_changed_or_missing_row_is_found() {
+    let build = || {
+        let platter: Arc<Mutex<Platter>> = Arc::default();
+        let log = Log::over(Unreliable::over(&platter, usize::MAX)).unwrap();
+        for round in 0..60 {
+            log.append(&[request(round)]).unwrap();
+        }
+        platter
+    };
+    let tables = [Table::Digests, Table::Roots, Table::Others, Table::Repeats];
+    for (table, seen_at_open) in tables.into_iter().zip([true, false, false, false]) {
+        let store = Unreliable::over(&build(), usize::MAX);
+        let (key, value) = store.first_in(table, &[], &[0xff; 40]).unwrap().unwrap();
+        let mut batch = WriteBatch::default();
+        if value.is_empty() {
+            // An occurrence that is none.
+            let mut other = key;
+            *other.last_mut().unwrap() ^= 1;
+            batch.put(table, other, []);
+        } else {
+            let mut other = value;
+            other[0] ^= 1;
+            batch.put(table, key, other);
+        }
+        store.write(batch).unwrap();
+        match Log::over(store) {
+            Err(LogError::Corrupt(_)) => {}
+            Ok(log) if !seen_at_open => {
+                assert!(matches!(log.check(&mut |_| {}), Err(LogError::Corrupt(_))), "{table:?}")
+            }
+            other => panic!("{table:?}: {other:?}"),
+        }
+    }
+}

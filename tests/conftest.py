@@ -1,0 +1,41 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from servers import RunningServer, start_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class StartServer(Protocol):
+    """Starts a server on a folder, with further options if need be."""
+
+    def __call__(self, data_dir: Path, *extra: str) -> RunningServer: ...
+
+
+@pytest.fixture(scope="module")
+def start_server() -> Iterator[StartServer]:
+    """Give a function that starts servers; whatever still runs after the module is killed."""
+    started: list[RunningServer] = []
+
+    def start(data_dir: Path, *extra: str) -> RunningServer:
+        server = start_process(data_dir, *extra)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+        server.forget()
+
+
+@pytest.fixture(scope="module")
+def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+    """Give a healthy server on an empty log, shared by the tests of one module."""
+    return start_server(tmp_path_factory.mktemp("server"))

@@ -1,0 +1,228 @@
+"""Random logs, honest and hostile in their digests: the real implementation answers exactly as the slow oracle does."""
+
+from __future__ import annotations
+
+import select
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, note, seed
+from hypothesis import strategies as st
+
+from oracle import Json, OracleLog, Request, event_digest
+from oracle_verify import parse
+from qed import _qed
+from qed.errors import LogError, UnknownVersion
+from recorded import outcome
+from seeds import SEED, chance, diverge, searching
+from specimens import Proof, Specimen, ask, ask_range
+from subject import Subject, wire_snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SHARED_BITS = (0, 1, 23, 24, 25, 32, 64, 200, 231, 255)
+BEYOND = (1, 1 << 32, (1 << 64) - 1)  # added to the last version: what is asked beyond the log
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Digests to choose from, and the requests to make of them; `True` beside a request reopens the log after it."""
+
+    pool: list[bytes]
+    requests: list[tuple[Request, bool]]
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    digests = st.binary(min_size=32, max_size=32)
+    pool = [draw(digests)]
+    for _ in range(draw(st.integers(1, 8))):
+        pool.append(diverge(draw(st.sampled_from(pool)), draw(st.sampled_from(SHARED_BITS)), draw(digests)))
+    chosen = st.lists(st.sampled_from(pool), min_size=1, max_size=5)
+    requests = st.lists(st.tuples(st.builds(Request, chosen, st.booleans()), st.booleans()), min_size=1, max_size=7)
+    return Plan(list(dict.fromkeys(pool)), draw(requests))
+
+
+def append_to_both(oracle: OracleLog, subject: Subject, request: Request) -> None:
+    demanded = oracle.append(request.digests, if_absent=request.if_absent)
+    added = subject.append(request.digests, if_absent=request.if_absent)
+    assert added.is_new == demanded.is_new
+    assert len(added) == len(demanded.versions)
+    snapshots = [oracle.snapshot(version) for version in demanded.versions]
+    assert wire_snapshots(added) == snapshots
+    assert [bytes(snapshot.event_digest) for snapshot in added.snapshots] == request.digests
+
+
+def compare_membership(oracle: OracleLog, subject: Subject, digest: bytes, version: int | None) -> None:
+    """Hold one answer against the oracle's; if it is a proof, verify it with both verifiers."""
+    demanded = outcome(lambda: oracle.membership(digest, version))
+    assert outcome(lambda: subject.membership(digest, version)) == demanded
+    if "error" not in demanded:
+        check_proof(ask(oracle, "answer", digest, version), subject.prove(digest, version))
+
+
+def compare_incremental(oracle: OracleLog, subject: Subject, start: int, end: int) -> None:
+    demanded = outcome(lambda: oracle.incremental(start, end))
+    assert outcome(lambda: subject.incremental(start, end)) == demanded
+    if "error" not in demanded:
+        check_proof(ask_range(oracle, start, end), subject.log.incremental(start, end))
+
+
+def check_proof(specimen: Specimen, proof: Proof) -> None:
+    """Check that a real proof equals the oracle's, that both verifiers accept it, and that its compact form is it."""
+    assert proof == specimen.proof
+    specimen.question.verify(proof)
+    specimen.question.verify_with_oracle(specimen.answer)
+    assert specimen.decode(proof.to_bytes()) == proof
+
+
+def compare_everything(oracle: OracleLog, subject: Subject, pool: Sequence[bytes]) -> None:
+    last = len(oracle.digests) - 1
+    assert len(subject.log) == last + 1
+    assert [subject.snapshot(version) for version in range(last + 1)] == list(map(oracle.snapshot, range(last + 1)))
+    for digest in pool:
+        for version in [None, *range(last + 1), *(min(last + beyond, (1 << 64) - 1) for beyond in BEYOND)]:
+            compare_membership(oracle, subject, digest, version)
+    for start in range(last + 2):
+        for end in range(last + 2):
+            compare_incremental(oracle, subject, start, end)
+    with pytest.raises(UnknownVersion):
+        subject.log.snapshot(last + 1)
+
+
+@seed(SEED)
+@searching(80)
+@given(plans())
+def test_random_logs_answer_as_the_oracle(plan: Plan) -> None:
+    note(f"QED_SEED={SEED}")
+    oracle, subject = OracleLog(), Subject()
+    for request, _ in plan.requests:
+        append_to_both(oracle, subject, request)
+        for digest in plan.pool:
+            compare_membership(oracle, subject, digest, None)
+    compare_everything(oracle, subject, plan.pool)
+    subject.log.check()
+
+
+@seed(SEED)
+@searching(20)
+@given(plans())
+def test_reopened_logs_answer_as_the_oracle(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> None:
+    note(f"QED_SEED={SEED}")
+    oracle, subject = OracleLog(), Subject(tmp_path_factory.mktemp("log") / "data")
+    for request, reopens in plan.requests:
+        append_to_both(oracle, subject, request)
+        if reopens:
+            subject.reopen()
+    subject.reopen()
+    compare_everything(oracle, subject, plan.pool)
+    subject.log.check()
+    subject.log.close()
+
+
+@pytest.mark.parametrize("run_seed", [SEED])
+def test_larger_log_answers_as_the_oracle(run_seed: int, tmp_path: Path) -> None:
+    """Thousands of events cross levels that small logs never reach; proofs of them are taken as a sample."""
+    dice = chance(run_seed)
+    oracle, subject = OracleLog(), Subject(tmp_path / "data")
+    pool = [dice.randbytes(32) for _ in range(3_000)]
+    pool += [diverge(dice.choice(pool), dice.choice(SHARED_BITS), dice.randbytes(32)) for _ in range(500)]
+    while len(oracle.digests) < 4_000:
+        request = Request(dice.choices(pool[100:], k=dice.randint(1, 700)), dice.random() < 0.3)
+        demanded = oracle.append(request.digests, if_absent=request.if_absent)
+        added = subject.append(request.digests, if_absent=request.if_absent)
+        assert [snapshot.version for snapshot in added.snapshots] == demanded.versions
+        assert wire_snapshots(added)[-1] == oracle.snapshot(demanded.versions[-1])
+    subject.reopen()
+    last = len(oracle.digests) - 1
+    for digest in dice.sample(pool, 25) + pool[:5] + pool[-10:]:
+        compare_membership(oracle, subject, digest, dice.choice([None, dice.randint(0, last)]))
+    for _ in range(10):
+        compare_incremental(oracle, subject, *sorted(dice.choices(range(last + 1), k=2)))
+    subject.log.check()
+    subject.log.close()
+
+
+def test_older_occurrence_is_the_latest_one_not_after_the_asked_version() -> None:
+    """Versions 0 and 1 are one bulk, of which the hyper tree shows 0; at 1, both are occurrences, and 1 is the later."""
+    oracle, subject = OracleLog(), Subject()
+    digest = event_digest(b"again")
+    for digests in ([digest, digest], [digest]):
+        append_to_both(oracle, subject, Request(digests))
+    answer = subject.membership(digest, 1)
+    assert (answer["ActualVersion"], answer["LatestVersion"]) == (1, 2)
+    assert answer == oracle.membership(digest, 1)
+
+
+def test_versions_that_are_none_are_refused() -> None:
+    subject = Subject()
+    subject.append([bytes(32)])
+    for version in (-1, 1 << 64, 10**40):
+        with pytest.raises((OverflowError, ValueError, UnknownVersion)):
+            subject.log.membership(_qed.Digest(bytes(32)), version=version)
+        with pytest.raises((OverflowError, ValueError, UnknownVersion)):
+            subject.log.incremental(version, version)
+        with pytest.raises((OverflowError, ValueError, UnknownVersion)):
+            subject.log.snapshot(version)
+
+
+def test_empty_log_refuses_every_proof() -> None:
+    subject = Subject()
+    with pytest.raises(UnknownVersion):
+        subject.log.membership(_qed.Digest(bytes(32)))
+    with pytest.raises(UnknownVersion):
+        subject.log.incremental(0, 0)
+    with pytest.raises(UnknownVersion):
+        subject.log.snapshot(0)
+    subject.log.check()
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+def test_empty_request_changes_nothing(if_absent: bool) -> None:
+    """An append of nothing may be refused or answered with nothing; rc2 accepted it as version -1 and crashed."""
+    subject = Subject()
+    subject.append([bytes(32)])
+    with suppress(LogError, ValueError):
+        assert not subject.append([], if_absent=if_absent).is_new
+    assert len(subject.log) == 1
+    assert wire_snapshots(subject.append([bytes(32)]))[0]["Version"] == 1
+
+
+def drained(replica: _qed.Replica, requests: Sequence[list[bytes]]) -> list[_qed.Added]:
+    """Return what each request got, all of them having been submitted before the first answer was read."""
+    for ticket, events in enumerate(requests):
+        replica.submit(ticket, events)
+    answers: dict[int, _qed.Added] = {}
+    while len(answers) < len(requests):
+        assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
+        for ticket, answer in replica.drain():
+            assert isinstance(answer, _qed.Added)
+            answers[ticket] = answer
+    return [answers[ticket] for ticket in range(len(requests))]
+
+
+@pytest.mark.parametrize("run_seed", [SEED])
+def test_group_commits_are_the_oracles_batches(run_seed: int, tmp_path: Path) -> None:
+    """Requests that share a HyperDigest were one commit batch; given those batches, the oracle has the same roots."""
+    dice = chance(run_seed)
+    replica = _qed.Replica.open(str(tmp_path / "data"), queue_length=10_000, batch_events=64)
+    requests = [[b"%d" % dice.randrange(60) for _ in range(dice.randint(1, 6))] for _ in range(200)]
+    added = drained(replica, requests)
+    oracle = OracleLog()
+    answers = sorted(zip(added, requests, strict=True), key=lambda pair: pair[0].snapshots[0].version)
+    for _, group in groupby(answers, key=lambda pair: bytes(pair[0].snapshots[0].hyper_digest)):
+        batch = list(group)
+        demanded = oracle.commit([Request(list(map(event_digest, events))) for _, events in batch])
+        for (answer, _), expected in zip(batch, demanded, strict=True):
+            snapshots: list[Json] = [oracle.snapshot(version) for version in expected.versions]
+            assert wire_snapshots(answer) == snapshots
+    for number in range(62):
+        digest = event_digest(b"%d" % number)
+        proof = replica.membership(_qed.Digest(digest))
+        assert parse(proof.to_json()) == oracle.membership(digest)
+    replica.close()

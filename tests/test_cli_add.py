@@ -1,0 +1,231 @@
+"""`qed add`: what is added, what is kept, and what is said when it ends early."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from commands import QED, environment, hex_of, one_line, qed, qed_on_terminal, read_lines, values, wait_for_lines
+from servers import LIMIT_S, RunningServer, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartServer
+
+BULK = 1000
+
+
+@pytest.fixture
+def url(server: RunningServer) -> str:
+    return server.url
+
+
+@pytest.fixture
+def own(start_server: StartServer, tmp_path: Path) -> RunningServer:
+    """Give a server of the test's own, on an empty log."""
+    return start_server(tmp_path / "log")
+
+
+def numbered(count: int, prefix: str = "") -> bytes:
+    return b"".join(b"%sline %d\n" % (prefix.encode(), number) for number in range(count))
+
+
+def feed(url: str, *args: str) -> subprocess.Popen[bytes]:
+    """Start `qed add --lines -` with pipes on all sides."""
+    pipe = subprocess.PIPE
+    command = [QED, "--endpoints", url, "add", "--lines", "-", *args]
+    return subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def test_lines_become_events_in_their_order(own: RunningServer, tmp_path: Path) -> None:
+    lines, receipts = tmp_path / "lines.txt", tmp_path / "receipts.jsonl"
+    lines.write_bytes(numbered(2500))
+    done = qed("add", "--lines", str(lines), "--receipts", str(receipts), QED_ENDPOINTS=own.url)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Received 2,500 snapshots, the last with values:\n")
+    assert values(done.stdout)["Version"] == "2499"
+    kept = read_lines(receipts.read_text())
+    assert [snapshot["Version"] for snapshot in kept] == list(range(2500))
+    assert [hex_of(snapshot["EventDigest"]) for snapshot in kept] == [
+        hashlib.sha256(b"line %d" % number).hexdigest() for number in range(2500)
+    ]
+
+
+def test_only_the_line_end_is_no_part_of_the_event(url: str) -> None:
+    done = qed("add", "--lines", "-", "--json", stdin=b"a \r\n\n\xff\x00b", QED_ENDPOINTS=url)
+    digests = [hex_of(snapshot["EventDigest"]) for snapshot in read_lines(done.stdout)]
+    assert digests == [hashlib.sha256(event).hexdigest() for event in (b"a \r", b"", b"\xff\x00b")]
+
+
+def test_programs_get_every_snapshot_of_the_lines(url: str) -> None:
+    done = qed("add", "--lines", "-", "--json", stdin=numbered(1200, "json "), QED_ENDPOINTS=url)
+    assert len(read_lines(done.stdout)) == 1200
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_no_lines_are_no_error(url: str) -> None:
+    done = qed("add", "--lines", "-", QED_ENDPOINTS=url)
+    assert (done.stdout, done.returncode) == ("Added nothing: the input is empty.\n", 0)
+
+
+def test_a_file_is_one_event(url: str, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    file = tmp_path / "report.bin"
+    file.write_bytes(content)
+    for args, stdin in ((("--file", str(file)), b""), (("--file", "-"), content)):
+        done = qed("add", "--json", *args, stdin=stdin, QED_ENDPOINTS=url)
+        assert hex_of(read_lines(done.stdout)[0]["EventDigest"]) == hashlib.sha256(content).hexdigest()
+
+
+def test_the_empty_event_is_an_event(url: str) -> None:
+    done = qed("add", "--event", "", "--json", QED_ENDPOINTS=url)
+    assert hex_of(read_lines(done.stdout)[0]["EventDigest"]) == hashlib.sha256(b"").hexdigest()
+
+
+def test_if_absent_adds_nothing_twice(own: RunningServer) -> None:
+    command = ("add", "--event", "once", "--if-absent", "--json")
+    first, second = (qed(*command, QED_ENDPOINTS=own.url) for _ in range(2))
+    assert (first.stdout, first.returncode, second.returncode) == (second.stdout, 0, 0)
+    lines = qed("add", "--lines", "-", "--if-absent", "--json", stdin=b"once\ntwice\n", QED_ENDPOINTS=own.url)
+    assert [snapshot["Version"] for snapshot in read_lines(lines.stdout)] == [0, 1]
+    assert own.count() == 2
+
+
+def test_an_event_added_again_shows_its_latest_version(own: RunningServer, tmp_path: Path) -> None:
+    receipts = str(tmp_path / "receipts.jsonl")
+    for event in ("twice", "other", "twice"):
+        qed("add", "--event", event, "--receipts", receipts, QED_ENDPOINTS=own.url)
+    done = qed("membership", "--event", "twice", "--version", "1", "--receipts", receipts, QED_ENDPOINTS=own.url)
+    shown = values(done.stdout)
+    assert (shown["ActualVersion"], shown["LatestVersion"], done.returncode) == ("0", "2", 0)
+    assert "LatestVersion" not in qed("membership", "--event", "other", QED_ENDPOINTS=own.url).stdout
+
+
+def test_receipts_are_appended(url: str, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    for event in ("a", "b"):
+        qed("add", "--event", f"appended {event}", "--receipts", str(receipts), QED_ENDPOINTS=url)
+    assert len(read_lines(receipts.read_text())) == 2
+
+
+@pytest.mark.parametrize("content", ['{"EventDigest"', "no newline"])
+def test_nothing_is_added_to_a_file_that_ends_in_half_a_line(own: RunningServer, tmp_path: Path, content: str) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    receipts.write_text(content)
+    done = qed("add", "--event", "x", "--receipts", str(receipts), QED_ENDPOINTS=own.url)
+    assert "half a line" in one_line(done.stderr)
+    assert (done.returncode, receipts.read_text(), own.count()) == (2, content, 0)
+
+
+def test_nothing_is_added_when_its_receipt_cannot_be_kept(own: RunningServer, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "receipts.jsonl"):
+        done = qed("add", "--event", "x", "--receipts", str(path), QED_ENDPOINTS=own.url)
+        one_line(done.stderr)
+        assert (done.returncode, own.count()) == (2, 0)
+
+
+def test_a_receipt_that_cannot_be_written_is_told_of(own: RunningServer) -> None:
+    for number, command in enumerate((("--event", "x"), ("--lines", "-"))):
+        done = qed("add", *command, "--receipts", "/dev/full", stdin=b"y\n", QED_ENDPOINTS=own.url)
+        said = f"/dev/full: {os.strerror(errno.ENOSPC)}; versions {number} to {number} may have no receipt"
+        assert one_line(done.stderr).startswith(said)
+        assert (done.stdout, done.returncode, own.count()) == ("", 2, number + 1)
+
+
+def test_two_at_once_keep_every_line_of_their_receipts(own: RunningServer, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    processes = [feed(own.url, "--receipts", str(receipts)) for _ in range(2)]
+    for number, process in enumerate(processes):
+        assert process.stdin is not None
+        process.stdin.write(numbered(3000, f"{number} "))
+        process.stdin.close()
+    for process in processes:
+        assert process.wait(LIMIT_S) == 0
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+    assert {snapshot["Version"] for snapshot in read_lines(receipts.read_text())} == set(range(6000))
+
+
+def test_a_missing_input_is_wrong_usage(url: str, tmp_path: Path) -> None:
+    for option in ("--file", "--lines"):
+        done = qed("add", option, str(tmp_path / "missing"), QED_ENDPOINTS=url)
+        assert "missing" in one_line(done.stderr)
+        assert done.returncode == 2
+
+
+def test_exactly_one_input_is_wanted(url: str) -> None:
+    for args in ((), ("--event", "x", "--file", "-"), ("--event", "x", "--lines", "-")):
+        done = qed("add", *args, QED_ENDPOINTS=url)
+        one_line(done.stderr)
+        assert done.returncode == 2
+
+
+def test_ctrl_c_says_how_many_were_acknowledged(url: str, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    process = feed(url, "--receipts", str(receipts))
+    assert process.stdin is not None
+    process.stdin.write(numbered(BULK, "interrupted "))
+    process.stdin.flush()
+    wait_for_lines(receipts, BULK, wait_until)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert one_line(stderr.decode()) == "interrupted; 1,000 events were acknowledged"
+    assert (stdout, process.returncode) == (b"", 130)
+
+
+def test_a_server_that_dies_leaves_the_count_of_what_was_acknowledged(own: RunningServer, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    process = feed(own.url, "--receipts", str(receipts), "--json")
+    assert process.stdin is not None
+    process.stdin.write(numbered(BULK))
+    process.stdin.flush()
+    wait_for_lines(receipts, BULK, wait_until)
+    own.kill()
+    stdout, stderr = process.communicate(numbered(BULK, "lost "), timeout=LIMIT_S)
+    assert "1,000 events were acknowledged, and the next 1,000 may or may not" in one_line(stderr.decode())
+    assert stdout.decode() == receipts.read_text()
+    assert process.returncode == 3
+
+
+def test_progress_shows_on_a_terminal(url: str, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(numbered(1500, "progress "))
+    code, screen = qed_on_terminal("add", "--lines", str(lines), QED_ENDPOINTS=url)
+    assert "1,500 events" in screen
+    assert "/s" in screen
+    assert code == 0
+
+
+def test_a_reader_who_leaves_ends_it_quietly(own: RunningServer) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [QED, "--endpoints", own.url, "add", "--event", "x", "--json"]
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, timeout=LIMIT_S, env=environment(), check=False
+    )
+    os.close(writing)
+    assert (done.stderr, done.returncode, own.count()) == (b"", 141, 1)
+
+
+def test_a_full_disk_under_stdout_is_one_line(url: str) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        command = [QED, "--endpoints", url, "add", "--event", "x", "--json"]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, timeout=LIMIT_S, env=environment(), check=False
+        )
+    assert os.strerror(errno.ENOSPC) in one_line(done.stderr.decode())
+    assert done.returncode == 2
+
+
+def test_a_closed_stdout_is_no_error(own: RunningServer) -> None:
+    command = f"exec '{QED}' --endpoints {own.url} add --event x >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, env=environment(), check=False)
+    assert (done.stderr, done.returncode, own.count()) == (b"", 0, 1)

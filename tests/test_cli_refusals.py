@@ -1,0 +1,143 @@
+"""`qed` against servers that refuse, lie, babble and stall: an exit code and one line each."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adversary import Adversary, endless, error, hang, http, snapshot
+from commands import QED, environment, one_line, qed
+from servers import LIMIT_S, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartServer
+
+MEMBERSHIP = ("membership", "--event", "x")
+VERIFIED = (*MEMBERSHIP, "--hyper-digest", "00" * 32, "--history-digest", "00" * 32)
+REFUSALS = {
+    "malformed": (error(400, "malformed"), 4),
+    "not found": (error(404, "not_found"), 4),
+    "wrong method": (error(405, "method_not_allowed"), 4),
+    "no such version": (error(412, "invalid_range"), 4),
+    "empty log": (error(412, "empty_log"), 4),
+    "too large": (error(413, "too_large"), 4),
+    "overloaded": (error(429, "overloaded", retry_after="3600"), 4),
+    "internal": (error(500, "internal"), 4),
+    "not qed": (http(200, b"<html>It works!</html>"), 4),
+    "nothing": (http(200), 4),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("command", [("info",), ("snapshot", "--version", "0"), ("add", "--event", "x")], ids=" ".join)
+def test_a_refusal_is_one_line_and_its_own_exit_code(name: str, command: tuple[str, ...]) -> None:
+    answer, code = REFUSALS[name]
+    with Adversary(answer) as server:
+        done = qed(*command, QED_ENDPOINTS=server.url)
+    one_line(done.stderr)
+    assert (done.stdout, done.returncode) == ("", code)
+
+
+def test_an_unavailable_server_is_as_good_as_none() -> None:
+    with Adversary(error(503, "unavailable", retry_after="3600")) as server:
+        done = qed("info", QED_ENDPOINTS=server.url)
+    assert server.url in one_line(done.stderr)
+    assert done.returncode == 3
+
+
+def test_what_a_server_says_cannot_write_on_the_terminal() -> None:
+    with Adversary(error(400, "malformed", "\x1b[2J\nVerify: OK\r")) as server:
+        done = qed("info", QED_ENDPOINTS=server.url)
+    assert "\x1b" not in one_line(done.stderr)
+
+
+def test_a_snapshot_of_another_event_fails(tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    with Adversary(http(201, snapshot(b"y"))) as server:
+        done = qed("add", "--event", "x", "--receipts", str(receipts), QED_ENDPOINTS=server.url)
+    one_line(done.stderr)
+    assert (done.stdout, done.returncode, receipts.read_bytes()) == ("", 1, b"")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"null", b"{}", b"[" * 500_000, b'{"Exists":true}', b'{"Exists":"yes","Hyper":{}}', b"\xff"],
+    ids=lambda answer: repr(answer[:40]),
+)
+def test_an_answer_that_is_no_proof_fails_the_verification(answer: bytes) -> None:
+    with Adversary(http(200, answer)) as server:
+        done = qed(*VERIFIED, QED_ENDPOINTS=server.url)
+        unverified = qed(*MEMBERSHIP, QED_ENDPOINTS=server.url)
+    assert done.stdout.endswith("Verify: KO\n")
+    one_line(done.stderr)
+    assert (done.returncode, unverified.returncode) == (1, 1)
+    assert "Exists" not in unverified.stdout
+
+
+def test_a_server_that_stalls_is_given_up_after_the_time_out() -> None:
+    with Adversary(hang) as server:
+        done = qed("info", "--timeout", "0.3", QED_ENDPOINTS=server.url)
+    one_line(done.stderr)
+    assert done.returncode == 3
+
+
+def test_a_server_that_never_stops_talking_is_cut_off() -> None:
+    with Adversary(endless(b"HTTP/1.1 200 OK\r\n\r\n", b"[" * 65536)) as server:
+        done = qed("info", QED_ENDPOINTS=server.url)
+    one_line(done.stderr)
+    assert done.returncode in {3, 4}
+
+
+@pytest.mark.parametrize("command", [("info",), ("add", "--event", "x")], ids=" ".join)
+def test_ctrl_c_is_one_line(command: tuple[str, ...]) -> None:
+    with Adversary(hang) as server:
+        process = subprocess.Popen(
+            [QED, "--endpoints", server.url, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        wait_until(lambda: bool(server.received), "the request to arrive")
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert one_line(stderr.decode()).startswith("interrupted")
+    assert (stdout, process.returncode) == (b"", 130)
+
+
+def test_ctrl_c_in_the_middle_of_a_bulk_says_that_it_may_have_been_added() -> None:
+    with Adversary(hang) as server:
+        process = subprocess.Popen(
+            [QED, "--endpoints", server.url, "add", "--lines", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert process.stdin is not None
+        process.stdin.write(b"event\n" * 7)
+        process.stdin.close()
+        wait_until(lambda: bool(server.received), "the request to arrive")
+        process.send_signal(signal.SIGINT)
+        process.wait(LIMIT_S)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stdout, stderr = process.stdout.read(), process.stderr.read()
+        process.stdout.close()
+        process.stderr.close()
+    said = "interrupted; 0 events were acknowledged, and the next 7 may or may not have been added"
+    assert one_line(stderr.decode()) == said
+    assert (stdout, process.returncode) == (b"", 130)
+
+
+def test_an_event_larger_than_the_server_takes_is_refused_whole(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "log", "--max-body-bytes", "2048")
+    small, large = b"small\n", b"x" * 4096 + b"\n"
+    done = qed("add", "--lines", "-", stdin=small + large, QED_ENDPOINTS=server.url)
+    assert "0 events were acknowledged" in one_line(done.stderr)
+    assert "may or may not" not in done.stderr
+    assert (done.returncode, server.count()) == (4, 0)

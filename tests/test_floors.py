@@ -1,0 +1,129 @@
+"""The layers of the project: arrows only point down."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qed
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "python" / "qed"
+
+PYTHON_FLOORS = [
+    {"errors"},
+    {"_qed"},
+    {"proofs"},
+    {"log", "wire", "deadline"},
+    {"calls"},
+    {"attempts"},
+    {"client"},
+]
+SERVER_FLOORS = [{"config", "transport"}, {"node"}, {"endpoints"}, {"app"}, {"main"}]
+RUST_FLOORS = [
+    {"error", "hash"},
+    {"position"},
+    {"proof"},
+    {"verify", "json", "store"},
+    {"disk", "history", "hyper", "rows"},
+    {"trees"},
+    {"replay"},
+    {"log"},
+]
+ONLY = {
+    "qed._qed": {"proofs", "log", "server.node"},
+    "httpx": {"client"},
+    "starlette": {"server.app", "server.endpoints"},
+    "rich": {"cli.terminal"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the absolute names of every module that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules() -> dict[str, set[str]]:
+    files = PACKAGE.rglob("*.py")
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports_of(path) for path in files}
+
+
+def floor_of(floors: list[set[str]], name: str) -> int | None:
+    return next((number for number, floor in enumerate(floors) if name in floor), None)
+
+
+@pytest.mark.parametrize(("prefix", "floors"), [("qed.", PYTHON_FLOORS), ("qed.server.", SERVER_FLOORS)])
+def test_python_arrows_point_down(prefix: str, floors: list[set[str]]) -> None:
+    package = prefix.removeprefix("qed.").removesuffix(".")
+    for module, imported in modules().items():
+        own = module.removeprefix(f"{package}." if package else "")
+        level = floor_of(floors, own)
+        if level is None or (package and not module.startswith(package)):
+            continue
+        for name in imported:
+            other = floor_of(floors, name.removeprefix(prefix)) if name.startswith(prefix) else None
+            assert other is None or other < level, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_a_library_is_imported_in_its_own_place_only(library: str) -> None:
+    for module, imported in modules().items():
+        users = {name for name in imported if name == library or name.startswith(f"{library}.")}
+        assert not users or module in ONLY[library], f"{module} imports {users}"
+
+
+def test_library_knows_neither_server_nor_command_line() -> None:
+    for module, imported in modules().items():
+        if module.startswith(("server", "cli")):
+            continue
+        assert not {name for name in imported if name.startswith(("qed.server", "qed.cli"))}, module
+
+
+def test_rust_arrows_point_down() -> None:
+    for path in (ROOT / "rust" / "core" / "src").glob("*.rs"):
+        if path.stem == "lib":
+            continue
+        level = floor_of(RUST_FLOORS, path.stem)
+        assert level is not None, f"{path.name} has no floor"
+        for name in re.findall(r"^use crate::(\w+)", path.read_text(), re.MULTILINE):
+            other = floor_of(RUST_FLOORS, name)
+            assert other is not None, name
+            assert other < level, f"{path.name} uses {name}"
+
+
+def test_crates_point_down() -> None:
+    node = (ROOT / "rust" / "node" / "Cargo.toml").read_text()
+    core = (ROOT / "rust" / "core" / "Cargo.toml").read_text()
+    assert "qed-core" in node
+    assert "qed-py" not in node + core
+    assert "qed-node" not in core
+    assert "pyo3" not in node + core
+
+
+@pytest.mark.parametrize("name", [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "qed.")])
+def test_every_module_can_be_imported_first(name: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", f"import {name}"], check=True, timeout=60)
+
+
+def test_public_names_are_sorted_and_exist() -> None:
+    names = qed.__all__
+    assert names == sorted(names)
+    assert all(hasattr(qed, name) for name in names)
+    for module in ("errors", "proofs", "log", "client"):
+        public = importlib.import_module(f"qed.{module}").__all__
+        assert public == sorted(public)
+    for name in importlib.import_module("qed.errors").__all__:
+        assert name in names

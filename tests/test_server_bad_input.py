@@ -1,0 +1,366 @@
+"""What clients must not send: each is refused with a JSON error and leaves log and server as they were."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from servers import LIMIT_S, RunningServer, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartServer
+
+EVENT = base64.b64encode(b"an event").decode()
+DIGEST = base64.b64encode(bytes(32)).decode()
+MIB = 1024 * 1024
+
+CALLS = ["/events", "/events/bulk", "/proofs/membership", "/proofs/digest-membership", "/proofs/incremental"]
+
+NOT_EVEN_AN_OBJECT = {
+    "empty": b"",
+    "blank": b" \n",
+    "null": b"null",
+    "not JSON": b"event 0",
+    "cut off": b'{"Event": "YQ==", "Events": ["YQ=="',
+    "two values": b'{"Event":"","Events":[""],"Key":"","Start":0,"End":0} {}',
+    "array": b"[]",
+    "text": b'"YQ=="',
+    "number": b"7",
+    "no fields": b"{}",
+    "not UTF-8": b'{"Event": "\xff\xfe"}',
+    "zero bytes": bytes(100),
+    "nested arrays": b"[" * 100_000,
+    "nested objects": b'{"a":' * 100_000,
+    "nested in an unknown field": b'{"Event":"","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "10 MB of nesting": b"[" * 10 * MIB,
+}
+
+NOT_BASE64 = ["!", "YQ", "YQ=", "Y", "YQ===", "YQ==YQ==", "Y Q=", "YQ==\n", "_-__", "é===", "\u0000"]
+NOT_A_VERSION = [
+    "-1",
+    "-18446744073709551616",
+    "0.5",
+    "1e30",
+    "18446744073709551616",
+    "1" * 400,
+    '"1"',
+    "[1]",
+    "{}",
+    "true",
+]
+
+
+def wrong_types(fields: dict[str, str], name: str, values: list[str]) -> Iterator[bytes]:
+    """Give bodies with all `fields`, of which the one called `name` has each of the JSON `values` in turn."""
+    for value in values:
+        spelt = ", ".join(f'"{key}": {value if key == name else right}' for key, right in fields.items())
+        yield ("{" + spelt + "}").encode()
+
+
+NOT_BYTES = ["null", "7", "0.5", "true", "[]", "{}", *(json.dumps(text) for text in NOT_BASE64)]
+NOT_A_DIGEST = [*NOT_BYTES, *(json.dumps(base64.b64encode(bytes(n)).decode()) for n in (0, 31, 33, 64))]
+NOT_EVENTS = ["[]", "null", "7", '"YQ=="', "{}", "[null]", "[7]", '["YQ==", null]', '["YQ==", "!"]', '[["YQ=="]]']
+NOT_A_FLAG = ["null", "0", "1", '"true"', "[]"]
+QUOTED_EVENT, QUOTED_DIGEST = json.dumps(EVENT), json.dumps(DIGEST)
+
+MALFORMED = [
+    *(("/events", body) for body in wrong_types({"Event": ""}, "Event", NOT_BYTES)),
+    *(("/events", body) for body in wrong_types({"Event": QUOTED_EVENT, "IfAbsent": ""}, "IfAbsent", NOT_A_FLAG)),
+    *(("/events/bulk", body) for body in wrong_types({"Events": ""}, "Events", NOT_EVENTS)),
+    *(("/events/bulk", body) for body in wrong_types({"Events": '["YQ=="]', "IfAbsent": ""}, "IfAbsent", NOT_A_FLAG)),
+    *(("/proofs/membership", body) for body in wrong_types({"Key": ""}, "Key", NOT_BYTES)),
+    *(
+        ("/proofs/membership", body)
+        for body in wrong_types({"Key": QUOTED_EVENT, "Version": ""}, "Version", NOT_A_VERSION)
+    ),
+    *(("/proofs/digest-membership", body) for body in wrong_types({"KeyDigest": ""}, "KeyDigest", NOT_A_DIGEST)),
+    *(
+        ("/proofs/digest-membership", body)
+        for body in wrong_types({"KeyDigest": QUOTED_DIGEST, "Version": ""}, "Version", NOT_A_VERSION)
+    ),
+    *(
+        ("/proofs/incremental", body)
+        for name in ("Start", "End")
+        for body in wrong_types({"Start": "0", "End": "0"}, name, [*NOT_A_VERSION, "null"])
+    ),
+]
+
+
+@pytest.fixture
+def http(server: RunningServer) -> Iterator[httpx.Client]:
+    """Give a client of a server that must hold exactly what it held before."""
+    with httpx.Client(base_url=server.url, timeout=LIMIT_S) as client:
+        if server.count() == 0:
+            client.post("/events", json={"Event": EVENT})
+        count = server.count()
+        yield client
+        assert server.count() == count
+        assert client.head("/healthcheck").status_code == 204
+
+
+def assert_error(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.status_code == status, answer.text
+    body: Any = answer.json()
+    assert set(body) == {"error", "message"}
+    assert body["error"] == code
+    assert body["message"]
+
+
+@pytest.mark.parametrize("path", CALLS)
+@pytest.mark.parametrize("body", NOT_EVEN_AN_OBJECT.values(), ids=NOT_EVEN_AN_OBJECT)
+def test_body_that_is_no_request_is_refused(http: httpx.Client, path: str, body: bytes) -> None:
+    assert_error(http.post(path, content=body), 400, "malformed")
+
+
+def test_field_of_the_wrong_type_is_refused(http: httpx.Client) -> None:
+    for path, body in MALFORMED:
+        answer = http.post(path, content=body)
+        assert answer.status_code == 400, (path, body[:200], answer.text)
+        assert_error(answer, 400, "malformed")
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "+1", "1.0", "1e3", "0x1", "abc", "\u0661", "1_0", "%20", "18446744073709551616"]
+)
+def test_path_that_names_no_version_is_refused(http: httpx.Client, text: str) -> None:
+    assert_error(http.get(f"/snapshots/{text}"), 400, "malformed")
+
+
+# Size
+
+
+def test_declared_gigabyte_is_refused_before_it_is_sent(http: httpx.Client, server: RunningServer) -> None:  # noqa: ARG001
+    with connect(server) as peer:
+        peer.sendall(head("/events/bulk", "Content-Length: 1073741824"))
+        status, headers, body = read_answer(peer)
+        assert (status, json.loads(body)["error"]) == (413, "too_large")
+        assert headers["connection"] == "close"
+        peer.shutdown(socket.SHUT_WR)
+        assert peer.recv(1) == b""
+
+
+def test_declared_gigabyte_is_refused_without_asking_for_it(http: httpx.Client, server: RunningServer) -> None:  # noqa: ARG001
+    with connect(server) as peer:
+        peer.sendall(head("/events/bulk", "Content-Length: 1073741824", "Expect: 100-continue"))
+        assert read_answer(peer)[0] == 413
+
+
+def test_gigabyte_without_a_length_is_refused_and_not_held(http: httpx.Client, server: RunningServer) -> None:
+    def gigabyte() -> Iterator[bytes]:
+        for _ in range(1024):
+            yield b"[" * MIB
+
+    before = server.resident_bytes()
+    # A client that does not read before it has sent everything may see the connection close instead of the answer.
+    with contextlib.suppress(httpx.TransportError):
+        assert_error(http.post("/events/bulk", content=gigabyte()), 413, "too_large")
+    assert server.resident_bytes() - before < 256 * MIB
+
+
+def test_body_a_little_too_large_is_refused_with_an_answer(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--max-body-bytes", "100000")
+    with httpx.Client(base_url=server.url) as http:
+        event = base64.b64encode(bytes(90_000)).decode()
+        assert_error(http.post("/events", json={"Event": event}), 413, "too_large")
+        assert_error(http.post("/events", content=iter([b"[" * 60_000] * 10)), 413, "too_large")
+        assert http.post("/events", json={"Event": event[:90_000]}).status_code == 201
+        assert server.count() == 1
+
+
+def test_bulk_of_too_many_events_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--max-bulk-events", "10")
+    with httpx.Client(base_url=server.url) as http:
+        assert_error(http.post("/events/bulk", json={"Events": [EVENT] * 11}), 413, "too_large")
+        assert server.count() == 0
+        assert http.post("/events/bulk", json={"Events": [EVENT] * 10}).status_code == 201
+
+
+def test_head_too_large_is_refused(http: httpx.Client, server: RunningServer) -> None:
+    assert_error(http.get("/info", headers={"Padding": "x" * 20_000}), 431, "too_large")
+    assert_error(http.get("/" + "x" * 20_000), 431, "too_large")
+    with connect(server) as peer:
+        peer.sendall(b"GET /info HTTP/1.1\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                peer.sendall(b"Padding: " + b"x" * 1000 + b"\r\n")
+        assert is_refused_or_cut(peer, 431)
+
+
+# Time
+
+
+def test_body_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
+    with connect(hasty) as peer:
+        peer.sendall(head("/events", "Content-Length: 100") + b'{"Event": ')
+        status, headers, body = read_answer(peer)
+        assert (status, json.loads(body)["error"], headers["connection"]) == (408, "timeout", "close")
+        assert peer.recv(1) == b""
+    assert hasty.count() == 0
+
+
+def test_body_that_trickles_is_refused(hasty: RunningServer) -> None:
+    with connect(hasty) as peer:
+        peer.sendall(head("/events", "Content-Length: 100000"))
+        peer.settimeout(0.05)
+        answer = b""
+
+        def trickle() -> bool:
+            nonlocal answer
+            with contextlib.suppress(TimeoutError):
+                peer.sendall(b" ")
+                answer += peer.recv(1000)
+            return bool(answer)
+
+        wait_until(trickle, "the server to lose patience")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_head_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
+    for start in (b"", b"P", b"POST /events HTTP/1.1\r\nHost: x\r\nPadd"):
+        with connect(hasty) as peer:
+            peer.sendall(start)
+            assert read_answer(peer)[0] == 408
+            assert peer.recv(1) == b""
+
+
+def test_second_request_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
+    with connect(hasty) as peer:
+        peer.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(peer)[0] == 200
+        peer.sendall(b"GET /info HTTP/1.1\r\nHo")
+        assert read_answer(peer)[0] == 408
+
+
+def test_body_that_nobody_reads_does_not_hold_the_connection(hasty: RunningServer) -> None:
+    with connect(hasty) as peer:
+        peer.sendall(head("/nowhere", "Content-Length: 1000000") + b"[" * 1000)
+        assert read_answer(peer)[0] == 404
+        assert peer.recv(1) == b""
+
+
+# Connections
+
+
+def test_body_cut_off_adds_nothing(http: httpx.Client, server: RunningServer) -> None:  # noqa: ARG001
+    body = json.dumps({"Event": EVENT}).encode()
+    for kept in (0, 1, len(body) - 1):
+        with connect(server) as peer:
+            peer.sendall(head("/events", f"Content-Length: {len(body)}") + body[:kept])
+    for chunk in (b"", b'5\r\n{"Eve', b"0"):
+        with connect(server) as peer:
+            peer.sendall(head("/events", "Transfer-Encoding: chunked") + chunk)
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"event 0\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /events HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    ],
+)
+def test_what_is_not_http_is_refused(http: httpx.Client, server: RunningServer, request_line: bytes) -> None:  # noqa: ARG001
+    with connect(server) as peer:
+        peer.sendall(request_line)
+        status, _, body = read_answer(peer)
+        assert (status, json.loads(body)["error"]) == (400, "malformed")
+        assert peer.recv(1) == b""
+
+
+def test_bodies_that_arrive_in_pieces_share_a_limit(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--max-body-bytes", "1000000", "--max-buffered-bytes", "1000000")
+    with connect(server) as first, connect(server) as second:
+        for peer in (first, second):
+            peer.sendall(head("/events", "Content-Length: 900000") + b" " * 600_000)
+        answers = [refusal for peer in (first, second) if (refusal := read_answer_within(peer, 2.0))]
+        assert [status for status, _, _ in answers] == [429]
+        assert answers[0][1]["retry-after"] == "1"
+    with httpx.Client(base_url=server.url) as http:
+        assert http.post("/events", json={"Event": EVENT}).status_code == 201
+
+
+def test_connections_beyond_the_limit_are_refused(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--max-connections", "2")
+    request = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    def is_answered_alone() -> bool:
+        with connect(server) as peer:
+            peer.sendall(request)
+            return read_answer(peer)[0] == 200
+
+    wait_until(is_answered_alone, "the connections of the start to be gone")
+    with connect(server) as first, connect(server) as second:
+        for peer in (first, second):
+            peer.sendall(request)
+            assert read_answer(peer)[0] == 200
+        with connect(server) as third:
+            status, _, body = read_answer(third)
+            assert (status, json.loads(body)["error"]) == (503, "unavailable")
+        first.sendall(request)
+        assert read_answer(first)[0] == 200
+    wait_until(is_answered_alone, "room for one more")
+
+
+# Plain sockets, for what a decent client does not send
+
+
+@pytest.fixture(scope="module")
+def hasty(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+    """Give a server that waits only briefly for a request."""
+    return start_server(tmp_path_factory.mktemp("hasty"), "--request-arrival-timeout-s", "0.3")
+
+
+def connect(server: RunningServer) -> socket.socket:
+    return socket.create_connection(server.address, timeout=LIMIT_S)
+
+
+def head(path: str, *lines: str) -> bytes:
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", *lines, "", "")).encode()
+
+
+def read_answer(peer: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next answer."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += receive_some(peer)
+    top, _, body = received.partition(b"\r\n\r\n")
+    status_line, *lines = top.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    while len(body) < int(headers["content-length"]):
+        body += receive_some(peer)
+    return int(status_line.split()[1]), headers, body
+
+
+def read_answer_within(peer: socket.socket, limit_s: float) -> tuple[int, dict[str, str], bytes] | None:
+    peer.settimeout(limit_s)
+    try:
+        return read_answer(peer)
+    except TimeoutError:
+        return None
+
+
+def receive_some(peer: socket.socket) -> bytes:
+    data = peer.recv(65536)
+    assert data, "the connection closed before the answer was whole"
+    return data
+
+
+def is_refused_or_cut(peer: socket.socket, status: int) -> bool:
+    """Return whether the peer answered `status`, or closed while it was still sent to, which may swallow the answer."""
+    try:
+        return read_answer(peer)[0] == status
+    except (OSError, AssertionError):
+        return True

@@ -1,0 +1,152 @@
+"""A node and its HTTP side over a replica that fails on command, which no real disk does."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, cast
+
+import httpx
+import pytest
+
+from qed.errors import CorruptLog, Overloaded, QedError
+from qed.server.app import build_application
+from qed.server.config import Address, Limits, Settings
+from qed.server.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from qed._qed import Replica
+
+EVENT = {"Event": base64.b64encode(b"an event").decode()}
+KEY = {"Key": EVENT["Event"]}
+
+
+class FailingReplica:
+    """Takes insertions and never commits them, unless it is told to fail."""
+
+    def __init__(self) -> None:
+        self.wake_fd, self._wake = os.pipe()
+        os.set_blocking(self.wake_fd, False)
+        self.refusal: QedError | None = None
+        self.surprise: Exception | None = None
+        self.results: list[tuple[int, Exception]] = []
+        self.reason: str | None = None
+        self.tickets: list[int] = []
+        self.has_taken_three = asyncio.Event()
+        self.is_closed = False
+
+    def submit(self, ticket: int, _: Sequence[bytes], *, if_absent: bool = False) -> None:
+        assert not if_absent
+        if self.refusal is not None:
+            raise self.refusal
+        self.tickets.append(ticket)
+        if len(self.tickets) == 3:
+            self.has_taken_three.set()
+
+    def drain(self) -> list[tuple[int, Exception]]:
+        with suppress(BlockingIOError):
+            os.read(self.wake_fd, 1000)
+        results, self.results = self.results, []
+        return results
+
+    def failure(self) -> str | None:
+        return self.reason
+
+    def membership(self, *_: object, **__: object) -> None:
+        if self.surprise is not None:
+            raise self.surprise
+
+    def wake(self) -> None:
+        os.write(self._wake, b"x")
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.wake()
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.fixture
+def replica() -> FailingReplica:
+    return FailingReplica()
+
+
+@asynccontextmanager
+async def serving(
+    replica: FailingReplica, data_dir: Path, limits: Limits, failures: list[str]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run the application over `replica`, and note in `failures` when it wants the process to stop."""
+    addresses = [Address("127.0.0.1", port) for port in range(1, 5)]
+    settings = Settings(
+        node_id="x",
+        http_addr=addresses[0],
+        mgmt_addr=addresses[1],
+        metrics_addr=addresses[2],
+        raft_addr=addresses[3],
+        data_dir=data_dir,
+        limits=limits,
+    )
+    node = Node(settings, cast("Replica", replica))
+    # The transport below runs no lifespan, so this function does what the lifespan would.
+    application = build_application(node, on_failure=lambda: None)
+    node.start(lambda: failures.append(str(node.failure)))
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        yield http
+    await node.close()
+    assert replica.is_closed
+
+
+async def test_failed_write_is_answered_503_and_stops_the_server(replica: FailingReplica, tmp_path: Path) -> None:
+    failures: list[str] = []
+    async with serving(replica, tmp_path, Limits(), failures) as http:
+        waiting = [asyncio.create_task(http.post("/events", json=EVENT)) for _ in range(3)]
+        await replica.has_taken_three.wait()
+        replica.reason = "no space left on device"
+        replica.wake()
+        for answer in await asyncio.gather(*waiting):
+            assert answer.status_code == 503
+            assert answer.json() == {"error": "unavailable", "message": "no space left on device"}
+        assert failures == ["no space left on device"]
+        assert (await http.post("/events", json=EVENT)).status_code == 503
+        assert (await http.head("/healthcheck")).status_code == 503
+        assert len(replica.tickets) == 3
+
+
+async def test_full_queue_is_answered_429(replica: FailingReplica, tmp_path: Path) -> None:
+    replica.refusal = Overloaded("the queue is full")
+    async with serving(replica, tmp_path, Limits(), []) as http:
+        answer = await http.post("/events", json=EVENT)
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json() == {"error": "overloaded", "message": "the queue is full"}
+
+
+async def test_insertion_without_a_result_in_time_is_answered_503(replica: FailingReplica, tmp_path: Path) -> None:
+    async with serving(replica, tmp_path, Limits(request_timeout_s=0.05), []) as http:
+        answer = await http.post("/events", json=EVENT)
+        assert answer.status_code == 503
+        assert answer.json()["error"] == "unavailable"
+        # A result that comes after all has nobody to go to.
+        replica.results = [(replica.tickets[0], CorruptLog("late"))]
+        replica.wake()
+
+
+@pytest.mark.parametrize("surprise", [CorruptLog("secret path"), RuntimeError("secret"), KeyError("secret")])
+async def test_unexpected_error_is_answered_500_without_details(
+    replica: FailingReplica, tmp_path: Path, surprise: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica.surprise = surprise
+    async with serving(replica, tmp_path, Limits(), []) as http:
+        answer = await http.post("/proofs/membership", json=KEY)
+        assert answer.status_code == 500
+        assert answer.json()["error"] == "internal"
+        assert "secret" not in answer.text
+    assert "secret" not in caplog.text
+    assert f"type={type(surprise).__name__}" in caplog.text

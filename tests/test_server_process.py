@@ -1,0 +1,416 @@
+"""The life of a server process: start, stop, crash, and a data folder or a disk that fails it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+import qed.proofs
+from qed.proofs import IncrementalProof, MembershipProof, Snapshot
+from seeds import SEED, chance
+from servers import COMMAND, LIMIT_S, RunningServer, run_to_exit, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartServer
+
+ONE_LINE = re.compile(r"qed-server: [^\n]+\n")
+
+
+def add_request(event: bytes) -> bytes:
+    return json.dumps({"Event": base64.b64encode(event).decode()}).encode()
+
+
+class Load:
+    """Threads that add unique events until the server goes away, and remember what was acknowledged."""
+
+    def __init__(self, url: str, name: str, *, threads: int = 8, bulk: int = 5) -> None:
+        self.acknowledged: list[tuple[bytes, Snapshot]] = []
+        self.unexpected: list[str] = []
+        self._url, self._name, self._bulk = url, name, bulk
+        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(LIMIT_S)
+            assert not thread.is_alive()
+        assert self.unexpected == []
+
+    def _run(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=LIMIT_S) as http:
+            for turn in range(1_000_000):
+                # One in four adds bulks, so that both kinds meet in one group commit.
+                size = self._bulk if number % 4 == 0 else 1
+                events = [f"{self._name} {number} {turn} {index}".encode() for index in range(size)]
+                try:
+                    answer = self._add(http, events)
+                except httpx.TransportError:
+                    return
+                if answer.status_code == 503:
+                    return
+                if answer.status_code != 201:
+                    self.unexpected.append(answer.text)
+                    return
+                found = answer.json() if size > 1 else [answer.json()]
+                snapshots = [Snapshot.from_json(json.dumps(snapshot)) for snapshot in found]
+                self.acknowledged.extend(zip(events, snapshots, strict=True))
+
+    @staticmethod
+    def _add(http: httpx.Client, events: list[bytes]) -> httpx.Response:
+        if len(events) == 1:
+            return http.post("/events", content=add_request(events[0]))
+        return http.post("/events/bulk", json={"Events": [base64.b64encode(event).decode() for event in events]})
+
+
+def assert_nothing_lost(server: RunningServer, acknowledged: list[tuple[bytes, Snapshot]], *, proofs: int = 25) -> None:
+    """Check every acknowledged snapshot, and prove some of the events against theirs."""
+    assert server.events >= max(snapshot.version for _, snapshot in acknowledged) + 1
+    with httpx.Client(base_url=server.url, timeout=LIMIT_S) as http:
+        for _, snapshot in acknowledged:
+            assert Snapshot.from_json(http.get(f"/snapshots/{snapshot.version}").content) == snapshot
+        current = Snapshot.from_json(http.get(f"/snapshots/{server.count() - 1}").content)
+        for event, snapshot in chance(SEED).sample(acknowledged, min(proofs, len(acknowledged))):
+            assert_proven(http, event, snapshot, current)
+
+
+def assert_proven(http: httpx.Client, event: bytes, snapshot: Snapshot, current: Snapshot) -> None:
+    key = base64.b64encode(event).decode()
+    answer = http.post("/proofs/membership", json={"Key": key, "Version": snapshot.version})
+    proof = MembershipProof.from_json(answer.content)
+    assert proof.actual_version == snapshot.version
+    qed.proofs.verify_membership(
+        event, proof, version=snapshot.version, query_snapshot=snapshot, current_snapshot=current
+    )
+    answer = http.post("/proofs/incremental", json={"Start": snapshot.version, "End": current.version})
+    qed.proofs.verify_incremental(
+        IncrementalProof.from_json(answer.content), start_snapshot=snapshot, end_snapshot=current
+    )
+
+
+# Start
+
+
+def test_start_says_where_it_listens_where_its_data_is_and_how_much(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "log")
+    with httpx.Client(base_url=server.url) as http:
+        for number in range(3):
+            http.post("/events", content=add_request(b"event %d" % number))
+    assert server.stop() == 0
+    again = start_server(tmp_path / "log")
+    assert f"qed-server: listening on {again.url}, data in {tmp_path / 'log'}, 3 events\n" in again.stderr
+    assert again.stop() == 0
+
+
+def test_log_lines_are_keys_and_values(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    assert server.stop() == 0
+    line = server.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r'time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=info logger=qed\.server\.main event="stopped" events=0',
+        line,
+    )
+
+
+@pytest.mark.parametrize("name", ["HTTP_ADDR", "RAFT_JOIN_ADDR", "DATA_DIR", "LOG", "QUEUE_LENGTH"])
+def test_settings_come_from_the_environment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("QED_SERVER_HTTP_ADDR", "127.0.0.1:0")
+    monkeypatch.setenv(f"QED_SERVER_{name}", str(tmp_path / "file"))
+    failed = subprocess.run([COMMAND], capture_output=True, text=True, timeout=LIMIT_S, cwd=tmp_path, check=False)
+    assert failed.returncode == (1 if name == "DATA_DIR" else 2)
+    assert str(tmp_path / "file") in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--http-addr", "127.0.0.1"),
+        ("--http-addr", "127.0.0.1:65536"),
+        ("--http-addr", ":8800"),
+        ("--mgmt-addr", "127.0.0.1:http"),
+        ("--metrics-addr", "[::1:8600"),
+        ("--raft-addr", "a b:8500"),
+        ("--raft-addr", "127.0.0.1:8700"),
+        ("--raft-join-addr", "127.0.0.1:8500,nowhere"),
+        ("--node-id", ""),
+        ("--node-id", "server 0"),
+        ("--log", "loud"),
+        ("--max-body-bytes", "0"),
+        ("--max-body-bytes", "64MB"),
+        ("--request-timeout-s", "nan"),
+        ("--request-timeout-s", "inf"),
+        ("--queue-length", "-1"),
+        ("--max-buffered-bytes", "2048"),
+        ("--colour", "blue"),
+    ],
+)
+def test_wrong_option_is_a_usage_error(tmp_path: Path, option: str, value: str) -> None:
+    failed = run_to_exit(tmp_path / "log", option, value)
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "log").exists()
+
+
+def test_help_names_every_limit_and_the_environment() -> None:
+    shown = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
+    for word in ("QED_SERVER_", "--max-body-bytes", "--queue-length", "--request-timeout-s", "--raft-join-addr"):
+        assert word in shown
+
+
+# Refusal to start: one plain line, exit code 1
+
+
+def assert_fails_with_one_line(failed: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert failed.returncode == 1, failed.stderr
+    assert ONE_LINE.fullmatch(failed.stderr), failed.stderr
+    for word in words:
+        assert word in failed.stderr
+
+
+def test_second_server_on_a_folder_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    first = start_server(tmp_path)
+    assert_fails_with_one_line(run_to_exit(tmp_path), str(tmp_path))
+    with httpx.Client(base_url=first.url) as http:
+        assert http.post("/events", content=add_request(b"still here")).status_code == 201
+    assert first.stop() == 0
+    assert start_server(tmp_path).events == 1
+
+
+def test_folder_of_a_killed_server_is_free(start_server: StartServer, tmp_path: Path) -> None:
+    start_server(tmp_path).kill()
+    assert start_server(tmp_path).stop() == 0
+
+
+def test_port_in_use_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert_fails_with_one_line(run_to_exit(tmp_path / "log", "--http-addr", address), address, "in use")
+    assert not (tmp_path / "log").exists()
+
+
+def test_address_of_another_machine_is_refused(tmp_path: Path) -> None:
+    assert_fails_with_one_line(run_to_exit(tmp_path, "--http-addr", "203.0.113.1:0"), "203.0.113.1:0")
+
+
+def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"not a folder")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert_fails_with_one_line(run_to_exit(path), str(path))
+    assert (tmp_path / "file").read_bytes() == b"not a folder"
+
+
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
+    with unwritable(tmp_path):
+        for path in (tmp_path, tmp_path / "below"):
+            assert_fails_with_one_line(run_to_exit(path), str(path))
+
+
+def test_unwritable_log_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    assert start_server(tmp_path).stop() == 0
+    with unwritable(tmp_path):
+        assert_fails_with_one_line(run_to_exit(tmp_path), str(tmp_path))
+    assert start_server(tmp_path).stop() == 0
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Let nobody write into `folder`, not even root, whom permissions do not bind."""
+    if os.geteuid() != 0:
+        folder.chmod(0o500)
+        yield
+        folder.chmod(0o700)
+        return
+    chattr = shutil.which("chattr")
+    if chattr is None or subprocess.run([chattr, "-R", "+i", folder], capture_output=True, check=False).returncode:
+        pytest.skip("root writes everywhere, and this file system has no immutable flag")
+    try:
+        yield
+    finally:
+        subprocess.run([chattr, "-R", "-i", folder], check=True)
+
+
+# Stop
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_is_a_clean_end(start_server: StartServer, tmp_path: Path, name: str) -> None:
+    import signal  # noqa: PLC0415  # the only user
+
+    server = start_server(tmp_path)
+    server.process.send_signal(getattr(signal, name))
+    assert server.wait() == 0
+    assert "Traceback" not in server.stderr
+
+
+def test_idle_connections_do_not_delay_the_end(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--shutdown-grace-s", "25")
+    with httpx.Client(base_url=server.url) as http, socket.create_connection(server.address):
+        assert http.get("/info").status_code == 200
+        server.process.terminate()
+        assert server.process.wait(10) == 0
+
+
+def test_requests_under_way_are_answered_before_the_end(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    bodies = [add_request(b"under way %d" % number) for number in range(16)]
+    with ExitStack() as stack:
+        peers = [stack.enter_context(expecting_peer(server, len(body))) for body in bodies]
+        server.process.terminate()
+        wait_until(lambda: is_refused(server.address), "the server to stop listening")
+        for peer, body in zip(peers, bodies, strict=True):
+            peer.sendall(body)
+        answers = [read_to_end(peer) for peer in peers]
+    assert [answer.split(b" ")[1] for answer in answers] == [b"201"] * len(bodies)
+    assert server.wait() == 0
+    snapshots = [Snapshot.from_json(answer.partition(b"\r\n\r\n")[2]) for answer in answers]
+    events = [b"under way %d" % number for number in range(16)]
+    assert_nothing_lost(start_server(tmp_path), list(zip(events, snapshots, strict=True)))
+
+
+def test_request_that_never_arrives_delays_the_end_by_the_grace_only(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--shutdown-grace-s", "1")
+    with expecting_peer(server, 100) as peer:
+        server.process.terminate()
+        assert read_to_end(peer).startswith(b"HTTP/1.1 503 ")
+    assert server.wait() == 0
+    assert "Traceback" not in server.stderr
+
+
+def test_sigterm_under_load_loses_nothing_acknowledged(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    load = Load(server.url, "sigterm")
+    wait_until(lambda: len(load.acknowledged) > 300, "some load")
+    assert server.stop() == 0
+    load.join()
+    again = start_server(tmp_path)
+    assert_nothing_lost(again, load.acknowledged)
+    # A clean end answers whatever it has committed.
+    assert again.events == len(load.acknowledged)
+
+
+def test_kill_under_load_loses_nothing_acknowledged(start_server: StartServer, tmp_path: Path) -> None:
+    acknowledged: list[tuple[bytes, Snapshot]] = []
+    random = chance(SEED)
+    for turn in range(5):
+        server = start_server(tmp_path)
+        if acknowledged:
+            assert_nothing_lost(server, acknowledged[-500:])
+        load = Load(server.url, f"kill {turn}")
+        target = random.randrange(50, 500)
+        wait_until(lambda load=load, target=target: len(load.acknowledged) >= target, "some load")  # type: ignore[misc]
+        server.kill()
+        load.join()
+        acknowledged += load.acknowledged
+    assert_nothing_lost(start_server(tmp_path), acknowledged)
+
+
+def test_concurrent_adds_and_proofs_agree(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    load = Load(server.url, "mixed", threads=4)
+    wait_until(lambda: len(load.acknowledged) > 20, "some load")
+
+    def prove(number: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=LIMIT_S) as http:
+            for _ in range(25):
+                event, snapshot = load.acknowledged[number]
+                key = base64.b64encode(event).decode()
+                answer = http.post("/proofs/membership", json={"Key": key, "Version": snapshot.version})
+                proof = MembershipProof.from_json(answer.content)
+                current = Snapshot.from_json(http.get(f"/snapshots/{proof.current_version}").content)
+                qed.proofs.verify_membership(
+                    event, proof, version=snapshot.version, query_snapshot=snapshot, current_snapshot=current
+                )
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(prove, range(4)))
+    assert server.stop() == 0
+    load.join()
+
+
+# A disk that is full
+
+
+def test_full_disk_stops_the_server_and_keeps_what_was_acknowledged(start_server: StartServer, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        server = start_server(disk / "log")
+        load = Load(server.url, "full", threads=4, bulk=5000)
+        assert server.wait() == 1
+        load.join()
+        last_line = server.stderr.splitlines()[-1]
+        assert last_line.startswith("qed-server: stopped because the disk failed: ")
+        assert "Traceback" not in server.stderr
+        assert mount("-o", "remount,size=1g", disk).returncode == 0
+        again = start_server(disk / "log")
+        assert_nothing_lost(again, load.acknowledged[:200] + load.acknowledged[-200:])
+        assert again.stop() == 0
+
+
+def test_disk_that_is_full_at_start_is_refused(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk / "filler")
+        assert_fails_with_one_line(run_to_exit(disk / "log"), str(disk / "log"))
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a disk of a few megabytes at `folder`."""
+    folder.mkdir()
+    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", "size=32m", "tmpfs", folder).returncode:
+        pytest.skip("only root with the right to mount can make a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run([str(shutil.which("umount")), "--lazy", folder], check=True)
+
+
+def mount(*options: str | Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([str(shutil.which("mount")), *options], capture_output=True, check=False)
+
+
+def fill(path: Path) -> None:
+    """Write to `path` until the disk is full."""
+    with path.open("wb", buffering=0) as filler:
+        while True:
+            try:
+                filler.write(bytes(4096))
+            except OSError:
+                return
+
+
+def expecting_peer(server: RunningServer, length: int) -> socket.socket:
+    """Return a connection with an add under way: the server has asked for the body, so its handler runs."""
+    peer = socket.create_connection(server.address, timeout=LIMIT_S)
+    peer.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % length)
+    assert peer.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    return peer
+
+
+def is_refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=LIMIT_S).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def read_to_end(peer: socket.socket) -> bytes:
+    received = b""
+    while data := peer.recv(65536):
+        received += data
+    return received
