@@ -149,7 +149,7 @@ def test_larger_log_answers_as_the_oracle(run_seed: int, tmp_path: Path) -> None
 
 
 def test_older_occurrence_is_the_latest_one_not_after_the_asked_version() -> None:
-    """Versions 0 and 1 are one bulk, of which the hyper tree shows 0; at 1, both are occurrences, and 1 is the later."""
+    """Versions 0 and 1 are one bulk, whose first the hyper tree shows; at 1, both are occurrences, and 1 is later."""
     oracle, subject = OracleLog(), Subject()
     digest = event_digest(b"again")
     for digests in ([digest, digest], [digest]):

@@ -140,7 +140,6 @@ def verify_incremental(proof: IncrementalProof, *, start_snapshot: Snapshot, end
 
 @final
 class Added:
-    """What one request added: its snapshots, and whether anything was new."""
     @property
     def is_new(self) -> bool: ...
     @property

@@ -1,7 +1,7 @@
 """Proofs and their verification, which needs no server, no network and no clock.
 
-Every `verify_*` function returns nothing or raises `VerificationError`. What is asked and which snapshots are trusted are arguments
-without defaults: nothing is ever taken from the proof where the caller has its own.
+Every `verify_*` function returns nothing or raises `VerificationError`. What is asked and which snapshots are trusted
+are arguments without defaults: nothing is ever taken from the proof where the caller has its own.
 """
 
 from __future__ import annotations

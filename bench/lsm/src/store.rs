@@ -1,0 +1,89 @@
+//! What a log needs of its store, and the settings both engines are given.
+
+use crate::Result;
+
+/// A group of rows with keys of its own: a keyspace to one engine, a column family to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// `be64(version / 64)` to the event digests of those versions, 32 bytes each.
+    Tiles,
+    /// `be64(last version of a commit)` to its 32-byte root.
+    Roots,
+    /// The first 3 bytes of a key to 37 bytes for every event that has them (W2 only).
+    Hyper,
+}
+
+impl Table {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Tiles, Self::Roots, Self::Hyper];
+
+    /// The name both engines know it by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tiles => "tiles",
+            Self::Roots => "roots",
+            Self::Hyper => "hyper",
+        }
+    }
+}
+
+/// One row to write.
+pub struct Row {
+    /// Where to.
+    pub table: Table,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// What the key holds from now on.
+    pub value: Vec<u8>,
+}
+
+/// The same for both engines.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    /// Of one memtable.
+    pub memtable_bytes: u64,
+    /// Of the cache of blocks, shared by the tables.
+    pub cache_bytes: u64,
+    /// Above this the oldest part of the write-ahead log is flushed away.
+    pub journal_bytes: u64,
+    /// Threads that flush and compact.
+    pub workers: usize,
+}
+
+impl Settings {
+    /// What a server on 2 cores would use.
+    pub const SERVER: Self =
+        Self { memtable_bytes: 16 << 20, cache_bytes: 64 << 20, journal_bytes: 64 << 20, workers: 2 };
+    /// Small memtables, so that a writer that lives for a moment flushes and compacts too.
+    pub const TORTURE: Self = Self { memtable_bytes: 1 << 20, ..Self::SERVER };
+}
+
+/// What a scan does with a key and its value.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
+/// An ordered, durable store of rows.
+pub trait Store {
+    /// Write `rows` all or none, and with `sync` return only when they are on disk.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn commit(&self, rows: Vec<Row>, sync: bool) -> Result<()>;
+
+    /// Call `found` with the value of `key`, if there is one, and return whether there was.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn get(&self, table: Table, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool>;
+
+    /// Call `each` with every row of `table` in the order of the keys.
+    ///
+    /// # Errors
+    /// The engine's, or that of `each`.
+    fn scan(&self, table: Table, each: &mut Visit<'_>) -> Result<()>;
+
+    /// Return the row of `table` with the greatest key.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn last(&self, table: Table) -> Result<Option<(Vec<u8>, Vec<u8>)>>;
+}

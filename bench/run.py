@@ -1,0 +1,196 @@
+"""Every number of bench/README.md: what was measured, beside its target and beside the limit.
+
+`make bench`, or `python bench/run.py [--events N] [--only core|http|python]`. The default log has a million events; the
+targets for ten million are measured with `--events 10000000`. The machine should be quiet: server and load generator
+share its cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+LOAD = ROOT / "bench" / "load" / "target" / "release" / "qed-load"
+SECONDS = 8
+
+
+def main() -> None:
+    """Run what was asked for and print a line a number."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=["core", "http", "python"])
+    options = parser.parse_args()
+    parts = {"core": bench_core, "python": bench_python, "http": bench_http}
+    for name, part in parts.items():
+        if options.only in {None, name}:
+            print(f"\n{name}")
+            part(options.events)
+
+
+def row(what: str, measured: float, unit: str, target: str = "") -> None:
+    """Print one number."""
+    print(f"  {what:<50} {measured:>12,.1f} {unit:<10} {target}", flush=True)
+
+
+def bench_core(events: int) -> None:
+    """Run the benchmark of the Rust core."""
+    command = ["cargo", "bench", "--quiet", "-p", "qed-core", "--bench", "core", "--", str(events)]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def bench_python(_events: int) -> None:
+    """Measure verification as a Python program calls it."""
+    with qed.Log() as log:
+        current = log.append_bulk(b"event %d" % i for i in range(100_000))[-1]
+        member = log.membership(b"event 7")
+        absent = log.membership(b"nothing of the kind")
+        increment = log.incremental(7, len(log) - 1)
+        start = log.snapshot(7)
+    if not isinstance(member, qed.MembershipProof) or not isinstance(absent, qed.AbsenceProof):
+        raise SystemExit("the log answered nonsense")
+    text = member.to_json()
+    trusted: dict[str, Any] = {"query_snapshot": current, "current_snapshot": current}
+    calls: dict[str, tuple[Callable[[], object], str]] = {
+        "verify membership, decoded": (
+            lambda: qed.verify_membership(b"event 7", member, version=None, **trusted),
+            "<= 20 us",
+        ),
+        "verify absence, decoded": (
+            lambda: qed.verify_absence(b"nothing of the kind", absent, version=None, current_snapshot=current),
+            "",
+        ),
+        "verify incremental, decoded": (
+            lambda: qed.verify_incremental(increment, start_snapshot=start, end_snapshot=current),
+            "",
+        ),
+        "decode membership JSON": (lambda: qed.MembershipProof.from_json(text), ""),
+    }
+    for what, (call, target) in calls.items():
+        row(what, per_call_us(call), "us", target)
+
+
+def per_call_us(call: Callable[[], object]) -> float:
+    """Return the median of five rounds, in microseconds a call."""
+    rounds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(2000):
+            call()
+        rounds.append((time.perf_counter() - start) / 2000 * 1e6)
+    return statistics.median(rounds)
+
+
+def bench_http(events: int) -> None:
+    """Fill a server over HTTP, then load each call."""
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=LOAD.parents[2], check=True)
+    with tempfile.TemporaryDirectory(prefix="qed-bench-") as folder:
+        with server(folder) as (address, process):
+            filled = load(address, "bulk", 4, "--bulk", 1000, "--count", events // 1000, "--prefix", "event ")
+            row("bulks of 1,000, 4 connections, while filling", filled["events_per_s"], "events/s", ">= 130,000/s")
+            http_calls(address, events)
+            row("resident", resident_mb(process.pid), "MB", "<= 250 MB at 1 M, <= 1 GB at 10 M")
+        row("disk an event", disk_bytes(Path(folder)) / event_count(folder), "B", "<= 200 B")
+        started = time.perf_counter()
+        with server(folder) as (_, process):
+            row("start, until it answers", (time.perf_counter() - started) * 1e3, "ms", "<= 1 s at 1 M, <= 5 s at 10 M")
+            row("resident after a start", resident_mb(process.pid), "MB")
+
+
+def http_calls(address: str, events: int) -> None:
+    """Load each call for a few seconds."""
+    known = ["--prefix", "event ", "--events", events]
+    runs = [
+        ("single adds, 64 connections", ["add", 64, "--prefix", "a"], "requests_per_s", ">= 9,000/s"),
+        ("single adds, 1 connection", ["add", 1, "--prefix", "b"], "requests_per_s", ">= 2,000/s"),
+        ("bulks of 1,000, 4 connections", ["bulk", 4, "--bulk", 1000, "--prefix", "c"], "events_per_s", ">= 130,000/s"),
+        ("membership, 16 connections", ["membership", 16, *known], "requests_per_s", ">= 10,000/s"),
+        ("incremental, 16 connections", ["incremental", 16, *known], "requests_per_s", ">= 13,000/s"),
+    ]
+    for what, (mode, connections, *rest), field, target in runs:
+        answer = load(address, str(mode), int(str(connections)), "--seconds", SECONDS, *rest)
+        row(what, answer[field], field.replace("_per_s", "/s"), target)
+        row("    p50 / p99 ms", answer["p50_ms"], f"/ {answer['p99_ms']:.1f}")
+
+
+def load(address: str, mode: str, connections: int, *rest: object) -> dict[str, float]:
+    """Run the load generator and return what it counted; any error ends the benchmark."""
+    command = [str(LOAD), mode, "--address", address, "--connections", str(connections), *map(str, rest)]
+    answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    if answer.get("errors"):
+        raise SystemExit(f"{mode}: {answer['errors']}")
+    latency = answer.get("latency_ms", answer)
+    return {
+        **{name: float(answer[name]) for name in ("requests_per_s", "events_per_s") if name in answer},
+        "p50_ms": float(latency.get("p50", latency.get("p50_ms", 0))),
+        "p99_ms": float(latency.get("p99", latency.get("p99_ms", 0))),
+    }
+
+
+@contextmanager
+def server(folder: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Serve a data folder on a free port until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = Path(sys.executable).with_name("qed-server")
+    data = Path(folder) / "data"
+    arguments = [str(command), "--http-addr", address, "--data-dir", str(data), "--log", "error"]
+    process = subprocess.Popen(arguments)
+    try:
+        wait_until_healthy(address)
+        yield address, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def wait_until_healthy(address: str) -> None:
+    """Ask for the health check until it answers, at most two minutes."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://{address}/healthcheck", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.01)
+    raise SystemExit("the server did not start")
+
+
+def event_count(folder: str) -> int:
+    """Return how many events a data folder holds."""
+    with qed.Log(Path(folder) / "data") as log:
+        return len(log)
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a process."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def disk_bytes(folder: Path) -> int:
+    """Return the disk blocks below a folder: a journal is sparse, so lengths would say too much."""
+    return sum((Path(parent) / name).stat().st_blocks * 512 for parent, _, names in os.walk(folder) for name in names)
+
+
+if __name__ == "__main__":
+    main()
