@@ -95,6 +95,7 @@ def compare_everything(oracle: OracleLog, subject: Subject, pool: Sequence[bytes
         subject.log.snapshot(last + 1)
 
 
+@pytest.mark.timeout(600)
 @seed(SEED)
 @searching(80)
 @given(plans())
@@ -109,6 +110,7 @@ def test_random_logs_answer_as_the_oracle(plan: Plan) -> None:
     subject.log.check()
 
 
+@pytest.mark.timeout(600)
 @seed(SEED)
 @searching(20)
 @given(plans())
@@ -125,6 +127,7 @@ def test_reopened_logs_answer_as_the_oracle(tmp_path_factory: pytest.TempPathFac
     subject.log.close()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("run_seed", [SEED])
 def test_larger_log_answers_as_the_oracle(run_seed: int, tmp_path: Path) -> None:
     """Thousands of events cross levels that small logs never reach; proofs of them are taken as a sample."""
