@@ -84,10 +84,9 @@ class _Prover:
         self._idle_threads = threads
         self._calls: list[tuple[int, Callable[[], bytes]]] = []
 
-    async def run(self, call: Callable[[], bytes]) -> bytes:
+    async def run(self, call: Callable[[], bytes], loop: asyncio.AbstractEventLoop) -> bytes:
         if len(self.waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} proofs are waiting already")
-        loop = asyncio.get_running_loop()
         ticket, future = self.waiting.enter(loop)
         if not self._calls:
             loop.call_soon(self._hop, loop)
@@ -137,6 +136,8 @@ class Node:
         self._prover = _Prover(threads=limits.max_concurrent_proofs, max_waiting=limits.max_waiting_proofs)
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
+        # Kept from `start` on: to ask for the running loop is a system call, and every request needs it.
+        self._loop: asyncio.AbstractEventLoop
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._software_version = metadata.version("qed-log")
@@ -165,15 +166,14 @@ class Node:
             on_failure: Called once if the disk fails, after which the node refuses insertions for good.
         """
         self._on_failure = on_failure
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._replica.wake_fd, self._collect)
-        self._sweeper = loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._replica.wake_fd, self._collect)
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
     async def close(self) -> None:
         """Finish and sync every insertion that was accepted, answer it, and release the data folder."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self.close_now)
-        loop.remove_reader(self._replica.wake_fd)
+        await self._loop.run_in_executor(None, self.close_now)
+        self._loop.remove_reader(self._replica.wake_fd)
         self._collect()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -210,7 +210,7 @@ class Node:
         """
         if self._failure is not None:
             raise WriteRefused(self._failure)
-        ticket, future = self._adds.enter(asyncio.get_running_loop())
+        ticket, future = self._adds.enter(self._loop)
         try:
             self._replica.submit(ticket, events, if_absent=if_absent)
         except Exception:
@@ -280,7 +280,7 @@ class Node:
 
     async def _prove(self, call: Callable[[], bytes]) -> bytes:
         try:
-            return await self._prover.run(call)
+            return await self._prover.run(call, self._loop)
         except UnknownVersion as exc:
             if not len(self._replica):
                 raise EmptyLog("the log is empty: there is nothing to prove yet") from exc
@@ -302,11 +302,10 @@ class Node:
 
     def _sweep(self) -> None:
         """Fail what has waited too long, and come back."""
-        loop = asyncio.get_running_loop()
         timeout_s = self.settings.limits.request_timeout_s
-        moment = loop.time() - timeout_s
+        moment = self._loop.time() - timeout_s
         self._adds.fail_entered_before(
             moment, lambda: Unavailable(f"not confirmed within {timeout_s:g} s; the insertion may still be committed")
         )
         self._prover.waiting.fail_entered_before(moment, lambda: Unavailable(f"no proof within {timeout_s:g} s"))
-        self._sweeper = loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
