@@ -19,7 +19,7 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["COMMAND", "LIMIT_S", "RunningServer", "run_to_exit", "start_process", "wait_until"]
+__all__ = ["COMMAND", "LIMIT_S", "RunningServer", "StartFailed", "run_to_exit", "start_process", "wait_until"]
 
 COMMAND = str(Path(sys.executable).with_name("qed-server"))
 
@@ -27,6 +27,15 @@ LIMIT_S = 30.0
 """How long anything may take before a test gives up on it."""
 
 _LISTENING = re.compile(r"listening on (http://\S+), data in (.+), (\d+) events")
+
+
+class StartFailed(AssertionError):
+    """The server ended before it listened."""
+
+    def __init__(self, returncode: int, stderr: str) -> None:
+        super().__init__(f"qed-server exited with {returncode}: {stderr}")
+        self.returncode = returncode
+        self.stderr = stderr
 
 
 def wait_until(is_done: Callable[[], bool], what: str, *, limit_s: float = LIMIT_S) -> None:
@@ -121,7 +130,7 @@ def start_process(data_dir: Path, *extra: str) -> RunningServer:
 
     def has_started() -> bool:
         if process.poll() is not None:
-            raise AssertionError(f"qed-server exited with {process.returncode}: {stderr.read_text()}")
+            raise StartFailed(process.returncode, stderr.read_text())
         return _LISTENING.search(stderr.read_text()) is not None
 
     wait_until(has_started, "the server to listen")

@@ -9,7 +9,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
@@ -154,6 +156,28 @@ def test_a_server_that_does_not_read_holds_no_caller(connect: Connect) -> None:
         assert time.monotonic() - begin_s < PATIENCE_S
 
 
+def test_a_server_that_reads_slowly_holds_no_caller(connect: Connect) -> None:
+    has_ended = threading.Event()
+
+    def sip(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            while not has_ended.wait(0.01) and connection.recv(4096):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sipping = threads.submit(sip, listener)
+        client = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=SHORT_S)
+        begin_s = time.monotonic()
+        try:
+            with pytest.raises(Unavailable):
+                client.add(bytes(30_000_000))
+        finally:
+            has_ended.set()
+        assert time.monotonic() - begin_s < PATIENCE_S
+        sipping.result()
+
+
 CUT_OFF: dict[str, Play] = {
     "before an answer": b"",
     "in the status": b"HTTP/1.1 2",
@@ -217,6 +241,11 @@ def test_a_server_that_is_not_there_is_passed_over_and_remembered(connect: Conne
         CALLS[name](client)
         CALLS[name](client)
         assert len(server.received) == 2
+
+
+def test_an_address_that_cannot_be_is_passed_over(connect: Connect) -> None:
+    with Adversary(http(201, snapshot(b"event"))) as server:
+        assert connect("http://1.2.3.999", server.url).add(b"event").version == 0
 
 
 def test_unavailable_names_each_endpoint_with_its_cause(connect: Connect) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -20,13 +21,14 @@ import pytest
 import qed.proofs
 from qed.proofs import IncrementalProof, MembershipProof, Snapshot
 from seeds import SEED, chance
-from servers import COMMAND, LIMIT_S, RunningServer, run_to_exit, wait_until
+from servers import COMMAND, LIMIT_S, RunningServer, StartFailed, run_to_exit, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from conftest import StartServer
+
+Filled = tuple[Path, list[tuple[bytes, Snapshot]]]
 
 ONE_LINE = re.compile(r"qed-server: [^\n]+\n")
 
@@ -176,7 +178,7 @@ def test_help_names_every_limit_and_the_environment() -> None:
 # Refusal to start: one plain line, exit code 1
 
 
-def assert_fails_with_one_line(failed: subprocess.CompletedProcess[str], *words: str) -> None:
+def assert_fails_with_one_line(failed: subprocess.CompletedProcess[str] | StartFailed, *words: str) -> None:
     assert failed.returncode == 1, failed.stderr
     assert ONE_LINE.fullmatch(failed.stderr), failed.stderr
     for word in words:
@@ -243,6 +245,61 @@ def unwritable(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run([chattr, "-R", "-i", folder], check=True)
+
+
+def test_folder_of_a_newer_format_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    assert start_server(tmp_path).stop() == 0
+    mark = (tmp_path / "FORMAT").read_text()
+    (tmp_path / "FORMAT").write_text(mark.replace("1", "999"))
+    assert_fails_with_one_line(run_to_exit(tmp_path), str(tmp_path), "999")
+    (tmp_path / "FORMAT").write_text(mark)
+    assert start_server(tmp_path).stop() == 0
+
+
+def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("not a log")
+    assert_fails_with_one_line(run_to_exit(tmp_path), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.fixture(scope="module")
+def filled(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Give the folder of a stopped server, and what it has acknowledged."""
+    folder = tmp_path_factory.mktemp("filled") / "log"
+    server = start_server(folder)
+    load = Load(server.url, "filled", threads=4)
+    wait_until(lambda: len(load.acknowledged) > 200, "some load")
+    server.kill()
+    load.join()
+    return folder, load.acknowledged
+
+
+def test_damaged_folder_is_refused_or_complete(start_server: StartServer, tmp_path: Path, filled: Filled) -> None:
+    folder, acknowledged = filled
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    for number, name in enumerate(names):
+        copy = tmp_path / str(number)
+        shutil.copytree(folder, copy)
+        harm(copy / name, ("truncated", "bit flipped", "emptied", "removed")[(number + SEED) % 4])
+        try:
+            server = start_server(copy)
+        except StartFailed as failed:
+            assert_fails_with_one_line(failed, str(copy))
+        else:
+            # What was harmed was not needed, or can be told from the rest. Then everything must be there.
+            assert_nothing_lost(server, acknowledged, proofs=5)
+            assert server.stop() == 0
+
+
+def harm(path: Path, damage: str) -> None:
+    data = bytearray(path.read_bytes())
+    place = chance(SEED).randrange(len(data))
+    if damage == "removed":
+        path.unlink()
+        return
+    if damage == "bit flipped":
+        data[place] ^= 1 << place % 8
+    path.write_bytes(data[: {"truncated": place, "emptied": 0}.get(damage, len(data))])
 
 
 # Stop

@@ -35,12 +35,7 @@ impl Connection {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        Ok(Self {
-            stream,
-            buffer: vec![0; 64 * 1024],
-            filled: 0,
-            closing: false,
-        })
+        Ok(Self { stream, buffer: vec![0; 64 * 1024], filled: 0, closing: false })
     }
 
     /// Whether the last answer said that it is the last on this connection.
@@ -56,35 +51,23 @@ impl Connection {
         self.filled = 0;
         self.stream.write_all(request)?;
         let head_len = self.read_head()?;
-        let head = std::str::from_utf8(&self.buffer[..head_len])
-            .map_err(|_| malformed("a head that is not text"))?;
-        let status = head
-            .get(9..12)
-            .and_then(|digits| digits.parse().ok())
-            .ok_or_else(|| malformed("no status"))?;
+        let head = std::str::from_utf8(&self.buffer[..head_len]).map_err(|_| malformed("a head that is not text"))?;
+        let status = head.get(9..12).and_then(|digits| digits.parse().ok()).ok_or_else(|| malformed("no status"))?;
         let body_len = match header(head, "content-length") {
-            Some(digits) => digits
-                .parse()
-                .map_err(|_| malformed("a content-length that is not a number"))?,
+            Some(digits) => digits.parse().map_err(|_| malformed("a content-length that is not a number"))?,
             None if status == 204 => 0,
             None => return Err(malformed("no content-length")),
         };
-        self.closing =
-            header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        self.closing = header(head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         self.read_up_to(head_len + body_len)?;
-        Ok(Answer {
-            status,
-            body: &self.buffer[head_len..head_len + body_len],
-        })
+        Ok(Answer { status, body: &self.buffer[head_len..head_len + body_len] })
     }
 
     /// Read until the head is whole and return its length with the empty line.
     fn read_head(&mut self) -> Result<usize> {
         loop {
             self.read_some()?;
-            let end = self.buffer[..self.filled]
-                .windows(4)
-                .position(|window| window == b"\r\n\r\n");
+            let end = self.buffer[..self.filled].windows(4).position(|window| window == b"\r\n\r\n");
             match end {
                 Some(at) => return Ok(at + 4),
                 None if self.filled > HEAD_LIMIT_BYTES => {
@@ -102,11 +85,7 @@ impl Connection {
         while self.filled < wanted {
             self.read_some()?;
         }
-        if self.filled == wanted {
-            Ok(())
-        } else {
-            Err(malformed("more than one answer"))
-        }
+        if self.filled == wanted { Ok(()) } else { Err(malformed("more than one answer")) }
     }
 
     fn read_some(&mut self) -> Result<()> {
@@ -123,10 +102,7 @@ impl Connection {
 /// Return the value of the header `name`, which is given in lower case.
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
-    fields
-        .into_iter()
-        .find(|(field, _)| field.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.trim())
+    fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 fn malformed(what: &str) -> Error {

@@ -35,11 +35,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(report) => {
             println!("{}", report.to_json());
-            if report.has_errors() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            }
+            if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(message) => {
             eprintln!("{message}");
@@ -69,11 +65,8 @@ fn run(options: &Options) -> Result<Report, String> {
     }
     start.wait();
     let began = Instant::now();
-    let tallies = threads.into_iter().map(|thread| {
-        thread
-            .join()
-            .map_err(|_| "a connection's thread panicked".to_owned())
-    });
+    let tallies =
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a connection's thread panicked".to_owned()));
     let tallies = tallies.collect::<Result<Vec<_>, _>>()?;
     Ok(Report::new(options, began.elapsed(), tallies))
 }
@@ -109,11 +102,7 @@ fn drive(
 }
 
 /// Return what connection `index` is to send and for how long: a fixed share is encoded whole before the start, the rest as it goes.
-fn prepare(
-    requests: Requests,
-    bound: Bound,
-    index: usize,
-) -> (Box<dyn Iterator<Item = Request>>, f64) {
+fn prepare(requests: Requests, bound: Bound, index: usize) -> (Box<dyn Iterator<Item = Request>>, f64) {
     match bound {
         Bound::Requests { each, extra } => {
             let share: Vec<_> = requests.take(each + usize::from(index < extra)).collect();

@@ -39,9 +39,7 @@ impl Mode {
 
     fn parse(name: &str) -> Result<Self, String> {
         let all = [Self::Add, Self::Bulk, Self::Membership, Self::Incremental];
-        all.into_iter()
-            .find(|mode| mode.name() == name)
-            .ok_or_else(|| format!("unknown mode {name:?}"))
+        all.into_iter().find(|mode| mode.name() == name).ok_or_else(|| format!("unknown mode {name:?}"))
     }
 }
 
@@ -92,9 +90,7 @@ impl Options {
         let (mut count, mut seconds) = (None, None);
         let mut options = Self::defaults(mode);
         while let Some(name) = words.next() {
-            let value = words
-                .next()
-                .ok_or_else(|| format!("{name} wants a value"))?;
+            let value = words.next().ok_or_else(|| format!("{name} wants a value"))?;
             match name.as_str() {
                 "--address" => options.address = loopback(&value)?,
                 "--connections" => options.connections = number(&name, &value)?,
@@ -138,30 +134,19 @@ impl Options {
 }
 
 fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{name} wants a number, not {value:?}"))
+    value.parse().map_err(|_| format!("{name} wants a number, not {value:?}"))
 }
 
 /// Load goes to this machine only: nobody else's server is to be loaded by a slip of the keyboard.
 fn loopback(value: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = value
-        .parse()
-        .map_err(|_| format!("--address wants IP:PORT, not {value:?}"))?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!("{address} is not a loopback address"))
-    }
+    let address: SocketAddr = value.parse().map_err(|_| format!("--address wants IP:PORT, not {value:?}"))?;
+    if address.ip().is_loopback() { Ok(address) } else { Err(format!("{address} is not a loopback address")) }
 }
 
 fn bound(count: Option<usize>, seconds: Option<f64>, connections: usize) -> Result<Bound, String> {
     match (count, seconds) {
         _ if connections == 0 => Err("--connections must be at least 1".to_owned()),
-        (Some(count), None) => Ok(Bound::Requests {
-            each: count / connections,
-            extra: count % connections,
-        }),
+        (Some(count), None) => Ok(Bound::Requests { each: count / connections, extra: count % connections }),
         (None, Some(seconds)) if seconds > 0.0 => Ok(Bound::Seconds(seconds)),
         _ => Err("give either --count or --seconds, above 0".to_owned()),
     }

@@ -25,8 +25,7 @@ impl Tally {
     pub fn add(&mut self, latency: Duration, request: &Request, answer: &io::Result<Answer<'_>>) {
         match fault(request, answer) {
             None => {
-                self.latencies_us
-                    .push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+                self.latencies_us.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
                 self.events += request.events;
             }
             Some(fault) => *self.errors.entry(fault).or_default() += 1,
@@ -88,20 +87,13 @@ impl Report {
     /// Return one line of JSON. `requests`, rates and latencies are those of good answers only.
     pub fn to_json(&self) -> String {
         let requests = self.latencies_us.len();
-        let (requests_per_s, events_per_s) = (
-            requests as f64 / self.seconds,
-            self.events as f64 / self.seconds,
-        );
+        let (requests_per_s, events_per_s) = (requests as f64 / self.seconds, self.events as f64 / self.seconds);
         let mut errors = String::new();
         for (fault, count) in &self.errors {
             let comma = if errors.is_empty() { "" } else { ", " };
             let _ = write!(errors, "{comma}{fault:?}: {count}");
         }
-        let (p50, p99, max) = (
-            self.latency_ms(0.5),
-            self.latency_ms(0.99),
-            self.latency_ms(1.0),
-        );
+        let (p50, p99, max) = (self.latency_ms(0.5), self.latency_ms(0.99), self.latency_ms(1.0));
         format!(
             "{{\"mode\": \"{}\", \"connections\": {}, \"seconds\": {:.3}, \"requests\": {requests}, \"events\": {}, \
              \"requests_per_s\": {requests_per_s:.1}, \"events_per_s\": {events_per_s:.1}, \
@@ -113,8 +105,6 @@ impl Report {
     /// Return the latency that `share` of the good answers did not exceed, in milliseconds.
     fn latency_ms(&self, share: f64) -> f64 {
         let rank = (share * self.latencies_us.len() as f64).ceil() as usize;
-        self.latencies_us
-            .get(rank.saturating_sub(1))
-            .map_or(0.0, |micros| f64::from(*micros) / 1000.0)
+        self.latencies_us.get(rank.saturating_sub(1)).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
     }
 }

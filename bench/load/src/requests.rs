@@ -42,18 +42,11 @@ impl Requests {
 
     fn add(&self) -> Request {
         let event = self.next_event.fetch_add(1, Ordering::Relaxed);
-        post(
-            "/events",
-            &format!("{{\"Event\":\"{}\"}}", self.encoded(event)),
-            1,
-            b"",
-        )
+        post("/events", &format!("{{\"Event\":\"{}\"}}", self.encoded(event)), 1, b"")
     }
 
     fn bulk(&self) -> Request {
-        let first = self
-            .next_event
-            .fetch_add(self.bulk as u64, Ordering::Relaxed);
+        let first = self.next_event.fetch_add(self.bulk as u64, Ordering::Relaxed);
         let mut body = String::from("{\"Events\":[");
         for event in first..first + self.bulk as u64 {
             let comma = if event == first { "" } else { "," };
@@ -65,24 +58,12 @@ impl Requests {
 
     fn membership(&mut self) -> Request {
         let event = self.random.below(self.events);
-        post(
-            "/proofs/membership",
-            &format!("{{\"Key\":\"{}\"}}", self.encoded(event)),
-            1,
-            b"\"Exists\":true",
-        )
+        post("/proofs/membership", &format!("{{\"Key\":\"{}\"}}", self.encoded(event)), 1, b"\"Exists\":true")
     }
 
     fn incremental(&mut self) -> Request {
-        let (one, other) = (
-            self.random.below(self.events),
-            self.random.below(self.events),
-        );
-        let body = format!(
-            "{{\"Start\":{},\"End\":{}}}",
-            one.min(other),
-            one.max(other)
-        );
+        let (one, other) = (self.random.below(self.events), self.random.below(self.events));
+        let body = format!("{{\"Start\":{},\"End\":{}}}", one.min(other), one.max(other));
         post("/proofs/incremental", &body, 1, b"\"AuditPath\"")
     }
 
@@ -109,11 +90,7 @@ fn post(path: &str, body: &str, events: u64, wanted: &'static [u8]) -> Request {
     let head = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
     );
-    Request {
-        bytes: [head.as_bytes(), body.as_bytes()].concat(),
-        events,
-        wanted,
-    }
+    Request { bytes: [head.as_bytes(), body.as_bytes()].concat(), events, wanted }
 }
 
 /// Return `bytes` in standard base64 with padding.
@@ -121,15 +98,9 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let bits = (0..3).fold(0, |bits: usize, at| {
-            bits << 8 | usize::from(group.get(at).copied().unwrap_or(0))
-        });
+        let bits = (0..3).fold(0, |bits: usize, at| bits << 8 | usize::from(group.get(at).copied().unwrap_or(0)));
         for at in 0..4 {
-            text.push(if at <= group.len() {
-                char::from(ALPHABET[bits >> (18 - 6 * at) & 63])
-            } else {
-                '='
-            });
+            text.push(if at <= group.len() { char::from(ALPHABET[bits >> (18 - 6 * at) & 63]) } else { '=' });
         }
     }
     text
@@ -164,14 +135,9 @@ mod tests {
 
     #[test]
     fn base64_matches_the_vectors_of_rfc_4648() {
-        for (plain, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
+        for (plain, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), text);
         }
         assert_eq!(base64(&[0xff, 0xef, 0xbe]), "/+++");

@@ -40,11 +40,22 @@ impl Default for Edge {
     }
 }
 
+/// Which roots are wanted of a change: a root costs a hash a level, a leaf alone three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roots {
+    /// That of each new version.
+    Each,
+    /// Only that of the last.
+    Last,
+}
+
 /// What appending some events will change.
 #[derive(Debug, Default)]
 pub struct HistoryChange {
-    /// The root at each new version.
+    /// The roots that were wanted, in the order of versions.
     pub roots: Vec<Digest>,
+    /// How many events are appended.
+    len: u64,
     frozen: Vec<(u16, Digest)>,
     edge: Edge,
 }
@@ -56,23 +67,35 @@ impl HistoryTree {
         Self { len: 0, kept: Vec::new(), edge: Edge::default() }
     }
 
+    /// Return the number of leaves.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Return whether there is no leaf.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Compute what appending `digests` gives, changing nothing.
     #[must_use]
-    pub fn plan(&self, digests: &[Digest]) -> HistoryChange {
-        let mut change = HistoryChange {
-            roots: Vec::with_capacity(digests.len()),
-            frozen: Vec::with_capacity(digests.len() / 8 + 1),
-            edge: self.edge,
-        };
+    pub fn plan(&self, digests: &[Digest], roots: Roots) -> HistoryChange {
+        let mut change = HistoryChange { edge: self.edge, ..HistoryChange::default() };
         for (version, digest) in (self.len..).zip(digests) {
-            change.append(version, digest);
+            let highest = change.freeze(version, digest);
+            change.len += 1;
+            if roots == Roots::Each || change.len == digests.len() as u64 {
+                change.roots.push(change.root(version, highest));
+            }
         }
         change
     }
 
     /// Carry out a change that was planned on this very tree.
     pub fn apply(&mut self, change: HistoryChange) {
-        self.len += change.roots.len() as u64;
+        self.len += change.len;
         for (height, digest) in change.frozen {
             let level = usize::from(height - KEPT_HEIGHT);
             if self.kept.len() <= level {
@@ -152,28 +175,35 @@ impl Default for HistoryTree {
 }
 
 impl HistoryChange {
-    /// Walk from the new leaf to the root. The node stays frozen as long as it is a right child all the way down.
-    fn append(&mut self, version: u64, digest: &Digest) {
+    /// Add the leaf of `version` and every node that it completes; return the highest of them.
+    fn freeze(&mut self, version: u64, digest: &Digest) -> (u16, Digest) {
         let mut node = history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes());
-        let mut is_frozen = true;
-        for (height, left) in (0..=history_height(version)).zip(self.edge.0.iter_mut()) {
-            let is_left_child = version >> height & 1 == 0;
-            if is_frozen {
-                if height >= KEPT_HEIGHT {
-                    self.frozen.push((height, node));
-                }
-                if is_left_child {
-                    *left = node;
-                }
-                is_frozen = !is_left_child;
+        let mut height = 0;
+        for left in &mut self.edge.0 {
+            if height >= KEPT_HEIGHT {
+                self.frozen.push((height, node));
             }
-            if height < history_height(version) {
-                let parent = HistoryPosition::above(version, height + 1).to_bytes();
-                node =
-                    if is_left_child { history_partial(&node, &parent) } else { history_inner(left, &node, &parent) };
+            if version >> height & 1 == 0 {
+                *left = node;
+                break;
             }
+            height += 1;
+            node = history_inner(left, &node, &HistoryPosition::above(version, height).to_bytes());
         }
-        self.roots.push(node);
+        (height, node)
+    }
+
+    /// Return the root at `version`, the last one, from the highest node that it completed.
+    fn root(&self, version: u64, (height, node): (u16, Digest)) -> Digest {
+        let above = (height..history_height(version)).zip(self.edge.0.iter().skip(height.into()));
+        above.fold(node, |node, (height, left)| {
+            let parent = HistoryPosition::above(version, height + 1).to_bytes();
+            if version >> height & 1 == 0 {
+                history_partial(&node, &parent)
+            } else {
+                history_inner(left, &node, &parent)
+            }
+        })
     }
 }
 

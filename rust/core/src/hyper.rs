@@ -15,8 +15,12 @@ use crate::proof::SHORTCUT_DEPTH;
 /// Fewest and most levels of the flat part. 24 levels take 1 GiB.
 const FLAT_LEVELS: std::ops::RangeInclusive<u16> = 4..=24;
 
-/// Gives the event digest of a version; asked only for keys that share 64 bits.
-pub type DigestAt<'a> = dyn Fn(u64) -> Result<Digest, LogError> + 'a;
+/// Entries from which the two halves of a subtree are worth a thread each, and the depth above which they are.
+const PARALLEL_ENTRIES: usize = 128;
+const PARALLEL_DEPTH: u16 = 2;
+
+/// Gives the event digest of a version, on any thread; asked only for keys that share 64 bits.
+pub type DigestAt<'a> = dyn Fn(u64) -> Result<Digest, LogError> + Sync + 'a;
 
 /// A node of a bucket's trie: nothing, a leaf or a branch, as an index into the tree's arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +116,10 @@ pub struct HyperChange {
     buckets: Vec<(usize, NodeRef)>,
     leaves: Vec<(u32, Leaf)>,
     branches: Vec<(u32, Branch)>,
+    /// Leaves and branches beyond the ends of the tree's arrays, and how many dissolved branches are used again.
     new_leaves: usize,
     new_branches: usize,
+    reused_branches: usize,
 }
 
 impl HyperTree {
@@ -161,7 +167,7 @@ impl HyperTree {
         if entries.is_empty() {
             return Ok(HyperChange { root: self.root(), ..HyperChange::default() });
         }
-        let mut planner = Planner { tree: self, digest_at, change: HyperChange::default() };
+        let mut planner = Planner { tree: self, digest_at, free: &self.free_branches, change: HyperChange::default() };
         planner.change.root = planner.descend(1, 0, entries)?;
         Ok(planner.change)
     }
@@ -173,10 +179,9 @@ impl HyperTree {
     /// As [`Self::plan`]; the tree is unusable then.
     pub fn apply(&mut self, change: HyperChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         self.leaves.resize(self.leaves.len() + change.new_leaves, Leaf { prefix: 0, version: 0 });
-        let reused = change.new_branches.min(self.free_branches.len());
-        self.free_branches.truncate(self.free_branches.len() - reused);
+        self.free_branches.truncate(self.free_branches.len().saturating_sub(change.reused_branches));
         let blank = Branch { hash: Digest::default(), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
-        self.branches.resize(self.branches.len() + change.new_branches - reused, blank);
+        self.branches.resize(self.branches.len() + change.new_branches, blank);
         put_all(&mut self.hashes, change.hashes)?;
         put_all(&mut self.buckets, change.buckets)?;
         put_all(&mut self.leaves, change.leaves.into_iter().map(|(index, leaf)| (index as usize, leaf)))?;
@@ -334,6 +339,8 @@ impl HyperTree {
 struct Planner<'a> {
     tree: &'a HyperTree,
     digest_at: &'a DigestAt<'a>,
+    /// Branches that may be used again, the next one last.
+    free: &'a [u32],
     change: HyperChange,
 }
 
@@ -350,12 +357,66 @@ impl Planner<'_> {
             hash
         } else {
             let (lefts, rights) = split(entries, depth);
-            let left = self.descend(2 * index, depth + 1, lefts)?;
-            let right = self.descend(2 * index + 1, depth + 1, rights)?;
+            let (left, right) = if entries.len() >= PARALLEL_ENTRIES && depth < PARALLEL_DEPTH {
+                self.descend_both(index, depth, lefts, rights)?
+            } else {
+                let left = self.descend(2 * index, depth + 1, lefts)?;
+                (left, self.descend(2 * index + 1, depth + 1, rights)?)
+            };
             hyper_inner(&left, &right, &HyperPosition::on_path(&first.key, depth).to_bytes())
         };
         self.change.hashes.push((index, hash));
         Ok(hash)
+    }
+
+    /// Insert below both children of a flat node, each on a thread; return their new hashes.
+    fn descend_both(
+        &mut self,
+        index: usize,
+        depth: u16,
+        lefts: &[Entry],
+        rights: &[Entry],
+    ) -> Result<(Digest, Digest), LogError> {
+        let (tree, digest_at) = (self.tree, self.digest_at);
+        let mut other = Planner { tree, digest_at, free: &[], change: HyperChange::default() };
+        let (left, right) = rayon::join(
+            || self.descend(2 * index, depth + 1, lefts),
+            || other.descend(2 * index + 1, depth + 1, rights),
+        );
+        self.absorb(other.change)?;
+        Ok((left?, right?))
+    }
+
+    /// Add what another planner of the same tree has changed. Both count new nodes from the ends of the tree's arrays, so those of the
+    /// other move up by as many as are here.
+    fn absorb(&mut self, other: HyperChange) -> Result<(), LogError> {
+        let (leaves, branches) = (self.tree.leaves.len(), self.tree.branches.len());
+        let (leaf_shift, branch_shift) = (self.change.new_leaves, self.change.new_branches);
+        let shifted = |index: u32, end: usize, shift: usize| {
+            if (index as usize) < end { Ok(index) } else { index_of(index as usize + shift) }
+        };
+        let moved = |node: NodeRef| {
+            Ok::<_, LogError>(match node.kind() {
+                Node::Empty => node,
+                Node::Leaf(index) => NodeRef::leaf(shifted(index, leaves, leaf_shift)?),
+                Node::Branch(index) => NodeRef::branch(shifted(index, branches, branch_shift)?),
+            })
+        };
+        for (bucket, node) in other.buckets {
+            self.change.buckets.push((bucket, moved(node)?));
+        }
+        for (index, leaf) in other.leaves {
+            self.change.leaves.push((shifted(index, leaves, leaf_shift)?, leaf));
+        }
+        for (index, branch) in other.branches {
+            let branch = Branch { left: moved(branch.left)?, right: moved(branch.right)?, ..branch };
+            self.change.branches.push((shifted(index, branches, branch_shift)?, branch));
+        }
+        self.change.hashes.extend(other.hashes);
+        self.change.replaced.extend(other.replaced);
+        self.change.new_leaves += other.new_leaves;
+        self.change.new_branches += other.new_branches;
+        Ok(())
     }
 
     /// Insert `entries` into the trie `node` at `depth`; return the new trie and its hash there.
@@ -413,12 +474,14 @@ impl Planner<'_> {
     }
 
     fn new_branch(&mut self) -> Result<u32, LogError> {
-        let taken = self.change.new_branches;
-        self.change.new_branches += 1;
-        match self.tree.free_branches.iter().rev().nth(taken) {
-            Some(&free) => Ok(free),
-            None => index_of(self.tree.branches.len() + taken - self.tree.free_branches.len()),
+        if let [rest @ .., free] = self.free {
+            self.free = rest;
+            self.change.reused_branches += 1;
+            return Ok(*free);
         }
+        let index = index_of(self.tree.branches.len() + self.change.new_branches)?;
+        self.change.new_branches += 1;
+        Ok(index)
     }
 }
 

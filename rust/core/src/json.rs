@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -174,7 +175,7 @@ struct AnswerText {
     latest_version: Option<u64>,
     key_digest: DigestText,
     key: Option<Bytes>,
-    neighbour: Option<NeighbourText>,
+    neighbour: Option<Object<NeighbourText>>,
 }
 
 #[derive(Deserialize)]
@@ -223,7 +224,8 @@ impl AnswerText {
             ));
         }
         let current_version = self.current_version;
-        let neighbour = self.neighbour.map(|neighbour| neighbour.into_neighbour(current_version)).transpose()?;
+        let neighbour =
+            self.neighbour.map(|Object(neighbour)| neighbour.into_neighbour(current_version)).transpose()?;
         let proof = AbsenceProof {
             key_digest: self.key_digest.0,
             current_version,
@@ -244,12 +246,33 @@ impl NeighbourText {
     }
 }
 
+/// A value written as an object: the derived forms would also take an array of the fields' values.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
 /// The hashes of a path with the text of their positions, as they stand in the object.
 struct PathText(Vec<(String, Digest)>);
 
 impl<'de> Deserialize<'de> for PathText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries(PhantomData<PathText>);
+        struct Entries;
         impl<'de> Visitor<'de> for Entries {
             type Value = PathText;
 
@@ -268,7 +291,7 @@ impl<'de> Deserialize<'de> for PathText {
                 Ok(PathText(path))
             }
         }
-        deserializer.deserialize_map(Entries(PhantomData))
+        deserializer.deserialize_map(Entries)
     }
 }
 
@@ -300,7 +323,8 @@ fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], allowance: usize) -> Result<
             text.len()
         )));
     }
-    serde_json::from_slice(text).map_err(|error| Malformed::because(format!("not the expected JSON: {error}")))
+    let parsed = serde_json::from_slice(text).map(|Object(value)| value);
+    parsed.map_err(|error| Malformed::because(format!("not the expected JSON: {error}")))
 }
 
 /// Return how long the echoed `Key` is, found without parsing: a long event must not make its answer unreadable.

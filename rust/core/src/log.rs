@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::disk::DiskStore;
 use crate::error::LogError;
 use crate::hash::Digest;
+use crate::history::Roots;
 use crate::hyper::{Entry, PathEnd};
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
@@ -131,7 +132,7 @@ impl Log {
         let base = draft.base;
         let digest_at = |version| self.digest_at(version, base, &draft.digests);
         // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
-        let change = self.trees.read().plan(&draft.digests, &draft.entries(), &digest_at)?;
+        let change = self.trees.read().plan(&draft.digests, &draft.entries(), Roots::Each, &digest_at)?;
         let (batch, tail) = rows_of(&draft, &change, &writer.tail);
         if let Err(error) = self.store.write(batch).and_then(|()| self.store.sync()) {
             writer.refusal = Some(error.to_string());
@@ -160,7 +161,7 @@ impl Log {
         let (current, path, end) = {
             let trees = self.trees.read();
             let current = trees.len().checked_sub(1).ok_or(LogError::Empty)?;
-            let (path, end) = trees.hyper().path(digest, &|version| rows.digest(version))?;
+            let (path, end) = trees.hyper().path(digest, &|version| self.stored_digest(version))?;
             (current, path, end)
         };
         let query = version.map_or(current, |version| version.min(current));
@@ -287,8 +288,7 @@ impl Log {
 
     /// Return the first version of an event that is in the log or in the batch being drafted.
     fn first_of(&self, digest: &Digest, draft: &Draft) -> Result<Option<u64>, LogError> {
-        let rows = Rows::of(self.store.as_ref());
-        let found = self.trees.read().hyper().find(digest, &|version| rows.digest(version))?;
+        let found = self.trees.read().hyper().find(digest, &|version| self.stored_digest(version))?;
         if let Some(latest) = found {
             return self.first_occurrence(digest, latest).map(Some);
         }
@@ -311,8 +311,12 @@ impl Log {
         let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
         match offset.and_then(|offset| new.get(offset)) {
             Some(digest) => Ok(*digest),
-            None => Rows::of(self.store.as_ref()).digest(version),
+            None => self.stored_digest(version),
         }
+    }
+
+    fn stored_digest(&self, version: u64) -> Result<Digest, LogError> {
+        Rows::of(self.store.as_ref()).digest(version)
     }
 
     /// Return the last occurrence at or below `query` of an event whose newest, `latest`, is later.

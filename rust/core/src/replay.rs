@@ -2,6 +2,7 @@
 
 use crate::error::LogError;
 use crate::hash::Digest;
+use crate::history::Roots;
 use crate::hyper::Entry;
 use crate::rows::{self, Rows, TILE, TILE_DIGESTS};
 use crate::store::{Store, Table};
@@ -159,7 +160,7 @@ impl<'a> Replay<'a> {
             let pending = offset.and_then(|offset| digests.get(offset)).copied();
             pending.map_or_else(|| Rows::of(self.store).digest(version), Ok)
         };
-        let change: TreesChange = self.trees.plan(digests, &entries, &digest_at)?;
+        let change: TreesChange = self.trees.plan(digests, &entries, Roots::Last, &digest_at)?;
         let history_root = change.history_roots().last().copied().unwrap_or_default();
         let replayed = Replayed { history_root, hyper_root: change.hyper_root() };
         hidden.extend(change.replaced());

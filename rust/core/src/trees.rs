@@ -2,19 +2,15 @@
 
 use crate::error::LogError;
 use crate::hash::Digest;
-use crate::history::{HistoryChange, HistoryTree};
-use crate::hyper::{Entry, HyperChange, HyperTree};
+use crate::history::{HistoryChange, HistoryTree, Roots};
+use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
 
 /// From this many events a batch, the trees are worth a thread each.
 const PARALLEL_EVENTS: usize = 32;
 
-/// Gives the event digest of a version, from any thread.
-pub type DigestAt<'a> = dyn Fn(u64) -> Result<Digest, LogError> + Sync + 'a;
-
 /// Both trees at one version.
 #[derive(Debug)]
 pub struct Trees {
-    len: u64,
     history: HistoryTree,
     hyper: HyperTree,
 }
@@ -30,13 +26,13 @@ impl Trees {
     /// Return empty trees with room for `expected` events before the hyper tree has to grow.
     #[must_use]
     pub fn with_capacity(expected: u64) -> Self {
-        Self { len: 0, history: HistoryTree::new(), hyper: HyperTree::with_capacity(expected) }
+        Self { history: HistoryTree::new(), hyper: HyperTree::with_capacity(expected) }
     }
 
     /// Return the number of events.
     #[must_use]
     pub const fn len(&self) -> u64 {
-        self.len
+        self.history.len()
     }
 
     /// Return the history tree.
@@ -61,10 +57,11 @@ impl Trees {
         &self,
         digests: &[Digest],
         entries: &[Entry],
+        roots: Roots,
         digest_at: &DigestAt<'_>,
     ) -> Result<TreesChange, LogError> {
-        let history = || self.history.plan(digests);
-        let hyper = || self.hyper.plan(entries, &|version| digest_at(version));
+        let history = || self.history.plan(digests, roots);
+        let hyper = || self.hyper.plan(entries, digest_at);
         let (history, hyper) =
             if digests.len() < PARALLEL_EVENTS { (history(), hyper()) } else { rayon::join(history, hyper) };
         Ok(TreesChange { history, hyper: hyper? })
@@ -76,14 +73,13 @@ impl Trees {
     ///
     /// Those of [`HyperTree::apply`]; the trees are unusable then.
     pub fn apply(&mut self, change: TreesChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
-        self.len += change.history.roots.len() as u64;
         self.history.apply(change.history);
-        self.hyper.apply(change.hyper, &|version| digest_at(version))
+        self.hyper.apply(change.hyper, digest_at)
     }
 }
 
 impl TreesChange {
-    /// Return the root of the history tree at each new version.
+    /// Return the roots of the history tree that were wanted.
     #[must_use]
     pub fn history_roots(&self) -> &[Digest] {
         &self.history.roots
