@@ -14,7 +14,7 @@ from starlette.routing import Route, Router
 
 from qed.errors import AddedLater, Overloaded, Unavailable, UnknownVersion, WriteRefused
 from qed.server import endpoints
-from qed.server.node import EmptyLog
+from qed.server.node import EmptyLog, NotTaken
 from qed.wire import ENCODER, DecodeError, ErrorBody
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 """What each exception is to a client. An exception is looked up by its classes from narrow to wide; others are 500."""
 
 _ROUTER_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
-_MAY_RETRY: Final = frozenset({429, 503})
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 _CLOSE: Final = (b"connection", b"close")
 
@@ -84,7 +83,7 @@ class Application:
             await _refuse_body(exc, receive, send)
         except asyncio.CancelledError:
             # Only shutdown cancels, once its grace is over, and this task ends here.
-            await _send_error(send, 503, ErrorBody("unavailable", "the server is stopping"), _RETRY_AFTER)
+            await _send_error(send, 503, ErrorBody("unavailable", "the server stopped before it knew the result"))
         except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own plain-text answer
             await _answer_exception(exc, send)
 
@@ -99,7 +98,8 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
         _log_unexpected(exc)
         message = "the server failed to answer; its log says more"
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
-    headers = [_RETRY_AFTER] if status in _MAY_RETRY else []
+    # The header promises that nothing was taken: without it, an insertion may be committed for all the server knows.
+    headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken) else []
     await _send_error(send, status, ErrorBody(code, message, first_version), *headers)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qed.proofs import Added, Digest
     from qed.server.config import Settings
 
-__all__ = ["EmptyLog", "Node"]
+__all__ = ["EmptyLog", "Node", "NotTaken"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -29,6 +29,10 @@ _SWEEP_INTERVAL_S: Final = 0.5
 
 class EmptyLog(UnknownVersion):
     """The log holds no event yet, so there is no version to prove anything at."""
+
+
+class NotTaken(WriteRefused):
+    """The insertion was refused before anything of it was taken: asking again, or elsewhere, cannot add it twice."""
 
 
 class _Waiting(Generic[_T]):
@@ -205,14 +209,18 @@ class Node:
 
         Raises:
             Overloaded: The queue is full.
-            WriteRefused: A write or sync failed, now or before, or the node is closing.
+            NotTaken: A write or sync failed before, or the node is closing.
+            WriteRefused: This write or sync failed. The events may still be committed.
             Unavailable: No result in time. The events may still be committed.
         """
         if self._failure is not None:
-            raise WriteRefused(self._failure)
+            raise NotTaken(self._failure)
         ticket, future = self._adds.enter(self._loop)
         try:
             self._replica.submit(ticket, events, if_absent=if_absent)
+        except WriteRefused as exc:
+            self._adds.leave(ticket)
+            raise NotTaken(str(exc)) from exc
         except Exception:
             self._adds.leave(ticket)
             raise

@@ -97,8 +97,10 @@ pub struct HyperTree {
     flat_levels: u16,
     /// The flat part in heap order: the root at 1, the children of `i` at `2i` and `2i + 1`.
     hashes: Vec<Digest>,
-    /// The trie below each node of the last flat level.
+    /// The trie below each node of the last flat level. Of those that have been split, see `halves`.
     buckets: Vec<NodeRef>,
+    /// The tries below the nodes of the next level, two for each bucket from the left that has been split.
+    halves: Vec<NodeRef>,
     leaves: Vec<Leaf>,
     branches: Vec<Branch>,
     /// Branches that growing the flat part has dissolved.
@@ -132,6 +134,7 @@ impl HyperTree {
             flat_levels,
             hashes: (0..2 << flat_levels).map(|index| hyper_default(HYPER_LEVELS - level_of(index))).collect(),
             buckets: vec![NodeRef::EMPTY; 1 << flat_levels],
+            halves: Vec::new(),
             leaves: Vec::new(),
             branches: Vec::new(),
             free_branches: Vec::new(),
@@ -172,7 +175,8 @@ impl HyperTree {
         Ok(planner.change)
     }
 
-    /// Carry out a change that was planned on this very tree, then grow the flat part if there are many keys a bucket.
+    /// Carry out a change that was planned on this very tree. While there are many keys a bucket, each key that is added also
+    /// splits a bucket, so that the flat part grows a level without anyone waiting for all of it.
     ///
     /// # Errors
     ///
@@ -183,11 +187,16 @@ impl HyperTree {
         let blank = Branch { hash: Digest::default(), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
         self.branches.resize(self.branches.len() + change.new_branches, blank);
         put_all(&mut self.hashes, change.hashes)?;
-        put_all(&mut self.buckets, change.buckets)?;
+        for (index, node) in change.buckets {
+            *self.bucket_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = node;
+        }
         put_all(&mut self.leaves, change.leaves.into_iter().map(|(index, leaf)| (index as usize, leaf)))?;
         put_all(&mut self.branches, change.branches.into_iter().map(|(index, branch)| (index as usize, branch)))?;
-        while self.flat_levels < flat_levels_for(self.len()) {
-            self.grow(digest_at)?;
+        for _ in 0..change.new_leaves {
+            if self.flat_levels >= flat_levels_for(self.len()) {
+                break;
+            }
+            self.split_next(digest_at)?;
         }
         Ok(())
     }
@@ -199,16 +208,21 @@ impl HyperTree {
     /// As [`Self::plan`].
     pub fn path(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<(Vec<Digest>, PathEnd), LogError> {
         let mut siblings = Vec::with_capacity(48);
-        let mut index = 1;
-        for depth in 0..self.flat_levels {
+        let (mut index, mut flat_depth) = (1, 0);
+        let bucket = loop {
+            if let Some(bucket) = self.bucket(index) {
+                break bucket;
+            }
+            let depth = flat_depth;
+            flat_depth += 1;
             if self.flat(index) == hyper_default(HYPER_LEVELS - depth) {
                 return Ok((siblings, PathEnd::Empty));
             }
             index = 2 * index + usize::from(key.bit(depth));
             siblings.push(self.flat(index ^ 1));
-        }
-        let mut node = self.bucket(index)?;
-        for depth in self.flat_levels..=HYPER_LEVELS {
+        };
+        let mut node = bucket;
+        for depth in flat_depth..=HYPER_LEVELS {
             match node.kind() {
                 Node::Empty => return Ok((siblings, PathEnd::Empty)),
                 Node::Leaf(leaf) if depth >= SHORTCUT_DEPTH => {
@@ -230,7 +244,9 @@ impl HyperTree {
     ///
     /// As [`Self::plan`].
     pub fn find(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<Option<u64>, LogError> {
-        let mut node = self.bucket(bucket_of(key, self.flat_levels))?;
+        let on_path = |levels| self.bucket(flat_index(key, levels));
+        let bucket = on_path(self.flat_levels).or_else(|| on_path(self.flat_levels + 1));
+        let mut node = bucket.ok_or_else(|| damaged("a bucket is missing"))?;
         loop {
             match node.kind() {
                 Node::Empty => return Ok(None),
@@ -246,26 +262,28 @@ impl HyperTree {
         }
     }
 
-    /// Add a level to the flat part: each bucket is split in two.
-    fn grow(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
+    /// Split the next bucket in two, and with the last of them begin a new level.
+    fn split_next(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         let depth = self.flat_levels;
-        let mut halves = Vec::with_capacity(2 * self.buckets.len());
-        self.hashes.reserve_exact(2 * self.buckets.len());
-        for &bucket in &self.buckets {
-            let (left, right) = self.children(bucket, depth, digest_at)?;
-            if let Node::Branch(index) = bucket.kind()
-                && self.branch(index)?.depth == depth
-            {
-                self.free_branches.push(index);
-            }
-            for half in [left, right] {
-                let hash = self.hash_at(half, depth + 1, digest_at)?;
-                self.hashes.push(hash);
-                halves.push(half);
-            }
+        let bucket = self.buckets.get(self.halves.len() / 2).copied().ok_or_else(|| damaged("a bucket is missing"))?;
+        let (left, right) = self.children(bucket, depth, digest_at)?;
+        let hashes = [self.hash_at(left, depth + 1, digest_at)?, self.hash_at(right, depth + 1, digest_at)?];
+        if let Node::Branch(index) = bucket.kind()
+            && self.branch(index)?.depth == depth
+        {
+            self.free_branches.push(index);
         }
-        self.buckets = halves;
-        self.flat_levels += 1;
+        if self.halves.is_empty() {
+            // The whole level at once: appending would copy the array again and again.
+            self.hashes.reserve_exact(2 * self.buckets.len());
+            self.halves.reserve_exact(2 * self.buckets.len());
+        }
+        self.hashes.extend(hashes);
+        self.halves.extend([left, right]);
+        if self.halves.len() == 2 * self.buckets.len() {
+            self.buckets = std::mem::take(&mut self.halves);
+            self.flat_levels += 1;
+        }
         Ok(())
     }
 
@@ -321,9 +339,22 @@ impl HyperTree {
         self.hashes.get(index).copied().unwrap_or_default()
     }
 
-    fn bucket(&self, flat_index: usize) -> Result<NodeRef, LogError> {
-        let bucket = flat_index.checked_sub(self.buckets.len()).and_then(|bucket| self.buckets.get(bucket));
-        bucket.copied().ok_or_else(|| damaged("a bucket is missing"))
+    /// Return the trie below the flat node `index`, or nothing if its children are flat too.
+    fn bucket(&self, index: usize) -> Option<NodeRef> {
+        let bucket = index.checked_sub(self.buckets.len())?;
+        match bucket.checked_sub(self.buckets.len()) {
+            Some(half) => self.halves.get(half).copied(),
+            None if 2 * bucket < self.halves.len() => None,
+            None => self.buckets.get(bucket).copied(),
+        }
+    }
+
+    fn bucket_mut(&mut self, index: usize) -> Option<&mut NodeRef> {
+        let bucket = index.checked_sub(self.buckets.len())?;
+        match bucket.checked_sub(self.buckets.len()) {
+            Some(half) => self.halves.get_mut(half),
+            None => self.buckets.get_mut(bucket),
+        }
     }
 
     fn leaf(&self, index: u32) -> Result<Leaf, LogError> {
@@ -348,11 +379,10 @@ impl Planner<'_> {
     /// Insert `entries`, at least one, below the flat node `index`; return its new hash.
     fn descend(&mut self, index: usize, depth: u16, entries: &[Entry]) -> Result<Digest, LogError> {
         let [first, ..] = entries else { return Ok(self.tree.flat(index)) };
-        let hash = if depth == self.tree.flat_levels {
-            let old = self.tree.bucket(index)?;
+        let hash = if let Some(old) = self.tree.bucket(index) {
             let (new, hash) = self.merge(old, entries, depth)?;
             if new != old {
-                self.change.buckets.push((index - self.tree.buckets.len(), new));
+                self.change.buckets.push((index, new));
             }
             hash
         } else {
@@ -491,11 +521,10 @@ fn flat_levels_for(keys: u64) -> u16 {
     levels.clamp(*FLAT_LEVELS.start(), *FLAT_LEVELS.end())
 }
 
-/// Return the index in heap order of the last flat node on the path of `key`.
-fn bucket_of(key: &Digest, flat_levels: u16) -> usize {
-    // The first 1 to 24 bits, with a leading one for the level.
-    let bits = key.prefix64() >> (64 - flat_levels);
-    usize::try_from(bits | 1 << flat_levels).unwrap_or(0)
+/// Return the index in heap order of the flat node at `depth`, 1 to 25, on the path of `key`: its first bits after a one.
+fn flat_index(key: &Digest, depth: u16) -> usize {
+    let bits = key.prefix64() >> (64 - depth);
+    usize::try_from(bits | 1 << depth).unwrap_or(0)
 }
 
 fn split(entries: &[Entry], depth: u16) -> (&[Entry], &[Entry]) {
@@ -549,4 +578,80 @@ fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) -> 
 
 fn damaged(what: &str) -> LogError {
     LogError::Corrupt(format!("hyper tree: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Insert `keys` in batches of the given sizes, by turns; the version of a key is its place.
+    fn grown(keys: &[Digest], sizes: &[usize]) -> HyperTree {
+        let mut tree = HyperTree::with_capacity(0);
+        let (mut first, mut turn) = (0, 0);
+        let digest_at = |version: u64| Ok(keys[usize::try_from(version).unwrap()]);
+        while first < keys.len() {
+            let last = (first + sizes[turn % sizes.len()]).min(keys.len());
+            let entry = |place: usize| Entry { key: keys[place], version: place as u64 };
+            let mut entries: Vec<_> = (first..last).map(entry).collect();
+            entries.sort_unstable();
+            let change = tree.plan(&entries, &digest_at).unwrap();
+            let root = change.root;
+            tree.apply(change, &digest_at).unwrap();
+            assert_eq!(tree.root(), root);
+            (first, turn) = (last, turn + 1);
+        }
+        tree
+    }
+
+    /// Keys of which many share long prefixes.
+    fn keys(seeds: &[(u8, u8, u16)]) -> Vec<Digest> {
+        let key = |&(shared, start, rest): &(u8, u8, u16)| {
+            let mut bytes = *Digest::of_event(&rest.to_be_bytes()).as_bytes();
+            bytes[..usize::from(shared % 31)].fill(start % 3);
+            Digest::new(bytes)
+        };
+        let mut keys: Vec<_> = seeds.iter().map(key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.sort_unstable_by_key(|key| Digest::of_event(key.as_bytes()));
+        keys
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_root_is_a_function_of_the_keys(
+            seeds in prop::collection::vec(any::<(u8, u8, u16)>(), 1..700),
+            sizes in prop::collection::vec(1..300_usize, 1..9),
+        ) {
+            let keys = keys(&seeds);
+            let (tree, at_once) = (grown(&keys, &sizes), grown(&keys, &[keys.len()]));
+            prop_assert_eq!(tree.root(), at_once.root());
+            let digest_at = |version: u64| Ok(keys[usize::try_from(version).unwrap()]);
+            for (version, key) in keys.iter().enumerate() {
+                prop_assert_eq!(tree.find(key, &digest_at).unwrap(), Some(version as u64));
+                prop_assert_eq!(tree.path(key, &digest_at).unwrap(), at_once.path(key, &digest_at).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn the_flat_part_grows_a_level_at_a_time() {
+        let keys: Vec<_> = (0..24_000_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
+        let tree = grown(&keys, &[1, 700, 33]);
+        assert_eq!(tree.flat_levels, flat_levels_for(24_000));
+        let digest_at = |version: u64| Ok(keys[usize::try_from(version).unwrap()]);
+        let mut built = HyperTree::with_capacity(24_000);
+        let mut entries: Vec<_> = (0..).zip(&keys).map(|(version, &key)| Entry { key, version }).collect();
+        entries.sort_unstable();
+        let change = built.plan(&entries, &digest_at).unwrap();
+        built.apply(change, &digest_at).unwrap();
+        assert_eq!(tree.root(), built.root());
+        for key in &keys {
+            assert_eq!(tree.path(key, &digest_at).unwrap(), built.path(key, &digest_at).unwrap());
+        }
+    }
 }
