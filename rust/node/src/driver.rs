@@ -240,9 +240,52 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use qed_core::hash::Digest;
+    use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
 
     use super::*;
+
+    /// A disk whose sync fails after a number of times.
+    struct FailingDisk(MemoryStore, AtomicUsize);
+
+    impl Store for FailingDisk {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+            self.0.get(table, key)
+        }
+
+        fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+            self.0.first_in(table, from, to)
+        }
+
+        fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+            self.0.last_in(table, from, to)
+        }
+
+        fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
+            self.0.scan(table, visit)
+        }
+
+        fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+            self.0.write(batch)
+        }
+
+        fn sync(&self) -> Result<(), LogError> {
+            let left = self.1.load(Ordering::SeqCst);
+            let failed = || LogError::Store { action: "sync".into(), cause: "the disk is gone".into() };
+            self.1.store(left.checked_sub(1).ok_or_else(failed)?, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn note_durable(&self, _len: u64) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        fn noted_durable(&self) -> u64 {
+            0
+        }
+    }
 
     fn request(text: &str) -> Request {
         Request { digests: vec![Digest::of_event(text.as_bytes())], if_absent: false }
@@ -282,6 +325,20 @@ mod tests {
         driver.close();
         assert_eq!(driver.drain().unwrap().len(), 50);
         assert!(matches!(driver.submit(50, request("late")), Err(SubmitError::Refused { .. })));
+    }
+
+    #[test]
+    fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
+        let disk = FailingDisk(MemoryStore::new(), AtomicUsize::new(3));
+        let limits = Limits { queue_events: 1000, batch_events: 1 };
+        let driver = Driver::start(Log::over(Box::new(disk)).unwrap(), limits).unwrap();
+        let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
+        let results = wait(&driver, submitted);
+        assert_eq!(results.iter().filter(|completion| completion.result.is_ok()).count(), 3);
+        assert!(driver.failure().unwrap().contains("the disk is gone"));
+        assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
+        // What failed is not shown, though it may be on the disk.
+        assert_eq!(driver.log().len(), 3);
     }
 
     #[test]
