@@ -57,9 +57,10 @@ class FailingReplica:
     def failure(self) -> str | None:
         return self.reason
 
-    def membership(self, *_: object, **__: object) -> None:
+    def ask_membership(self, ticket: int, *_: object, **__: object) -> None:
         if self.surprise is not None:
-            raise self.surprise
+            self.results.append((ticket, self.surprise))
+            self.wake()
 
     def wake(self) -> None:
         os.write(self._wake, b"x")

@@ -84,8 +84,8 @@ class Limits:
     """How much one server takes on before it says no. Each limit has its reason.
 
     Attributes:
-        max_body_bytes: A whole body is in memory while it is decoded, so this bounds what one request can cost. It fits
-            the largest bulk of events of half a kilobyte.
+        max_body_bytes: A whole body is in memory while it is decoded, and nobody else is answered meanwhile: some
+            tenths of a second at this size, which fits the largest bulk of events of half a kilobyte.
         max_buffered_bytes: Bodies that arrive in pieces wait in memory, and only the number of connections bounds how
             many there are. This bounds them together: four of the largest, then 429.
         max_head_bytes: Request line and headers. Nothing this server reads in them is longer than a kilobyte.

@@ -34,10 +34,6 @@ _log = logging.getLogger(__name__)
 _FIELDS: Final = re.compile(r"^(?P<event>.*?)(?P<fields>(?: \w+=.*)?)$", re.DOTALL)
 _EXIT_FAILURE: Final = 1
 
-_SWITCH_INTERVAL_S: Final = 0.0005
-"""How long a thread keeps the interpreter while another wants it. Proof threads want it twice a proof; with Python's
-default of 5 ms the slowest proof in a hundred takes twice as long while events are being added."""
-
 _Command = TypeVar("_Command", bound="Callable[..., None]")
 
 
@@ -193,7 +189,6 @@ def _run(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_before_serving)
     _raise_descriptor_limit()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     listener = _listen(settings.http_addr)
     settings = replace(settings, http_addr=replace(settings.http_addr, port=listener.getsockname()[1]))
     node = _open_node(settings)

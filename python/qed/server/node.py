@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from qed._qed import Replica
 from qed.errors import Overloaded, Unavailable, UnknownVersion, WriteRefused
+from qed.proofs import Added
 from qed.wire import Info, Shard, Shards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from qed.proofs import Added, Digest
+    from qed.proofs import Digest
     from qed.server.config import Settings
 
 __all__ = ["EmptyLog", "Node", "NotTaken"]
@@ -38,16 +39,15 @@ class NotTaken(WriteRefused):
 class _Waiting(Generic[_T]):
     """Futures by ticket, oldest first: all may wait equally long, so the first to time out is the first in line."""
 
-    def __init__(self) -> None:
-        self._next_ticket = 0
+    def __init__(self, tickets: Iterator[int]) -> None:
+        self._tickets = tickets
         self._entries: dict[int, tuple[asyncio.Future[_T], float]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> tuple[int, asyncio.Future[_T]]:
-        ticket = self._next_ticket
-        self._next_ticket += 1
+        ticket = next(self._tickets)
         future: asyncio.Future[_T] = loop.create_future()
         self._entries[ticket] = (future, loop.time())
         return ticket, future
@@ -73,58 +73,6 @@ class _Waiting(Generic[_T]):
             self.settle(ticket, reason())
 
 
-class _Prover:
-    """Runs proof calls on threads, many to a hop.
-
-    A hop to a thread and back costs more than a proof. So calls gather while a thread is busy, and whatever gathered
-    goes over in one hop and comes back in one. A call does all it can over there, JSON included: on the thread of the
-    event loop, every release of the interpreter is a chance for the proof thread to keep it.
-    """
-
-    def __init__(self, *, threads: int, max_waiting: int) -> None:
-        self.waiting: _Waiting[bytes] = _Waiting()
-        self._max_waiting = max_waiting
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="proof")
-        self._idle_threads = threads
-        self._calls: list[tuple[int, Callable[[], bytes]]] = []
-
-    async def run(self, call: Callable[[], bytes], loop: asyncio.AbstractEventLoop) -> bytes:
-        if len(self.waiting) >= self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} proofs are waiting already")
-        ticket, future = self.waiting.enter(loop)
-        if not self._calls:
-            loop.call_soon(self._hop, loop)
-        self._calls.append((ticket, call))
-        return await future
-
-    def _hop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._calls and self._idle_threads:
-            self._idle_threads -= 1
-            calls, self._calls = self._calls, []
-            self._executor.submit(self._prove, loop, calls)
-
-    def _prove(self, loop: asyncio.AbstractEventLoop, calls: list[tuple[int, Callable[[], bytes]]]) -> None:
-        results = [(ticket, _outcome(call)) for ticket, call in calls]
-        loop.call_soon_threadsafe(self._deliver, loop, results)
-
-    def _deliver(self, loop: asyncio.AbstractEventLoop, results: list[tuple[int, bytes | Exception]]) -> None:
-        self._idle_threads += 1
-        for ticket, result in results:
-            self.waiting.settle(ticket, result)
-        self._hop(loop)
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=True)
-
-
-def _outcome(call: Callable[[], bytes]) -> bytes | Exception:
-    """Return what `call` returns, or the exception it raises: either is a result for the request that waits."""
-    try:
-        return call()
-    except Exception as exc:  # noqa: BLE001  # whatever it is, it belongs to the caller on the other thread
-        return exc
-
-
 class Node:
     """One member. Every method but `open` and `close_now` belongs to the thread of the event loop.
 
@@ -133,11 +81,11 @@ class Node:
     """
 
     def __init__(self, settings: Settings, replica: Replica) -> None:
-        limits = settings.limits
         self.settings = settings
         self._replica = replica
-        self._adds: _Waiting[Added] = _Waiting()
-        self._prover = _Prover(threads=limits.max_concurrent_proofs, max_waiting=limits.max_waiting_proofs)
+        tickets = itertools.count()
+        self._adds: _Waiting[Added] = _Waiting(tickets)
+        self._questions: _Waiting[bytes] = _Waiting(tickets)
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
         # Kept from `start` on: to ask for the running loop is a system call, and every request needs it.
@@ -159,7 +107,10 @@ class Node:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         limits = settings.limits
         replica = Replica.open(
-            str(settings.data_dir), queue_length=limits.queue_length, batch_events=limits.batch_events
+            str(settings.data_dir),
+            queue_length=limits.queue_length,
+            batch_events=limits.batch_events,
+            proof_threads=limits.max_concurrent_proofs,
         )
         return cls(settings, replica)
 
@@ -185,7 +136,6 @@ class Node:
     def close_now(self) -> None:
         """Finish and sync every insertion that was accepted, and release the data folder. Blocks; twice is once."""
         if not self._is_closed:
-            self._prover.close()
             self._replica.close()
             self._is_closed = True
 
@@ -243,7 +193,9 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        return await self._prove(lambda: self._replica.membership(digest, version=version).to_json(key=key))
+        ticket, answer = self._ask()
+        self._replica.ask_membership(ticket, digest, version=version, key=key)
+        return await self._receive(answer)
 
     async def incremental(self, start: int, end: int) -> bytes:
         """Return, as JSON, the proof that the log at `end` extends the log at `start`.
@@ -254,7 +206,9 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        return await self._prove(lambda: self._replica.incremental(start, end).to_json())
+        ticket, answer = self._ask()
+        self._replica.ask_incremental(ticket, start, end)
+        return await self._receive(answer)
 
     async def snapshot(self, version: int) -> bytes:
         """Return, as JSON, the snapshot of `version` exactly as it was acknowledged.
@@ -264,7 +218,9 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        return await self._prove(lambda: self._replica.snapshot(version).to_json())
+        ticket, answer = self._ask()
+        self._replica.ask_snapshot(ticket, version)
+        return await self._receive(answer)
 
     def describe(self) -> Info:
         """Return this member's addresses and the length of its log."""
@@ -286,9 +242,15 @@ class Node:
         shard = Shard(node_id=name, http_addr=str(self.settings.http_addr))
         return Shards(node_id=name, leader_id=name, uri_scheme="http", shards={name: shard})
 
-    async def _prove(self, call: Callable[[], bytes]) -> bytes:
+    def _ask(self) -> tuple[int, asyncio.Future[bytes]]:
+        limit = self.settings.limits.max_waiting_proofs
+        if len(self._questions) >= limit:
+            raise Overloaded(f"{limit} proofs are waiting already")
+        return self._questions.enter(self._loop)
+
+    async def _receive(self, answer: asyncio.Future[bytes]) -> bytes:
         try:
-            return await self._prover.run(call, self._loop)
+            return await answer
         except UnknownVersion as exc:
             if not len(self._replica):
                 raise EmptyLog("the log is empty: there is nothing to prove yet") from exc
@@ -297,7 +259,11 @@ class Node:
     def _collect(self) -> None:
         """Hand every result that is ready to the request that waits for it."""
         for ticket, result in self._replica.drain():
-            self._adds.settle(ticket, result)
+            # An exception may be about either kind, but a ticket waits for one of them only.
+            if not isinstance(result, bytes):
+                self._adds.settle(ticket, result)
+            if not isinstance(result, Added):
+                self._questions.settle(ticket, result)
         reason = self._replica.failure()
         if reason is not None and self._failure is None:
             self._fail(reason)
@@ -315,5 +281,5 @@ class Node:
         self._adds.fail_entered_before(
             moment, lambda: Unavailable(f"not confirmed within {timeout_s:g} s; the insertion may still be committed")
         )
-        self._prover.waiting.fail_entered_before(moment, lambda: Unavailable(f"no proof within {timeout_s:g} s"))
+        self._questions.fail_entered_before(moment, lambda: Unavailable(f"no proof within {timeout_s:g} s"))
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)

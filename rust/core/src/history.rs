@@ -12,7 +12,7 @@ use crate::proof::{incremental_positions, membership_positions};
 /// Height from which frozen nodes are kept.
 const KEPT_HEIGHT: u16 = 4;
 
-/// Leaves below a node of [`KEPT_HEIGHT`].
+/// Leaves below a frozen node of the lowest height that is kept.
 pub const GROUP: u64 = 1 << KEPT_HEIGHT;
 
 /// Levels of a tree of 2^64 leaves, less the root.

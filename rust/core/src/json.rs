@@ -343,11 +343,15 @@ fn in_order<P: Copy + Eq>(
     if path.len() != positions.len() {
         return Err(Malformed::because(format!("expected a path of {} hashes, found {}", positions.len(), path.len())));
     }
-    let parsed: Vec<_> = path.iter().map(|(text, digest)| (parse(text), digest)).collect();
-    // As many entries as positions: if each position is found, no entry is a second or a foreign one.
-    let find = |position: &P| parsed.iter().find(|(found, _)| *found == Some(*position)).map(|(_, digest)| **digest);
+    let parsed: Vec<_> = path.iter().map(|(text, digest)| (parse(text), *digest)).collect();
+    // As many entries as positions: if each position is found, no entry is a second or a foreign one. Servers write them in order, so
+    // the first look is where it should be.
+    let find = |(place, position): (usize, &P)| {
+        let is_it = |(found, _): &&(Option<P>, Digest)| *found == Some(*position);
+        parsed.get(place).filter(is_it).or_else(|| parsed.iter().find(is_it)).map(|&(_, digest)| digest)
+    };
     let missing = || Malformed::because("a path lacks one of its positions, or names one that is not its own");
-    positions.iter().map(|position| find(position).ok_or_else(missing)).collect()
+    positions.iter().enumerate().map(|pair| find(pair).ok_or_else(missing)).collect()
 }
 
 fn hyper_in_order(path: PathText, key: &Digest) -> Result<Vec<Digest>, Malformed> {

@@ -4,14 +4,17 @@
 //! request waits for nobody. Results are handed out a batch at a time, with one wake-up through a pipe that an event loop can watch.
 
 use std::collections::VecDeque;
-use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 use qed_core::error::LogError;
-use qed_core::log::{Added, Log, Request};
+use qed_core::log::{Log, Request};
+
+use crate::outbox::{Completion, Outbox, Outcome};
+use crate::prover::{Prover, Question};
 
 /// How much may wait, and how much goes into one batch.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,8 @@ pub struct Limits {
     pub queue_events: usize,
     /// Events after which a batch is closed; the request that reaches it still goes in whole.
     pub batch_events: usize,
+    /// Threads that answer questions.
+    pub proof_threads: usize,
 }
 
 /// Why a request was not taken. Nothing of it will be appended.
@@ -42,19 +47,12 @@ pub enum SubmitError {
     },
 }
 
-/// The result of one request, under the ticket it was submitted with.
-#[derive(Debug)]
-pub struct Completion {
-    /// The number the caller gave.
-    pub ticket: u64,
-    /// What was added, durable; or why it is not known to be.
-    pub result: Result<Added, String>,
-}
-
-/// A log with the thread that appends to it.
+/// A log with the thread that appends to it, and those that answer questions about it.
 #[derive(Debug)]
 pub struct Driver {
     log: Arc<Log>,
+    outbox: Arc<Outbox>,
+    prover: Prover,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -65,8 +63,6 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Told when something is put into the queue, and when it is closed.
     is_fed: Condvar,
-    results: Mutex<Results>,
-    wake_reader: PipeReader,
 }
 
 /// Touched by callers and the thread.
@@ -78,15 +74,6 @@ struct Queue {
     refusal: Option<String>,
 }
 
-/// Filled by the thread, emptied by the caller. There is a byte in the pipe exactly if `is_signalled`.
-#[derive(Debug)]
-struct Results {
-    completions: Vec<Completion>,
-    failure: Option<String>,
-    is_signalled: bool,
-    wake_writer: PipeWriter,
-}
-
 impl Driver {
     /// Start the thread that appends to `log`.
     ///
@@ -94,23 +81,16 @@ impl Driver {
     ///
     /// What the operating system says if it gives no pipe or no thread.
     pub fn start(log: Log, limits: Limits) -> io::Result<Self> {
-        let (wake_reader, wake_writer) = io::pipe()?;
-        let results = Results { completions: Vec::new(), failure: None, is_signalled: false, wake_writer };
-        let shared = Arc::new(Shared {
-            limits,
-            queue: Mutex::default(),
-            is_fed: Condvar::new(),
-            results: Mutex::new(results),
-            wake_reader,
-        });
-        let log = Arc::new(log);
-        let (thread_log, thread_shared) = (Arc::clone(&log), Arc::clone(&shared));
-        let run = move || thread_shared.run(&thread_log);
+        let (log, outbox) = (Arc::new(log), Arc::new(Outbox::new()?));
+        let shared = Arc::new(Shared { limits, queue: Mutex::default(), is_fed: Condvar::new() });
+        let prover = Prover::start(&log, &outbox, limits.proof_threads)?;
+        let (thread_log, thread_outbox, thread_shared) = (Arc::clone(&log), Arc::clone(&outbox), Arc::clone(&shared));
+        let run = move || thread_shared.run(&thread_log, &thread_outbox);
         let thread = thread::Builder::new().name("qed-driver".into()).spawn(run)?;
-        Ok(Self { log, shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { log, outbox, prover, shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Return the log, for proofs.
+    /// Return the log.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
@@ -119,7 +99,7 @@ impl Driver {
     /// Return the end of the pipe that becomes readable when [`Self::drain`] has something to give.
     #[must_use]
     pub fn wake_fd(&self) -> RawFd {
-        self.shared.wake_reader.as_raw_fd()
+        self.outbox.wake_fd()
     }
 
     /// Put a request into the queue. Its result comes under `ticket` from [`Self::drain`], exactly once.
@@ -145,28 +125,28 @@ impl Driver {
         Ok(())
     }
 
+    /// Put a question. Its answer comes under `ticket` from [`Self::drain`], exactly once. Tickets of questions and of requests
+    /// must differ.
+    pub fn ask(&self, ticket: u64, question: Question) {
+        self.prover.ask(ticket, question);
+    }
+
     /// Take the results that have come since the last call. Does not wait.
     ///
     /// # Errors
     ///
     /// What the operating system says if the pipe is broken.
     pub fn drain(&self) -> io::Result<Vec<Completion>> {
-        let mut results = self.shared.results.lock();
-        if results.is_signalled {
-            // The byte was written under this lock, so this does not block.
-            (&self.shared.wake_reader).read_exact(&mut [0])?;
-            results.is_signalled = false;
-        }
-        Ok(std::mem::take(&mut results.completions))
+        self.outbox.drain()
     }
 
     /// Return why the thread has stopped, if a write or a sync failed.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        self.shared.results.lock().failure.clone()
+        self.outbox.failure()
     }
 
-    /// Take no more requests, finish those that wait, and end the thread. Their results can still be drained.
+    /// Take no more requests, finish those that wait, and end the threads. Their results can still be drained.
     pub fn close(&self) {
         self.shared.queue.lock().refusal.get_or_insert_with(|| "it is closing".into());
         self.shared.is_fed.notify_one();
@@ -174,6 +154,7 @@ impl Driver {
             // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
             let _ = thread.join();
         }
+        self.prover.close();
     }
 }
 
@@ -184,11 +165,16 @@ impl Drop for Driver {
 }
 
 impl Shared {
-    fn run(&self, log: &Log) {
+    fn run(&self, log: &Log, outbox: &Outbox) {
         while let Some((tickets, requests)) = self.next_batch() {
             match log.append(&requests) {
-                Ok(added) => self.hand_out(tickets.into_iter().zip(added.into_iter().map(Ok)), None),
-                Err(error) => return self.fail(&tickets, &error),
+                Ok(added) => outbox.put(
+                    tickets
+                        .into_iter()
+                        .zip(added)
+                        .map(|(ticket, added)| Completion { ticket, outcome: Outcome::Added(added) }),
+                ),
+                Err(error) => return self.fail(&tickets, &error, outbox),
             }
         }
     }
@@ -215,7 +201,7 @@ impl Shared {
     }
 
     /// A write or a sync failed: whether the batch is on disk is unknown, and nothing may be written after it.
-    fn fail(&self, tickets: &[u64], error: &LogError) {
+    fn fail(&self, tickets: &[u64], error: &LogError, outbox: &Outbox) {
         let reason = error.to_string();
         let waiting = {
             let mut queue = self.queue.lock();
@@ -224,17 +210,8 @@ impl Shared {
             std::mem::take(&mut queue.waiting)
         };
         let all = tickets.iter().copied().chain(waiting.into_iter().map(|(ticket, _)| ticket));
-        self.hand_out(all.map(|ticket| (ticket, Err(reason.clone()))), Some(reason.clone()));
-    }
-
-    fn hand_out(&self, completions: impl Iterator<Item = (u64, Result<Added, String>)>, failure: Option<String>) {
-        let mut results = self.results.lock();
-        results.completions.extend(completions.map(|(ticket, result)| Completion { ticket, result }));
-        results.failure = failure;
-        if !results.is_signalled {
-            // An empty pipe has room for a byte; without a reader there is nobody to wake.
-            results.is_signalled = results.wake_writer.write_all(&[1]).is_ok();
-        }
+        let failed = all.map(|ticket| Completion { ticket, outcome: Outcome::WriteFailed(reason.clone()) });
+        outbox.fail(failed, reason.clone());
     }
 }
 
@@ -302,13 +279,14 @@ mod tests {
 
     #[test]
     fn every_request_gets_its_own_result_once() {
-        let limits = Limits { queue_events: 1000, batch_events: 7 };
+        let limits = Limits { queue_events: 1000, batch_events: 7, proof_threads: 0 };
         let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
         for ticket in 0..100 {
             driver.submit(ticket, request(&ticket.to_string())).unwrap();
         }
         for completion in wait(&driver, 100) {
-            let snapshots = completion.result.unwrap().snapshots;
+            let Outcome::Added(added) = completion.outcome else { panic!("{completion:?}") };
+            let snapshots = added.snapshots;
             assert_eq!(snapshots[0].event_digest, Digest::of_event(completion.ticket.to_string().as_bytes()));
             assert_eq!(snapshots[0].version, completion.ticket);
         }
@@ -317,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_was_accepted_is_finished_on_close() {
-        let limits = Limits { queue_events: 1000, batch_events: 3 };
+        let limits = Limits { queue_events: 1000, batch_events: 3, proof_threads: 0 };
         let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
         for ticket in 0..50 {
             driver.submit(ticket, request("again")).unwrap();
@@ -330,11 +308,11 @@ mod tests {
     #[test]
     fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
         let disk = FailingDisk(MemoryStore::new(), AtomicUsize::new(3));
-        let limits = Limits { queue_events: 1000, batch_events: 1 };
+        let limits = Limits { queue_events: 1000, batch_events: 1, proof_threads: 1 };
         let driver = Driver::start(Log::over(Box::new(disk)).unwrap(), limits).unwrap();
         let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
         let results = wait(&driver, submitted);
-        assert_eq!(results.iter().filter(|completion| completion.result.is_ok()).count(), 3);
+        assert_eq!(results.iter().filter(|completion| matches!(completion.outcome, Outcome::Added(_))).count(), 3);
         assert!(driver.failure().unwrap().contains("the disk is gone"));
         assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
         // What failed is not shown, though it may be on the disk.
@@ -343,9 +321,34 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_an_empty_request_too() {
-        let driver = Driver::start(Log::in_memory().unwrap(), Limits { queue_events: 0, batch_events: 1 }).unwrap();
+        let driver =
+            Driver::start(Log::in_memory().unwrap(), Limits { queue_events: 0, batch_events: 1, proof_threads: 0 })
+                .unwrap();
         assert_eq!(driver.submit(0, request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
         let empty = Request { digests: Vec::new(), if_absent: false };
         assert_eq!(driver.submit(0, empty), Err(SubmitError::Empty));
+    }
+
+    #[test]
+    fn questions_are_answered_beside_requests_and_before_the_end() {
+        let limits = Limits { queue_events: 1000, batch_events: 1000, proof_threads: 2 };
+        let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
+        driver.submit(0, request("a")).unwrap();
+        wait(&driver, 1);
+        for ticket in 1..100 {
+            driver.ask(ticket, Question::Snapshot { version: ticket % 2 });
+        }
+        driver.close();
+        let mut completions = driver.drain().unwrap();
+        completions.sort_by_key(|completion| completion.ticket);
+        assert_eq!(completions.len(), 99);
+        let expected = driver.log().snapshot(0).unwrap().to_json();
+        for Completion { ticket, outcome } in completions {
+            match outcome {
+                Outcome::Answered(json) => assert_eq!((ticket % 2, json.as_str()), (0, expected.as_str())),
+                Outcome::Unanswered(LogError::UnknownVersion { .. }) => assert_eq!(ticket % 2, 1),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

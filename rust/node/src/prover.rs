@@ -1,0 +1,141 @@
+//! The prover: threads that answer questions about a log, so that an event loop waits neither for hashes nor for a disk.
+//!
+//! They take no lock that a writer holds for long: each answer comes from one consistent view of the log.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+use qed_core::error::LogError;
+use qed_core::hash::Digest;
+use qed_core::log::Log;
+
+use crate::outbox::{Completion, Outbox, Outcome};
+
+/// Most questions whose answers are handed out together. A wake-up costs the caller as much as a proof costs here, and the first
+/// answer waits for the last: half a millisecond.
+const QUESTIONS_A_WAKE_UP: usize = 16;
+
+/// Something to be answered from a log, as JSON.
+#[derive(Debug)]
+pub enum Question {
+    /// Is this event in the log, or was it at this version? The event itself is echoed if it is known.
+    Membership {
+        /// The event's digest.
+        digest: Digest,
+        /// The version asked at; nothing is the latest.
+        version: Option<u64>,
+        /// The event, to be echoed.
+        key: Option<Vec<u8>>,
+    },
+    /// Does the log at `end` extend the log at `start`?
+    Incremental {
+        /// The earlier version.
+        start: u64,
+        /// The later version.
+        end: u64,
+    },
+    /// What was acknowledged as this version?
+    Snapshot {
+        /// The version.
+        version: u64,
+    },
+}
+
+impl Question {
+    fn answer(&self, log: &Log) -> Result<String, LogError> {
+        match self {
+            Self::Membership { digest, version, key } => {
+                log.prove(digest, *version).map(|answer| answer.to_json(key.as_deref()))
+            }
+            Self::Incremental { start, end } => log.prove_incremental(*start, *end).map(|proof| proof.to_json()),
+            Self::Snapshot { version } => log.snapshot(*version).map(|snapshot| snapshot.to_json()),
+        }
+    }
+}
+
+/// Threads that answer questions in turn.
+#[derive(Debug)]
+pub(crate) struct Prover {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Told when a question comes, and when no more will.
+    is_asked: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    questions: VecDeque<(u64, Question)>,
+    is_closed: bool,
+}
+
+impl Prover {
+    /// Start `threads` threads that answer from `log` into `outbox`.
+    pub(crate) fn start(log: &Arc<Log>, outbox: &Arc<Outbox>, threads: usize) -> io::Result<Self> {
+        let prover = Self { shared: Arc::default(), threads: Mutex::default() };
+        for number in 0..threads {
+            let (shared, log, outbox) = (Arc::clone(&prover.shared), Arc::clone(log), Arc::clone(outbox));
+            let run = move || shared.run(&log, &outbox);
+            prover.threads.lock().push(thread::Builder::new().name(format!("qed-prover-{number}")).spawn(run)?);
+        }
+        Ok(prover)
+    }
+
+    /// Put a question. Its answer comes under `ticket`, exactly once, unless the prover is closed.
+    pub(crate) fn ask(&self, ticket: u64, question: Question) {
+        self.shared.waiting.lock().questions.push_back((ticket, question));
+        self.shared.is_asked.notify_one();
+    }
+
+    /// Answer what waits, then end the threads.
+    pub(crate) fn close(&self) {
+        self.shared.waiting.lock().is_closed = true;
+        self.shared.is_asked.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Prover {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn run(&self, log: &Log, outbox: &Outbox) {
+        loop {
+            let questions = self.take();
+            if questions.is_empty() {
+                return;
+            }
+            let answers: Vec<_> = questions
+                .into_iter()
+                .map(|(ticket, question)| {
+                    let outcome = question.answer(log).map_or_else(Outcome::Unanswered, Outcome::Answered);
+                    Completion { ticket, outcome }
+                })
+                .collect();
+            outbox.put(answers);
+        }
+    }
+
+    /// Wait for questions and take as many as are answered together; none when the prover is closed and nothing waits.
+    fn take(&self) -> Vec<(u64, Question)> {
+        let mut waiting = self.waiting.lock();
+        while waiting.questions.is_empty() && !waiting.is_closed {
+            self.is_asked.wait(&mut waiting);
+        }
+        let count = waiting.questions.len().min(QUESTIONS_A_WAKE_UP);
+        waiting.questions.drain(..count).collect()
+    }
+}
