@@ -228,8 +228,8 @@ def test_group_commits_are_the_oracles_batches(run_seed: int, tmp_path: Path) ->
         digest = event_digest(b"%d" % number)
         replica.ask_membership(number, _qed.Digest(digest))
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
-        [(ticket, answer)] = replica.drain()
+        [(ticket, reply)] = replica.drain()
         assert ticket == number
-        assert isinstance(answer, bytes)
-        assert parse(answer) == oracle.membership(digest)
+        assert isinstance(reply, bytes)
+        assert parse(reply) == oracle.membership(digest)
     replica.close()
