@@ -44,6 +44,12 @@ pub fn cpu_seconds() -> Result<f64> {
     Ok(ticks / 100.0)
 }
 
+/// Return how many threads have wanted to run over the last minute.
+pub fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split_whitespace().next().ok_or("an odd load average")?.parse()?)
+}
+
 /// Return what `folder` takes on disk: blocks, not lengths, because preallocated files are long and hollow.
 pub fn disk_bytes(folder: &Path) -> Result<f64> {
     let mut sum = 0.0;

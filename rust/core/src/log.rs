@@ -396,7 +396,7 @@ fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest]) -> (WriteBatch,
     let first_tile = draft.base / rows::TILE;
     let tiles = digests.chunks(rows::TILE_DIGESTS);
     for (tile, digests) in (first_tile..).zip(tiles.clone()) {
-        let row: Vec<u8> = digests.iter().flat_map(Digest::as_bytes).copied().collect();
+        let row = digests.iter().map(|digest| digest.as_bytes().as_slice()).collect::<Vec<_>>().concat();
         batch.put(Table::Digests, tile.to_be_bytes(), row);
     }
     let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);

@@ -1,5 +1,7 @@
 //! Building both trees from the rows of a log: at once, when it is opened, and batch by batch, when it is checked.
 
+use rayon::slice::ParallelSliceMut as _;
+
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
@@ -180,7 +182,8 @@ impl<'a> Replay<'a> {
             }
         }
         // Of equal keys the last has the highest version, which is the one that is shown.
-        entries.sort_unstable();
+        let order = |a: &Entry, b: &Entry| a.key.prefix64().cmp(&b.key.prefix64()).then_with(|| a.cmp(b));
+        entries.par_sort_unstable_by(order);
         entries.dedup_by(|next, kept| {
             let is_same = next.key == kept.key;
             if is_same {
