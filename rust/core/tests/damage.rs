@@ -27,7 +27,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        // The engine asserts on a damaged manifest of a table while it holds a lock, and panics again when it cleans up: the process
+        // aborts, before anything is answered or written (DECISIONS.md, 9). All else is damaged here.
+        match path.is_dir() {
+            true if path.ends_with("keyspaces") => {}
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
     }
     found.sort();
     found
