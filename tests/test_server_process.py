@@ -276,7 +276,9 @@ def filled(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_damaged_folder_is_refused_or_complete(start_server: StartServer, tmp_path: Path, filled: Filled) -> None:
     folder, acknowledged = filled
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    # The engine aborts the process on a damaged manifest of a table, before anything is answered: DECISIONS.md, 9.
+    files = (path for path in folder.rglob("*") if path.is_file() and "keyspaces" not in path.parts)
+    names = sorted(path.relative_to(folder) for path in files if path.stat().st_size)
     for number, name in enumerate(names):
         copy = tmp_path / str(number)
         shutil.copytree(folder, copy)
