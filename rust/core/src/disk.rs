@@ -62,8 +62,9 @@ impl DiskStore {
             .map_err(|error| opening_error(path, &error))?;
         let open_table =
             |table: Table| database.keyspace(table.name(), table_options).map_err(|error| opening_error(path, &error));
-        let [a, b, c, d] = Table::ALL;
-        let tables = [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?];
+        let [a, b, c, d, e, f] = Table::ALL;
+        let tables =
+            [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?, open_table(e)?, open_table(f)?];
         let durable = File::options()
             .read(true)
             .write(true)
@@ -75,12 +76,14 @@ impl DiskStore {
     }
 
     fn table(&self, table: Table) -> &Keyspace {
-        let [digests, roots, others, repeats] = &self.tables;
+        let [digests, roots, others, repeats, members, applied] = &self.tables;
         match table {
             Table::Digests => digests,
             Table::Roots => roots,
             Table::Others => others,
             Table::Repeats => repeats,
+            Table::Members => members,
+            Table::Applied => applied,
         }
     }
 

@@ -51,6 +51,12 @@ pub enum LogError {
         /// What this build reads and writes.
         known: u64,
     },
+    /// Another replica's log, or a page of it, does not continue this one: one of the two is wrong.
+    #[error("the logs of two replicas differ within their first {len} events")]
+    Diverged {
+        /// How many events were to be equal.
+        len: u64,
+    },
     /// Stored rows contradict each other.
     #[error("the stored log is damaged: {0}")]
     Corrupt(String),

@@ -46,6 +46,8 @@ pub mod history;
 pub mod hyper;
 pub mod json;
 pub mod log;
+pub mod page;
+pub mod place;
 pub mod position;
 pub mod proof;
 mod replay;

@@ -14,9 +14,10 @@ use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
 use crate::hyper::{Entry, PathEnd};
+use crate::place;
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
-use crate::rows::{self, Rows};
+use crate::rows::{self, Place, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
 use crate::trees::{Trees, TreesChange};
 
@@ -40,19 +41,21 @@ pub struct Added {
 
 /// A tamper-evident log. Any number of threads may ask it for proofs while one appends.
 pub struct Log {
-    store: Box<dyn Store>,
-    /// Changed only by the holder of `writer`, and only to what the store has synced.
-    trees: RwLock<Trees>,
-    writer: Mutex<Writer>,
+    pub(crate) store: Box<dyn Store>,
+    /// Changed only by the holder of `writer`, and only to what is durable: synced by the store, or committed by a majority.
+    pub(crate) trees: RwLock<Trees>,
+    pub(crate) writer: Mutex<Writer>,
 }
 
 /// What only appending needs.
 #[derive(Default)]
-struct Writer {
+pub(crate) struct Writer {
     /// The digests of the last tile, if it is not full.
-    tail: Vec<Digest>,
+    pub(crate) tail: Vec<Digest>,
+    /// The last entry of the replicated log whose outcome is in the store; the default in a log that is not replicated.
+    pub(crate) applied: Place,
     /// Why nothing may be written any more.
-    refusal: Option<String>,
+    pub(crate) refusal: Option<String>,
 }
 
 impl std::fmt::Debug for Log {
@@ -94,7 +97,8 @@ impl Log {
         if found < noted {
             return Err(LogError::Corrupt(format!("it holds {found} events, but {noted} were acknowledged")));
         }
-        let writer = Mutex::new(Writer { tail, refusal: None });
+        let applied = place::last_applied(store.as_ref())?;
+        let writer = Mutex::new(Writer { tail, applied, refusal: None });
         Ok(Self { store, trees: RwLock::new(trees), writer })
     }
 
@@ -119,38 +123,68 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError::EmptyRequest`] if a request names no event, and nothing is changed. [`LogError::Store`] if the batch could not be
-    /// written or synced: whether it is on disk is unknown, and each later call fails with [`LogError::WriteRefused`].
+    /// written or synced: whether it is on disk is unknown, and each later call fails with [`LogError::WriteRefused`], as does
+    /// every call on a replica, which only [`Self::apply`] may change.
     pub fn append(&self, requests: &[Request]) -> Result<Vec<Added>, LogError> {
-        if requests.iter().any(|request| request.digests.is_empty()) {
-            return Err(LogError::EmptyRequest);
-        }
+        require_events(requests)?;
         let mut writer = self.writer.lock();
-        if let Some(reason) = &writer.refusal {
-            return Err(LogError::WriteRefused { reason: reason.clone() });
+        if writer.applied != Place::default() {
+            let reason = "it is a replica of a cluster, whose leader orders what is added".into();
+            return Err(LogError::WriteRefused { reason });
         }
+        self.commit(&mut writer, requests, Roots::Each, None)
+    }
+
+    /// Append the events of `requests` as the outcome of the entry at `place` of a replicated log.
+    ///
+    /// As [`Self::append`], but nothing is synced: the replicated log holds the entry until [`Self::sync`] has returned, and applies
+    /// it again to a log that a crash has thrown back behind it. Equal logs that apply equal entries stay equal, whatever is in
+    /// `wanted`. With [`Roots::Last`], for a caller that wants no snapshots, most of the hashing is saved and nothing is returned.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::append`]; [`LogError::Corrupt`] if `place` does not come after [`Self::applied`].
+    pub fn apply(&self, place: Place, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
+        require_events(requests)?;
+        let mut writer = self.writer.lock();
+        place::require_after(&writer, place)?;
+        self.commit(&mut writer, requests, wanted, Some(place))
+    }
+
+    fn commit(
+        &self,
+        writer: &mut Writer,
+        requests: &[Request],
+        wanted: Roots,
+        place: Option<Place>,
+    ) -> Result<Vec<Added>, LogError> {
+        writer.require_usable()?;
         let draft = self.draft(requests)?;
         if draft.digests.is_empty() {
+            if let Some(place) = place {
+                self.write_place(writer, place, WriteBatch::default())?;
+            }
             return requests.iter().zip(&draft.places).map(|(_, places)| self.added(places, &[], None)).collect();
         }
         let base = draft.base;
         let digest_at = |version| self.digest_at(version, base, &draft.digests);
         // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
-        let change = self.trees.read().plan(&draft.digests, &draft.entries(), Roots::Each, &digest_at)?;
-        let (batch, tail) = rows_of(&draft, &change, &writer.tail);
-        if let Err(error) = self.store.write(batch).and_then(|()| self.store.sync()) {
-            writer.refusal = Some(error.to_string());
-            return Err(error);
-        }
-        // From here on the batch is durable, so a crash no longer loses it; it becomes visible to proofs all at once.
-        let new_snapshots = snapshots_of(&draft, &change);
+        let change = self.trees.read().plan(&draft.digests, &draft.entries(), wanted, &digest_at)?;
+        let (batch, tail) = rows_of(&draft, &change, &writer.tail, place);
+        let synced = || if place.is_none() { self.store.sync() } else { Ok(()) };
+        writer.or_refuse(self.store.write(batch).and_then(|()| synced()))?;
+        // From here on a crash does not lose the batch: it is synced, or the replicated log holds it. It becomes visible to proofs
+        // all at once.
+        let new_snapshots = if matches!(wanted, Roots::Each) { snapshots_of(&draft, &change) } else { Vec::new() };
         let len = base + draft.digests.len() as u64;
-        let published = self.trees.write().apply(change, &digest_at).and_then(|()| self.store.note_durable(len));
-        if let Err(error) = published {
-            writer.refusal = Some(error.to_string());
-            return Err(error);
+        let noted = || if place.is_none() { self.store.note_durable(len) } else { Ok(()) };
+        let published = self.trees.write().apply(change, &digest_at).and_then(|()| noted());
+        writer.or_refuse(published)?;
+        (writer.tail, writer.applied) = (tail, place.unwrap_or(writer.applied));
+        match wanted {
+            Roots::Last => Ok(Vec::new()),
+            Roots::Each => draft.places.iter().map(|places| self.added(places, &new_snapshots, Some(base))).collect(),
         }
-        writer.tail = tail;
-        draft.places.iter().map(|places| self.added(places, &new_snapshots, Some(base))).collect()
     }
 
     /// Answer for the event `digest` at `version`, or at the last version if none is named or it lies beyond.
@@ -310,7 +344,7 @@ impl Log {
         Ok(Added { is_new: places.iter().any(|&version| in_batch(version).is_some()), snapshots })
     }
 
-    fn digest_at(&self, version: u64, base: u64, new: &[Digest]) -> Result<Digest, LogError> {
+    pub(crate) fn digest_at(&self, version: u64, base: u64, new: &[Digest]) -> Result<Digest, LogError> {
         let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
         match offset.and_then(|offset| new.get(offset)) {
             Some(digest) => Ok(*digest),
@@ -393,25 +427,51 @@ impl Draft {
 }
 
 /// Return the rows of a batch and the digests of the tile that it leaves unfinished.
-fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest]) -> (WriteBatch, Vec<Digest>) {
+fn rows_of(
+    draft: &Draft,
+    change: &TreesChange,
+    tail: &[Digest],
+    place: Option<Place>,
+) -> (WriteBatch, Vec<Digest>) {
     let mut batch = WriteBatch::default();
-    let digests: Vec<_> = tail.iter().chain(&draft.digests).copied().collect();
-    let first_tile = draft.base / rows::TILE;
-    let tiles = digests.chunks(rows::TILE_DIGESTS);
-    for (tile, digests) in (first_tile..).zip(tiles.clone()) {
-        let row = digests.iter().map(|digest| digest.as_bytes().as_slice()).collect::<Vec<_>>().concat();
-        batch.put(Table::Digests, tile.to_be_bytes(), row);
-    }
+    let rest = put_digests(&mut batch, draft.base, tail, &draft.digests);
     let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);
-    batch.put(Table::Roots, last.to_be_bytes(), change.hyper_root().as_bytes().to_vec());
+    batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(&change.hyper_root(), place));
     for other in change.replaced().iter().chain(&draft.earlier).chain(&draft.repeats) {
         batch.put(Table::Others, rows::occurrence_key(&other.key, other.version), []);
     }
     for repeat in &draft.repeats {
         batch.put(Table::Repeats, repeat.version.to_be_bytes(), []);
     }
-    let rest = tiles.last().filter(|last| last.len() < rows::TILE_DIGESTS);
-    (batch, rest.unwrap_or_default().to_vec())
+    (batch, rest)
+}
+
+/// Put the rows of `digests`, the first of which is version `base` and follows those in `tail` in its tile. Return the digests of
+/// the tile that is left unfinished.
+pub(crate) fn put_digests(batch: &mut WriteBatch, base: u64, tail: &[Digest], digests: &[Digest]) -> Vec<Digest> {
+    let digests: Vec<_> = tail.iter().chain(digests).copied().collect();
+    let tiles = digests.chunks(rows::TILE_DIGESTS);
+    for (tile, digests) in (base / rows::TILE..).zip(tiles.clone()) {
+        let row = digests.iter().map(|digest| digest.as_bytes().as_slice()).collect::<Vec<_>>().concat();
+        batch.put(Table::Digests, tile.to_be_bytes(), row);
+    }
+    tiles.last().filter(|last| last.len() < rows::TILE_DIGESTS).unwrap_or_default().to_vec()
+}
+
+impl Writer {
+    pub(crate) fn require_usable(&self) -> Result<(), LogError> {
+        self.refusal.as_ref().map_or(Ok(()), |reason| Err(LogError::WriteRefused { reason: reason.clone() }))
+    }
+
+    /// Pass on the outcome of a write; after a failed one nothing may be written, for what is on disk is unknown.
+    pub(crate) fn or_refuse<T>(&mut self, outcome: Result<T, LogError>) -> Result<T, LogError> {
+        outcome.inspect_err(|error| self.refusal = Some(error.to_string()))
+    }
+}
+
+fn require_events(requests: &[Request]) -> Result<(), LogError> {
+    let is_empty = |request: &Request| request.digests.is_empty();
+    if requests.iter().any(is_empty) { Err(LogError::EmptyRequest) } else { Ok(()) }
 }
 
 fn snapshots_of(draft: &Draft, change: &TreesChange) -> Vec<Snapshot> {

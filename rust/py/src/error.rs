@@ -32,7 +32,7 @@ pub fn of_log(error: &LogError) -> PyErr {
         LogError::AddedLater { first, .. } => exceptions::AddedLater::new_err((message, *first)),
         LogError::Locked { .. } => exceptions::StoreLocked::new_err(message),
         LogError::UnsupportedFormat { .. } => exceptions::UnsupportedFormat::new_err(message),
-        LogError::Corrupt(_) => exceptions::CorruptLog::new_err(message),
+        LogError::Corrupt(_) | LogError::Diverged { .. } => exceptions::CorruptLog::new_err(message),
         LogError::WriteRefused { .. } => exceptions::WriteRefused::new_err(message),
         LogError::EmptyRequest | LogError::Store { .. } => exceptions::LogError::new_err(message),
     }

@@ -1,0 +1,340 @@
+//! Pages: the log as one replica reads it out to another that lags behind.
+//!
+//! A log only grows, so a replica that lags needs nothing but what comes after its last event, and after each page it is what it
+//! would be had it applied the entries one by one. A transfer can break off anywhere and go on from there.
+
+use crate::error::LogError;
+use crate::hash::{DIGEST_BYTES, Digest};
+use crate::history::Roots;
+use crate::hyper::Entry;
+use crate::log::{Log, put_digests};
+use crate::place::{self, Members, Place};
+use crate::rows::{self, Rows, require_same};
+use crate::store::{Table, WriteBatch};
+
+/// How long a log is and what it commits to: enough to tell whether another continues it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extent {
+    /// Number of events.
+    pub len: u64,
+    /// History root of the last version; zeros if there is no event.
+    pub history_digest: Digest,
+    /// Hyper root of the last version; zeros if there is no event.
+    pub hyper_digest: Digest,
+}
+
+/// What a commit batch left behind beside its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Its last version.
+    pub last: u64,
+    /// The hyper root after it.
+    pub hyper_digest: Digest,
+    /// Its place; the default if it is older than the replicated log.
+    pub place: Place,
+}
+
+/// Some whole commit batches of a log, and the memberships decided among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The log that this continues.
+    pub start: Extent,
+    /// The events, from version `start.len` on.
+    pub digests: Vec<Digest>,
+    /// The batches they were added in, in order.
+    pub batches: Vec<Batch>,
+    /// Versions among them that the hyper tree never showed, ascending.
+    pub repeats: Vec<u64>,
+    /// Memberships, in order.
+    pub members: Vec<Members>,
+    /// How far the replicated log is applied when all of this is.
+    pub end: Place,
+    /// The history root of the last event.
+    pub history_digest: Digest,
+}
+
+impl Log {
+    /// Return how long the log is at `len` events and what it commits to.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::snapshot`].
+    pub fn extent_at(&self, len: u64) -> Result<Extent, LogError> {
+        let Some(last) = len.checked_sub(1) else { return Ok(Extent::default()) };
+        let snapshot = self.snapshot(last)?;
+        Ok(Extent { len, history_digest: snapshot.history_digest, hyper_digest: snapshot.hyper_digest })
+    }
+
+    /// Return what follows `start` in this log: whole batches with at least `events` events, if there are as many, and the
+    /// memberships after the entry at `after`.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Diverged`] if this log does not continue `start`; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be
+    /// read.
+    pub fn page(&self, start: Extent, after: Place, events: u64) -> Result<Page, LogError> {
+        let (len, applied) = {
+            let writer = self.writer.lock();
+            (self.len(), writer.applied)
+        };
+        if start.len > len || self.extent_at(start.len)? != start {
+            return Err(LogError::Diverged { len: start.len });
+        }
+        let rows = Rows::of(self.store.as_ref());
+        let batches = self.batches(start.len, len, events)?;
+        let to = batches.last().map_or(start.len, |batch| batch.last.saturating_add(1));
+        let end = if to == len { applied } else { batches.last().map_or(after, |batch| batch.place) };
+        Ok(Page {
+            start,
+            digests: (start.len..to).map(|version| rows.digest(version)).collect::<Result<_, _>>()?,
+            repeats: self.repeats(start.len, to)?,
+            members: place::members_in(self.store.as_ref(), after.index.saturating_add(1), end.index)?,
+            end: end.max(after),
+            history_digest: self.extent_at(to)?.history_digest,
+            batches,
+        })
+    }
+
+    /// Append a page that another replica has read out. Nothing is synced, as in [`Self::apply`].
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Diverged`] if the page does not continue this log; [`LogError::Corrupt`] if it contradicts itself, and nothing is
+    /// changed; [`LogError::Store`] if it could not be written.
+    pub fn install(&self, page: &Page) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        writer.require_usable()?;
+        let base = self.len();
+        if page.start.len != base || self.extent_at(base)? != page.start {
+            return Err(LogError::Diverged { len: base });
+        }
+        page.require_consistent(writer.applied)?;
+        let (entries, mut hidden) = shown_and_hidden(page);
+        let digest_at = |version: u64| self.digest_at(version, base, &page.digests);
+        let change = self.trees.read().plan(&page.digests, &entries, Roots::Last, &digest_at)?;
+        if let Some(last) = page.batches.last() {
+            require_same("the hyper root of a page", &last.hyper_digest, &change.hyper_root())?;
+            let history_root = change.history_roots().last().copied().unwrap_or_default();
+            require_same("the history root of a page", &page.history_digest, &history_root)?;
+        }
+        hidden.extend(change.replaced());
+        let mut batch = page.rows(&hidden);
+        let tail = put_digests(&mut batch, base, &writer.tail, &page.digests);
+        self.write_place(&mut writer, page.end, batch)?;
+        let published = self.trees.write().apply(change, &digest_at);
+        writer.or_refuse(published)?;
+        writer.tail = tail;
+        Ok(())
+    }
+
+    /// Return the batches after the first `from` events, up to one that ends at `to` or has `events` before its end.
+    fn batches(&self, from: u64, to: u64, events: u64) -> Result<Vec<Batch>, LogError> {
+        let (mut batches, mut next) = (Vec::new(), from);
+        while next < to && next.saturating_sub(from) < events {
+            let found = self.store.first_in(Table::Roots, &next.to_be_bytes(), &u64::MAX.to_be_bytes())?;
+            let missing = || LogError::Corrupt(format!("no hyper root is stored for version {next}"));
+            let (key, row) = found.ok_or_else(missing)?;
+            let (hyper_digest, place) = rows::root_and_place_in(&row)?;
+            let last = rows::version_in(&key)?;
+            batches.push(Batch { last, hyper_digest, place });
+            next = last.saturating_add(1);
+        }
+        Ok(batches)
+    }
+
+    fn repeats(&self, from: u64, to: u64) -> Result<Vec<u64>, LogError> {
+        let (mut repeats, mut next) = (Vec::new(), from);
+        while let Some((key, _)) = self.store.first_in(Table::Repeats, &next.to_be_bytes(), &u64::MAX.to_be_bytes())? {
+            let version = rows::version_in(&key)?;
+            if version >= to {
+                break;
+            }
+            repeats.push(version);
+            next = version.saturating_add(1);
+        }
+        Ok(repeats)
+    }
+}
+
+impl Page {
+    /// Batches must cover the events without a gap, and everything must come in order.
+    fn require_consistent(&self, applied: Place) -> Result<(), LogError> {
+        let to = self.start.len.saturating_add(self.digests.len() as u64);
+        let ends = self.batches.last().map_or(self.start.len, |batch| batch.last.saturating_add(1));
+        let are_within = |versions: &[u64]| {
+            versions.is_sorted_by(|a, b| a < b) && versions.iter().all(|version| (self.start.len..to).contains(version))
+        };
+        let ends_of_batches: Vec<_> = self.batches.iter().map(|batch| batch.last).collect();
+        let are_in_order = are_within(&ends_of_batches)
+            && are_within(&self.repeats)
+            && self.batches.is_sorted_by_key(|batch| batch.place)
+            && self.members.is_sorted_by_key(|members| members.place)
+            && self.batches.iter().all(|batch| batch.place <= self.end)
+            && self.members.iter().all(|members| members.place > applied && members.place <= self.end);
+        if ends == to && are_in_order && self.end >= applied {
+            return Ok(());
+        }
+        Err(LogError::Corrupt(format!("a page from version {} contradicts itself", self.start.len)))
+    }
+
+    /// Return the rows of the page but for those of its digests.
+    fn rows(&self, hidden: &[Entry]) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        for Batch { last, hyper_digest, place } in &self.batches {
+            let place = (*place != Place::default()).then_some(*place);
+            batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(hyper_digest, place));
+        }
+        for other in hidden {
+            batch.put(Table::Others, rows::occurrence_key(&other.key, other.version), []);
+        }
+        for repeat in &self.repeats {
+            batch.put(Table::Repeats, repeat.to_be_bytes(), []);
+        }
+        for members in &self.members {
+            place::put_members(&mut batch, members);
+        }
+        batch
+    }
+
+    /// Return the bytes that stand for the page (FORMATS.md, "Pages").
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.digests.len() * DIGEST_BYTES + self.batches.len() * BATCH_BYTES);
+        out.extend(self.start.to_bytes());
+        out.extend(self.end.to_bytes());
+        out.extend(self.history_digest.as_bytes());
+        put_count(&mut out, self.digests.len());
+        self.digests.iter().for_each(|digest| out.extend(digest.as_bytes()));
+        put_count(&mut out, self.batches.len());
+        for batch in &self.batches {
+            out.extend(batch.last.to_be_bytes());
+            out.extend(batch.hyper_digest.as_bytes());
+            out.extend(batch.place.to_bytes());
+        }
+        put_count(&mut out, self.repeats.len());
+        self.repeats.iter().for_each(|version| out.extend(version.to_be_bytes()));
+        put_count(&mut out, self.members.len());
+        for members in &self.members {
+            out.extend(members.place.to_bytes());
+            put_count(&mut out, members.bytes.len());
+            out.extend(&members.bytes);
+        }
+        out
+    }
+
+    /// Return the page that `bytes` stand for.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] unless they are those of one page and nothing else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LogError> {
+        let mut reader = Reader(bytes);
+        let page = Self {
+            start: reader.extent()?,
+            end: reader.place()?,
+            history_digest: reader.digest()?,
+            digests: reader.many(DIGEST_BYTES, Reader::digest)?,
+            batches: reader.many(BATCH_BYTES, |reader| {
+                Ok(Batch { last: reader.number()?, hyper_digest: reader.digest()?, place: reader.place()? })
+            })?,
+            repeats: reader.many(8, Reader::number)?,
+            members: reader.many(20, |reader| {
+                let place = reader.place()?;
+                let count = reader.count(1)?;
+                Ok(Members { place, bytes: reader.take(count)?.to_vec() })
+            })?,
+        };
+        if reader.0.is_empty() { Ok(page) } else { Err(malformed()) }
+    }
+}
+
+impl Extent {
+    /// Bytes of an extent.
+    pub const BYTES: usize = 8 + 2 * DIGEST_BYTES;
+
+    /// Return the bytes that stand for it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [self.len.to_be_bytes().as_slice(), self.history_digest.as_bytes(), self.hyper_digest.as_bytes()].concat()
+    }
+
+    /// Return the extent that `bytes` stand for.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] unless there are [`Self::BYTES`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LogError> {
+        let mut reader = Reader(bytes);
+        let extent = reader.extent()?;
+        if reader.0.is_empty() { Ok(extent) } else { Err(malformed()) }
+    }
+}
+
+const BATCH_BYTES: usize = 8 + DIGEST_BYTES + 16;
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    // A page is cut at some ten thousand events, so its counts fit.
+    out.extend(u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], LogError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Result<u64, LogError> {
+        rows::version_in(self.take(8)?)
+    }
+
+    fn digest(&mut self) -> Result<Digest, LogError> {
+        Digest::from_slice(self.take(DIGEST_BYTES)?).ok_or_else(malformed)
+    }
+
+    fn place(&mut self) -> Result<Place, LogError> {
+        Place::from_slice(self.take(16)?)
+    }
+
+    fn extent(&mut self) -> Result<Extent, LogError> {
+        Ok(Extent { len: self.number()?, history_digest: self.digest()?, hyper_digest: self.digest()? })
+    }
+
+    /// Read how many things of at least `bytes` bytes follow: never more than there can be.
+    fn count(&mut self, bytes: usize) -> Result<usize, LogError> {
+        let count = self.take(4)?.iter().fold(0_usize, |count, &byte| count << 8 | usize::from(byte));
+        if count <= self.0.len() / bytes { Ok(count) } else { Err(malformed()) }
+    }
+
+    fn many<T>(&mut self, bytes: usize, read: impl Fn(&mut Self) -> Result<T, LogError>) -> Result<Vec<T>, LogError> {
+        let count = self.count(bytes)?;
+        (0..count).map(|_| read(self)).collect()
+    }
+}
+
+fn malformed() -> LogError {
+    LogError::Corrupt("a page or extent is malformed".into())
+}
+
+/// Return what the hyper tree shows once the whole page is appended, sorted by key, and the occurrences that it then does not.
+fn shown_and_hidden(page: &Page) -> (Vec<Entry>, Vec<Entry>) {
+    let mut repeats = page.repeats.iter().peekable();
+    let (mut shown, mut hidden) = (Vec::with_capacity(page.digests.len()), Vec::new());
+    for (version, &key) in (page.start.len..).zip(&page.digests) {
+        let is_repeat = repeats.next_if_eq(&&version).is_some();
+        if is_repeat { &mut hidden } else { &mut shown }.push(Entry { key, version });
+    }
+    shown.sort_unstable();
+    // Of equal keys the last has the highest version, which is the one that is shown.
+    shown.dedup_by(|next, kept| {
+        let is_same = next.key == kept.key;
+        if is_same {
+            hidden.push(std::mem::replace(kept, *next));
+        }
+        is_same
+    });
+    (shown, hidden)
+}

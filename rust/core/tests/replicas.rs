@@ -1,0 +1,167 @@
+//! A log as a replica: applied entry by entry, thrown back by a crash, or read out to another in pages.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+use qed_core::disk::DiskStore;
+use qed_core::error::LogError;
+use qed_core::hash::Digest;
+use qed_core::history::Roots;
+use qed_core::log::{Log, Request};
+use qed_core::page::{Extent, Page};
+use qed_core::place::{Members, Place};
+
+#[derive(Debug, Clone)]
+enum Entry {
+    Requests(Vec<Request>),
+    Members(Vec<u8>),
+    Nothing,
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    // Few different ones, so that many come again, some of them alike in their first bits.
+    (0_u8..40, 0_u8..4).prop_map(|(kind, tail)| {
+        let mut bytes = *Digest::of_event(&[kind]).as_bytes();
+        bytes[31] = tail;
+        Digest::new(bytes)
+    })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let request = (prop::collection::vec(digest(), 1..20), any::<bool>())
+        .prop_map(|(digests, if_absent)| Request { digests, if_absent });
+    prop_oneof![
+        6 => prop::collection::vec(request, 1..4).prop_map(Entry::Requests),
+        1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(Entry::Members),
+        1 => Just(Entry::Nothing),
+    ]
+}
+
+fn apply(log: &Log, index: u64, entry: &Entry, wanted: Roots) {
+    let place = Place { index, term: 1 + index / 7 };
+    match entry {
+        Entry::Requests(requests) => drop(log.apply(place, requests, wanted).unwrap()),
+        Entry::Members(bytes) => log.apply_members(&Members { place, bytes: bytes.clone() }).unwrap(),
+        Entry::Nothing => log.pass(place).unwrap(),
+    }
+}
+
+fn require_equal(one: &Log, other: &Log) {
+    assert_eq!(one.len(), other.len());
+    assert_eq!(one.applied(), other.applied());
+    assert_eq!(one.members().unwrap(), other.members().unwrap());
+    for version in 0..one.len() {
+        assert_eq!(one.snapshot(version).unwrap(), other.snapshot(version).unwrap());
+        let digest = one.snapshot(version).unwrap().event_digest;
+        assert_eq!(one.prove(&digest, Some(version)).unwrap(), other.prove(&digest, Some(version)).unwrap());
+    }
+    one.check(&mut |_| {}).unwrap();
+    other.check(&mut |_| {}).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pages_make_the_log_that_entries_make(
+        before in prop::collection::vec(prop::collection::vec(digest(), 1..9), 0..3),
+        entries in prop::collection::vec(entry(), 1..40),
+        split in 0_usize..40,
+        events in 1_u64..60,
+    ) {
+        // The leader's log may be older than its cluster.
+        let leader = Log::in_memory().unwrap();
+        for digests in before {
+            leader.append(&[Request { digests, if_absent: false }]).unwrap();
+        }
+        let follower = Log::in_memory().unwrap();
+        for (index, entry) in (2..).zip(&entries) {
+            apply(&leader, index, entry, Roots::Each);
+            if index == split as u64 {
+                follow(&leader, &follower, events);
+            }
+        }
+        follow(&leader, &follower, events);
+        require_equal(&leader, &follower);
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Log::open(folder.path()).unwrap();
+        follow(&leader, &kept, events);
+        prop_assert_eq!(kept.sync().unwrap(), leader.applied());
+        drop(kept);
+        require_equal(&leader, &Log::over(Box::new(DiskStore::open(folder.path()).unwrap())).unwrap());
+    }
+}
+
+fn follow(leader: &Log, follower: &Log, events: u64) {
+    while follower.applied() < leader.applied() || follower.len() < leader.len() {
+        let start = follower.extent_at(follower.len()).unwrap();
+        let page = leader.page(start, follower.applied(), events).unwrap();
+        let bytes = page.to_bytes();
+        let parsed = Page::from_bytes(&bytes).unwrap();
+        assert_eq!(parsed, page);
+        follower.install(&parsed).unwrap();
+    }
+}
+
+fn log_of(events: &[&str]) -> Log {
+    let log = Log::in_memory().unwrap();
+    for (index, event) in (1..).zip(events) {
+        let request = Request { digests: vec![Digest::of_event(event.as_bytes())], if_absent: false };
+        log.apply(Place { index, term: 1 }, &[request], Roots::Each).unwrap();
+    }
+    log
+}
+
+#[test]
+fn a_replica_takes_no_appends_of_its_own() {
+    let request = Request { digests: vec![Digest::of_event(b"b")], if_absent: false };
+    assert!(matches!(log_of(&["a"]).append(&[request]), Err(LogError::WriteRefused { .. })));
+}
+
+#[test]
+fn an_entry_is_applied_once() {
+    let log = log_of(&["a", "b"]);
+    let request = Request { digests: vec![Digest::of_event(b"b")], if_absent: false };
+    let again = log.apply(Place { index: 2, term: 1 }, &[request], Roots::Each);
+    assert!(matches!(again, Err(LogError::Corrupt(_))));
+    assert_eq!(log.len(), 2);
+}
+
+#[test]
+fn a_log_that_differs_gets_no_page() {
+    let (one, other) = (log_of(&["a", "b", "c"]), log_of(&["a", "x"]));
+    let start = other.extent_at(2).unwrap();
+    assert!(matches!(one.page(start, other.applied(), 9), Err(LogError::Diverged { len: 2 })));
+    let page = one.page(one.extent_at(2).unwrap(), one.applied(), 9).unwrap();
+    assert!(matches!(other.install(&page), Err(LogError::Diverged { len: 2 })));
+}
+
+#[test]
+fn a_page_that_contradicts_itself_changes_nothing() {
+    let (one, other) = (log_of(&["a", "b", "c"]), log_of(&["a"]));
+    let page = one.page(other.extent_at(1).unwrap(), other.applied(), 9).unwrap();
+    let damages: [fn(&mut Page); 7] = [
+        |page| page.digests[0] = Digest::of_event(b"y"),
+        |page| page.batches[1].hyper_digest = Digest::of_event(b"y"),
+        |page| page.history_digest = Digest::of_event(b"y"),
+        |page| page.batches.truncate(1),
+        |page| page.batches.swap(0, 1),
+        |page| page.repeats = vec![3],
+        |page| page.end = Place { index: 1, term: 1 },
+    ];
+    for damage in damages {
+        let mut damaged = page.clone();
+        damage(&mut damaged);
+        assert!(matches!(other.install(&damaged), Err(LogError::Corrupt(_))), "{damaged:?}");
+    }
+    other.install(&page).unwrap();
+    assert_eq!(other.extent_at(3).unwrap(), one.extent_at(3).unwrap());
+}
+
+#[test]
+fn cut_off_and_stretched_pages_are_refused() {
+    let bytes = log_of(&["a", "b"]).page(Extent::default(), Place::default(), 9).unwrap().to_bytes();
+    for length in 0..bytes.len() {
+        assert!(Page::from_bytes(&bytes[..length]).is_err());
+    }
+    assert!(Page::from_bytes(&[bytes, vec![0]].concat()).is_err());
+}
