@@ -14,6 +14,8 @@
     │  └─ WriteRefused        a write or sync failed; the log takes no more
     ├─ ClusterError           a retry may help
     │  ├─ NotLeader           this member does not accept insertions
+    │  ├─ OutcomeUnknown      leadership was lost with the insertion under way
+    │  ├─ MembershipRefused   somebody cannot join or leave as asked
     │  ├─ Unavailable         no server answered in time
     │  └─ Overloaded          the queue of waiting insertions is full
     └─ ProtocolError          a server answered with an error, or with nonsense
@@ -31,7 +33,9 @@ __all__ = [
     "LogError",
     "MalformedProof",
     "MalformedRequest",
+    "MembershipRefused",
     "NotLeader",
+    "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
     "QedError",
@@ -122,6 +126,14 @@ class NotLeader(ClusterError):
     def __init__(self, message: str, leader_url: str | None = None) -> None:
         super().__init__(message)
         self.leader_url = leader_url
+
+
+class OutcomeUnknown(ClusterError):
+    """Leadership was lost while the insertion was under way: it may be committed, now or later, or not at all."""
+
+
+class MembershipRefused(ClusterError):
+    """Somebody cannot join or leave the cluster as asked: a taken name or address, or the last one that votes."""
 
 
 class Unavailable(ClusterError):

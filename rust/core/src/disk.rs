@@ -63,8 +63,7 @@ impl DiskStore {
         let open_table =
             |table: Table| database.keyspace(table.name(), table_options).map_err(|error| opening_error(path, &error));
         let [a, b, c, d, e, f] = Table::ALL;
-        let tables =
-            [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?, open_table(e)?, open_table(f)?];
+        let tables = [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?, open_table(e)?, open_table(f)?];
         let durable = File::options()
             .read(true)
             .write(true)

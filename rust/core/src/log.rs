@@ -427,12 +427,7 @@ impl Draft {
 }
 
 /// Return the rows of a batch and the digests of the tile that it leaves unfinished.
-fn rows_of(
-    draft: &Draft,
-    change: &TreesChange,
-    tail: &[Digest],
-    place: Option<Place>,
-) -> (WriteBatch, Vec<Digest>) {
+fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest], place: Option<Place>) -> (WriteBatch, Vec<Digest>) {
     let mut batch = WriteBatch::default();
     let rest = put_digests(&mut batch, draft.base, tail, &draft.digests);
     let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);

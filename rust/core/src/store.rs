@@ -29,8 +29,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 6] =
-        [Self::Digests, Self::Roots, Self::Others, Self::Repeats, Self::Members, Self::Applied];
+    pub const ALL: [Self; 6] = [Self::Digests, Self::Roots, Self::Others, Self::Repeats, Self::Members, Self::Applied];
 
     /// Return the name of the table on disk.
     #[must_use]

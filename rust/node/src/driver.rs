@@ -1,31 +1,50 @@
-//! The driver: one thread that owns the writing of a log, fed by a bounded queue.
+//! The driver: one replica with its threads, fed by bounded queues.
 //!
-//! Whatever waits when the thread is free becomes one commit batch with one sync, so the batch grows with the load and a lone
-//! request waits for nobody. Results are handed out a batch at a time, with one wake-up through a pipe that an event loop can watch.
+//! One thread turns the [`Member`], one applies what is committed ([`crate::applier`]), some answer questions ([`crate::prover`]).
+//! Whatever waits when the first is free becomes one entry with one sync, so the batch grows with the load and a lone request waits
+//! for nobody. Results are handed out together, with one wake-up through a pipe that an event loop can watch.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use qed_core::error::LogError;
+use prost::Message as _;
 use qed_core::log::{Log, Request};
+use qed_core::page::Page;
+use qed_core::place::Place;
+use raft::eraftpb::Message;
 
-use crate::outbox::{Completion, Outbox, Outcome};
+use crate::applier::{Jobs, perform};
+use crate::consensus::Role;
+use crate::folder::Opened;
+use crate::identity::Identity;
+use crate::media::Media;
+use crate::member::{Effects, Input, Job, Member, MemberError};
+use crate::membership::{Member as Description, Membership};
+use crate::outbox::{Completion, Delivery, Outbox, Outcome};
 use crate::prover::{Prover, Question};
+use crate::state::State;
 
-/// How much may wait, and how much goes into one batch.
+/// How much may wait, and how time passes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Most events that may wait to be appended. A request that finds any room is taken whole.
     pub queue_events: usize,
-    /// Events after which a batch is closed; the request that reaches it still goes in whole.
-    pub batch_events: usize,
     /// Threads that answer questions.
     pub proof_threads: usize,
+    /// Time between ticks.
+    pub tick: Duration,
+    /// How long requests under way may take to finish when the driver is closed.
+    pub grace: Duration,
 }
+
+/// Most messages from other members that wait for a turn; more are dropped, as a network may, and are sent again.
+const QUEUE_MESSAGES: usize = 4096;
 
 /// Why a request was not taken. Nothing of it will be appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,47 +66,97 @@ pub enum SubmitError {
     },
 }
 
-/// A log with the thread that appends to it, and those that answer questions about it.
+/// What a member knows of its cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// Who leads.
+    pub role: Role,
+    /// Who takes part.
+    pub membership: Arc<Membership>,
+    /// The last entry known to be committed.
+    pub commit_index: u64,
+    /// The last entry that is applied.
+    pub applied_index: u64,
+    /// From whom pages are to be fetched, and up to where, if this member lags too far behind for entries.
+    pub awaited: Option<(u64, Place)>,
+    /// To a leader: what each member holds, and whether it was heard of lately.
+    pub followers: Vec<(u64, u64, bool)>,
+}
+
+/// A replica of a log with its threads.
 #[derive(Debug)]
 pub struct Driver {
+    identity: Identity,
     log: Arc<Log>,
     outbox: Arc<Outbox>,
     prover: Prover,
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     limits: Limits,
-    queue: Mutex<Queue>,
-    /// Told when something is put into the queue, and when it is closed.
+    inbox: Mutex<Inbox>,
+    /// Told when something is put into the inbox, and when it is closed.
     is_fed: Condvar,
+    jobs: Jobs,
+    status: Mutex<Status>,
 }
 
-/// Touched by callers and the thread.
+/// Touched by callers and all threads.
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<(u64, Request)>,
+struct Inbox {
+    inputs: VecDeque<Input>,
+    messages: usize,
     waiting_events: usize,
     /// Why nothing is taken any more: the driver was closed, or failed.
     refusal: Option<String>,
+    /// When an orderly end has taken long enough.
+    deadline: Option<Instant>,
 }
 
 impl Driver {
-    /// Start the thread that appends to `log`.
+    /// Start the threads of a member.
     ///
     /// # Errors
     ///
     /// What the operating system says if it gives no pipe or no thread.
-    pub fn start(log: Log, limits: Limits) -> io::Result<Self> {
-        let (log, outbox) = (Arc::new(log), Arc::new(Outbox::new()?));
-        let shared = Arc::new(Shared { limits, queue: Mutex::default(), is_fed: Condvar::new() });
+    pub fn start<M: Media + Send + 'static>(
+        identity: Identity,
+        member: Member<M>,
+        state: State,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let (log, outbox) = (Arc::clone(state.log()), Arc::new(Outbox::new()?));
+        let status = Mutex::new(status_of(&member));
+        let shared =
+            Arc::new(Shared { limits, inbox: Mutex::default(), is_fed: Condvar::new(), jobs: Jobs::default(), status });
         let prover = Prover::start(&log, &outbox, limits.proof_threads)?;
-        let (thread_log, thread_outbox, thread_shared) = (Arc::clone(&log), Arc::clone(&outbox), Arc::clone(&shared));
-        let run = move || thread_shared.run(&thread_log, &thread_outbox);
-        let thread = thread::Builder::new().name("qed-driver".into()).spawn(run)?;
-        Ok(Self { log, outbox, prover, shared, thread: Mutex::new(Some(thread)) })
+        let (of_driver, driver_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
+        let driver = move || of_driver.run(&driver_outbox, |shared, outbox| shared.drive(member, outbox));
+        let (of_applier, applier_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
+        let applier = move || of_applier.run(&applier_outbox, |shared, outbox| shared.apply(state, outbox));
+        let threads = vec![
+            thread::Builder::new().name("qed-driver".into()).spawn(driver)?,
+            thread::Builder::new().name("qed-applier".into()).spawn(applier)?,
+        ];
+        Ok(Self { identity, log, outbox, prover, shared, threads: Mutex::new(threads) })
+    }
+
+    /// Start the member whose data folder was opened.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn of(opened: Opened, limits: Limits) -> io::Result<Self> {
+        Self::start(opened.identity, opened.member, opened.state, limits)
+    }
+
+    /// Return who this member is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Return the log.
@@ -96,13 +165,19 @@ impl Driver {
         &self.log
     }
 
+    /// Return what this member knows of its cluster.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status.lock().clone()
+    }
+
     /// Return the end of the pipe that becomes readable when [`Self::drain`] has something to give.
     #[must_use]
     pub fn wake_fd(&self) -> RawFd {
         self.outbox.wake_fd()
     }
 
-    /// Put a request into the queue. Its result comes under `ticket` from [`Self::drain`], exactly once.
+    /// Put a request to append. Its result comes under `ticket` from [`Self::drain`], exactly once.
     ///
     /// # Errors
     ///
@@ -111,50 +186,110 @@ impl Driver {
         if request.digests.is_empty() {
             return Err(SubmitError::Empty);
         }
-        let mut queue = self.shared.queue.lock();
-        if let Some(reason) = &queue.refusal {
+        let mut inbox = self.shared.inbox.lock();
+        if let Some(reason) = &inbox.refusal {
             return Err(SubmitError::Refused { reason: reason.clone() });
         }
-        if queue.waiting_events >= self.shared.limits.queue_events {
-            return Err(SubmitError::Overloaded { waiting: queue.waiting_events });
+        if inbox.waiting_events >= self.shared.limits.queue_events {
+            return Err(SubmitError::Overloaded { waiting: inbox.waiting_events });
         }
-        queue.waiting_events += request.digests.len();
-        queue.waiting.push_back((ticket, request));
-        drop(queue);
+        inbox.waiting_events += request.digests.len();
+        inbox.inputs.push_back(Input::Append(ticket, request));
+        drop(inbox);
         self.shared.is_fed.notify_one();
         Ok(())
     }
 
-    /// Put a question. Its answer comes under `ticket` from [`Self::drain`], exactly once. Tickets of questions and of requests
-    /// must differ.
+    /// Put a message from another member, as it came off the wire. One that cannot be read is dropped, as are those that come faster
+    /// than they can be taken. Return whether it could be read.
+    #[must_use]
+    pub fn receive(&self, bytes: &[u8]) -> bool {
+        let Ok(message) = Message::decode(bytes) else { return false };
+        let mut inbox = self.shared.inbox.lock();
+        if inbox.messages < QUEUE_MESSAGES {
+            inbox.messages += 1;
+            inbox.inputs.push_back(Input::Message(message));
+            drop(inbox);
+            self.shared.is_fed.notify_one();
+        }
+        true
+    }
+
+    /// Note that messages to member `id` may have been lost: its stream has ended.
+    pub fn lost(&self, id: u64) {
+        self.put(Input::Lost(id));
+    }
+
+    /// Wait until a read would show everything acknowledged by now. [`Outcome::Done`] comes under `ticket`; if there is no leader to
+    /// ask, not before there is.
+    pub fn read(&self, ticket: u64) {
+        self.put(Input::Read(ticket));
+    }
+
+    /// Wait until the log holds so many events, or for so many ticks. [`Outcome::Done`] comes under `ticket`.
+    pub fn await_events(&self, ticket: u64, events: u64, ticks: usize) {
+        self.put(Input::Await { ticket, events, ticks });
+    }
+
+    /// Admit a member, or note its new addresses. The outcome comes under `ticket`.
+    pub fn admit(&self, ticket: u64, id: u64, description: Description) {
+        self.put(Input::Admit(ticket, id, description));
+    }
+
+    /// Remove a member. The outcome comes under `ticket`.
+    pub fn remove(&self, ticket: u64, name: String) {
+        self.put(Input::Remove(ticket, name));
+    }
+
+    /// Hand leadership over to a member, or to any if none is named. The outcome comes under `ticket`, before it is done.
+    pub fn transfer(&self, ticket: u64, name: Option<String>) {
+        self.put(Input::Transfer(ticket, name));
+    }
+
+    /// Append a page from another member. The outcome comes under `ticket`.
+    pub fn install(&self, ticket: u64, page: Page) {
+        self.shared.jobs.put([Job::Install(ticket, Box::new(page))]);
+    }
+
+    /// Put a question. Its answer comes under `ticket` from [`Self::drain`], exactly once. No two tickets may be the same.
     pub fn ask(&self, ticket: u64, question: Question) {
         self.prover.ask(ticket, question);
     }
 
-    /// Take the results that have come since the last call. Does not wait.
+    /// Take what has come since the last call. Does not wait.
     ///
     /// # Errors
     ///
     /// What the operating system says if the pipe is broken.
-    pub fn drain(&self) -> io::Result<Vec<Completion>> {
+    pub fn drain(&self) -> io::Result<Delivery> {
         self.outbox.drain()
     }
 
-    /// Return why the thread has stopped, if a write or a sync failed.
+    /// Return why the threads have stopped, if they have.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.outbox.failure()
     }
 
-    /// Take no more requests, finish those that wait, and end the threads. Their results can still be drained.
+    /// Take no more requests, finish those that wait, for as long as the grace lasts, and end the threads. Results can still be
+    /// drained, and messages sent.
     pub fn close(&self) {
-        self.shared.queue.lock().refusal.get_or_insert_with(|| "it is closing".into());
+        {
+            let mut inbox = self.shared.inbox.lock();
+            inbox.refusal.get_or_insert_with(|| "it is closing".into());
+            inbox.deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.grace);
+        }
         self.shared.is_fed.notify_one();
-        if let Some(thread) = self.thread.lock().take() {
-            // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
+        for thread in self.threads.lock().drain(..) {
+            // What a thread fails with, it has reported.
             let _ = thread.join();
         }
         self.prover.close();
+    }
+
+    fn put(&self, input: Input) {
+        self.shared.inbox.lock().inputs.push_back(input);
+        self.shared.is_fed.notify_one();
     }
 }
 
@@ -165,190 +300,113 @@ impl Drop for Driver {
 }
 
 impl Shared {
-    fn run(&self, log: &Log, outbox: &Outbox) {
-        while let Some((tickets, requests)) = self.next_batch() {
-            match log.append(&requests) {
-                Ok(added) => outbox.put(
-                    tickets
-                        .into_iter()
-                        .zip(added)
-                        .map(|(ticket, added)| Completion { ticket, outcome: Outcome::Added(added) }),
-                ),
-                Err(error) => return self.fail(&tickets, &error, outbox),
-            }
+    /// Run a thread to its end, and report it if it fails: whether what was under way is on disk is unknown then, and nothing may be
+    /// written after it.
+    fn run(&self, outbox: &Outbox, body: impl FnOnce(&Self, &Outbox) -> Result<(), MemberError>) {
+        let reason = match catch_unwind(AssertUnwindSafe(|| body(self, outbox))) {
+            Ok(Ok(())) => return self.jobs.close(),
+            Ok(Err(error)) => error.to_string(),
+            // The crate `raft` asserts what it cannot go on without; the message is on stderr.
+            Err(_) => "an invariant was broken; this is a defect of qed, or of the disk".into(),
+        };
+        let waiting = {
+            let mut inbox = self.inbox.lock();
+            inbox.refusal = Some(reason.clone());
+            inbox.deadline = Some(Instant::now());
+            inbox.waiting_events = 0;
+            std::mem::take(&mut inbox.inputs)
+        };
+        self.jobs.close();
+        let failed = waiting.into_iter().filter_map(|input| match input {
+            Input::Append(ticket, _) => Some(Completion { ticket, outcome: Outcome::WriteFailed(reason.clone()) }),
+            _ => None,
+        });
+        outbox.fail(failed, reason.clone());
+        self.is_fed.notify_one();
+    }
+
+    fn drive<M: Media>(&self, mut member: Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
+        let mut next_tick = Instant::now() + self.limits.tick;
+        while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
+            let effects = member.turn(inputs)?;
+            let queued = member.queued_events();
+            let mut inbox = self.inbox.lock();
+            inbox.waiting_events = queued + inbox.inputs.iter().map(events_of).sum::<usize>();
+            drop(inbox);
+            self.hand_out(&member, effects, outbox);
+        }
+        Ok(())
+    }
+
+    fn hand_out<M: Media>(&self, member: &Member<M>, effects: Effects, outbox: &Outbox) {
+        if !effects.jobs.is_empty() {
+            self.jobs.put(effects.jobs);
+        }
+        *self.status.lock() = status_of(member);
+        if !effects.messages.is_empty() {
+            outbox.send(effects.messages.into_iter().map(|message| (message.to, message.encode_to_vec())));
+        }
+        if !effects.completions.is_empty() {
+            outbox.put(effects.completions);
+        }
+        if effects.is_status_new {
+            outbox.renew_status();
         }
     }
 
-    /// Wait for requests and take as many as go into one batch; nothing when the queue is closed and empty.
-    fn next_batch(&self) -> Option<(Vec<u64>, Vec<Request>)> {
-        let mut queue = self.queue.lock();
-        while queue.waiting.is_empty() {
-            if queue.refusal.is_some() {
+    fn apply(&self, mut state: State, outbox: &Outbox) -> Result<(), MemberError> {
+        while let Some(job) = self.jobs.take() {
+            let (report, completions) = perform(&mut state, job)?;
+            if !completions.is_empty() {
+                outbox.put(completions);
+            }
+            if let Some(report) = report {
+                self.inbox.lock().inputs.push_back(Input::Report(report));
+                self.is_fed.notify_one();
+            }
+        }
+        // So that the next start has nothing to apply again.
+        state.log().sync()?;
+        Ok(())
+    }
+
+    /// Wait for inputs or the next tick; nothing when the driver is closed and nothing is under way, or its grace is over.
+    fn next_inputs(&self, next_tick: &mut Instant, is_idle: bool) -> Option<VecDeque<Input>> {
+        let mut inbox = self.inbox.lock();
+        loop {
+            let now = Instant::now();
+            if inbox.deadline.is_some_and(|deadline| (is_idle && inbox.inputs.is_empty()) || now >= deadline) {
                 return None;
             }
-            self.is_fed.wait(&mut queue);
+            let is_tick_due = now >= *next_tick;
+            if is_tick_due {
+                // Ticks that were missed are not made up for: a member that was stopped must hear before it judges.
+                *next_tick = (*next_tick + self.limits.tick).max(now);
+                inbox.inputs.push_back(Input::Tick);
+            }
+            if !inbox.inputs.is_empty() {
+                inbox.messages = 0;
+                return Some(std::mem::take(&mut inbox.inputs));
+            }
+            self.is_fed.wait_until(&mut inbox, *next_tick);
         }
-        let (mut tickets, mut requests, mut events) = (Vec::new(), Vec::new(), 0);
-        while events < self.limits.batch_events
-            && let Some((ticket, request)) = queue.waiting.pop_front()
-        {
-            events += request.digests.len();
-            tickets.push(ticket);
-            requests.push(request);
-        }
-        queue.waiting_events -= events;
-        Some((tickets, requests))
-    }
-
-    /// A write or a sync failed: whether the batch is on disk is unknown, and nothing may be written after it.
-    fn fail(&self, tickets: &[u64], error: &LogError, outbox: &Outbox) {
-        let reason = error.to_string();
-        let waiting = {
-            let mut queue = self.queue.lock();
-            queue.refusal = Some(reason.clone());
-            queue.waiting_events = 0;
-            std::mem::take(&mut queue.waiting)
-        };
-        let all = tickets.iter().copied().chain(waiting.into_iter().map(|(ticket, _)| ticket));
-        let failed = all.map(|ticket| Completion { ticket, outcome: Outcome::WriteFailed(reason.clone()) });
-        outbox.fail(failed, reason.clone());
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+fn events_of(input: &Input) -> usize {
+    if let Input::Append(_, request) = input { request.digests.len() } else { 0 }
+}
 
-    use qed_core::hash::Digest;
-    use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
-
-    use super::*;
-
-    /// A disk whose sync fails after a number of times.
-    struct FailingDisk(MemoryStore, AtomicUsize);
-
-    impl Store for FailingDisk {
-        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-            self.0.get(table, key)
-        }
-
-        fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
-            self.0.first_in(table, from, to)
-        }
-
-        fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
-            self.0.last_in(table, from, to)
-        }
-
-        fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
-            self.0.scan(table, visit)
-        }
-
-        fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
-            self.0.write(batch)
-        }
-
-        fn sync(&self) -> Result<(), LogError> {
-            let left = self.1.load(Ordering::SeqCst);
-            let failed = || LogError::Store { action: "sync".into(), cause: "the disk is gone".into() };
-            self.1.store(left.checked_sub(1).ok_or_else(failed)?, Ordering::SeqCst);
-            Ok(())
-        }
-
-        fn note_durable(&self, _len: u64) -> Result<(), LogError> {
-            Ok(())
-        }
-
-        fn noted_durable(&self) -> u64 {
-            0
-        }
-    }
-
-    fn request(text: &str) -> Request {
-        Request { digests: vec![Digest::of_event(text.as_bytes())], if_absent: false }
-    }
-
-    fn wait(driver: &Driver, count: usize) -> Vec<Completion> {
-        let mut found = Vec::new();
-        while found.len() < count {
-            found.extend(driver.drain().unwrap());
-            thread::yield_now();
-        }
-        found
-    }
-
-    #[test]
-    fn every_request_gets_its_own_result_once() {
-        let limits = Limits { queue_events: 1000, batch_events: 7, proof_threads: 0 };
-        let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
-        for ticket in 0..100 {
-            driver.submit(ticket, request(&ticket.to_string())).unwrap();
-        }
-        for completion in wait(&driver, 100) {
-            let Outcome::Added(added) = completion.outcome else { panic!("{completion:?}") };
-            let snapshots = added.snapshots;
-            assert_eq!(snapshots[0].event_digest, Digest::of_event(completion.ticket.to_string().as_bytes()));
-            assert_eq!(snapshots[0].version, completion.ticket);
-        }
-        assert_eq!(driver.log().len(), 100);
-    }
-
-    #[test]
-    fn what_was_accepted_is_finished_on_close() {
-        let limits = Limits { queue_events: 1000, batch_events: 3, proof_threads: 0 };
-        let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
-        for ticket in 0..50 {
-            driver.submit(ticket, request("again")).unwrap();
-        }
-        driver.close();
-        assert_eq!(driver.drain().unwrap().len(), 50);
-        assert!(matches!(driver.submit(50, request("late")), Err(SubmitError::Refused { .. })));
-    }
-
-    #[test]
-    fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
-        let disk = FailingDisk(MemoryStore::new(), AtomicUsize::new(3));
-        let limits = Limits { queue_events: 1000, batch_events: 1, proof_threads: 1 };
-        let driver = Driver::start(Log::over(Box::new(disk)).unwrap(), limits).unwrap();
-        let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
-        let results = wait(&driver, submitted);
-        assert_eq!(results.iter().filter(|completion| matches!(completion.outcome, Outcome::Added(_))).count(), 3);
-        assert!(driver.failure().unwrap().contains("the disk is gone"));
-        assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
-        // What failed is not shown, though it may be on the disk.
-        assert_eq!(driver.log().len(), 3);
-    }
-
-    #[test]
-    fn a_full_queue_refuses_and_an_empty_request_too() {
-        let driver =
-            Driver::start(Log::in_memory().unwrap(), Limits { queue_events: 0, batch_events: 1, proof_threads: 0 })
-                .unwrap();
-        assert_eq!(driver.submit(0, request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
-        let empty = Request { digests: Vec::new(), if_absent: false };
-        assert_eq!(driver.submit(0, empty), Err(SubmitError::Empty));
-    }
-
-    #[test]
-    fn questions_are_answered_beside_requests_and_before_the_end() {
-        let limits = Limits { queue_events: 1000, batch_events: 1000, proof_threads: 2 };
-        let driver = Driver::start(Log::in_memory().unwrap(), limits).unwrap();
-        driver.submit(0, request("a")).unwrap();
-        wait(&driver, 1);
-        for ticket in 1..100 {
-            driver.ask(ticket, Question::Snapshot { version: ticket % 2 });
-        }
-        driver.close();
-        let mut completions = driver.drain().unwrap();
-        completions.sort_by_key(|completion| completion.ticket);
-        assert_eq!(completions.len(), 99);
-        let expected = driver.log().snapshot(0).unwrap().to_json();
-        for Completion { ticket, outcome } in completions {
-            match outcome {
-                Outcome::Answered(json) => assert_eq!((ticket % 2, json.as_str()), (0, expected.as_str())),
-                Outcome::Unanswered(LogError::UnknownVersion { .. }) => assert_eq!(ticket % 2, 1),
-                other => panic!("{other:?}"),
-            }
-        }
+fn status_of<M: Media>(member: &Member<M>) -> Status {
+    let consensus = member.consensus();
+    let membership = member.membership();
+    let of_follower = |&id: &u64| Some((id, consensus.matched(id)?, consensus.is_recently_active(id)));
+    Status {
+        role: member.role(),
+        commit_index: consensus.commit_index(),
+        applied_index: consensus.log().applied().index,
+        awaited: member.awaited(),
+        followers: membership.members.keys().filter_map(of_follower).collect(),
+        membership: Arc::clone(membership),
     }
 }

@@ -7,6 +7,17 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod applier;
+pub mod consensus;
 pub mod driver;
+pub mod entry;
+pub mod folder;
+pub mod identity;
+pub mod media;
+pub mod member;
+pub mod membership;
 pub mod outbox;
 pub mod prover;
+pub mod raftlog;
+pub mod state;
+pub mod wal;

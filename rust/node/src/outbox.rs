@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use qed_core::error::LogError;
 use qed_core::log::Added;
 
+use crate::membership::Inadmissible;
+
 /// What came of one request or question, under the ticket it was put with.
 #[derive(Debug)]
 pub struct Completion {
@@ -16,20 +18,41 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// What a request to append or a question can come to.
+/// What a request can come to.
 #[derive(Debug)]
 pub enum Outcome {
-    /// What was added, durable.
+    /// What was added, durable on a majority.
     Added(Added),
-    /// Why it is not known whether anything was added.
+    /// It was done.
+    Done,
+    /// This member does not lead, so nothing was done.
+    NotLeader,
+    /// Something of the same kind is under way, so nothing was done.
+    Busy,
+    /// The membership does not allow it, so nothing was done.
+    Inadmissible(Inadmissible),
+    /// Leadership was lost with the request under way: it may still be carried out.
+    Unknown,
+    /// Why it is not known whether anything was added: this member's disk failed.
     WriteFailed(String),
-    /// The answer to a question, as JSON.
-    Answered(String),
+    /// The answer to a question.
+    Answered(Vec<u8>),
     /// Why a question has no answer.
     Unanswered(LogError),
 }
 
-/// Completions on their way to the caller, and a pipe that is readable while there are any.
+/// Everything that waits for the caller.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// What came of requests.
+    pub completions: Vec<Completion>,
+    /// Messages for other members, by their numbers, oldest first.
+    pub messages: Vec<(u64, Vec<u8>)>,
+    /// Whether leader, membership or what is to be fetched may have changed.
+    pub is_status_new: bool,
+}
+
+/// Deliveries on their way to the caller, and a pipe that is readable while there are any.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
@@ -39,7 +62,7 @@ pub(crate) struct Outbox {
 /// Filled by the threads, emptied by the caller. There is a byte in the pipe exactly if `is_signalled`.
 #[derive(Debug)]
 struct Waiting {
-    completions: Vec<Completion>,
+    delivery: Delivery,
     failure: Option<String>,
     is_signalled: bool,
     wake_writer: PipeWriter,
@@ -49,31 +72,42 @@ impl Outbox {
     /// Return an empty outbox, or what the operating system says if it gives no pipe.
     pub(crate) fn new() -> io::Result<Self> {
         let (wake_reader, wake_writer) = io::pipe()?;
-        let waiting = Waiting { completions: Vec::new(), failure: None, is_signalled: false, wake_writer };
+        let waiting = Waiting { delivery: Delivery::default(), failure: None, is_signalled: false, wake_writer };
         Ok(Self { waiting: Mutex::new(waiting), wake_reader })
     }
 
     /// Put completions in, and wake the caller if nothing waits there yet.
     pub(crate) fn put(&self, completions: impl IntoIterator<Item = Completion>) {
-        self.waiting.lock().put(completions);
+        self.change(|waiting| waiting.delivery.completions.extend(completions));
     }
 
-    /// Put in the last completions of the driver, with the reason why there will be no others.
+    /// Put messages in for other members.
+    pub(crate) fn send(&self, messages: impl IntoIterator<Item = (u64, Vec<u8>)>) {
+        self.change(|waiting| waiting.delivery.messages.extend(messages));
+    }
+
+    /// Tell the caller to look at the status.
+    pub(crate) fn renew_status(&self) {
+        self.change(|waiting| waiting.delivery.is_status_new = true);
+    }
+
+    /// Put in the last completions, with the reason why there will be no others. The first reason is the one that counts.
     pub(crate) fn fail(&self, completions: impl IntoIterator<Item = Completion>, reason: String) {
-        let mut waiting = self.waiting.lock();
-        waiting.failure = Some(reason);
-        waiting.put(completions);
+        self.change(|waiting| {
+            waiting.failure.get_or_insert(reason);
+            waiting.delivery.completions.extend(completions);
+        });
     }
 
     /// Take everything out. Does not wait.
-    pub(crate) fn drain(&self) -> io::Result<Vec<Completion>> {
+    pub(crate) fn drain(&self) -> io::Result<Delivery> {
         let mut waiting = self.waiting.lock();
         if waiting.is_signalled {
             // The byte was written under this lock, so this does not block.
             (&self.wake_reader).read_exact(&mut [0])?;
             waiting.is_signalled = false;
         }
-        Ok(std::mem::take(&mut waiting.completions))
+        Ok(std::mem::take(&mut waiting.delivery))
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
@@ -83,14 +117,15 @@ impl Outbox {
     pub(crate) fn wake_fd(&self) -> RawFd {
         self.wake_reader.as_raw_fd()
     }
-}
 
-impl Waiting {
-    fn put(&mut self, completions: impl IntoIterator<Item = Completion>) {
-        self.completions.extend(completions);
-        if !self.is_signalled {
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.waiting.lock();
+        change(&mut waiting);
+        let delivery = &waiting.delivery;
+        let is_empty = delivery.completions.is_empty() && delivery.messages.is_empty() && !delivery.is_status_new;
+        if !waiting.is_signalled && (!is_empty || waiting.failure.is_some()) {
             // An empty pipe has room for a byte; without a reader there is nobody to wake.
-            self.is_signalled = self.wake_writer.write_all(&[1]).is_ok();
+            waiting.is_signalled = waiting.wake_writer.write_all(&[1]).is_ok();
         }
     }
 }

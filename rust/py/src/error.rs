@@ -6,6 +6,8 @@ use qed_core::error::LogError;
 use qed_core::proof::Malformed;
 use qed_core::verify::VerifyError;
 use qed_node::driver::SubmitError;
+use qed_node::folder::FolderError;
+use qed_node::outbox::Outcome;
 
 mod exceptions {
     use super::import_exception;
@@ -14,8 +16,12 @@ mod exceptions {
     import_exception!(qed.errors, CorruptLog);
     import_exception!(qed.errors, LogError);
     import_exception!(qed.errors, MalformedProof);
+    import_exception!(qed.errors, MembershipRefused);
+    import_exception!(qed.errors, NotLeader);
+    import_exception!(qed.errors, OutcomeUnknown);
     import_exception!(qed.errors, Overloaded);
     import_exception!(qed.errors, StoreLocked);
+    import_exception!(qed.errors, Unavailable);
     import_exception!(qed.errors, UnknownVersion);
     import_exception!(qed.errors, UnsupportedFormat);
     import_exception!(qed.errors, VerificationError);
@@ -48,9 +54,33 @@ pub fn of_submit(error: &SubmitError) -> PyErr {
     }
 }
 
-/// Return the exception for a request whose write or sync failed.
-pub fn of_failed_write(reason: String) -> PyErr {
-    exceptions::WriteRefused::new_err(reason)
+/// Return the exception for a data folder that cannot be opened.
+pub fn of_folder(error: &FolderError) -> PyErr {
+    let message = error.to_string();
+    match error {
+        FolderError::Log(error) => of_log(error),
+        FolderError::Damaged(_) => exceptions::CorruptLog::new_err(message),
+        FolderError::Io { .. } | FolderError::Foreign { .. } | FolderError::NotEmpty { .. } => {
+            exceptions::LogError::new_err(message)
+        }
+    }
+}
+
+/// Return the exception for a request that came to nothing, or to nobody knows what.
+pub fn of_outcome(outcome: &Outcome) -> PyErr {
+    match outcome {
+        Outcome::NotLeader => exceptions::NotLeader::new_err("this member is not the leader"),
+        Outcome::Busy => exceptions::Unavailable::new_err("another change of leader or members is under way"),
+        Outcome::Inadmissible(reason) => exceptions::MembershipRefused::new_err(reason.to_string()),
+        Outcome::Unknown => exceptions::OutcomeUnknown::new_err(
+            "leadership was lost while the insertion was under way; it may still be committed",
+        ),
+        Outcome::WriteFailed(reason) => exceptions::WriteRefused::new_err(reason.clone()),
+        Outcome::Unanswered(error) => of_log(error),
+        Outcome::Added(_) | Outcome::Done | Outcome::Answered(_) => {
+            exceptions::LogError::new_err("the request was answered")
+        }
+    }
 }
 
 /// Return the exception for text or bytes that are no proof.

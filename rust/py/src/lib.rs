@@ -24,7 +24,7 @@ mod _qed {
         verify_incremental, verify_membership,
     };
     #[pymodule_export]
-    use super::replica::Replica;
+    use super::replica::{Member, Replica, Status};
 
     use pyo3::types::PyModuleMethods as _;
     use pyo3::{Bound, PyResult, types::PyModule};

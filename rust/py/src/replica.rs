@@ -1,12 +1,16 @@
 //! One replica, as the server drives it from its event loop.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
-use qed_core::log;
-use qed_node::driver::{Driver, Limits};
+use qed_core::page::{Extent, Page};
+use qed_core::place::Place;
+use qed_node::driver::{self, Driver};
+use qed_node::folder::{Beginning, Opened, Timing};
+use qed_node::membership;
 use qed_node::outbox::{Completion, Outcome};
 use qed_node::prover::Question;
 
@@ -14,7 +18,66 @@ use crate::error;
 use crate::log::{Added, request_of};
 use crate::proofs::Digest;
 
-/// A log with the thread that appends to it.
+/// One member of a cluster, as it describes itself.
+#[pyclass(frozen, eq, get_all, module = "qed._qed")]
+#[derive(Clone, PartialEq, Eq)]
+pub struct Member {
+    name: String,
+    raft_addr: String,
+    http_addr: String,
+    mgmt_addr: String,
+    metrics_addr: String,
+}
+
+#[pymethods]
+impl Member {
+    #[new]
+    #[pyo3(signature = (*, name, raft_addr, http_addr, mgmt_addr, metrics_addr))]
+    const fn new(name: String, raft_addr: String, http_addr: String, mgmt_addr: String, metrics_addr: String) -> Self {
+        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+    }
+}
+
+impl From<Member> for membership::Member {
+    fn from(member: Member) -> Self {
+        let Member { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
+        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+    }
+}
+
+impl From<membership::Member> for Member {
+    fn from(member: membership::Member) -> Self {
+        let membership::Member { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
+        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+    }
+}
+
+/// What a member knows of its cluster.
+#[pyclass(frozen, get_all, module = "qed._qed")]
+pub struct Status {
+    /// Number of this member.
+    id: u64,
+    /// Name of the cluster; empty before this member is admitted.
+    cluster: String,
+    /// Number of the leader, 0 if none is known.
+    leader: u64,
+    term: u64,
+    is_leader: bool,
+    commit_index: u64,
+    applied_index: u64,
+    /// Members by number.
+    members: Vec<(u64, Member)>,
+    /// Numbers of those who vote.
+    voters: Vec<u64>,
+    /// Numbers that were removed.
+    removed: Vec<u64>,
+    /// To a leader: number, last entry held, heard of lately.
+    followers: Vec<(u64, u64, bool)>,
+    /// The member to fetch pages from, if this one lags too far behind.
+    fetch_from: Option<u64>,
+}
+
+/// A log with the threads that replicate it.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct Replica(Driver);
 
@@ -22,17 +85,33 @@ pub struct Replica(Driver);
 impl Replica {
     /// Open the log in a data folder and start its threads.
     #[staticmethod]
-    #[pyo3(signature = (path, /, *, queue_length, batch_events, proof_threads))]
+    #[pyo3(signature = (path, member, /, *, is_joining, tick_ms, heartbeat_ticks, election_ticks, grace_s, queue_length, batch_events, proof_threads))]
+    #[allow(clippy::too_many_arguments, reason = "each is a setting with a name of its own")]
     fn open(
         py: Python<'_>,
         path: PathBuf,
+        member: PyRef<'_, Member>,
+        is_joining: bool,
+        tick_ms: u64,
+        heartbeat_ticks: usize,
+        election_ticks: usize,
+        grace_s: u64,
         queue_length: usize,
         batch_events: usize,
         proof_threads: usize,
     ) -> PyResult<Self> {
-        let log = py.detach(|| log::Log::open(&path)).map_err(|error| error::of_log(&error))?;
-        let limits = Limits { queue_events: queue_length, batch_events, proof_threads };
-        py.detach(|| Driver::start(log, limits)).map(Self).map_err(|error| error::of_io(&error))
+        let description = membership::Member::from(member.clone());
+        let beginning = if is_joining { Beginning::Join } else { Beginning::Bootstrap };
+        let timing = Timing { heartbeat_ticks, election_ticks };
+        let opened = py.detach(|| Opened::open(&path, &description, beginning, timing, batch_events));
+        let opened = opened.map_err(|error| error::of_folder(&error))?;
+        let limits = driver::Limits {
+            queue_events: queue_length,
+            proof_threads,
+            tick: Duration::from_millis(tick_ms),
+            grace: Duration::from_secs(grace_s),
+        };
+        py.detach(|| Driver::of(opened, limits)).map(Self).map_err(|error| error::of_io(&error))
     }
 
     /// The file descriptor that becomes readable when `drain` has something to give.
@@ -41,11 +120,103 @@ impl Replica {
         self.0.wake_fd()
     }
 
+    /// Return what this member knows of its cluster.
+    fn status(&self, py: Python<'_>) -> Status {
+        let (status, id) = py.detach(|| (self.0.status(), self.0.identity().id));
+        let members = &status.membership;
+        let cluster = Some(members.cluster.clone()).filter(|cluster| !cluster.is_empty());
+        Status {
+            id,
+            cluster: cluster.or_else(|| self.0.identity().cluster.clone()).unwrap_or_default(),
+            leader: status.role.leader,
+            term: status.role.term,
+            is_leader: status.role.is_leader,
+            commit_index: status.commit_index,
+            applied_index: status.applied_index,
+            members: members.members.iter().map(|(&id, member)| (id, member.clone().into())).collect(),
+            voters: members.configuration.voters.clone(),
+            removed: members.removed.keys().copied().collect(),
+            followers: status.followers,
+            fetch_from: status.awaited.map(|(from, _)| from),
+        }
+    }
+
     /// Put a request into the queue; its result comes under `ticket`.
     #[pyo3(signature = (ticket, events, /, *, if_absent = false))]
     fn submit(&self, py: Python<'_>, ticket: u64, events: Vec<PyBackedBytes>, if_absent: bool) -> PyResult<()> {
         let submitted = py.detach(|| self.0.submit(ticket, request_of(&events, if_absent)));
         submitted.map_err(|error| error::of_submit(&error))
+    }
+
+    /// Take messages from other members, each as it was drained there; return how many of them could not be read.
+    #[pyo3(signature = (messages, /))]
+    fn receive(&self, py: Python<'_>, messages: Vec<PyBackedBytes>) -> usize {
+        py.detach(|| messages.iter().filter(|message| !self.0.receive(message)).count())
+    }
+
+    /// Note that messages to a member may have been lost.
+    #[pyo3(signature = (id, /))]
+    fn lost(&self, py: Python<'_>, id: u64) {
+        py.detach(|| self.0.lost(id));
+    }
+
+    /// Wait until a read would show everything acknowledged by now; None comes under `ticket`.
+    #[pyo3(signature = (ticket, /))]
+    fn read(&self, py: Python<'_>, ticket: u64) {
+        py.detach(|| self.0.read(ticket));
+    }
+
+    /// Wait until the log holds so many events, or for so many ticks; None comes under `ticket`.
+    #[pyo3(signature = (ticket, events, ticks, /))]
+    fn await_events(&self, py: Python<'_>, ticket: u64, events: u64, ticks: usize) {
+        py.detach(|| self.0.await_events(ticket, events, ticks));
+    }
+
+    /// Admit a member, or note its new addresses; None comes under `ticket`.
+    #[pyo3(signature = (ticket, id, member, /))]
+    fn admit(&self, py: Python<'_>, ticket: u64, id: u64, member: PyRef<'_, Member>) {
+        let description = membership::Member::from(member.clone());
+        py.detach(|| self.0.admit(ticket, id, description));
+    }
+
+    /// Remove a member; None comes under `ticket`.
+    #[pyo3(signature = (ticket, name, /))]
+    fn remove(&self, py: Python<'_>, ticket: u64, name: String) {
+        py.detach(|| self.0.remove(ticket, name));
+    }
+
+    /// Hand leadership over; None comes under `ticket`, before it is done.
+    #[pyo3(signature = (ticket, name, /))]
+    fn transfer(&self, py: Python<'_>, ticket: u64, name: Option<String>) {
+        py.detach(|| self.0.transfer(ticket, name));
+    }
+
+    /// Return where this log ends: what another member needs to know to read on from there.
+    fn extent(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
+        let bytes = py.detach(|| {
+            let log = self.0.log();
+            let extent = log.extent_at(log.len())?;
+            Ok([extent.to_bytes(), log.applied().to_bytes().to_vec()].concat())
+        });
+        let bytes: Vec<u8> = bytes.map_err(|error| error::of_log(&error))?;
+        Ok(PyBytes::new(py, &bytes).unbind())
+    }
+
+    /// Ask for the page that continues an extent; its bytes come under `ticket`.
+    #[pyo3(signature = (ticket, extent, /))]
+    fn ask_page(&self, py: Python<'_>, ticket: u64, extent: PyBackedBytes) -> PyResult<()> {
+        let (start, after) = extent.split_at_checked(Extent::BYTES).unwrap_or((&extent, &[]));
+        let start = Extent::from_bytes(start).map_err(|error| error::of_log(&error))?;
+        let after = Place::from_slice(after).map_err(|error| error::of_log(&error))?;
+        py.detach(|| self.0.ask(ticket, Question::Page { start, after }));
+        Ok(())
+    }
+
+    /// Append a page from another member; None comes under `ticket`.
+    #[pyo3(signature = (ticket, page, /))]
+    fn install(&self, py: Python<'_>, ticket: u64, page: PyBackedBytes) -> PyResult<()> {
+        let installed = py.detach(|| Page::from_bytes(&page).map(|page| self.0.install(ticket, page)));
+        installed.map_err(|error| error::of_log(&error))
     }
 
     /// Ask for the membership or absence proof of an event; its JSON comes under `ticket`.
@@ -74,22 +245,18 @@ impl Replica {
         py.detach(|| self.0.ask(ticket, Question::Snapshot { version }));
     }
 
-    /// Return the results since the last call: tickets with what was added or answered, or with the exception to raise.
-    fn drain(&self, py: Python<'_>) -> PyResult<Vec<(u64, Py<PyAny>)>> {
-        let completions = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
-        let to_python = |Completion { ticket, outcome }| {
-            let result = match outcome {
-                Outcome::Added(added) => Py::new(py, Added(added))?.into_any(),
-                Outcome::Answered(json) => PyBytes::new(py, json.as_bytes()).unbind().into_any(),
-                Outcome::WriteFailed(reason) => error::of_failed_write(reason).into_value(py).into_any(),
-                Outcome::Unanswered(error) => error::of_log(&error).into_value(py).into_any(),
-            };
-            Ok((ticket, result))
-        };
-        completions.into_iter().map(to_python).collect()
+    /// Return what has come since the last call: results by ticket (what was added or answered, None if that is all, or the exception
+    /// to raise), messages by the number of the member they are for, and whether the status may have changed.
+    #[allow(clippy::type_complexity, reason = "three lists, as the stub says")]
+    fn drain(&self, py: Python<'_>) -> PyResult<(Vec<(u64, Py<PyAny>)>, Vec<(u64, Py<PyBytes>)>, bool)> {
+        let delivery = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
+        let to_python = |Completion { ticket, outcome }| Ok((ticket, result_of(py, outcome)?));
+        let completions = delivery.completions.into_iter().map(to_python).collect::<PyResult<_>>()?;
+        let messages = delivery.messages.iter().map(|(to, bytes)| (*to, PyBytes::new(py, bytes).unbind())).collect();
+        Ok((completions, messages, delivery.is_status_new))
     }
 
-    /// Return why the thread has stopped, if a write or a sync failed.
+    /// Return why the threads have stopped, if they have.
     fn failure(&self, py: Python<'_>) -> Option<String> {
         py.detach(|| self.0.failure())
     }
@@ -102,4 +269,13 @@ impl Replica {
     fn __len__(&self, py: Python<'_>) -> usize {
         py.detach(|| usize::try_from(self.0.log().len()).unwrap_or(usize::MAX))
     }
+}
+
+fn result_of(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
+    Ok(match outcome {
+        Outcome::Added(added) => Py::new(py, Added(added))?.into_any(),
+        Outcome::Answered(bytes) => PyBytes::new(py, &bytes).unbind().into_any(),
+        Outcome::Done => py.None(),
+        other => error::of_outcome(&other).into_value(py).into_any(),
+    })
 }

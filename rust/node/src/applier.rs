@@ -1,0 +1,91 @@
+//! The applier: the thread that owns the state of a member and carries out its jobs in order.
+//!
+//! It is not the driver's thread, so that heartbeats go on while a large batch is hashed, and one batch is applied while the next is
+//! synced and sent.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+use qed_core::error::LogError;
+
+use crate::member::{Job, Report};
+use crate::outbox::{Completion, Outcome};
+use crate::state::{State, StateError};
+
+/// Jobs on their way to the state.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    waiting: Mutex<Waiting>,
+    /// Told when a job comes, and when no more will.
+    is_fed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    is_closed: bool,
+}
+
+impl Jobs {
+    /// Put jobs.
+    pub fn put(&self, jobs: impl IntoIterator<Item = Job>) {
+        self.waiting.lock().jobs.extend(jobs);
+        self.is_fed.notify_one();
+    }
+
+    /// Put no more jobs.
+    pub fn close(&self) {
+        self.waiting.lock().is_closed = true;
+        self.is_fed.notify_one();
+    }
+
+    /// Wait for a job; nothing if there will be none.
+    pub fn take(&self) -> Option<Job> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            if waiting.is_closed {
+                return None;
+            }
+            self.is_fed.wait(&mut waiting);
+        }
+    }
+}
+
+/// Carry out a job on the state; return what it came to, and what is to be told to those who wait for it.
+///
+/// # Errors
+///
+/// [`StateError`]: the member must stop.
+pub fn perform(state: &mut State, job: Job) -> Result<(Option<Report>, Vec<Completion>), StateError> {
+    match job {
+        Job::Apply(committed, tickets) => {
+            let mut added = state.apply(&committed, tickets.is_some())?.into_iter();
+            let outcome = |ticket| Completion { ticket, outcome: added.next().map_or(Outcome::Done, Outcome::Added) };
+            let completions = tickets.unwrap_or_default().into_iter().map(outcome).collect();
+            let is_change = committed.conf_state.is_some() || committed.data.first() == Some(&crate::entry::MEMBERS);
+            let membership = is_change.then(|| state.membership().clone());
+            let (place, conf_state) = (committed.place, committed.conf_state);
+            Ok((Some(Report { place, conf_state, membership, is_fetched: false }), completions))
+        }
+        Job::Install(ticket, page) => match state.install(&page) {
+            Ok(conf_state) => {
+                let membership = (!page.members.is_empty()).then(|| state.membership().clone());
+                let report =
+                    Report { place: state.applied(), conf_state: Some(conf_state), membership, is_fetched: true };
+                Ok((Some(report), vec![Completion { ticket, outcome: Outcome::Done }]))
+            }
+            Err(StateError::Log(error @ LogError::Corrupt(_))) => {
+                // The page is wrong, not this log, which has not changed.
+                Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]))
+            }
+            // The log may have grown since the page was asked for; if it had diverged, entries would tell.
+            Err(StateError::Log(error @ LogError::Diverged { .. })) => {
+                Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]))
+            }
+            Err(error) => Err(error),
+        },
+    }
+}

@@ -1,0 +1,619 @@
+//! Raft as a value: no clock, no thread, no socket, no disk.
+//!
+//! Whoever owns a [`Consensus`] tells it that time has passed and what has arrived, and then takes [`Output`]s from it until there is
+//! none. An output that asks for a frame to be saved must be answered by [`Consensus::saved`] before anything else; only then does
+//! it give out the messages of that step, so nothing is sent that a crash could take back. This is the loop of the crate `raft`
+//! (etcd's "ready"), with one order of events instead of several.
+//!
+//! Committed entries come out in order, each once. A change of configuration comes out only when everything before it has been
+//! applied, together with the configuration that it leads to.
+//!
+//! A snapshot, in the sense of Raft, is here only a place and a configuration. A member that is sent one first fetches what it lacks
+//! of the state from the sender, in pages ([`qed_core::page`]), and steps the message afterwards. Its state may thus be ahead of its
+//! Raft log, never behind it.
+
+use std::collections::VecDeque;
+
+use prost::Message as _;
+use qed_core::place::Place;
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
+    Message, MessageType,
+};
+use raft::{Config, RawNode, Ready, SnapshotStatus, StateRole};
+
+use crate::raftlog::RaftLog;
+use crate::wal::{Bounds, Frame, Recovered};
+
+/// How one member takes part.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Its number, unique for ever: a member that has lost its disk comes back under another.
+    pub id: u64,
+    /// Ticks without a leader after which it may stand for election, up to twice as many.
+    pub election_ticks: usize,
+    /// Ticks between heartbeats of a leader.
+    pub heartbeat_ticks: usize,
+    /// What election time-outs are drawn from.
+    pub seed: u64,
+}
+
+/// Entries whose outcome is awaited at one time, in bytes; more wait their turn.
+const APPLYING_BYTES: usize = 16 << 20;
+/// Entries that are kept for members that lag, in bytes; whoever lags further fetches pages.
+const KEPT_BYTES: usize = 16 << 20;
+/// A learner this close to the end of the log may vote.
+const PROMOTION_ENTRIES: u64 = 64;
+
+/// What the owner of a [`Consensus`] is to do.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Save this, and call [`Consensus::saved`] before anything else.
+    pub save: Option<Save>,
+    /// Send these.
+    pub messages: Vec<Message>,
+    /// Apply these, in order, and tell by [`Consensus::applied`].
+    pub committed: Vec<Committed>,
+    /// Reads that may be answered once the state is at the index.
+    pub reads: Vec<Read>,
+}
+
+/// Something to be made durable.
+#[derive(Debug)]
+pub struct Save {
+    /// What to append to the Raft log.
+    pub frame: Frame,
+    /// The state must be synced before, up to the frame's bounds: afterwards nothing can bring it back.
+    pub needs_state: bool,
+}
+
+/// A committed entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committed {
+    /// Where it stands.
+    pub place: Place,
+    /// What was proposed; empty for an entry that only Raft needs.
+    pub data: Vec<u8>,
+    /// If it changes who takes part: the configuration from here on.
+    pub conf_state: Option<ConfState>,
+}
+
+/// A linearizable read: everything acknowledged before it was asked for is at or below `index`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// What it was asked for with.
+    pub context: Vec<u8>,
+    /// Where the state must be.
+    pub index: u64,
+}
+
+/// Who leads, as far as this member knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Role {
+    /// The leader's number, 0 if none is known.
+    pub leader: u64,
+    /// The term.
+    pub term: u64,
+    /// Whether this member is the leader.
+    pub is_leader: bool,
+}
+
+/// Why something was not done. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Only a leader can, and one that is not handing over.
+    #[error("this member is not the leader")]
+    NotLeader,
+    /// A change of membership is under way.
+    #[error("another change of membership is under way")]
+    Busy,
+    /// The message cannot come from a sound member.
+    #[error("a message from member {from:016x} was refused: {reason}")]
+    Unsound {
+        /// Who it says it is from.
+        from: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Raft does not take it.
+    #[error("refused by Raft: {0}")]
+    Raft(String),
+}
+
+/// One member's part in Raft.
+pub struct Consensus {
+    settings: Settings,
+    raw: RawNode<RaftLog>,
+    /// The step whose frame is being saved.
+    saving: Option<Ready>,
+    /// Committed entries that have not come out yet.
+    waiting: VecDeque<Entry>,
+    /// Messages and reads that have not come out yet.
+    messages: Vec<Message>,
+    reads: Vec<Read>,
+    /// The last entry that has come out.
+    released: u64,
+    /// The last entry of those whose outcome is in the state.
+    applied: u64,
+    /// Sizes of the entries in between, in order, and their sum.
+    applying: VecDeque<(u64, usize)>,
+    applying_bytes: usize,
+    /// A snapshot whose state is being fetched.
+    awaited: Option<Message>,
+}
+
+impl std::fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (role, released, applied) = (self.role(), self.released, self.applied);
+        f.debug_struct("Consensus")
+            .field("role", &role)
+            .field("released", &released)
+            .field("applied", &applied)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Make what a Raft log holds agree with the state of the same member, which is at `applied`: after a crash either may be ahead.
+/// Return a frame to be saved, once the state is synced, if the log had to change.
+///
+/// # Errors
+///
+/// What is missing, if entries between the state and the log are gone.
+pub fn reconcile(recovered: &mut Recovered, applied: Place) -> Result<Option<Frame>, String> {
+    if applied.index < recovered.bounds.index {
+        let (state, log) = (applied.index, recovered.bounds.index);
+        return Err(format!("the state ends at entry {state}, but the Raft log begins after entry {log}"));
+    }
+    let last = recovered.entries.last().map_or(recovered.bounds.index, |entry| entry.index);
+    if recovered.hard_state.commit > last {
+        return Err(format!("entry {} is committed, but the Raft log ends at {last}", recovered.hard_state.commit));
+    }
+    let term_of_bounds = (applied.index == recovered.bounds.index).then_some(recovered.bounds.term);
+    let term_of_entry = || recovered.entries.iter().find(|entry| entry.index == applied.index).map(|entry| entry.term);
+    let term = term_of_bounds.or_else(term_of_entry);
+    if term == Some(applied.term) {
+        recovered.hard_state.commit = recovered.hard_state.commit.max(applied.index);
+        return Ok(None);
+    }
+    if term.is_some() && applied.index <= recovered.hard_state.commit {
+        return Err(format!(
+            "entry {} is of term {term:?} in the Raft log, but {} in the state",
+            applied.index, applied.term
+        ));
+    }
+    // The state was fetched beyond the log, or the log holds entries there that were never committed.
+    let hard_state = &mut recovered.hard_state;
+    if hard_state.term < applied.term {
+        (hard_state.term, hard_state.vote) = (applied.term, 0);
+    }
+    hard_state.commit = applied.index;
+    recovered.bounds = Bounds { index: applied.index, term: applied.term, is_reset: true };
+    recovered.entries.clear();
+    Ok(Some(Frame { hard_state: hard_state.clone(), bounds: Some(recovered.bounds), entries: Vec::new() }))
+}
+
+impl Consensus {
+    /// Return a member that goes on from what was recovered (and reconciled), with its state at `applied` and the configuration
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// What the crate `raft` finds wrong with the settings or the log.
+    pub fn new(
+        settings: Settings,
+        recovered: Recovered,
+        applied: Place,
+        conf_state: ConfState,
+    ) -> Result<Self, Refusal> {
+        let config = Config {
+            id: settings.id,
+            election_tick: settings.election_ticks,
+            heartbeat_tick: settings.heartbeat_ticks,
+            applied: applied.index,
+            check_quorum: true,
+            pre_vote: true,
+            // The crate's default of 0 means one entry a message.
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            max_uncommitted_size: 256 << 20,
+            max_committed_size_per_ready: APPLYING_BYTES as u64,
+            ..Config::default()
+        };
+        let log = RaftLog::new(recovered, applied, conf_state);
+        let silent = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&config, log, &silent).map_err(|error| Refusal::Raft(error.to_string()))?;
+        let mut consensus = Self {
+            settings,
+            raw,
+            saving: None,
+            waiting: VecDeque::new(),
+            messages: Vec::new(),
+            reads: Vec::new(),
+            released: applied.index,
+            applied: applied.index,
+            applying: VecDeque::new(),
+            applying_bytes: 0,
+            awaited: None,
+        };
+        consensus.draw_timeout();
+        Ok(consensus)
+    }
+
+    /// Return who leads.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        let raft = &self.raw.raft;
+        Role { leader: raft.leader_id, term: raft.term, is_leader: raft.state == StateRole::Leader }
+    }
+
+    /// Return the log, as far as it is saved or being saved.
+    #[must_use]
+    pub fn log(&self) -> &RaftLog {
+        self.raw.store()
+    }
+
+    /// Return the last entry that is known to be committed.
+    #[must_use]
+    pub fn commit_index(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// Return the last entry that the member is known to hold, to a leader.
+    #[must_use]
+    pub fn matched(&self, id: u64) -> Option<u64> {
+        self.role().is_leader.then(|| self.raw.raft.prs().get(id).map(|progress| progress.matched)).flatten()
+    }
+
+    /// Return whether the leader has heard of a member within the last election time-out or so.
+    #[must_use]
+    pub fn is_recently_active(&self, id: u64) -> bool {
+        self.raw.raft.prs().get(id).is_some_and(|progress| progress.recent_active)
+    }
+
+    /// Let a tick pass.
+    pub fn tick(&mut self) {
+        self.raw.tick();
+        if self.role().is_leader {
+            self.settle_configuration();
+        }
+        self.draw_timeout();
+    }
+
+    /// Take a message from another member.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unsound`] or [`Refusal::Raft`] if it is not taken.
+    pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
+        self.require_sound(&message)?;
+        if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
+            if message.term >= self.raw.raft.term {
+                self.awaited = Some(message);
+            }
+            return Ok(());
+        }
+        let stepped = self.raw.step(message);
+        self.draw_timeout();
+        stepped.map_err(|error| Refusal::Raft(error.to_string()))
+    }
+
+    /// Return the member to fetch pages from, and the place they must reach, if the state lags behind a snapshot.
+    #[must_use]
+    pub fn awaited(&self) -> Option<(u64, Place)> {
+        let message = self.awaited.as_ref()?;
+        let metadata = message.get_snapshot().get_metadata();
+        Some((message.from, Place { index: metadata.index, term: metadata.term }))
+    }
+
+    /// Note that pages have brought the state to `place`, with the configuration there if it changed.
+    pub fn fetched(&mut self, place: Place, conf_state: Option<ConfState>) {
+        self.raw.mut_store().set_applied(place, conf_state);
+        if let Some(message) =
+            self.awaited.take_if(|message| message.get_snapshot().get_metadata().index <= place.index)
+        {
+            // It may be out of date by now, which is for Raft to see.
+            let _ = self.raw.step(message);
+            self.draw_timeout();
+        }
+    }
+
+    /// Return whether entries can be proposed here: by a leader that is not handing over.
+    #[must_use]
+    pub fn can_propose(&self) -> bool {
+        self.role().is_leader && self.raw.raft.lead_transferee.is_none()
+    }
+
+    /// Propose an entry, and return where it will stand if it is committed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotLeader`], [`Refusal::Raft`]: nothing was proposed.
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<Place, Refusal> {
+        if !self.can_propose() {
+            return Err(Refusal::NotLeader);
+        }
+        self.raw.propose(Vec::new(), data).map_err(|error| Refusal::Raft(error.to_string()))?;
+        Ok(Place { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
+    }
+
+    /// Propose a change of who takes part; `context` goes into the entry as its data. More than one change is made at once, by way
+    /// of a joint configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotLeader`], [`Refusal::Busy`], [`Refusal::Raft`]: nothing was proposed.
+    pub fn propose_members(&mut self, changes: &[(ConfChangeType, u64)], context: Vec<u8>) -> Result<Place, Refusal> {
+        if !self.can_propose() {
+            return Err(Refusal::NotLeader);
+        }
+        if self.raw.raft.has_pending_conf() || self.is_joint() {
+            return Err(Refusal::Busy);
+        }
+        let single = |&(kind, node_id): &(ConfChangeType, u64)| {
+            let mut change = ConfChangeSingle { node_id, ..ConfChangeSingle::default() };
+            change.set_change_type(kind);
+            change
+        };
+        let mut change = ConfChangeV2 { context, ..ConfChangeV2::default() };
+        change.set_changes(changes.iter().map(single).collect::<Vec<_>>().into());
+        let is_simple = changes.len() == 1;
+        change.set_transition(if is_simple { ConfChangeTransition::Auto } else { ConfChangeTransition::Explicit });
+        self.propose_change(change)
+    }
+
+    fn propose_change(&mut self, change: ConfChangeV2) -> Result<Place, Refusal> {
+        self.raw.propose_conf_change(Vec::new(), change).map_err(|error| Refusal::Raft(error.to_string()))?;
+        Ok(Place { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
+    }
+
+    /// Ask for a linearizable read under `context`, which must not be used again. It comes out unless it is lost on the way to the
+    /// leader, or no leader has committed anything in its term yet: ask again.
+    pub fn read(&mut self, context: Vec<u8>) {
+        if self.role().is_leader && !self.raw.raft.commit_to_current_term() {
+            return;
+        }
+        self.raw.read_index(context);
+    }
+
+    /// Hand leadership over to `id`, or to the voter that is furthest if none is named. Return to whom, if there is anyone.
+    pub fn transfer(&mut self, id: Option<u64>) -> Option<u64> {
+        if !self.role().is_leader {
+            return None;
+        }
+        let own = self.settings.id;
+        let conf_state = self.raw.raft.prs().conf().to_conf_state();
+        let is_candidate = |id: &u64| *id != own && conf_state.voters.contains(id) && self.is_recently_active(*id);
+        let mut candidates: Vec<_> = conf_state.voters.iter().copied().filter(is_candidate).collect();
+        candidates.sort_unstable_by_key(|&id| (std::cmp::Reverse(self.matched(id)), id));
+        let to = id.map_or_else(|| candidates.first().copied(), |id| candidates.contains(&id).then_some(id))?;
+        self.raw.transfer_leader(to);
+        Some(to)
+    }
+
+    /// Note that messages to `id` may have been lost: its stream has ended.
+    pub fn lost(&mut self, id: u64) {
+        self.raw.report_unreachable(id);
+        // A lost snapshot message would otherwise be waited for without end.
+        self.raw.report_snapshot(id, SnapshotStatus::Failure);
+    }
+
+    /// Note that everything up to `place` is in the state. If its entry changed the configuration, this is the one it led to.
+    pub fn applied(&mut self, place: Place, conf_state: Option<ConfState>) {
+        self.applied = self.applied.max(place.index);
+        while let Some((_, bytes)) = self.applying.pop_front_if(|(index, _)| *index <= place.index) {
+            self.applying_bytes -= bytes;
+        }
+        self.raw.mut_store().set_applied(place, conf_state);
+        if place.index > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(place.index);
+        }
+    }
+
+    /// Take what there is to do next, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Raft`] if a committed change of configuration cannot be read: the log is damaged, and the member must stop.
+    pub fn output(&mut self) -> Result<Option<Output>, Refusal> {
+        let mut output = Output::default();
+        if self.saving.is_none() && self.raw.has_ready() {
+            let mut ready = self.raw.ready();
+            let reads = ready.take_read_states().into_iter();
+            self.reads.extend(reads.map(|read| Read { context: read.request_ctx, index: read.index }));
+            self.messages.extend(ready.take_messages());
+            self.messages.extend(ready.take_persisted_messages());
+            self.waiting.extend(ready.take_committed_entries());
+            let frame = frame_of(&ready, self.raw.store().hard_state());
+            let must_save = ready.must_sync() || frame.bounds.is_some();
+            // A commit index alone is saved with the next frame.
+            let needs_state = frame.bounds.is_some();
+            self.raw.mut_store().take(&frame);
+            self.saving = Some(ready);
+            if must_save {
+                output.save = Some(Save { frame, needs_state });
+                return Ok(Some(output));
+            }
+            self.saved();
+        }
+        std::mem::swap(&mut output.messages, &mut self.messages);
+        std::mem::swap(&mut output.reads, &mut self.reads);
+        output.committed = self.release()?;
+        let is_empty = output.messages.is_empty() && output.reads.is_empty() && output.committed.is_empty();
+        Ok((!is_empty || self.raw.has_ready()).then_some(output))
+    }
+
+    /// Note that the frame of the last output is durable.
+    pub fn saved(&mut self) {
+        let Some(ready) = self.saving.take() else { return };
+        let snapshot = ready.snapshot().get_metadata().index;
+        let mut light = self.raw.advance_append(ready);
+        if snapshot > 0 {
+            self.released = self.released.max(snapshot);
+            self.waiting.retain(|entry| entry.index > snapshot);
+            self.applied = self.applied.max(snapshot);
+            self.raw.advance_apply_to(snapshot);
+        }
+        self.messages.extend(light.take_messages());
+        self.waiting.extend(light.take_committed_entries());
+        if light.commit_index().is_some() {
+            let hard_state = self.raw.raft.hard_state();
+            self.raw.mut_store().take(&Frame { hard_state, ..Frame::default() });
+        }
+        self.draw_timeout();
+    }
+
+    /// Return the place up to which entries can be forgotten, if it is worth it. The state must be synced up to there first.
+    #[must_use]
+    pub fn forgettable(&self) -> Option<Place> {
+        if self.saving.is_some() || self.log().entries_bytes() <= 2 * KEPT_BYTES {
+            return None;
+        }
+        self.log().place_before_last(KEPT_BYTES, self.applied.min(self.raw.raft.raft_log.applied))
+    }
+
+    /// Forget the entries up to `place`; return the frame that makes it last.
+    pub fn forget(&mut self, place: Place) -> Frame {
+        let bounds = Some(Bounds { index: place.index, term: place.term, is_reset: false });
+        let hard_state = self.raw.store().hard_state().clone();
+        let frame = Frame { hard_state, bounds, entries: Vec::new() };
+        self.raw.mut_store().take(&frame);
+        frame
+    }
+
+    /// Let committed entries out: up to a change of configuration that has to wait, and not more than is applied in good time.
+    fn release(&mut self) -> Result<Vec<Committed>, Refusal> {
+        let mut released = Vec::new();
+        while let Some(entry) = self.waiting.front() {
+            let is_change = entry.entry_type() != EntryType::EntryNormal;
+            if self.applying_bytes >= APPLYING_BYTES || (is_change && self.applied < self.released) {
+                break;
+            }
+            let Some(entry) = self.waiting.pop_front() else { break };
+            self.released = entry.index;
+            self.applying.push_back((entry.index, entry.data.len()));
+            self.applying_bytes += entry.data.len();
+            released.push(self.released_entry(entry)?);
+        }
+        Ok(released)
+    }
+
+    fn released_entry(&mut self, mut entry: Entry) -> Result<Committed, Refusal> {
+        let place = Place { index: entry.index, term: entry.term };
+        if entry.entry_type() == EntryType::EntryNormal {
+            return Ok(Committed { place, data: entry.take_data(), conf_state: None });
+        }
+        let change = ConfChangeV2::decode(entry.data.as_slice());
+        let change = change.map_err(|error| Refusal::Raft(format!("entry {}: {error}", place.index)))?;
+        // A change that cannot be made, such as removing the last voter, is made by nobody: all have the same configuration here.
+        let conf_state = self.raw.apply_conf_change(&change).ok();
+        let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
+        Ok(Committed { place, data: change.context, conf_state })
+    }
+
+    /// As a leader, leave a joint configuration, and let learners vote that have caught up.
+    fn settle_configuration(&mut self) {
+        if self.raw.raft.has_pending_conf() || self.raw.raft.lead_transferee.is_some() {
+            return;
+        }
+        if self.is_joint() {
+            // If it is refused, the next tick asks again.
+            let _ = self.propose_change(ConfChangeV2::default());
+            return;
+        }
+        let enough = self.raw.raft.raft_log.last_index().saturating_sub(PROMOTION_ENTRIES);
+        let learners = self.raw.raft.prs().conf().to_conf_state().learners;
+        let is_ready =
+            |id: &u64| self.is_recently_active(*id) && self.matched(*id).is_some_and(|index| index >= enough);
+        if let Some(id) = learners.into_iter().filter(is_ready).min() {
+            let _ = self.propose_members(&[(ConfChangeType::AddNode, id)], Vec::new());
+        }
+    }
+
+    fn is_joint(&self) -> bool {
+        !self.raw.raft.prs().conf().to_conf_state().voters_outgoing.is_empty()
+    }
+
+    fn must_fetch(&self, message: &Message) -> bool {
+        message.get_snapshot().get_metadata().index > self.log().applied().index
+    }
+
+    /// Refuse what would make the crate `raft` panic, and what only a client of this very member may say.
+    fn require_sound(&self, message: &Message) -> Result<(), Refusal> {
+        let unsound = |reason| Err(Refusal::Unsound { from: message.from, reason });
+        let log = &self.raw.raft.raft_log;
+        if message.to != self.settings.id || message.from == 0 || message.from == self.settings.id {
+            return unsound("it is not addressed to this member by another");
+        }
+        let is_current = message.term >= self.raw.raft.term;
+        match message.msg_type() {
+            MessageType::MsgHeartbeat if is_current && message.commit > log.last_index() => {
+                unsound("it says that more is committed than this member holds")
+            }
+            MessageType::MsgAppend => {
+                let mut previous = (message.index, message.log_term);
+                for entry in &message.entries {
+                    if previous.0.checked_add(1) != Some(entry.index)
+                        || entry.term < previous.1
+                        || entry.term > message.term
+                    {
+                        return unsound("its entries are not in order");
+                    }
+                    if is_current
+                        && entry.index <= log.committed
+                        && log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term)
+                    {
+                        return unsound("it contradicts a committed entry");
+                    }
+                    previous = (entry.index, entry.term);
+                }
+                Ok(())
+            }
+            MessageType::MsgAppendResponse
+                if !message.reject && message.index > log.last_index() && self.role().is_leader =>
+            {
+                unsound("it acknowledges entries that do not exist")
+            }
+            MessageType::MsgSnapshot if message.get_snapshot().get_metadata().get_conf_state().voters.is_empty() => {
+                unsound("its snapshot has no configuration")
+            }
+            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.entries.len() != 1 => {
+                unsound("it does not name one read")
+            }
+            MessageType::MsgPropose
+            | MessageType::MsgHup
+            | MessageType::MsgBeat
+            | MessageType::MsgCheckQuorum
+            | MessageType::MsgUnreachable
+            | MessageType::MsgSnapStatus => unsound("it is not a message between members"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Take the place of the crate's own dice, which no simulation could repeat. A time-out is drawn for each term, so that two
+    /// members that stand against each other do so only once.
+    fn draw_timeout(&mut self) {
+        let Settings { id, election_ticks, seed, .. } = self.settings;
+        let drawn = mix(seed ^ mix(id ^ mix(self.raw.raft.term)));
+        let spread = usize::try_from(drawn % election_ticks as u64).unwrap_or_default();
+        self.raw.raft.set_randomized_election_timeout(election_ticks + spread);
+    }
+}
+
+/// Return the frame of a step: it always carries the whole hard state, so that the last one is enough.
+fn frame_of(ready: &Ready, last: &HardState) -> Frame {
+    let metadata = ready.snapshot().get_metadata();
+    let reset = || Bounds { index: metadata.index, term: metadata.term, is_reset: true };
+    Frame {
+        hard_state: ready.hs().unwrap_or(last).clone(),
+        bounds: (metadata.index > 0).then(reset),
+        entries: ready.entries().clone(),
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): equal numbers in, equal numbers out, near ones far apart.
+const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}

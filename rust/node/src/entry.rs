@@ -1,0 +1,88 @@
+//! What entries of the Raft log say (FORMATS.md, "Entries").
+
+use qed_core::hash::{DIGEST_BYTES, Digest};
+use qed_core::log::Request;
+use qed_core::page::Extent;
+
+use crate::membership::Change;
+
+const APPEND: u8 = 1;
+/// The first byte of a change of members.
+pub(crate) const MEMBERS: u8 = 2;
+const IF_ABSENT: u8 = 1;
+/// Flags and count of a request.
+const REQUEST_BYTES: usize = 1 + 4;
+
+/// What is to be done to the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Append events as one commit batch.
+    Append {
+        /// What the leader's log was when it proposed this: whoever finds another beginning in its own must stop.
+        base: Extent,
+        /// What clients asked for.
+        requests: Vec<Request>,
+    },
+    /// Change who takes part, or how they are reached.
+    Members(Vec<Change>),
+    /// Nothing: a leader's first entry, or a change of configuration alone.
+    Nothing,
+}
+
+impl Command {
+    /// Return the bytes of the entry.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Members(changes) => {
+                let json = serde_json::to_vec(changes).unwrap_or_default();
+                [&[MEMBERS], json.as_slice()].concat()
+            }
+            Self::Append { base, requests } => {
+                let digests: usize = requests.iter().map(|request| request.digests.len()).sum();
+                let length = 1 + Extent::BYTES + requests.len() * REQUEST_BYTES + digests * DIGEST_BYTES;
+                let mut out = Vec::with_capacity(length);
+                out.push(APPEND);
+                out.extend(base.to_bytes());
+                for request in requests {
+                    out.push(if request.if_absent { IF_ABSENT } else { 0 });
+                    // A request holds at most as many events as a queue.
+                    out.extend(u32::try_from(request.digests.len()).unwrap_or(u32::MAX).to_be_bytes());
+                    request.digests.iter().for_each(|digest| out.extend(digest.as_bytes()));
+                }
+                out
+            }
+        }
+    }
+
+    /// Return what the bytes of an entry say, or nothing if that is nothing this build knows.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let Some((&kind, rest)) = bytes.split_first() else { return Some(Self::Nothing) };
+        match kind {
+            MEMBERS => serde_json::from_slice(rest).ok().map(Self::Members),
+            APPEND => {
+                let (base, rest) = rest.split_at_checked(Extent::BYTES)?;
+                let requests = requests_in(rest)?;
+                Some(Self::Append { base: Extent::from_bytes(base).ok()?, requests })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn requests_in(mut bytes: &[u8]) -> Option<Vec<Request>> {
+    let mut requests = Vec::new();
+    while let Some((head, rest)) = bytes.split_first_chunk::<REQUEST_BYTES>() {
+        let (flags, count) = head.split_first()?;
+        let count = usize::try_from(u32::from_be_bytes(count.try_into().ok()?)).ok()?;
+        let (digests, rest) = rest.split_at_checked(count.checked_mul(DIGEST_BYTES)?)?;
+        let (digests, _) = digests.as_chunks::<DIGEST_BYTES>();
+        let digests = digests.iter().copied().map(Digest::new).collect();
+        requests.push(Request { digests, if_absent: flags & IF_ABSENT != 0 });
+        bytes = rest;
+    }
+    let are_whole = bytes.is_empty() && requests.iter().all(|request| !request.digests.is_empty());
+    are_whole.then_some(requests)
+}

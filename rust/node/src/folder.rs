@@ -1,0 +1,162 @@
+//! The data folder of a member: its identity, its log and its Raft log, opened together and made to agree.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use qed_core::error::LogError;
+use qed_core::log::Log;
+use qed_core::place::Place;
+
+use crate::consensus::{Consensus, Settings, reconcile};
+use crate::identity::{Identity, random, random_cluster};
+use crate::media::Folder;
+use crate::member::{Limits, Member, MemberError};
+use crate::membership::{Member as Description, Membership};
+use crate::state::State;
+use crate::wal::{Bounds, Frame, Wal};
+
+const RAFT_FOLDER: &str = "raft";
+
+/// What becomes of a folder that belongs to no cluster yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// It is the first member of a new one. Events that the log holds already stay.
+    Bootstrap,
+    /// It waits to be admitted to one. Its log must be empty.
+    Join,
+}
+
+/// Why a data folder cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The log in it cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The folder cannot be read or written.
+    #[error("cannot use {path}: {cause}")]
+    Io {
+        /// The folder.
+        path: String,
+        /// What the operating system says.
+        cause: io::Error,
+    },
+    /// Its files contradict each other.
+    #[error(transparent)]
+    Damaged(#[from] MemberError),
+    /// It belongs to somebody else.
+    #[error("{path} belongs to {found}, not to {wanted}")]
+    Foreign {
+        /// The folder.
+        path: String,
+        /// Who it belongs to.
+        found: String,
+        /// Who wanted it.
+        wanted: String,
+    },
+    /// It holds a log that no cluster knows.
+    #[error(
+        "{path} holds {events} events of its own, so it cannot join a cluster: start it without joining, or empty it"
+    )]
+    NotEmpty {
+        /// The folder.
+        path: String,
+        /// How many.
+        events: u64,
+    },
+}
+
+/// How often a member looks at the clock, and what it does then.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Ticks between heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks without a leader before an election, up to twice as many.
+    pub election_ticks: usize,
+}
+
+/// Everything that was in a data folder.
+#[derive(Debug)]
+pub struct Opened {
+    /// Who it is.
+    pub identity: Identity,
+    /// Its part in Raft.
+    pub member: Member<Folder>,
+    /// Its state, which the member's jobs change.
+    pub state: State,
+}
+
+impl Opened {
+    /// Open the data folder at `path`, which is made if there is nothing, for the member that `description` describes.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError`]. The folder is unchanged then, or as after a crash.
+    pub fn open(
+        path: &Path,
+        description: &Description,
+        beginning: Beginning,
+        timing: Timing,
+        batch_events: usize,
+    ) -> Result<Self, FolderError> {
+        let log = Arc::new(Log::open(path)?);
+        let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
+        let identity = identify(path, &log, description, beginning)?;
+        let folder = Folder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
+        let (mut wal, mut recovered) = Wal::open(folder).map_err(MemberError::from)?;
+        let mut state = State::open(Arc::clone(&log)).map_err(MemberError::from)?;
+        if state.applied() == Place::default() && beginning == Beginning::Bootstrap && identity.cluster.is_none() {
+            let cluster = random_cluster().map_err(of_io)?;
+            let membership = Membership::of_one(cluster, identity.id, description.clone());
+            state.bootstrap(membership).map_err(MemberError::from)?;
+        }
+        if let Some(frame) = reconcile(&mut recovered, state.applied()).map_err(MemberError::Inconsistent)? {
+            log.sync()?;
+            wal.append(&frame).map_err(MemberError::from)?;
+        } else if recovered.bounds == Bounds::default() && recovered.entries.is_empty() {
+            // Nothing is recorded yet, not even that: a Raft log that is lost later must be missed.
+            let hard_state = recovered.hard_state.clone();
+            wal.append(&Frame { hard_state, ..Frame::default() }).map_err(MemberError::from)?;
+        }
+        let identity = note_cluster(path, identity, state.membership()).map_err(of_io)?;
+        let settings = Settings {
+            id: identity.id,
+            election_ticks: timing.election_ticks,
+            heartbeat_ticks: timing.heartbeat_ticks,
+            seed: random().map_err(of_io)?,
+        };
+        let conf_state = (&state.membership().configuration).into();
+        let consensus = Consensus::new(settings, recovered, state.applied(), conf_state).map_err(MemberError::from)?;
+        let first_read = random().map_err(of_io)?;
+        let limits = Limits { batch_events, election_ticks: timing.election_ticks, first_read };
+        let member = Member::new(consensus, wal, log, state.membership().clone(), limits);
+        Ok(Self { identity, member, state })
+    }
+}
+
+/// Return who the folder belongs to, and give it to who asks if it is nobody's.
+fn identify(path: &Path, log: &Log, description: &Description, beginning: Beginning) -> Result<Identity, FolderError> {
+    let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
+    if let Some(identity) = Identity::read(path).map_err(of_io)? {
+        if identity.name != description.name {
+            let (found, wanted) = (identity.name, description.name.clone());
+            return Err(FolderError::Foreign { path: path.display().to_string(), found, wanted });
+        }
+        return Ok(identity);
+    }
+    if beginning == Beginning::Join && !log.is_empty() {
+        return Err(FolderError::NotEmpty { path: path.display().to_string(), events: log.len() });
+    }
+    let identity = Identity::draw(&description.name).map_err(of_io)?;
+    identity.write(path).map_err(of_io)?;
+    Ok(identity)
+}
+
+/// Keep the name of the cluster beside the identity once it is known.
+fn note_cluster(path: &Path, mut identity: Identity, membership: &Membership) -> io::Result<Identity> {
+    if identity.cluster.is_none() && !membership.cluster.is_empty() {
+        identity.cluster = Some(membership.cluster.clone());
+        identity.write(path)?;
+    }
+    Ok(identity)
+}

@@ -1,0 +1,90 @@
+//! Which member a data folder is: a number drawn once, that no other folder ever has.
+//!
+//! A vote is a promise, and a disk that is lost has forgotten its promises. So a member is not its name but its folder: whoever
+//! comes back under its old name with an empty folder has a new number, and the cluster lets the old one go.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "MEMBER";
+const FORMAT: u64 = 1;
+
+/// Who a data folder belongs to (FORMATS.md, "Data folder").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The format of this file.
+    format: u64,
+    /// Its number among the members; never 0.
+    pub id: u64,
+    /// What people call it.
+    pub name: String,
+    /// The cluster that it was admitted to.
+    pub cluster: Option<String>,
+}
+
+impl Identity {
+    /// Return the identity in the data folder at `path`, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says, or that the file cannot be read.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read(path.join(FILE)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let identity: Self =
+            serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
+        if identity.format != FORMAT || identity.id == 0 {
+            return Err(io::Error::other(format!("{FILE} has format {}, this build knows {FORMAT}", identity.format)));
+        }
+        Ok(Some(identity))
+    }
+
+    /// Draw a new identity.
+    ///
+    /// # Errors
+    ///
+    /// As [`random`].
+    pub fn draw(name: &str) -> io::Result<Self> {
+        Ok(Self { format: FORMAT, id: random()?.max(1), name: name.into(), cluster: None })
+    }
+
+    /// Keep it in the data folder at `path`; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let draft = path.join(format!("{FILE}.new"));
+        let mut file = File::create(&draft)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(draft, path.join(FILE))?;
+        File::open(path)?.sync_all()
+    }
+}
+
+/// Return a random number.
+///
+/// # Errors
+///
+/// What the operating system says if it gives none.
+pub fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}
+
+/// Return a new name for a cluster: 32 hexadecimal digits.
+///
+/// # Errors
+///
+/// As [`random`].
+pub fn random_cluster() -> io::Result<String> {
+    Ok(format!("{:016x}{:016x}", random()?, random()?))
+}

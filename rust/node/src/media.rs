@@ -1,0 +1,149 @@
+//! Where the Raft log keeps its segments: a folder of files, or, in simulations, memory that forgets what was not synced.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// Numbered files of fixed size. Errors are what the operating system says.
+pub trait Media {
+    /// Return the numbers of the segments, ascending.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read.
+    fn list(&mut self) -> Result<Vec<u64>, String>;
+
+    /// Return the bytes of a segment.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    fn read(&mut self, segment: u64) -> Result<Vec<u8>, String>;
+
+    /// Make a segment of `size_bytes` zeros; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String>;
+
+    /// Write bytes at a position of a segment; not yet durable.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    fn write(&mut self, segment: u64, position: usize, bytes: &[u8]) -> Result<(), String>;
+
+    /// Make everything written to a segment durable.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system does not confirm it. It must not be tried again: pages that failed to reach the disk may have been
+    /// dropped, and a second sync would succeed without them.
+    fn sync(&mut self, segment: u64) -> Result<(), String>;
+
+    /// Delete a segment.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be deleted.
+    fn delete(&mut self, segment: u64) -> Result<(), String>;
+}
+
+/// Segments as files of a folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// The segment written last, kept open.
+    open: Option<(u64, File)>,
+}
+
+impl Folder {
+    /// Return the folder at `path`, which is made if there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        // A crash while a segment was made leaves its draft.
+        for entry in fs::read_dir(path)? {
+            let entry = entry?.path();
+            if entry.extension().is_some_and(|extension| extension == "new") {
+                fs::remove_file(entry)?;
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), open: None })
+    }
+
+    fn path_of(&self, segment: u64) -> PathBuf {
+        self.path.join(format!("{segment:016x}.wal"))
+    }
+
+    fn opened(&mut self, segment: u64) -> io::Result<&File> {
+        let is_open = self.open.as_ref().is_some_and(|(number, _)| *number == segment);
+        if !is_open {
+            let file = File::options().read(true).write(true).open(self.path_of(segment))?;
+            self.open = Some((segment, file));
+        }
+        self.open.as_ref().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn try_list(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(".wal"));
+            numbers.extend(name.and_then(|name| u64::from_str_radix(name, 16).ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn try_create(&self, segment: u64, size_bytes: usize) -> io::Result<()> {
+        let path = self.path_of(segment);
+        let draft = path.with_extension("new");
+        let mut file = File::create(&draft)?;
+        let zeros = vec![0; 1 << 20];
+        let mut left = size_bytes;
+        while left > 0 {
+            let count = left.min(zeros.len());
+            file.write_all(zeros.get(..count).unwrap_or_default())?;
+            left -= count;
+        }
+        file.sync_all()?;
+        fs::rename(draft, path)?;
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Media for Folder {
+    fn list(&mut self) -> Result<Vec<u64>, String> {
+        self.try_list().map_err(|error| error.to_string())
+    }
+
+    fn read(&mut self, segment: u64) -> Result<Vec<u8>, String> {
+        fs::read(self.path_of(segment)).map_err(|error| error.to_string())
+    }
+
+    fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String> {
+        self.try_create(segment, size_bytes).map_err(|error| error.to_string())
+    }
+
+    fn write(&mut self, segment: u64, position: usize, bytes: &[u8]) -> Result<(), String> {
+        let written = self.opened(segment).and_then(|file| file.write_all_at(bytes, position as u64));
+        written.map_err(|error| error.to_string())
+    }
+
+    fn sync(&mut self, segment: u64) -> Result<(), String> {
+        self.opened(segment).and_then(File::sync_data).map_err(|error| error.to_string())
+    }
+
+    fn delete(&mut self, segment: u64) -> Result<(), String> {
+        fs::remove_file(self.path_of(segment)).map_err(|error| error.to_string())
+    }
+}

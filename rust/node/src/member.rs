@@ -1,0 +1,468 @@
+//! One member as a value: what it does with ticks, messages and requests, on its log and its Raft log, without clock, thread or
+//! socket. The driver turns it in a thread, simulations turn many of them in one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use qed_core::error::LogError;
+use qed_core::log::{Log, Request};
+use qed_core::page::Page;
+use qed_core::place::Place;
+use raft::eraftpb::{ConfState, Message};
+
+use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
+use crate::entry::Command;
+use crate::media::Media;
+use crate::membership::{Change, Inadmissible, Member as Description, Membership};
+use crate::outbox::{Completion, Outcome};
+use crate::state::StateError;
+use crate::wal::{Wal, WalError};
+
+/// Proposals that may be under way. While one is synced and sent, the one before is applied; more would only make batches smaller.
+const PROPOSALS_UNDER_WAY: usize = 2;
+
+/// Something that happens to a member.
+#[derive(Debug)]
+pub enum Input {
+    /// A tick has passed.
+    Tick,
+    /// Another member says something.
+    Message(Message),
+    /// Messages to a member may have been lost.
+    Lost(u64),
+    /// A client wants events appended.
+    Append(u64, Request),
+    /// A client wants to read what is acknowledged by now.
+    Read(u64),
+    /// A client waits until the log holds so many events, for so many ticks.
+    Await {
+        /// Whose.
+        ticket: u64,
+        /// How many events.
+        events: u64,
+        /// How long.
+        ticks: usize,
+    },
+    /// Somebody wants to be a member, or has new addresses.
+    Admit(u64, u64, Description),
+    /// An operator wants a member of this name to leave.
+    Remove(u64, String),
+    /// An operator wants another leader: this one, or any.
+    Transfer(u64, Option<String>),
+    /// A job is done.
+    Report(Report),
+}
+
+/// Something to be done to the state, in order.
+#[derive(Debug)]
+pub enum Job {
+    /// Apply an entry. Tickets, in the order of its requests, if they are waited for here.
+    Apply(Committed, Option<Vec<u64>>),
+    /// Append a page.
+    Install(u64, Box<Page>),
+}
+
+/// What a job came to.
+#[derive(Debug)]
+pub struct Report {
+    /// How far the state is.
+    pub place: Place,
+    /// The configuration there, if it changed.
+    pub conf_state: Option<ConfState>,
+    /// The membership there, if it changed.
+    pub membership: Option<Membership>,
+    /// Whether it was a page that brought it there.
+    pub is_fetched: bool,
+}
+
+/// What a member wants done.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be sent.
+    pub messages: Vec<Message>,
+    /// To be carried out on the state.
+    pub jobs: Vec<Job>,
+    /// To be told to those who asked.
+    pub completions: Vec<Completion>,
+    /// Whether leader, membership or what is awaited has changed.
+    pub is_status_new: bool,
+}
+
+/// Why a member cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Its Raft log failed.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// Its log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Its state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Raft cannot go on.
+    #[error(transparent)]
+    Raft(#[from] Refusal),
+    /// The Raft log and the state contradict each other.
+    #[error("the data folder is damaged: {0}")]
+    Inconsistent(String),
+}
+
+/// A proposal of this leader.
+#[derive(Debug)]
+struct Proposal {
+    place: Place,
+    /// Of its requests, in order; or of the one who asked for another membership.
+    tickets: Vec<u64>,
+}
+
+/// A request to read that waits for the state.
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    /// The entry that must be applied.
+    index: u64,
+    /// The events that must be there.
+    events: u64,
+    /// When it is over, in ticks.
+    deadline: usize,
+}
+
+/// One member.
+#[derive(Debug)]
+pub struct Member<M> {
+    consensus: Consensus,
+    wal: Wal<M>,
+    log: Arc<Log>,
+    membership: Arc<Membership>,
+    batch_events: usize,
+    election_ticks: usize,
+    ticks: usize,
+    role: Role,
+    awaited: Option<(u64, Place)>,
+    /// Requests that are not proposed yet.
+    queue: VecDeque<(u64, Request)>,
+    /// Proposals that are not known to be committed, in order.
+    proposals: VecDeque<Proposal>,
+    /// Places of own proposals that are not applied, in order.
+    under_way: VecDeque<Place>,
+    /// Reads that no leader has answered, by context: ticket, and when to ask again.
+    reads: HashMap<u64, (u64, usize)>,
+    next_read: u64,
+    waiters: Vec<Waiter>,
+}
+
+impl<M: Media> Member<M> {
+    /// Return a member with everything that was recovered.
+    #[must_use]
+    pub fn new(consensus: Consensus, wal: Wal<M>, log: Arc<Log>, membership: Membership, limits: Limits) -> Self {
+        let role = consensus.role();
+        Self {
+            consensus,
+            wal,
+            log,
+            membership: Arc::new(membership),
+            batch_events: limits.batch_events,
+            election_ticks: limits.election_ticks,
+            ticks: 0,
+            role,
+            awaited: None,
+            queue: VecDeque::new(),
+            proposals: VecDeque::new(),
+            under_way: VecDeque::new(),
+            reads: HashMap::new(),
+            next_read: limits.first_read,
+            waiters: Vec::new(),
+        }
+    }
+
+    /// Return who leads.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Return who takes part.
+    #[must_use]
+    pub const fn membership(&self) -> &Arc<Membership> {
+        &self.membership
+    }
+
+    /// Return the member to fetch pages from and how far, if this one lags too far behind for entries.
+    #[must_use]
+    pub const fn awaited(&self) -> Option<(u64, Place)> {
+        self.awaited
+    }
+
+    /// Return the part in Raft.
+    #[must_use]
+    pub const fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// Return whether nothing is waited for.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_empty()
+    }
+
+    /// Return how many events wait to be proposed.
+    #[must_use]
+    pub fn queued_events(&self) -> usize {
+        self.queue.iter().map(|(_, request)| request.digests.len()).sum()
+    }
+
+    /// Take inputs, save what must be saved, and return what is to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]: the member must stop, and what was under way is unknown.
+    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<Effects, MemberError> {
+        let mut effects = Effects::default();
+        for input in inputs {
+            self.take(input, &mut effects)?;
+        }
+        loop {
+            self.propose(&mut effects)?;
+            let Some(output) = self.consensus.output()? else { break };
+            self.carry_out(output, &mut effects)?;
+        }
+        self.note_role(&mut effects);
+        self.forget()?;
+        Ok(effects)
+    }
+
+    fn take(&mut self, input: Input, effects: &mut Effects) -> Result<(), MemberError> {
+        let done = |ticket, outcome| Completion { ticket, outcome };
+        match input {
+            Input::Tick => self.tick(effects),
+            // What is refused changes nothing; a sound member asks again, and of the others nothing is wanted.
+            Input::Message(message) => drop(self.consensus.step(message)),
+            Input::Lost(id) => self.consensus.lost(id),
+            Input::Append(ticket, request) => self.queue.push_back((ticket, request)),
+            Input::Read(ticket) => self.read(ticket),
+            Input::Await { ticket, events, ticks } => {
+                self.waiters.push(Waiter { ticket, index: 0, events, deadline: self.ticks + ticks });
+                self.wake_waiters(effects);
+            }
+            Input::Admit(ticket, id, description) => {
+                let is_alive = |id| id == self.role.leader || self.consensus.is_recently_active(id);
+                let changes = self.membership.admit(id, &description, &is_alive);
+                let outcome = self.change_members(ticket, changes);
+                effects.completions.extend(outcome.map(|outcome| done(ticket, outcome)));
+            }
+            Input::Remove(ticket, name) => {
+                let changes = self.membership.remove(&name);
+                let outcome = self.remove(ticket, changes);
+                effects.completions.extend(outcome.map(|outcome| done(ticket, outcome)));
+            }
+            Input::Transfer(ticket, name) => effects.completions.push(done(ticket, self.transfer(name))),
+            Input::Report(report) => self.note_report(report, effects),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, effects: &mut Effects) {
+        self.ticks += 1;
+        self.consensus.tick();
+        let ticks = self.ticks;
+        let late: Vec<_> =
+            self.reads.extract_if(|_, (_, again)| *again <= ticks).map(|(_, (ticket, _))| ticket).collect();
+        late.into_iter().for_each(|ticket| self.read(ticket));
+        self.wake_waiters(effects);
+    }
+
+    fn read(&mut self, ticket: u64) {
+        let context = self.next_read;
+        self.next_read += 1;
+        self.reads.insert(context, (ticket, self.ticks + self.election_ticks));
+        self.consensus.read(context.to_be_bytes().to_vec());
+    }
+
+    /// Propose a change; return what is known already.
+    fn change_members(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
+        if !self.consensus.can_propose() {
+            return Some(Outcome::NotLeader);
+        }
+        let changes = match changes {
+            Ok(changes) if changes.is_empty() => return Some(Outcome::Done),
+            Ok(changes) => changes,
+            Err(reason) => return Some(Outcome::Inadmissible(reason)),
+        };
+        let of_configuration = self.membership.configuration_changes(&changes);
+        let command = Command::Members(changes).to_bytes();
+        let proposed = if of_configuration.is_empty() {
+            self.consensus.propose(command)
+        } else {
+            self.consensus.propose_members(&of_configuration, command)
+        };
+        match proposed {
+            Ok(place) => {
+                self.proposals.push_back(Proposal { place, tickets: vec![ticket] });
+                self.under_way.push_back(place);
+                None
+            }
+            Err(Refusal::NotLeader) => Some(Outcome::NotLeader),
+            Err(_) => Some(Outcome::Busy),
+        }
+    }
+
+    fn remove(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
+        let is_own = |change: &Change| matches!(change, Change::Remove(id) if *id == self.role.leader);
+        if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
+            // A leader hands over first: its successor is then asked to let it go.
+            return Some(if self.consensus.transfer(None).is_some() { Outcome::NotLeader } else { Outcome::Busy });
+        }
+        self.change_members(ticket, changes)
+    }
+
+    fn transfer(&mut self, name: Option<String>) -> Outcome {
+        if !self.role.is_leader {
+            return Outcome::NotLeader;
+        }
+        let to = match name {
+            None => None,
+            Some(name) => match self.membership.find(&name) {
+                Some(id) if id == self.role.leader => return Outcome::Done,
+                Some(id) => Some(id),
+                None => return Outcome::Inadmissible(Inadmissible::Unknown(name)),
+            },
+        };
+        if self.consensus.transfer(to).is_some() { Outcome::Done } else { Outcome::Busy }
+    }
+
+    fn note_report(&mut self, report: Report, effects: &mut Effects) {
+        if report.is_fetched {
+            self.consensus.fetched(report.place, report.conf_state);
+        } else {
+            self.consensus.applied(report.place, report.conf_state);
+        }
+        while self.under_way.front().is_some_and(|place| place.index <= report.place.index) {
+            self.under_way.pop_front();
+        }
+        if let Some(membership) = report.membership {
+            self.membership = Arc::new(membership);
+            effects.is_status_new = true;
+        }
+        self.wake_waiters(effects);
+    }
+
+    fn wake_waiters(&mut self, effects: &mut Effects) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let (applied, len, ticks) = (self.consensus.log().applied().index, self.log.len(), self.ticks);
+        let is_over =
+            |waiter: &mut Waiter| waiter.deadline <= ticks || (waiter.index <= applied && waiter.events <= len);
+        let over = self.waiters.extract_if(.., is_over);
+        effects.completions.extend(over.map(|waiter| Completion { ticket: waiter.ticket, outcome: Outcome::Done }));
+    }
+
+    /// As a leader, propose what waits; otherwise refuse it.
+    fn propose(&mut self, effects: &mut Effects) -> Result<(), MemberError> {
+        if !self.consensus.role().is_leader {
+            let refused = self.queue.drain(..).map(|(ticket, _)| Completion { ticket, outcome: Outcome::NotLeader });
+            effects.completions.extend(refused);
+            return Ok(());
+        }
+        while self.consensus.can_propose() && self.under_way.len() < PROPOSALS_UNDER_WAY && !self.queue.is_empty() {
+            let base = self.log.extent_at(self.log.len())?;
+            let (tickets, requests) = self.next_batch();
+            match self.consensus.propose(Command::Append { base, requests }.to_bytes()) {
+                Ok(place) => {
+                    self.proposals.push_back(Proposal { place, tickets });
+                    self.under_way.push_back(place);
+                }
+                Err(_) => {
+                    let refused = |ticket| Completion { ticket, outcome: Outcome::NotLeader };
+                    effects.completions.extend(tickets.into_iter().map(refused));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> (Vec<u64>, Vec<Request>) {
+        let (mut tickets, mut requests, mut events) = (Vec::new(), Vec::new(), 0);
+        while events < self.batch_events
+            && let Some((ticket, request)) = self.queue.pop_front()
+        {
+            events += request.digests.len();
+            tickets.push(ticket);
+            requests.push(request);
+        }
+        (tickets, requests)
+    }
+
+    fn carry_out(&mut self, output: Output, effects: &mut Effects) -> Result<(), MemberError> {
+        if let Some(Save { frame, needs_state }) = output.save {
+            if needs_state {
+                self.log.sync()?;
+            }
+            self.wal.append(&frame)?;
+            self.consensus.saved();
+        }
+        effects.messages.extend(output.messages);
+        for committed in output.committed {
+            let tickets = self.tickets_of(committed.place, effects);
+            effects.jobs.push(Job::Apply(committed, tickets));
+        }
+        let deadline = self.ticks.saturating_add(self.election_ticks.saturating_mul(100));
+        for read in output.reads {
+            let context = read.context.try_into().map(u64::from_be_bytes).unwrap_or_default();
+            if let Some((ticket, _)) = self.reads.remove(&context) {
+                self.waiters.push(Waiter { ticket, index: read.index, events: 0, deadline });
+            }
+        }
+        self.wake_waiters(effects);
+        Ok(())
+    }
+
+    /// Return who waits for a committed entry. If another stands where a proposal was to be, that one is lost.
+    fn tickets_of(&mut self, place: Place, effects: &mut Effects) -> Option<Vec<u64>> {
+        while let Some(proposal) = self.proposals.pop_front_if(|proposal| proposal.place.index <= place.index) {
+            if proposal.place == place {
+                return Some(proposal.tickets);
+            }
+            effects.completions.extend(unknown(proposal));
+        }
+        None
+    }
+
+    /// Tell those whose proposals a lost leadership leaves open, and the caller if anything looks different.
+    fn note_role(&mut self, effects: &mut Effects) {
+        let role = self.consensus.role();
+        if self.role.is_leader && (!role.is_leader || role.term != self.role.term) {
+            effects.completions.extend(self.proposals.drain(..).flat_map(unknown));
+            self.under_way.clear();
+        }
+        let awaited = self.consensus.awaited();
+        effects.is_status_new |= role != self.role || awaited != self.awaited;
+        (self.role, self.awaited) = (role, awaited);
+    }
+
+    fn forget(&mut self) -> Result<(), MemberError> {
+        let Some(place) = self.consensus.forgettable() else { return Ok(()) };
+        let durable = self.log.sync()?;
+        if durable >= place {
+            let frame = self.consensus.forget(place);
+            self.wal.append(&frame)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a member is told beside what it has recovered.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Events after which a batch is closed; the request that reaches it still goes in whole.
+    pub batch_events: usize,
+    /// Ticks after which a lost read is asked for again.
+    pub election_ticks: usize,
+    /// The first number for reads; it must not meet one from before a restart.
+    pub first_read: u64,
+}
+
+fn unknown(proposal: Proposal) -> impl Iterator<Item = Completion> {
+    proposal.tickets.into_iter().map(|ticket| Completion { ticket, outcome: Outcome::Unknown })
+}

@@ -1,0 +1,233 @@
+//! Who takes part, as replicated state: every member knows the names and addresses of all, also of those that are down.
+
+use std::collections::BTreeMap;
+
+use raft::eraftpb::{ConfChangeType, ConfState};
+use serde::{Deserialize, Serialize};
+
+/// Most members that a cluster may have; each takes a part in every round of an add.
+pub const MAX_MEMBERS: usize = 32;
+/// Most bytes of a name or an address.
+const MAX_TEXT_BYTES: usize = 512;
+
+/// One member, as it describes itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// What people call it; no two members have the same.
+    pub name: String,
+    /// Where members reach it.
+    pub raft_addr: String,
+    /// Where clients reach it.
+    pub http_addr: String,
+    /// Where its operator reaches it.
+    pub mgmt_addr: String,
+    /// Where its metrics are.
+    pub metrics_addr: String,
+}
+
+/// Which members decide.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configuration {
+    /// Those who vote.
+    pub voters: Vec<u64>,
+    /// Those who catch up, and vote later.
+    pub learners: Vec<u64>,
+    /// In a joint configuration: those who voted before.
+    pub voters_outgoing: Vec<u64>,
+    /// In a joint configuration: voters who will be learners.
+    pub learners_next: Vec<u64>,
+    /// Whether a joint configuration is left by itself.
+    pub auto_leave: bool,
+}
+
+/// The members of a cluster from one entry on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    /// What tells this cluster from all others: 32 hexadecimal digits.
+    pub cluster: String,
+    /// Members by number.
+    pub members: BTreeMap<u64, Member>,
+    /// Numbers that were removed, with their names: they must not come back.
+    pub removed: BTreeMap<u64, String>,
+    /// Who of them decides.
+    pub configuration: Configuration,
+}
+
+/// What an entry changes in the membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Somebody joins, or has new addresses.
+    Put(u64, Member),
+    /// Somebody leaves.
+    Remove(u64),
+}
+
+/// Why somebody was not admitted or not removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Inadmissible {
+    /// The number was removed before.
+    #[error("this member of the name {0} was removed from the cluster; empty its data folder to join as a new one")]
+    Removed(String),
+    /// Somebody who is alive has the name.
+    #[error("the node id {0} is taken by a member that is alive")]
+    NameTaken(String),
+    /// Somebody else has an address.
+    #[error("the address {address} is taken by {name}")]
+    AddressTaken {
+        /// The address.
+        address: String,
+        /// Who has it.
+        name: String,
+    },
+    /// There are as many members as there may be.
+    #[error("the cluster has {MAX_MEMBERS} members already")]
+    Full,
+    /// Nobody has this name.
+    #[error("no member is called {0}")]
+    Unknown(String),
+    /// It is the only one that votes.
+    #[error("{0} is the only voting member")]
+    LastVoter(String),
+    /// A name or address is empty or too long.
+    #[error("a name or address is empty or longer than {MAX_TEXT_BYTES} bytes")]
+    Malformed,
+}
+
+impl Membership {
+    /// Return the membership of a new cluster with one member.
+    #[must_use]
+    pub fn of_one(cluster: String, id: u64, member: Member) -> Self {
+        let configuration = Configuration { voters: vec![id], ..Configuration::default() };
+        Self { cluster, members: BTreeMap::from([(id, member)]), removed: BTreeMap::new(), configuration }
+    }
+
+    /// Return the membership that `bytes` stand for, if they do.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// Return the bytes that stand for it: the same for the same membership.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Return the number of the member with a name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<u64> {
+        self.members.iter().find(|(_, member)| member.name == name).map(|(&id, _)| id)
+    }
+
+    /// Return whether a member votes.
+    #[must_use]
+    pub fn is_voter(&self, id: u64) -> bool {
+        self.configuration.voters.contains(&id)
+    }
+
+    /// Carry out the changes of an entry, with the configuration that it led to.
+    pub fn take(&mut self, changes: Vec<Change>, conf_state: Option<&ConfState>) {
+        for change in changes {
+            match change {
+                Change::Put(id, member) => {
+                    self.members.insert(id, member);
+                }
+                Change::Remove(id) => {
+                    if let Some(member) = self.members.remove(&id) {
+                        self.removed.insert(id, member.name);
+                    }
+                }
+            }
+        }
+        if let Some(conf_state) = conf_state {
+            self.configuration = conf_state.into();
+        }
+    }
+
+    /// Return what admits `member` under the number `id`: nothing if it is a member already, as described. A dead member of the same
+    /// name makes room for it, for it must be the same one after the loss of its disk.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be admitted.
+    pub fn admit(&self, id: u64, member: &Member, is_alive: &dyn Fn(u64) -> bool) -> Result<Vec<Change>, Inadmissible> {
+        if let Some(name) = self.removed.get(&id) {
+            return Err(Inadmissible::Removed(name.clone()));
+        }
+        let texts = [&member.name, &member.raft_addr, &member.http_addr, &member.mgmt_addr, &member.metrics_addr];
+        if id == 0 || texts.iter().any(|text| text.is_empty() || text.len() > MAX_TEXT_BYTES) {
+            return Err(Inadmissible::Malformed);
+        }
+        let replaced = self.find(&member.name).filter(|&other| other != id);
+        if replaced.is_some_and(is_alive) {
+            return Err(Inadmissible::NameTaken(member.name.clone()));
+        }
+        let others = self.members.iter().filter(|&(&other, _)| other != id && Some(other) != replaced);
+        for (_, other) in others {
+            for (address, taken) in [(&member.raft_addr, &other.raft_addr), (&member.http_addr, &other.http_addr)] {
+                if address == taken {
+                    return Err(Inadmissible::AddressTaken { address: address.clone(), name: other.name.clone() });
+                }
+            }
+        }
+        if self.members.get(&id) == Some(member) && replaced.is_none() {
+            return Ok(Vec::new());
+        }
+        if self.members.len() >= MAX_MEMBERS && replaced.is_none() && !self.members.contains_key(&id) {
+            return Err(Inadmissible::Full);
+        }
+        let removal = replaced.map(Change::Remove);
+        Ok(removal.into_iter().chain([Change::Put(id, member.clone())]).collect())
+    }
+
+    /// Return what removes the member with a name.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<Vec<Change>, Inadmissible> {
+        let id = self.find(name).ok_or_else(|| Inadmissible::Unknown(name.into()))?;
+        if self.configuration.voters == [id] {
+            return Err(Inadmissible::LastVoter(name.into()));
+        }
+        Ok(vec![Change::Remove(id)])
+    }
+
+    /// Return what `changes` mean to Raft: nothing if only addresses change.
+    #[must_use]
+    pub fn configuration_changes(&self, changes: &[Change]) -> Vec<(ConfChangeType, u64)> {
+        let of_change = |change: &Change| match change {
+            Change::Put(id, _) if self.members.contains_key(id) => None,
+            Change::Put(id, _) => Some((ConfChangeType::AddLearnerNode, *id)),
+            Change::Remove(id) => Some((ConfChangeType::RemoveNode, *id)),
+        };
+        changes.iter().filter_map(of_change).collect()
+    }
+}
+
+impl From<&ConfState> for Configuration {
+    fn from(conf_state: &ConfState) -> Self {
+        let sorted = |ids: &[u64]| {
+            let mut ids = ids.to_vec();
+            ids.sort_unstable();
+            ids
+        };
+        Self {
+            voters: sorted(&conf_state.voters),
+            learners: sorted(&conf_state.learners),
+            voters_outgoing: sorted(&conf_state.voters_outgoing),
+            learners_next: sorted(&conf_state.learners_next),
+            auto_leave: conf_state.auto_leave,
+        }
+    }
+}
+
+impl From<&Configuration> for ConfState {
+    fn from(configuration: &Configuration) -> Self {
+        let Configuration { voters, learners, voters_outgoing, learners_next, auto_leave } = configuration.clone();
+        Self { voters, learners, voters_outgoing, learners_next, auto_leave }
+    }
+}

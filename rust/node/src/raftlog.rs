@@ -1,0 +1,174 @@
+//! The Raft log in memory: what the crate `raft` reads of what this member has made durable, or is about to.
+
+use std::collections::VecDeque;
+
+use qed_core::place::Place;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::util::limit_size;
+use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
+
+use crate::wal::{Bounds, Frame, Recovered};
+
+/// A contiguous run of entries, and what stands before it.
+#[derive(Debug)]
+pub struct RaftLog {
+    hard_state: HardState,
+    bounds: Bounds,
+    entries: VecDeque<Entry>,
+    entries_bytes: usize,
+    /// How far the state is, and the configuration there: what a lagging member is told to fetch.
+    applied: Place,
+    conf_state: ConfState,
+}
+
+impl RaftLog {
+    /// Return the log that was recovered, of a member whose state is at `applied` with the configuration `conf_state`.
+    #[must_use]
+    pub fn new(recovered: Recovered, applied: Place, conf_state: ConfState) -> Self {
+        let entries_bytes = recovered.entries.iter().map(size_of).sum();
+        Self {
+            hard_state: recovered.hard_state,
+            bounds: recovered.bounds,
+            entries: recovered.entries.into(),
+            entries_bytes,
+            applied,
+            conf_state,
+        }
+    }
+
+    /// Carry out what a frame makes durable.
+    pub fn take(&mut self, frame: &Frame) {
+        self.hard_state = frame.hard_state.clone();
+        if let Some(bounds) = frame.bounds {
+            while self.entries.front().is_some_and(|entry| bounds.is_reset || entry.index <= bounds.index) {
+                self.entries_bytes -= self.entries.pop_front().as_ref().map_or(0, size_of);
+            }
+            self.bounds = bounds;
+        }
+        if let Some(first) = frame.entries.first() {
+            while self.entries.back().is_some_and(|entry| entry.index >= first.index) {
+                self.entries_bytes -= self.entries.pop_back().as_ref().map_or(0, size_of);
+            }
+        }
+        self.entries_bytes += frame.entries.iter().map(size_of).sum::<usize>();
+        self.entries.extend(frame.entries.iter().cloned());
+    }
+
+    /// Note that the state is at `applied`, with that configuration if it changed. What is older than what is known is passed over.
+    pub fn set_applied(&mut self, applied: Place, conf_state: Option<ConfState>) {
+        if applied <= self.applied {
+            return;
+        }
+        self.applied = applied;
+        if let Some(conf_state) = conf_state {
+            self.conf_state = conf_state;
+        }
+    }
+
+    /// Return how far the state is.
+    #[must_use]
+    pub const fn applied(&self) -> Place {
+        self.applied
+    }
+
+    /// Return term, vote and commit index.
+    #[must_use]
+    pub const fn hard_state(&self) -> &HardState {
+        &self.hard_state
+    }
+
+    /// Return what stands before the first entry.
+    #[must_use]
+    pub const fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Return how many bytes of entries are kept.
+    #[must_use]
+    pub const fn entries_bytes(&self) -> usize {
+        self.entries_bytes
+    }
+
+    /// Return the place after which no more than `bytes` bytes of entries stand, and not after `limit`.
+    #[must_use]
+    pub fn place_before_last(&self, bytes: usize, limit: u64) -> Option<Place> {
+        let mut excess = self.entries_bytes.saturating_sub(bytes);
+        let mut place = None;
+        for entry in self.entries.iter().take_while(|entry| entry.index <= limit) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(size_of(entry));
+            place = Some(Place { index: entry.index, term: entry.term });
+        }
+        place
+    }
+
+    fn last(&self) -> u64 {
+        self.entries.back().map_or(self.bounds.index, |entry| entry.index)
+    }
+
+    fn get(&self, index: u64) -> Option<&Entry> {
+        let first = self.entries.front()?.index;
+        self.entries.get(usize::try_from(index.checked_sub(first)?).ok()?)
+    }
+}
+
+fn size_of(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len() + std::mem::size_of::<Entry>()
+}
+
+impl Storage for RaftLog {
+    fn initial_state(&self) -> Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> Result<Vec<Entry>> {
+        if low <= self.bounds.index {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        if high > self.last() + 1 {
+            return Err(Error::Store(StorageError::Unavailable));
+        }
+        let mut found: Vec<_> = (low..high).filter_map(|index| self.get(index)).cloned().collect();
+        limit_size(&mut found, max_size.into());
+        Ok(found)
+    }
+
+    fn term(&self, index: u64) -> Result<u64> {
+        if index == self.bounds.index {
+            return Ok(self.bounds.term);
+        }
+        if index < self.bounds.index {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        self.get(index).map(|entry| entry.term).ok_or(Error::Store(StorageError::Unavailable))
+    }
+
+    fn first_index(&self) -> Result<u64> {
+        Ok(self.bounds.index + 1)
+    }
+
+    fn last_index(&self) -> Result<u64> {
+        Ok(self.last())
+    }
+
+    /// A snapshot carries no data: its receiver fetches what it lacks of the state (see [`crate::consensus`]).
+    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
+        if self.applied.index < request_index {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.applied.index;
+        metadata.term = self.applied.term;
+        metadata.set_conf_state(self.conf_state.clone());
+        Ok(snapshot)
+    }
+}

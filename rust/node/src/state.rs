@@ -1,0 +1,150 @@
+//! The state of a member: its log and the membership, changed by committed entries and by nothing else.
+//!
+//! What an entry does depends on the entry and the log before it alone: no clock, no dice, no setting that may differ between
+//! members. What is written is not synced here: after a crash the Raft log applies it again.
+
+use std::sync::Arc;
+
+use qed_core::error::LogError;
+use qed_core::history::Roots;
+use qed_core::log::{Added, Log, Request};
+use qed_core::page::{Extent, Page};
+use qed_core::place::{Members, Place};
+use raft::eraftpb::ConfState;
+
+use crate::consensus::Committed;
+use crate::entry::Command;
+use crate::membership::{Change, Membership};
+
+/// Why the state cannot go on. Nothing after it may be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The log could not be read or written, or contradicts itself.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The leader's log began otherwise.
+    #[error("this replica has diverged: at {} events the leader's hyper digest is {}, this one's is {}", .leader.len, .leader.hyper_digest, .own.hyper_digest)]
+    Diverged {
+        /// What the leader had.
+        leader: Box<Extent>,
+        /// What this log has at the same length.
+        own: Box<Extent>,
+    },
+    /// An entry says something that this build does not know.
+    #[error("entry {0} of the Raft log cannot be read: it may have been written by a newer version")]
+    UnknownEntry(u64),
+}
+
+/// A log and who replicates it.
+#[derive(Debug)]
+pub struct State {
+    log: Arc<Log>,
+    membership: Membership,
+}
+
+impl State {
+    /// Return the state in a log.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Log`] if the membership in it cannot be read.
+    pub fn open(log: Arc<Log>) -> Result<Self, StateError> {
+        let membership = read_membership(&log)?;
+        Ok(Self { log, membership })
+    }
+
+    /// Make this the first member of a new cluster, whatever the log holds already; durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Log`] if it cannot be written.
+    pub fn bootstrap(&mut self, membership: Membership) -> Result<(), StateError> {
+        let place = Place { index: 1, term: 1 };
+        self.log.apply_members(&Members { place, bytes: membership.to_bytes() })?;
+        self.log.sync()?;
+        self.membership = membership;
+        Ok(())
+    }
+
+    /// Return the log.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Return who takes part.
+    #[must_use]
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Return how far entries are applied.
+    #[must_use]
+    pub fn applied(&self) -> Place {
+        self.log.applied()
+    }
+
+    /// Apply a committed entry, and return what its requests got if that is wanted. An entry whose outcome is in the state already
+    /// is passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]: the member must stop.
+    pub fn apply(&mut self, committed: &Committed, is_wanted: bool) -> Result<Vec<Added>, StateError> {
+        if committed.place.index <= self.applied().index {
+            return Ok(Vec::new());
+        }
+        let command = match &committed.conf_state {
+            Some(_) if committed.data.is_empty() => Command::Members(Vec::new()),
+            _ => Command::from_bytes(&committed.data).ok_or(StateError::UnknownEntry(committed.place.index))?,
+        };
+        match command {
+            Command::Nothing => self.log.pass(committed.place)?,
+            Command::Members(changes) => self.change_members(committed, changes)?,
+            Command::Append { base, requests } => return self.append(committed.place, base, &requests, is_wanted),
+        }
+        Ok(Vec::new())
+    }
+
+    /// Append a page that another member has read out, and return the configuration there.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Log`]: after [`LogError::Store`] the member must stop, after others nothing has changed.
+    pub fn install(&mut self, page: &Page) -> Result<ConfState, StateError> {
+        self.log.install(page)?;
+        if !page.members.is_empty() {
+            self.membership = read_membership(&self.log)?;
+        }
+        Ok((&self.membership.configuration).into())
+    }
+
+    fn append(
+        &self,
+        place: Place,
+        base: Extent,
+        requests: &[Request],
+        is_wanted: bool,
+    ) -> Result<Vec<Added>, StateError> {
+        let own = self.log.extent_at(base.len.min(self.log.len()))?;
+        if own != base {
+            return Err(StateError::Diverged { leader: Box::new(base), own: Box::new(own) });
+        }
+        let wanted = if is_wanted { Roots::Each } else { Roots::Last };
+        Ok(self.log.apply(place, requests, wanted)?)
+    }
+
+    fn change_members(&mut self, committed: &Committed, changes: Vec<Change>) -> Result<(), StateError> {
+        let mut membership = self.membership.clone();
+        membership.take(changes, committed.conf_state.as_ref());
+        self.log.apply_members(&Members { place: committed.place, bytes: membership.to_bytes() })?;
+        self.membership = membership;
+        Ok(())
+    }
+}
+
+fn read_membership(log: &Log) -> Result<Membership, StateError> {
+    let Some(members) = log.members()? else { return Ok(Membership::default()) };
+    let damaged = || LogError::Corrupt(format!("the membership of entry {} cannot be read", members.place.index));
+    Ok(Membership::from_bytes(&members.bytes).ok_or_else(damaged)?)
+}

@@ -1,0 +1,322 @@
+//! The Raft log on disk: what this member must not forget, in frames that are written and synced one at a time.
+//!
+//! A frame holds everything that one step of Raft decides (entries, term and vote, where the log begins), so a crash leaves a step
+//! whole or not at all. Frames are numbered and checksummed. Only the last can be torn, for each is synced before the next is
+//! written: a damaged frame with a good one after it is therefore damage, and the member must not start.
+//!
+//! Segments are files of zeros, written ahead, so that a sync has no file length or block to record. The frame that begins one
+//! repeats the state, so that the segments before it can be deleted as soon as their entries are not needed.
+//! FORMATS.md, "Raft log", gives the bytes.
+
+use std::fmt;
+
+use prost::Message as _;
+use raft::eraftpb::{Entry, HardState};
+
+use crate::media::Media;
+
+/// Size of a segment. Zeroing it takes some milliseconds; a frame that does not fit gets a segment of its own size.
+const SEGMENT_BYTES: usize = 8 << 20;
+const MAGIC: u32 = u32::from_be_bytes(*b"qedW");
+/// Magic, CRC-32C, number, length.
+const HEADER_BYTES: usize = 4 + 4 + 8 + 4;
+/// Frames begin at multiples of this, so that whatever follows a damaged one can be found.
+const ALIGNMENT: usize = 8;
+
+/// Why the Raft log cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WalError {
+    /// Its files contradict themselves.
+    #[error("the Raft log is damaged: {0}")]
+    Corrupt(String),
+    /// The operating system refused.
+    #[error("cannot {action} the Raft log: {cause}")]
+    Media {
+        /// What was attempted.
+        action: &'static str,
+        /// What the operating system says.
+        cause: String,
+    },
+}
+
+/// What one frame makes durable.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Frame {
+    /// Term, vote and commit index from here on.
+    pub hard_state: HardState,
+    /// If given: the log begins anew after this index and term, and the entries up to it are gone.
+    pub bounds: Option<Bounds>,
+    /// Entries to append; they replace those from the first one's index on.
+    pub entries: Vec<Entry>,
+}
+
+/// What stands before the first entry of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// Index of the last entry that is gone.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Whether the entries after it are gone too: the log was replaced by a snapshot, not only shortened.
+    pub is_reset: bool,
+}
+
+/// What a Raft log holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Recovered {
+    /// Term, vote and commit index.
+    pub hard_state: HardState,
+    /// What stands before the first entry.
+    pub bounds: Bounds,
+    /// The entries, with consecutive indices.
+    pub entries: Vec<Entry>,
+}
+
+/// The Raft log on some media.
+pub struct Wal<M> {
+    media: M,
+    segments: Vec<Segment>,
+    /// Number of the next frame.
+    next_frame: u64,
+    /// Where the next frame goes in the last segment.
+    position: usize,
+    /// Repeated at the head of each segment.
+    bounds: Bounds,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    number: u64,
+    size_bytes: usize,
+    /// Greatest index of an entry in it, 0 if there is none.
+    last_index: u64,
+}
+
+impl<M> fmt::Debug for Wal<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal")
+            .field("segments", &self.segments)
+            .field("next_frame", &self.next_frame)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M: Media> Wal<M> {
+    /// Open the log on `media` and return it with what it holds. A torn frame at the end is cut off.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Corrupt`] if anything but the last frame is damaged or missing; [`WalError::Media`] if it cannot be read.
+    pub fn open(media: M) -> Result<(Self, Recovered), WalError> {
+        let mut wal = Self { media, segments: Vec::new(), next_frame: 0, position: 0, bounds: Bounds::default() };
+        let mut recovered = Recovered::default();
+        let numbers = wal.media.list().map_err(|cause| WalError::Media { action: "list", cause })?;
+        for (at, &number) in numbers.iter().enumerate() {
+            let bytes = wal.media.read(number).map_err(|cause| WalError::Media { action: "read", cause })?;
+            let is_last = at + 1 == numbers.len();
+            wal.recover_segment(number, &bytes, is_last, &mut recovered)?;
+        }
+        Ok((wal, recovered))
+    }
+
+    /// Append a frame and make it durable.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Media`]: whether the frame is on disk is then unknown, and nothing may be appended after it.
+    pub fn append(&mut self, frame: &Frame) -> Result<(), WalError> {
+        let mut bytes = self.encoded(frame);
+        let room = self.segments.last().map_or(0, |segment| segment.size_bytes - self.position);
+        if room < bytes.len() || self.position == 0 {
+            let bounds = frame.bounds.or(Some(Bounds { is_reset: false, ..self.bounds }));
+            bytes = self.encoded(&Frame { bounds, ..frame.clone() });
+        }
+        if room < bytes.len() {
+            self.begin_segment(bytes.len())?;
+        }
+        self.write(&bytes)?;
+        if let Some(bounds) = frame.bounds {
+            self.bounds = bounds;
+        }
+        let last_index = frame.entries.last().map_or(0, |entry| entry.index);
+        if let Some(segment) = self.segments.last_mut() {
+            segment.last_index = segment.last_index.max(last_index);
+        }
+        self.next_frame += 1;
+        self.delete_needless()
+    }
+
+    fn encoded(&self, frame: &Frame) -> Vec<u8> {
+        let payload = encode(frame);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len() + ALIGNMENT);
+        bytes.extend(MAGIC.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(self.next_frame.to_be_bytes());
+        // A frame holds at most a few entries of some MiB each.
+        bytes.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend(payload);
+        let checksum = crc32c::crc32c(bytes.get(8..).unwrap_or_default());
+        if let Some(place) = bytes.get_mut(4..8) {
+            place.copy_from_slice(&checksum.to_be_bytes());
+        }
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+        bytes
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WalError> {
+        let Some(segment) = self.segments.last() else { return Ok(()) };
+        self.media
+            .write(segment.number, self.position, bytes)
+            .and_then(|()| self.media.sync(segment.number))
+            .map_err(|cause| WalError::Media { action: "write to", cause })?;
+        self.position += bytes.len();
+        Ok(())
+    }
+
+    /// Begin a segment with room for a frame of `frame_bytes`.
+    fn begin_segment(&mut self, frame_bytes: usize) -> Result<(), WalError> {
+        let number = self.segments.last().map_or(0, |last| last.number + 1);
+        let size_bytes = SEGMENT_BYTES.max(frame_bytes);
+        self.media.create(number, size_bytes).map_err(|cause| WalError::Media { action: "extend", cause })?;
+        self.segments.push(Segment { number, size_bytes, last_index: 0 });
+        self.position = 0;
+        Ok(())
+    }
+
+    /// Delete the segments whose entries are all gone; the last one stays.
+    fn delete_needless(&mut self) -> Result<(), WalError> {
+        while let [first, _, ..] = self.segments.as_slice()
+            && (first.last_index <= self.bounds.index)
+        {
+            self.media.delete(first.number).map_err(|cause| WalError::Media { action: "shorten", cause })?;
+            self.segments.remove(0);
+        }
+        Ok(())
+    }
+
+    fn recover_segment(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        is_last: bool,
+        recovered: &mut Recovered,
+    ) -> Result<(), WalError> {
+        if let Some(previous) = self.segments.last()
+            && number != previous.number + 1
+        {
+            return Err(WalError::Corrupt(format!("segment {} is missing", previous.number + 1)));
+        }
+        let mut segment = Segment { number, size_bytes: bytes.len(), last_index: 0 };
+        let (mut position, mut is_first) = (0, self.segments.is_empty());
+        while let Some((found, payload)) = frame_at(bytes, position) {
+            if found != self.next_frame && !is_first {
+                return Err(WalError::Corrupt(format!("frame {} is missing in segment {number}", self.next_frame)));
+            }
+            let frame = decode(payload).ok_or_else(|| WalError::Corrupt(format!("frame {found} is malformed")))?;
+            if is_first && frame.bounds.is_none() {
+                return Err(WalError::Corrupt(format!("frame {found} does not begin a segment")));
+            }
+            segment.last_index = segment.last_index.max(frame.entries.last().map_or(0, |entry| entry.index));
+            recovered.take(frame)?;
+            position += (HEADER_BYTES + payload.len()).next_multiple_of(ALIGNMENT);
+            (self.next_frame, is_first) = (found + 1, false);
+        }
+        self.require_end(number, bytes, position, is_last)?;
+        (self.position, self.bounds) = (position, recovered.bounds);
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Cut off a torn frame at `position`; fail if it cannot be a torn one.
+    fn require_end(&mut self, number: u64, bytes: &[u8], position: usize, is_last: bool) -> Result<(), WalError> {
+        let rest = bytes.get(position..).unwrap_or_default();
+        if rest.iter().all(|&byte| byte == 0) {
+            return Ok(());
+        }
+        let goes_on = (position..bytes.len()).step_by(ALIGNMENT).skip(1).any(|at| frame_at(bytes, at).is_some());
+        if !is_last || goes_on {
+            return Err(WalError::Corrupt(format!("frame {} in segment {number} is damaged", self.next_frame)));
+        }
+        let zeros = vec![0; rest.len()];
+        self.media
+            .write(number, position, &zeros)
+            .and_then(|()| self.media.sync(number))
+            .map_err(|cause| WalError::Media { action: "write to", cause })
+    }
+}
+
+impl Recovered {
+    /// Carry out a frame.
+    fn take(&mut self, frame: Frame) -> Result<(), WalError> {
+        if let Some(bounds) = frame.bounds {
+            if bounds.is_reset {
+                self.entries.clear();
+            }
+            self.entries.retain(|entry| entry.index > bounds.index);
+            self.bounds = bounds;
+        }
+        if let Some(first) = frame.entries.first() {
+            let next = self.entries.last().map_or(self.bounds.index, |last| last.index) + 1;
+            if first.index > next || first.index <= self.bounds.index {
+                return Err(WalError::Corrupt(format!("entry {} follows entry {}", first.index, next - 1)));
+            }
+            self.entries.retain(|entry| entry.index < first.index);
+        }
+        let are_consecutive =
+            frame.entries.is_sorted_by(|one, next| next.index == one.index + 1 && next.term >= one.term);
+        if !are_consecutive {
+            return Err(WalError::Corrupt("the entries of a frame are not in order".into()));
+        }
+        self.entries.extend(frame.entries);
+        self.hard_state = frame.hard_state;
+        Ok(())
+    }
+}
+
+/// Return the number and the payload of the frame that begins at `position`, if there is a whole one.
+fn frame_at(bytes: &[u8], position: usize) -> Option<(u64, &[u8])> {
+    let (header, rest) = bytes.get(position..)?.split_first_chunk::<HEADER_BYTES>()?;
+    let (magic, header) = header.split_first_chunk::<4>()?;
+    let (checksum, checked) = header.split_first_chunk::<4>()?;
+    let (number, length) = checked.split_first_chunk::<8>()?;
+    if *magic != MAGIC.to_be_bytes() {
+        return None;
+    }
+    let length = usize::try_from(u32::from_be_bytes(length.try_into().ok()?)).ok()?;
+    let payload = rest.get(..length)?;
+    let found = crc32c::crc32c_append(crc32c::crc32c(checked), payload);
+    (found == u32::from_be_bytes(*checksum)).then_some((u64::from_be_bytes(*number), payload))
+}
+
+fn encode(frame: &Frame) -> Vec<u8> {
+    let mut out = Vec::new();
+    let bounds = frame.bounds.map(|bounds| (bounds.index, bounds.term, 1 + u8::from(bounds.is_reset)));
+    let (index, term, kind) = bounds.unwrap_or_default();
+    out.push(kind);
+    for number in [frame.hard_state.term, frame.hard_state.vote, frame.hard_state.commit, index, term] {
+        out.extend(number.to_be_bytes());
+    }
+    for entry in &frame.entries {
+        out.extend(u32::try_from(entry.encoded_len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend(entry.encode_to_vec());
+    }
+    out
+}
+
+fn decode(payload: &[u8]) -> Option<Frame> {
+    let (&kind, rest) = payload.split_first()?;
+    let (numbers, mut rest) = rest.split_at_checked(5 * 8)?;
+    let (numbers, _) = numbers.as_chunks::<8>();
+    let &[term, vote, commit, index, bounds_term] = numbers else { return None };
+    let number = u64::from_be_bytes;
+    let hard_state = HardState { term: number(term), vote: number(vote), commit: number(commit) };
+    let bounds = Bounds { index: number(index), term: number(bounds_term), is_reset: kind == 2 };
+    let bounds = (kind != 0).then_some(bounds);
+    let mut entries = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let (entry, tail) = tail.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        entries.push(Entry::decode(entry).ok()?);
+        rest = tail;
+    }
+    (rest.is_empty() && kind <= 2).then_some(Frame { hard_state, bounds, entries })
+}
