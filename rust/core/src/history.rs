@@ -4,6 +4,8 @@
 //! Frozen nodes from height 4 up are kept in memory, four bytes an event; those below are computed from the at most sixteen event
 //! digests under them, which the caller reads from the log.
 
+use rayon::prelude::*;
+
 use crate::error::LogError;
 use crate::hash::{Digest, history_inner, history_leaf, history_partial};
 use crate::position::{HistoryPosition, history_height};
@@ -14,6 +16,9 @@ const KEPT_HEIGHT: u16 = 4;
 
 /// Leaves below a frozen node of the lowest height that is kept.
 pub const GROUP: u64 = 1 << KEPT_HEIGHT;
+
+/// [`GROUP`] as a length.
+const GROUP_LEAVES: usize = 1 << KEPT_HEIGHT;
 
 /// Levels of a tree of 2^64 leaves, less the root.
 const LEVELS: usize = 64;
@@ -65,6 +70,30 @@ impl HistoryTree {
     #[must_use]
     pub fn new() -> Self {
         Self { len: 0, kept: Vec::new(), edge: Edge::default() }
+    }
+
+    /// Return the tree of the events `digests`: what appending them gives, each level hashed on all threads.
+    #[must_use]
+    pub fn of_events(digests: &[Digest]) -> Self {
+        let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
+        let mut tree = Self { len: (digests.len() - rest.len()) as u64, ..Self::new() };
+        let group = |(index, group): (usize, &[Digest; GROUP_LEAVES])| {
+            frozen(group, HistoryPosition { index: index as u64 * GROUP, height: KEPT_HEIGHT })
+        };
+        let mut level: Vec<_> = groups.par_iter().enumerate().map(group).collect();
+        for (height, left) in (KEPT_HEIGHT..).zip(tree.edge.0.iter_mut().skip(KEPT_HEIGHT.into())) {
+            let Some(last) = level.len().checked_sub(1) else { break };
+            *left = level.get(last & !1).copied().unwrap_or_default();
+            let above = level.as_chunks::<2>().0.par_iter().enumerate().map(|(index, [left, right])| {
+                let position = HistoryPosition { index: (index as u64) << (height + 1), height: height + 1 };
+                history_inner(left, right, &position.to_bytes())
+            });
+            let above = above.collect();
+            tree.kept.push(std::mem::replace(&mut level, above));
+        }
+        let change = tree.plan(rest, Roots::Last);
+        tree.apply(change);
+        tree
     }
 
     /// Return the number of leaves.
@@ -207,6 +236,39 @@ impl HistoryChange {
     }
 }
 
+/// Return the frozen node at `position`, whose leaves are those of `digests`.
+fn frozen(digests: &[Digest], position: HistoryPosition) -> Digest {
+    match (position.children(), digests) {
+        (Some((left, right)), _) => {
+            let (lefts, rights) = digests.split_at(digests.len() / 2);
+            history_inner(&frozen(lefts, left), &frozen(rights, right), &position.to_bytes())
+        }
+        (None, digests) => history_leaf(&digests.first().copied().unwrap_or_default(), &position.to_bytes()),
+    }
+}
+
 fn missing(position: HistoryPosition) -> LogError {
     LogError::Corrupt(format!("the history tree lacks node {position}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_built_at_once_is_the_one_that_grew() {
+        let events: Vec<_> = (0..1100_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
+        let sizes = (0..70).chain([127, 128, 129, 255, 256, 257, 511, 512, 513, 1008, 1023, 1024, 1025, 1040]);
+        for size in sizes {
+            let mut grown = HistoryTree::new();
+            for event in &events[..size] {
+                let change = grown.plan(std::slice::from_ref(event), Roots::Each);
+                grown.apply(change);
+            }
+            let built = HistoryTree::of_events(&events[..size]);
+            assert_eq!((built.len, &built.kept), (grown.len, &grown.kept), "{size} events");
+            let rest = &events[size..size + 40];
+            assert_eq!(built.plan(rest, Roots::Each).roots, grown.plan(rest, Roots::Each).roots, "{size} events");
+        }
+    }
 }

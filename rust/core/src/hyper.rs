@@ -5,9 +5,13 @@
 //! hashes, whose places are known before they are read; a *bucket* at its last level holds a small trie that has a node only where
 //! two keys part. A key that was chosen to share many bits with others costs a deeper trie, never a scan of its bucket.
 //!
-//! Nothing of this is stored: the log gives it back at each start, in the order it came, through the same [`HyperTree::plan`].
+//! Nothing of this is stored. A batch is inserted by [`HyperTree::plan`] and [`HyperTree::apply`]; when a log is opened,
+//! [`HyperTree::of_events`] builds the same tree from all of its events.
 
+mod build;
 mod plan;
+
+use rayon::prelude::*;
 
 use crate::error::LogError;
 use crate::hash::{Digest, HYPER_LEVELS, hyper_default, hyper_inner, hyper_leaf};
@@ -70,6 +74,17 @@ struct Branch {
     depth: u16,
 }
 
+/// What stands in a new place until the branch itself does.
+const BLANK_BRANCH: Branch =
+    Branch { hash: Digest::new([0; 32]), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
+
+impl Leaf {
+    /// Return the number of its bucket below `levels` flat levels, 1 to 24.
+    fn bucket(&self, levels: u16) -> usize {
+        usize::try_from(self.prefix >> (64 - levels)).unwrap_or(usize::MAX)
+    }
+}
+
 /// A key and the version it maps to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
@@ -115,7 +130,10 @@ impl HyperTree {
         let level_of = |index: usize| u16::try_from(index.max(1).ilog2()).unwrap_or(0);
         Self {
             flat_levels,
-            hashes: (0..2 << flat_levels).map(|index| hyper_default(HYPER_LEVELS - level_of(index))).collect(),
+            hashes: (0..2_usize << flat_levels)
+                .into_par_iter()
+                .map(|index| hyper_default(HYPER_LEVELS - level_of(index)))
+                .collect(),
             buckets: vec![NodeRef::EMPTY; 1 << flat_levels],
             halves: Vec::new(),
             leaves: Vec::new(),
@@ -306,10 +324,15 @@ fn key_of(leaf: &Leaf, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, Lo
     if bits > 64 {
         return digest_at(leaf.version);
     }
+    Ok(key_of_prefix(leaf.prefix))
+}
+
+/// Return the least key with these first 64 bits.
+fn key_of_prefix(prefix: u64) -> Digest {
     let mut bytes = [0; 32];
-    let (prefix, _) = bytes.split_at_mut(8);
-    prefix.copy_from_slice(&leaf.prefix.to_be_bytes());
-    Ok(Digest::new(bytes))
+    let (start, _) = bytes.split_at_mut(8);
+    start.copy_from_slice(&prefix.to_be_bytes());
+    Digest::new(bytes)
 }
 
 fn is_key_of(leaf: &Leaf, key: &Digest, digest_at: &DigestAt<'_>) -> Result<bool, LogError> {
@@ -322,6 +345,11 @@ fn index_of(index: usize) -> Result<u32, LogError> {
         .ok()
         .filter(|&index| index < NodeRef::LEAF - 1)
         .ok_or_else(|| damaged("the tree has no room for more keys"))
+}
+
+fn put<T>(array: &mut [T], index: usize, value: T) -> Result<(), LogError> {
+    *array.get_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = value;
+    Ok(())
 }
 
 fn damaged(what: &str) -> LogError {

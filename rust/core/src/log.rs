@@ -1,7 +1,7 @@
 //! `Log`: both trees over one store. Appends commit batches atomically, answers proofs, and checks itself.
 //!
 //! What is stored is the log itself, version → event digest, with the hyper root after each commit batch. Both trees are built from
-//! it at every open, through the code that appends, and the hyper root they come to must be the stored one: a start is an audit.
+//! it at every open, and the hyper root they come to must be the stored one: a start is an audit.
 
 use std::collections::HashMap;
 use std::panic;

@@ -1,18 +1,12 @@
 //! Building both trees from the rows of a log: at once, when it is opened, and batch by batch, when it is checked.
 
-use rayon::slice::ParallelSliceMut as _;
-
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
 use crate::hyper::Entry;
-use crate::rows::{self, Rows, TILE, TILE_DIGESTS};
+use crate::rows::{self, Rows, TILE_DIGESTS};
 use crate::store::{Store, Table};
 use crate::trees::{Trees, TreesChange};
-
-/// Events that are put into the trees at a time when a log is opened: enough to share most of the hashing of the upper levels, few
-/// enough to take 100 MiB.
-const BUILD_EVENTS: usize = 1 << 20;
 
 /// Build both trees and return them with the digests of the last tile, if it is not full.
 ///
@@ -21,23 +15,11 @@ const BUILD_EVENTS: usize = 1 << 20;
 /// [`LogError::Corrupt`] if rows are missing or misshapen, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
 /// be read.
 pub fn build(store: &dyn Store) -> Result<(Trees, Vec<Digest>), LogError> {
-    let last = store.last_in(Table::Digests, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes())?;
-    let tiles = last.map_or(Ok(0), |(key, _)| rows::version_in(&key))?;
-    let mut replay = Replay::new(store, tiles.saturating_mul(TILE))?;
-    let mut pending = Vec::new();
-    scan_digests(store, &mut |digests| {
-        pending.extend_from_slice(digests);
-        if pending.len() < BUILD_EVENTS {
-            return Ok(());
-        }
-        replay.append(&std::mem::take(&mut pending)).map(|_| ())
-    })?;
-    let tail = pending.chunks(TILE_DIGESTS).last().filter(|last| last.len() < TILE_DIGESTS);
-    let tail = tail.unwrap_or_default().to_vec();
-    replay.append(&pending)?;
-    let trees = replay.trees;
+    let digests = all_digests(store)?;
+    let trees = Trees::of_events(&digests, &repeats(store)?)?;
     require_last_root(store, &trees)?;
-    Ok((trees, tail))
+    let (_, tail) = digests.as_chunks::<TILE_DIGESTS>();
+    Ok((trees, tail.to_vec()))
 }
 
 /// Require that the roots end where the log ends, with the root that it leads to.
@@ -113,19 +95,29 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
     Err(LogError::Corrupt(format!("{found} other occurrences are stored, but the log has {expected}")))
 }
 
-/// Shows the digests of each tile to `visit`, in the order of versions.
-fn scan_digests(store: &dyn Store, visit: &mut dyn FnMut(&[Digest]) -> Result<(), LogError>) -> Result<(), LogError> {
-    let (mut expected, mut is_ended) = (0_u64, false);
+/// Return all digests, in the order of versions.
+fn all_digests(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
+    let (mut all, mut expected) = (Vec::new(), 0_u64);
     store.scan(Table::Digests, &mut |key, row| {
         let tile = rows::version_in(key)?;
-        if tile != expected || is_ended {
+        if tile != expected || all.len() % TILE_DIGESTS != 0 {
             return Err(LogError::Corrupt(format!("expected row {expected} of the log to be full, found row {tile}")));
         }
-        let digests = rows::digests_in(row)?;
         expected += 1;
-        is_ended = digests.len() < TILE_DIGESTS;
-        visit(&digests)
-    })
+        all.extend(rows::digests_in(row)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Return the versions that the hyper tree never showed, in order.
+fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
+    let mut repeats = Vec::new();
+    store.scan(Table::Repeats, &mut |key, _| {
+        repeats.push(rows::version_in(key)?);
+        Ok(())
+    })?;
+    Ok(repeats)
 }
 
 /// Trees that are fed from rows.
@@ -144,11 +136,7 @@ struct Replayed {
 
 impl<'a> Replay<'a> {
     fn new(store: &'a dyn Store, expected: u64) -> Result<Self, LogError> {
-        let mut repeats = Vec::new();
-        store.scan(Table::Repeats, &mut |key, _| {
-            repeats.push(rows::version_in(key)?);
-            Ok(())
-        })?;
+        let mut repeats = repeats(store)?;
         repeats.reverse();
         Ok(Self { store, trees: Trees::with_capacity(expected), repeats })
     }
@@ -182,8 +170,7 @@ impl<'a> Replay<'a> {
             }
         }
         // Of equal keys the last has the highest version, which is the one that is shown.
-        let order = |a: &Entry, b: &Entry| a.key.prefix64().cmp(&b.key.prefix64()).then_with(|| a.cmp(b));
-        entries.par_sort_unstable_by(order);
+        entries.sort_unstable();
         entries.dedup_by(|next, kept| {
             let is_same = next.key == kept.key;
             if is_same {

@@ -29,6 +29,17 @@ impl Trees {
         Self { history: HistoryTree::new(), hyper: HyperTree::with_capacity(expected) }
     }
 
+    /// Return the trees of the events `digests`; `repeats` are the versions that the hyper tree never showed, sorted.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HyperTree::of_events`].
+    pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
+        let (history, hyper) =
+            rayon::join(|| HistoryTree::of_events(digests), || HyperTree::of_events(digests, repeats));
+        Ok(Self { history, hyper: hyper? })
+    }
+
     /// Return the number of events.
     #[must_use]
     pub const fn len(&self) -> u64 {

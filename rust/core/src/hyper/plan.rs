@@ -1,7 +1,7 @@
 //! Inserting a batch into the hyper tree: planned beside it, then put in place; and the growing of its flat part.
 
-use super::{Branch, DigestAt, Entry, HyperTree, Leaf, Node, NodeRef};
-use super::{damaged, flat_levels_for, index_of, is_key_of, lone_hash};
+use super::{BLANK_BRANCH, Branch, DigestAt, Entry, HyperTree, Leaf, Node, NodeRef};
+use super::{damaged, flat_levels_for, index_of, is_key_of, lone_hash, put};
 use crate::error::LogError;
 use crate::hash::{Digest, hyper_inner};
 use crate::position::HyperPosition;
@@ -53,8 +53,7 @@ impl HyperTree {
     pub fn apply(&mut self, change: HyperChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         self.leaves.resize(self.leaves.len() + change.new_leaves, Leaf { prefix: 0, version: 0 });
         self.free_branches.truncate(self.free_branches.len().saturating_sub(change.reused_branches));
-        let blank = Branch { hash: Digest::default(), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
-        self.branches.resize(self.branches.len() + change.new_branches, blank);
+        self.branches.resize(self.branches.len() + change.new_branches, BLANK_BRANCH);
         put_all(&mut self.hashes, change.hashes)?;
         for (index, node) in change.buckets {
             *self.bucket_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = node;
@@ -259,7 +258,7 @@ fn split(entries: &[Entry], depth: u16) -> (&[Entry], &[Entry]) {
 
 fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) -> Result<(), LogError> {
     for (index, value) in values {
-        *array.get_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = value;
+        put(array, index, value)?;
     }
     Ok(())
 }

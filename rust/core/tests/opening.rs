@@ -1,0 +1,44 @@
+//! A log that is opened again is the one that was closed.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+use qed_core::hash::Digest;
+use qed_core::log::{Log, Request};
+
+/// Few different events, so that many come again: in one request, in one batch and later.
+fn request() -> impl Strategy<Value = Request> {
+    let event = (0_u8..60).prop_map(|event| Digest::of_event(&[event]));
+    (prop::collection::vec(event, 1..40), any::<bool>()).prop_map(|(digests, if_absent)| Request { digests, if_absent })
+}
+
+fn batches() -> impl Strategy<Value = Vec<Vec<Request>>> {
+    prop::collection::vec(prop::collection::vec(request(), 1..4), 0..7)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_opened_log_answers_and_grows_as_the_one_that_was_closed(before in batches(), after in batches()) {
+        let folder = tempfile::tempdir().unwrap();
+        let stays = Log::in_memory().unwrap();
+        let opened = Log::open(folder.path()).unwrap();
+        for batch in &before {
+            prop_assert_eq!(opened.append(batch).unwrap(), stays.append(batch).unwrap());
+        }
+        drop(opened);
+        let opened = Log::open(folder.path()).unwrap();
+        prop_assert_eq!(opened.len(), stays.len());
+        if !stays.is_empty() {
+            for event in 0..60_u8 {
+                let digest = Digest::of_event(&[event]);
+                prop_assert_eq!(opened.prove(&digest, None).unwrap(), stays.prove(&digest, None).unwrap());
+            }
+        }
+        for batch in &after {
+            prop_assert_eq!(opened.append(batch).unwrap(), stays.append(batch).unwrap());
+        }
+        opened.check(&mut |_| {}).unwrap();
+    }
+}
