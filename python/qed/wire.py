@@ -20,21 +20,26 @@ from qed.proofs import Snapshot
 __all__ = [
     "ADD_BULK_REQUEST",
     "ADD_REQUEST",
+    "CLUSTER",
     "DIGEST_MEMBERSHIP_REQUEST",
     "ENCODER",
     "ERROR_BODY",
     "INCREMENTAL_REQUEST",
     "INFO",
     "MEMBERSHIP_REQUEST",
+    "MEMBER_REQUEST",
     "SHARDS",
     "AddBulkRequest",
     "AddRequest",
+    "Cluster",
+    "ClusterMember",
     "DecodeError",
     "Decoder",
     "DigestMembershipRequest",
     "ErrorBody",
     "IncrementalRequest",
     "Info",
+    "MemberRequest",
     "MembershipRequest",
     "Shard",
     "Shards",
@@ -175,6 +180,62 @@ class Shards(Struct, frozen=True, rename="camel"):
     shards: dict[str, Shard]
 
 
+class ClusterMember(Struct, frozen=True, kw_only=True):
+    """One member in the answer of `GET /cluster`.
+
+    Attributes:
+        node_id: Name of the member.
+        role: `leader`, `follower`, or `learner` for one that catches up and does not vote yet.
+        raft_addr: Where members reach it.
+        http_addr: Where clients reach it.
+        mgmt_addr: Where operators reach it.
+        is_reachable: Whether it was heard of lately; None where only the leader knows.
+        entry: The last entry of the Raft log that it holds; None where only the leader knows.
+    """
+
+    node_id: str
+    role: str
+    raft_addr: str
+    http_addr: str
+    mgmt_addr: str
+    is_reachable: bool | None
+    entry: _Version | None
+
+
+class Cluster(Struct, frozen=True, kw_only=True):
+    """The answer of `GET /cluster` on the management address: the cluster as one member sees it.
+
+    Attributes:
+        node_id: Name of the member that answered.
+        cluster_id: What tells this cluster from all others; empty before the member is admitted.
+        leader_id: Name of the leader, or empty when there is none.
+        term: How many elections there were.
+        commit_index: The last entry that is known to be on a majority.
+        applied_index: The last entry that is in this member's log.
+        events: How many events its log holds.
+        members: All members, also those that are down.
+    """
+
+    node_id: str
+    cluster_id: str
+    leader_id: str
+    term: _Version
+    commit_index: _Version
+    applied_index: _Version
+    events: _Version
+    members: list[ClusterMember]
+
+
+class MemberRequest(Struct, frozen=True):
+    """The body of `POST /cluster/remove` and `POST /cluster/transfer`.
+
+    Attributes:
+        name: Name of a member; None is any, where that makes sense.
+    """
+
+    name: str | None = None
+
+
 class ErrorBody(Struct, frozen=True, omit_defaults=True):
     """The body of every answer that is not a success.
 
@@ -235,6 +296,8 @@ DIGEST_MEMBERSHIP_REQUEST: Final = Decoder(DigestMembershipRequest)
 INCREMENTAL_REQUEST: Final = Decoder(IncrementalRequest)
 INFO: Final = Decoder(Info)
 SHARDS: Final = Decoder(Shards)
+CLUSTER: Final = Decoder(Cluster)
+MEMBER_REQUEST: Final = Decoder(MemberRequest)
 ERROR_BODY: Final = Decoder(ErrorBody)
 ENCODER: Final = msgspec.json.Encoder()
 

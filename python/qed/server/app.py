@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Final
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
-from qed.errors import AddedLater, Overloaded, Unavailable, UnknownVersion, WriteRefused
+from qed.errors import (
+    AddedLater,
+    MembershipRefused,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+    UnknownVersion,
+    WriteRefused,
+)
 from qed.server import endpoints
 from qed.server.node import EmptyLog, NotTaken
 from qed.wire import ENCODER, DecodeError, ErrorBody
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -35,7 +45,10 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     EmptyLog: (412, "empty_log"),
     UnknownVersion: (412, "invalid_range"),
     endpoints.RequestTooLarge: (413, "too_large"),
+    MembershipRefused: (409, "refused"),
     Overloaded: (429, "overloaded"),
+    NotLeader: (503, "no_leader"),
+    OutcomeUnknown: (503, "outcome_unknown"),
     Unavailable: (503, "unavailable"),
     WriteRefused: (503, "unavailable"),
 }
@@ -56,8 +69,10 @@ class Application:
     This takes the place of Starlette's two error middlewares, which build a request object for every call.
     """
 
-    def __init__(self, router: Router, routes: Sequence[Route]) -> None:
+    def __init__(self, node: Node, router: Router, routes: Sequence[Route], management: Router) -> None:
+        self._node = node
         self._router = router
+        self._management = management
         # A path without parameters needs no search: the router's takes as long as decoding, proving and encoding do.
         self._direct: dict[tuple[str, str], ASGIApp] = {
             (method, route.path): route.app
@@ -72,7 +87,9 @@ class Application:
             await self._router(scope, receive, send)
             return
         endpoint = self._direct.get((scope["method"], scope["path"]))
-        if endpoint is None:
+        if scope["server"][1] == self._node.settings.mgmt_addr.port:
+            endpoint, scope["app"] = self._management, self
+        elif endpoint is None:
             scope["app"] = self  # The router then raises what it does not find instead of answering itself.
             endpoint = self._router
         try:
@@ -84,8 +101,18 @@ class Application:
         except asyncio.CancelledError:
             # Only shutdown cancels, once its grace is over, and this task ends here.
             await _send_error(send, 503, ErrorBody("unavailable", "the server stopped before it knew the result"))
+        except NotLeader as exc:
+            await self._redirect(exc, scope, send)
         except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own plain-text answer
             await _answer_exception(exc, send)
+
+    async def _redirect(self, exc: NotLeader, scope: Scope, send: Send) -> None:
+        """Send the client to the leader, with the topology; or say that there is none."""
+        if exc.leader_url is None:
+            await _answer_exception(exc, send)
+            return
+        location = (b"location", exc.leader_url.encode() + scope["raw_path"])
+        await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology()), location)
 
 
 async def _answer_exception(exc: Exception, send: Send) -> None:
@@ -99,7 +126,7 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
         message = "the server failed to answer; its log says more"
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
     # The header promises that nothing was taken: without it, an insertion may be committed for all the server knows.
-    headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken) else []
+    headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken | NotLeader) else []
     await _send_error(send, status, ErrorBody(code, message, first_version), *headers)
 
 
@@ -137,12 +164,13 @@ def _log_unexpected(exc: Exception) -> None:
     _log.error("unexpected error type=%s at=%r", type(exc).__name__, where)
 
 
-def build_application(node: Node, *, on_failure: Callable[[], None]) -> ASGIApp:
-    """Return the ASGI application that serves `node`.
+def build_application(node: Node, raft_listener: socket.socket, *, on_failure: Callable[[], None]) -> ASGIApp:
+    """Return the ASGI application that serves `node`: clients, and operators on the port of the management address.
 
     Args:
         node: An open node. The application starts and closes it.
-        on_failure: Called once if the disk fails.
+        raft_listener: A socket bound to the address for members.
+        on_failure: Called once if the disk fails, or the cluster has removed this member.
 
     Returns:
         The application.
@@ -150,7 +178,7 @@ def build_application(node: Node, *, on_failure: Callable[[], None]) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        node.start(on_failure)
+        await node.start(on_failure, raft_listener)
         try:
             yield
         finally:
@@ -168,4 +196,11 @@ def build_application(node: Node, *, on_failure: Callable[[], None]) -> ASGIApp:
         Route("/info", endpoints.Information(node), methods=["GET"]),
         Route("/info/shards", endpoints.Topology(node), methods=["GET"]),
     ]
-    return Application(Router(routes, redirect_slashes=False, lifespan=lifespan), routes)
+    management = [
+        Route("/cluster", endpoints.ClusterView(node), methods=["GET"]),
+        Route("/cluster/remove", endpoints.Remove(node, bodies), methods=["POST"]),
+        Route("/cluster/transfer", endpoints.Transfer(node, bodies), methods=["POST"]),
+        Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
+    ]
+    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
+    return Application(node, router, routes, Router(management, redirect_slashes=False))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LOG_LEVELS", "Address", "Limits", "Settings", "SettingsError"]
+__all__ = ["LOG_LEVELS", "Address", "Limits", "Pace", "Settings", "SettingsError", "Tls"]
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -19,6 +19,8 @@ _NODE_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _MAX_PORT: Final = 65_535
 _MIB: Final = 1024 * 1024
+_HEARTBEAT_TICKS: Final = 2
+_MAX_PACE_MS: Final = 60_000
 _Number = TypeVar("_Number", int, float)
 
 
@@ -137,19 +139,81 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How soon members miss a leader. All members of a cluster should have the same.
+
+    Attributes:
+        heartbeat_ms: A leader is heard from at least this often.
+        election_ms: A member that has heard from no leader for this long stands for election, at the latest after twice
+            as long. Five heartbeats, so that one that is late or lost does not start an election.
+    """
+
+    heartbeat_ms: int = _limit(100, "Milliseconds between the heartbeats of a leader.", minimum=10)
+    election_ms: int = _limit(500, "Least milliseconds without a leader before an election.", minimum=50)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            minimum, value = setting.metadata["minimum"], getattr(self, setting.name)
+            if not minimum <= value <= _MAX_PACE_MS:
+                raise SettingsError(f"expected {setting.name} from {minimum} to {_MAX_PACE_MS}, found {value}")
+        if self.election_ms < 3 * self.heartbeat_ms:
+            raise SettingsError(
+                f"expected election_ms to be at least three heartbeats of {self.heartbeat_ms} ms, "
+                f"found {self.election_ms}"
+            )
+
+    @property
+    def tick_ms(self) -> int:
+        """Milliseconds between looks at the clock."""
+        return self.heartbeat_ms // _HEARTBEAT_TICKS
+
+    @property
+    def heartbeat_ticks(self) -> int:
+        """Ticks between heartbeats."""
+        return _HEARTBEAT_TICKS
+
+    @property
+    def election_ticks(self) -> int:
+        """Ticks without a leader before an election."""
+        return self.election_ms // self.tick_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """What a member shows to the others, and whom it believes.
+
+    Attributes:
+        certificate: PEM file with this member's certificate. Its subject alternative names include the host in
+            `raft_advertise_addr`.
+        key: PEM file with the key of the certificate.
+        ca: PEM file with the certificates that may sign those of members.
+    """
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything one server is told.
 
     Attributes:
         node_id: Name of this member, unique among its peers: 1 to 255 visible ASCII characters.
         http_addr: Where clients are answered.
-        mgmt_addr: Reserved for management calls.
+        mgmt_addr: Where operators are answered.
         metrics_addr: Reserved for metrics.
-        raft_addr: Reserved for peers.
+        raft_addr: Where the other members are answered.
+        http_advertise_addr: Where clients reach `http_addr`, if that is not how they see it. Likewise the others.
+        mgmt_advertise_addr: Where operators reach `mgmt_addr`.
+        metrics_advertise_addr: Where metrics are reached.
+        raft_advertise_addr: Where members reach `raft_addr`.
         data_dir: The folder that holds the log.
-        raft_join_addrs: Reserved: where to ask for admission to a cluster.
+        raft_join_addrs: Members to ask for admission to their cluster; none to begin a new one.
+        raft_tls: Certificates for the streams between members; None for plain ones.
         log_level: One of `LOG_LEVELS`.
         limits: How much the server takes on.
+        pace: How soon members miss a leader.
     """
 
     node_id: str
@@ -158,9 +222,15 @@ class Settings:
     metrics_addr: Address
     raft_addr: Address
     data_dir: Path
+    http_advertise_addr: Address | None = None
+    mgmt_advertise_addr: Address | None = None
+    metrics_advertise_addr: Address | None = None
+    raft_advertise_addr: Address | None = None
     raft_join_addrs: tuple[Address, ...] = ()
+    raft_tls: Tls | None = None
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         if not _NODE_ID.fullmatch(self.node_id):
@@ -168,6 +238,12 @@ class Settings:
         if self.log_level not in LOG_LEVELS:
             raise SettingsError(f"expected a log level of {', '.join(LOG_LEVELS)}, found {self.log_level!r}")
         self._check_addresses_differ()
+
+    def advertised(self, name: str) -> Address:
+        """Return where others reach the address `name`: `http`, `mgmt`, `metrics` or `raft`."""
+        advertised: Address | None = getattr(self, f"{name}_advertise_addr")
+        listening: Address = getattr(self, f"{name}_addr")
+        return advertised or listening
 
     def _check_addresses_differ(self) -> None:
         taken: dict[Address, str] = {}

@@ -18,6 +18,7 @@ from qed.wire import (
     DIGEST_MEMBERSHIP_REQUEST,
     ENCODER,
     INCREMENTAL_REQUEST,
+    MEMBER_REQUEST,
     MEMBERSHIP_REQUEST,
     DecodeError,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Bodies",
     "BodyTooLarge",
     "ClientGone",
+    "ClusterView",
     "DigestMembership",
     "Healthcheck",
     "Incremental",
@@ -41,12 +43,16 @@ __all__ = [
     "Membership",
     "NoSuchSnapshot",
     "PastSnapshot",
+    "Remove",
     "RequestTooLarge",
     "Topology",
+    "Transfer",
     "send_json",
 ]
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/json")
+_CONSISTENCY: Final = b"consistency"
+_LINEARIZABLE: Final = b"linearizable"
 _VERSION: Final = re.compile(r"[0-9]{1,20}")
 _VERSION_LIMIT: Final = 2**64
 
@@ -144,15 +150,29 @@ class Bodies:
         return BodyTooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
 
 
+async def _catch_up_if_asked(node: Node, scope: Scope) -> None:
+    """Wait until the node knows everything acknowledged by now, if the request says so."""
+    for name, value in scope["headers"]:
+        if name == _CONSISTENCY:
+            if value.strip().lower() != _LINEARIZABLE:
+                raise DecodeError("expected the Consistency header to say linearizable")
+            await node.catch_up()
+
+
 class _Call(ABC):
     """A call with a body."""
+
+    is_read = True
 
     def __init__(self, node: Node, bodies: Bodies) -> None:
         self.node = node
         self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, body = await self.answer(await self._bodies.read(scope, receive))
+        body = await self._bodies.read(scope, receive)
+        if self.is_read:
+            await _catch_up_if_asked(self.node, scope)
+        status, body = await self.answer(body)
         await send_json(send, status, body)
 
     @abstractmethod
@@ -163,6 +183,8 @@ class _Call(ABC):
 class Add(_Call):
     """`POST /events`: 201 with the snapshot, or 200 with the first one if nothing had to be added."""
 
+    is_read = False
+
     async def answer(self, body: bytes) -> tuple[int, bytes]:
         """Add one event."""
         request = ADD_REQUEST.decode(body)
@@ -172,6 +194,8 @@ class Add(_Call):
 
 class AddBulk(_Call):
     """`POST /events/bulk`: 201 with one snapshot an event, or 200 if nothing had to be added."""
+
+    is_read = False
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
         """Add events as one batch."""
@@ -217,6 +241,7 @@ class _Lookup(ABC):
         self.node = node
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        await _catch_up_if_asked(self.node, scope)
         await send_json(send, 200, await self.answer(scope))
 
     @abstractmethod
@@ -252,6 +277,39 @@ class Topology(_Lookup):
     async def answer(self, _: Scope) -> bytes:
         """List the members."""
         return ENCODER.encode(self.node.topology())
+
+
+class ClusterView(_Lookup):
+    """`GET /cluster`: 200 with the cluster as this member sees it."""
+
+    async def answer(self, _: Scope) -> bytes:
+        """List the members, and how far they are."""
+        return ENCODER.encode(self.node.cluster())
+
+
+class Remove(_Call):
+    """`POST /cluster/remove`: 200 with the cluster once a member has left it."""
+
+    is_read = False
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Remove one member."""
+        name = MEMBER_REQUEST.decode(body).name
+        if name is None:
+            raise DecodeError("expected the name of a member")
+        await self.node.remove(name)
+        return 200, ENCODER.encode(self.node.cluster())
+
+
+class Transfer(_Call):
+    """`POST /cluster/transfer`: 200 with the cluster once another member leads it."""
+
+    is_read = False
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Hand leadership over."""
+        await self.node.transfer(MEMBER_REQUEST.decode(body).name)
+        return 200, ENCODER.encode(self.node.cluster())
 
 
 class Healthcheck:

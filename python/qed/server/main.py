@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import re
 import resource
@@ -19,7 +20,7 @@ import uvicorn
 
 from qed.errors import QedError
 from qed.server.app import build_application
-from qed.server.config import LOG_LEVELS, Address, Limits, Settings, SettingsError
+from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
 from qed.server.connection import limited_connection
 from qed.server.node import Node
 
@@ -58,13 +59,17 @@ def _parse_address(_ctx: click.Context, _param: click.Parameter, text: str) -> A
         raise click.BadParameter(str(exc)) from exc
 
 
+def _parse_optional_address(ctx: click.Context, param: click.Parameter, text: str | None) -> Address | None:
+    return None if text is None else _parse_address(ctx, param, text)
+
+
 def _parse_addresses(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[Address, ...]:
     return tuple(_parse_address(ctx, param, text) for text in ",".join(texts).split(",") if text.strip())
 
 
 def _limit_options(command: _Command) -> _Command:
-    """Give `command` one option for each limit."""
-    for limit in reversed(fields(Limits)):
+    """Give `command` one option for each setting of pace and each limit."""
+    for limit in reversed([*fields(Pace), *fields(Limits)]):
         kind = click.INT if isinstance(limit.default, int) else click.FLOAT
         name = "--" + limit.name.replace("_", "-")
         option = click.option(name, type=kind, default=limit.default, show_default=True, help=limit.metadata["help"])
@@ -76,6 +81,30 @@ def _address_option(name: str, default: str, what: str) -> Callable[[_Command], 
     return click.option(
         name, metavar="HOST:PORT", callback=_parse_address, default=default, show_default=True, help=what
     )
+
+
+def _advertise_options(command: _Command) -> _Command:
+    """Give `command` an option for where others reach each address."""
+    for name in ("raft", "metrics", "mgmt", "http"):
+        command = click.option(
+            f"--{name}-advertise-addr",
+            metavar="HOST:PORT",
+            callback=_parse_optional_address,
+            help=f"Where others reach --{name}-addr, if not there: behind a port mapping, or if it is 0.0.0.0.",
+        )(command)
+    return command
+
+
+def _tls_options(command: _Command) -> _Command:
+    """Give `command` the options for TLS between members."""
+    for name, what in (
+        ("ca", "PEM file with the certificates that may sign those of members."),
+        ("key", "PEM file with the key of this member's certificate."),
+        ("cert", "PEM file with this member's certificate. With --raft-tls-key and --raft-tls-ca, members talk TLS."),
+    ):
+        kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+        command = click.option(f"--raft-tls-{name}", type=kind, help=what)(command)
+    return command
 
 
 class _Server(uvicorn.Server):
@@ -116,9 +145,9 @@ class _Server(uvicorn.Server):
     "--node-id", default=socket.gethostname, show_default="the host name", help="Name of this member among its peers."
 )
 @_address_option("--http-addr", "127.0.0.1:8800", "Where clients are answered.")
-@_address_option("--mgmt-addr", "127.0.0.1:8700", "Reserved for management calls.")
+@_address_option("--mgmt-addr", "127.0.0.1:8700", "Where operators are answered: `qed cluster`.")
 @_address_option("--metrics-addr", "127.0.0.1:8600", "Reserved for metrics.")
-@_address_option("--raft-addr", "127.0.0.1:8500", "Reserved for peers.")
+@_address_option("--raft-addr", "127.0.0.1:8500", "Where the other members are answered.")
 @click.option(
     "--raft-join-addr",
     "raft_join_addrs",
@@ -126,8 +155,11 @@ class _Server(uvicorn.Server):
     metavar="HOST:PORT,…",
     callback=_parse_addresses,
     multiple=True,
-    help="Reserved: a member of the cluster to join. Repeat it, or separate addresses by commas.",
+    help="A member of the cluster to join, by its --raft-addr. Repeat it, or separate addresses by commas. Without it, "
+    "an empty data folder becomes a new cluster. A folder that belongs to a cluster needs it no more.",
 )
+@_advertise_options
+@_tls_options
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -154,8 +186,17 @@ def main(  # noqa: PLR0913  # one argument an option
     metrics_addr: Address,
     raft_addr: Address,
     raft_join_addrs: tuple[Address, ...],
+    raft_tls_cert: Path | None,
+    raft_tls_key: Path | None,
+    raft_tls_ca: Path | None,
     data_dir: Path,
     log_level: str,
+    heartbeat_ms: int,
+    election_ms: int,
+    http_advertise_addr: Address | None,
+    mgmt_advertise_addr: Address | None,
+    metrics_advertise_addr: Address | None,
+    raft_advertise_addr: Address | None,
     **limits: float,
 ) -> None:
     """Serve one member of a tamper-evident log until SIGTERM or SIGINT.
@@ -173,9 +214,15 @@ def main(  # noqa: PLR0913  # one argument an option
             mgmt_addr=mgmt_addr,
             metrics_addr=metrics_addr,
             raft_addr=raft_addr,
+            http_advertise_addr=http_advertise_addr,
+            mgmt_advertise_addr=mgmt_advertise_addr,
+            metrics_advertise_addr=metrics_advertise_addr,
+            raft_advertise_addr=raft_advertise_addr,
             raft_join_addrs=raft_join_addrs,
+            raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
             data_dir=data_dir.absolute(),
             log_level=log_level,
+            pace=Pace(heartbeat_ms=heartbeat_ms, election_ms=election_ms),
             limits=Limits(**limits),  # type: ignore[arg-type]  # each option has the type of its limit
         )
     except SettingsError as exc:
@@ -184,24 +231,36 @@ def main(  # noqa: PLR0913  # one argument an option
     _run(settings)
 
 
+def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | None:
+    if certificate is None and key is None and ca is None:
+        return None
+    if certificate is None or key is None or ca is None:
+        raise SettingsError("expected --raft-tls-cert, --raft-tls-key and --raft-tls-ca together")
+    return Tls(certificate=certificate, key=key, ca=ca)
+
+
 def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop_before_serving)
     _raise_descriptor_limit()
-    listener = _listen(settings.http_addr)
-    settings = replace(settings, http_addr=replace(settings.http_addr, port=listener.getsockname()[1]))
+    listeners = {name: _listen(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}
+    bound = {
+        name: replace(getattr(settings, name), port=listener.getsockname()[1]) for name, listener in listeners.items()
+    }
+    settings = replace(settings, **bound)
+    _warn_of_plain_streams(settings)
     node = _open_node(settings)
     try:
-        _serve(node, listener)
+        _serve(node, listeners["raft_addr"], [listeners["http_addr"], listeners["mgmt_addr"]])
     finally:
         node.close_now()
     if node.failure is not None:
-        _fail(f"stopped because the disk failed: {node.failure}")
+        _fail(f"stopped: {node.failure}")
     _log.info("stopped events=%d", len(node))
 
 
-def _serve(node: Node, listener: socket.socket) -> None:
+def _serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socket]) -> None:
     def announce() -> None:
         settings = node.settings
         click.echo(
@@ -210,7 +269,7 @@ def _serve(node: Node, listener: socket.socket) -> None:
         )
 
     limits = node.settings.limits
-    application = build_application(node, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
+    application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
     config = uvicorn.Config(
         application,
         interface="asgi3",
@@ -228,7 +287,18 @@ def _serve(node: Node, listener: socket.socket) -> None:
         timeout_graceful_shutdown=limits.shutdown_grace_s,
     )
     server = _Server(config, on_listening=announce)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
+
+
+def _warn_of_plain_streams(settings: Settings) -> None:
+    try:
+        is_loopback = ipaddress.ip_address(settings.raft_addr.host).is_loopback
+    except ValueError:
+        is_loopback = settings.raft_addr.host == "localhost"
+    if settings.raft_tls is None and not is_loopback:
+        _log.warning(
+            "members talk without TLS: whoever reaches the address can rewrite the log addr=%s", settings.raft_addr
+        )
 
 
 def _open_node(settings: Settings) -> Node:

@@ -235,6 +235,10 @@ impl Consensus {
             applying_bytes: 0,
             awaited: None,
         };
+        if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id] {
+            // Whoever decides alone has nobody to wait for.
+            consensus.raw.campaign().map_err(|error| Refusal::Raft(error.to_string()))?;
+        }
         consensus.draw_timeout();
         Ok(consensus)
     }

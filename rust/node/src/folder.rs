@@ -105,7 +105,7 @@ impl Opened {
         let folder = Folder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
         let (mut wal, mut recovered) = Wal::open(folder).map_err(MemberError::from)?;
         let mut state = State::open(Arc::clone(&log)).map_err(MemberError::from)?;
-        if state.applied() == Place::default() && beginning == Beginning::Bootstrap && identity.cluster.is_none() {
+        if state.applied() == Place::default() && !identity.is_joining && identity.cluster.is_none() {
             let cluster = random_cluster().map_err(of_io)?;
             let membership = Membership::of_one(cluster, identity.id, description.clone());
             state.bootstrap(membership).map_err(MemberError::from)?;
@@ -147,7 +147,7 @@ fn identify(path: &Path, log: &Log, description: &Description, beginning: Beginn
     if beginning == Beginning::Join && !log.is_empty() {
         return Err(FolderError::NotEmpty { path: path.display().to_string(), events: log.len() });
     }
-    let identity = Identity::draw(&description.name).map_err(of_io)?;
+    let identity = Identity::draw(&description.name, beginning == Beginning::Join).map_err(of_io)?;
     identity.write(path).map_err(of_io)?;
     Ok(identity)
 }

@@ -24,6 +24,8 @@ pub struct Identity {
     pub name: String,
     /// The cluster that it was admitted to.
     pub cluster: Option<String>,
+    /// Whether it was made to join a cluster: it must never begin one of its own.
+    pub is_joining: bool,
 }
 
 impl Identity {
@@ -51,8 +53,8 @@ impl Identity {
     /// # Errors
     ///
     /// As [`random`].
-    pub fn draw(name: &str) -> io::Result<Self> {
-        Ok(Self { format: FORMAT, id: random()?.max(1), name: name.into(), cluster: None })
+    pub fn draw(name: &str, is_joining: bool) -> io::Result<Self> {
+        Ok(Self { format: FORMAT, id: random()?.max(1), name: name.into(), cluster: None, is_joining })
     }
 
     /// Keep it in the data folder at `path`; durable when this returns.

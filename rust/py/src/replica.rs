@@ -155,9 +155,9 @@ impl Replica {
     }
 
     /// Note that messages to a member may have been lost.
-    #[pyo3(signature = (id, /))]
-    fn lost(&self, py: Python<'_>, id: u64) {
-        py.detach(|| self.0.lost(id));
+    #[pyo3(signature = (receiver, /))]
+    fn lost(&self, py: Python<'_>, receiver: u64) {
+        py.detach(|| self.0.lost(receiver));
     }
 
     /// Wait until a read would show everything acknowledged by now; None comes under `ticket`.
@@ -173,10 +173,10 @@ impl Replica {
     }
 
     /// Admit a member, or note its new addresses; None comes under `ticket`.
-    #[pyo3(signature = (ticket, id, member, /))]
-    fn admit(&self, py: Python<'_>, ticket: u64, id: u64, member: PyRef<'_, Member>) {
+    #[pyo3(signature = (ticket, number, member, /))]
+    fn admit(&self, py: Python<'_>, ticket: u64, number: u64, member: PyRef<'_, Member>) {
         let description = membership::Member::from(member.clone());
-        py.detach(|| self.0.admit(ticket, id, description));
+        py.detach(|| self.0.admit(ticket, number, description));
     }
 
     /// Remove a member; None comes under `ticket`.
