@@ -1,0 +1,146 @@
+"""Installs raftos 0.2.6 as far as it can be installed, and shows which of Raft's promises it breaks.
+
+`python bench/raftos/run.py [--json | --schedules]`. Needs Python >= 3.11 and PyPI. Everything happens in a temporary
+folder. The exit status is 0 if pip fails and raftos behaves exactly as written down here, and 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from history import PROMISES
+from schedules import SCHEDULES
+
+RAFTOS = "raftos==0.2.6"
+CRYPTOGRAPHY = "cryptography==1.5.3"
+MSGPACK = "msgpack-python==0.4.8"
+
+# What raftos 0.2.6 breaks in each schedule, no more and no less.
+BREAKS = {
+    "nothing wrong": set(),
+    "forgotten vote": {"one vote", "one leader", "same order"},
+    "vote after stepping down": {"one vote", "one leader"},
+    "vote of an older term": {"majority elects", "one leader"},
+    "duplicated vote": {"majority elects", "one leader"},
+    "even split": {"majority holds", "majority elects", "one leader", "same order"},
+    "late heartbeat": {"acknowledged stays", "same order"},
+    "late acknowledgement": {"acknowledged stays", "majority holds", "same order", "applied once"},
+    "overlapping writes": {"majority holds", "acknowledged stays"},
+    "applied again": {"applied once"},
+    "entry left behind": {"progress"},
+    "restart after a write": {"starts again"},
+}
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What came of `pip install`: whether it failed at the pinned cryptography, and the error behind it."""
+
+    is_refused: bool
+    reason: str
+
+
+def main() -> int:
+    """Print the table, or JSON, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print what was seen as JSON")
+    parser.add_argument("--schedules", action="store_true", help="print the schedules as JSON and run nothing")
+    options = parser.parse_args()
+    if options.schedules:
+        print(json.dumps([dataclasses.asdict(schedule) for schedule in SCHEDULES], indent=1))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="raftos-") as folder:
+        python = make_environment(Path(folder))
+        installation = install_as_published(python)
+        pip(python, "--no-deps", RAFTOS, MSGPACK).check_returncode()
+        seen = drive(python)
+    is_reproduced = installation.is_refused and {name: set(broken) for name, broken in seen["broken"].items()} == BREAKS
+    if options.json:
+        print(json.dumps(as_json(installation, seen, is_reproduced=is_reproduced), indent=1))
+    else:
+        print_report(installation, seen, is_reproduced=is_reproduced)
+    return 0 if is_reproduced else 1
+
+
+def make_environment(folder: Path) -> Path:
+    """Return the Python of a new virtual environment in `folder`."""
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    return folder / "venv" / "bin" / "python"
+
+
+def pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Return what `pip install` said; a wheel that this machine built on another day is not used."""
+    command = [python, "-m", "pip", "install", "--no-cache-dir", *arguments]
+    return subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def install_as_published(python: Path) -> Installation:
+    """Install raftos with the dependencies that it pins."""
+    done = pip(python, RAFTOS)
+    if done.returncode == 0:
+        return Installation(is_refused=False, reason="pip installed it")
+    # A missing network is a failure too, but not this one: pip must have come as far as the source of cryptography.
+    is_refused = f"Collecting {CRYPTOGRAPHY}" in done.stdout and "cryptography-1.5.3.tar.gz" in done.stdout
+    errors = re.findall(r"^\s*(\w+Error: .+|.*\berror: .+)$", done.stdout, re.MULTILINE)
+    specific = [error for error in errors if "subprocess-exited-with-error" not in error]
+    reason = (specific or errors or ["no error line in what pip said"])[0].strip()
+    return Installation(is_refused, reason)
+
+
+def drive(python: Path) -> dict[str, Any]:
+    """Play the schedules in the environment and return the shims and the broken promises of each schedule."""
+    # raftos sends to a set of addresses; the seed fixes the order of a set of strings.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    command = [python, Path(__file__).with_name("drive.py")]
+    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=environment)
+    return json.loads(done.stdout)
+
+
+def as_json(installation: Installation, seen: dict[str, Any], *, is_reproduced: bool) -> dict[str, Any]:
+    """Return everything that was seen."""
+    return {
+        "python": sys.version.split()[0],
+        "installation": dataclasses.asdict(installation),
+        "shims": seen["shims"],
+        "schedules": [
+            {"name": schedule.name, "promise": schedule.promise, "broken": seen["broken"][schedule.name]}
+            for schedule in SCHEDULES
+        ],
+        "is_reproduced": is_reproduced,
+    }
+
+
+def print_report(installation: Installation, seen: dict[str, Any], *, is_reproduced: bool) -> None:
+    """Print a line a schedule, and a line for each further promise that it breaks."""
+    print(f"Python {sys.version.split()[0]}\n\npip install {RAFTOS}")
+    verdict = f"fails at {CRYPTOGRAPHY}" if installation.is_refused else "does not fail as expected"
+    print(f"  {verdict}: {installation.reason}")
+    print(f"\npip install --no-deps {RAFTOS} {MSGPACK}\n  no cryptography: raftos falls back to its DummyCryptor")
+    for shim in seen["shims"]:
+        print(f"  shim: {shim}")
+    print(f"\n{'schedule':<26}{'what Raft promises':<50}{'what raftos did':<56}verdict")
+    for schedule in SCHEDULES:
+        print_rows(schedule.name, schedule.promise, seen["broken"][schedule.name])
+    print("\nas documented" if is_reproduced else "\nNOT as documented: compare with BREAKS in run.py")
+
+
+def print_rows(name: str, promise: str, broken: dict[str, str]) -> None:
+    """Print the promise that the schedule is after, then the others that it broke."""
+    for label in [promise, *(other for other in broken if other != promise)]:
+        verdict = "VIOLATED" if label in broken else "held"
+        print(f"{name:<26}{PROMISES[label]:<50}{broken.get(label, 'it did'):<56}{verdict}")
+        name = ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
