@@ -539,12 +539,13 @@ class Node:
         before, status = self._status, self._replica.status()
         self._status, self._members = status, dict(status.members)
         self._cluster = status.cluster or self._cluster
-        if status.members and status.id not in self._members:
+        if status.id in status.removed:
             self.removed("this member was removed from the cluster")
             return
         others = {number: member for number, member in self._members.items() if number != status.id}
         self._transport.set_members(
-            {number: (member.name, Address.parse(member.raft_addr)) for number, member in others.items()}
+            {number: (member.name, Address.parse(member.raft_addr)) for number, member in others.items()},
+            frozenset(status.removed),
         )
         self._role_changed.set()
         if before.leader != status.leader:

@@ -24,7 +24,7 @@ from qed.errors import QedError
 from qed.server.config import Address, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from qed.server.config import Tls
 
@@ -381,12 +381,16 @@ class Transport:
             writer.transport.abort()
         self._links.clear()
 
-    def set_members(self, addresses: Mapping[int, tuple[str, Address]]) -> None:
-        """Note names and addresses of the other members, and end the streams to and from those that left."""
-        for receiver in [receiver for receiver in self._links if receiver not in addresses]:
-            self._links.pop(receiver).close()
-        gone = self._addresses.keys() - addresses.keys()
-        for writer in [writer for writer, sender in self._inbound.items() if sender in gone]:
+    def set_members(self, addresses: Mapping[int, tuple[str, Address]], removed: Collection[int]) -> None:
+        """Note names and addresses of the other members, and end the streams to and from those that were removed.
+
+        Streams with others stay: a member that catches up reads of memberships older than whom it talks to.
+        """
+        for receiver in removed:
+            if link := self._links.pop(receiver, None):
+                link.close()
+            self._learned.pop(receiver, None)
+        for writer in [writer for writer, sender in self._inbound.items() if sender in removed]:
             writer.transport.abort()
         for receiver, entry in addresses.items():
             if self._addresses.get(receiver) != entry:

@@ -70,6 +70,8 @@ pub struct Recovered {
     pub bounds: Bounds,
     /// The entries, with consecutive indices.
     pub entries: Vec<Entry>,
+    /// Entries up to here were in segments that are deleted; whatever comes must say that they are not needed.
+    missing_to: u64,
 }
 
 /// The Raft log on some media.
@@ -115,6 +117,9 @@ impl<M: Media> Wal<M> {
             let bytes = wal.media.read(number).map_err(|cause| WalError::Media { action: "read", cause })?;
             let is_last = at + 1 == numbers.len();
             wal.recover_segment(number, &bytes, is_last, &mut recovered)?;
+        }
+        if recovered.missing_to > recovered.bounds.index {
+            return Err(WalError::Corrupt(format!("the entries before {} are missing", recovered.missing_to + 1)));
         }
         Ok((wal, recovered))
     }
@@ -257,8 +262,11 @@ impl Recovered {
         }
         if let Some(first) = frame.entries.first() {
             let next = self.entries.last().map_or(self.bounds.index, |last| last.index) + 1;
-            if first.index > next || first.index <= self.bounds.index {
+            if first.index <= self.bounds.index || (first.index > next && !self.entries.is_empty()) {
                 return Err(WalError::Corrupt(format!("entry {} follows entry {}", first.index, next - 1)));
+            }
+            if first.index > next {
+                self.missing_to = first.index - 1;
             }
             self.entries.retain(|entry| entry.index < first.index);
         }
