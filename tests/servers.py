@@ -108,7 +108,8 @@ class RunningServer:
 
 
 def _command(data_dir: Path, extra: tuple[str, ...]) -> list[str]:
-    return [COMMAND, "--http-addr", "127.0.0.1:0", "--data-dir", str(data_dir), *extra]
+    addresses = [word for name in ("http", "mgmt", "raft") for word in (f"--{name}-addr", "127.0.0.1:0")]
+    return [COMMAND, *addresses, "--data-dir", str(data_dir), *extra]
 
 
 def start_process(data_dir: Path, *extra: str) -> RunningServer:

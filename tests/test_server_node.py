@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import socket
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import httpx
 import pytest
 
+from qed._qed import Member
 from qed.errors import CorruptLog, Overloaded, QedError
 from qed.server.app import build_application
 from qed.server.config import Address, Limits, Settings
@@ -24,6 +27,33 @@ if TYPE_CHECKING:
 
 EVENT = {"Event": base64.b64encode(b"an event").decode()}
 KEY = {"Key": EVENT["Event"]}
+
+
+OWN = Member(
+    name="x",
+    http_addr="127.0.0.1:1",
+    mgmt_addr="127.0.0.1:2",
+    metrics_addr="127.0.0.1:3",
+    raft_addr="127.0.0.1:4",
+)
+
+
+@dataclass
+class Status:
+    """A cluster of one member, who leads it."""
+
+    id: int = 7
+    cluster: str = "c"
+    leader: int = 7
+    term: int = 1
+    is_leader: bool = True
+    commit_index: int = 1
+    applied_index: int = 1
+    members: list[tuple[int, Member]] = field(default_factory=lambda: [(7, OWN)])
+    voters: list[int] = field(default_factory=lambda: [7])
+    removed: list[int] = field(default_factory=list)
+    followers: list[tuple[int, int, bool]] = field(default_factory=list)
+    fetch_from: int | None = None
 
 
 class FailingReplica:
@@ -40,6 +70,9 @@ class FailingReplica:
         self.has_taken_three = asyncio.Event()
         self.is_closed = False
 
+    def status(self) -> Status:
+        return Status()
+
     def submit(self, ticket: int, _: Sequence[bytes], *, if_absent: bool = False) -> None:
         assert not if_absent
         if self.refusal is not None:
@@ -48,11 +81,11 @@ class FailingReplica:
         if len(self.tickets) == 3:
             self.has_taken_three.set()
 
-    def drain(self) -> list[tuple[int, Exception]]:
+    def drain(self) -> tuple[list[tuple[int, Exception]], list[tuple[int, bytes]], bool]:
         with suppress(BlockingIOError):
             os.read(self.wake_fd, 1000)
         results, self.results = self.results, []
-        return results
+        return results, [], False
 
     def failure(self) -> str | None:
         return self.reason
@@ -95,13 +128,14 @@ async def serving(
     )
     node = Node(settings, cast("Replica", replica))
     # The transport below runs no lifespan, so this function does what the lifespan would.
-    application = build_application(node, on_failure=lambda: None)
-    node.start(lambda: failures.append(str(node.failure)))
-    transport = httpx.ASGITransport(application)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
-        yield http
-    await node.close()
-    assert replica.is_closed
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        application = build_application(node, listener, on_failure=lambda: None)
+        await node.start(lambda: failures.append(str(node.failure)), listener)
+        transport = httpx.ASGITransport(application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            yield http
+        await node.close()
+        assert replica.is_closed
 
 
 async def test_failed_write_is_answered_503_and_stops_the_server(replica: FailingReplica, tmp_path: Path) -> None:
