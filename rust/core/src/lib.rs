@@ -51,6 +51,7 @@ pub mod place;
 pub mod position;
 pub mod proof;
 mod replay;
+mod replica;
 mod rows;
 pub mod store;
 mod trees;

@@ -147,7 +147,7 @@ impl Log {
     pub fn apply(&self, place: Place, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
-        place::require_after(&writer, place)?;
+        writer.require_after(place)?;
         self.commit(&mut writer, requests, wanted, Some(place))
     }
 
@@ -298,6 +298,15 @@ impl Log {
         };
         let replayed = replay::check(self.store.as_ref(), len, progress)?;
         rows::require_same("the history root", &history_root, &replayed)
+    }
+
+    /// Write `batch`, and that everything up to `place` is applied.
+    pub(crate) fn write_place(&self, writer: &mut Writer, place: Place, mut batch: WriteBatch) -> Result<(), LogError> {
+        writer.require_usable()?;
+        place::put_place(&mut batch, place);
+        writer.or_refuse(self.store.write(batch))?;
+        writer.applied = place;
+        Ok(())
     }
 
     /// Decide the version of every event, or where its answer is.
@@ -456,6 +465,14 @@ pub(crate) fn put_digests(batch: &mut WriteBatch, base: u64, tail: &[Digest], di
 impl Writer {
     pub(crate) fn require_usable(&self) -> Result<(), LogError> {
         self.refusal.as_ref().map_or(Ok(()), |reason| Err(LogError::WriteRefused { reason: reason.clone() }))
+    }
+
+    /// An entry is applied once, after all before it.
+    pub(crate) fn require_after(&self, place: Place) -> Result<(), LogError> {
+        if place > self.applied && place.term >= self.applied.term {
+            return Ok(());
+        }
+        Err(LogError::Corrupt(format!("the entry at {place:?} was to be applied after {:?}", self.applied)))
     }
 
     /// Pass on the outcome of a write; after a failed one nothing may be written, for what is on disk is unknown.

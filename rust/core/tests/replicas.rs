@@ -149,9 +149,9 @@ fn a_page_that_contradicts_itself_changes_nothing() {
         |page| page.end = Place { index: 1, term: 1 },
     ];
     for damage in damages {
-        let mut damaged = page.clone();
-        damage(&mut damaged);
-        assert!(matches!(other.install(&damaged), Err(LogError::Corrupt(_))), "{damaged:?}");
+        let mut copy = page.clone();
+        damage(&mut copy);
+        assert!(matches!(other.install(&copy), Err(LogError::Corrupt(_))), "{copy:?}");
     }
     other.install(&page).unwrap();
     assert_eq!(other.extent_at(3).unwrap(), one.extent_at(3).unwrap());
