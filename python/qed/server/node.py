@@ -52,6 +52,7 @@ _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """How long to wait before asking for admission, or for pages, again."""
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member has not heard of yet."""
+_EVENTS_LIMIT: Final = 2**64 - 1
 _NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
@@ -279,7 +280,8 @@ class Node:
         if version < len(self._replica):
             return
         ticket, future = self._tasks_waiting.enter(self._loop)
-        self._replica.await_events(ticket, version + 1, int(_VERSION_WAIT_S * 1000) // self.settings.pace.tick_ms)
+        events = min(version + 1, _EVENTS_LIMIT)
+        self._replica.await_events(ticket, events, int(_VERSION_WAIT_S * 1000) // self.settings.pace.tick_ms)
         await future
 
     async def membership(self, digest: Digest, *, version: int | None = None, key: bytes | None = None) -> bytes:
