@@ -295,9 +295,9 @@ def test_empty_log_has_nothing_to_prove(start_server: StartServer, tmp_path: Pat
 
 
 def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) -> None:
-    addresses = {"mgmt": "127.0.0.1:1", "metrics": "127.0.0.1:2", "raft": "[::1]:3"}
-    flags = [text for name, address in addresses.items() for text in (f"--{name}-addr", address)]
-    server = start_server(tmp_path, "--node-id", "server7", "--raft-join-addr", "a:1,b:2", *flags)
+    addresses = {"mgmt": "mgmt.example:1", "metrics": "127.0.0.1:2", "raft": "[::1]:3"}
+    flags = [text for name, address in addresses.items() for text in (f"--{name}-advertise-addr", address)]
+    server = start_server(tmp_path, "--node-id", "server7", *flags)
     with httpx.Client(base_url=server.url) as http:
         add_bulk(http, [b"a", b"b"])
         info = http.get("/info").json()
@@ -307,7 +307,7 @@ def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) ->
         assert info == {
             "node_id": "server7",
             "http_addr": http_addr,
-            "mgmt_addr": "127.0.0.1:1",
+            "mgmt_addr": "mgmt.example:1",
             "metrics_addr": "127.0.0.1:2",
             "raft_addr": "[::1]:3",
             "current_version": 1,

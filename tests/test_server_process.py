@@ -148,7 +148,7 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, monkeypatch: pyt
         ("--mgmt-addr", "127.0.0.1:http"),
         ("--metrics-addr", "[::1:8600"),
         ("--raft-addr", "a b:8500"),
-        ("--raft-addr", "127.0.0.1:8700"),
+        ("--raft-addr", "127.0.0.1:8600"),
         ("--raft-join-addr", "127.0.0.1:8500,nowhere"),
         ("--node-id", ""),
         ("--node-id", "server 0"),
@@ -412,7 +412,8 @@ def test_full_disk_stops_the_server_and_keeps_what_was_acknowledged(start_server
         assert server.wait() == 1
         load.join()
         last_line = server.stderr.splitlines()[-1]
-        assert last_line.startswith("qed-server: stopped because the disk failed: ")
+        assert last_line.startswith("qed-server: stopped: ")
+        assert "No space left on device" in last_line
         assert "Traceback" not in server.stderr
         assert mount("-o", "remount,size=1g", disk).returncode == 0
         again = start_server(disk / "log")
