@@ -64,7 +64,7 @@ class FailingReplica:
         os.set_blocking(self.wake_fd, False)
         self.refusal: QedError | None = None
         self.surprise: Exception | None = None
-        self.results: list[tuple[int, Exception]] = []
+        self.results: list[tuple[int, Exception | None]] = []
         self.reason: str | None = None
         self.tickets: list[int] = []
         self.has_taken_three = asyncio.Event()
@@ -72,6 +72,10 @@ class FailingReplica:
 
     def status(self) -> Status:
         return Status()
+
+    def read(self, ticket: int) -> None:
+        self.results.append((ticket, None))
+        self.wake()
 
     def submit(self, ticket: int, _: Sequence[bytes], *, if_absent: bool = False) -> None:
         assert not if_absent
@@ -81,7 +85,7 @@ class FailingReplica:
         if len(self.tickets) == 3:
             self.has_taken_three.set()
 
-    def drain(self) -> tuple[list[tuple[int, Exception]], list[tuple[int, bytes]], bool]:
+    def drain(self) -> tuple[list[tuple[int, Exception | None]], list[tuple[int, bytes]], bool]:
         with suppress(BlockingIOError):
             os.read(self.wake_fd, 1000)
         results, self.results = self.results, []

@@ -171,6 +171,17 @@ class Node:
         self._loop.add_reader(self._replica.wake_fd, self._collect)
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
         self._note_status()
+        if list(self._members) == [self._status.id]:
+            await self._replay()
+
+    async def _replay(self) -> None:
+        """Apply what was synced but not applied when this member, which has no others, last ended.
+
+        It leads in a moment. Others would not, so they serve what they have, and catch up.
+        """
+        with contextlib.suppress(ClusterError, TimeoutError):
+            async with asyncio.timeout(4 * self.settings.pace.election_ms / 1000):
+                await self.catch_up()
 
     async def close(self) -> None:
         """Hand leadership over, finish every insertion that was accepted, answer it, and release the data folder."""
