@@ -45,6 +45,17 @@ pub struct Log {
     /// Changed only by the holder of `writer`, and only to what is durable: synced by the store, or committed by a majority.
     pub(crate) trees: RwLock<Trees>,
     pub(crate) writer: Mutex<Writer>,
+    /// What whoever appended last has left behind, for those who must not wait while a batch is hashed.
+    progress: Mutex<Progress>,
+}
+
+/// How far a log is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    /// The number of events.
+    pub(crate) len: u64,
+    /// The last entry of the replicated log whose outcome is in the store.
+    pub(crate) applied: Place,
 }
 
 /// What only appending needs.
@@ -99,7 +110,18 @@ impl Log {
         }
         let applied = place::last_applied(store.as_ref())?;
         let writer = Mutex::new(Writer { tail, applied, refusal: None });
-        Ok(Self { store, trees: RwLock::new(trees), writer })
+        let progress = Mutex::new(Progress { len: found, applied });
+        Ok(Self { store, trees: RwLock::new(trees), writer, progress })
+    }
+
+    /// Return how far the log is, without waiting for a batch under way.
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.lock()
+    }
+
+    /// Let others see what `writer` has left behind.
+    pub(crate) fn publish(&self, writer: &Writer) {
+        *self.progress.lock() = Progress { len: self.len(), applied: writer.applied };
     }
 
     /// Return the number of events: the versions are `0..len`.
@@ -163,6 +185,7 @@ impl Log {
         if draft.digests.is_empty() {
             if let Some(place) = place {
                 self.write_place(writer, place, WriteBatch::default())?;
+                self.publish(writer);
             }
             return requests.iter().zip(&draft.places).map(|(_, places)| self.added(places, &[], None)).collect();
         }
@@ -181,6 +204,7 @@ impl Log {
         let published = self.trees.write().apply(change, &digest_at).and_then(|()| noted());
         writer.or_refuse(published)?;
         (writer.tail, writer.applied) = (tail, place.unwrap_or(writer.applied));
+        self.publish(writer);
         match wanted {
             Roots::Last => Ok(Vec::new()),
             Roots::Each => draft.places.iter().map(|places| self.added(places, &new_snapshots, Some(base))).collect(),

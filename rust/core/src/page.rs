@@ -7,7 +7,7 @@ use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::history::Roots;
 use crate::hyper::Entry;
-use crate::log::{Log, put_digests};
+use crate::log::{Log, Progress, put_digests};
 use crate::place::{self, Members, Place};
 use crate::rows::{self, Rows, require_same};
 use crate::store::{Table, WriteBatch};
@@ -73,10 +73,7 @@ impl Log {
     /// [`LogError::Diverged`] if this log does not continue `start`; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be
     /// read.
     pub fn page(&self, start: Extent, after: Place, events: u64) -> Result<Page, LogError> {
-        let (len, applied) = {
-            let writer = self.writer.lock();
-            (self.len(), writer.applied)
-        };
+        let Progress { len, applied } = self.progress();
         if start.len > len || self.extent_at(start.len)? != start {
             return Err(LogError::Diverged { len: start.len });
         }
@@ -124,6 +121,7 @@ impl Log {
         let published = self.trees.write().apply(change, &digest_at);
         writer.or_refuse(published)?;
         writer.tail = tail;
+        self.publish(&writer);
         Ok(())
     }
 

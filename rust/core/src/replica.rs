@@ -10,7 +10,7 @@ impl Log {
     /// replica.
     #[must_use]
     pub fn applied(&self) -> Place {
-        self.writer.lock().applied
+        self.progress().applied
     }
 
     /// Write that everything up to `place` is applied, though its entry appends nothing.
@@ -21,7 +21,9 @@ impl Log {
     pub fn pass(&self, place: Place) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         writer.require_after(place)?;
-        self.write_place(&mut writer, place, WriteBatch::default())
+        self.write_place(&mut writer, place, WriteBatch::default())?;
+        self.publish(&writer);
+        Ok(())
     }
 
     /// Write the membership that the entry at `place` decides.
@@ -34,7 +36,9 @@ impl Log {
         writer.require_after(members.place)?;
         let mut batch = WriteBatch::default();
         place::put_members(&mut batch, members);
-        self.write_place(&mut writer, members.place, batch)
+        self.write_place(&mut writer, members.place, batch)?;
+        self.publish(&writer);
+        Ok(())
     }
 
     /// Return the membership in force.
@@ -52,13 +56,10 @@ impl Log {
     ///
     /// [`LogError::Store`] if it cannot be synced; nothing can be written then.
     pub fn sync(&self) -> Result<Place, LogError> {
-        let (applied, len) = {
-            let writer = self.writer.lock();
-            (writer.applied, self.len())
-        };
+        let progress = self.progress();
         // Batches may be written meanwhile; then more is durable than is said.
-        let synced = self.store.sync().and_then(|()| self.store.note_durable(len));
-        self.writer.lock().or_refuse(synced)?;
-        Ok(applied)
+        let synced = self.store.sync().and_then(|()| self.store.note_durable(progress.len));
+        synced.or_else(|error| self.writer.lock().or_refuse(Err(error)))?;
+        Ok(progress.applied)
     }
 }
