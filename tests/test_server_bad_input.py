@@ -44,7 +44,7 @@ NOT_EVEN_AN_OBJECT = {
     "10 MB of nesting": b"[" * 10 * MIB,
 }
 
-NOT_BASE64 = ["!", "YQ", "YQ=", "Y", "YQ===", "YQ==YQ==", "Y Q=", "YQ==\n", "_-__", "é===", "\u0000"]
+NOT_BASE64 = ["!", "YQ", "YQ=", "Y", "YQ===", "YQ==YQ==", "Y Q=", "YQ==\n", "_-__", "é===", "\u0000", "AB=="]
 NOT_A_VERSION = [
     "-1",
     "-18446744073709551616",

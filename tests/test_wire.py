@@ -122,6 +122,36 @@ def test_what_is_no_padded_base64_is_refused(text: str) -> None:
         wire.ADD_REQUEST.decode(json.dumps({"Event": text}).encode())
 
 
+DECODED = [
+    (wire.ADD_REQUEST, '{"Event":%s}'),
+    (wire.ADD_BULK_REQUEST, '{"Events":["","YQ==",%s,"YWI="]}'),
+    (wire.MEMBERSHIP_REQUEST, '{"Key":%s}'),
+    (wire.MEMBERSHIP_REQUEST, '{"Key":"","K\\u0065y":%s}'),
+]
+
+
+@pytest.mark.parametrize(("decoder", "form"), DECODED)
+@pytest.mark.parametrize("text", ["AB==", "YR==", "YWJ=", "YWJjZB==", "YWJjZGF=", "Y\\u0052==", "YR\\u003d="])
+def test_bits_that_belong_to_no_byte_are_refused(decoder: Decoder[Any], form: str, text: str) -> None:
+    with pytest.raises(wire.DecodeError):
+        decoder.decode((form % f'"{text}"').encode())
+
+
+@pytest.mark.parametrize("digest", [bytes(32), bytes(range(32))], ids=["zeros", "rising"])
+def test_the_digest_asked_about_has_one_spelling(digest: bytes) -> None:
+    text = b64(digest)
+    assert wire.DIGEST_MEMBERSHIP_REQUEST.decode(json.dumps({"KeyDigest": text}).encode()).key_digest == digest
+    with pytest.raises(wire.DecodeError):
+        wire.DIGEST_MEMBERSHIP_REQUEST.decode(json.dumps({"KeyDigest": text[:-2] + "9="}).encode())
+
+
+@given(st.binary())
+def test_every_event_has_a_spelling(event: bytes) -> None:
+    for text in (b64(event), b64(event).replace("/", "\\/").replace("=", "\\u003d")):
+        body = f'{{"Event":"{text}","Comment":"AB==","Other":"AB=\\u003d"}}'.encode()
+        assert wire.ADD_REQUEST.decode(body).event == event
+
+
 @pytest.mark.parametrize("size", [0, 31, 33, 64])
 def test_a_digest_has_32_bytes(size: int) -> None:
     with pytest.raises(wire.DecodeError):
