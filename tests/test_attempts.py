@@ -186,6 +186,7 @@ def test_a_redirect_to_another_scheme_is_not_followed(start: str, other: str) ->
         "http://user:secret@two:2/events",
         "http://two:99999/events",
         "http:///events",
+        "http://xn--/events",
         "ftp://two/events",
         "file:///events",
         "http://[::1/events",
@@ -237,6 +238,8 @@ def test_a_servers_words_are_made_safe_to_print() -> None:
         "http://host/?query",
         "http://host/#fragment",
         "http://host\n",
+        "http://xn--",
+        "http://a.xn--zz:8800",
         ["http://host", "nonsense"],
     ],
 )

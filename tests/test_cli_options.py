@@ -95,6 +95,7 @@ def test_the_version_is_the_packages() -> None:
         ("--endpoints", "http://user:password@127.0.0.1", "info"),
         ("--endpoints", "http://127.0.0.1/?query", "info"),
         ("--endpoints", "http://[::1", "info"),
+        ("--endpoints", "http://xn--", "info"),
         ("--endpoints", "", "info"),
         ("--timeout", "0", "info"),
         ("--timeout", "-1", "info"),

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard, TypeVar
 from urllib.parse import urlsplit
 
+import idna
+
 from qed.calls import Answer, Call, error_body, plain, protocol_error
 from qed.errors import NotLeader, Overloaded, Unavailable
 
@@ -115,7 +117,11 @@ def _is_base_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         # Either raises ValueError: a port that is none, a host name that could not be looked up.
-        _ = parts.port, (parts.hostname or "").encode("idna")
+        host = parts.hostname or ""
+        _ = parts.port, host.encode("idna")
+        if "xn--" in host:
+            # httpx decodes it with this library, and only when a request is on its way.
+            idna.decode(host)
     except ValueError:
         return False
     is_plain = not (parts.query or parts.fragment or "@" in parts.netloc) and url.isascii() and url.isprintable()
