@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use crate::engine;
 use crate::error::LogError;
 use crate::store::{Row, Store, Table, Visit, WriteBatch};
 
@@ -53,17 +54,9 @@ impl DiskStore {
     /// a folder of something else.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         prepare(path)?;
-        let database = Database::builder(path.join(STORE_FOLDER))
-            .cache_size(CACHE_BYTES)
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(1)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(|error| opening_error(path, &error))?;
-        let open_table =
-            |table: Table| database.keyspace(table.name(), table_options).map_err(|error| opening_error(path, &error));
-        let [a, b, c, d, e, f] = Table::ALL;
-        let tables = [open_table(a)?, open_table(b)?, open_table(c)?, open_table(d)?, open_table(e)?, open_table(f)?];
+        let store = path.join(STORE_FOLDER);
+        let opened = engine::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
+        let (database, tables) = opened?;
         let durable = File::options()
             .read(true)
             .write(true)
@@ -89,6 +82,18 @@ impl DiskStore {
     fn failed(&self, action: &str, error: &fjall::Error) -> LogError {
         store_error(format!("{action} {}", self.path.display()), error)
     }
+}
+
+fn open_database(store: &Path) -> fjall::Result<(Database, [Keyspace; Table::ALL.len()])> {
+    let database = Database::builder(store)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNAL_BYTES)
+        .worker_threads(1)
+        .manual_journal_persist(true)
+        .open()?;
+    let open_table = |table: Table| database.keyspace(table.name(), table_options);
+    let [digests, roots, others, repeats, members, applied] = Table::ALL.map(open_table);
+    Ok((database, [digests?, roots?, others?, repeats?, members?, applied?]))
 }
 
 fn table_options() -> KeyspaceCreateOptions {

@@ -40,6 +40,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod disk;
+mod engine;
 pub mod error;
 pub mod hash;
 pub mod history;

@@ -1,0 +1,133 @@
+//! What the engine below [`crate::disk`] does not say plainly itself: its folder is checked before it is opened, and what it asserts
+//! on while it opens becomes an error.
+//!
+//! The engine ends the process over a damaged manifest, and takes a folder that lost a file for one that was never filled, which it
+//! then deletes. Both can be told from outside: beside each manifest is its checksum, written by the engine and read here.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
+use std::panic::{self, UnwindSafe};
+use std::path::Path;
+use std::sync::Once;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::error::LogError;
+
+const VERSION_FILE: &str = "version";
+const LOCK_FILE: &str = "lock";
+const KEYSPACES_FOLDER: &str = "keyspaces";
+const CURRENT_FILE: &str = "current";
+const TABLES_FOLDER: &str = "tables";
+/// The number of the manifest and its XXH3, both little-endian, and the kind of checksum.
+const CURRENT_BYTES: usize = 8 + 16 + 1;
+const KIND_XXH3: u8 = 0;
+
+/// Check the engine's folder `store`, if there is one, then open it with `open`; a panic of `open` is an error and prints nothing.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if a file is missing, if a manifest is not the one whose checksum was noted, or if `open` panics;
+/// [`LogError::Store`] if a file cannot be read; what `open` fails with.
+pub fn open<T>(store: &Path, open: impl FnOnce() -> Result<T, LogError> + UnwindSafe) -> Result<T, LogError> {
+    check(store)?;
+    install_hook();
+    IS_OPENING.set(true);
+    let opened = panic::catch_unwind(open);
+    IS_OPENING.set(false);
+    opened.unwrap_or_else(|cause| {
+        let cause = first_line(cause.as_ref());
+        Err(LogError::Corrupt(format!("the store in {} cannot be read: {cause}", store.display())))
+    })
+}
+
+thread_local! {
+    /// Whether the next panic of this thread will be caught by [`open`] and told as an error.
+    static IS_OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keep the panics that [`open`] catches off stderr. All others are shown as they were, also a second one while the first is being
+/// unwound: that one ends the process, and must not end it silently.
+fn install_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let shown = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !IS_OPENING.take() {
+                shown(panic);
+            }
+        }));
+    });
+}
+
+fn first_line(cause: &(dyn Any + Send)) -> &str {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref().copied());
+    text.and_then(|text| text.lines().next()).unwrap_or("it contradicts itself")
+}
+
+fn check(store: &Path) -> Result<(), LogError> {
+    // Without the lock another process may be writing these files. That it is open there, the engine says well itself.
+    let Ok(lock) = File::open(store.join(LOCK_FILE)) else { return Ok(()) };
+    if lock.try_lock_shared().is_err() {
+        return Ok(());
+    }
+    if !store.join(VERSION_FILE).exists() {
+        return require_unused(store);
+    }
+    let keyspaces = entries(&store.join(KEYSPACES_FOLDER))?.into_iter().map(|entry| entry.path());
+    keyspaces.filter(|path| path.is_dir()).try_for_each(|path| check_manifest(&path))
+}
+
+/// Require that a folder without the file by which the engine knows its own has never held a row.
+fn require_unused(store: &Path) -> Result<(), LogError> {
+    let has_rows = |entry: &fs::DirEntry| match entry.file_name().to_str() {
+        Some(LOCK_FILE) => false,
+        Some(KEYSPACES_FOLDER) => !is_empty(&entry.path()),
+        _ => true,
+    };
+    if entries(store)?.iter().any(has_rows) {
+        let file = store.join(VERSION_FILE);
+        return Err(LogError::Corrupt(format!("{} is missing: take it, or the folder, from a backup", file.display())));
+    }
+    Ok(())
+}
+
+/// Require that the manifest of a keyspace is the one that was noted. What is not noted in the form known here is left to the engine.
+fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
+    let file = keyspace.join(CURRENT_FILE);
+    let note = match fs::read(&file) {
+        Ok(note) => note,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_empty(&keyspace.join(TABLES_FOLDER)) => {
+            // The crash of a process that was making it; the engine makes it anew.
+            return Ok(());
+        }
+        Err(error) => return Err(unreadable(&file, &error)),
+    };
+    let Ok([number @ .., KIND_XXH3]) = <[u8; CURRENT_BYTES]>::try_from(note.as_slice()) else { return Ok(()) };
+    let (numbers, checksums) = number.split_at(8);
+    let number = numbers.iter().rev().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+    let file = keyspace.join(format!("v{number}"));
+    let manifest = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
+    if xxh3_128(&manifest).to_le_bytes() == checksums {
+        return Ok(());
+    }
+    Err(LogError::Corrupt(format!("{} is not what was written: its checksum differs", file.display())))
+}
+
+fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, LogError> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect);
+    entries.map_err(|error| unreadable(folder, &error))
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> LogError {
+    match error.kind() {
+        io::ErrorKind::NotFound => LogError::Corrupt(format!("{} is missing", path.display())),
+        _ => LogError::Store { action: format!("read {}", path.display()), cause: error.to_string() },
+    }
+}
