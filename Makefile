@@ -41,9 +41,11 @@ test: check
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py
 
-## fuzz: cargo-fuzz on decoding and verification, a minute a target (needs a nightly toolchain)
+## fuzz: cargo-fuzz on decoding and verification, FUZZ_S seconds a target
+FUZZ_S ?= 180
 fuzz:
-	for target in decode verify; do cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz@0.13.2
+	for target in decode verify; do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
 
 clean:
 	rm -rf $(VENV) dist target
