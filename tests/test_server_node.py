@@ -68,6 +68,7 @@ class FailingReplica:
         self.reason: str | None = None
         self.tickets: list[int] = []
         self.has_taken_three = asyncio.Event()
+        self.is_awaited = asyncio.Event()
         self.is_closed = False
 
     def status(self) -> Status:
@@ -76,6 +77,9 @@ class FailingReplica:
     def read(self, ticket: int) -> None:
         self.results.append((ticket, None))
         self.wake()
+
+    def await_events(self, *_: int) -> None:
+        self.is_awaited.set()
 
     def submit(self, ticket: int, _: Sequence[bytes], *, if_absent: bool = False) -> None:
         assert not if_absent
@@ -156,6 +160,16 @@ async def test_failed_write_is_answered_503_and_stops_the_server(replica: Failin
         assert (await http.post("/events", json=EVENT)).status_code == 503
         assert (await http.head("/healthcheck")).status_code == 503
         assert len(replica.tickets) == 3
+
+
+async def test_failed_write_answers_reads_that_wait_503(replica: FailingReplica, tmp_path: Path) -> None:
+    async with serving(replica, tmp_path, Limits(), []) as http:
+        waiting = asyncio.create_task(http.get("/snapshots/9"))
+        await replica.is_awaited.wait()
+        replica.reason = "no space left on device"
+        replica.wake()
+        assert (await waiting).status_code == 503
+        assert (await http.get("/info", headers={"consistency": "linearizable"})).status_code == 503
 
 
 async def test_full_queue_is_answered_429(replica: FailingReplica, tmp_path: Path) -> None:

@@ -280,9 +280,9 @@ class Node:
         """Return once this member's log holds everything that was acknowledged when this was called.
 
         Raises:
-            Unavailable: No leader said so in time.
+            Unavailable: No leader said so in time, or a write or sync has failed.
         """
-        ticket, future = self._tasks_waiting.enter(self._loop)
+        ticket, future = self._enter_task()
         self._replica.read(ticket)
         await future
 
@@ -290,7 +290,7 @@ class Node:
         """Return once the log holds `version`, or after a while."""
         if version < len(self._replica):
             return
-        ticket, future = self._tasks_waiting.enter(self._loop)
+        ticket, future = self._enter_task()
         events = min(version + 1, _EVENTS_LIMIT)
         self._replica.await_events(ticket, events, int(_VERSION_WAIT_S * 1000) // self.settings.pace.tick_ms)
         await future
@@ -497,7 +497,7 @@ class Node:
             await self._put(Address.parse(leader.raft_addr), passed_on)
 
     async def _carry_out(self, question: Question) -> None:
-        ticket, future = self._tasks_waiting.enter(self._loop)
+        ticket, future = self._enter_task()
         if question.wish == "admit":
             member = Member(
                 name=question.name,
@@ -623,7 +623,7 @@ class Node:
         _log.info("caught up events=%d", len(self._replica))
 
     async def _install(self, page: bytes) -> bool:
-        ticket, future = self._tasks_waiting.enter(self._loop)
+        ticket, future = self._enter_task()
         try:
             self._replica.install(ticket, page)
         except LogError:
@@ -651,6 +651,12 @@ class Node:
     async def _await_if_behind(self, version: int) -> None:
         if version >= len(self._replica):
             await self.await_version(version)
+
+    def _enter_task(self) -> tuple[int, asyncio.Future[None]]:
+        # A replica that has failed would never answer, and whoever waits would hold up the end of this process.
+        if self._failure is not None:
+            raise Unavailable(self._failure)
+        return self._tasks_waiting.enter(self._loop)
 
     def _ask(self) -> tuple[int, asyncio.Future[bytes]]:
         limit = self.settings.limits.max_waiting_proofs
@@ -689,6 +695,7 @@ class Node:
         self._failure = reason
         _log.error("stopping reason=%r", reason)
         self._adds.fail_entered_before(float("inf"), lambda: WriteRefused(reason))
+        self._tasks_waiting.fail_entered_before(float("inf"), lambda: Unavailable(reason))
         self._on_failure()
 
     def _sweep(self) -> None:
