@@ -284,7 +284,10 @@ class Node:
         """
         ticket, future = self._enter_task()
         self._replica.read(ticket)
-        await future
+        try:
+            await future
+        except NotLeader as exc:
+            raise Unavailable(_NO_LEADER) from exc
 
     async def await_version(self, version: int) -> None:
         """Return once the log holds `version`, or after a while."""

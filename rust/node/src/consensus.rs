@@ -214,7 +214,8 @@ impl Consensus {
             pre_vote: true,
             // The crate's default of 0 means one entry a message.
             max_size_per_msg: 1 << 20,
-            max_inflight_msgs: 256,
+            // A member that does not answer costs the leader at most this many messages in memory.
+            max_inflight_msgs: 64,
             max_uncommitted_size: 256 << 20,
             max_committed_size_per_ready: APPLYING_BYTES as u64,
             ..Config::default()
@@ -359,7 +360,7 @@ impl Consensus {
             change
         };
         let mut change = ConfChangeV2 { context, ..ConfChangeV2::default() };
-        change.set_changes(changes.iter().map(single).collect::<Vec<_>>().into());
+        change.set_changes(changes.iter().map(single).collect());
         let is_simple = changes.len() == 1;
         change.set_transition(if is_simple { ConfChangeTransition::Auto } else { ConfChangeTransition::Explicit });
         self.propose_change(change)
@@ -422,8 +423,9 @@ impl Consensus {
         let mut output = Output::default();
         if self.saving.is_none() && self.raw.has_ready() {
             let mut ready = self.raw.ready();
-            let reads = ready.take_read_states().into_iter();
-            self.reads.extend(reads.map(|read| Read { context: read.request_ctx, index: read.index }));
+            for state in ready.take_read_states() {
+                self.reads.push(Read { context: state.request_ctx, index: state.index });
+            }
             self.messages.extend(ready.take_messages());
             self.messages.extend(ready.take_persisted_messages());
             self.waiting.extend(ready.take_committed_entries());

@@ -21,6 +21,9 @@ use crate::wal::{Wal, WalError};
 /// Proposals that may be under way. While one is synced and sent, the one before is applied; more would only make batches smaller.
 const PROPOSALS_UNDER_WAY: usize = 2;
 
+/// Election time-outs after which a read that no leader answers is given up.
+const READ_TIMEOUTS: usize = 60;
+
 /// Something that happens to a member.
 #[derive(Debug)]
 pub enum Input {
@@ -126,6 +129,18 @@ struct Waiter {
     events: u64,
     /// When it is over, in ticks.
     deadline: usize,
+    /// What it comes to then.
+    late: fn() -> Outcome,
+}
+
+/// A read that no leader has answered.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    ticket: u64,
+    /// When to ask again, in ticks.
+    again: usize,
+    /// When to give up, in ticks.
+    deadline: usize,
 }
 
 /// One member.
@@ -146,8 +161,8 @@ pub struct Member<M> {
     proposals: VecDeque<Proposal>,
     /// Places of own proposals that are not applied, in order.
     under_way: VecDeque<Place>,
-    /// Reads that no leader has answered, by context: ticket, and when to ask again.
-    reads: HashMap<u64, (u64, usize)>,
+    /// Reads that no leader has answered, by context.
+    reads: HashMap<u64, Read>,
     next_read: u64,
     waiters: Vec<Waiter>,
 }
@@ -220,7 +235,7 @@ impl<M: Media> Member<M> {
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<Effects, MemberError> {
         let mut effects = Effects::default();
         for input in inputs {
-            self.take(input, &mut effects)?;
+            self.take(input, &mut effects);
         }
         loop {
             self.propose(&mut effects)?;
@@ -232,7 +247,7 @@ impl<M: Media> Member<M> {
         Ok(effects)
     }
 
-    fn take(&mut self, input: Input, effects: &mut Effects) -> Result<(), MemberError> {
+    fn take(&mut self, input: Input, effects: &mut Effects) {
         let done = |ticket, outcome| Completion { ticket, outcome };
         match input {
             Input::Tick => self.tick(effects),
@@ -240,9 +255,15 @@ impl<M: Media> Member<M> {
             Input::Message(message) => drop(self.consensus.step(message)),
             Input::Lost(id) => self.consensus.lost(id),
             Input::Append(ticket, request) => self.queue.push_back((ticket, request)),
-            Input::Read(ticket) => self.read(ticket),
+            Input::Read(ticket) => self.read(ticket, self.ticks + READ_TIMEOUTS * self.election_ticks),
             Input::Await { ticket, events, ticks } => {
-                self.waiters.push(Waiter { ticket, index: 0, events, deadline: self.ticks + ticks });
+                self.waiters.push(Waiter {
+                    ticket,
+                    index: 0,
+                    events,
+                    deadline: self.ticks + ticks,
+                    late: || Outcome::Done,
+                });
                 self.wake_waiters(effects);
             }
             Input::Admit(ticket, id, description) => {
@@ -259,23 +280,27 @@ impl<M: Media> Member<M> {
             Input::Transfer(ticket, name) => effects.completions.push(done(ticket, self.transfer(name))),
             Input::Report(report) => self.note_report(report, effects),
         }
-        Ok(())
     }
 
     fn tick(&mut self, effects: &mut Effects) {
         self.ticks += 1;
         self.consensus.tick();
         let ticks = self.ticks;
-        let late: Vec<_> =
-            self.reads.extract_if(|_, (_, again)| *again <= ticks).map(|(_, (ticket, _))| ticket).collect();
-        late.into_iter().for_each(|ticket| self.read(ticket));
+        let late: Vec<_> = self.reads.extract_if(|_, read| read.again <= ticks).map(|(_, read)| read).collect();
+        for Read { ticket, deadline, .. } in late {
+            if deadline <= ticks {
+                effects.completions.push(Completion { ticket, outcome: Outcome::NotLeader });
+            } else {
+                self.read(ticket, deadline);
+            }
+        }
         self.wake_waiters(effects);
     }
 
-    fn read(&mut self, ticket: u64) {
+    fn read(&mut self, ticket: u64, deadline: usize) {
         let context = self.next_read;
-        self.next_read += 1;
-        self.reads.insert(context, (ticket, self.ticks + self.election_ticks));
+        self.next_read = self.next_read.wrapping_add(1);
+        self.reads.insert(context, Read { ticket, again: self.ticks + self.election_ticks, deadline });
         self.consensus.read(context.to_be_bytes().to_vec());
     }
 
@@ -352,10 +377,12 @@ impl<M: Media> Member<M> {
             return;
         }
         let (applied, len, ticks) = (self.consensus.log().applied().index, self.log.len(), self.ticks);
-        let is_over =
-            |waiter: &mut Waiter| waiter.deadline <= ticks || (waiter.index <= applied && waiter.events <= len);
-        let over = self.waiters.extract_if(.., is_over);
-        effects.completions.extend(over.map(|waiter| Completion { ticket: waiter.ticket, outcome: Outcome::Done }));
+        let is_there = |waiter: &Waiter| waiter.index <= applied && waiter.events <= len;
+        let over = self.waiters.extract_if(.., |waiter| waiter.deadline <= ticks || is_there(waiter));
+        effects.completions.extend(over.map(|waiter| {
+            let outcome = if is_there(&waiter) { Outcome::Done } else { (waiter.late)() };
+            Completion { ticket: waiter.ticket, outcome }
+        }));
     }
 
     /// As a leader, propose what waits; otherwise refuse it.
@@ -368,15 +395,12 @@ impl<M: Media> Member<M> {
         while self.consensus.can_propose() && self.under_way.len() < PROPOSALS_UNDER_WAY && !self.queue.is_empty() {
             let base = self.log.extent_at(self.log.len())?;
             let (tickets, requests) = self.next_batch();
-            match self.consensus.propose(Command::Append { base, requests }.to_bytes()) {
-                Ok(place) => {
-                    self.proposals.push_back(Proposal { place, tickets });
-                    self.under_way.push_back(place);
-                }
-                Err(_) => {
-                    let refused = |ticket| Completion { ticket, outcome: Outcome::NotLeader };
-                    effects.completions.extend(tickets.into_iter().map(refused));
-                }
+            if let Ok(place) = self.consensus.propose(Command::Append { base, requests }.to_bytes()) {
+                self.proposals.push_back(Proposal { place, tickets });
+                self.under_way.push_back(place);
+            } else {
+                let refused = |ticket| Completion { ticket, outcome: Outcome::NotLeader };
+                effects.completions.extend(tickets.into_iter().map(refused));
             }
         }
         Ok(())
@@ -407,11 +431,11 @@ impl<M: Media> Member<M> {
             let tickets = self.tickets_of(committed.place, effects);
             effects.jobs.push(Job::Apply(committed, tickets));
         }
-        let deadline = self.ticks.saturating_add(self.election_ticks.saturating_mul(100));
         for read in output.reads {
             let context = read.context.try_into().map(u64::from_be_bytes).unwrap_or_default();
-            if let Some((ticket, _)) = self.reads.remove(&context) {
-                self.waiters.push(Waiter { ticket, index: read.index, events: 0, deadline });
+            if let Some(Read { ticket, deadline, .. }) = self.reads.remove(&context) {
+                let late = || Outcome::NotLeader;
+                self.waiters.push(Waiter { ticket, index: read.index, events: 0, deadline, late });
             }
         }
         self.wake_waiters(effects);
