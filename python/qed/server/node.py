@@ -591,6 +591,7 @@ class Node:
             mgmt_addr=own.mgmt_addr,
             metrics_addr=own.metrics_addr,
         )
+        is_told = False
         for attempt in itertools.count():
             if self._members.get(self._status.id) == own:
                 return
@@ -602,7 +603,9 @@ class Node:
                 try:
                     answer = await self._put(address, question)
                     self._cluster = self._cluster or answer.cluster
-                    _log.info("admitted by=%s cluster=%s", address, self._cluster)
+                    # Whoever has much to catch up with is told so again and again before it can see it.
+                    _log.log(logging.DEBUG if is_told else logging.INFO, "admitted by=%s", address)
+                    is_told = True
                     break
                 except MembershipRefused as exc:
                     self.removed(f"cannot join: {exc}")
