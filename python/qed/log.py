@@ -9,7 +9,7 @@ from qed import _qed
 from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
 __all__ = ["Log"]
@@ -97,13 +97,17 @@ class Log:
         """
         return self._log.snapshot(version)
 
-    def check(self) -> None:
+    def check(self, *, progress: Callable[[int], object] | None = None) -> None:
         """Build both trees again from the log, batch by batch, and compare everything stored with them.
+
+        Args:
+            progress: Called now and then, in this thread, with the number of events checked. What it raises ends the
+                check, as does Ctrl-C.
 
         Raises:
             CorruptLog: Something differs; the message names the first place.
         """
-        self._log.check()
+        self._log.check(progress=progress)
 
     def close(self) -> None:
         """Close the log. Closing twice does nothing; any other call on a closed log raises `LogError`."""

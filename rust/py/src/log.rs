@@ -1,7 +1,9 @@
 //! A log in this process, and what adding to one gives.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -55,6 +57,9 @@ impl Added {
         self.0.snapshots.len()
     }
 }
+
+/// How often a check tells how far it is: smooth to look at, and nothing beside the work between.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A log in this process.
 #[pyclass(frozen, module = "qed._qed")]
@@ -129,9 +134,30 @@ impl Log {
         self.call(py, |log| log.snapshot(version)).map(Snapshot)
     }
 
-    /// Build both trees again from the log and compare everything stored with them.
-    fn check(&self, py: Python<'_>) -> PyResult<()> {
-        self.call(py, |log| log.check(&mut |_| {}))
+    /// Build both trees again from the log and compare everything stored with them; tell `progress` how many events are done.
+    #[pyo3(signature = (*, progress = None))]
+    fn check(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        let mut told: Option<Instant> = None;
+        let mut tell = |len: u64| {
+            if told.is_some_and(|told| told.elapsed() < PROGRESS_INTERVAL) {
+                return Ok(());
+            }
+            told = Some(Instant::now());
+            Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (len,)).map(drop))
+            })
+        };
+        // A check takes minutes and holds no lock, so Ctrl-C and a failed callback leave it by unwinding.
+        let checked = self.call(py, |log| {
+            let mut visit = |len| tell(len).unwrap_or_else(|error| panic::resume_unwind(Box::new(error)));
+            Ok(panic::catch_unwind(AssertUnwindSafe(|| log.check(&mut visit))))
+        })?;
+        match checked.map_err(|cause| cause.downcast::<PyErr>()) {
+            Ok(result) => result.map_err(|error| error::of_log(&error)),
+            Err(Ok(error)) => Err(*error),
+            Err(Err(cause)) => panic::resume_unwind(cause),
+        }
     }
 
     /// Close the log; every later call fails. Closing twice does nothing.
