@@ -14,7 +14,7 @@ from qed import __version__
 from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from qed.cli.options import Command, global_options, write_examples
 from qed.cli.terminal import close_streams, open_streams, print_error
-from qed.errors import QedError, Unavailable, VerificationError
+from qed.errors import CorruptLog, QedError, Unavailable, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "snapshot": "qed.cli.events",
     "verify": "qed.cli.verify",
     "info": "qed.cli.topology",
+    "check": "qed.cli.check",
     "completion": "qed.cli.completion",
 }
 
@@ -41,7 +42,7 @@ _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
 _EXIT_CODES: Final = (
     ("0", "everything went well"),
-    ("1", "a verification failed, or what is trusted does not suffice for it"),
+    ("1", "a verification failed, what is trusted does not suffice for it, or a data folder is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered"),
     ("4", "the server refused"),
@@ -132,7 +133,7 @@ def _exit_code(exc: BaseException) -> int:
     match exc:
         case KeyboardInterrupt():
             return _EXIT_INTERRUPTED
-        case VerificationError():
+        case VerificationError() | CorruptLog():
             return _EXIT_VERIFICATION
         case Unavailable():
             return _EXIT_UNAVAILABLE

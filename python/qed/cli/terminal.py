@@ -221,11 +221,12 @@ class Terminal:
         return answer.strip() if answer else None
 
     @contextmanager
-    def progress(self, total_bytes: int | None) -> Iterator[Callable[[int, int], None]]:
+    def progress(self, total: int | None) -> Iterator[Callable[[int, int], None]]:
         """Show a bar, the number of events, their rate and the time left on stderr, while the block runs.
 
         Args:
-            total_bytes: How much there is to read, or None when nobody knows; then there is no time left to show.
+            total: How many bytes there are to read, or events where no bytes are read; None when nobody knows, and then
+                there is no time left to show.
 
         Yields:
             A function that takes how many events and bytes were finished since it was last called. Where stderr is not
@@ -238,14 +239,14 @@ class Terminal:
 
         columns = (
             BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%" if total_bytes else ""),
+            TextColumn("{task.percentage:>3.0f}%" if total else ""),
             TextColumn("{task.fields[events]:,} events, {task.fields[rate]:,.0f}/s, left:"),
             TimeRemainingColumn(),
         )
         start_s = time.monotonic()
         events = 0
         with Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
-            task = bar.add_task("", total=total_bytes, events=0, rate=0.0)
+            task = bar.add_task("", total=total, events=0, rate=0.0)
 
             def advance(added: int, size_bytes: int) -> None:
                 nonlocal events

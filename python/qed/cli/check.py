@@ -1,0 +1,65 @@
+"""`qed check`: audit the data folder of a stopped server. This file opens no connection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from qed.cli.options import command, current_session
+from qed.errors import CorruptLog, LogError
+from qed.log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["check"]
+
+_FORMAT_FILE: Final = "FORMAT"
+
+
+@command("check", examples=["qed check ./qed-data", "qed check /var/lib/qed --json"])
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+def check(folder: str) -> None:
+    """Build both trees again from a data folder, and compare everything stored with them.
+
+    DIR is the data folder of a server that is stopped. Nothing in it is changed, except that the store may tidy its own
+    files, as at any start.
+    """
+    terminal = current_session().terminal
+    # Opening would make a log here, and find nothing wrong with it.
+    if not (Path(folder) / _FORMAT_FILE).exists():
+        raise click.ClickException(f"{folder}: no data folder of a log, it has no file {_FORMAT_FILE}")
+    try:
+        with Log(folder) as log:
+            events = len(log)
+            with terminal.progress(events) as advance:
+                _compare(log, advance)
+            last = log.snapshot(events - 1) if events else None
+    except CorruptLog as exc:
+        terminal.line("Check: KO")
+        terminal.records([{"Check": "KO", "Reason": str(exc)}])
+        raise
+    except LogError as exc:
+        raise click.ClickException(str(exc)) from exc
+    fields: list[tuple[str, object]] = [("Events", events)]
+    if last is not None:
+        fields += [("HistoryDigest", last.history_digest.hex()), ("HyperDigest", last.hyper_digest.hex())]
+        fields += [("Version", last.version)]
+    terminal.fields(f"Checked {folder}, a log with values:", fields)
+    terminal.line("Check: OK")
+    snapshot = None if last is None else msgspec.Raw(last.to_json())
+    terminal.records([{"Check": "OK", "Events": events, "Snapshot": snapshot}])
+
+
+def _compare(log: Log, advance: Callable[[int, int], None]) -> None:
+    done = 0
+
+    def show(checked: int) -> None:
+        nonlocal done
+        advance(checked - done, checked - done)
+        done = checked
+
+    log.check(progress=show)
