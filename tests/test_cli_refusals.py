@@ -50,6 +50,21 @@ def test_an_unavailable_server_is_as_good_as_none() -> None:
     assert done.returncode == 3
 
 
+def test_ctrl_c_during_the_imports_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    # Imported first of all that takes long; this one takes as long as it needs.
+    (tmp_path / "click.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [QED, "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(PYTHONPATH=str(tmp_path))
+    )
+    wait_until(started.exists, "the import")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, stdout, stderr) == (130, b"", b"qed: interrupted\n")
+
+
 def test_what_a_server_says_cannot_write_on_the_terminal() -> None:
     with Adversary(error(400, "malformed", "\x1b[2J\nVerify: OK\r")) as server:
         done = qed("info", QED_ENDPOINTS=server.url)
