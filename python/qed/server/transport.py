@@ -147,6 +147,18 @@ def _frame(payload: bytes) -> bytes:
     return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
 
 
+def _put(writer: asyncio.StreamWriter, payload: bytes) -> None:
+    """Write a frame.
+
+    Raises:
+        TransportError: The stream ended.
+    """
+    # asyncio drops what is written to a stream that has ended, but uvloop raises RuntimeError.
+    if writer.transport.is_closing():
+        raise TransportError("the stream ended")
+    writer.write(_frame(payload))
+
+
 async def _read_frame(reader: asyncio.StreamReader, limit: int) -> bytes:
     """Return the payload of the next frame.
 
@@ -230,7 +242,7 @@ async def _dial(
         raise TransportError(f"cannot reach {address}: {exc or 'no answer in time'}") from exc
     try:
         _set_options(writer)
-        writer.write(_frame(_ENCODER.encode(hello)))
+        _put(writer, _ENCODER.encode(hello))
         async with asyncio.timeout(_HELLO_TIMEOUT_S):
             answer = _decode(_ANSWER, await _read_frame(reader, _SMALL_FRAME_BYTES))
     except (TransportError, TimeoutError) as exc:
@@ -254,7 +266,7 @@ async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, qu
     """
     reader, writer, _ = await _dial(address, context, hello)
     try:
-        writer.write(_frame(_ENCODER.encode(question)))
+        _put(writer, _ENCODER.encode(question))
         async with asyncio.timeout(_ANSWER_TIMEOUT_S):
             answer = _decode(_ANSWER, await _read_frame(reader, _SMALL_FRAME_BYTES))
     except TimeoutError as exc:
@@ -294,7 +306,9 @@ class _Link:
         self._queue.append(message)
         self._queued_bytes += len(message)
         writer = self._writer
-        if writer is not None and writer.transport.get_write_buffer_size() == 0:
+        if writer is None or writer.transport.is_closing():
+            return  # What is queued goes with the next stream, or is reported lost.
+        if writer.transport.get_write_buffer_size() == 0:
             # The stream keeps up, so its task need not wake for it.
             self._write(writer)
         else:
@@ -334,7 +348,7 @@ class _Link:
         closed.add_done_callback(lambda _: self._is_fed.set())
         try:
             self._writer = writer
-            while not closed.done():
+            while not closed.done() and not writer.transport.is_closing():
                 self._write(writer)
                 await writer.drain()
                 await self._is_fed.wait()
@@ -439,7 +453,7 @@ class Transport:
         try:
             is_enough = False
             while not is_enough:
-                writer.write(_frame(extents()))
+                _put(writer, extents())
                 async with asyncio.timeout(_ANSWER_TIMEOUT_S):
                     frame = await _read_frame(reader, _FRAME_BYTES)
                 if not frame.startswith(b"\x00"):
@@ -469,7 +483,7 @@ class Transport:
 
     async def _serve(self, hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answer = self._judge(hello)
-        writer.write(_frame(_ENCODER.encode(answer)))
+        _put(writer, _ENCODER.encode(answer))
         await writer.drain()
         if answer.error:
             _log.warning("stream refused sender=%s reason=%r", hello.raft_addr[:300], answer.message)
@@ -513,11 +527,11 @@ class Transport:
                 page = b"\x00" + await self.peers.page(extent)
             except QedError as exc:
                 page = b"\x01" + str(exc).encode()
-            writer.write(_frame(page))
+            _put(writer, page)
             await writer.drain()
 
     async def _serve_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(_HELLO_TIMEOUT_S):
             question = _decode(_QUESTION, await _read_frame(reader, _SMALL_FRAME_BYTES))
-        writer.write(_frame(_ENCODER.encode(await self.peers.answer(question))))
+        _put(writer, _ENCODER.encode(await self.peers.answer(question)))
         await writer.drain()
