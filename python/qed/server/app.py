@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
@@ -24,6 +22,7 @@ from qed.errors import (
 )
 from qed.server import endpoints
 from qed.server.node import EmptyLog, NotTaken
+from qed.server.origin import origin
 from qed.wire import ENCODER, DecodeError, ErrorBody
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
     status, code = next((_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS), (500, "internal"))
     message = str(exc)
     if status == 500:  # noqa: PLR2004  # named by the line above
-        _log_unexpected(exc)
+        _log.error("unexpected error %s", origin(exc))
         message = "the server failed to answer; its log says more"
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
     # The header promises that nothing was taken: without it, an insertion may be committed for all the server knows.
@@ -155,13 +154,6 @@ async def _refuse_body(exc: endpoints.BodyTooLarge, receive: Receive, send: Send
 
 async def _send_error(send: Send, status: int, body: ErrorBody, *headers: tuple[bytes, bytes]) -> None:
     await endpoints.send_json(send, status, ENCODER.encode(body), *headers)
-
-
-def _log_unexpected(exc: Exception) -> None:
-    # Where it happened, and not the message: a message may quote what a client sent.
-    frames = traceback.extract_tb(exc.__traceback__)
-    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
-    _log.error("unexpected error type=%s at=%r", type(exc).__name__, where)
 
 
 def build_application(node: Node, raft_listener: socket.socket, *, on_failure: Callable[[], None]) -> ASGIApp:

@@ -23,6 +23,7 @@ from qed.server.app import build_application
 from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
 from qed.server.connection import limited_connection
 from qed.server.node import Node
+from qed.server.origin import origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,13 +40,15 @@ _Command = TypeVar("_Command", bound="Callable[..., None]")
 
 
 class _KeyValueFormatter(logging.Formatter):
-    """`time=… level=… logger=… event="…"`, then the fields of the message, all on one line."""
+    """`time=… level=… logger=… event="…"`, then the fields of the message, all on one line; of exceptions, where."""
 
     def format(self, record: logging.LogRecord) -> str:
         match = _FIELDS.match(record.getMessage().replace("\n", "\\n"))
         event, rest = match.group("event", "fields") if match else ("", "")
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         event = event.replace('"', "'")
+        if record.exc_info and record.exc_info[1] is not None:
+            rest += f" {origin(record.exc_info[1])}"
         return (
             f"time={moment}.{record.msecs:03.0f}Z level={record.levelname.lower()} "
             f'logger={record.name} event="{event}"{rest}'
