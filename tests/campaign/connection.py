@@ -1,0 +1,135 @@
+"""HTTP to one member, over one connection, and knowing whether anything was sent."""
+
+from __future__ import annotations
+
+import select
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["Address", "Connection", "NoReply", "NotReached", "Reply", "Request"]
+
+_PIPELINED: Final = 32
+"""Requests on their way at one time."""
+
+Address = tuple[str, int]
+
+
+class NoReply(Exception):
+    """The request was sent, at least in part, and no whole reply came in time."""
+
+
+class NotReached(NoReply):
+    """Nothing was sent."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return what goes over the wire."""
+        headers = {"host": "campaign", "content-length": str(len(self.body)), **self.headers}
+        lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is answered. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Connection:
+    """A connection that is opened when it is needed, and again after it broke."""
+
+    def __init__(self, address: Address, timeout_s: float) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, if it is open."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def ask(self, request: Request) -> Reply:
+        """Return the reply.
+
+        Raises:
+            NotReached: Nothing was sent.
+            NoReply: The request may have been carried out.
+        """
+        return next(self.ask_all([request]))
+
+    def ask_all(self, requests: Sequence[Request]) -> Iterator[Reply]:
+        """Yield the replies, in order, while later requests are on their way.
+
+        Raises:
+            NotReached: Nothing of this batch was sent.
+            NoReply: Some of the requests may have been carried out.
+        """
+        for start in range(0, len(requests), _PIPELINED):
+            batch = requests[start : start + _PIPELINED]
+            connected = self._connect()
+            try:
+                connected.sendall(b"".join(request.to_bytes() for request in batch))
+                replies = [self._receive(connected) for _ in batch]
+            except (OSError, ValueError) as exc:
+                self.close()
+                raise NoReply(str(exc)) from exc
+            yield from replies
+
+    def _connect(self) -> socket.socket:
+        # A kept connection that can be read was closed by the other side.
+        if self._socket is not None and not select.select([self._socket], [], [], 0)[0]:
+            return self._socket
+        self.close()
+        try:
+            self._socket = socket.create_connection(self._address, self._timeout_s)
+        except OSError as exc:
+            raise NotReached(str(exc)) from exc
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+        return self._socket
+
+    def _receive(self, connected: socket.socket) -> Reply:
+        while b"\r\n\r\n" not in self._buffer:
+            self._read_more(connected)
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        status_line, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = int(headers.get("content-length", "0"))
+        while len(self._buffer) < length:
+            self._read_more(connected)
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return Reply(int(status_line.split()[1]), headers, body)
+
+    def _read_more(self, connected: socket.socket) -> None:
+        chunk = connected.recv(256 * 1024)
+        if not chunk:
+            raise ConnectionResetError("the connection ended within a reply")
+        self._buffer += chunk

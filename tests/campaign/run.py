@@ -1,0 +1,142 @@
+"""One campaign, from the first member to the audit."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from campaign.audit import audit
+from campaign.complaints import complaints
+from campaign.faults import FAULTS
+from campaign.journal import Journal
+from campaign.reader import Reader
+from campaign.summary import Summary
+from campaign.violation import Violation
+from campaign.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from campaign.faults import Fault
+    from campaign.setting import Setting
+
+__all__ = ["Campaign"]
+
+_READERS: Final = 3
+_LONGEST_FAULT_S: Final = 4.0
+_FAULTS_A_SHORT_RUN: Final = 12
+_PROGRESS_LIMIT_S: Final = 20.0
+
+
+class Campaign:
+    """A cluster, its clients, and faults for so many minutes."""
+
+    def __init__(self, setting: Setting, minutes: float) -> None:
+        self._setting = setting
+        self._scene = setting.scene
+        self._duration_s = minutes * 60
+        self._chance = random.Random(f"{setting.seed}/campaign")  # noqa: S311  # repeatable
+        self._longest_fault_s = min(_LONGEST_FAULT_S, self._duration_s / _FAULTS_A_SHORT_RUN)
+        self.journal = Journal()
+        self.summary = Summary(self.journal)
+
+    def run(self) -> None:
+        """Do all of it.
+
+        Raises:
+            Violation: A promise was broken.
+        """
+        self._scene.cluster.start()
+        self.journal = self.summary.journal = Journal()
+        try:
+            with self._clients():
+                self._do_faults()
+            self._raise_blame()
+            self._check_complaints()
+            started = time.monotonic()
+            self.summary.proofs = audit(self._scene.cluster, self.journal)
+            self.summary.audit_s = time.monotonic() - started
+        finally:
+            self._scene.cluster.check_running()
+        for member in self._scene.cluster.members:
+            member.stop()
+        self._check_complaints()
+
+    @contextmanager
+    def _clients(self) -> Iterator[None]:
+        cluster, journal, seed = self._scene.cluster, self.journal, self._setting.seed
+        kinds = itertools.product((False, False, True), (False, True))
+        clients: list[Writer | Reader] = [
+            Writer(f"{seed}/writer{number}", cluster, journal, is_bulk=is_bulk, is_if_absent=is_if_absent)
+            for number, (is_bulk, is_if_absent) in enumerate(kinds)
+        ]
+        clients += [Reader(f"{seed}/reader{number}", cluster, journal) for number in range(_READERS)]
+        threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            journal.stop()
+            for thread in threads:
+                thread.join()
+
+    def _do_faults(self) -> None:
+        deck: list[Fault] = []
+        end = time.monotonic() + self._duration_s
+        while time.monotonic() < end and not self.journal.violations:
+            faults = [self._deal(deck)]
+            if not faults[0].is_alone and self._chance.random() < 0.2:
+                second = self._deal(deck)
+                if second.is_alone:
+                    deck.append(second)
+                else:
+                    faults.append(second)
+            self._do(faults)
+        self._recover()
+
+    def _deal(self, deck: list[Fault]) -> Fault:
+        """Return a fault; each comes as often as the others."""
+        if not deck:
+            deck += [fault for fault in FAULTS if fault.need not in self._setting.missing]
+            self._chance.shuffle(deck)
+        return deck.pop()
+
+    def _do(self, faults: list[Fault]) -> None:
+        if faults[0].needs_whole:
+            self._recover()
+        started = time.monotonic()
+        with ExitStack() as under_way:
+            for fault in faults:
+                under_way.enter_context(fault.begin(self._scene))
+                self.journal.wait(self._chance.uniform(0.1, self._longest_fault_s))
+        # A fault may also meet a cluster that has not recovered from the last.
+        if faults[0].needs_whole or self._chance.random() < 0.75:
+            self._recover()
+            self.journal.wait(self._chance.uniform(0, 1))
+        self.summary.note(faults, started, time.monotonic())
+        self._check_complaints()
+        click.echo(self.summary.progress(faults, started))
+
+    def _recover(self) -> None:
+        """Wait until the cluster is whole and takes adds again."""
+        healed = time.monotonic()
+        self._scene.cluster.await_whole()
+        while self.journal.last_acknowledgement < healed and not self.journal.violations:
+            if time.monotonic() > healed + _PROGRESS_LIMIT_S:
+                raise Violation(f"no add was acknowledged within {_PROGRESS_LIMIT_S:g} s after all faults")
+            self.journal.wait(0.05)
+
+    def _raise_blame(self) -> None:
+        if self.journal.violations:
+            raise self.journal.violations[0]
+
+    def _check_complaints(self) -> None:
+        if found := complaints(self._scene.cluster.members):
+            raise Violation("\n".join(["members complain:", *found[:20]]))

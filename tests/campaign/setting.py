@@ -1,0 +1,101 @@
+"""Where a campaign takes place: its folder, its members, and what can be done to them on this machine."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from campaign.clock import Clock, find_library
+from campaign.cluster import Cluster
+from campaign.disk import SmallDisk
+from campaign.member import Member
+from campaign.network import Network
+from campaign.scene import Scene
+
+if TYPE_CHECKING:
+    from campaign.faults import Need
+
+__all__ = ["Setting"]
+
+
+@dataclass
+class Setting:
+    """Everything that a run needs, made ready and cleaned away.
+
+    Args:
+        count: How many members.
+        seed: What faults are drawn from.
+        no_sandbox: Why there is no sandbox, or None in one.
+    """
+
+    count: int
+    seed: int
+    no_sandbox: str | None
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="qed-campaign-")))
+    missing: dict[Need, str] = field(default_factory=dict)
+    scene: Scene = field(init=False)
+
+    def __post_init__(self) -> None:
+        network, disk, clocks = self._network(), self._disk(), self._clocks()
+        members = []
+        for index in range(self.count):
+            member = Member(
+                index=index,
+                host=network.host(index) if network else "127.0.0.1",
+                ports=(8800, 8700, 8600, 8500) if network else _free_ports(),
+                data_dir=self.folder / f"server{index}",
+                log=self.folder / f"server{index}.log",
+                prefix=network.prefix(index) if network else (),
+                environment=clocks[index].environment if clocks else {},
+            )
+            members.append(member)
+        chance = random.Random(f"{self.seed}/faults")  # noqa: S311  # repeatable
+        self.scene = Scene(Cluster(members), chance, network, clocks, disk)
+
+    def clean(self, *, keep_logs: bool) -> None:
+        """Remove processes, mounts and files; what members wrote may stay."""
+        self.scene.cluster.kill()
+        if self.scene.disk is not None:
+            self.scene.disk.unmount()
+        for member in self.scene.cluster.members:
+            shutil.rmtree(member.data_dir, ignore_errors=True)
+        if not keep_logs:
+            shutil.rmtree(self.folder)
+
+    def _network(self) -> Network | None:
+        network = Network(self.count)
+        if reason := self.no_sandbox or network.build():
+            self.missing |= {"network": reason, "filter": reason, "delay": reason}
+            return None
+        if reason := network.filter_failure():
+            self.missing["filter"] = reason
+        if reason := network.delay_failure():
+            self.missing["delay"] = reason
+        return network
+
+    def _disk(self) -> SmallDisk | None:
+        disk = SmallDisk(self.folder / f"server{self.count - 1}")
+        if reason := self.no_sandbox or disk.mount():
+            self.missing["disk"] = reason
+            return None
+        return disk
+
+    def _clocks(self) -> list[Clock]:
+        library = find_library()
+        if library is None:
+            self.missing["clock"] = "libfaketime is not installed (Debian: faketime), or does not work"
+            return []
+        return [Clock(library, self.folder / f"server{index}.clock") for index in range(self.count)]
+
+
+def _free_ports() -> tuple[int, int, int, int]:
+    with ExitStack() as sockets:
+        bound = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        http, mgmt, metrics, raft = (one.getsockname()[1] for one in bound)
+    return http, mgmt, metrics, raft

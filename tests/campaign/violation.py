@@ -1,0 +1,7 @@
+"""What a campaign looks for."""
+
+from __future__ import annotations
+
+
+class Violation(AssertionError):
+    """A promise of the cluster was broken."""
