@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo run build check test bench fuzz clean
+.PHONY: demo run build check test bench fuzz campaign clean
 
 ## demo: build, then show adding, proving, verifying and tampering on a server of its own
 demo: $(VENV)/.installed
@@ -46,6 +46,10 @@ FUZZ_S ?= 180
 fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz@0.13.2
 	for target in decode verify; do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
+
+## campaign: ten minutes of faults on three real members, then an audit of all they acknowledged
+campaign: $(VENV)/.installed
+	cd tests && $(abspath $(BIN))/python -m campaign --minutes 10
 
 clean:
 	rm -rf $(VENV) dist target
