@@ -7,11 +7,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -314,6 +315,16 @@ def test_signal_is_a_clean_end(start_server: StartServer, tmp_path: Path, name: 
     server = start_server(tmp_path)
     server.process.send_signal(getattr(signal, name))
     assert server.wait() == 0
+    assert "Traceback" not in server.stderr
+
+
+def test_further_signals_do_not_disturb_the_end(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    while server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.process.wait(0.002)
+    assert server.process.returncode == 0
     assert "Traceback" not in server.stderr
 
 

@@ -135,12 +135,12 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Stop on SIGINT and SIGTERM."""
         # uvicorn's own would raise the signal again at the end, and the process would not exit 0.
-        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        _handle_signals(self.handle_exit)
         try:
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            # The process is ending by itself: a signal must not cut that short, nor hide that it failed.
+            _handle_signals(signal.SIG_IGN)
 
 
 @click.command(context_settings={"auto_envvar_prefix": "QED_SERVER", "max_content_width": 120})
@@ -244,8 +244,7 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
 
 def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop_before_serving)
+    _handle_signals(_stop_before_serving)
     _raise_descriptor_limit()
     listeners = {name: _listen(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}
     bound = {
@@ -332,6 +331,11 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _stop_before_serving(_number: int, _frame: FrameType | None) -> None:
