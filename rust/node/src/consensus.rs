@@ -36,6 +36,10 @@ pub struct Settings {
     pub heartbeat_ticks: usize,
     /// What election time-outs are drawn from.
     pub seed: u64,
+    /// Whether it asks who would vote for it before it stands, so that one that was cut off does not unseat a leader.
+    pub pre_vote: bool,
+    /// Whether a leader that hears of no majority steps down, and nobody votes against a leader that it hears.
+    pub check_quorum: bool,
 }
 
 /// Entries whose outcome is awaited at one time, in bytes; more wait their turn.
@@ -210,8 +214,8 @@ impl Consensus {
             election_tick: settings.election_ticks,
             heartbeat_tick: settings.heartbeat_ticks,
             applied: applied.index,
-            check_quorum: true,
-            pre_vote: true,
+            check_quorum: settings.check_quorum,
+            pre_vote: settings.pre_vote,
             // The crate's default of 0 means one entry a message.
             max_size_per_msg: 1 << 20,
             // A member that does not answer costs the leader at most this many messages in memory.

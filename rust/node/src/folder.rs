@@ -124,6 +124,8 @@ impl Opened {
             election_ticks: timing.election_ticks,
             heartbeat_ticks: timing.heartbeat_ticks,
             seed: random().map_err(of_io)?,
+            pre_vote: true,
+            check_quorum: true,
         };
         let conf_state = (&state.membership().configuration).into();
         let consensus = Consensus::new(settings, recovered, state.applied(), conf_state).map_err(MemberError::from)?;
