@@ -44,7 +44,7 @@ def main() -> None:
     """Play every schedule."""
     logging.disable(logging.CRITICAL)  # raftos warns that it has no cryptography, once a node
     shims = add_shims()
-    print(json.dumps({"shims": shims, "broken": {schedule.name: play(schedule) for schedule in SCHEDULES}}))
+    print(json.dumps({"shims": shims, "raftos": {schedule.name: play(schedule) for schedule in SCHEDULES}}))
 
 
 class Queue(asyncio.Queue[Any]):
