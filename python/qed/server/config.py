@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LOG_LEVELS", "Address", "Limits", "Pace", "Settings", "SettingsError", "Tls"]
+__all__ = ["LOG_LEVELS", "Address", "Limits", "Pace", "Settings", "SettingsError", "Tls", "require_node_id"]
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -62,6 +62,16 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def require_node_id(text: str) -> None:
+    """Check the name of a member.
+
+    Raises:
+        SettingsError: It is not 1 to 255 visible ASCII characters.
+    """
+    if not _NODE_ID.fullmatch(text):
+        raise SettingsError(f"expected a node id of 1 to 255 visible ASCII characters, found {text!r}")
 
 
 def _parse_host(host: str, text: str) -> str:
@@ -233,8 +243,7 @@ class Settings:
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        if not _NODE_ID.fullmatch(self.node_id):
-            raise SettingsError(f"expected a node id of 1 to 255 visible ASCII characters, found {self.node_id!r}")
+        require_node_id(self.node_id)
         if self.log_level not in LOG_LEVELS:
             raise SettingsError(f"expected a log level of {', '.join(LOG_LEVELS)}, found {self.log_level!r}")
         self._check_addresses_differ()

@@ -27,7 +27,7 @@ from qed.errors import (
     WriteRefused,
 )
 from qed.proofs import Added
-from qed.server.config import Address
+from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.transport import PROTOCOL, Answer, Hello, Question, Transport, TransportError, ask
 from qed.wire import Cluster, ClusterMember, Info, Shard, Shards
 
@@ -53,6 +53,7 @@ _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member has not heard of yet."""
 _EVENTS_LIMIT: Final = 2**64 - 1
+_NUMBER_LIMIT: Final = 2**64
 _NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
@@ -500,15 +501,9 @@ class Node:
             await self._put(Address.parse(leader.raft_addr), passed_on)
 
     async def _carry_out(self, question: Question) -> None:
+        member = _described(question) if question.wish == "admit" else None
         ticket, future = self._enter_task()
-        if question.wish == "admit":
-            member = Member(
-                name=question.name,
-                raft_addr=question.raft_addr,
-                http_addr=question.http_addr,
-                mgmt_addr=question.mgmt_addr,
-                metrics_addr=question.metrics_addr,
-            )
+        if member is not None:
             self._replica.admit(ticket, question.id, member)
         elif question.wish == "remove":
             self._replica.remove(ticket, question.name)
@@ -714,6 +709,29 @@ class Node:
         self._tasks_waiting.fail_entered_before(moment, lambda: Unavailable(f"no leader within {timeout_s:g} s"))
         self._questions.fail_entered_before(moment, lambda: Unavailable(f"no proof within {timeout_s:g} s"))
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+
+
+def _described(question: Question) -> Member:
+    """Return the member that asks for admission.
+
+    Raises:
+        MembershipRefused: Its number, its name or an address is none. Once replicated, no member could do without.
+    """
+    addresses = {
+        "raft_addr": question.raft_addr,
+        "http_addr": question.http_addr,
+        "mgmt_addr": question.mgmt_addr,
+        "metrics_addr": question.metrics_addr,
+    }
+    try:
+        require_node_id(question.name)
+        for address in addresses.values():
+            Address.parse(address)
+    except SettingsError as exc:
+        raise MembershipRefused(str(exc)) from exc
+    if not 0 < question.id < _NUMBER_LIMIT:
+        raise MembershipRefused(f"expected the number of a member, found {question.id}")
+    return Member(name=question.name, **addresses)
 
 
 def _role_of(status: Status, number: int) -> str:
