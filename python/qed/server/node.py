@@ -28,7 +28,18 @@ from qed.errors import (
 )
 from qed.proofs import Added
 from qed.server.config import Address, SettingsError, require_node_id
-from qed.server.transport import PROTOCOL, Answer, Hello, Question, Transport, TransportError, ask
+from qed.server.transport import (
+    PROTOCOL,
+    Answer,
+    Hello,
+    Mismatch,
+    Question,
+    Removed,
+    Transport,
+    TransportError,
+    ask,
+    greet,
+)
 from qed.wire import Cluster, ClusterMember, Info, Shard, Shards
 
 if TYPE_CHECKING:
@@ -172,8 +183,21 @@ class Node:
         self._loop.add_reader(self._replica.wake_fd, self._collect)
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
         self._note_status()
+        if self._cluster and self.settings.raft_join_addrs:
+            self._run_once("acquaintance", self._greet_joined)
         if list(self._members) == [self._status.id]:
             await self._replay()
+
+    async def _greet_joined(self) -> None:
+        """Stop this member if it is told to join one cluster, and its folder belongs to another."""
+        for address in self.settings.raft_join_addrs:
+            try:
+                await greet(address, self._transport.client_context, self._hello(0, "question"))
+            except (Mismatch, Removed) as exc:
+                self.removed(f"{self.settings.data_dir} cannot join: {exc}")
+                return
+            except TransportError as exc:
+                _log.debug("not greeted address=%s reason=%r", address, str(exc))
 
     async def _replay(self) -> None:
         """Apply what was synced but not applied when this member, which has no others, last ended.
@@ -480,7 +504,7 @@ class Node:
         return Answer(cluster=self._cluster)
 
     def removed(self, message: str) -> None:
-        """Note that the cluster has removed this member."""
+        """Note that the cluster has removed this member, or will not have it."""
         if self._failure is None:
             self._fail(message)
 
@@ -498,7 +522,10 @@ class Node:
             if leader is None or self._status.is_leader or question.is_passed_on:
                 raise Unavailable(_NO_LEADER if leader is None else "leadership is changing; try again") from None
             passed_on = msgspec.structs.replace(question, is_passed_on=True)
-            await self._put(Address.parse(leader.raft_addr), passed_on)
+            try:
+                await self._put(Address.parse(leader.raft_addr), passed_on)
+            except TransportError as exc:
+                raise Unavailable(str(exc)) from exc
 
     async def _carry_out(self, question: Question) -> None:
         member = _described(question) if question.wish == "admit" else None
@@ -512,11 +539,14 @@ class Node:
         await future
 
     async def _put(self, address: Address, question: Question) -> Answer:
-        hello = self._hello(0, "question")
-        try:
-            answer = await ask(address, self._transport.client_context, hello, question)
-        except TransportError as exc:
-            raise Unavailable(str(exc)) from exc
+        """Put a question to the member at `address`.
+
+        Raises:
+            TransportError: Nobody takes it there.
+            MembershipRefused: The membership does not allow it.
+            Unavailable: It could not be done now.
+        """
+        answer = await ask(address, self._transport.client_context, self._hello(0, "question"), question)
         if answer.error == "refused":
             raise MembershipRefused(answer.message)
         if answer.error:
@@ -605,7 +635,13 @@ class Node:
                 except MembershipRefused as exc:
                     self.removed(f"cannot join: {exc}")
                     return
-                except ClusterError as exc:
+                except (Mismatch, Removed) as exc:
+                    # Where a member was there may be a stranger by now; where to join is what the operator has said.
+                    if isinstance(exc, Removed) or address in settings.raft_join_addrs:
+                        self.removed(f"cannot join: {exc}")
+                        return
+                    _log.warning("a stranger is at the address of a member address=%s reason=%r", address, str(exc))
+                except (ClusterError, TransportError) as exc:
                     _log.log(logging.INFO if attempt == 0 else logging.DEBUG, "not admitted yet reason=%r", str(exc))
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
 

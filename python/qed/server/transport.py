@@ -28,7 +28,20 @@ if TYPE_CHECKING:
 
     from qed.server.config import Tls
 
-__all__ = ["Answer", "Hello", "Peers", "Question", "Removed", "Transport", "TransportError", "ask", "tls_contexts"]
+__all__ = [
+    "PROTOCOL",
+    "Answer",
+    "Hello",
+    "Mismatch",
+    "Peers",
+    "Question",
+    "Removed",
+    "Transport",
+    "TransportError",
+    "ask",
+    "greet",
+    "tls_contexts",
+]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -58,6 +71,10 @@ class TransportError(QedError):
 
 class Removed(TransportError):
     """The other side says that this member was removed from the cluster."""
+
+
+class Mismatch(TransportError):
+    """The other side belongs to another cluster, or speaks another protocol: asking again does not help."""
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -115,6 +132,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster: str = ""
 
 
+_REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch}
 _HELLO: Final = msgspec.json.Decoder(Hello)
 _QUESTION: Final = msgspec.json.Decoder(Question)
 _ANSWER: Final = msgspec.json.Decoder(Answer)
@@ -140,7 +158,7 @@ class Peers(Protocol):
         """Do what is asked, or have it done."""
 
     def removed(self, message: str) -> None:
-        """Note that the cluster has removed this member."""
+        """Note that the cluster has removed this member, or will not have it."""
 
 
 def _frame(payload: bytes) -> bytes:
@@ -234,6 +252,7 @@ async def _dial(
     Raises:
         TransportError: Nobody answers there.
         Removed: The other side refuses a member that was removed.
+        Mismatch: The other side belongs to another cluster, or speaks another protocol.
     """
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -250,9 +269,19 @@ async def _dial(
         raise TransportError(f"{address} did not answer as a member: {exc or 'no answer in time'}") from exc
     if answer.error:
         writer.transport.abort()
-        kind = Removed if answer.error == "removed" else TransportError
-        raise kind(f"{address} refused: {answer.message}")
+        refusal = _REFUSALS.get(answer.error, TransportError)
+        raise refusal(f"{address} refused: {answer.message}")
     return reader, writer, answer
+
+
+async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
+    """See whether a member at `address` takes this one for one of its cluster.
+
+    Raises:
+        TransportError: Nobody answers there, or it does not.
+    """
+    _, writer, _ = await _dial(address, context, hello)
+    writer.transport.abort()
 
 
 async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, question: Question) -> Answer:
@@ -262,7 +291,7 @@ async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, qu
         What came of it.
 
     Raises:
-        TransportError: Nobody answers there.
+        TransportError: As `greet`.
     """
     reader, writer, _ = await _dial(address, context, hello)
     try:
