@@ -64,7 +64,10 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class Adversary:
-    """Answers the n-th request with the n-th play, later ones with the last, and closes the connection each time."""
+    """Answers the n-th request with the n-th play, later ones with the last, and closes the connection each time.
+
+    It has no list of members for a client that asks for one beside another call.
+    """
 
     def __init__(self, *plays: Play, tls: ssl.SSLContext | None = None) -> None:
         self.plays = list(plays)
@@ -81,6 +84,8 @@ class Adversary:
 
     def next_play(self, received: Received) -> Play:
         with self._lock:
+            if received.path == "/info/shards" and self.received and self.received[0].path != received.path:
+                return error(404, "not_found")
             self.received.append(received)
             return self.plays[min(len(self.received), len(self.plays)) - 1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +11,21 @@ from hypothesis import strategies as st
 
 from adversary import error
 from qed import calls
-from qed.attempts import LONGEST_PAUSE_S, Endpoints, Failure, Send, converse
+from qed.attempts import LONGEST_PAUSE_S, Failure, Policy, Send, converse
 from qed.calls import Answer, Call
-from qed.errors import MalformedRequest, NotLeader, Overloaded, ProtocolError, QedError, Unavailable
+from qed.errors import (
+    MalformedRequest,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    ProtocolError,
+    QedError,
+    Unavailable,
+)
+from qed.topology import Read, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 ONE, TWO, THREE = "http://one:1", "http://two:2", "http://three:3"
 REFUSED = Failure("connection refused", may_have_arrived=False)
@@ -31,15 +41,37 @@ def answer(status: int, url: str = ONE + "/events", body: bytes = b"", **headers
     return Answer(url, status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 def steps(
-    call: Call[object], endpoints: Endpoints, outcomes: Iterable[Answer | Failure], attempts: int = 1
+    call: Call[object], topology: Topology, outcomes: Iterable[Answer | Failure], attempts: int = 1
 ) -> tuple[list[Send], object]:
-    """Return what was sent while `outcomes` came back, and how the call ended, a `QedError` or its result."""
+    """Return what was sent while `outcomes` came back, and how the call ended, a `QedError` or its result.
+
+    Whoever is asked for the members by the way knows of none.
+    """
     sent: list[Send] = []
-    conversation = converse(call, endpoints, attempts=attempts)
+    conversation = converse(call, topology, Policy(attempts))
+    outcomes = iter(outcomes)
     try:
-        sent.append(next(conversation))
-        sent.extend(map(conversation.send, outcomes))
+        step = next(conversation)
+        while True:
+            if step.call.path == "/info/shards":
+                step = conversation.send(answer(200, step.url, listed()))
+                continue
+            sent.append(step)
+            outcome = next(outcomes, None)
+            if outcome is None:
+                break
+            step = conversation.send(outcome)
     except StopIteration as stop:
         return sent, stop.value
     except QedError as exc:
@@ -47,12 +79,18 @@ def steps(
     raise AssertionError(f"still asking: {sent}")
 
 
+def listed(leader: str = "", node: str = "one", **members: str) -> bytes:
+    """Return the list of members that the one called `node` gives."""
+    shards = {name: {"nodeId": name, "httpAddr": address} for name, address in members.items()}
+    return json.dumps({"nodeId": node, "leaderId": leader, "uriScheme": "http", "shards": shards}).encode()
+
+
 def urls(sent: Iterable[Send]) -> list[str]:
     return [send.url for send in sent]
 
 
-def endpoints(*names: str) -> Endpoints:
-    return Endpoints.parse(names)
+def endpoints(*names: str) -> Topology:
+    return Topology.parse(names)
 
 
 failures = st.sampled_from([REFUSED, CUT_OFF, LATE])
@@ -115,7 +153,7 @@ def test_an_endpoint_that_does_not_serve_is_asked_last_next_time() -> None:
 def test_a_4xx_never_marks_an_endpoint_as_down(status: int) -> None:
     known = endpoints(ONE, TWO)
     steps(READ, known, [answer(status), answer(status)])
-    assert known.in_order() == (ONE, TWO)
+    assert known.everyone() == (ONE, TWO)
 
 
 def test_pauses_come_only_between_rounds_and_grow() -> None:
@@ -153,12 +191,22 @@ def test_a_redirect_is_followed_to_the_same_path_of_the_leader() -> None:
     assert urls(sent) == [ONE + "/events", TWO + "/events"]
 
 
-def test_the_second_redirect_of_a_call_is_not_followed() -> None:
+def test_a_redirect_loop_is_left_for_the_other_servers() -> None:
     to_two, to_one = answer(307, location=TWO + "/events"), answer(307, TWO + "/events", location=ONE + "/events")
-    sent, end = steps(ADD, endpoints(ONE, THREE), [to_two, to_one])
+    sent, end = steps(ADD, endpoints(ONE, THREE), [to_two, to_one, answer(400)])
+    assert urls(sent) == [base + "/events" for base in (ONE, TWO, THREE)]
+    assert isinstance(end, MalformedRequest)
+    sent, end = steps(ADD, endpoints(ONE), [to_two, to_one])
     assert len(sent) == 2
     assert isinstance(end, NotLeader)
     assert end.leader_url == TWO
+
+
+def test_a_server_that_names_ever_other_leaders_is_not_followed_for_long() -> None:
+    named = [answer(307, location=f"http://host{number}:1/events") for number in range(100)]
+    sent, end = steps(ADD, endpoints(ONE), named)
+    assert len(sent) <= 4
+    assert isinstance(end, NotLeader)
 
 
 def test_a_redirect_that_names_nobody_is_no_leader() -> None:
@@ -245,10 +293,250 @@ def test_a_servers_words_are_made_safe_to_print() -> None:
 )
 def test_what_is_no_endpoint_is_refused_at_once(given_endpoints: str | list[str]) -> None:
     with pytest.raises(ValueError, match="expected") as caught:
-        Endpoints.parse(given_endpoints)
+        Topology.parse(given_endpoints)
     assert "secret" not in str(caught.value)
 
 
 def test_an_endpoint_may_have_a_prefix_and_a_trailing_slash() -> None:
-    sent, _ = steps(READ, Endpoints.parse("http://host/qed/"), [answer(400)])
+    sent, _ = steps(READ, Topology.parse("http://host/qed/"), [answer(400)])
     assert urls(sent) == ["http://host/qed/snapshots/7"]
+
+
+# A cluster, simulated: servers that answer by what they are, and a clock that the pauses move.
+
+MEMBERS = {"one": "one:1", "two": "two:2", "three": "three:3"}
+URLS = {name: f"http://{address}" for name, address in MEMBERS.items()}
+NO_LEADER = answer(503, body=b'{"error":"no_leader","message":"none"}', retry_after="1")
+LEADERSHIP_LOST = answer(503, body=b'{"error":"outcome_unknown","message":"lost"}')
+
+
+class Simulated:
+    """Members of whom one leads.
+
+    Attributes:
+        leader: Name of the leader, or empty.
+        down: Those who refuse connections.
+        tells: What members say who leads, where that is not so.
+        sent: Whom a request went to, and its path.
+    """
+
+    def __init__(self, leader: str = "one") -> None:
+        self.clock = Clock()
+        self.leader = leader
+        self.down: set[str] = set()
+        self.tells: str | None = None
+        self.sent: list[tuple[str, str]] = []
+        self.before_each: Callable[[], object] = lambda: None
+
+    def topology(self, *given: str) -> Topology:
+        return Topology.parse(given, self.clock)
+
+    def perform(self, call: Call[object], topology: Topology, read: Read = "primary-preferred") -> object:
+        """Return how a call ends that may take three time-outs of 10 s."""
+        conversation = converse(call, topology, Policy(3, 30.0, read))
+        try:
+            step = next(conversation)
+            while True:
+                self.clock.now_s += step.delay_s
+                self.before_each()
+                step = conversation.send(self.answer(step))
+        except StopIteration as stop:
+            return stop.value
+        except QedError as exc:
+            return exc
+
+    def asked(self, path: str) -> list[str]:
+        return [base for base, at in self.sent if at == path]
+
+    def answer(self, step: Send) -> Answer | Failure:
+        self.sent.append((step.base, step.call.path))
+        name = next((name for name, url in URLS.items() if url == step.base), None)
+        if name is None or name in self.down:
+            return REFUSED
+        told = self.leader if self.tells is None else self.tells
+        shards = listed(told, name, **MEMBERS)
+        if step.call.path == "/info/shards":
+            return answer(200, step.url, shards)
+        if step.call.is_insertion and name != self.leader:
+            return answer(307, step.url, shards, location=URLS[told] + step.call.path) if told else NO_LEADER
+        return answer(418, step.url)
+
+
+@pytest.fixture
+def cluster() -> Simulated:
+    return Simulated()
+
+
+def test_a_single_call_asks_for_no_list_of_members(cluster: Simulated) -> None:
+    cluster.perform(ADD, cluster.topology(URLS["two"]))
+    assert cluster.sent == [(URLS["two"], "/events"), (URLS["one"], "/events")]
+
+
+def test_the_second_call_knows_all_members_and_the_leader(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["two"])
+    for _ in range(2):
+        cluster.perform(READ, topology)
+    assert cluster.sent[1:] == [(URLS["two"], "/info/shards"), (URLS["one"], READ.path)]
+    assert set(topology.everyone()) == set(URLS.values())
+
+
+def test_one_living_member_is_enough(cluster: Simulated) -> None:
+    cluster.down = {"three"}
+    topology = cluster.topology("http://old:1", "http://older:1", URLS["two"])
+    assert isinstance(cluster.perform(ADD, topology), ProtocolError)
+    assert cluster.asked("/events")[-1] == URLS["one"]
+
+
+def test_insertions_outlive_the_endpoint_that_was_given(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["two"])
+    cluster.perform(ADD, topology)
+    cluster.down, cluster.leader = {"two", "one"}, "three"
+    cluster.perform(ADD_IF_ABSENT, topology)
+    assert cluster.asked("/events")[-1] == URLS["three"]
+
+
+@pytest.mark.parametrize("call", [ADD, ADD_IF_ABSENT], ids=["once", "if_absent"])
+def test_an_insertion_that_was_not_taken_waits_for_the_new_leader(cluster: Simulated, call: Call[object]) -> None:
+    cluster.leader, cluster.tells, cluster.down = "", "one", {"one"}
+
+    def elect() -> None:
+        cluster.tells = "" if cluster.clock() > 0.5 else "one"
+        if cluster.clock() > 2:
+            cluster.leader = cluster.tells = "three"
+
+    cluster.before_each = elect
+    assert isinstance(cluster.perform(call, cluster.topology(*URLS.values())), ProtocolError)
+    assert cluster.asked("/events")[-1] == URLS["three"]
+    assert cluster.clock() < 3
+
+
+def test_without_a_leader_an_insertion_ends_in_time_and_says_who_said_so(cluster: Simulated) -> None:
+    cluster.leader = ""
+    end = cluster.perform(ADD, cluster.topology(*URLS.values()))
+    assert isinstance(end, NotLeader)
+    assert all(f"{url}: answered 503: none" in str(end) for url in URLS.values())
+    assert 25 < cluster.clock() < 35
+
+
+def test_a_lost_leadership_is_an_unknown_outcome() -> None:
+    sent, end = steps(ADD, endpoints(ONE, TWO), [LEADERSHIP_LOST], attempts=3)
+    assert len(sent) == 1
+    assert isinstance(end, OutcomeUnknown)
+    assert ONE in str(end)
+    sent, _ = steps(ADD_IF_ABSENT, endpoints(ONE, TWO), [LEADERSHIP_LOST, answer(400)])
+    assert urls(sent) == [ONE + "/events", TWO + "/events"]
+
+
+def test_what_may_have_happened_is_said_even_if_it_was_tried_again() -> None:
+    _, end = steps(ADD_IF_ABSENT, endpoints(ONE), [CUT_OFF, REFUSED], attempts=2)
+    assert isinstance(end, Unavailable)
+    assert "may have happened" in str(end)
+
+
+def test_a_leader_out_of_reach_is_looked_for_under_the_given_endpoints(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["two"], URLS["three"], URLS["one"])
+    wrong = answer(307, TWO + "/events", listed("one", "two", one="away:9"), location="http://away:9/events")
+    conversation = converse(ADD, topology, Policy())
+    assert next(conversation).base == URLS["two"]
+    assert conversation.send(wrong).base == "http://away:9"
+    assert conversation.send(REFUSED).base == URLS["three"]
+    assert conversation.send(wrong).base == URLS["one"]
+    with pytest.raises(MalformedRequest):
+        conversation.send(answer(400))
+
+
+def test_an_address_out_of_reach_is_named_with_who_named_it() -> None:
+    to_nowhere = answer(307, location="http://away:9/events")
+    _, end = steps(ADD, endpoints(ONE), [to_nowhere, REFUSED])
+    assert isinstance(end, Unavailable)
+    assert f"{ONE}: names http://away:9 as the leader; http://away:9: connection refused" in str(end)
+
+
+def readers(cluster: Simulated, topology: Topology, read: Read, times: int = 6) -> list[str]:
+    before = len(cluster.asked(READ.path))
+    for _ in range(times):
+        cluster.perform(READ, topology, read)
+    return cluster.asked(READ.path)[before:]
+
+
+def test_primary_reads_go_to_the_leader_only(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["two"])
+    assert set(readers(cluster, topology, "primary")) == {URLS["one"]}
+    cluster.leader, cluster.down = "three", {"one"}
+    assert readers(cluster, topology, "primary")[-5:] == [URLS["three"]] * 5
+
+
+def test_primary_reads_wait_for_a_leader(cluster: Simulated) -> None:
+    cluster.leader = ""
+    cluster.before_each = lambda: setattr(cluster, "leader", "two" if cluster.clock() > 2 else "")
+    assert readers(cluster, cluster.topology(URLS["one"]), "primary", 1) == [URLS["two"]]
+    cluster.before_each, cluster.leader = lambda: None, ""
+    assert isinstance(cluster.perform(READ, cluster.topology(URLS["one"]), "primary"), NotLeader)
+
+
+def test_primary_preferred_reads_go_elsewhere_without_the_leader(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["two"])
+    assert readers(cluster, topology, "primary-preferred")[1:] == [URLS["one"]] * 5
+    cluster.down = {"one"}
+    assert isinstance(cluster.perform(READ, topology, "primary-preferred"), ProtocolError)
+
+
+def test_secondary_reads_go_to_the_others_in_turn(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["one"])
+    found = readers(cluster, topology, "secondary")
+    assert found in ([URLS["two"], URLS["three"]] * 3, [URLS["three"], URLS["two"]] * 3)
+    cluster.down = {"two", "three"}
+    assert isinstance(cluster.perform(READ, topology, "secondary"), Unavailable)
+    assert URLS["one"] not in cluster.asked(READ.path)
+
+
+def test_secondary_preferred_reads_go_to_the_leader_last(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["one"])
+    assert set(readers(cluster, topology, "secondary-preferred")) == {URLS["two"], URLS["three"]}
+    cluster.down = {"two", "three"}
+    assert readers(cluster, topology, "secondary-preferred", 1)[-1] == URLS["one"]
+
+
+def test_any_reads_go_to_all_in_turn(cluster: Simulated) -> None:
+    topology = cluster.topology(*URLS.values())
+    found = readers(cluster, topology, "any")
+    assert {found.count(url) for url in URLS.values()} == {2}
+
+
+def test_a_cluster_of_one_has_nobody_for_a_secondary_read() -> None:
+    only = answer(200, ONE + "/info/shards", listed("one", one="one:1"))
+    conversation = converse(READ, endpoints(ONE), Policy(read="secondary"))
+    assert next(conversation).url == ONE + "/info/shards"
+    with pytest.raises(Unavailable, match=ONE):
+        conversation.send(only)
+
+
+def test_a_dead_member_is_asked_last_for_a_while_and_then_again(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["two"], URLS["three"])
+    cluster.down = {"two"}
+    readers(cluster, topology, "any", 1)
+    cluster.down = set()
+    assert topology.everyone()[-1] == URLS["two"]
+    cluster.clock.now_s += 60
+    assert URLS["two"] in readers(cluster, topology, "any", 3)
+
+
+def test_new_members_are_heard_of(cluster: Simulated) -> None:
+    topology = cluster.topology(URLS["one"])
+    conversation = converse(READ, topology, Policy(read="secondary-preferred"))
+    next(conversation)
+    conversation.send(answer(200, body=listed("one", one="one:1")))
+    assert URLS["two"] not in topology.everyone()
+    cluster.clock.now_s += 60
+    topology.note_answer(URLS["one"])
+    readers(cluster, topology, "any", 1)
+    assert URLS["two"] in topology.everyone()
+
+
+def test_members_under_another_scheme_are_not_asked() -> None:
+    topology = endpoints("https://one")
+    conversation = converse(READ, topology, Policy(read="primary"))
+    assert next(conversation).url == "https://one/info/shards"
+    with pytest.raises(NotLeader):
+        conversation.send(answer(200, "https://one/info/shards", listed("two", one="one:1", two="two:2")))
+    assert topology.everyone() == ("https://one",)

@@ -22,8 +22,9 @@ PYTHON_FLOORS = [
     {"_qed"},
     {"proofs"},
     {"log", "wire", "deadline"},
-    {"calls"},
+    {"calls", "topology"},
     {"attempts"},
+    {"administration"},
     {"client"},
 ]
 SERVER_FLOORS = [{"config"}, {"transport"}, {"node"}, {"endpoints"}, {"app"}, {"main"}]

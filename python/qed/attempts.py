@@ -1,37 +1,48 @@
 """Whom to ask, and when to ask again.
 
-`converse` is the policy for redirects, other endpoints and retries, written as a generator: it yields what to send, is
-sent what came of it, and returns the call's result. It opens no socket, waits for nothing and reads no clock, so one
-policy serves threads and asyncio alike, and is tested without either.
+`converse` is the policy for redirects, other members and retries, written as a generator: it yields what to send, is
+sent what came of it, and returns the call's result. It opens no socket and waits for nothing, so one policy serves
+threads and asyncio alike, and is tested without either.
 
 A read may be sent again whenever no answer came. An insertion may be sent again only where that cannot add twice: when
-the connection was never established, when the server says that it took nothing (429, or 503 with `Retry-After`), or
-with `if_absent`. A 503 without `Retry-After` is a server that gave up waiting, and may have added the event by now.
+the connection was never established, when the server says that it took nothing (307, 429, or 503 with `Retry-After`),
+or with `if_absent`. A 503 without `Retry-After` is a server that gave up waiting, and may have added the event by now.
+
+Where nobody answers, a call soon gives up. Where somebody does, but the leader is missing, a new one is a matter of a
+second or two, so whatever needs a leader, and may be sent again, is patient.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard, TypeVar
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-import idna
-
-from qed.calls import Answer, Call, error_body, plain, protocol_error
-from qed.errors import NotLeader, Overloaded, Unavailable
+from qed import calls
+from qed.calls import Answer, error_body, plain, protocol_error
+from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
+from qed.topology import is_base_url, scheme_of
+from qed.wire import SHARDS, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Mapping
 
-__all__ = ["Endpoints", "Failure", "Send", "converse"]
+    from qed.calls import Call
+    from qed.topology import Read, Topology
+
+__all__ = ["Failure", "Outcome", "Policy", "Send", "converse", "learn", "none_answered", "require_repeatable", "served"]
 
 # The pauses between attempts double from the first to the longest. Each is shortened by a random part, so that many
 # clients refused together do not come back together.
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+# Without a leader nothing is overloaded, and the sooner the new one is found the better.
+LEADER_PAUSE_S: Final = 0.5
+# One to the leader, one more if it has changed meanwhile. Then whoever names leaders does not know.
+REDIRECTS_FOLLOWED: Final = 2
 
-_SCHEMES: Final = frozenset({"http", "https"})
 _NOT_LEADER: Final = 307
 _OVERLOADED: Final = 429
 _UNAVAILABLE: Final = 503
@@ -42,11 +53,32 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """A step: send the call to `url`, after waiting `delay_s`."""
+class Policy:
+    """What a caller asks of a conversation.
 
-    url: str
+    Attributes:
+        attempts: How often to ask all endpoints at most, at least once, while nobody answers.
+        patience_s: How long to go on where only the leader is missing.
+        read: Which members a read may go to.
+    """
+
+    attempts: int = 1
+    patience_s: float = 0.0
+    read: Read = "primary-preferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A step: send `call` to the server at `base`, after waiting `delay_s`."""
+
+    call: Call[object]
+    base: str
     delay_s: float = 0.0
+
+    @property
+    def url(self) -> str:
+        """Where to send it."""
+        return self.base + self.call.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +90,9 @@ class Failure:
         may_have_arrived: The server may have carried the request out all the same.
         is_timeout: It took the whole time-out to find out.
         is_overload: The server answered that its queue is full.
+        is_leaderless: The server answered, but it does not lead, or does no more.
+        leader_url: Whom it named as the leader instead.
+        is_outcome_unknown: It has lost leadership with the insertion under way.
         retry_after_s: How long the server asked to be left alone.
     """
 
@@ -65,76 +100,22 @@ class Failure:
     may_have_arrived: bool
     is_timeout: bool = False
     is_overload: bool = False
+    is_leaderless: bool = False
+    leader_url: str | None = None
+    is_outcome_unknown: bool = False
     retry_after_s: float = 0.0
 
 
-_Outcome: TypeAlias = Answer | Failure
+Outcome: TypeAlias = Answer | Failure
 
 
-@dataclass(slots=True)
-class Endpoints:
-    """The servers' base URLs, asked in their order beginning with the one that served last.
-
-    Concurrent calls share it without a lock: `_first` is one integer, and a lost update only costs one more attempt.
-    """
-
-    urls: tuple[str, ...]
-    _first: int = field(default=0, repr=False)
-
-    @staticmethod
-    def parse(endpoints: str | Sequence[str]) -> Endpoints:
-        """Return the endpoints the caller named.
-
-        Args:
-            endpoints: One base URL or several, such as `http://127.0.0.1:8800`.
-
-        Returns:
-            The endpoints, none of them known to be down.
-
-        Raises:
-            ValueError: None is given, or one is not a plain http or https URL.
-        """
-        urls = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
-        if not urls:
-            raise ValueError("expected at least one endpoint")
-        if not all(_is_base_url(url) for url in urls):
-            raise ValueError("expected endpoints like http://host:port, without user, query or fragment")
-        return Endpoints(tuple(dict.fromkeys(url.rstrip("/") for url in urls)))
-
-    def in_order(self) -> tuple[str, ...]:
-        """Return every base URL once, in the order in which to ask."""
-        first = self._first
-        return self.urls[first:] + self.urls[:first]
-
-    def note_down(self, url: str) -> None:
-        """Note that `url` does not serve, so that the next call begins with the one after it."""
-        index = self.urls.index(url)
-        if self._first == index:
-            self._first = (index + 1) % len(self.urls)
-
-
-def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        # Either raises ValueError: a port that is none, a host name that could not be looked up.
-        host = parts.hostname or ""
-        _ = parts.port, host.encode("idna")
-        if "xn--" in host:
-            # httpx decodes it with this library, and only when a request is on its way.
-            idna.decode(host)
-    except ValueError:
-        return False
-    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc) and url.isascii() and url.isprintable()
-    return is_plain and parts.scheme in _SCHEMES and bool(parts.hostname)
-
-
-def converse(call: Call[_T], endpoints: Endpoints, *, attempts: int) -> Generator[Send, _Outcome, _T]:
+def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Send, Outcome, _T]:
     """Yield what to send until the call has an answer; return the call's result.
 
     Args:
         call: The call.
-        endpoints: The servers to ask; remembers which do not serve.
-        attempts: How often to ask all of them at most, at least once.
+        topology: The servers to ask; learns who leads, who else is there, and who does not serve.
+        policy: How long to go on, and whom to prefer.
 
     Yields:
         The next step. What came of it is to be sent in.
@@ -145,85 +126,207 @@ def converse(call: Call[_T], endpoints: Endpoints, *, attempts: int) -> Generato
     Raises:
         QedError: What the answer says, or that there was none.
     """
-    delay_s = 0.0
-    for attempt in range(1, attempts + 1):
-        outcome = yield from _ask_each(call, endpoints, delay_s)
+    began_s, delay_s, may_have_happened = topology.clock(), 0.0, False
+    if call.has_preference and topology.is_due():
+        yield from learn(topology)
+    for attempt in itertools.count(1):
+        outcome = yield from _ask_each(call, topology, policy, _Round(attempt, delay_s))
         if isinstance(outcome, Answer):
             return call.result(outcome)
-        pause_s = _pause_s(attempt, outcome.values())
-        if attempt == attempts or pause_s is None:
-            raise _none_answered(outcome)
-        delay_s = pause_s
-    raise ValueError(f"expected at least one attempt, got {attempts}")
+        failures = outcome.values()
+        may_have_happened |= call.is_insertion and any(failure.may_have_arrived for failure in failures)
+        if _is_worth_waiting(call, topology, policy, failures):
+            delay_s = _spread_s(attempt, LEADER_PAUSE_S)
+            is_over = topology.clock() + delay_s - began_s > policy.patience_s
+        else:
+            pause_s = _pause_s(attempt, failures)
+            delay_s, is_over = pause_s or 0.0, attempt >= policy.attempts or pause_s is None
+        if is_over:
+            raise none_answered(outcome, may_have_happened=may_have_happened)
+    raise AssertionError("the attempts are counted without end")
 
 
-def _ask_each(
-    call: Call[_T], endpoints: Endpoints, delay_s: float
-) -> Generator[Send, _Outcome, Answer | Mapping[str, Failure]]:
-    """Ask the endpoints in order until one answers; else return each one's failure."""
+def learn(
+    topology: Topology, delay_s: float = 0.0, *, is_thorough: bool = False
+) -> Generator[Send, Outcome, Mapping[str, Failure]]:
+    """Ask for the members until a server lists them.
+
+    Args:
+        topology: Whom to ask; learns the members.
+        delay_s: How long to wait first.
+        is_thorough: Go on until every given endpoint has said which member it is.
+
+    Yields:
+        The next step.
+
+    Returns:
+        Why those that were asked gave no list; nothing if one did.
+    """
     failures: dict[str, Failure] = {}
-    for base in endpoints.in_order():
-        outcome = yield from _ask(call, base, delay_s)
-        if isinstance(outcome, Answer):
-            return outcome
-        if not outcome.is_overload:
-            endpoints.note_down(base)
-        if outcome.may_have_arrived and not call.is_repeatable:
-            raise Unavailable(f"{base}: {outcome.cause}; the insertion may have happened all the same")
-        failures[base] = outcome
+    has_list = False
+    for base in topology.everyone():
+        if has_list and not (is_thorough and base in topology.unnamed()):
+            continue
+        failure = _learn_from(topology, base, (yield Send(calls.shards(), base, delay_s)))
         delay_s = 0.0
+        if failure is None:
+            has_list = True
+        else:
+            failures[base] = failure
+    if has_list:
+        return {}
+    topology.note_unlearnt()
     return failures
 
 
-def _ask(call: Call[_T], base: str, delay_s: float) -> Generator[Send, _Outcome, _Outcome]:
-    """Ask one endpoint, and for an insertion the leader it names, but no further."""
-    outcome = yield Send(base + call.path, delay_s)
-    if not _is_redirect(outcome, call):
-        return _served(outcome)
-    leader = _leader_url(call, outcome)
-    outcome = yield Send(leader + call.path)
-    if _is_redirect(outcome, call):
-        raise NotLeader(f"{base} named {leader} as the leader, which names another", leader)
-    outcome = _served(outcome)
+def _learn_from(topology: Topology, base: str, outcome: Outcome) -> Failure | None:
+    outcome = _noted(topology, base, served(outcome))
     if isinstance(outcome, Failure):
-        return replace(outcome, cause=f"named {leader} as the leader: {outcome.cause}")
-    return outcome
+        return outcome
+    try:
+        topology.learn(base, calls.shards().result(outcome))
+    except QedError as exc:
+        return Failure(str(exc), may_have_arrived=False)
+    return None
 
 
-def _is_redirect(outcome: _Outcome, call: Call[_T]) -> TypeGuard[Answer]:
-    return call.is_insertion and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER
+@dataclass(slots=True)
+class _Round:
+    """One time around the servers.
+
+    Attributes:
+        attempt: The first is 1.
+        delay_s: How long to wait before the first request.
+        redirects: How many were followed.
+    """
+
+    attempt: int
+    delay_s: float
+    redirects: int = 0
+
+    def take_delay_s(self) -> float:
+        delay_s, self.delay_s = self.delay_s, 0.0
+        return delay_s
 
 
-def _leader_url(call: Call[_T], answer: Answer) -> str:
+def _ask_each(
+    call: Call[_T], topology: Topology, policy: Policy, around: _Round
+) -> Generator[Send, Outcome, Answer | Mapping[str, Failure]]:
+    """Ask whoever qualifies, best first, until one answers; else return each one's failure."""
+    if call.has_preference and not call.is_insertion and topology.lacks(policy.read):
+        # What a member advertises may be out of reach; under which given endpoint it is reached has to be asked then.
+        unlearnt = yield from learn(topology, around.take_delay_s(), is_thorough=around.attempt > 1)
+        if unlearnt:
+            return unlearnt
+    turn = topology.next_turn() if call.has_preference else 0
+    failures: dict[str, Failure] = {}
+    while (base := _next(call, topology, policy, turn, failures)) is not None:
+        answer = yield Send(call, base, around.take_delay_s())
+        outcome = _noted(topology, base, _directed(call, topology, base, answer, failures, around))
+        if isinstance(outcome, Answer):
+            if call.is_insertion and outcome.status in call.successes:
+                topology.note_leader(base)
+            return outcome
+        require_repeatable(call, base, outcome)
+        failures[base] = outcome
+    return failures or _nobody(topology, policy)
+
+
+def _next(call: Call[_T], topology: Topology, policy: Policy, turn: int, asked: Mapping[str, Failure]) -> str | None:
+    """Return the best server that was not asked in this round: whom it named as the leader may have come first."""
+    if call.is_insertion:
+        found = topology.for_insertions()
+    elif call.has_preference:
+        found = topology.for_reads(policy.read, turn)
+    else:
+        found = topology.everyone()
+    return next((url for url in found if url not in asked), None)
+
+
+def _nobody(topology: Topology, policy: Policy) -> Mapping[str, Failure]:
+    """Return why nobody could be asked: for a read only, and all of its servers were listed."""
+    if policy.read == "primary":
+        return {"the cluster": Failure("it has no leader in reach", may_have_arrived=False, is_leaderless=True)}
+    leader = topology.leader or "a leader"
+    cause = f"it has no member that qualifies for a {policy.read} read, only {leader}"
+    return {"the cluster": Failure(cause, may_have_arrived=False)}
+
+
+def _directed(
+    call: Call[_T], topology: Topology, base: str, outcome: Outcome, asked: Mapping[str, Failure], around: _Round
+) -> Outcome:
+    """Turn what says "not here, not now" into the failures they are; for a redirect, have the leader asked next."""
+    if not (call.is_insertion and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER):
+        return served(outcome)
+    with contextlib.suppress(DecodeError):
+        topology.learn(base, SHARDS.decode(outcome.body))
+    leader = outcome.headers.get("location", "")
+    if not leader:
+        return Failure("is not the leader and names none", may_have_arrived=False, is_leaderless=True)
+    leader = _leader_url(call, outcome, leader)
+    cause = f"names {leader} as the leader"
+    if scheme_of(leader) != scheme_of(base):
+        cause = f"names a leader under another scheme, which is not followed: {leader}"
+    elif leader not in asked and around.redirects < REDIRECTS_FOLLOWED:
+        around.redirects += 1
+        topology.note_leader(leader)
+    return Failure(cause, may_have_arrived=False, is_leaderless=True, leader_url=leader)
+
+
+def _leader_url(call: Call[_T], answer: Answer, location: str) -> str:
     """Return the base URL of the leader that a 307 names.
 
     Only the same path is followed, so that a server cannot make a client post elsewhere; and only under the same
     scheme, since from https to http the events and the api key would travel in the open.
     """
-    location = answer.headers.get("location")
-    if not location:
-        raise NotLeader(f"{answer.url} is not the leader and names none")
     leader = location.removesuffix(call.path)
-    if leader == location or not _is_base_url(leader):
+    if leader == location or not is_base_url(leader):
         raise protocol_error(answer, f"with a location that is not a leader's {call.path}")
-    if urlsplit(leader).scheme != urlsplit(answer.url).scheme:
-        raise NotLeader(f"{answer.url} named a leader under another scheme, which is not followed: {leader}", leader)
     return leader
 
 
-def _served(outcome: _Outcome) -> _Outcome:
-    """Turn the statuses that say "not here, not now" into the failures they are."""
+def _noted(topology: Topology, base: str, outcome: Outcome) -> Outcome:
+    """Note whether the server serves. One that is full, or does not lead, does; and a 4xx says nothing against it."""
+    if isinstance(outcome, Answer) or outcome.is_overload or outcome.is_leaderless:
+        topology.note_answer(base)
+    else:
+        topology.note_down(base)
+    return outcome
+
+
+def served(outcome: Outcome) -> Outcome:
+    """Turn the statuses that say "not now" into the failures they are."""
     if isinstance(outcome, Failure) or outcome.status not in {*_NOT_SERVED, _OVERLOADED}:
         return outcome
     error = error_body(outcome)
+    code = error.error if error else ""
     is_overload = outcome.status == _OVERLOADED
     took_nothing = is_overload or (outcome.status == _UNAVAILABLE and "retry-after" in outcome.headers)
     return Failure(
         cause=f"answered {outcome.status}" + (f": {plain(error.message)}" if error else ""),
         may_have_arrived=not took_nothing,
         is_overload=is_overload,
+        is_leaderless=code in {"no_leader", "outcome_unknown"},
+        is_outcome_unknown=code == "outcome_unknown",
         retry_after_s=_retry_after_s(outcome),
     )
+
+
+def require_repeatable(call: Call[_T], base: str, failure: Failure) -> None:
+    """Raise if `call` may have been carried out, and must not be twice."""
+    if call.is_repeatable or not failure.may_have_arrived:
+        return
+    kind = OutcomeUnknown if failure.is_outcome_unknown else Unavailable
+    raise kind(f"{base}: {failure.cause}; {call.what} may have happened all the same")
+
+
+def _is_worth_waiting(call: Call[_T], topology: Topology, policy: Policy, failures: Collection[Failure]) -> bool:
+    """Return whether only the leader is missing, so that the call will have its answer in a moment."""
+    needs_leader = call.is_insertion or (call.has_preference and policy.read == "primary")
+    if not needs_leader or any(failure.is_overload for failure in failures):
+        return False
+    is_leaderless = any(failure.is_leaderless for failure in failures)
+    return is_leaderless or (call.is_repeatable and topology.has_answered)
 
 
 def _retry_after_s(answer: Answer) -> float:
@@ -239,12 +342,22 @@ def _pause_s(attempt: int, failures: Collection[Failure]) -> float | None:
     asked_s = max(failure.retry_after_s for failure in failures)
     if asked_s > LONGEST_PAUSE_S or any(failure.is_timeout for failure in failures):
         return None
-    longest_s = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
-    return asked_s + random.uniform(longest_s / 2, longest_s)  # noqa: S311 - spreads load, guards no secret
+    return asked_s + _spread_s(attempt, LONGEST_PAUSE_S)
 
 
-def _none_answered(failures: Mapping[str, Failure]) -> Overloaded | Unavailable:
+def _spread_s(attempt: int, longest_s: float) -> float:
+    pause_s = min(FIRST_PAUSE_S * 2 ** min(attempt - 1, 10), longest_s)
+    return random.uniform(pause_s / 2, pause_s)  # noqa: S311 - spreads load, guards no secret
+
+
+def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = False) -> QedError:
+    """Return the exception that names every server that was asked, and its cause."""
     causes = "; ".join(f"{base}: {failure.cause}" for base, failure in failures.items())
+    if may_have_happened:
+        causes += "; the insertion may have happened all the same"
     if any(failure.is_overload for failure in failures.values()):
         return Overloaded(f"no server had room: {causes}")
+    if all(failure.is_leaderless for failure in failures.values()):
+        named = (failure.leader_url for failure in failures.values() if failure.leader_url is not None)
+        return NotLeader(f"no server leads: {causes}", next(named, None))
     return Unavailable(f"no server answered: {causes}")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 from qed.errors import (
     AddedLater,
     MalformedProof,
     MalformedRequest,
+    MembershipRefused,
     ProtocolError,
     QedError,
     UnknownVersion,
@@ -32,17 +33,20 @@ from qed.proofs import (
     verify_membership,
 )
 from qed.wire import (
+    CLUSTER,
     ENCODER,
     ERROR_BODY,
     INFO,
     SHARDS,
     AddBulkRequest,
     AddRequest,
+    Cluster,
     DecodeError,
     DigestMembershipRequest,
     ErrorBody,
     IncrementalRequest,
     Info,
+    MemberRequest,
     Shards,
     snapshots_from_json,
 )
@@ -55,8 +59,10 @@ __all__ = [
     "SNAPSHOT_LIMIT_BYTES",
     "Answer",
     "Call",
+    "Consistency",
     "add",
     "add_bulk",
+    "cluster",
     "error_body",
     "healthcheck",
     "incremental",
@@ -65,8 +71,10 @@ __all__ = [
     "plain",
     "protocol_error",
     "refusal",
+    "remove_member",
     "shards",
     "snapshot",
+    "transfer_leadership",
 ]
 
 # The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for what is
@@ -75,6 +83,10 @@ ANSWER_LIMIT_BYTES: Final = 1 << 20
 # A snapshot is three base64 digests and a version: at most 220 bytes.
 SNAPSHOT_LIMIT_BYTES: Final = 512
 
+Consistency: TypeAlias = Literal["linearizable"]
+"""What a read promises beyond the member's own log: here, that nothing acknowledged before it is missing."""
+
+LINEARIZABLE: Final = "linearizable"
 _MESSAGE_LIMIT: Final = 200
 _VERSION_LIMIT: Final = 2**64
 _MALFORMED_STATUSES: Final = frozenset({400, 404, 405, 413})
@@ -104,6 +116,9 @@ class Call(Generic[_T_co]):
         successes: The statuses that carry a value.
         is_insertion: Only the leader takes it; a 307 names the leader.
         is_repeatable: Sending it twice changes nothing.
+        has_preference: Which member it goes to matters.
+        is_linearizable: The member first learns of everything that was acknowledged anywhere.
+        what: What it does, for messages.
         answer_limit_bytes: Longer answers are refused.
     """
 
@@ -114,7 +129,15 @@ class Call(Generic[_T_co]):
     successes: frozenset[int] = frozenset({200})
     is_insertion: bool = False
     is_repeatable: bool = True
+    has_preference: bool = False
+    is_linearizable: bool = False
+    what: str = "the insertion"
     answer_limit_bytes: int = ANSWER_LIMIT_BYTES
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers beside those that every request has."""
+        return {"Consistency": LINEARIZABLE} if self.is_linearizable else {}
 
     def result(self, answer: Answer) -> _T_co:
         """Return what `answer` says, verified where the call has something to verify it against.
@@ -153,6 +176,7 @@ def add(event: bytes, *, if_absent: bool) -> Call[Snapshot]:
         successes=frozenset({200, 201} if if_absent else {201}),
         is_insertion=True,
         is_repeatable=if_absent,
+        has_preference=True,
     )
 
 
@@ -175,12 +199,18 @@ def add_bulk(events: Sequence[bytes], *, if_absent: bool) -> Call[list[Snapshot]
         successes=frozenset({200, 201} if if_absent else {201}),
         is_insertion=True,
         is_repeatable=if_absent,
+        has_preference=True,
         answer_limit_bytes=ANSWER_LIMIT_BYTES + SNAPSHOT_LIMIT_BYTES * len(digests),
     )
 
 
 def membership(
-    digest: Digest, *, version: int | None, query_snapshot: Snapshot | None, current_snapshot: Snapshot | None
+    digest: Digest,
+    *,
+    version: int | None = None,
+    query_snapshot: Snapshot | None = None,
+    current_snapshot: Snapshot | None = None,
+    consistency: Consistency | None = None,
 ) -> Call[MembershipProof | AbsenceProof]:
     """Return the call that asks whether an event is in the log.
 
@@ -192,12 +222,13 @@ def membership(
         version: The version asked at, or None for the latest.
         query_snapshot: Trusted snapshot of the version asked at; by default `current_snapshot`, where that is the same.
         current_snapshot: Trusted snapshot of the log's last version.
+        consistency: Whether everything acknowledged before counts.
 
     Returns:
         The call.
 
     Raises:
-        ValueError: The version cannot exist, or the snapshots given are not enough to verify with.
+        ValueError: The version or the consistency cannot exist, or the snapshots given are not enough to verify with.
     """
     _check_version(version)
     query_snapshot = _query_snapshot(version, query_snapshot, current_snapshot)
@@ -214,11 +245,18 @@ def membership(
         path="/proofs/digest-membership",
         body=ENCODER.encode(DigestMembershipRequest(bytes(digest), version)),
         read=read,
+        has_preference=True,
+        is_linearizable=_is_linearizable(consistency),
     )
 
 
 def incremental(
-    start: int, end: int, *, start_snapshot: Snapshot | None, end_snapshot: Snapshot | None
+    start: int,
+    end: int,
+    *,
+    start_snapshot: Snapshot | None = None,
+    end_snapshot: Snapshot | None = None,
+    consistency: Consistency | None = None,
 ) -> Call[IncrementalProof]:
     """Return the call that asks for the proof that the log at `end` extends the log at `start`.
 
@@ -227,12 +265,13 @@ def incremental(
         end: The later version.
         start_snapshot: Trusted snapshot of `start`.
         end_snapshot: Trusted snapshot of `end`.
+        consistency: Whether everything acknowledged before counts.
 
     Returns:
         The call; its value is verified if the snapshots are given.
 
     Raises:
-        ValueError: A version cannot exist, or only one snapshot is given.
+        ValueError: A version or the consistency cannot exist, or only one snapshot is given.
     """
     _check_version(start)
     _check_version(end)
@@ -247,11 +286,17 @@ def incremental(
             verify_incremental(proof, start_snapshot=start_snapshot, end_snapshot=end_snapshot)
         return proof
 
-    body = ENCODER.encode(IncrementalRequest(start, end))
-    return Call(method="POST", path="/proofs/incremental", body=body, read=read)
+    return Call(
+        method="POST",
+        path="/proofs/incremental",
+        body=ENCODER.encode(IncrementalRequest(start, end)),
+        read=read,
+        has_preference=True,
+        is_linearizable=_is_linearizable(consistency),
+    )
 
 
-def snapshot(version: int) -> Call[Snapshot]:
+def snapshot(version: int, *, consistency: Consistency | None = None) -> Call[Snapshot]:
     """Return the call that asks for the snapshot of `version` as it was acknowledged."""
     _check_version(version)
 
@@ -261,7 +306,13 @@ def snapshot(version: int) -> Call[Snapshot]:
             raise VerificationError("a snapshot of another version", str(version), str(found.version))
         return found
 
-    return Call(method="GET", path=f"/snapshots/{version}", read=read)
+    return Call(
+        method="GET",
+        path=f"/snapshots/{version}",
+        read=read,
+        has_preference=True,
+        is_linearizable=_is_linearizable(consistency),
+    )
 
 
 def info() -> Call[Info]:
@@ -277,6 +328,38 @@ def shards() -> Call[Shards]:
 def healthcheck() -> Call[None]:
     """Return the call that asks whether a server serves."""
     return Call(method="HEAD", path="/healthcheck", read=lambda _: None, successes=frozenset({204}))
+
+
+def cluster() -> Call[Cluster]:
+    """Return the call that asks a member, at its management address, how it sees its cluster."""
+    return Call(method="GET", path="/cluster", read=CLUSTER.decode)
+
+
+def remove_member(name: str) -> Call[Cluster]:
+    """Return the call that removes the member called `name`; its value is the cluster without it."""
+    return _change("remove", name)
+
+
+def transfer_leadership(name: str | None) -> Call[Cluster]:
+    """Return the call that makes the member called `name`, or any other, the leader; its value is the cluster then."""
+    return _change("transfer", name)
+
+
+def _change(verb: str, name: str | None) -> Call[Cluster]:
+    return Call(
+        method="POST",
+        path=f"/cluster/{verb}",
+        body=ENCODER.encode(MemberRequest(name)),
+        read=CLUSTER.decode,
+        is_repeatable=False,
+        what="the change",
+    )
+
+
+def _is_linearizable(consistency: Consistency | None) -> bool:
+    if consistency not in {None, LINEARIZABLE}:
+        raise ValueError(f"expected the consistency {LINEARIZABLE} or none, got {consistency!r}")
+    return consistency is not None
 
 
 def _check_version(version: int | None) -> None:
@@ -380,6 +463,8 @@ def refusal(answer: Answer) -> QedError:
         return protocol_error(answer, "and nothing this client understands")
     message = plain(error.message)
     match answer.status, error.error:
+        case 409, "refused":
+            return MembershipRefused(message)
         case 412, "added_later" if error.first_version is not None:
             return AddedLater(message, error.first_version)
         case (412, "invalid_range" | "empty_log" | "unknown_version") | (404, "unknown_version"):

@@ -1,7 +1,8 @@
 """Clients of a qed server: `Client` for threads, `AsyncClient` for asyncio. Same methods, same answers.
 
 Both only carry steps out. What a call sends and what its answer must be is `qed.calls`; whom to ask, and when again, is
-`qed.attempts`. Answers are bounded in size and in time, are never decompressed, and set no cookies.
+`qed.attempts`; what is known of the servers is `qed.topology`. Answers are bounded in size and in time, are never
+decompressed, and set no cookies.
 """
 
 from __future__ import annotations
@@ -18,25 +19,30 @@ import httpcore
 import httpx
 
 from qed import calls
-from qed.attempts import Endpoints, Failure, Send, converse
+from qed.administration import administer, overview
+from qed.attempts import Failure, Policy, Send, converse
 from qed.calls import Answer
 from qed.deadline import DeadlineBackend, deadline
 from qed.errors import ProtocolError
 from qed.proofs import Digest
+from qed.topology import READS, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from types import TracebackType
 
-    from qed.calls import Call
+    from qed.attempts import Outcome
+    from qed.calls import Call, Consistency
     from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
-    from qed.wire import Info, Shards
+    from qed.topology import Read
+    from qed.wire import Cluster, Info, Shards
 
 __all__ = ["AsyncClient", "Client"]
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:8800"
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
+DEFAULT_READ: Final = "primary-preferred"
 
 # Shorter than servers, or gateways before them, commonly keep an idle connection (5 s and more), so that no request
 # meets one that is being closed: an insertion that does could not be sent again.
@@ -55,14 +61,22 @@ _T = TypeVar("_T")
 
 
 class Client:
-    """A qed server or several, seen from a thread. Safe to share between threads; also a context manager.
+    """A qed server, or a cluster, seen from a thread. Safe to share between threads; also a context manager.
+
+    One member that lives is enough to find the others and the leader. Insertions go to the leader, and follow it when
+    it changes; reads go where `read` says. A member that does not answer is asked last for a while, then as before.
 
     Args:
-        endpoints: Base URL of a server, or of several that are asked in order.
+        endpoints: Base URL of a server, or of several members of a cluster, in the order in which to ask.
         timeout_s: Longest time that one request to one server may take, the last byte of its answer included.
         api_key: Sent to every endpoint as `Api-Key`.
         verify_tls: Check the servers' certificates.
-        attempts: How often to ask all endpoints before giving up, where asking again is safe.
+        attempts: How often to ask all endpoints before giving up, where asking again is safe. Where servers answer, and
+            only the leader is missing, a call goes on for `attempts * timeout_s`: an insertion that was not taken, one
+            with `if_absent` whatever became of it, and a read from the leader.
+        read: Which members prove: the leader (`primary`), another (`secondary`), either but rather the one than the
+            other (`primary-preferred`, `secondary-preferred`), or all in turn (`any`). Members that are equally good
+            take turns. As long as it is not known who leads, `primary-preferred` takes the first endpoint.
 
     Raises:
         ValueError: An endpoint is no http or https URL, or another setting is out of range.
@@ -80,13 +94,14 @@ class Client:
         api_key: str | None = None,
         verify_tls: bool = True,
         attempts: int = DEFAULT_ATTEMPTS,
+        read: Read = DEFAULT_READ,
     ) -> None:
-        _check_settings(timeout_s, attempts)
-        self._endpoints = Endpoints.parse(endpoints)
+        _check_settings(timeout_s, attempts, read)
+        self._topology = Topology.parse(endpoints)
         self._timeout_s = timeout_s
-        self._attempts = attempts
+        self._policy = Policy(attempts, attempts * timeout_s, read)
         self._turns = threading.Semaphore(CONNECTION_LIMIT)
-        tls = _tls(self._endpoints, verify_tls=verify_tls)
+        tls = _tls(self._topology, verify_tls=verify_tls)
         self._http = httpx.Client(
             transport=_transport(tls),
             headers=_headers(api_key),
@@ -101,14 +116,17 @@ class Client:
 
         Args:
             event: The event; the log keeps its digest only.
-            if_absent: If the event is in the log already, add nothing and return its first snapshot.
+            if_absent: If the event is in the log already, add nothing and return its first snapshot. Adding it again
+                changes nothing then, so it is sent again, to any member, whatever became of it before.
 
         Returns:
-            The event's snapshot, synced to disk, checked to be of this very event.
+            The event's snapshot, synced to disk on a majority, checked to be of this very event.
 
         Raises:
             VerificationError: The snapshot is of another event.
-            NotLeader: The server does not accept insertions, nor does the leader it names.
+            NotLeader: Servers answer, but none of them leads. Nothing was added, unless the message says that it may.
+            OutcomeUnknown: Leadership was lost meanwhile; the event may be added all the same. Not with `if_absent`.
+            Unavailable: No server answered. The event may be added all the same if the message says so.
             Overloaded: The server's queue is full, still after the retries.
         """
         return self._perform(calls.add(event, if_absent=if_absent))
@@ -125,7 +143,7 @@ class Client:
 
         Raises:
             VerificationError: The snapshots are not of these events in this order.
-            NotLeader: As for `add`.
+            NotLeader: As for `add`; likewise `OutcomeUnknown` and `Unavailable`.
             Overloaded: As for `add`.
         """
         return self._perform(calls.add_bulk(events, if_absent=if_absent))
@@ -137,6 +155,7 @@ class Client:
         version: int | None = None,
         query_snapshot: Snapshot | None = None,
         current_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
     ) -> MembershipProof | AbsenceProof:
         """Ask whether an event is in the log.
 
@@ -145,6 +164,8 @@ class Client:
             version: The version to ask at; by default the latest.
             query_snapshot: Trusted snapshot of that version; by default `current_snapshot`, where that is the same.
             current_snapshot: Trusted snapshot of the log's last version. If given, the answer is verified.
+            consistency: With `linearizable`, nothing that was acknowledged before, to anybody, is missing. Without,
+                a member proves from its own log, which may be a moment behind the leader's.
 
         Returns:
             The proof that it is in the log, or that it is not. Checked to answer this question; verified, if asked to.
@@ -156,7 +177,11 @@ class Client:
             ValueError: The snapshots given are not enough to verify with.
         """
         return self.membership_digest(
-            Digest.of(event), version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot
+            Digest.of(event),
+            version=version,
+            query_snapshot=query_snapshot,
+            current_snapshot=current_snapshot,
+            consistency=consistency,
         )
 
     def membership_digest(
@@ -166,6 +191,7 @@ class Client:
         version: int | None = None,
         query_snapshot: Snapshot | None = None,
         current_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
     ) -> MembershipProof | AbsenceProof:
         """Ask whether the event of a digest is in the log; everything else as for `membership`.
 
@@ -174,16 +200,29 @@ class Client:
             version: As for `membership`.
             query_snapshot: As for `membership`.
             current_snapshot: As for `membership`.
+            consistency: As for `membership`.
 
         Returns:
             As for `membership`.
         """
         return self._perform(
-            calls.membership(digest, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot)
+            calls.membership(
+                digest,
+                version=version,
+                query_snapshot=query_snapshot,
+                current_snapshot=current_snapshot,
+                consistency=consistency,
+            )
         )
 
     def incremental(
-        self, start: int, end: int, *, start_snapshot: Snapshot | None = None, end_snapshot: Snapshot | None = None
+        self,
+        start: int,
+        end: int,
+        *,
+        start_snapshot: Snapshot | None = None,
+        end_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
     ) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`.
 
@@ -192,6 +231,7 @@ class Client:
             end: The later version.
             start_snapshot: Trusted snapshot of `start`. If both are given, the answer is verified.
             end_snapshot: Trusted snapshot of `end`.
+            consistency: As for `membership`.
 
         Returns:
             The proof, checked to be of this range; verified, if asked to.
@@ -201,15 +241,20 @@ class Client:
             UnknownVersion: The range is upside down, or ends beyond the log.
             ValueError: Only one snapshot is given.
         """
-        return self._perform(calls.incremental(start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot))
+        return self._perform(
+            calls.incremental(
+                start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot, consistency=consistency
+            )
+        )
 
-    def snapshot(self, version: int) -> Snapshot:
+    def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged.
 
         It is the server's word: what is verified against it is verified against the server itself.
 
         Args:
             version: The version.
+            consistency: As for `membership`.
 
         Returns:
             Its snapshot.
@@ -218,7 +263,7 @@ class Client:
             UnknownVersion: The version is beyond the log.
             VerificationError: The answer is the snapshot of another version.
         """
-        return self._perform(calls.snapshot(version))
+        return self._perform(calls.snapshot(version, consistency=consistency))
 
     def info(self) -> Info:
         """Return what the server that answers says about itself."""
@@ -228,13 +273,45 @@ class Client:
         """Return the members of the cluster and its leader, as the server that answers knows them."""
         return self._perform(calls.shards())
 
+    def cluster(self) -> Cluster:
+        """Return the cluster as its leader sees it, or where that cannot be asked, as another member does."""
+        return self._carry_out(overview(self._topology))
+
+    def remove_member(self, name: str) -> Cluster:
+        """Remove a member from the cluster. Like all changes to it, this needs a management address in reach.
+
+        Args:
+            name: Name of the member.
+
+        Returns:
+            The cluster without it.
+
+        Raises:
+            MembershipRefused: There is no such member, or it is the last one that votes.
+        """
+        return self._carry_out(administer(calls.remove_member(name), self._topology))
+
+    def transfer_leadership(self, name: str | None = None) -> Cluster:
+        """Make another member the leader.
+
+        Args:
+            name: Name of the member; by default any that has the whole log.
+
+        Returns:
+            The cluster as it is led then.
+
+        Raises:
+            MembershipRefused: There is no such member.
+        """
+        return self._carry_out(administer(calls.transfer_leadership(name), self._topology))
+
     def healthcheck(self) -> None:
         """Return if a server serves; asks each endpoint once.
 
         Raises:
             Unavailable: None does.
         """
-        self._perform(calls.healthcheck(), attempts=1)
+        self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
 
     def close(self) -> None:
         """Close all connections. The client cannot be used again."""
@@ -248,24 +325,27 @@ class Client:
     ) -> None:
         self.close()
 
-    def _perform(self, call: Call[_T], *, attempts: int | None = None) -> _T:
-        conversation = converse(call, self._endpoints, attempts=attempts or self._attempts)
+    def _perform(self, call: Call[_T]) -> _T:
+        return self._carry_out(converse(call, self._topology, self._policy))
+
+    def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
         try:
             step = next(conversation)
             while True:
-                step = conversation.send(self._take(step, call))
+                step = conversation.send(self._take(step))
         except StopIteration as stop:
             result: _T = stop.value
             return result
 
-    def _take(self, step: Send, call: Call[_T]) -> Answer | Failure:
+    def _take(self, step: Send) -> Outcome:
+        call = step.call
         if step.delay_s:
             time.sleep(step.delay_s)
         try:
             with (
                 self._turns,
                 deadline(self._timeout_s),
-                self._http.stream(call.method, step.url, content=call.body) as response,
+                self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
             ):
                 inbox = _Inbox(response, call.answer_limit_bytes)
                 for part in response.iter_raw():
@@ -284,6 +364,7 @@ class AsyncClient:
         api_key: As for `Client`.
         verify_tls: As for `Client`.
         attempts: As for `Client`.
+        read: As for `Client`.
 
     Raises:
         ValueError: As for `Client`.
@@ -297,15 +378,16 @@ class AsyncClient:
         api_key: str | None = None,
         verify_tls: bool = True,
         attempts: int = DEFAULT_ATTEMPTS,
+        read: Read = DEFAULT_READ,
     ) -> None:
-        _check_settings(timeout_s, attempts)
-        self._endpoints = Endpoints.parse(endpoints)
+        _check_settings(timeout_s, attempts, read)
+        self._topology = Topology.parse(endpoints)
         self._timeout_s = timeout_s
-        self._attempts = attempts
+        self._policy = Policy(attempts, attempts * timeout_s, read)
         self._turns = asyncio.Semaphore(CONNECTION_LIMIT)
         self._http = httpx.AsyncClient(
             headers=_headers(api_key),
-            verify=_tls(self._endpoints, verify_tls=verify_tls),
+            verify=_tls(self._topology, verify_tls=verify_tls),
             timeout=_timeout(timeout_s),
             limits=_LIMITS,
             cookies=_no_cookies(),
@@ -327,10 +409,15 @@ class AsyncClient:
         version: int | None = None,
         query_snapshot: Snapshot | None = None,
         current_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
     ) -> MembershipProof | AbsenceProof:
         """Ask whether an event is in the log; see `Client.membership`."""
         return await self.membership_digest(
-            Digest.of(event), version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot
+            Digest.of(event),
+            version=version,
+            query_snapshot=query_snapshot,
+            current_snapshot=current_snapshot,
+            consistency=consistency,
         )
 
     async def membership_digest(
@@ -340,23 +427,38 @@ class AsyncClient:
         version: int | None = None,
         query_snapshot: Snapshot | None = None,
         current_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
     ) -> MembershipProof | AbsenceProof:
         """Ask whether the event of a digest is in the log; see `Client.membership_digest`."""
         return await self._perform(
-            calls.membership(digest, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot)
+            calls.membership(
+                digest,
+                version=version,
+                query_snapshot=query_snapshot,
+                current_snapshot=current_snapshot,
+                consistency=consistency,
+            )
         )
 
     async def incremental(
-        self, start: int, end: int, *, start_snapshot: Snapshot | None = None, end_snapshot: Snapshot | None = None
+        self,
+        start: int,
+        end: int,
+        *,
+        start_snapshot: Snapshot | None = None,
+        end_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
     ) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""
         return await self._perform(
-            calls.incremental(start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot)
+            calls.incremental(
+                start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot, consistency=consistency
+            )
         )
 
-    async def snapshot(self, version: int) -> Snapshot:
+    async def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""
-        return await self._perform(calls.snapshot(version))
+        return await self._perform(calls.snapshot(version, consistency=consistency))
 
     async def info(self) -> Info:
         """Return what the server that answers says about itself."""
@@ -366,9 +468,21 @@ class AsyncClient:
         """Return the members of the cluster and its leader; see `Client.shards`."""
         return await self._perform(calls.shards())
 
+    async def cluster(self) -> Cluster:
+        """Return the cluster as its leader sees it; see `Client.cluster`."""
+        return await self._carry_out(overview(self._topology))
+
+    async def remove_member(self, name: str) -> Cluster:
+        """Remove a member from the cluster; see `Client.remove_member`."""
+        return await self._carry_out(administer(calls.remove_member(name), self._topology))
+
+    async def transfer_leadership(self, name: str | None = None) -> Cluster:
+        """Make another member the leader; see `Client.transfer_leadership`."""
+        return await self._carry_out(administer(calls.transfer_leadership(name), self._topology))
+
     async def healthcheck(self) -> None:
         """Return if a server serves; see `Client.healthcheck`."""
-        await self._perform(calls.healthcheck(), attempts=1)
+        await self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
 
     async def aclose(self) -> None:
         """Close all connections. The client cannot be used again."""
@@ -382,24 +496,27 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _perform(self, call: Call[_T], *, attempts: int | None = None) -> _T:
-        conversation = converse(call, self._endpoints, attempts=attempts or self._attempts)
+    async def _perform(self, call: Call[_T]) -> _T:
+        return await self._carry_out(converse(call, self._topology, self._policy))
+
+    async def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
         try:
             step = next(conversation)
             while True:
-                step = conversation.send(await self._take(step, call))
+                step = conversation.send(await self._take(step))
         except StopIteration as stop:
             result: _T = stop.value
             return result
 
-    async def _take(self, step: Send, call: Call[_T]) -> Answer | Failure:
+    async def _take(self, step: Send) -> Outcome:
+        call = step.call
         if step.delay_s:
             await asyncio.sleep(step.delay_s)
         try:
             async with (
                 self._turns,
                 asyncio.timeout(self._timeout_s),
-                self._http.stream(call.method, step.url, content=call.body) as response,
+                self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
             ):
                 inbox = _Inbox(response, call.answer_limit_bytes)
                 async for part in response.aiter_raw():
@@ -456,7 +573,9 @@ def _reason(exc: Exception) -> str:
     return str(exc).lower() or type(exc).__name__
 
 
-def _check_settings(timeout_s: float, attempts: int) -> None:
+def _check_settings(timeout_s: float, attempts: int, read: str) -> None:
+    if read not in READS:
+        raise ValueError(f"expected reads to be one of {', '.join(READS)}, got {read!r}")
     if not 0 < timeout_s < float("inf"):
         raise ValueError(f"expected a time-out above 0 s, got {timeout_s}")
     if attempts < 1:
@@ -477,9 +596,9 @@ def _timeout(timeout_s: float) -> httpx.Timeout:
     return httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
 
 
-def _tls(endpoints: Endpoints, *, verify_tls: bool) -> ssl.SSLContext:
+def _tls(topology: Topology, *, verify_tls: bool) -> ssl.SSLContext:
     """Load the trusted authorities, which takes 60 ms, only where an endpoint needs them; without them trust nobody."""
-    if any(url.startswith("https:") for url in endpoints.urls):
+    if any(url.startswith("https:") for url in topology.given):
         return httpx.create_ssl_context(verify=verify_tls)
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 

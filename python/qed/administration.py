@@ -1,0 +1,94 @@
+"""How operators reach the cluster: through the management address that a server tells, or that of another member."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from qed import calls
+from qed.attempts import Failure, Outcome, Send, learn, none_answered, require_repeatable, served
+from qed.calls import Answer
+from qed.errors import ProtocolError
+from qed.topology import is_base_url, scheme_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from qed.calls import Call
+    from qed.topology import Topology
+    from qed.wire import Cluster
+
+__all__ = ["administer", "overview"]
+
+_T = TypeVar("_T")
+
+
+def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _T]:
+    """Yield what to send until a member has answered at its management address; return the call's result.
+
+    Args:
+        call: The call.
+        topology: The servers to ask. When none that was given is of use, those that they list are asked.
+
+    Yields:
+        The next step. What came of it is to be sent in.
+
+    Returns:
+        The result of the call.
+
+    Raises:
+        QedError: What the answer says, or that there was none.
+    """
+    failures: dict[str, Failure] = {}
+    has_asked_for_members = False
+    while True:
+        base = next((url for url in topology.everyone() if url not in failures), None)
+        if base is None and topology.has_answered and not has_asked_for_members:
+            has_asked_for_members = True
+            yield from learn(topology)
+        elif base is None:
+            raise none_answered(failures)
+        else:
+            outcome = yield from _ask(call, topology, base)
+            if isinstance(outcome, Answer):
+                return call.result(outcome)
+            require_repeatable(call, base, outcome)
+            failures[base] = outcome
+
+
+def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
+    """Yield what to send, and return the cluster as its leader sees it, who knows most; else as another member does."""
+    cluster = yield from administer(calls.cluster(), topology)
+    leader = next((member for member in cluster.members if member.node_id == cluster.leader_id), None)
+    if leader is None or leader.node_id == cluster.node_id:
+        return cluster
+    base = f"{scheme_of(topology.given[0])}://{leader.mgmt_addr}"
+    if not is_base_url(base):
+        return cluster
+    outcome = served((yield Send(calls.cluster(), base)))
+    if isinstance(outcome, Failure):
+        return cluster
+    try:
+        return calls.cluster().result(outcome)
+    except ProtocolError:
+        return cluster
+
+
+def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, Outcome]:
+    """Ask the server at `base` where it is managed, and put the call there."""
+    outcome = served((yield Send(calls.info(), base)))
+    if isinstance(outcome, Failure):
+        topology.note_down(base)
+        return replace(outcome, may_have_arrived=False)
+    topology.note_answer(base)
+    try:
+        address = calls.info().result(outcome).mgmt_addr
+    except ProtocolError as exc:
+        return Failure(str(exc), may_have_arrived=False)
+    management = f"{scheme_of(base)}://{address}"
+    if not is_base_url(management):
+        return Failure(f"its management address {calls.plain(address)!r} is none", may_have_arrived=False)
+    outcome = served((yield Send(call, management)))
+    if isinstance(outcome, Failure):
+        return replace(outcome, cause=f"its management address {management}: {outcome.cause}")
+    return outcome

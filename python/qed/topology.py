@@ -1,0 +1,227 @@
+"""Who is there: the endpoints a client was given, the members they tell of, who leads, and who does not answer."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+import idna
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from qed.wire import Shards
+
+__all__ = ["READS", "Read", "Topology", "is_base_url", "scheme_of"]
+
+Read: TypeAlias = Literal["primary", "primary-preferred", "secondary", "secondary-preferred", "any"]
+"""Which members a read may go to: the leader (primary), the others (secondary), or one of them first."""
+READS: Final[tuple[Read, ...]] = get_args(Read)
+
+DOWN_S: Final = 5.0
+"""How long an endpoint that did not answer is asked last. Longer than an election, shorter than anybody's patience."""
+FRESH_S: Final = 10.0
+"""How long a list of members is believed where nothing speaks against it."""
+
+_SCHEMES: Final = frozenset({"http", "https"})
+
+
+class Topology:
+    """What one client knows of its cluster. All servers are named by their base URLs.
+
+    A member may be reached under two: the one that was given, and the one it advertises. Which given one belongs to
+    which member is known once it has listed the members, or has taken an insertion as the leader that others named.
+
+    Concurrent calls share it without a lock: each attribute is replaced whole, or is a dict of entries that do not
+    depend on each other, and a lost update only costs one more request.
+
+    Attributes:
+        given: What the caller named.
+        leader: Where insertions are taken, as far as is known.
+        has_answered: Whether any server ever answered.
+        clock: Gives seconds.
+    """
+
+    def __init__(self, given: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self.given = given
+        self.clock = clock
+        self.leader: str | None = None
+        self.has_answered = False
+        self._leader_name: str | None = None
+        self._advertised: Mapping[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._down_since: dict[str, float] = {}
+        self._is_learnt = False
+        # The first call goes out at once: a program that makes only one has no use for a list of members.
+        self._due_at = float("inf")
+        self._turns = itertools.count()
+
+    @staticmethod
+    def parse(endpoints: str | Sequence[str], clock: Callable[[], float] = time.monotonic) -> Topology:
+        """Return the topology of which only the endpoints are known that the caller named.
+
+        Args:
+            endpoints: One base URL or several, such as `http://127.0.0.1:8800`.
+            clock: Gives seconds.
+
+        Returns:
+            The topology, nobody in it known to be down.
+
+        Raises:
+            ValueError: None is given, or one is not a plain http or https URL.
+        """
+        urls = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
+        if not urls:
+            raise ValueError("expected at least one endpoint")
+        if not all(is_base_url(url) for url in urls):
+            raise ValueError("expected endpoints like http://host:port, without user, query or fragment")
+        return Topology(tuple(dict.fromkeys(url.rstrip("/") for url in urls)), clock)
+
+    # What is known.
+
+    def is_due(self) -> bool:
+        """Return whether to ask for the members beside a call: after the first one, and again once in a while."""
+        return self.clock() >= self._due_at
+
+    def lacks(self, read: Read) -> bool:
+        """Return whether a read of this preference cannot go out before somebody lists the members."""
+        if read == "primary":
+            return self.leader is None
+        return read.startswith("secondary") and not self._is_learnt
+
+    def unnamed(self) -> tuple[str, ...]:
+        """Return the given endpoints of which it is not known which members they are."""
+        return tuple(url for url in self.given if url not in self._names)
+
+    def everyone(self) -> tuple[str, ...]:
+        """Return every server once, given ones first; those that did not answer lately come last."""
+        reached = {name for url, name in self._names.items() if not self._is_down(url)}
+        others = (url for name, url in self._advertised.items() if name not in reached)
+        return self._awake_first(dict.fromkeys((*self.given, *others)))
+
+    def for_insertions(self) -> tuple[str, ...]:
+        """Return whom to ask to add: the leader, as far as is known, then everyone."""
+        leader = () if self.leader is None else (self.leader,)
+        return tuple(dict.fromkeys((*leader, *self.everyone())))
+
+    def for_reads(self, read: Read, turn: int) -> tuple[str, ...]:
+        """Return whom to ask for a proof, best first.
+
+        Args:
+            read: The preference.
+            turn: Where to begin among members that are equally good.
+
+        Returns:
+            Those who qualify, perhaps nobody.
+        """
+        if read == "primary":
+            return () if self.leader is None else (self.leader,)
+        if read == "primary-preferred":
+            return self.for_insertions()
+        members = [url for url in self.everyone() if self._name_of(url) is not None]
+        if read == "any":
+            return self._in_turn(members or self.everyone(), turn, self.everyone())
+        others = [url for url in members if not self._leads(url)]
+        return self._in_turn(others, turn, self.everyone() if read == "secondary-preferred" else ())
+
+    def next_turn(self) -> int:
+        """Return a number one above the last."""
+        return next(self._turns)
+
+    # What is noted.
+
+    def learn(self, url: str, shards: Shards) -> None:
+        """Note the members that the server at `url` lists, and their leader.
+
+        A list under another scheme than that of `url` is not used: from https to http, events and the api key would
+        travel in the open.
+        """
+        if url in self.given:
+            self._names[url] = shards.node_id
+        if shards.uri_scheme == scheme_of(url):
+            found = {name: f"{shards.uri_scheme}://{shard.http_addr}" for name, shard in sorted(shards.shards.items())}
+            self._advertised = {name: base for name, base in found.items() if is_base_url(base)}
+        self._leader_name = shards.leader_id or None
+        self.leader = self._url_of(shards.leader_id)
+        self._is_learnt = True
+        self._due_at = self.clock() + FRESH_S
+
+    def note_unlearnt(self) -> None:
+        """Note that nobody lists the members, so that not every call asks for them."""
+        self._due_at = self.clock() + FRESH_S
+
+    def note_answer(self, url: str) -> None:
+        """Note that the server at `url` answers."""
+        self.has_answered = True
+        self._down_since.pop(url, None)
+        self._due_at = min(self._due_at, self.clock() + (FRESH_S if self._is_learnt else 0.0))
+
+    def note_leader(self, url: str) -> None:
+        """Note that the server at `url` takes insertions, or is said to."""
+        name = self._name_of(url)
+        if name is None and url in self.given and self._leader_name is not None:
+            # Somebody named a leader, whose address was no use, and this is where it was found.
+            self._names[url] = name = self._leader_name
+        self.leader = url if name is None else self._url_of(name)
+        if name is None or name != self._leader_name:
+            self._is_learnt = False
+        self._leader_name = name
+
+    def note_down(self, url: str) -> None:
+        """Note that the server at `url` does not serve."""
+        self._down_since[url] = self.clock()
+        if self.has_answered:
+            self._due_at = self.clock()
+        if self._leads(url):
+            self.leader, self._leader_name, self._is_learnt = None, None, False
+
+    # Names and addresses.
+
+    def _is_down(self, url: str) -> bool:
+        since = self._down_since.get(url)
+        return since is not None and self.clock() - since < DOWN_S
+
+    def _awake_first(self, urls: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(urls, key=self._is_down))
+
+    def _in_turn(self, urls: Sequence[str], turn: int, rest: Sequence[str]) -> tuple[str, ...]:
+        """Return `urls` beginning with another one each turn, and after them what else is in `rest`."""
+        first = turn % len(urls) if urls else 0
+        return tuple(dict.fromkeys((*self._awake_first((*urls[first:], *urls[:first])), *rest)))
+
+    def _name_of(self, url: str) -> str | None:
+        found = self._names.get(url)
+        return found or next((name for name, advertised in self._advertised.items() if advertised == url), None)
+
+    def _url_of(self, name: str) -> str | None:
+        """Return where the member called `name` is reached: as the caller does it, if that is known and works."""
+        given = [url for url in self.given if self._names.get(url) == name]
+        advertised = self._advertised.get(name)
+        return next(iter(self._awake_first([*given, *([] if advertised is None else [advertised])])), None)
+
+    def _leads(self, url: str) -> bool:
+        name = self._name_of(url)
+        return url == self.leader or (name is not None and name == self._leader_name)
+
+
+def scheme_of(url: str) -> str:
+    """Return `http` or `https`."""
+    return urlsplit(url).scheme
+
+
+def is_base_url(url: str) -> bool:
+    """Return whether `url` is a plain http or https URL, without user, query or fragment."""
+    try:
+        parts = urlsplit(url)
+        # Either raises ValueError: a port that is none, a host name that could not be looked up.
+        host = parts.hostname or ""
+        _ = parts.port, host.encode("idna")
+        if "xn--" in host:
+            # httpx decodes it with this library, and only when a request is on its way.
+            idna.decode(host)
+    except ValueError:
+        return False
+    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc) and url.isascii() and url.isprintable()
+    return is_plain and parts.scheme in _SCHEMES and bool(parts.hostname)

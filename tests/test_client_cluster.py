@@ -1,0 +1,316 @@
+"""Clients against a real cluster of three members, some of which die."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from both_clients import Connect, connect
+from clusters import RunningCluster, start_cluster
+from qed.client import Client
+from qed.errors import ClusterError, MembershipRefused, NotLeader, OutcomeUnknown, Unavailable
+from qed.proofs import AbsenceProof, MembershipProof
+from servers import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qed.attempts import Send
+    from qed.proofs import Snapshot
+    from qed.topology import Read
+
+__all__ = ["connect"]
+
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    cluster = start_cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster(shared: RunningCluster) -> RunningCluster:
+    """Give a cluster whose members all live, whatever the tests before have done."""
+    for name, member in list(shared.members.items()):
+        if member.process.poll() is not None:
+            member.forget()
+            shared.start(name)
+    shared.wait_until_whole()
+    return shared
+
+
+def fresh() -> bytes:
+    return secrets.token_bytes(16)
+
+
+def events_in(cluster: RunningCluster) -> int:
+    return cluster.members[cluster.leader()].count()
+
+
+def asked(client: Client) -> list[tuple[str, str]]:
+    """Return a list that fills with whom the client asks, and the path."""
+    sent: list[tuple[str, str]] = []
+    take = client._take
+
+    def recorded(step: Send) -> object:
+        sent.append((step.base, step.call.path))
+        return take(step)
+
+    client._take = recorded  # type: ignore[method-assign,assignment]  # the only place that sees every request
+    return sent
+
+
+def test_any_member_leads_to_the_leader_and_to_the_others(cluster: RunningCluster, connect: Connect) -> None:
+    for name in cluster.members:
+        client = connect(cluster.members[name].url)
+        first = client.add(fresh())
+        second = client.add(fresh())
+        assert second.version == first.version + 1
+        assert {shard.http_addr for shard in client.shards().shards.values()} == {
+            url.removeprefix("http://") for url in cluster.urls
+        }
+
+
+def test_one_command_sends_no_request_too_many(cluster: RunningCluster) -> None:
+    leader, follower = (cluster.members[name].url for name in (cluster.leader(), cluster.followers()[0]))
+    for given, path in ((leader, ["/events"]), (follower, ["/events", "/events"])):
+        with Client(given) as client:
+            sent = asked(client)
+            client.add(fresh())
+            assert [at for _, at in sent] == path
+    with Client(follower) as client:
+        sent = asked(client)
+        client.membership(fresh())
+        assert sent == [(follower, "/proofs/digest-membership")]
+
+
+def test_an_old_list_with_one_living_member_is_enough(cluster: RunningCluster, connect: Connect) -> None:
+    event = fresh()
+    client = connect(NOBODY, "http://no-such-host.invalid", cluster.members[cluster.followers()[0]].url)
+    added = client.add(event)
+    assert client.snapshot(added.version) == added
+    assert isinstance(client.membership(event), MembershipProof)
+
+
+def test_a_client_outlives_the_only_member_it_was_given(cluster: RunningCluster, connect: Connect) -> None:
+    given = cluster.followers()[0]
+    client = connect(cluster.members[given].url)
+    for _ in range(2):
+        client.add(fresh())
+    cluster.members[given].kill()
+    assert isinstance(client.membership(fresh()), AbsenceProof)
+    client.add(fresh())
+
+
+def test_insertions_follow_the_leader(cluster: RunningCluster, connect: Connect) -> None:
+    client = connect(*cluster.urls)
+    client.add(fresh())
+    for _ in range(2):
+        before = cluster.leader()
+        after = client.transfer_leadership().leader_id
+        assert after != before
+        client.add(fresh())
+        assert cluster.leader() == after
+
+
+def test_if_absent_rides_through_the_death_of_the_leader(cluster: RunningCluster, connect: Connect) -> None:
+    before, events = events_in(cluster), [fresh() for _ in range(200)]
+    client = connect(cluster.members[cluster.followers()[0]].url)
+    added: list[Snapshot] = []
+    for number, event in enumerate(events):
+        if number == 60:
+            leader = cluster.leader()
+            threading.Timer(0.05, cluster.members[leader].kill).start()
+        added.append(client.add(event, if_absent=True))
+    wait_until(lambda: len(cluster.living()) == 2, "the leader to die")
+    added.append(client.add(fresh(), if_absent=True))
+    assert [snapshot.version for snapshot in added] == list(range(before, before + len(events) + 1))
+    assert events_in(cluster) == before + len(events) + 1
+
+
+def test_without_if_absent_the_death_of_the_leader_is_told_honestly(cluster: RunningCluster) -> None:
+    """Nothing acknowledged is lost, and nothing that was said to be untouched has been added."""
+    before = events_in(cluster)
+    added: list[Snapshot] = []
+    failures: list[ClusterError] = []
+    lock, is_over = threading.Lock(), threading.Event()
+
+    def add() -> None:
+        with Client(cluster.urls) as client:
+            while not is_over.is_set():
+                try:
+                    snapshot = client.add(fresh())
+                except ClusterError as exc:
+                    with lock:
+                        failures.append(exc)
+                else:
+                    with lock:
+                        added.append(snapshot)
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(added) > 50, "insertions")
+    cluster.members[cluster.leader()].kill()
+    count = len(added)
+    wait_until(lambda: len(added) > count + 50, "insertions after the failover")
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    unsure = [exc for exc in failures if "may have happened" in str(exc)]
+    assert failures == unsure
+    assert all(isinstance(exc, OutcomeUnknown | Unavailable) for exc in unsure)
+    assert len({snapshot.version for snapshot in added}) == len(added)
+    assert 0 <= events_in(cluster) - before - len(added) <= len(unsure)
+    with Client(cluster.urls) as client:
+        assert all(client.snapshot(snapshot.version) == snapshot for snapshot in added[-100:])
+
+
+def test_without_a_majority_nobody_takes_an_insertion(cluster: RunningCluster, connect: Connect) -> None:
+    leader = cluster.leader()
+    for name in cluster.followers():
+        cluster.members[name].kill()
+    url = cluster.members[leader].url
+    with Client(url, timeout_s=2, attempts=1) as client:
+        with pytest.raises((OutcomeUnknown, Unavailable, NotLeader)):
+            client.add(fresh())
+        wait_until(lambda: client.shards().leader_id == "", "the leader to step down")
+    for if_absent in (False, True):
+        client = connect(*cluster.urls, timeout_s=1, attempts=1)
+        began_s = time.monotonic()
+        with pytest.raises((NotLeader, Unavailable), match=f"{url}: answered 503: no leader"):
+            client.add(fresh(), if_absent=if_absent)
+        assert time.monotonic() - began_s < 5
+        assert isinstance(client.membership(fresh()), AbsenceProof)
+
+
+READS: dict[Read, set[str]] = {
+    "primary": {"leader"},
+    "primary-preferred": {"leader"},
+    "secondary": {"one", "other"},
+    "secondary-preferred": {"one", "other"},
+    "any": {"leader", "one", "other"},
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_reads_go_where_they_are_preferred(cluster: RunningCluster, read: Read) -> None:
+    leader, (one, other) = cluster.leader(), cluster.followers()
+    names = {
+        cluster.members[leader].url: "leader",
+        cluster.members[one].url: "one",
+        cluster.members[other].url: "other",
+    }
+    with Client(cluster.members[one].url, read=read) as client:
+        client.healthcheck()
+        client.membership(fresh())
+        sent = asked(client)
+        for _ in range(6):
+            client.membership(fresh())
+        assert {names[base] for base, path in sent if path != "/info/shards"} == READS[read]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_reads_survive_the_leader_as_far_as_they_are_preferred(
+    cluster: RunningCluster, connect: Connect, read: Read
+) -> None:
+    leader = cluster.leader()
+    client = connect(*cluster.urls, read=read)
+    client.membership(fresh())
+    cluster.members[leader].kill()
+    for _ in range(4):
+        assert isinstance(client.membership(fresh()), AbsenceProof)
+    assert isinstance(client.membership(fresh(), consistency="linearizable"), AbsenceProof)
+
+
+def test_a_secondary_read_never_falls_back_to_the_leader(cluster: RunningCluster, connect: Connect) -> None:
+    for name in cluster.followers():
+        cluster.members[name].process.kill()
+        cluster.members[name].wait()
+    client = connect(*cluster.urls, read="secondary", timeout_s=2, attempts=1)
+    with pytest.raises(Unavailable, match="connection refused"):
+        client.membership(fresh())
+
+
+def test_a_linearizable_read_of_a_follower_shows_what_the_leader_has_just_taken(
+    cluster: RunningCluster, connect: Connect
+) -> None:
+    writer, reader = connect(*cluster.urls), connect(*cluster.urls, read="secondary")
+    for _ in range(30):
+        event = fresh()
+        added = writer.add(event)
+        assert isinstance(reader.membership(event, consistency="linearizable"), MembershipProof)
+        assert reader.snapshot(added.version, consistency="linearizable") == added
+        assert reader.incremental(0, added.version, consistency="linearizable").end == added.version
+
+
+def test_an_unknown_consistency_is_refused_before_anything_is_sent(connect: Connect) -> None:
+    with pytest.raises(ValueError, match="linearizable"):
+        connect(NOBODY).membership(b"", consistency="strong")  # type: ignore[arg-type]  # what a caller may try
+
+
+def test_a_wrong_advertised_address_is_named_and_gone_around(cluster: RunningCluster, connect: Connect) -> None:
+    name = cluster.followers()[0]
+    cluster.members[name].kill()
+    cluster.start(name, "--http-advertise-addr", "127.0.0.1:1")
+    cluster.wait_until_whole()
+    follower = next(other for other in cluster.members if other != name)
+    with Client(cluster.members[follower].url) as client:
+        wait_until(lambda: client.shards().shards[name].http_addr == "127.0.0.1:1", "the wrong address")
+        client.transfer_leadership(name)
+    with pytest.raises(Unavailable) as caught:
+        connect(cluster.members[follower].url, timeout_s=1, attempts=1).add(fresh())
+    assert f"{cluster.members[follower].url}: names {NOBODY} as the leader" in str(caught.value)
+    assert f"{NOBODY}: connection refused" in str(caught.value)
+    for given in (cluster.urls, cluster.urls[::-1]):
+        client = connect(*given, read="primary")
+        for _ in range(3):
+            event = fresh()
+            client.add(event)
+            assert isinstance(client.membership(event), MembershipProof)
+    cluster.members[name].kill()
+
+
+def test_a_stopped_member_holds_a_read_no_longer_than_a_time_out(cluster: RunningCluster, connect: Connect) -> None:
+    follower = cluster.members[cluster.followers()[0]]
+    client = connect(follower.url, *cluster.urls, timeout_s=1)
+    client.membership(fresh())
+    follower.process.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            client.membership(fresh())
+    finally:
+        follower.process.send_signal(signal.SIGCONT)
+
+
+def test_the_cluster_is_shown_and_changed_through_any_member(cluster: RunningCluster, connect: Connect) -> None:
+    for url in cluster.urls:
+        client = connect(NOBODY, url)
+        seen = client.cluster()
+        assert seen.node_id == seen.leader_id == cluster.leader()
+        assert {member.node_id for member in seen.members} == set(cluster.members)
+        assert all(member.is_reachable for member in seen.members)
+    with pytest.raises(MembershipRefused, match="nobody"):
+        client.remove_member("nobody")
+    with pytest.raises(MembershipRefused, match="nobody"):
+        client.transfer_leadership("nobody")
+    to = cluster.followers()[0]
+    assert client.transfer_leadership(to).leader_id == to
+
+
+def test_the_management_address_of_another_member_will_do(cluster: RunningCluster, connect: Connect) -> None:
+    name = cluster.followers()[0]
+    cluster.members[name].kill()
+    member = cluster.start(name, "--mgmt-advertise-addr", "127.0.0.1:1")
+    assert httpx.get(f"{member.url}/info").json()["mgmt_addr"] == "127.0.0.1:1"
+    assert connect(member.url).cluster().leader_id == cluster.leader()
+    cluster.members[name].kill()
