@@ -9,9 +9,10 @@ import click
 from qed.client import Client
 
 if TYPE_CHECKING:
+    from qed.calls import Consistency
     from qed.cli.options import Settings
 
-__all__ = ["connect"]
+__all__ = ["connect", "consistency"]
 
 
 def connect(settings: Settings) -> Client:
@@ -32,6 +33,12 @@ def connect(settings: Settings) -> Client:
             timeout_s=settings.timeout_s,
             api_key=settings.api_key,
             verify_tls=not settings.is_insecure,
+            read=settings.read,
         )
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
+
+
+def consistency(*, is_linearizable: bool) -> Consistency | None:
+    """Return what `--linearizable` asks of a read."""
+    return "linearizable" if is_linearizable else None

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
 
 import click
 
-from qed.cli.connection import connect
+from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, bulks, event_given, open_input
-from qed.cli.options import FILE, INPUT, VERSION, Session, command, current_session
+from qed.cli.options import FILE, INPUT, LINEARIZABLE, VERSION, Session, command, current_session
 from qed.cli.receipts import ReceiptsWriter
 from qed.errors import MalformedRequest, NotLeader, Overloaded
 
@@ -40,7 +40,7 @@ class AddOptions(TypedDict):
     examples=[
         'qed add --event "event 0"',
         "qed add --file report.pdf --receipts receipts.jsonl",
-        "qed add --lines access.log --receipts receipts.jsonl",
+        "qed add --lines access.log --receipts receipts.jsonl --if-absent",
         "journalctl --output cat | qed add --lines - --json > receipts.jsonl",
     ],
 )
@@ -48,12 +48,15 @@ class AddOptions(TypedDict):
 @click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are the event; - is stdin.")
 @click.option("--lines", type=INPUT, metavar="PATH", help="Each line of this file is an event; - is stdin.")
 @click.option("--receipts", type=FILE, metavar="PATH", help="Append the snapshots to this file, synced.")
-@click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; show its first snapshot.")
+@click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; safe to send again.")
 def add(**given: Unpack[AddOptions]) -> None:
     """Add one event, or many, and show the snapshots they got.
 
     A snapshot is the receipt for an event: its version and the roots of both trees. Keep it; everything a server says
     later is checked against it. With --lines, the last snapshot is shown, or with --json all of them, one a line.
+
+    With --if-absent, an event that is in the log keeps its first snapshot, which is shown. What became of a request
+    that was cut off does not matter then, so it is sent again, to whoever leads.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"])
@@ -138,7 +141,8 @@ def _size_bytes(stream: BinaryIO) -> int | None:
     examples=["qed snapshot --version 3", "qed snapshot --version 3 --json >> receipts.jsonl"],
 )
 @click.option("--version", type=VERSION, metavar="N", required=True, help="Version of the event, from 0.")
-def snapshot(version: int) -> None:
+@LINEARIZABLE
+def snapshot(*, version: int, linearizable: bool) -> None:
     """Show the snapshot of a past version, as the server tells it.
 
     Only what you kept yourself, or have from someone you trust, can show that a server lies: a snapshot taken from the
@@ -146,7 +150,7 @@ def snapshot(version: int) -> None:
     """
     session = current_session()
     with connect(session.settings) as client:
-        found = client.snapshot(version)
+        found = client.snapshot(version, consistency=consistency(is_linearizable=linearizable))
     _show(session, "Retrieved snapshot with values:", found)
     session.terminal.records([found.to_json()])
 

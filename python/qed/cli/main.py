@@ -12,9 +12,9 @@ from click.shell_completion import shell_complete
 
 from qed import __version__
 from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
-from qed.cli.options import Command, global_options, write_examples
+from qed.cli.options import Command, Group, global_options, write_examples
 from qed.cli.terminal import close_streams, open_streams, print_error
-from qed.errors import CorruptLog, QedError, Unavailable, VerificationError
+from qed.errors import CorruptLog, NotLeader, OutcomeUnknown, QedError, Unavailable, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "snapshot": "qed.cli.events",
     "verify": "qed.cli.verify",
     "info": "qed.cli.topology",
+    "cluster": "qed.cli.cluster",
     "check": "qed.cli.check",
     "completion": "qed.cli.completion",
 }
@@ -44,7 +45,7 @@ _EXIT_CODES: Final = (
     ("0", "everything went well"),
     ("1", "a verification failed, what is trusted does not suffice for it, or a data folder is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
-    ("3", "no server answered"),
+    ("3", "no server answered, or none leads; what was on its way may have been added"),
     ("4", "the server refused"),
     ("130", "interrupted with Ctrl-C"),
     ("141", "whoever read the output stopped reading"),
@@ -63,7 +64,7 @@ class _Root(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        found: Command = getattr(import_module(module), cmd_name)
+        found: Command | Group = getattr(import_module(module), cmd_name)
         return found
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -135,7 +136,7 @@ def _exit_code(exc: BaseException) -> int:
             return _EXIT_INTERRUPTED
         case VerificationError() | CorruptLog():
             return _EXIT_VERIFICATION
-        case Unavailable():
+        case Unavailable() | NotLeader() | OutcomeUnknown():
             return _EXIT_UNAVAILABLE
         case QedError():
             return _EXIT_REFUSED

@@ -13,6 +13,7 @@ import click
 
 from qed.cli.terminal import Terminal, configure_logging
 from qed.proofs import Digest
+from qed.topology import READS, Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "DIGEST",
     "FILE",
     "INPUT",
+    "LINEARIZABLE",
     "RECEIPTS",
     "VERSION",
     "Command",
@@ -29,6 +31,7 @@ __all__ = [
     "command",
     "current_session",
     "global_options",
+    "group",
     "write_examples",
 ]
 
@@ -40,6 +43,9 @@ _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
 
 FILE: Final = click.Path(dir_okay=False)
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
+LINEARIZABLE: Final = click.option(
+    "--linearizable", is_flag=True, help="Have the member first learn of everything acknowledged so far, anywhere."
+)
 RECEIPTS: Final = click.Path(exists=True, dir_okay=False)
 
 
@@ -131,6 +137,7 @@ class Settings:
         is_json: Whether programs read stdout.
         log_level: From which level on log records go to stderr, or None.
         is_plain: Whether to print no colours.
+        read: Which members prove.
     """
 
     endpoints: tuple[str, ...] = ("http://127.0.0.1:8800",)
@@ -140,6 +147,7 @@ class Settings:
     is_json: bool = False
     log_level: str | None = None
     is_plain: bool = False
+    read: Read = "primary-preferred"
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,12 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
             multiple=True,
         ),
         option("--timeout", "timeout_s", "Time for one request. Default: 10.", type=_SecondsType()),
+        option(
+            "--read",
+            "read",
+            "Which members prove: the leader, the others, or all in turn. Default: primary-preferred.",
+            type=click.Choice(READS),
+        ),
         option("--api-key", "api_key", "Sent to the server as Api-Key.", type=_KeyType()),
         option("--insecure", "is_insecure", "Do not check the server's certificate.", is_flag=True),
         option("--json", "is_json", "Print JSON for programs, one value a line.", is_flag=True),
@@ -246,12 +260,7 @@ class Command(click.Command):
             ctx: The command's context.
             formatter: What the help page is written to.
         """
-        for title, is_global in (("Options", False), ("Global options", True)):
-            chosen = [param for param in self.get_params(ctx) if isinstance(param, GlobalOption) is is_global]
-            rows = [row for row in (param.get_help_record(ctx) for param in chosen) if row is not None]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        _write_options(self, ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples.
@@ -262,6 +271,61 @@ class Command(click.Command):
         """
         del ctx
         write_examples(formatter, self.examples)
+
+
+class Group(click.Group):
+    """Commands under one name, with the global options and examples."""
+
+    examples: tuple[str, ...] = ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, then the global options.
+
+        Args:
+            ctx: The group's context.
+            formatter: What the help page is written to.
+        """
+        self.format_commands(ctx, formatter)
+        _write_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples.
+
+        Args:
+            ctx: The group's context.
+            formatter: What the help page is written to.
+        """
+        del ctx
+        write_examples(formatter, self.examples)
+
+
+def _write_options(owner: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    for title, is_global in (("Options", False), ("Global options", True)):
+        chosen = [param for param in owner.get_params(ctx) if isinstance(param, GlobalOption) is is_global]
+        rows = [row for row in (param.get_help_record(ctx) for param in chosen) if row is not None]
+        if rows:
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def group(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None]], Group]:
+    """Return a decorator that makes a function a group of commands.
+
+    Args:
+        name: Name of the group. Its help is the function's docstring.
+        examples: Command lines to show in its help.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(function: Callable[..., None]) -> Group:
+        built = click.group(name, cls=Group)(function)
+        built.examples = tuple(examples)
+        built.params.extend(global_options(has_environment=False))
+        return built
+
+    return decorate
 
 
 def command(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None]], Command]:

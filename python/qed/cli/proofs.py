@@ -9,9 +9,9 @@ import click
 
 from qed.cli.answers import print_record, print_verdict, show_answer, show_paths, verify_and_show
 from qed.cli.bundle import Bundle
-from qed.cli.connection import connect
+from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
-from qed.cli.options import DIGEST, FILE, INPUT, RECEIPTS, VERSION, Session, command, current_session
+from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, RECEIPTS, VERSION, Session, command, current_session
 from qed.cli.questions import Answer, IncrementalQuestion, MembershipQuestion, Question, Root, Trusted, versions_of
 from qed.cli.receipts import read_receipts
 from qed.errors import VerificationError
@@ -35,6 +35,7 @@ class ProofOptions(TypedDict):
     trust_server: bool
     out: str | None
     show: bool
+    linearizable: bool
 
 
 class MembershipOptions(ProofOptions):
@@ -60,6 +61,7 @@ class IncrementalOptions(ProofOptions):
 def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `ProofOptions`, in the order of the help page."""
     for option in (
+        LINEARIZABLE,
         click.option("--show", is_flag=True, help="Draw the audit paths as a tree."),
         click.option("--out", type=FILE, metavar="PATH", help="Save the answer and its snapshots as a bundle."),
         click.option("--trust-server", is_flag=True, help="Verify with the server's own snapshots."),
@@ -151,6 +153,7 @@ class _Examination:
         self._client = client
         self._given = given
         self._digests = digests
+        self._consistency = consistency(is_linearizable=given["linearizable"])
         self._is_verifying = bool(given["verify"] or given["receipts"] or given["trust_server"] or digests)
         if given["receipts"] and given["trust_server"]:
             raise click.UsageError("--receipts and --trust-server exclude each other")
@@ -177,8 +180,10 @@ class _Examination:
     def _ask(self, question: Question) -> Answer:
         try:
             if isinstance(question, IncrementalQuestion):
-                return self._client.incremental(question.start, question.end)
-            return self._client.membership_digest(question.digest, version=question.version)
+                return self._client.incremental(question.start, question.end, consistency=self._consistency)
+            return self._client.membership_digest(
+                question.digest, version=question.version, consistency=self._consistency
+            )
         except VerificationError as exc:
             # The client has looked already: not a proof, or not of what was asked.
             if self._is_verifying:

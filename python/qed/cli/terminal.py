@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import msgspec
 
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
-__all__ = ["Terminal", "close_streams", "configure_logging", "open_streams", "print_error", "printable"]
+    Fields: TypeAlias = Iterable[tuple[str, object]]
+    Draw: TypeAlias = Callable[[str, Fields, Sequence[str], Iterable[Sequence["Cell"]]], None]
+
+Cell: TypeAlias = "str | tuple[str, ...]"
+"""What stands in a cell of a table: a line, or several."""
+
+__all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error", "printable"]
 
 _WIDTH: Final = 80
 # Longer than any message of ours; what is longer repeats an argument or a server at length.
@@ -182,25 +189,43 @@ class Terminal:
         self._draw(root)
         self.line()
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Draw a table, for people.
 
         Args:
             columns: The headings.
             rows: As many cells each as there are headings. A cell too wide is folded, never cut.
         """
-        if self.is_json:
+        if not self.is_json:
+            self._draw(_table(columns, rows))
+
+    @contextmanager
+    def screen(self) -> Iterator[Draw]:
+        """Give a function that draws fields above a table, for people, each time in the place of the last.
+
+        Yields:
+            A function of a title, labels with their values, headings and rows. Where stdout is not a terminal it draws
+            one below the other.
+        """
+        if self.is_json or not sys.stdout.isatty():
+
+            def draw_below(title: str, values: Fields, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+                self.fields(title, values)
+                self.table(columns, rows)
+
+            yield draw_below
             return
-        from rich import box  # noqa: PLC0415 - see the module's docstring
-        from rich.table import Table  # noqa: PLC0415 - see the module's docstring
+        from rich.console import Group  # noqa: PLC0415 - see the module's docstring
+        from rich.live import Live  # noqa: PLC0415 - see the module's docstring
         from rich.text import Text  # noqa: PLC0415 - see the module's docstring
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        self._draw(table)
+        with Live(console=self._console(sys.stdout), auto_refresh=False) as live:
+
+            def draw(title: str, values: Fields, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+                labels = "".join(f" {label}: {printable(str(value))}\n" for label, value in values)
+                live.update(Group(Text(f"{title}\n\n{labels}"), _table(columns, rows)), refresh=True)
+
+            yield draw
 
     def can_ask(self) -> bool:
         """Return whether somebody sits at stdin to answer a question."""
@@ -269,3 +294,17 @@ class Terminal:
         # Outside a terminal nobody knows the reader's width, and the usual 80 columns are what the output is made for.
         width = None if stream.isatty() else _WIDTH
         return Console(file=stream, width=width, no_color=not self._has_color, highlight=False, markup=False)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    from rich import box  # noqa: PLC0415 - see the module's docstring
+    from rich.table import Table  # noqa: PLC0415 - see the module's docstring
+    from rich.text import Text  # noqa: PLC0415 - see the module's docstring
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        lines = ((cell,) if isinstance(cell, str) else cell for cell in row)
+        table.add_row(*(Text("\n".join(map(printable, cell))) for cell in lines))
+    return table

@@ -12,7 +12,7 @@ __all__ = ["info"]
 
 @command("info", examples=["qed info", "qed --endpoints http://10.0.0.1:8800 info --json"])
 def info() -> None:
-    """Show the server that answers, and the other members."""
+    """Show the server that answers, and all members."""
     session = current_session()
     with connect(session.settings) as client:
         node, shards = client.info(), client.shards()
@@ -21,6 +21,7 @@ def info() -> None:
         "Received info with values:",
         [
             ("NodeId", node.node_id),
+            ("Leader", shards.leader_id or "none"),
             ("Software", node.version),
             ("HttpAddr", node.http_addr),
             ("MgmtAddr", node.mgmt_addr),
