@@ -13,7 +13,8 @@ import pytest
 from commands import QED, environment, one_line, qed
 from qed import __version__
 
-COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "completion")
+COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "cluster", "completion")
+GROUPED = ("cluster status", "cluster remove", "cluster transfer")
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 OPTION = re.compile(r"--[a-z][a-z-]*")
 DEAD = "http://127.0.0.1:1"
@@ -38,9 +39,9 @@ def test_help_lists_every_command_and_exit_code() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in (*COMMANDS, *GROUPED) if name != "cluster"])
 def test_every_command_shows_examples_that_use_its_own_options(name: str) -> None:
-    done = qed(name, "--help")
+    done = qed(*name.split(), "--help")
     assert done.returncode == 0
     shown = [line for line in examples(done.stdout) if f" {name}" in line]
     assert shown
@@ -49,7 +50,7 @@ def test_every_command_shows_examples_that_use_its_own_options(name: str) -> Non
         assert set(OPTION.findall(line.partition("qed ")[2])) <= known, line
 
 
-@pytest.mark.parametrize("page", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("page", [(), *(tuple(name.split()) for name in (*COMMANDS, *GROUPED))])
 def test_help_fits_80_columns(page: tuple[str, ...]) -> None:
     assert max(len(line) for line in qed(*page, "--help").stdout.splitlines()) <= 80
 
@@ -157,7 +158,7 @@ def test_a_reader_of_help_who_leaves_ends_it_quietly() -> None:
 
 def test_the_page_documents_every_command_option_and_variable() -> None:
     page = PAGE.read_text()
-    shown = "".join(qed(*name, "--help").stdout for name in ((), *((name,) for name in COMMANDS)))
+    shown = "".join(qed(*name, "--help").stdout for name in ((), *map(str.split, (*COMMANDS, *GROUPED))))
     for option in options(shown):
         assert f"`{option}" in page, option
     for variable in re.findall(r"env var:\s+(QED_[A-Z_]+)", shown):
@@ -167,10 +168,10 @@ def test_the_page_documents_every_command_option_and_variable() -> None:
 
 
 def test_the_page_shows_only_options_that_exist() -> None:
-    known = {name: options(qed(name, "--help").stdout) for name in COMMANDS}
+    known = {name: options(qed(*name.split(), "--help").stdout) for name in (*GROUPED, *COMMANDS)}
     for line in re.findall(r"^\$ (.*)$", PAGE.read_text(), re.MULTILINE):
-        for name in COMMANDS:
-            if re.search(rf"\bqed .*\b{name} ", line):
+        for name, own in known.items():
+            if re.search(rf"\bqed .*\b{name}( |$)", line):
                 used = OPTION.findall(line.partition("qed ")[2].partition(" | ")[0])
-                assert set(used) <= known[name] | {"--version"}, line
+                assert set(used) <= own | {"--version"}, line
                 break
