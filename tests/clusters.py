@@ -85,6 +85,18 @@ class RunningCluster:
 
         wait_until(is_whole, "every member to vote")
 
+    def heal(self) -> None:
+        """Start every member that is down, and return once all of them vote."""
+        for name, member in list(self.members.items()):
+            if member.process.poll() is not None:
+                member.forget()
+                self.start(name)
+        self.wait_until_whole()
+
+    def forget(self, name: str) -> None:
+        """Forget a member that was removed."""
+        self.members.pop(name).forget()
+
     def stop(self) -> None:
         """End all processes."""
         for member in self.members.values():

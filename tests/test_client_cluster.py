@@ -40,11 +40,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]
 @pytest.fixture
 def cluster(shared: RunningCluster) -> RunningCluster:
     """Give a cluster whose members all live, whatever the tests before have done."""
-    for name, member in list(shared.members.items()):
-        if member.process.poll() is not None:
-            member.forget()
-            shared.start(name)
-    shared.wait_until_whole()
+    shared.heal()
     return shared
 
 

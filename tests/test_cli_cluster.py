@@ -1,0 +1,212 @@
+"""`qed` against a real cluster of three members, some of which die."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clusters import RunningCluster, start_cluster
+from commands import (
+    QED,
+    environment,
+    hex_of,
+    one_line,
+    qed,
+    qed_on_terminal,
+    read_lines,
+    values,
+    wait_for_lines,
+)
+from qed.wire import CLUSTER
+from servers import LIMIT_S, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BULK = 1000
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    cluster = start_cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster(shared: RunningCluster) -> RunningCluster:
+    """Give a cluster whose members all live, whatever the tests before have done."""
+    shared.heal()
+    return shared
+
+
+def follower_url(cluster: RunningCluster) -> str:
+    return cluster.members[cluster.followers()[0]].url
+
+
+@pytest.mark.parametrize("victim", ["leader", "the endpoint given"])
+def test_lines_added_if_absent_survive_a_kill(cluster: RunningCluster, tmp_path: Path, victim: str) -> None:
+    """Nothing acknowledged is lost, nothing is there twice, and nobody has to start again."""
+    before = cluster.members[cluster.leader()].count()
+    lines = [f"{victim} {number}".encode() for number in range(40 * BULK)]
+    receipts, given = tmp_path / "receipts.jsonl", cluster.followers()[0]
+    process = subprocess.Popen(
+        [QED, "add", "--lines", "-", "--if-absent", "--receipts", str(receipts)],
+        env=environment(QED_ENDPOINTS=cluster.members[given].url),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"\n".join(lines[: 2 * BULK]) + b"\n")
+    process.stdin.flush()
+    wait_for_lines(receipts, 2 * BULK, wait_until)
+    name = cluster.leader() if victim == "leader" else given
+    # The rest is on its way, a bulk in flight, when the member dies.
+    killer = subprocess.Popen(["/bin/sh", "-c", f"sleep 0.1; kill -9 {cluster.members[name].process.pid}"])
+    _, stderr = process.communicate(b"\n".join(lines[2 * BULK :]) + b"\n", timeout=2 * LIMIT_S)
+    killer.wait()
+    assert (stderr, process.returncode) == (b"", 0)
+    wait_until(lambda: len(cluster.living()) == 2, "the member to die")
+    kept = read_lines(receipts.read_text())
+    assert [snapshot["Version"] for snapshot in kept] == list(range(before, before + len(lines)))
+    assert [hex_of(snapshot["EventDigest"]) for snapshot in kept] == [hashlib.sha256(e).hexdigest() for e in lines]
+    assert cluster.members[cluster.leader()].count() == before + len(lines)
+    last = qed(
+        "membership", "--event", lines[-1].decode(), "--receipts", str(receipts), QED_ENDPOINTS=",".join(cluster.urls)
+    )
+    assert "Verify: OK" in last.stdout
+
+
+@pytest.mark.parametrize("read", ["primary", "primary-preferred", "secondary", "secondary-preferred", "any"])
+def test_any_endpoint_serves_any_read(cluster: RunningCluster, read: str) -> None:
+    endpoints = f"{NOBODY},{follower_url(cluster)}"
+    added = qed("add", "--event", f"read by {read}", QED_ENDPOINTS=endpoints)
+    assert added.returncode == 0, added.stderr
+    command = ("membership", "--event", f"read by {read}", "--linearizable", "--read", read)
+    assert values(qed(*command, QED_ENDPOINTS=endpoints).stdout)["Exists"] == "true"
+
+
+def test_a_linearizable_snapshot_of_a_follower_is_there_at_once(cluster: RunningCluster) -> None:
+    endpoint = follower_url(cluster)
+    version = values(qed("add", "--event", "there at once", QED_ENDPOINTS=endpoint).stdout)["Version"]
+    command = ("snapshot", "--version", version, "--linearizable", "--read", "secondary")
+    assert values(qed(*command, QED_ENDPOINTS=endpoint).stdout)["Version"] == version
+
+
+def test_an_unknown_preference_is_wrong_usage() -> None:
+    done = qed("info", "--read", "nearest")
+    assert "secondary-preferred" in one_line(done.stderr)
+    assert done.returncode == 2
+
+
+def test_info_shows_the_leader(cluster: RunningCluster) -> None:
+    leader = cluster.leader()
+    assert values(qed("info", QED_ENDPOINTS=follower_url(cluster)).stdout)["Leader"] == leader
+
+
+def test_status_shows_every_member(cluster: RunningCluster) -> None:
+    leader, endpoint = cluster.leader(), follower_url(cluster)
+    for prefix in ((), ("--read", "any")):
+        done = qed(*prefix, "cluster", "status", QED_ENDPOINTS=f"{NOBODY},{endpoint}")
+        assert values(done.stdout)["Leader"] == leader
+        for name, member in cluster.members.items():
+            role = "leader" if name == leader else "follower"
+            rows = [line.split() for line in done.stdout.splitlines() if line.split()[:2] == [name, role]]
+            assert rows
+            assert rows[0][2] == "yes"
+            assert rows[0][-1] == member.url.removeprefix("http://")
+    code, screen = qed_on_terminal("cluster", "status", QED_ENDPOINTS=endpoint)
+    assert (leader in screen, code) == (True, 0)
+
+
+def test_status_tells_programs_the_form_of_the_server(cluster: RunningCluster) -> None:
+    done = qed("cluster", "--json", "status", QED_ENDPOINTS=follower_url(cluster))
+    seen = CLUSTER.decode(done.stdout.encode())
+    assert seen.leader_id == seen.node_id == cluster.leader()
+    assert {member.node_id for member in seen.members} == set(cluster.members)
+
+
+def test_status_shows_who_is_down(cluster: RunningCluster) -> None:
+    down, endpoint = cluster.followers()[1], follower_url(cluster)
+    cluster.members[down].kill()
+
+    def is_shown() -> bool:
+        done = qed("--json", "cluster", "status", QED_ENDPOINTS=endpoint)
+        members = {member.node_id: member for member in CLUSTER.decode(done.stdout.encode()).members}
+        return members[down].is_reachable is False
+
+    wait_until(is_shown, "the member to be missed")
+
+
+def test_watching_goes_on_until_it_is_interrupted(cluster: RunningCluster) -> None:
+    command = [QED, "--endpoints", ",".join(cluster.urls), "--json", "cluster", "status", "--watch"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    leader = cluster.leader()
+    assert json.loads(process.stdout.readline())["leader_id"] == leader
+    cluster.members[leader].kill()
+    while json.loads(process.stdout.readline())["leader_id"] in {leader, ""}:
+        pass
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=LIMIT_S)
+    assert stderr.decode().splitlines()[-1] == "qed: interrupted"
+    assert process.returncode == 130
+
+
+def test_leadership_goes_where_it_is_sent(cluster: RunningCluster) -> None:
+    to, endpoint = cluster.followers()[1], follower_url(cluster)
+    done = qed("cluster", "transfer", to, QED_ENDPOINTS=endpoint)
+    assert (done.stdout.splitlines()[0], done.returncode) == (f"{to} leads.", 0)
+    assert cluster.leader() == to
+    assert qed("cluster", "transfer", QED_ENDPOINTS=endpoint).returncode == 0
+    assert cluster.leader() != to
+
+
+@pytest.mark.parametrize("verb", ["remove", "transfer"])
+def test_a_member_that_is_none_is_refused(cluster: RunningCluster, verb: str) -> None:
+    done = qed("cluster", verb, "nobody", QED_ENDPOINTS=follower_url(cluster))
+    assert one_line(done.stderr) == "no member is called nobody"
+    assert done.returncode == 4
+
+
+def test_nobody_to_ask_is_named_with_its_cause(cluster: RunningCluster) -> None:
+    del cluster
+    done = qed("cluster", "status", QED_ENDPOINTS=NOBODY)
+    assert f"{NOBODY}: connection refused" in one_line(done.stderr)
+    assert done.returncode == 3
+
+
+def test_a_removed_member_is_gone_and_the_log_goes_on(cluster: RunningCluster) -> None:
+    gone = cluster.followers()[1]
+    endpoints = ",".join(member.url for name, member in cluster.members.items() if name != gone)
+    done = qed("cluster", "remove", gone, QED_ENDPOINTS=endpoints)
+    assert (done.stdout.splitlines()[0], done.returncode) == (f"Removed {gone}.", 0)
+    assert cluster.members[gone].wait() == 1
+    cluster.forget(gone)
+    assert {member.node_id for member in cluster.view(cluster.leader()).members} == set(cluster.members)
+    assert qed("add", "--event", "after the removal", QED_ENDPOINTS=endpoints).returncode == 0
+
+
+def test_without_a_leader_the_exit_code_says_that_nobody_answered(cluster: RunningCluster) -> None:
+    alone = cluster.leader()
+    for name in cluster.members:
+        if name != alone:
+            cluster.members[name].kill()
+    url = cluster.members[alone].url
+
+    def has_stepped_down() -> bool:
+        return values(qed("info", QED_ENDPOINTS=url).stdout)["Leader"] == "none"
+
+    wait_until(has_stepped_down, "the leader to step down")
+    done = qed("add", "--event", "too few", "--timeout", "0.5", QED_ENDPOINTS=url)
+    assert "no leader is known" in one_line(done.stderr)
+    assert done.returncode == 3
+    assert values(qed("membership", "--event", "too few", QED_ENDPOINTS=url).stdout)["Exists"] == "false"
