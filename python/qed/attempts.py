@@ -91,6 +91,7 @@ class Failure:
         is_timeout: It took the whole time-out to find out.
         is_overload: The server answered that its queue is full.
         is_leaderless: The server answered, but it does not lead, or does no more.
+        is_lasting: Waiting will not change it.
         leader_url: Whom it named as the leader instead.
         is_outcome_unknown: It has lost leadership with the insertion under way.
         retry_after_s: How long the server asked to be left alone.
@@ -101,6 +102,7 @@ class Failure:
     is_timeout: bool = False
     is_overload: bool = False
     is_leaderless: bool = False
+    is_lasting: bool = False
     leader_url: str | None = None
     is_outcome_unknown: bool = False
     retry_after_s: float = 0.0
@@ -264,13 +266,13 @@ def _directed(
     if not leader:
         return Failure("is not the leader and names none", may_have_arrived=False, is_leaderless=True)
     leader = _leader_url(call, outcome, leader)
-    cause = f"names {leader} as the leader"
-    if scheme_of(leader) != scheme_of(base):
+    cause, is_followed = f"names {leader} as the leader", scheme_of(leader) == scheme_of(base)
+    if not is_followed:
         cause = f"names a leader under another scheme, which is not followed: {leader}"
     elif leader not in asked and around.redirects < REDIRECTS_FOLLOWED:
         around.redirects += 1
         topology.note_leader(leader)
-    return Failure(cause, may_have_arrived=False, is_leaderless=True, leader_url=leader)
+    return Failure(cause, may_have_arrived=False, is_leaderless=True, is_lasting=not is_followed, leader_url=leader)
 
 
 def _leader_url(call: Call[_T], answer: Answer, location: str) -> str:
@@ -325,7 +327,7 @@ def _is_worth_waiting(call: Call[_T], topology: Topology, policy: Policy, failur
     needs_leader = call.is_insertion or (call.has_preference and policy.read == "primary")
     if not needs_leader or any(failure.is_overload for failure in failures):
         return False
-    is_leaderless = any(failure.is_leaderless for failure in failures)
+    is_leaderless = any(failure.is_leaderless and not failure.is_lasting for failure in failures)
     return is_leaderless or (call.is_repeatable and topology.has_answered)
 
 
