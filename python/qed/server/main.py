@@ -306,6 +306,8 @@ def _warn_of_plain_streams(settings: Settings) -> None:
 def _open_node(settings: Settings) -> Node:
     try:
         return Node.open(settings)
+    except SettingsError as exc:
+        _fail(str(exc))
     except QedError as exc:
         _fail(f"cannot open the log in {settings.data_dir}: {exc}")
     except OSError as exc:
