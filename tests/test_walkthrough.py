@@ -1,0 +1,201 @@
+"""The walk-through of docs/cluster.md with three processes, and what else that page says of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import shutil
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from members import Cluster, Process, free_ports
+from servers import run_to_exit, wait_until
+from walkthrough import NAMES, commands_of, is_whole, run, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PORT = re.compile(r"\b8([5678])0([0-3])\b")
+KINDS = {"8": "http", "7": "mgmt", "6": "metrics", "5": "raft"}
+
+
+class Machine:
+    """Three processes, started by the commands of the documentation, but on free ports."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = {f"8{kind}0{number}": str(port) for kind in KINDS for number, port in enumerate(free_ports(4))}
+        commands = [*commands_of("As processes"), *commands_of("Members")]
+        self.members = {process.name: process for process in map(self._process, commands)}
+
+    def _process(self, command: str) -> Process:
+        words = shlex.split(self.translate(command))
+        assert words[0] == "qed-server"
+        options = dict(zip(words[1::2], words[2::2], strict=True))
+        number = options["--node-id"][-1]
+        process = Process(options.pop("--node-id"), self.folder / options.pop("--data-dir"))
+        process.ports = {name: int(self.ports[f"8{kind}0{number}"]) for kind, name in KINDS.items()}
+        process.join = tuple(filter(None, options.pop("--raft-join-addr", "").split(",")))
+        # Whatever is not said is a default: server 0's ports.
+        for name in KINDS.values():
+            assert options.pop(f"--{name}-addr", process.address(name)) == process.address(name)
+        assert not options
+        return process
+
+    def translate(self, command: str) -> str:
+        return PORT.sub(lambda found: self.ports[found[0]], command)
+
+    def run(self, command: str) -> str:
+        match shlex.split(command):
+            case ["docker", "ps"]:
+                return ""
+            case ["docker", "stop", name]:
+                assert self.members[name].server.stop() == 0
+                self.members[name].forget()
+                return ""
+            case ["docker", "start", name]:
+                self.members[name].start()
+                return ""
+        return run(self.translate(command), self.folder)
+
+    def wait(self, names: set[str]) -> None:
+        ports = [self.members[name].ports["http"] for name in names]
+        wait_until(lambda: is_whole(ports), f"{names} to agree")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    for member in machine.members.values():
+        member.forget()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path, 3)
+    cluster.start()
+    yield cluster
+    cluster.forget()
+
+
+def test_walk_through_with_processes(machine: Machine) -> None:
+    for name in NAMES:
+        machine.members[name].start()
+    machine.wait(set(NAMES))
+    walk(machine.run, wait=machine.wait, ports=[machine.members[name].ports["http"] for name in NAMES])
+    fourth = machine.members["qed_server_3"]
+    fourth.start()
+    everyone = [*NAMES, "qed_server_3"]
+    wait_until(lambda: is_whole([fourth.ports["http"]], everyone), "the fourth to be a member")
+    wait_until(lambda: fourth.events() == 4, "the fourth to catch up")
+    assert fourth.add(b"through the fourth").status_code == 201
+
+
+def test_wiped_disk_comes_back_as_a_member(cluster: Cluster) -> None:
+    wiped = cluster.follower()
+    assert cluster.leader().add(b"before").status_code == 201
+    wiped.server.kill()
+    shutil.rmtree(wiped.folder)
+    wiped.join = tuple(member.address("raft") for member in cluster.members if member is not wiped)
+    wiped.start()
+    wait_until(lambda: wiped.shards()[1] != "", "the new member to know a leader")
+    cluster.wait_until_whole()
+    wait_until(lambda: wiped.events() == 1, "the new member to catch up")
+    assert wiped.add(b"after").status_code == 201
+
+
+def test_changed_address_is_told_to_the_others(cluster: Cluster) -> None:
+    moved = cluster.follower()
+    assert moved.server.stop() == 0
+    moved.ports, moved.join = Process("", cluster.folder).ports, ()
+    moved.start()
+
+    def is_told() -> bool:
+        shards = [httpx.get(f"{member.url}/info/shards").json()["shards"] for member in cluster.members]
+        return all(entry[moved.name]["httpAddr"] == moved.address("http") for entry in shards)
+
+    wait_until(is_told, "everyone to know the new address")
+    assert moved.add(b"from elsewhere").status_code == 201
+
+
+def test_transfer_and_remove_by_the_management_address(cluster: Cluster) -> None:
+    follower = cluster.follower()
+    management = f"http://{follower.address('mgmt')}/cluster"
+    assert httpx.post(f"{management}/transfer", json={"name": follower.name}).status_code == 200
+    assert cluster.leader() is follower
+    gone = cluster.follower()
+    assert httpx.post(f"{management}/remove", json={"name": gone.name}).status_code == 200
+    assert gone.server.wait() == 1
+    assert "removed from the cluster" in gone.server.stderr
+    cluster.members.remove(gone)
+    cluster.wait_until_whole()
+    gone.forget()
+    assert follower.add(b"without it").status_code == 201
+
+
+def test_client_is_told_what_happened(cluster: Cluster) -> None:
+    leader, follower = cluster.leader(), cluster.follower()
+    body = {"Event": base64.b64encode(b"x").decode()}
+    redirected = httpx.post(f"{follower.url}/events", json=body)
+    assert (redirected.status_code, redirected.headers["location"]) == (307, f"{leader.url}/events")
+    for member in cluster.members:
+        if member is not follower:
+            member.forget()
+    wait_until(lambda: follower.shards()[1] == "", "the follower to miss the leader")
+    refused = httpx.post(f"{follower.url}/events", json=body)
+    assert (refused.status_code, refused.json()["error"]) == (503, "no_leader")
+    assert refused.headers["retry-after"] == "1"
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """Give a folder with what the commands of the documentation make for qed_server_0, and an authority beside them."""
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        folder.mkdir()
+        for command in commands_of("TLS between members"):
+            run(command, folder)
+    return tmp_path
+
+
+def tls(folder: Path, authority: Path) -> tuple[str, ...]:
+    files = {"cert": folder / "server0.pem", "key": folder / "server0.key", "ca": authority / "ca.pem"}
+    return tuple(word for name, path in files.items() for word in (f"--raft-tls-{name}", str(path)))
+
+
+def test_members_talk_tls_and_to_nobody_else(certificates: Path) -> None:
+    ours, theirs = certificates / "ours", certificates / "theirs"
+    cluster = Cluster(certificates, 3, *tls(ours, ours))
+    cluster.start()
+    try:
+        assert cluster.follower().add(b"over TLS").status_code == 201
+        for extra in ((), tls(theirs, theirs), tls(theirs, ours)):
+            stranger = Process("stranger", certificates / "stranger", join=cluster.members[1].join, extra=extra)
+            stranger.start()
+            wait_until(lambda stranger=stranger: "not admitted yet" in stranger.server.stderr, "a refusal")  # type: ignore[misc]  # mypy infers no lambda with defaults
+            assert cluster.leader().shards()[0] == cluster.names()
+            stranger.forget()
+        assert cluster.follower().add(b"as before").status_code == 201
+    finally:
+        cluster.forget()
+
+
+def test_certificate_that_is_none_is_one_line(tmp_path: Path) -> None:
+    for name in ("server0.pem", "server0.key", "ca.pem"):
+        (tmp_path / name).write_text("nothing")
+    done = run_to_exit(tmp_path / "log", *tls(tmp_path, tmp_path))
+    assert done.returncode in {1, 2}
+    assert "Traceback" not in done.stderr
+    assert "certificates" in done.stderr.splitlines()[-1]
+
+
+def test_topology_in_the_documentation_is_the_one_that_is_served(machine: Machine) -> None:
+    first = machine.members["qed_server_0"]
+    first.start()
+    machine_view = json.loads(machine.run(commands_of("Walk through it")[1]))
+    assert list(machine_view) == ["nodeId", "leaderId", "uriScheme", "shards"]
