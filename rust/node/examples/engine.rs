@@ -19,7 +19,7 @@ use qed_core::hash::{DIGEST_BYTES, Digest};
 use qed_core::log::{Log, Request};
 use qed_core::place::Place;
 use qed_node::applier::perform;
-use qed_node::consensus::{Consensus, Settings, reconcile};
+use qed_node::consensus::{Consensus, KEPT_BYTES, Settings, reconcile};
 use qed_node::entry::Command;
 use qed_node::media::Folder;
 use qed_node::member::{Input, Job, Limits, Member};
@@ -105,6 +105,7 @@ fn main() -> Result<()> {
         seed: 0,
         pre_vote: is_on("pre-vote"),
         check_quorum: is_on("check-quorum"),
+        kept_bytes: KEPT_BYTES,
     };
     let mut engine = Engine::open(Path::new(path), settings, voters.parse()?)?;
     engine.turn(Vec::new())?;

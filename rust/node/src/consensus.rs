@@ -40,12 +40,14 @@ pub struct Settings {
     pub pre_vote: bool,
     /// Whether a leader that hears of no majority steps down, and nobody votes against a leader that it hears.
     pub check_quorum: bool,
+    /// Entries that are kept for members that lag, in bytes; whoever lags further fetches pages.
+    pub kept_bytes: usize,
 }
 
 /// Entries whose outcome is awaited at one time, in bytes; more wait their turn.
 const APPLYING_BYTES: usize = 16 << 20;
-/// Entries that are kept for members that lag, in bytes; whoever lags further fetches pages.
-const KEPT_BYTES: usize = 16 << 20;
+/// What [`Settings::kept_bytes`] is unless something speaks for more or less.
+pub const KEPT_BYTES: usize = 16 << 20;
 /// A learner this close to the end of the log may vote.
 const PROMOTION_ENTRIES: u64 = 64;
 
@@ -475,10 +477,11 @@ impl Consensus {
     /// Return the place up to which entries can be forgotten, if it is worth it. The state must be synced up to there first.
     #[must_use]
     pub fn forgettable(&self) -> Option<Place> {
-        if self.saving.is_some() || self.log().entries_bytes() <= 2 * KEPT_BYTES {
+        let kept_bytes = self.settings.kept_bytes;
+        if self.saving.is_some() || self.log().entries_bytes() <= 2 * kept_bytes {
             return None;
         }
-        self.log().place_before_last(KEPT_BYTES, self.applied.min(self.raw.raft.raft_log.applied))
+        self.log().place_before_last(kept_bytes, self.applied.min(self.raw.raft.raft_log.applied))
     }
 
     /// Forget the entries up to `place`; return the frame that makes it last.

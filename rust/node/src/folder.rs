@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use qed_core::error::LogError;
 use qed_core::log::Log;
-use qed_core::place::Place;
 
-use crate::consensus::{Consensus, Settings, reconcile};
+use crate::consensus::{KEPT_BYTES, Settings};
 use crate::identity::{Identity, random, random_cluster};
 use crate::media::Folder;
 use crate::member::{Limits, Member, MemberError};
 use crate::membership::{Member as Description, Membership};
+use crate::recovery::recover;
 use crate::state::State;
-use crate::wal::{Bounds, Frame, Wal};
 
 const RAFT_FOLDER: &str = "raft";
 
@@ -103,22 +102,12 @@ impl Opened {
         let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
         let identity = identify(path, &log, description, beginning)?;
         let folder = Folder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
-        let (mut wal, mut recovered) = Wal::open(folder).map_err(MemberError::from)?;
-        let mut state = State::open(Arc::clone(&log)).map_err(MemberError::from)?;
-        if state.applied() == Place::default() && !identity.is_joining && identity.cluster.is_none() {
+        let founded = if identity.is_joining || identity.cluster.is_some() {
+            None
+        } else {
             let cluster = random_cluster().map_err(of_io)?;
-            let membership = Membership::of_one(cluster, identity.id, description.clone());
-            state.bootstrap(membership).map_err(MemberError::from)?;
-        }
-        if let Some(frame) = reconcile(&mut recovered, state.applied()).map_err(MemberError::Inconsistent)? {
-            log.sync()?;
-            wal.append(&frame).map_err(MemberError::from)?;
-        } else if recovered.bounds == Bounds::default() && recovered.entries.is_empty() {
-            // Nothing is recorded yet, not even that: a Raft log that is lost later must be missed.
-            let hard_state = recovered.hard_state.clone();
-            wal.append(&Frame { hard_state, ..Frame::default() }).map_err(MemberError::from)?;
-        }
-        let identity = note_cluster(path, identity, state.membership()).map_err(of_io)?;
+            Some(Membership::of_one(cluster, identity.id, description.clone()))
+        };
         let settings = Settings {
             id: identity.id,
             election_ticks: timing.election_ticks,
@@ -126,12 +115,12 @@ impl Opened {
             seed: random().map_err(of_io)?,
             pre_vote: true,
             check_quorum: true,
+            kept_bytes: KEPT_BYTES,
         };
-        let conf_state = (&state.membership().configuration).into();
-        let consensus = Consensus::new(settings, recovered, state.applied(), conf_state).map_err(MemberError::from)?;
         let first_read = random().map_err(of_io)?;
         let limits = Limits { batch_events, election_ticks: timing.election_ticks, first_read };
-        let member = Member::new(consensus, wal, log, state.membership().clone(), limits);
+        let (member, state) = recover(log, folder, founded, settings, limits)?;
+        let identity = note_cluster(path, identity, state.membership()).map_err(of_io)?;
         Ok(Self { identity, member, state })
     }
 }

@@ -19,5 +19,6 @@ pub mod membership;
 pub mod outbox;
 pub mod prover;
 pub mod raftlog;
+pub mod recovery;
 pub mod state;
 pub mod wal;

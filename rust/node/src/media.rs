@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// Numbered files of fixed size. Errors are what the operating system says.
 pub trait Media {
+    /// Return the size that a segment should have. Zeroing it takes some milliseconds; a frame that does not fit gets a segment of its
+    /// own size.
+    fn segment_bytes(&self) -> usize {
+        8 << 20
+    }
+
     /// Return the numbers of the segments, ascending.
     ///
     /// # Errors

@@ -15,8 +15,6 @@ use raft::eraftpb::{Entry, HardState};
 
 use crate::media::Media;
 
-/// Size of a segment. Zeroing it takes some milliseconds; a frame that does not fit gets a segment of its own size.
-const SEGMENT_BYTES: usize = 8 << 20;
 const MAGIC: u32 = u32::from_be_bytes(*b"qedW");
 /// Magic, CRC-32C, number, length.
 const HEADER_BYTES: usize = 4 + 4 + 8 + 4;
@@ -181,7 +179,7 @@ impl<M: Media> Wal<M> {
     /// Begin a segment with room for a frame of `frame_bytes`.
     fn begin_segment(&mut self, frame_bytes: usize) -> Result<(), WalError> {
         let number = self.segments.last().map_or(0, |last| last.number + 1);
-        let size_bytes = SEGMENT_BYTES.max(frame_bytes);
+        let size_bytes = self.media.segment_bytes().max(frame_bytes);
         self.media.create(number, size_bytes).map_err(|cause| WalError::Media { action: "extend", cause })?;
         self.segments.push(Segment { number, size_bytes, last_index: 0 });
         self.position = 0;
