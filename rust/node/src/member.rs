@@ -1,7 +1,7 @@
 //! One member as a value: what it does with ticks, messages and requests, on its log and its Raft log, without clock, thread or
 //! socket. The driver turns it in a thread, simulations turn many of them in one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use qed_core::error::LogError;
@@ -162,7 +162,7 @@ pub struct Member<M> {
     /// Places of own proposals that are not applied, in order.
     under_way: VecDeque<Place>,
     /// Reads that no leader has answered, by context.
-    reads: HashMap<u64, Read>,
+    reads: BTreeMap<u64, Read>,
     next_read: u64,
     waiters: Vec<Waiter>,
 }
@@ -185,7 +185,7 @@ impl<M: Media> Member<M> {
             queue: VecDeque::new(),
             proposals: VecDeque::new(),
             under_way: VecDeque::new(),
-            reads: HashMap::new(),
+            reads: BTreeMap::new(),
             next_read: limits.first_read,
             waiters: Vec::new(),
         }
@@ -286,7 +286,7 @@ impl<M: Media> Member<M> {
         self.ticks += 1;
         self.consensus.tick();
         let ticks = self.ticks;
-        let late: Vec<_> = self.reads.extract_if(|_, read| read.again <= ticks).map(|(_, read)| read).collect();
+        let late: Vec<_> = self.reads.extract_if(.., |_, read| read.again <= ticks).map(|(_, read)| read).collect();
         for Read { ticket, deadline, .. } in late {
             if deadline <= ticks {
                 effects.completions.push(Completion { ticket, outcome: Outcome::NotLeader });
