@@ -20,7 +20,7 @@ use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType,
 };
-use raft::{Config, RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::raftlog::RaftLog;
 use crate::wal::{Bounds, Frame, Recovered};
@@ -298,12 +298,16 @@ impl Consensus {
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
         self.require_sound(&message)?;
         if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
-            if message.term >= self.raw.raft.term {
+            // One that was overtaken must not take the place of the last, which is the one that the leader waits for.
+            let age = |message: &Message| (message.term, message.get_snapshot().get_metadata().index);
+            let is_overtaken = self.awaited.as_ref().is_some_and(|awaited| age(awaited) > age(&message));
+            if message.term >= self.raw.raft.term && !is_overtaken {
                 self.awaited = Some(message);
             }
             return Ok(());
         }
-        let stepped = self.raw.step(message);
+        let implied = self.acknowledgement_in(&message);
+        let stepped = self.raw.step(message).and_then(|()| implied.map_or(Ok(()), |implied| self.raw.step(implied)));
         self.draw_timeout();
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
     }
@@ -319,6 +323,11 @@ impl Consensus {
     /// Note that pages have brought the state to `place`, with the configuration there if it changed.
     pub fn fetched(&mut self, place: Place, conf_state: Option<ConfState>) {
         self.raw.mut_store().set_applied(place, conf_state);
+        self.end_fetching(place);
+    }
+
+    /// Step the snapshot that was waited for, if the state is there.
+    fn end_fetching(&mut self, place: Place) {
         if let Some(message) =
             self.awaited.take_if(|message| message.get_snapshot().get_metadata().index <= place.index)
         {
@@ -418,6 +427,8 @@ impl Consensus {
         if place.index > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(place.index);
         }
+        // Entries may come after all, and from another than the one who sent the snapshot, who may be gone.
+        self.end_fetching(place);
     }
 
     /// Take what there is to do next, if anything.
@@ -548,6 +559,23 @@ impl Consensus {
 
     fn must_fetch(&self, message: &Message) -> bool {
         message.get_snapshot().get_metadata().index > self.log().applied().index
+    }
+
+    /// Return the acknowledgement of a snapshot that the answer to a heartbeat implies. The crate waits for it without end, and the
+    /// one that was sent may have been lost with its stream.
+    fn acknowledgement_in(&self, message: &Message) -> Option<Message> {
+        let raft = &self.raw.raft;
+        let progress = raft.prs().get(message.from)?;
+        let is_there = message.msg_type() == MessageType::MsgHeartbeatResponse
+            && message.term == raft.term
+            && progress.state == ProgressState::Snapshot
+            && (progress.pending_snapshot..=raft.raft_log.last_index()).contains(&message.commit);
+        let &Message { from, to, term, commit, .. } = message;
+        let implied = || Message { from, to, term, commit, index: commit, ..Message::default() };
+        is_there.then(implied).map(|mut implied| {
+            implied.set_msg_type(MessageType::MsgAppendResponse);
+            implied
+        })
     }
 
     /// Refuse what would make the crate `raft` panic, and what only a client of this very member may say.
