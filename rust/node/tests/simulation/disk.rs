@@ -1,0 +1,229 @@
+//! A machine's disk: the Raft log and the rows of the log on one platter, which forgets what was not synced when the power goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use qed_core::error::LogError;
+use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
+use qed_node::media::Media;
+
+use crate::random::Random;
+
+/// Small, so that segments begin and are deleted all the time.
+const SEGMENT_BYTES: usize = 4096;
+/// What a disk writes at once: of a larger write, a power cut may leave any pieces.
+const SECTOR_BYTES: usize = 64;
+const NO_POWER: &str = "the power is gone";
+
+/// A disk, shared by what is in the machine and by whoever pulls the plug.
+#[derive(Clone, Default)]
+pub struct Disk(Arc<Mutex<Platter>>);
+
+#[derive(Default)]
+struct Platter {
+    segments: BTreeMap<u64, Segment>,
+    /// Segments whose deletion may be undone.
+    deleted: Vec<(u64, Segment)>,
+    batches: Vec<WriteBatch>,
+    /// How many of the batches a power cut leaves.
+    synced: usize,
+    noted: u64,
+    /// Writes and syncs until the power goes, if it will.
+    fuse: Option<u64>,
+    is_lying: bool,
+}
+
+#[derive(Clone)]
+struct Segment {
+    durable: Vec<u8>,
+    /// What is written but not synced, by position.
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl Segment {
+    fn settle(&mut self) {
+        for (position, bytes) in std::mem::take(&mut self.pending) {
+            self.durable[position..position + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
+    /// Let each sector of what was not synced reach the disk or not.
+    fn tear(&mut self, random: &mut Random) {
+        let is_prefix = random.is_hit(500);
+        let mut is_over = false;
+        for (position, bytes) in std::mem::take(&mut self.pending) {
+            for (at, sector) in (position..).step_by(SECTOR_BYTES).zip(bytes.chunks(SECTOR_BYTES)) {
+                is_over = (is_prefix && is_over) || random.is_hit(400);
+                if !is_over {
+                    self.durable[at..at + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+    }
+}
+
+impl Platter {
+    fn burn(&mut self) -> Result<(), String> {
+        if let Some(left) = self.fuse {
+            self.fuse = Some(left.saturating_sub(1));
+            if left <= 1 {
+                return Err(NO_POWER.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk {
+    /// Let the power go at the `operations`th write or sync from now on.
+    pub fn light_fuse(&self, operations: u64) {
+        self.0.lock().fuse = Some(operations);
+    }
+
+    /// Return whether the power has gone by itself.
+    pub fn is_dead(&self) -> bool {
+        self.0.lock().fuse == Some(0)
+    }
+
+    /// Confirm every sync from now on, and do none.
+    pub fn lie(&self) {
+        self.0.lock().is_lying = true;
+    }
+
+    /// Cut the power: what is synced stays, and of the rest what happened to reach the disk.
+    pub fn cut_power(&self, random: &mut Random) {
+        let platter = &mut *self.0.lock();
+        platter.fuse = None;
+        platter.segments.values_mut().for_each(|segment| segment.tear(random));
+        // Deletions reach the disk in their order.
+        let revived = random.below(platter.deleted.len() as u64 + 1);
+        let deleted = std::mem::take(&mut platter.deleted);
+        platter.segments.extend(deleted.into_iter().rev().take(usize::try_from(revived).unwrap()));
+        let unsynced = platter.batches.len() - platter.synced;
+        let kept = if random.is_hit(500) { 0 } else { random.below(unsynced as u64 + 1) };
+        platter.batches.truncate(platter.synced + usize::try_from(kept).unwrap());
+        platter.synced = platter.batches.len();
+    }
+
+    /// End the process: everything that was written stays.
+    pub fn end_process(&self) {
+        let platter = &mut *self.0.lock();
+        platter.fuse = None;
+        platter.segments.values_mut().for_each(Segment::settle);
+    }
+
+    /// Return the rows as they are found after a start.
+    pub fn rows(&self) -> Rows {
+        let rows = MemoryStore::new();
+        for batch in &self.0.lock().batches {
+            rows.write(batch.clone()).unwrap();
+        }
+        Rows { disk: self.clone(), rows }
+    }
+}
+
+impl Media for Disk {
+    fn segment_bytes(&self) -> usize {
+        SEGMENT_BYTES
+    }
+
+    fn list(&mut self) -> Result<Vec<u64>, String> {
+        Ok(self.0.lock().segments.keys().copied().collect())
+    }
+
+    fn read(&mut self, segment: u64) -> Result<Vec<u8>, String> {
+        let mut found = self.0.lock().segments[&segment].clone();
+        found.settle();
+        Ok(found.durable)
+    }
+
+    fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String> {
+        let mut platter = self.0.lock();
+        platter.burn()?;
+        platter.segments.insert(segment, Segment { durable: vec![0; size_bytes], pending: Vec::new() });
+        platter.deleted.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, segment: u64, position: usize, bytes: &[u8]) -> Result<(), String> {
+        let mut platter = self.0.lock();
+        let segment = platter.segments.get_mut(&segment).unwrap();
+        assert!(position + bytes.len() <= segment.durable.len(), "a write goes beyond its segment");
+        segment.pending.push((position, bytes.to_vec()));
+        platter.burn()
+    }
+
+    fn sync(&mut self, segment: u64) -> Result<(), String> {
+        let mut platter = self.0.lock();
+        platter.burn()?;
+        if !platter.is_lying {
+            platter.segments.get_mut(&segment).unwrap().settle();
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, segment: u64) -> Result<(), String> {
+        let mut platter = self.0.lock();
+        platter.burn()?;
+        let deleted = platter.segments.remove(&segment).unwrap();
+        platter.deleted.push((segment, deleted));
+        Ok(())
+    }
+}
+
+/// The rows of a log, of which a power cut leaves a prefix of batches.
+pub struct Rows {
+    disk: Disk,
+    rows: MemoryStore,
+}
+
+fn failed(cause: String) -> LogError {
+    LogError::Store { action: "write".into(), cause }
+}
+
+impl Store for Rows {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.rows.get(table, key)
+    }
+
+    fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        self.rows.first_in(table, from, to)
+    }
+
+    fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        self.rows.last_in(table, from, to)
+    }
+
+    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
+        self.rows.scan(table, visit)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        let mut platter = self.disk.0.lock();
+        platter.batches.push(batch.clone());
+        platter.burn().map_err(failed)?;
+        self.rows.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        let mut platter = self.disk.0.lock();
+        platter.burn().map_err(failed)?;
+        if !platter.is_lying {
+            platter.synced = platter.batches.len();
+        }
+        Ok(())
+    }
+
+    fn note_durable(&self, len: u64) -> Result<(), LogError> {
+        let mut platter = self.disk.0.lock();
+        if !platter.is_lying {
+            platter.noted = len;
+        }
+        Ok(())
+    }
+
+    fn noted_durable(&self) -> u64 {
+        self.disk.0.lock().noted
+    }
+}

@@ -1,0 +1,268 @@
+//! What must be true at every step, whatever the machines, disks and networks do. Figure 3 of the Raft paper, and what a log of
+//! events promises on top.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use qed_core::log::{Added, Log};
+use qed_core::page::Extent;
+use qed_core::proof::Snapshot;
+use qed_core::verify::verify_incremental;
+use qed_node::member::Member;
+use qed_node::state::State;
+use raft::eraftpb::{Message, MessageType};
+use raft::{GetEntriesContext, Storage as _};
+
+use crate::disk::Disk;
+use crate::random::mixed;
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.found)
+    }
+}
+
+/// Return a violation unless something is true.
+pub fn require(is_true: bool, invariant: &'static str, found: impl FnOnce() -> String) -> Result<(), Violation> {
+    if is_true { Ok(()) } else { Err(Violation { invariant, found: found() }) }
+}
+
+/// What is known of one member.
+#[derive(Debug, Default)]
+struct View {
+    /// The greatest term that it has taken part in, also before a restart.
+    term: u64,
+    commit: u64,
+    applied: u64,
+    /// Where its log began and ended when it was looked at.
+    ends: (u64, u64, u64),
+    /// As a leader of a term: the entries up to here were looked for.
+    complete: (u64, u64),
+}
+
+/// An entry that was committed.
+#[derive(Debug, Clone, Copy)]
+struct Chosen {
+    term: u64,
+    /// The term of the member that was first seen to know.
+    known_in: u64,
+}
+
+/// Everything that was seen, by whoever sees all members.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    views: BTreeMap<u64, View>,
+    leaders: BTreeMap<u64, u64>,
+    votes: BTreeMap<(u64, u64), u64>,
+    entries: BTreeMap<(u64, u64), (u64, u64)>,
+    chosen: BTreeMap<u64, Chosen>,
+    extents: BTreeMap<u64, Extent>,
+    states: BTreeMap<u64, (u64, Extent, Vec<u8>)>,
+    acknowledged: BTreeMap<u64, Snapshot>,
+    /// Versions that were given to an event that had to be added.
+    given: BTreeSet<u64>,
+}
+
+impl Invariants {
+    /// Look at a message that a member sends.
+    ///
+    /// *Votes are remembered*: a member votes for one candidate a term, itself included, however often it restarts.
+    pub fn sent(&mut self, message: &Message) -> Result<(), Violation> {
+        let &Message { from, to, term, .. } = message;
+        let candidate = match message.msg_type() {
+            MessageType::MsgRequestVote => from,
+            MessageType::MsgRequestVoteResponse if !message.reject => to,
+            _ => return Ok(()),
+        };
+        let known = *self.votes.entry((from, term)).or_insert(candidate);
+        require(known == candidate, "votes are remembered", || {
+            format!("in term {term} member {from} votes for {known} and {candidate}")
+        })
+    }
+
+    /// Look at a member after a turn.
+    pub fn turned(&mut self, id: u64, member: &Member<Disk>) -> Result<(), Violation> {
+        let consensus = member.consensus();
+        let (role, commit) = (consensus.role(), consensus.commit_index());
+        let view = self.views.entry(id).or_default();
+        require(role.term >= view.term, "terms only grow", || {
+            format!("member {id} is in term {} after {}", role.term, view.term)
+        })?;
+        require(commit >= view.commit, "commit indices only grow", || {
+            format!("member {id} has committed {commit} after {}", view.commit)
+        })?;
+        let known = std::mem::replace(&mut view.commit, commit);
+        view.term = role.term;
+        if role.leader != 0 {
+            let leader = *self.leaders.entry(role.term).or_insert(role.leader);
+            require(leader == role.leader, "one leader a term", || {
+                format!("term {}: {leader}, and {} in the eyes of {id}", role.term, role.leader)
+            })?;
+        }
+        self.match_log(id, member)?;
+        self.commit(id, known, member)?;
+        if role.is_leader { self.complete(id, member) } else { Ok(()) }
+    }
+
+    /// *Log matching*: entries with the same index and term are the same, and so is everything before them.
+    fn match_log(&mut self, id: u64, member: &Member<Disk>) -> Result<(), Violation> {
+        let log = member.consensus().log();
+        let (first, last) = (log.first_index().unwrap(), log.last_index().unwrap());
+        let ends = (first, last, log.term(last).unwrap());
+        let view = self.views.entry(id).or_default();
+        if std::mem::replace(&mut view.ends, ends) == ends {
+            return Ok(());
+        }
+        let mut previous = log.bounds().term;
+        for entry in log.entries(first, last + 1, None, GetEntriesContext::empty(false)).unwrap() {
+            let words =
+                entry.data.chunks(8).map(|chunk| chunk.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)));
+            let content =
+                words.fold(mixed(u64::from(entry.entry_type.unsigned_abs())), |sum, word| mixed(sum ^ mixed(word + 1)));
+            let known = *self.entries.entry((entry.index, entry.term)).or_insert((content, previous));
+            // What comes after a snapshot that was made of nothing has no term before it.
+            require(known == (content, previous), "logs match", || {
+                format!("entry {} of term {} is another at member {id}", entry.index, entry.term)
+            })?;
+            previous = entry.term;
+        }
+        Ok(())
+    }
+
+    /// *State machine safety*: whoever knows that an index is committed has the same entry there.
+    fn commit(&mut self, id: u64, known: u64, member: &Member<Disk>) -> Result<(), Violation> {
+        let (consensus, log) = (member.consensus(), member.consensus().log());
+        let known_in = consensus.role().term;
+        let from = log.bounds().index.max(known + 1).max(1);
+        for index in from..=consensus.commit_index() {
+            let term = log.term(index).unwrap();
+            let chosen = self.chosen.entry(index).or_insert(Chosen { term, known_in });
+            require(chosen.term == term, "what is committed is committed everywhere", || {
+                format!("entry {index} is of term {} but of term {term} at member {id}", chosen.term)
+            })?;
+            chosen.known_in = chosen.known_in.min(known_in);
+        }
+        Ok(())
+    }
+
+    /// *Leader completeness*: what was committed in a term is in the log of every leader of a later term.
+    fn complete(&mut self, id: u64, member: &Member<Disk>) -> Result<(), Violation> {
+        let (role, log) = (member.consensus().role(), member.consensus().log());
+        let view = self.views.entry(id).or_default();
+        if view.complete.0 != role.term {
+            view.complete = (role.term, 0);
+        }
+        let from = view.complete.1.max(log.bounds().index) + 1;
+        for (&index, chosen) in self.chosen.range(from..).filter(|(_, chosen)| chosen.known_in < role.term) {
+            require(log.term(index).is_ok_and(|term| term == chosen.term), "leaders are complete", || {
+                let Chosen { term, known_in } = chosen;
+                format!(
+                    "member {id} leads term {} without entry {index} of term {term}, committed in {known_in}",
+                    role.term
+                )
+            })?;
+            view.complete.1 = index;
+        }
+        Ok(())
+    }
+
+    /// Look at a state after a job.
+    ///
+    /// *Equal roots at equal versions*, and *equal membership at equal applied index*, on all members.
+    pub fn performed(&mut self, id: u64, state: &State) -> Result<(), Violation> {
+        let applied = state.applied();
+        let view = self.views.entry(id).or_default();
+        let before = std::mem::replace(&mut view.applied, applied.index);
+        require(applied.index >= before, "applied indices only grow", || {
+            format!("member {id} has applied {} after {before}", applied.index)
+        })?;
+        let last = self.chosen.last_key_value().map_or(1, |(&index, _)| index);
+        require(applied.index <= last, "only what is committed is applied", || {
+            format!("member {id} has applied entry {}, and {last} are committed", applied.index)
+        })?;
+        if let Some(chosen) = self.chosen.get(&applied.index) {
+            require(chosen.term == applied.term, "what is applied is committed", || {
+                format!("member {id} has applied {applied:?}, but term {} is committed", chosen.term)
+            })?;
+        }
+        let extent = extent_of(state.log(), state.log().len())?;
+        let known = *self.extents.entry(extent.len).or_insert(extent);
+        require(known == extent, "equal roots at equal versions", || {
+            format!("member {id} has {extent:?}, not {known:?}")
+        })?;
+        let now = (applied.term, extent, state.membership().to_bytes());
+        let known = self.states.entry(applied.index).or_insert_with(|| now.clone());
+        require(known.1 == now.1, "equal logs at equal indices", || {
+            format!("member {id} has {} events at entry {}, not {}", now.1.len, applied.index, known.1.len)
+        })?;
+        require(known.2 == now.2, "equal membership at equal indices", || {
+            let [known, now] = [&known.2, &now.2].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            format!("member {id} has {now} at entry {}, not {known}", applied.index)
+        })
+    }
+
+    /// Look at a member that has just started: what is not durable may be lost, but not its term.
+    pub fn started(&mut self, id: u64, member: &Member<Disk>, state: &State) -> Result<(), Violation> {
+        let view = self.views.entry(id).or_default();
+        (view.commit, view.applied, view.ends, view.complete) = (0, 0, (0, 0, 0), (0, 0));
+        self.performed(id, state)?;
+        self.turned(id, member)
+    }
+
+    /// Return the number of events that are acknowledged.
+    pub fn acknowledged_len(&self) -> u64 {
+        self.acknowledged.last_key_value().map_or(0, |(&version, _)| version + 1)
+    }
+
+    /// Note what a request got. *No version is acknowledged with two contents, or to two requests that were to be added.*
+    pub fn acknowledge(&mut self, added: &Added, if_absent: bool) -> Result<(), Violation> {
+        for snapshot in &added.snapshots {
+            let version = snapshot.version;
+            let known = *self.acknowledged.entry(version).or_insert(*snapshot);
+            require(known == *snapshot, "what is acknowledged does not change", || {
+                format!("version {version} was {known:?} and is {snapshot:?}")
+            })?;
+            require(if_absent || self.given.insert(version), "each version is given once", || {
+                format!("version {version} was given to two requests")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Look at a member at the end: *nothing acknowledged is lost or changed*.
+    pub fn require_kept(&self, id: u64, log: &Log) -> Result<(), Violation> {
+        for (&version, snapshot) in &self.acknowledged {
+            let found = log.snapshot(version);
+            require(found.as_ref().is_ok_and(|found| found == snapshot), "what is acknowledged is kept", || {
+                format!("version {version} was acknowledged as {snapshot:?}; member {id} says {found:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// *Each acknowledged snapshot extends the one before*, by proof.
+    pub fn require_proven(&self, log: &Log) -> Result<(), Violation> {
+        for (start, end) in self.acknowledged.values().zip(self.acknowledged.values().skip(1)) {
+            let proof = log.prove_incremental(start.version, end.version).map_err(broken)?;
+            verify_incremental(&proof, start, end).map_err(broken)?;
+        }
+        log.check(&mut |_| {}).map_err(broken)
+    }
+}
+
+fn extent_of(log: &Log, len: u64) -> Result<Extent, Violation> {
+    log.extent_at(len).map_err(broken)
+}
+
+fn broken(error: impl fmt::Display) -> Violation {
+    Violation { invariant: "what is acknowledged is proven", found: error.to_string() }
+}

@@ -1,0 +1,437 @@
+//! Everything there is, one tick at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use qed_core::page::Page;
+use qed_node::applier::perform;
+use qed_node::member::{Effects, Input, Job};
+use qed_node::membership::{Configuration, Membership};
+use qed_node::outbox::Completion;
+use qed_node::state::StateError;
+
+use crate::client::{Asked, Clients};
+use crate::disk::Disk;
+use crate::host::{Host, Process};
+use crate::invariants::{Invariants, Violation, require};
+use crate::network::{Flight, Manners, Network, Parcel};
+use crate::random::{Random, mixed};
+use crate::weather::Weather;
+
+/// Ticks after healing within which everything must converge.
+const CONVERGENCE_TICKS: u64 = 3000;
+
+/// What a run came to: the same for the same seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Of everything that was carried.
+    pub checksum: u64,
+    /// Ticks until all had converged.
+    pub ticks: u64,
+    /// Requests to append that were answered.
+    pub appends: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Pages that were appended.
+    pub pages: u64,
+}
+
+/// Machines, a network between them, and those who use them.
+pub struct World {
+    now: u64,
+    random: Random,
+    weather: Weather,
+    hosts: BTreeMap<u64, Host>,
+    network: Network,
+    clients: Clients,
+    invariants: Invariants,
+    is_healed: bool,
+    checksum: u64,
+    pages: u64,
+    /// What has happened, if it is to be told.
+    pub trace: Option<Vec<String>>,
+}
+
+impl World {
+    /// Return the world of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random::new(mixed(seed ^ 0x0071_6564));
+        let weather = Weather::draw(&mut random);
+        let network = Network::new(weather.manners);
+        let mut world = Self {
+            now: 0,
+            random,
+            weather,
+            hosts: BTreeMap::new(),
+            network,
+            clients: Clients::default(),
+            invariants: Invariants::default(),
+            is_healed: false,
+            checksum: seed,
+            pages: 0,
+            trace: None,
+        };
+        let founded = founded(weather.founders);
+        for id in 1..=weather.founders.max(weather.members) {
+            let founded = (id <= weather.founders).then(|| founded.clone());
+            world.add_host(id, format!("m{id}"), founded);
+        }
+        world
+    }
+
+    /// Run to the end, and return what it came to.
+    pub fn run(&mut self) -> Result<Summary, Violation> {
+        let weather = self.weather;
+        self.note(|| format!("{weather:?}"));
+        while self.now < self.weather.ticks {
+            self.trouble();
+            self.step()?;
+        }
+        self.heal();
+        let healed_at = self.now;
+        while !self.has_converged() {
+            require(self.now < healed_at + CONVERGENCE_TICKS, "all converge", || self.standing())?;
+            self.step()?;
+        }
+        self.finish()?;
+        let (appends, reads) = self.clients.answered;
+        Ok(Summary { checksum: self.checksum, ticks: self.now, appends, reads, pages: self.pages })
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        self.now += 1;
+        for flight in self.network.arrived(self.now) {
+            self.deliver(flight)?;
+        }
+        self.ask();
+        let ids = self.hosts.keys().copied().collect();
+        for id in self.random.shuffled(ids) {
+            self.start_if_due(id)?;
+            self.turn(id)?;
+            self.apply(id)?;
+            self.fetch(id)?;
+        }
+        Ok(())
+    }
+
+    /// Let a member take a turn, unless its last one is not over.
+    fn turn(&mut self, id: u64) -> Result<(), Violation> {
+        let Some(host) = self.hosts.get_mut(&id) else { return Ok(()) };
+        let (pace, disk) = (host.pace, host.disk.clone());
+        let Some(process) = &mut host.process else { return Ok(()) };
+        if let Some((_, effects)) = process.held.take_if(|(until, _)| *until <= self.now) {
+            self.hand_out(id, effects)?;
+        }
+        let Some(process) = self.process(id).filter(|process| process.held.is_none()) else { return Ok(()) };
+        let mut inputs: Vec<_> = process.inbox.drain(..).collect();
+        if self.random.is_hit(pace) {
+            inputs.push(Input::Tick);
+        }
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let Some(process) = self.process(id) else { return Ok(()) };
+        let turned = process.member.turn(inputs);
+        if disk.is_dead() {
+            self.crash(id, true);
+            return Ok(());
+        }
+        let effects = turned.map_err(|error| stopped(id, &error))?;
+        let Some(process) = self.hosts[&id].process.as_ref() else { return Ok(()) };
+        self.invariants.turned(id, &process.member)?;
+        if self.random.is_hit(self.weather.slowness) {
+            let until = self.now + self.random.within(1, self.weather.slowest);
+            self.process(id).map(|process| process.held.insert((until, effects)));
+            return Ok(());
+        }
+        self.hand_out(id, effects)
+    }
+
+    fn hand_out(&mut self, id: u64, effects: Effects) -> Result<(), Violation> {
+        for message in effects.messages {
+            self.invariants.sent(&message)?;
+            self.note(|| format!("{id} says {message:?}"));
+            self.network.send(self.now, id, message.to, Parcel::Said(message), &mut self.random);
+        }
+        if let Some(process) = self.process(id) {
+            process.jobs.extend(effects.jobs);
+        }
+        self.complete(id, effects.completions)
+    }
+
+    fn complete(&mut self, id: u64, completions: Vec<Completion>) -> Result<(), Violation> {
+        let Some(process) = self.hosts.get(&id).and_then(|host| host.process.as_ref()) else { return Ok(()) };
+        let log = process.state.log().clone();
+        for Completion { ticket, outcome } in completions {
+            self.note(|| format!("{id} answers {ticket}: {outcome:?}"));
+            self.clients.answer((ticket, outcome), &log, &mut self.invariants, &mut self.random)?;
+        }
+        Ok(())
+    }
+
+    /// Carry out some of the jobs that wait.
+    fn apply(&mut self, id: u64) -> Result<(), Violation> {
+        while self.random.is_hit(self.weather.diligence) {
+            let Some(host) = self.hosts.get_mut(&id) else { break };
+            let Some(process) = &mut host.process else { break };
+            let Some(job) = process.jobs.pop_front() else { break };
+            let page = if let Job::Install(ticket, _) = job { Some(ticket) } else { None };
+            let performed = perform(&mut process.state, job);
+            if host.disk.is_dead() {
+                self.crash(id, true);
+                break;
+            }
+            let (report, completions) = performed.map_err(|error| stopped_state(id, &error))?;
+            let place = report.as_ref().map(|report| report.place);
+            process.inbox.extend(report.map(Input::Report));
+            if page.is_some() {
+                process.fetching = None;
+                self.pages += u64::from(place.is_some());
+            }
+            self.invariants.performed(id, &process.state)?;
+            self.note(|| format!("{id} has applied up to {place:?}"));
+            if page.is_none() {
+                self.complete(id, completions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ask for the next page, if a member waits for one.
+    fn fetch(&mut self, id: u64) -> Result<(), Violation> {
+        let (now, ticket) = (self.now, self.random.number());
+        let Some(process) = self.process(id) else { return Ok(()) };
+        let Some((from, _)) = process.member.awaited() else {
+            process.fetching = None;
+            return Ok(());
+        };
+        if process.fetching.is_some_and(|(_, since)| since + 50 > now) {
+            return Ok(());
+        }
+        let log = process.state.log();
+        let start = log.extent_at(log.len()).map_err(|error| stopped_state(id, &error.into()))?;
+        let after = log.applied();
+        process.fetching = Some((ticket, now));
+        self.network.send(now, id, from, Parcel::Ask(ticket, start, after), &mut self.random);
+        Ok(())
+    }
+
+    fn deliver(&mut self, Flight { from, to, parcel, .. }: Flight) -> Result<(), Violation> {
+        let now = self.now;
+        let events = self.random.within(1, 40);
+        if self.hosts.get(&to).is_none_or(|host| host.process.is_none()) {
+            self.network.refuse(now, from, to, &parcel);
+        }
+        let Some(process) = self.process(to) else { return Ok(()) };
+        match parcel {
+            Parcel::Said(message) => {
+                let said = [from, to, message.msg_type() as u64, message.term, message.index, now];
+                process.inbox.push_back(Input::Message(message));
+                self.checksum = said.iter().fold(self.checksum, |sum, &word| mixed(sum ^ word));
+            }
+            Parcel::Lost(id) => process.inbox.push_back(Input::Lost(id)),
+            Parcel::Ask(ticket, start, after) => {
+                if let Ok(page) = process.state.log().page(start, after, events) {
+                    self.network.send(now, to, from, Parcel::Page(ticket, page.to_bytes()), &mut self.random);
+                }
+            }
+            Parcel::Page(ticket, bytes) => {
+                if process.fetching.is_none_or(|(awaited, _)| awaited != ticket) {
+                    return Ok(());
+                }
+                let page = Page::from_bytes(&bytes).map_err(|error| stopped_state(to, &error.into()))?;
+                process.jobs.push_back(Job::Install(ticket, Box::new(page)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Let clients ask.
+    fn ask(&mut self) {
+        let most = if self.is_healed { 2 } else { self.weather.clients };
+        if self.clients.waiting(self.now) >= most || !self.random.is_hit(self.weather.eagerness) {
+            return;
+        }
+        let leader = self.leader().filter(|_| self.random.is_hit(750));
+        let Some(host) = leader.or_else(|| self.any_running()) else { return };
+        let asked = if self.random.is_hit(650) {
+            Asked::Append(self.clients.request(&mut self.random))
+        } else {
+            Asked::Read(self.clients.floor(&self.invariants))
+        };
+        let ticket = self.clients.ask(self.now, host, asked.clone());
+        self.note(|| format!("{host} is asked {ticket}: {asked:?}"));
+        let input = match asked {
+            Asked::Append(request) => Input::Append(ticket, request),
+            _ => Input::Read(ticket),
+        };
+        if let Some(process) = self.process(host) {
+            process.inbox.push_back(input);
+        }
+    }
+
+    /// Let machines and the network suffer.
+    fn trouble(&mut self) {
+        let weather = self.weather;
+        if self.random.is_hit(weather.crashes)
+            && let Some(id) = self.any_running()
+        {
+            if self.random.is_hit(600) {
+                self.crash(id, weather.is_power_lost);
+            } else {
+                let operations = self.random.within(1, 8);
+                self.hosts[&id].disk.light_fuse(operations);
+            }
+        }
+        if self.random.is_hit(weather.cuts) {
+            self.cut();
+        } else if self.network.is_cut() && self.random.is_hit(20) {
+            self.note(|| "the network is whole".into());
+            self.network.heal();
+        }
+    }
+
+    fn cut(&mut self) {
+        let ids: Vec<_> = self.hosts.keys().copied().collect();
+        let is_one_way = self.random.is_hit(400);
+        let side: BTreeSet<_> = ids.iter().copied().filter(|_| self.random.is_hit(400)).collect();
+        self.note(|| format!("{side:?} are cut off, one-way: {is_one_way}"));
+        for &one in &side {
+            for &other in ids.iter().filter(|id| !side.contains(id)) {
+                self.network.cut(one, other);
+                if !is_one_way {
+                    self.network.cut(other, one);
+                }
+            }
+        }
+    }
+
+    fn crash(&mut self, id: u64, is_power_lost: bool) {
+        self.note(|| format!("{id} stops, power lost: {is_power_lost}"));
+        let downtime = self.random.within(1, self.weather.downtime);
+        let Some(host) = self.hosts.get_mut(&id) else { return };
+        host.process = None;
+        host.starts_at = self.now + downtime;
+        if is_power_lost {
+            host.disk.cut_power(&mut self.random);
+        } else {
+            host.disk.end_process();
+        }
+        self.clients.stopped(id, &mut self.random);
+        self.network.disconnect(self.now, id, self.hosts.keys().copied());
+    }
+
+    fn start_if_due(&mut self, id: u64) -> Result<(), Violation> {
+        let seed = self.random.number();
+        let Some(host) = self.hosts.get_mut(&id) else { return Ok(()) };
+        if host.process.is_some() || host.starts_at > self.now || host.is_lost {
+            return Ok(());
+        }
+        let Process { member, state, .. } = host.start(self.weather.setting, seed)?;
+        self.invariants.started(id, member, state)?;
+        self.note(|| format!("{id} starts"));
+        Ok(())
+    }
+
+    fn heal(&mut self) {
+        self.note(|| "everything heals".into());
+        self.is_healed = true;
+        self.network.heal();
+        self.network.manners = Manners::PERFECT;
+        (self.weather.slowness, self.weather.diligence, self.weather.eagerness) = (0, 900, 200);
+        for host in self.hosts.values_mut() {
+            host.starts_at = host.starts_at.min(self.now);
+            host.pace = 1000;
+        }
+    }
+
+    /// Return whether all members agree on everything, and all of them vote.
+    fn has_converged(&self) -> bool {
+        let Some(leader) = self.leader().and_then(|id| self.hosts[&id].process.as_ref()) else { return false };
+        let (membership, applied) = (leader.state.membership(), leader.state.applied());
+        let Configuration { learners, voters_outgoing, .. } = &membership.configuration;
+        let agrees = |id: &u64| {
+            let process = self.hosts[id].process.as_ref();
+            process.is_some_and(|process| {
+                let (member, state) = (&process.member, &process.state);
+                state.membership() == membership && state.applied() == applied && member.awaited().is_none()
+            })
+        };
+        let is_settled = learners.is_empty() && voters_outgoing.is_empty();
+        is_settled
+            && applied.index == leader.member.consensus().commit_index()
+            && applied.term == leader.member.role().term
+            && membership.members.keys().all(agrees)
+            && self.hosts.values().all(|host| host.is_lost || membership.members.contains_key(&host.id))
+    }
+
+    fn finish(&mut self) -> Result<(), Violation> {
+        let logs =
+            self.hosts.values().filter_map(|host| host.process.as_ref().map(|process| (host.id, process.state.log())));
+        for (at, (id, log)) in logs.enumerate() {
+            self.invariants.require_kept(id, log)?;
+            if at == 0 {
+                self.invariants.require_proven(log)?;
+                self.clients.require_fates(log)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Return how everything stands, for who must know why it does not go on.
+    fn standing(&self) -> String {
+        let of_host = |host: &Host| {
+            let Some(process) = &host.process else { return format!("{} is down", host.id) };
+            let (member, state) = (&process.member, &process.state);
+            let membership = &state.membership().configuration;
+            format!("{}: {:?}, applied {:?}, {membership:?}", host.id, member.consensus(), state.applied())
+        };
+        self.hosts.values().map(of_host).collect::<Vec<_>>().join("\n")
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let role =
+            |host: &Host| host.process.as_ref().map(|process| process.member.role()).filter(|role| role.is_leader);
+        let leaders = self.hosts.values().filter_map(|host| Some((role(host)?.term, host.id)));
+        leaders.max().map(|(_, id)| id)
+    }
+
+    fn any_running(&mut self) -> Option<u64> {
+        let running: Vec<_> = self.hosts.values().filter(|host| host.process.is_some()).map(|host| host.id).collect();
+        self.random.pick(&running)
+    }
+
+    fn process(&mut self, id: u64) -> Option<&mut Process> {
+        self.hosts.get_mut(&id)?.process.as_mut()
+    }
+
+    fn add_host(&mut self, id: u64, name: String, founded: Option<Membership>) {
+        let pace = self.random.within(self.weather.slowest_pace, 1000);
+        let disk = Disk::default();
+        let host = Host { id, name, disk, founded, process: None, starts_at: 0, is_lost: false, pace };
+        self.hosts.insert(id, host);
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{now:5} {}", text()));
+        }
+    }
+}
+
+fn founded(founders: u64) -> Membership {
+    let mut membership = Membership::of_one("c".repeat(32), 1, Host::description(1, "m1"));
+    for id in 2..=founders {
+        membership.members.insert(id, Host::description(id, &format!("m{id}")));
+        membership.configuration.voters.push(id);
+    }
+    membership
+}
+
+fn stopped(id: u64, error: &qed_node::member::MemberError) -> Violation {
+    Violation { invariant: "members go on", found: format!("member {id}: {error}") }
+}
+
+fn stopped_state(id: u64, error: &StateError) -> Violation {
+    Violation { invariant: "states go on", found: format!("member {id}: {error}") }
+}
