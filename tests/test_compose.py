@@ -1,0 +1,169 @@
+"""The walk-through of docs/cluster.md in containers, where a Docker engine runs: `pytest -m containers` chooses it.
+
+The base image is `$BASE`, or one that compose/base-image.sh makes; the wheel is `$WHEEL`, or one that is built here.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import pytest
+
+from servers import wait_until
+from walkthrough import NAMES, ROOT, commands_of, is_whole, run, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
+
+PORTS: Final = (8800, 8801, 8802)
+IMAGE: Final = "qed-test"
+LIMIT_S: Final = 60.0
+
+
+def obstacle() -> str | None:
+    """Return why there are no containers here, if so."""
+    if shutil.which("docker") is None:
+        return "there is no docker command"
+    if compose() is None:
+        return "there is neither `docker compose` nor `docker-compose`"
+    engine = docker("version", "--format", "{{.Server.Version}}", is_checked=False)
+    if engine.returncode != 0:
+        return f"no Docker engine answers: {engine.stderr.strip().splitlines()[-1]}"
+    if "BASE" not in os.environ and (os.geteuid() != 0 or shutil.which("debootstrap") is None):
+        return "there is no $BASE, and only root with debootstrap can make one"
+    return what_is_taken()
+
+
+def what_is_taken() -> str | None:
+    """Return which port or name that the compose files want is in use, if one is."""
+    for port in PORTS:
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return f"port {port} is in use"
+    if taken := set(NAMES) & set(docker("ps", "--all", "--format", "{{.Names}}").stdout.split()):
+        return f"there are containers of these names already: {', '.join(sorted(taken))}"
+    return None
+
+
+def compose() -> str | None:
+    """Return the compose tool of this machine."""
+    if docker("compose", "version", is_checked=False).returncode == 0:
+        return "docker compose"
+    return shutil.which("docker-compose") and "docker-compose"
+
+
+def docker(*words: str, is_checked: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [str(shutil.which("docker")), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0 or not is_checked, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def base_image() -> Iterator[str]:
+    """Give the base image, which is removed again unless it was given."""
+    if base := os.environ.get("BASE"):
+        yield base
+        return
+    tag = f"qed-base:{secrets.token_hex(4)}"
+    subprocess.run([ROOT / "compose" / "base-image.sh", tag], check=True, timeout=900, stdout=subprocess.DEVNULL)
+    yield tag
+    docker("image", "rm", tag)
+
+
+def wheel() -> Iterator[str]:
+    """Give the path of a wheel in the repository, which is removed again unless it was given."""
+    if given := os.environ.get("WHEEL"):
+        yield given
+        return
+    folder = ROOT / "dist" / f"test-{secrets.token_hex(4)}"
+    maturin = Path(sys.executable).with_name("maturin")
+    subprocess.run([maturin, "build", "--release", "--quiet", "--out", folder], check=True, timeout=900, cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    yield str(built.relative_to(ROOT))
+    shutil.rmtree(folder)
+
+
+def nameless_images() -> set[str]:
+    return set(docker("images", "--quiet", "--filter", "dangling=true").stdout.split())
+
+
+@pytest.fixture(scope="module")
+def settings() -> Iterator[dict[str, str]]:
+    """Give the environment for the compose files, and remove the images afterwards."""
+    if reason := obstacle():
+        pytest.skip(reason)
+    before = nameless_images()
+    bases, wheels = base_image(), wheel()
+    base = next(bases)
+    try:
+        yield {"BASE": base, "TOOLCHAIN": base, "WHEEL": next(wheels), "QED_IMAGE": IMAGE}
+    finally:
+        docker("image", "rm", "--force", IMAGE, is_checked=False)
+        # The stage that the wheel was installed in stays behind without a name.
+        for image in nameless_images() - before:
+            docker("image", "rm", image, is_checked=False)
+        for rest in (bases, wheels):
+            for _ in rest:
+                pass
+
+
+def health_of(name: str) -> str:
+    return docker("inspect", "--format", "{{.State.Health.Status}}", name).stdout.strip()
+
+
+def wait(names: set[str]) -> None:
+    """Return once these are healthy, and agree."""
+    wait_until(lambda: all(health_of(name) == "healthy" for name in names), f"{names} to be healthy", limit_s=LIMIT_S)
+    ports = [port for name, port in zip(NAMES, PORTS, strict=True) if name in names]
+    wait_until(lambda: is_whole(ports), f"{names} to agree", limit_s=LIMIT_S)
+
+
+def on_this_machine(command: str) -> str:
+    return command.replace("docker-compose", str(compose()))
+
+
+def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) -> None:
+    down = f"docker-compose -f {ROOT / 'compose' / 'cluster-mode.yml'} down --volumes"
+    (up,) = commands_of("In containers")
+    try:
+        run(on_this_machine(up), ROOT, **settings)
+        wait(set(NAMES))
+        walk(lambda command: run(command, tmp_path, **settings), wait=wait, ports=PORTS)
+        assert_guarded(NAMES[0])
+    finally:
+        run(on_this_machine(down), ROOT, **settings)
+
+
+def assert_guarded(name: str) -> None:
+    """Check what a container runs as, and that it comes back when it dies."""
+    assert docker("exec", name, "id", "--user").stdout.strip() == "10001"
+    assert docker("inspect", "--format", "{{.Config.StopSignal}}", name).stdout.strip() == "SIGTERM"
+    docker("exec", name, "python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+    count = "{{.RestartCount}} {{.State.Running}}"
+    wait_until(
+        lambda: docker("inspect", "--format", count, name).stdout.split() == ["1", "true"], "a restart", limit_s=LIMIT_S
+    )
+    wait(set(NAMES))
+
+
+def test_quickstart_serves(settings: dict[str, str]) -> None:
+    tool = f"docker-compose -f {ROOT / 'compose' / 'quickstart.yml'}"
+    try:
+        run(on_this_machine(f"{tool} up -d"), ROOT, **settings)
+        wait_until(lambda: health_of("qed_server") == "healthy", "the server to be healthy", limit_s=LIMIT_S)
+        wait_until(lambda: is_whole([8800], ["qed_server"]), "the server to lead", limit_s=LIMIT_S)
+        assert httpx.post("http://127.0.0.1:8800/events", json={"Event": "eA=="}).status_code == 201
+    finally:
+        run(on_this_machine(f"{tool} down --volumes"), ROOT, **settings)
