@@ -65,6 +65,8 @@ _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member has not heard of yet."""
 _EVENTS_LIMIT: Final = 2**64 - 1
 _NUMBER_LIMIT: Final = 2**64
+_HAND_OVER_TRIES: Final = 3
+"""How often a member is asked to lead before this one stops without a successor: who has just died is not missed yet."""
 _NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
@@ -674,12 +676,14 @@ class Node:
 
     async def _hand_over(self) -> None:
         """Make another member the leader, so that nobody has to miss this one."""
-        with contextlib.suppress(ClusterError, TimeoutError):
-            await self._carry_out(Question("transfer"))
-            async with asyncio.timeout(self.settings.pace.election_ms / 1000):
-                while self._status.is_leader:
-                    self._role_changed.clear()
-                    await self._role_changed.wait()
+        for _ in range(_HAND_OVER_TRIES):
+            with contextlib.suppress(ClusterError, TimeoutError):
+                await self._carry_out(Question("transfer"))
+                async with asyncio.timeout(2 * self.settings.pace.heartbeat_ms / 1000):
+                    while self._status.is_leader:
+                        self._role_changed.clear()
+                        await self._role_changed.wait()
+                    return
 
     def _not_leader(self) -> NotLeader:
         url = None if self._status.is_leader else self.leader_url()

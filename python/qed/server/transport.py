@@ -326,6 +326,7 @@ class _Link:
         self._queued_bytes = 0
         self._writer: asyncio.StreamWriter | None = None
         self._is_fed = asyncio.Event()
+        self._is_there = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
     def send(self, message: bytes) -> None:
@@ -346,6 +347,10 @@ class _Link:
     def close(self) -> None:
         self._task.cancel()
 
+    def note_there(self) -> None:
+        """Note that the member was heard of: it need not be waited for."""
+        self._is_there.set()
+
     def _write(self, writer: asyncio.StreamWriter) -> None:
         writer.write(b"".join(map(_frame, self._queue)))
         self._queue.clear()
@@ -365,7 +370,10 @@ class _Link:
             self._queue.clear()
             self._queued_bytes = 0
             self._transport.peers.lost(self._receiver)
-            await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+            self._is_there.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY_S[min(failures, len(_RETRY_S) - 1)]):
+                    await self._is_there.wait()
             failures += 1
 
     async def _transmit(self) -> None:
@@ -526,6 +534,8 @@ class Transport:
             return
         self._inbound[writer] = hello.sender
         self._learn(hello)
+        if link := self._links.get(hello.sender):
+            link.note_there()
         if hello.kind == "pages":
             await self._serve_pages(reader, writer)
         else:

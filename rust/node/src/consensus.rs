@@ -402,7 +402,12 @@ impl Consensus {
         }
         let own = self.settings.id;
         let conf_state = self.raw.raft.prs().conf().to_conf_state();
-        let is_candidate = |id: &u64| *id != own && conf_state.voters.contains(id) && self.is_recently_active(*id);
+        // Who was asked and has not taken over may be down without being missed yet; whoever asks again wants another.
+        let asked = self.raw.raft.lead_transferee;
+        let is_candidate = |candidate: &u64| {
+            let is_other = *candidate != own && (id.is_some() || asked != Some(*candidate));
+            is_other && conf_state.voters.contains(candidate) && self.is_recently_active(*candidate)
+        };
         let mut candidates: Vec<_> = conf_state.voters.iter().copied().filter(is_candidate).collect();
         candidates.sort_unstable_by_key(|&id| (std::cmp::Reverse(self.matched(id)), id));
         let to = id.map_or_else(|| candidates.first().copied(), |id| candidates.contains(&id).then_some(id))?;

@@ -153,10 +153,12 @@ impl Log {
             let mut visit = |len| tell(len).unwrap_or_else(|error| panic::resume_unwind(Box::new(error)));
             Ok(panic::catch_unwind(AssertUnwindSafe(|| log.check(&mut visit))))
         })?;
-        match checked.map_err(|cause| cause.downcast::<PyErr>()) {
+        match checked {
             Ok(result) => result.map_err(|error| error::of_log(&error)),
-            Err(Ok(error)) => Err(*error),
-            Err(Err(cause)) => panic::resume_unwind(cause),
+            Err(cause) => match cause.downcast::<PyErr>() {
+                Ok(error) => Err(*error),
+                Err(cause) => panic::resume_unwind(cause),
+            },
         }
     }
 
