@@ -47,7 +47,8 @@ NODE_FLOORS = [
     {"consensus"},
     {"state"},
     {"member"},
-    {"applier", "folder"},
+    {"applier", "recovery"},
+    {"folder"},
     {"driver"},
 ]
 ONLY = {

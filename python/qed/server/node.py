@@ -66,7 +66,7 @@ _VERSION_WAIT_S: Final = 1.0
 _EVENTS_LIMIT: Final = 2**64 - 1
 _NUMBER_LIMIT: Final = 2**64
 _HAND_OVER_TRIES: Final = 3
-"""How often a member is asked to lead before this one stops without a successor: who has just died is not missed yet."""
+"""Members asked to lead before this one stops without a successor: one that has just died is not missed yet."""
 _NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
