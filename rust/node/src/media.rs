@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Numbered files of fixed size. Errors are what the operating system says.
 pub trait Media {
-    /// Return the size that a segment should have. Zeroing it takes some milliseconds; a frame that does not fit gets a segment of its
-    /// own size.
+    /// Return the size that a segment has at least, ever since. Zeroing it takes some milliseconds; a frame that does not fit gets a
+    /// segment of its own size.
     fn segment_bytes(&self) -> usize {
         8 << 20
     }
@@ -150,6 +150,8 @@ impl Media for Folder {
     }
 
     fn delete(&mut self, segment: u64) -> Result<(), String> {
-        fs::remove_file(self.path_of(segment)).map_err(|error| error.to_string())
+        // Synced one at a time: of two that are deleted, a power cut must not bring the first back alone.
+        let deleted = fs::remove_file(self.path_of(segment)).and_then(|()| File::open(&self.path)?.sync_all());
+        deleted.map_err(|error| error.to_string())
     }
 }
