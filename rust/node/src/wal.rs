@@ -119,7 +119,20 @@ impl<M: Media> Wal<M> {
         if recovered.missing_to > recovered.bounds.index {
             return Err(WalError::Corrupt(format!("the entries before {} are missing", recovered.missing_to + 1)));
         }
+        // Segments are deleted only when a later one holds a frame.
+        if let Some(first) = wal.segments.first()
+            && wal.is_new()
+            && first.number > 0
+        {
+            return Err(WalError::Corrupt(format!("there is no frame in segment {}", first.number)));
+        }
         Ok((wal, recovered))
+    }
+
+    /// Return whether no frame was ever appended.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.next_frame == 0
     }
 
     /// Append a frame and make it durable.
@@ -209,9 +222,14 @@ impl<M: Media> Wal<M> {
         {
             return Err(WalError::Corrupt(format!("segment {} is missing", previous.number + 1)));
         }
+        // A segment gets its name after its size.
+        if bytes.len() < self.media.segment_bytes() || !bytes.len().is_multiple_of(ALIGNMENT) {
+            return Err(WalError::Corrupt(format!("segment {number} was cut off at {} bytes", bytes.len())));
+        }
         let mut segment = Segment { number, size_bytes: bytes.len(), last_index: 0 };
-        let (mut position, mut is_first) = (0, self.segments.is_empty());
+        let mut position = 0;
         while let Some((found, payload)) = frame_at(bytes, position) {
+            let is_first = self.is_new();
             if found != self.next_frame && !is_first {
                 return Err(WalError::Corrupt(format!("frame {} is missing in segment {number}", self.next_frame)));
             }
@@ -221,8 +239,13 @@ impl<M: Media> Wal<M> {
             }
             segment.last_index = segment.last_index.max(frame.entries.last().map_or(0, |entry| entry.index));
             recovered.take(frame)?;
-            position += (HEADER_BYTES + payload.len()).next_multiple_of(ALIGNMENT);
-            (self.next_frame, is_first) = (found + 1, false);
+            let end = position + HEADER_BYTES + payload.len();
+            position = end.next_multiple_of(ALIGNMENT);
+            // What a crash leaves unwritten is zero.
+            if bytes.get(end..position).is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
+                return Err(WalError::Corrupt(format!("the padding of frame {found} is damaged")));
+            }
+            self.next_frame = found + 1;
         }
         self.require_end(number, bytes, position, is_last)?;
         (self.position, self.bounds) = (position, recovered.bounds);
@@ -236,7 +259,9 @@ impl<M: Media> Wal<M> {
         if rest.iter().all(|&byte| byte == 0) {
             return Ok(());
         }
-        let goes_on = (position..bytes.len()).step_by(ALIGNMENT).skip(1).any(|at| frame_at(bytes, at).is_some());
+        // A frame with an earlier number is none of this log's: it may stand in what a client had appended.
+        let is_later = |at| frame_at(bytes, at).is_some_and(|(found, _)| found > self.next_frame);
+        let goes_on = (position..bytes.len()).step_by(ALIGNMENT).skip(1).any(is_later);
         if !is_last || goes_on {
             return Err(WalError::Corrupt(format!("frame {} in segment {number} is damaged", self.next_frame)));
         }
