@@ -82,6 +82,8 @@ pub struct Wal<M> {
     position: usize,
     /// Repeated at the head of each segment.
     bounds: Bounds,
+    /// Why nothing may be appended any more.
+    failure: Option<WalError>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +110,8 @@ impl<M: Media> Wal<M> {
     ///
     /// [`WalError::Corrupt`] if anything but the last frame is damaged or missing; [`WalError::Media`] if it cannot be read.
     pub fn open(media: M) -> Result<(Self, Recovered), WalError> {
-        let mut wal = Self { media, segments: Vec::new(), next_frame: 0, position: 0, bounds: Bounds::default() };
+        let mut wal =
+            Self { media, segments: Vec::new(), next_frame: 0, position: 0, bounds: Bounds::default(), failure: None };
         let mut recovered = Recovered::default();
         let numbers = wal.media.list().map_err(|cause| WalError::Media { action: "list", cause })?;
         for (at, &number) in numbers.iter().enumerate() {
@@ -139,8 +142,15 @@ impl<M: Media> Wal<M> {
     ///
     /// # Errors
     ///
-    /// [`WalError::Media`]: whether the frame is on disk is then unknown, and nothing may be appended after it.
+    /// [`WalError::Media`]: whether the frame is on disk is then unknown, and each later call fails with the same.
     pub fn append(&mut self, frame: &Frame) -> Result<(), WalError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        self.try_append(frame).inspect_err(|failure| self.failure = Some(failure.clone()))
+    }
+
+    fn try_append(&mut self, frame: &Frame) -> Result<(), WalError> {
         let mut bytes = self.encoded(frame);
         let room = self.segments.last().map_or(0, |segment| segment.size_bytes - self.position);
         if room < bytes.len() || self.position == 0 {
