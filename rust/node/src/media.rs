@@ -155,3 +155,74 @@ impl Media for Folder {
         deleted.map_err(|error| error.to_string())
     }
 }
+
+/// Segments in memory, for tests.
+#[cfg(test)]
+pub(crate) mod memory {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::Media;
+
+    /// Clones share what is in them.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Memory(pub(crate) Arc<Mutex<Contents>>);
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Contents {
+        pub(crate) segments: BTreeMap<u64, Vec<u8>>,
+        /// Calls that change something.
+        pub(crate) changes: usize,
+        /// How many of them succeed, if not all.
+        pub(crate) good_changes: Option<usize>,
+    }
+
+    impl Memory {
+        fn change(&self, change: impl FnOnce(&mut BTreeMap<u64, Vec<u8>>)) -> Result<(), String> {
+            let mut contents = self.0.lock();
+            contents.changes += 1;
+            if contents.good_changes.is_some_and(|good| contents.changes > good) {
+                return Err("the disk is gone".into());
+            }
+            change(&mut contents.segments);
+            Ok(())
+        }
+    }
+
+    /// So small that frames fill several.
+    pub(crate) const SEGMENT_BYTES: usize = 512;
+
+    impl Media for Memory {
+        fn segment_bytes(&self) -> usize {
+            SEGMENT_BYTES
+        }
+
+        fn list(&mut self) -> Result<Vec<u64>, String> {
+            Ok(self.0.lock().segments.keys().copied().collect())
+        }
+
+        fn read(&mut self, segment: u64) -> Result<Vec<u8>, String> {
+            self.0.lock().segments.get(&segment).cloned().ok_or_else(|| "there is none".into())
+        }
+
+        fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String> {
+            self.change(|segments| drop(segments.insert(segment, vec![0; size_bytes])))
+        }
+
+        fn write(&mut self, segment: u64, position: usize, bytes: &[u8]) -> Result<(), String> {
+            self.change(|segments| {
+                segments.get_mut(&segment).unwrap()[position..][..bytes.len()].copy_from_slice(bytes);
+            })
+        }
+
+        fn sync(&mut self, _segment: u64) -> Result<(), String> {
+            self.change(|_| {})
+        }
+
+        fn delete(&mut self, segment: u64) -> Result<(), String> {
+            self.change(|segments| drop(segments.remove(&segment)))
+        }
+    }
+}

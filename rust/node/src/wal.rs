@@ -361,3 +361,6 @@ fn decode(payload: &[u8]) -> Option<Frame> {
     }
     (rest.is_empty() && kind <= 2).then_some(Frame { hard_state, bounds, entries })
 }
+
+#[cfg(test)]
+mod tests;
