@@ -42,7 +42,10 @@ impl Identity {
         };
         let identity: Self =
             serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
-        if identity.format != FORMAT || identity.id == 0 {
+        if identity.id == 0 {
+            return Err(io::Error::other(format!("{FILE} is damaged: no member has the number 0")));
+        }
+        if identity.format != FORMAT {
             return Err(io::Error::other(format!("{FILE} has format {}, this build knows {FORMAT}", identity.format)));
         }
         Ok(Some(identity))
