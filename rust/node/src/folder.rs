@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use qed_core::error::LogError;
 use qed_core::log::Log;
+use qed_core::place::Place;
 
 use crate::consensus::{KEPT_BYTES, Settings};
 use crate::identity::{Identity, random, random_cluster};
 use crate::media::Folder;
 use crate::member::{Limits, Member, MemberError};
 use crate::membership::{Member as Description, Membership};
-use crate::recovery::recover;
+use crate::recovery::go_on;
 use crate::state::State;
+use crate::wal::{Frame, Recovered, Wal};
 
 const RAFT_FOLDER: &str = "raft";
 
@@ -100,8 +102,14 @@ impl Opened {
     ) -> Result<Self, FolderError> {
         let log = Arc::new(Log::open(path)?);
         let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
-        let identity = identify(path, &log, description, beginning)?;
+        let known = owner(path, description)?;
         let folder = Folder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
+        let (mut wal, recovered) = Wal::open(folder).map_err(MemberError::from)?;
+        let identity = match known {
+            Some(identity) if wal.is_new() => return Err(raft_log_is_missing(&identity)),
+            Some(identity) => identity,
+            None => take_over(path, &log, (&mut wal, &recovered), description, beginning)?,
+        };
         let founded = if identity.is_joining || identity.cluster.is_some() {
             None
         } else {
@@ -119,24 +127,53 @@ impl Opened {
         };
         let first_read = random().map_err(of_io)?;
         let limits = Limits { batch_events, election_ticks: timing.election_ticks, first_read };
-        let (member, state) = recover(log, folder, founded, settings, limits)?;
+        let (member, state) = go_on(log, (wal, recovered), founded, settings, limits)?;
         let identity = note_cluster(path, identity, state.membership()).map_err(of_io)?;
         Ok(Self { identity, member, state })
     }
 }
 
-/// Return who the folder belongs to, and give it to who asks if it is nobody's.
-fn identify(path: &Path, log: &Log, description: &Description, beginning: Beginning) -> Result<Identity, FolderError> {
+/// Return who the folder belongs to, if to anybody; fail if that is another than who asks.
+fn owner(path: &Path, description: &Description) -> Result<Option<Identity>, FolderError> {
+    let found = Identity::read(path).map_err(|cause| FolderError::Io { path: path.display().to_string(), cause })?;
+    match found {
+        Some(identity) if identity.name != description.name => Err(FolderError::Foreign {
+            path: path.display().to_string(),
+            found: identity.name,
+            wanted: description.name.clone(),
+        }),
+        found => Ok(found),
+    }
+}
+
+/// What a member has promised cannot be made up.
+fn raft_log_is_missing(identity: &Identity) -> FolderError {
+    let name = &identity.name;
+    MemberError::Inconsistent(format!(
+        "the Raft log of {name} is missing; have {name} removed from its cluster, and empty the folder to join as a new member"
+    ))
+    .into()
+}
+
+/// Give a folder that is nobody's to who asks.
+fn take_over(
+    path: &Path,
+    log: &Log,
+    (wal, recovered): (&mut Wal<Folder>, &Recovered),
+    description: &Description,
+    beginning: Beginning,
+) -> Result<Identity, FolderError> {
     let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
-    if let Some(identity) = Identity::read(path).map_err(of_io)? {
-        if identity.name != description.name {
-            let (found, wanted) = (identity.name, description.name.clone());
-            return Err(FolderError::Foreign { path: path.display().to_string(), found, wanted });
-        }
-        return Ok(identity);
+    if *recovered != Recovered::default() || log.applied() != Place::default() {
+        let reason = "it holds the log of a member, but not the file that says of which";
+        return Err(MemberError::Inconsistent(reason.into()).into());
     }
     if beginning == Beginning::Join && !log.is_empty() {
         return Err(FolderError::NotEmpty { path: path.display().to_string(), events: log.len() });
+    }
+    // A Raft log without a frame beside an identity is one that was lost, so the first frame comes before the identity.
+    if wal.is_new() {
+        wal.append(&Frame::default()).map_err(MemberError::from)?;
     }
     let identity = Identity::draw(&description.name, beginning == Beginning::Join).map_err(of_io)?;
     identity.write(path).map_err(of_io)?;
@@ -151,3 +188,6 @@ fn note_cluster(path: &Path, mut identity: Identity, membership: &Membership) ->
     }
     Ok(identity)
 }
+
+#[cfg(test)]
+mod tests;

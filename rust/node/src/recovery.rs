@@ -10,7 +10,7 @@ use crate::media::Media;
 use crate::member::{Limits, Member, MemberError};
 use crate::membership::Membership;
 use crate::state::State;
-use crate::wal::{Bounds, Frame, Wal};
+use crate::wal::{Bounds, Frame, Recovered, Wal};
 
 /// Return a member and its state, from its log and its Raft log, made to agree. `founded` is the membership that a member begins
 /// with if its log knows none.
@@ -25,7 +25,21 @@ pub fn recover<M: Media>(
     settings: Settings,
     limits: Limits,
 ) -> Result<(Member<M>, State), MemberError> {
-    let (mut wal, mut recovered) = Wal::open(media)?;
+    go_on(log, Wal::open(media)?, founded, settings, limits)
+}
+
+/// As [`recover`], with a Raft log that was opened already.
+///
+/// # Errors
+///
+/// As [`recover`].
+pub fn go_on<M: Media>(
+    log: Arc<Log>,
+    (mut wal, mut recovered): (Wal<M>, Recovered),
+    founded: Option<Membership>,
+    settings: Settings,
+    limits: Limits,
+) -> Result<(Member<M>, State), MemberError> {
     let mut state = State::open(Arc::clone(&log))?;
     if let Some(membership) = founded
         && state.applied() == Place::default()
