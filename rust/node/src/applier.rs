@@ -24,19 +24,35 @@ pub struct Jobs {
 struct Waiting {
     jobs: VecDeque<Job>,
     is_closed: bool,
+    /// Whether nobody takes jobs any more.
+    is_over: bool,
 }
 
 impl Jobs {
-    /// Put jobs.
-    pub fn put(&self, jobs: impl IntoIterator<Item = Job>) {
-        self.waiting.lock().jobs.extend(jobs);
+    /// Put jobs; return those that nobody will carry out.
+    #[must_use]
+    pub fn put(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_over {
+            return jobs;
+        }
+        waiting.jobs.extend(jobs);
+        drop(waiting);
         self.is_fed.notify_one();
+        Vec::new()
     }
 
     /// Put no more jobs.
     pub fn close(&self) {
         self.waiting.lock().is_closed = true;
         self.is_fed.notify_one();
+    }
+
+    /// Take no more jobs; return those that wait.
+    pub fn end(&self) -> VecDeque<Job> {
+        let mut waiting = self.waiting.lock();
+        waiting.is_over = true;
+        std::mem::take(&mut waiting.jobs)
     }
 
     /// Wait for a job; nothing if there will be none.
@@ -50,6 +66,17 @@ impl Jobs {
                 return None;
             }
             self.is_fed.wait(&mut waiting);
+        }
+    }
+}
+
+impl Job {
+    /// Return the tickets of those who wait for it.
+    #[must_use]
+    pub fn tickets(&self) -> Vec<u64> {
+        match self {
+            Self::Apply(_, tickets) => tickets.clone().unwrap_or_default(),
+            Self::Install(ticket, _) => vec![*ticket],
         }
     }
 }

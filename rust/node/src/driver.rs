@@ -114,6 +114,8 @@ struct Inbox {
     refusal: Option<String>,
     /// When an orderly end has taken long enough.
     deadline: Option<Instant>,
+    /// Whether nobody takes inputs any more.
+    is_over: bool,
 }
 
 impl Driver {
@@ -134,9 +136,9 @@ impl Driver {
             Arc::new(Shared { limits, inbox: Mutex::default(), is_fed: Condvar::new(), jobs: Jobs::default(), status });
         let prover = Prover::start(&log, &outbox, limits.proof_threads)?;
         let (of_driver, driver_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
-        let driver = move || of_driver.run(&driver_outbox, |shared, outbox| shared.drive(member, outbox));
+        let driver = move || of_driver.run_member(member, &driver_outbox);
         let (of_applier, applier_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
-        let applier = move || of_applier.run(&applier_outbox, |shared, outbox| shared.apply(state, outbox));
+        let applier = move || of_applier.run_state(state, &applier_outbox);
         let threads = vec![
             thread::Builder::new().name("qed-driver".into()).spawn(driver)?,
             thread::Builder::new().name("qed-applier".into()).spawn(applier)?,
@@ -248,7 +250,9 @@ impl Driver {
 
     /// Append a page from another member. The outcome comes under `ticket`.
     pub fn install(&self, ticket: u64, page: Page) {
-        self.shared.jobs.put([Job::Install(ticket, Box::new(page))]);
+        let refused = self.shared.jobs.put(vec![Job::Install(ticket, Box::new(page))]);
+        let failure = self.failure();
+        self.outbox.put(refused.iter().flat_map(Job::tickets).map(|ticket| left(ticket, failure.clone(), false)));
     }
 
     /// Put a question. Its answer comes under `ticket` from [`Self::drain`], exactly once. No two tickets may be the same.
@@ -288,7 +292,14 @@ impl Driver {
     }
 
     fn put(&self, input: Input) {
-        self.shared.inbox.lock().inputs.push_back(input);
+        let mut inbox = self.shared.inbox.lock();
+        if inbox.is_over {
+            drop(inbox);
+            self.outbox.put(input.ticket().map(|ticket| left(ticket, self.failure(), false)));
+            return;
+        }
+        inbox.inputs.push_back(input);
+        drop(inbox);
         self.shared.is_fed.notify_one();
     }
 }
@@ -300,32 +311,45 @@ impl Drop for Driver {
 }
 
 impl Shared {
-    /// Run a thread to its end, and report it if it fails: whether what was under way is on disk is unknown then, and nothing may be
-    /// written after it.
-    fn run(&self, outbox: &Outbox, body: impl FnOnce(&Self, &Outbox) -> Result<(), MemberError>) {
-        let reason = match catch_unwind(AssertUnwindSafe(|| body(self, outbox))) {
-            Ok(Ok(())) => return self.jobs.close(),
-            Ok(Err(error)) => error.to_string(),
-            // The crate `raft` asserts what it cannot go on without; the message is on stderr.
-            Err(_) => "an invariant was broken; this is a defect of qed, or of the disk".into(),
-        };
-        let waiting = {
+    /// Turn the member until it is closed or fails. Whatever is left then is told so.
+    fn run_member<M: Media>(&self, mut member: Member<M>, outbox: &Outbox) {
+        let failure = failure_of(|| self.drive(&mut member, outbox));
+        self.note_failure(failure, outbox);
+        let inputs = {
             let mut inbox = self.inbox.lock();
-            inbox.refusal = Some(reason.clone());
-            inbox.deadline = Some(Instant::now());
+            inbox.is_over = true;
             inbox.waiting_events = 0;
             std::mem::take(&mut inbox.inputs)
         };
+        let (proposed, others) = member.abandon();
+        let others = others.into_iter().chain(inputs.iter().filter_map(Input::ticket));
+        outbox.put(proposed.into_iter().map(|ticket| left(ticket, outbox.failure(), true)).collect::<Vec<_>>());
+        outbox.put(others.map(|ticket| left(ticket, outbox.failure(), false)).collect::<Vec<_>>());
         self.jobs.close();
-        let failed = waiting.into_iter().filter_map(|input| match input {
-            Input::Append(ticket, _) => Some(Completion { ticket, outcome: Outcome::WriteFailed(reason.clone()) }),
-            _ => None,
-        });
-        outbox.fail(failed, reason.clone());
+    }
+
+    /// Apply until nothing more comes or the state fails.
+    fn run_state(&self, state: State, outbox: &Outbox) {
+        let mut tickets = Vec::new();
+        let failure = failure_of(|| self.apply(state, &mut tickets, outbox));
+        self.note_failure(failure, outbox);
+        tickets.extend(self.jobs.end().iter().flat_map(Job::tickets));
+        outbox.put(tickets.into_iter().map(|ticket| left(ticket, outbox.failure(), true)).collect::<Vec<_>>());
+    }
+
+    /// Take nothing more if a thread has failed: whether what was under way is on disk is unknown then, and nothing may be written
+    /// after it.
+    fn note_failure(&self, failure: Option<String>, outbox: &Outbox) {
+        let Some(reason) = failure else { return };
+        outbox.fail(reason.clone());
+        let mut inbox = self.inbox.lock();
+        inbox.refusal = Some(reason);
+        inbox.deadline = Some(Instant::now());
+        drop(inbox);
         self.is_fed.notify_one();
     }
 
-    fn drive<M: Media>(&self, mut member: Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
+    fn drive<M: Media>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
         let mut next_tick = Instant::now() + self.limits.tick;
         while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
             let effects = member.turn(inputs)?;
@@ -333,14 +357,16 @@ impl Shared {
             let mut inbox = self.inbox.lock();
             inbox.waiting_events = queued + inbox.inputs.iter().map(events_of).sum::<usize>();
             drop(inbox);
-            self.hand_out(&member, effects, outbox);
+            self.hand_out(member, effects, outbox);
         }
         Ok(())
     }
 
-    fn hand_out<M: Media>(&self, member: &Member<M>, effects: Effects, outbox: &Outbox) {
+    fn hand_out<M: Media>(&self, member: &Member<M>, mut effects: Effects, outbox: &Outbox) {
         if !effects.jobs.is_empty() {
-            self.jobs.put(effects.jobs);
+            let refused = self.jobs.put(effects.jobs);
+            let tickets = refused.iter().flat_map(Job::tickets);
+            effects.completions.extend(tickets.map(|ticket| left(ticket, outbox.failure(), true)));
         }
         *self.status.lock() = status_of(member);
         if !effects.messages.is_empty() {
@@ -354,9 +380,12 @@ impl Shared {
         }
     }
 
-    fn apply(&self, mut state: State, outbox: &Outbox) -> Result<(), MemberError> {
+    /// Carry out jobs; `tickets` are of those who wait for the one that is under way.
+    fn apply(&self, mut state: State, tickets: &mut Vec<u64>, outbox: &Outbox) -> Result<(), MemberError> {
         while let Some(job) = self.jobs.take() {
+            *tickets = job.tickets();
             let (report, completions) = perform(&mut state, job)?;
+            tickets.clear();
             if !completions.is_empty() {
                 outbox.put(completions);
             }
@@ -393,6 +422,21 @@ impl Shared {
     }
 }
 
+/// Return what becomes of a request that is left when the threads end.
+fn left(ticket: u64, failure: Option<String>, is_proposed: bool) -> Completion {
+    let unfinished = if is_proposed { Outcome::Unknown } else { Outcome::NotLeader };
+    Completion { ticket, outcome: failure.map_or(unfinished, Outcome::WriteFailed) }
+}
+
+/// Return why a thread has failed, if it has.
+fn failure_of(body: impl FnOnce() -> Result<(), MemberError>) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(outcome) => outcome.err().map(|error| error.to_string()),
+        // The crate `raft` asserts what it cannot go on without; the message is on stderr.
+        Err(_) => Some("an invariant was broken; this is a defect of qed, or of the disk".into()),
+    }
+}
+
 fn events_of(input: &Input) -> usize {
     if let Input::Append(_, request) = input { request.digests.len() } else { 0 }
 }
@@ -410,3 +454,6 @@ fn status_of<M: Media>(member: &Member<M>) -> Status {
         membership: Arc::clone(membership),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,22 @@ pub enum Input {
     Report(Report),
 }
 
+impl Input {
+    /// Return the ticket of who waits for it.
+    #[must_use]
+    pub const fn ticket(&self) -> Option<u64> {
+        match self {
+            Self::Append(ticket, _)
+            | Self::Read(ticket)
+            | Self::Await { ticket, .. }
+            | Self::Admit(ticket, ..)
+            | Self::Remove(ticket, _)
+            | Self::Transfer(ticket, _) => Some(*ticket),
+            Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Report(_) => None,
+        }
+    }
+}
+
 /// Something to be done to the state, in order.
 #[derive(Debug)]
 pub enum Job {
@@ -245,6 +261,16 @@ impl<M: Media> Member<M> {
         self.note_role(&mut effects);
         self.forget()?;
         Ok(effects)
+    }
+
+    /// Return the tickets of all who wait for this member, when it ends: those whose requests may still be carried out, and those
+    /// whose will not.
+    pub fn abandon(&mut self) -> (Vec<u64>, Vec<u64>) {
+        let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.tickets).collect();
+        let queued = self.queue.drain(..).map(|(ticket, _)| ticket);
+        let reads = std::mem::take(&mut self.reads).into_values().map(|read| read.ticket);
+        let waiters = self.waiters.drain(..).map(|waiter| waiter.ticket);
+        (proposed, queued.chain(reads).chain(waiters).collect())
     }
 
     fn take(&mut self, input: Input, effects: &mut Effects) {

@@ -91,11 +91,10 @@ impl Outbox {
         self.change(|waiting| waiting.delivery.is_status_new = true);
     }
 
-    /// Put in the last completions, with the reason why there will be no others. The first reason is the one that counts.
-    pub(crate) fn fail(&self, completions: impl IntoIterator<Item = Completion>, reason: String) {
+    /// Say why no request will be carried out any more. The first reason is the one that counts.
+    pub(crate) fn fail(&self, reason: String) {
         self.change(|waiting| {
             waiting.failure.get_or_insert(reason);
-            waiting.delivery.completions.extend(completions);
         });
     }
 

@@ -1,0 +1,363 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use qed_core::error::LogError;
+use qed_core::hash::Digest;
+use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
+use tempfile::TempDir;
+
+use super::*;
+use crate::consensus::Settings;
+use crate::folder::{Beginning, Timing};
+use crate::media::Folder;
+use crate::media::memory::Memory;
+use crate::member;
+use crate::recovery::recover;
+use crate::wal::Wal;
+
+/// Entries that are kept, so few that they are forgotten soon.
+const KEPT_BYTES: usize = 20_000;
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A store whose writes fail after a number of times.
+struct FailingStore(MemoryStore, AtomicUsize);
+
+impl Store for FailingStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
+        self.0.get(table, key)
+    }
+
+    fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        self.0.first_in(table, from, to)
+    }
+
+    fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        self.0.last_in(table, from, to)
+    }
+
+    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
+        self.0.scan(table, visit)
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        let left = self.1.load(Ordering::SeqCst);
+        let failed = || LogError::Store { action: "write".into(), cause: "the disk is full".into() };
+        self.1.store(left.checked_sub(1).ok_or_else(failed)?, Ordering::SeqCst);
+        self.0.write(batch)
+    }
+
+    fn sync(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn note_durable(&self, _len: u64) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn noted_durable(&self) -> u64 {
+        0
+    }
+}
+
+/// A folder with small segments.
+struct Small(Folder, usize);
+
+impl Media for Small {
+    fn segment_bytes(&self) -> usize {
+        self.1
+    }
+
+    fn list(&mut self) -> Result<Vec<u64>, String> {
+        self.0.list()
+    }
+
+    fn read(&mut self, segment: u64) -> Result<Vec<u8>, String> {
+        self.0.read(segment)
+    }
+
+    fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String> {
+        self.0.create(segment, size_bytes)
+    }
+
+    fn write(&mut self, segment: u64, position: usize, bytes: &[u8]) -> Result<(), String> {
+        self.0.write(segment, position, bytes)
+    }
+
+    fn sync(&mut self, segment: u64) -> Result<(), String> {
+        self.0.sync(segment)
+    }
+
+    fn delete(&mut self, segment: u64) -> Result<(), String> {
+        self.0.delete(segment)
+    }
+}
+
+fn limits(queue_events: usize) -> Limits {
+    Limits { queue_events, proof_threads: 1, tick: Duration::from_millis(10), grace: PATIENCE }
+}
+
+fn description() -> Description {
+    let [name, raft_addr, http_addr, mgmt_addr, metrics_addr] = ["a", "b", "c", "d", "e"].map(String::from);
+    Description { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+}
+
+/// Start a member that decides alone.
+fn alone<M: Media + Send + 'static>(media: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
+    let founded = Membership::of_one("cluster".into(), 1, description());
+    let settings = Settings {
+        id: 1,
+        election_ticks: 10,
+        heartbeat_ticks: 1,
+        seed: 1,
+        pre_vote: true,
+        check_quorum: true,
+        kept_bytes: KEPT_BYTES,
+    };
+    let of_member = member::Limits { batch_events, election_ticks: 10, first_read: 0 };
+    let (member, state) = recover(Arc::new(log), media, Some(founded), settings, of_member).unwrap();
+    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits(queue_events)).unwrap()
+}
+
+fn alone_in_memory(batch_events: usize, queue_events: usize) -> Driver {
+    alone(Memory::default(), Log::in_memory().unwrap(), batch_events, queue_events)
+}
+
+fn open(path: &Path, beginning: Beginning) -> Driver {
+    let timing = Timing { heartbeat_ticks: 1, election_ticks: 10 };
+    Driver::of(Opened::open(path, &description(), beginning, timing, 10_000).unwrap(), limits(100_000)).unwrap()
+}
+
+fn request(text: &str) -> Request {
+    Request { digests: vec![Digest::of_event(text.as_bytes())], if_absent: false }
+}
+
+/// Wait for so many completions, and return them by ticket; no ticket may come twice.
+fn wait(driver: &Driver, count: usize) -> BTreeMap<u64, Outcome> {
+    let (mut found, begun) = (BTreeMap::new(), Instant::now());
+    while found.len() < count {
+        for Completion { ticket, outcome } in driver.drain().unwrap().completions {
+            assert!(found.insert(ticket, outcome).is_none(), "ticket {ticket} came twice");
+        }
+        assert!(begun.elapsed() < PATIENCE, "{} of {count} have come", found.len());
+        thread::yield_now();
+    }
+    found
+}
+
+fn is_added(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Added(_))
+}
+
+#[test]
+fn every_request_gets_its_own_result_once() {
+    let driver = alone_in_memory(7, 1000);
+    for ticket in 0..100 {
+        driver.submit(ticket, request(&ticket.to_string())).unwrap();
+    }
+    for (ticket, outcome) in wait(&driver, 100) {
+        let Outcome::Added(added) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(added.snapshots[0].event_digest, Digest::of_event(ticket.to_string().as_bytes()));
+        assert_eq!(added.snapshots[0].version, ticket);
+    }
+    assert_eq!(driver.log().len(), 100);
+    driver.close();
+    assert!(driver.drain().unwrap().completions.is_empty());
+}
+
+#[test]
+fn what_was_accepted_is_finished_on_close() {
+    let driver = alone_in_memory(3, 1000);
+    for ticket in 0..50 {
+        driver.submit(ticket, request("again")).unwrap();
+    }
+    driver.close();
+    let completions = wait(&driver, 50);
+    assert!(completions.values().all(is_added));
+    assert!(matches!(driver.submit(50, request("late")), Err(SubmitError::Refused { .. })));
+}
+
+#[test]
+fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
+    for good in 8..20 {
+        let media = Memory::default();
+        media.0.lock().good_changes = Some(good);
+        let driver = alone(media.clone(), Log::in_memory().unwrap(), 1, 1000);
+        let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
+        let outcomes = wait(&driver, submitted);
+        let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
+        let is_failed =
+            |outcome: &Outcome| matches!(outcome, Outcome::WriteFailed(reason) if reason.contains("the disk is gone"));
+        assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted - added);
+        assert!(driver.failure().unwrap().contains("the disk is gone"));
+        assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
+        // What failed is not shown, though it may be on the disk.
+        assert_eq!(driver.log().len(), added as u64);
+        driver.close();
+        assert_eq!(media.0.lock().changes, good + 1, "a failed change is the last");
+        media.0.lock().good_changes = None;
+        let (_, recovered) = Wal::open(media).unwrap();
+        let entries = recovered.entries.iter().filter(|entry| !entry.data.is_empty()).count();
+        assert!(added <= entries, "{added} were acknowledged, {entries} are there");
+    }
+}
+
+#[test]
+fn a_store_that_fails_fails_everyone_who_waits_and_all_who_come() {
+    let store = FailingStore(MemoryStore::new(), AtomicUsize::new(5));
+    let driver = alone(Memory::default(), Log::over(Box::new(store)).unwrap(), 1, 1000);
+    driver.await_events(100, 1000, usize::MAX / 2);
+    let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
+    let outcomes = wait(&driver, submitted + 1);
+    let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
+    // The membership is one write, and the leader's first entry another.
+    assert_eq!(added, 3);
+    let is_failed =
+        |outcome: &Outcome| matches!(outcome, Outcome::WriteFailed(reason) if reason.contains("the disk is full"));
+    assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted + 1 - added);
+    assert!(driver.failure().unwrap().contains("the disk is full"));
+    driver.read(101);
+    assert!(is_failed(&wait(&driver, 1)[&101]));
+}
+
+#[test]
+fn a_full_queue_refuses_and_an_empty_request_too() {
+    let driver = alone_in_memory(1, 0);
+    assert_eq!(driver.submit(0, request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
+    let empty = Request { digests: Vec::new(), if_absent: false };
+    assert_eq!(driver.submit(0, empty), Err(SubmitError::Empty));
+}
+
+#[test]
+fn questions_are_answered_beside_requests_and_before_the_end() {
+    let driver = alone_in_memory(1000, 1000);
+    driver.submit(0, request("a")).unwrap();
+    wait(&driver, 1);
+    for ticket in 1..100 {
+        driver.ask(ticket, Question::Snapshot { version: ticket % 2 });
+    }
+    driver.close();
+    let expected = driver.log().snapshot(0).unwrap().to_json();
+    for (ticket, outcome) in wait(&driver, 99) {
+        match outcome {
+            Outcome::Answered(json) => assert_eq!((ticket % 2, json), (0, expected.clone().into_bytes())),
+            Outcome::Unanswered(LogError::UnknownVersion { .. }) => assert_eq!(ticket % 2, 1),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn whoever_waits_when_it_ends_is_told() {
+    let folder = TempDir::new().unwrap();
+    // It belongs to no cluster, so there is no leader to answer.
+    let driver = open(folder.path(), Beginning::Join);
+    driver.read(1);
+    driver.await_events(2, 1000, usize::MAX / 2);
+    driver.submit(3, request("any")).unwrap();
+    driver.close();
+    driver.read(4);
+    driver.await_events(5, 0, 1);
+    driver.admit(6, 1, description());
+    driver.remove(7, "a".into());
+    driver.transfer(8, None);
+    let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), Place::default(), 1).unwrap();
+    driver.install(9, page);
+    let outcomes = wait(&driver, 9);
+    assert!(outcomes.keys().copied().eq(1..10));
+    let untold = |ticket: &u64| matches!(outcomes[ticket], Outcome::NotLeader | Outcome::Unknown);
+    assert!(outcomes.keys().all(untold), "{outcomes:?}");
+}
+
+/// Add events, and return the snapshots as they were acknowledged.
+fn add(driver: &Driver, texts: impl Iterator<Item = String>) -> Vec<qed_core::proof::Snapshot> {
+    let count = (0..).zip(texts).map(|(ticket, text)| driver.submit(ticket, request(&text)).unwrap()).count();
+    let outcomes = wait(driver, count).into_values();
+    let snapshots = outcomes.map(|outcome| match outcome {
+        Outcome::Added(added) => added.snapshots[0],
+        other => panic!("{other:?}"),
+    });
+    snapshots.collect()
+}
+
+fn require_all(driver: &Driver, acknowledged: &[qed_core::proof::Snapshot]) {
+    assert_eq!(driver.log().len(), acknowledged.len() as u64);
+    for snapshot in acknowledged {
+        assert_eq!(driver.log().snapshot(snapshot.version).unwrap(), *snapshot);
+    }
+}
+
+/// Wait until the member leads and has applied what was committed before.
+fn wait_until_ready(driver: &Driver) {
+    driver.read(u64::MAX);
+    assert!(matches!(wait(driver, 1)[&u64::MAX], Outcome::Done));
+}
+
+#[test]
+fn everything_acknowledged_is_there_after_the_end() {
+    let (folder, mut acknowledged) = (TempDir::new().unwrap(), Vec::new());
+    for round in 0..4 {
+        let driver = open(folder.path(), Beginning::Bootstrap);
+        wait_until_ready(&driver);
+        require_all(&driver, &acknowledged);
+        acknowledged.extend(add(&driver, (0..20).map(|number| format!("{round} {number}"))));
+        driver.close();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn everything_acknowledged_is_there_after_a_kill() {
+    let (folders, mut acknowledged) = (TempDir::new().unwrap(), Vec::new());
+    let path = |round: u64| folders.path().join(round.to_string());
+    for round in 0..4 {
+        let driver = open(&path(round), Beginning::Bootstrap);
+        wait_until_ready(&driver);
+        require_all(&driver, &acknowledged);
+        acknowledged.extend(add(&driver, (0..20).map(|number| format!("{round} {number}"))));
+        // What the kernel has is what a killed process leaves: its last buffers are not in the copy.
+        copy(&path(round), &path(round + 1));
+    }
+}
+
+#[test]
+fn the_raft_log_stays_small_under_load() {
+    let folder = TempDir::new().unwrap();
+    let segment_bytes = 4096;
+    let media = || Small(Folder::open(&folder.path().join("raft")).unwrap(), segment_bytes);
+    let open = || {
+        let log = Log::open(folder.path()).unwrap();
+        alone(media(), log, 10, 1000)
+    };
+    let size = || -> u64 {
+        let files = fs::read_dir(folder.path().join("raft")).unwrap();
+        // One may be deleted between its listing and its size.
+        files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
+    };
+    let driver = open();
+    let (mut acknowledged, mut largest) = (Vec::new(), 0);
+    for round in 0..40 {
+        acknowledged.extend(add(&driver, (0..100).map(|number| format!("{round} {number}"))));
+        largest = largest.max(size());
+    }
+    // 128 kB of events have passed through. Kept are entries of twice as many bytes as are to be kept, and at each end what is left
+    // of a segment.
+    assert!(largest < (2 * KEPT_BYTES + 4 * segment_bytes) as u64, "{largest} bytes");
+    drop(driver);
+    let driver = open();
+    wait_until_ready(&driver);
+    require_all(&driver, &acknowledged);
+}
