@@ -86,3 +86,77 @@ fn requests_in(mut bytes: &[u8]) -> Option<Vec<Request>> {
     let are_whole = bytes.is_empty() && requests.iter().all(|request| !request.digests.is_empty());
     are_whole.then_some(requests)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::membership::Member;
+
+    fn command() -> impl Strategy<Value = Command> {
+        let request =
+            (prop::collection::vec(any::<[u8; 32]>(), 1..9), any::<bool>()).prop_map(|(digests, if_absent)| Request {
+                digests: digests.into_iter().map(Digest::new).collect(),
+                if_absent,
+            });
+        let base = (any::<u64>(), any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(len, history, hyper)| Extent {
+            len,
+            history_digest: Digest::new(history),
+            hyper_digest: Digest::new(hyper),
+        });
+        let member = (any::<String>(), any::<String>()).prop_map(|(name, address)| Member {
+            name,
+            raft_addr: address.clone(),
+            http_addr: address.clone(),
+            mgmt_addr: address.clone(),
+            metrics_addr: address,
+        });
+        let change = prop_oneof![
+            (any::<u64>(), member).prop_map(|(id, member)| Change::Put(id, member)),
+            any::<u64>().prop_map(Change::Remove),
+        ];
+        prop_oneof![
+            (base, prop::collection::vec(request, 0..5))
+                .prop_map(|(base, requests)| Command::Append { base, requests }),
+            prop::collection::vec(change, 0..4).prop_map(Command::Members),
+            Just(Command::Nothing),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_encoded_is_decoded(command in command()) {
+            prop_assert_eq!(Command::from_bytes(&command.to_bytes()), Some(command));
+        }
+
+        #[test]
+        fn decoding_arbitrary_bytes_does_not_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+            kind in 0_u8..4,
+        ) {
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            let _ = Command::from_bytes(&bytes);
+        }
+
+        #[test]
+        fn a_command_that_is_cut_off_is_not_decoded_as_the_same(command in command(), at in any::<prop::sample::Index>()) {
+            let bytes = command.to_bytes();
+            if !bytes.is_empty() {
+                prop_assert_ne!(Command::from_bytes(&bytes[..at.index(bytes.len())]), Some(command));
+            }
+        }
+    }
+
+    #[test]
+    fn what_this_build_does_not_know_is_not_decoded() {
+        assert_eq!(Command::from_bytes(&[3]), None);
+        // A request names at least one event.
+        let empty = [[APPEND].as_slice(), &[0; Extent::BYTES], &[0; REQUEST_BYTES]].concat();
+        assert_eq!(Command::from_bytes(&empty), None);
+    }
+}

@@ -231,3 +231,6 @@ impl From<&Configuration> for ConfState {
         Self { voters, learners, voters_outgoing, learners_next, auto_leave }
     }
 }
+
+#[cfg(test)]
+mod tests;

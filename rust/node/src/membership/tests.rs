@@ -1,0 +1,172 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn member(name: &str) -> Member {
+    let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
+        ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
+    Member { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+}
+
+/// Members 1 to 3, called a to c, who all vote, and 9, called z, who was removed.
+fn three() -> Membership {
+    let mut membership = Membership::of_one("cluster".into(), 1, member("a"));
+    let changes = vec![Change::Put(2, member("b")), Change::Put(3, member("c")), Change::Put(9, member("z"))];
+    membership.take(changes, None);
+    let conf_state = ConfState { voters: vec![3, 1, 2], ..ConfState::default() };
+    membership.take(vec![Change::Remove(9)], Some(&conf_state));
+    membership
+}
+
+fn all_alive(_: u64) -> bool {
+    true
+}
+
+fn all_dead(_: u64) -> bool {
+    false
+}
+
+#[test]
+fn a_new_cluster_has_one_member_who_votes() {
+    let membership = Membership::of_one("cluster".into(), 7, member("a"));
+    assert!(membership.is_voter(7) && !membership.is_voter(8));
+    assert_eq!((membership.find("a"), membership.find("b")), (Some(7), None));
+}
+
+#[test]
+fn a_new_member_is_admitted_as_a_learner() {
+    let changes = three().admit(4, &member("d"), &all_alive).unwrap();
+    assert_eq!(changes, [Change::Put(4, member("d"))]);
+    assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::AddLearnerNode, 4)]);
+}
+
+#[test]
+fn a_member_that_is_as_described_changes_nothing() {
+    assert_eq!(three().admit(2, &member("b"), &all_alive), Ok(Vec::new()));
+}
+
+#[test]
+fn new_addresses_are_noted_without_raft() {
+    let moved = Member { http_addr: "elsewhere".into(), ..member("b") };
+    let changes = three().admit(2, &moved, &all_alive).unwrap();
+    assert_eq!(changes, [Change::Put(2, moved.clone())]);
+    assert_eq!(three().configuration_changes(&changes), []);
+    let mut membership = three();
+    membership.take(changes, None);
+    assert_eq!(membership.members[&2], moved);
+    assert_eq!(membership.configuration, three().configuration);
+}
+
+#[test]
+fn a_removed_number_does_not_come_back() {
+    assert_eq!(three().admit(9, &member("y"), &all_dead), Err(Inadmissible::Removed("z".into())));
+    // Its name may.
+    assert_eq!(three().admit(4, &member("z"), &all_alive), Ok(vec![Change::Put(4, member("z"))]));
+}
+
+#[test]
+fn a_name_is_taken_while_its_member_is_alive() {
+    assert_eq!(three().admit(4, &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
+    // Nor may a member take the name of another.
+    assert_eq!(three().admit(1, &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
+}
+
+#[test]
+fn a_dead_member_makes_room_for_one_of_its_name() {
+    let changes = three().admit(4, &member("b"), &|id| id != 2).unwrap();
+    assert_eq!(changes, [Change::Remove(2), Change::Put(4, member("b"))]);
+    let of_raft = [(ConfChangeType::RemoveNode, 2), (ConfChangeType::AddLearnerNode, 4)];
+    assert_eq!(three().configuration_changes(&changes), of_raft);
+    let mut membership = three();
+    membership.take(changes, None);
+    assert_eq!((membership.find("b"), membership.removed[&2].as_str()), (Some(4), "b"));
+}
+
+#[test]
+fn an_address_of_another_is_refused() {
+    for taken in ["b:raft", "b:http"] {
+        let mut joining = member("d");
+        (if taken == "b:raft" { &mut joining.raft_addr } else { &mut joining.http_addr })
+            .clone_from(&taken.to_string());
+        let reason = Inadmissible::AddressTaken { address: taken.into(), name: "b".into() };
+        assert_eq!(three().admit(4, &joining, &all_dead), Err(reason));
+    }
+}
+
+#[test]
+fn texts_that_are_empty_or_long_are_refused() {
+    let fields: [fn(&mut Member) -> &mut String; 5] = [
+        |member| &mut member.name,
+        |member| &mut member.raft_addr,
+        |member| &mut member.http_addr,
+        |member| &mut member.mgmt_addr,
+        |member| &mut member.metrics_addr,
+    ];
+    for field in fields {
+        for (length, is_good) in [(0, false), (1, true), (MAX_TEXT_BYTES, true), (MAX_TEXT_BYTES + 1, false)] {
+            let mut joining = member("d");
+            *field(&mut joining) = "x".repeat(length);
+            let admitted = three().admit(4, &joining, &all_alive);
+            assert_eq!(
+                admitted,
+                if is_good { Ok(vec![Change::Put(4, joining)]) } else { Err(Inadmissible::Malformed) }
+            );
+        }
+    }
+    assert_eq!(three().admit(0, &member("d"), &all_alive), Err(Inadmissible::Malformed));
+}
+
+#[test]
+fn a_full_cluster_admits_only_who_is_a_member_or_takes_a_dead_ones_place() {
+    let mut membership = three();
+    let more = (100..).take(MAX_MEMBERS - 3).map(|id| Change::Put(id, member(&id.to_string())));
+    membership.take(more.collect(), None);
+    assert_eq!(membership.admit(4, &member("d"), &all_dead), Err(Inadmissible::Full));
+    assert_eq!(membership.admit(4, &member("b"), &all_dead).unwrap().len(), 2);
+    let moved = Member { http_addr: "elsewhere".into(), ..member("b") };
+    assert_eq!(membership.admit(2, &moved, &all_dead), Ok(vec![Change::Put(2, moved)]));
+}
+
+#[test]
+fn a_member_is_removed_by_name() {
+    let changes = three().remove("b").unwrap();
+    assert_eq!(changes, [Change::Remove(2)]);
+    assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::RemoveNode, 2)]);
+    assert_eq!(three().remove("z"), Err(Inadmissible::Unknown("z".into())));
+}
+
+#[test]
+fn the_only_voter_is_not_removed() {
+    let mut membership = three();
+    let conf_state = ConfState { voters: vec![1], learners: vec![2, 3], ..ConfState::default() };
+    membership.take(Vec::new(), Some(&conf_state));
+    assert_eq!(membership.remove("a"), Err(Inadmissible::LastVoter("a".into())));
+    assert_eq!(membership.remove("b"), Ok(vec![Change::Remove(2)]));
+}
+
+#[test]
+fn equal_memberships_have_equal_bytes() {
+    let mut other = three();
+    let conf_state = ConfState { voters: vec![2, 3, 1], ..ConfState::default() };
+    other.take(Vec::new(), Some(&conf_state));
+    assert_eq!(other.to_bytes(), three().to_bytes());
+    assert_eq!(Membership::from_bytes(&three().to_bytes()), Some(three()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decoding_arbitrary_bytes_does_not_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let _ = Membership::from_bytes(&bytes);
+        let mut bytes = three().to_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let _ = Membership::from_bytes(&bytes);
+        let _ = Membership::from_bytes(&bytes[..at]);
+    }
+}
