@@ -160,8 +160,12 @@ impl Storage for RaftLog {
     }
 
     /// A snapshot carries no data: its receiver fetches what it lacks of the state (see [`crate::consensus`]).
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
-        if self.applied.index < request_index {
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        // The configuration in force may be ahead of the state, which may not know yet that it has admitted the receiver. Nobody takes
+        // a snapshot in which it does not take part, and the leader would wait for that without end.
+        let ConfState { voters, learners, voters_outgoing, .. } = &self.conf_state;
+        let takes_part = voters.iter().chain(learners).chain(voters_outgoing).any(|&id| id == to);
+        if self.applied.index < request_index || !takes_part {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         let mut snapshot = Snapshot::default();
