@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use qed_core::error::LogError;
+use qed_core::place::Place;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
 use qed_node::media::Media;
 
@@ -89,6 +90,31 @@ impl Disk {
     /// Confirm every sync from now on, and do none.
     pub fn lie(&self) {
         self.0.lock().is_lying = true;
+    }
+
+    /// Forget which entries of the replicated log after `place` the rows are the outcome of.
+    pub fn forget_places_after(&self, place: Place) {
+        let platter = &mut *self.0.lock();
+        for batch in &mut platter.batches {
+            let mut rows = WriteBatch::default();
+            for (table, (key, value)) in std::mem::take(batch) {
+                let value = match table {
+                    Table::Roots => {
+                        // A root, and where its batch stands.
+                        let (root, found) = value.split_at(32);
+                        let is_known = !found.is_empty() && Place::from_slice(found).unwrap() <= place;
+                        if is_known { value } else { root.to_vec() }
+                    }
+                    _ => value,
+                };
+                rows.put(table, key, value);
+            }
+            *batch = rows;
+        }
+        let mut batch = WriteBatch::default();
+        batch.put(Table::Applied, b"applied", place.to_bytes());
+        platter.batches.push(batch);
+        platter.synced = platter.batches.len();
     }
 
     /// Cut the power: what is synced stays, and of the rest what happened to reach the disk.

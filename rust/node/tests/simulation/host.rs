@@ -48,6 +48,8 @@ pub struct Host {
     pub is_lost: bool,
     /// How often its clock ticks, of 1000.
     pub pace: u64,
+    /// The last term in which it stood for election, and whether it led then.
+    pub stood: Option<(u64, bool)>,
 }
 
 /// What runs on a machine.

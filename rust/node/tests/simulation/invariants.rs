@@ -238,9 +238,10 @@ impl Invariants {
         Ok(())
     }
 
-    /// Look at a member at the end: *nothing acknowledged is lost or changed*.
-    pub fn require_kept(&self, id: u64, log: &Log) -> Result<(), Violation> {
-        for (&version, snapshot) in &self.acknowledged {
+    /// Look at a member at the end, or what it has by now: *nothing acknowledged is lost or changed*.
+    pub fn require_kept(&self, id: u64, log: &Log, is_whole: bool) -> Result<(), Violation> {
+        let to = if is_whole { u64::MAX } else { log.len() };
+        for (&version, snapshot) in self.acknowledged.range(..to) {
             let found = log.snapshot(version);
             require(found.as_ref().is_ok_and(|found| found == snapshot), "what is acknowledged is kept", || {
                 format!("version {version} was acknowledged as {snapshot:?}; member {id} says {found:?}")

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::faults::Fault;
 use crate::invariants::Violation;
 use crate::world::{Summary, World};
 
@@ -18,13 +19,23 @@ const TRACE_LINES: usize = 400;
 pub struct Runs {
     first: u64,
     count: u64,
+    fault: Fault,
 }
 
 impl Runs {
     /// Return as many runs as the environment asks for, or else `count`.
     pub fn from_environment(count: u64) -> Self {
         let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
-        Self { first: number("QED_SIM_FIRST").unwrap_or(0), count: number("QED_SIM_SEEDS").unwrap_or(count) }
+        Self {
+            first: number("QED_SIM_FIRST").unwrap_or(0),
+            count: number("QED_SIM_SEEDS").unwrap_or(count),
+            fault: Fault::None,
+        }
+    }
+
+    /// Return the first runs with a fault.
+    pub const fn with(fault: Fault, count: u64) -> Self {
+        Self { first: 0, count, fault }
     }
 
     /// Run until one fails, and return the least seed that was seen to.
@@ -37,7 +48,7 @@ impl Runs {
                     while let seed = next.fetch_add(1, Ordering::SeqCst)
                         && seed < end.load(Ordering::SeqCst)
                     {
-                        let Err(violation) = run(seed) else { continue };
+                        let Err(violation) = run(seed, self.fault) else { continue };
                         end.fetch_min(seed, Ordering::SeqCst);
                         let mut failed = failed.lock().unwrap();
                         if failed.as_ref().is_none_or(|(least, _)| seed < *least) {
@@ -55,13 +66,13 @@ impl Runs {
 }
 
 /// Run one seed.
-pub fn run(seed: u64) -> Result<Summary, Violation> {
-    run_in(&mut World::new(seed))
+pub fn run(seed: u64, fault: Fault) -> Result<Summary, Violation> {
+    run_in(&mut World::new(seed, fault))
 }
 
 /// Run a seed again and tell its end.
 pub fn trace(seed: u64) -> String {
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, Fault::None);
     world.trace = Some(Vec::new());
     let _ = run_in(&mut world);
     let lines = world.trace.unwrap_or_default();

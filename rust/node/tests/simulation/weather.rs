@@ -1,5 +1,6 @@
 //! What a run has to stand, drawn for each seed. Frequencies are out of 1000, a tick each unless said otherwise.
 
+use crate::faults::Fault;
 use crate::host::Setting;
 use crate::network::Manners;
 use crate::random::Random;
@@ -23,6 +24,8 @@ pub struct Weather {
     pub is_power_lost: bool,
     /// How many ticks it may be down.
     pub downtime: u64,
+    /// How often somebody changes who takes part.
+    pub changes: u64,
     /// How often some are cut off from the others.
     pub cuts: u64,
     /// How often a turn takes long.
@@ -40,6 +43,18 @@ pub struct Weather {
 }
 
 impl Weather {
+    /// Return the weather in which a fault shows, if it seldom does in others.
+    pub const fn for_fault(mut self, fault: Fault) -> Self {
+        if let Fault::StaleAcknowledgements = fault {
+            // Leaders that come back while their messages are still under way, to followers that have followed others since.
+            (self.members, self.founders, self.changes) = (5, 5, 0);
+            (self.crashes, self.downtime, self.cuts, self.eagerness) = (20, 5, 15, 700);
+            (self.setting.pre_vote, self.setting.check_quorum, self.setting.election_ticks) = (false, false, 10);
+            self.manners = Manners { is_ordered: false, loss: 50, repeat: 200, delay: 300, longest: 60 };
+        }
+        self
+    }
+
     /// Draw one.
     pub fn draw(random: &mut Random) -> Self {
         let members = random.pick(&[3, 3, 3, 4, 5]).unwrap();
@@ -61,12 +76,13 @@ impl Weather {
         Self {
             ticks: random.within(200, 800),
             members,
-            founders: members,
+            founders: if random.is_hit(300) { 1 } else { members },
             setting,
             manners,
             crashes: random.pick(&[0, 5, 20]).unwrap(),
             is_power_lost: random.is_hit(700),
             downtime: random.pick(&[5, 50, 200]).unwrap(),
+            changes: random.pick(&[0, 0, 10, 50]).unwrap(),
             cuts: random.pick(&[0, 5, 15]).unwrap(),
             slowness: random.pick(&[0, 0, 20, 100]).unwrap(),
             slowest: random.pick(&[3, 15, 40]).unwrap(),

@@ -8,9 +8,11 @@ use qed_node::member::{Effects, Input, Job};
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::Completion;
 use qed_node::state::StateError;
+use raft::eraftpb::Message;
 
 use crate::client::{Asked, Clients};
 use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::host::{Host, Process};
 use crate::invariants::{Invariants, Violation, require};
 use crate::network::{Flight, Manners, Network, Parcel};
@@ -19,6 +21,8 @@ use crate::weather::Weather;
 
 /// Ticks after healing within which everything must converge.
 const CONVERGENCE_TICKS: u64 = 3000;
+/// Ticks after healing of a run with a fault, which is to break a promise and not only to stop its members.
+const PLANTED_TICKS: u64 = 300;
 
 /// What a run came to: the same for the same seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +41,24 @@ pub struct Summary {
 
 /// Machines, a network between them, and those who use them.
 pub struct World {
-    now: u64,
-    random: Random,
-    weather: Weather,
-    hosts: BTreeMap<u64, Host>,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// Ticks since it began.
+    pub now: u64,
+    /// Its dice.
+    pub random: Random,
+    /// What it has to stand.
+    pub weather: Weather,
+    /// Its machines, by the numbers of their members.
+    pub hosts: BTreeMap<u64, Host>,
+    /// Those who ask.
+    pub clients: Clients,
+    /// Whether trouble is over.
+    pub is_healed: bool,
+    /// When the operator may change something again.
+    pub next_change: u64,
     network: Network,
-    clients: Clients,
     invariants: Invariants,
-    is_healed: bool,
     checksum: u64,
     pages: u64,
     /// What has happened, if it is to be told.
@@ -52,13 +66,15 @@ pub struct World {
 }
 
 impl World {
-    /// Return the world of a seed.
-    pub fn new(seed: u64) -> Self {
+    /// Return the world of a seed with a fault.
+    pub fn new(seed: u64, fault: Fault) -> Self {
         let mut random = Random::new(mixed(seed ^ 0x0071_6564));
-        let weather = Weather::draw(&mut random);
+        let weather = Weather::draw(&mut random).for_fault(fault);
         let network = Network::new(weather.manners);
         let mut world = Self {
+            fault,
             now: 0,
+            next_change: 0,
             random,
             weather,
             hosts: BTreeMap::new(),
@@ -71,7 +87,7 @@ impl World {
             trace: None,
         };
         let founded = founded(weather.founders);
-        for id in 1..=weather.founders.max(weather.members) {
+        for id in 1..=weather.members {
             let founded = (id <= weather.founders).then(|| founded.clone());
             world.add_host(id, format!("m{id}"), founded);
         }
@@ -89,10 +105,14 @@ impl World {
         self.heal();
         let healed_at = self.now;
         while !self.has_converged() {
+            if self.fault != Fault::None && self.now == healed_at + PLANTED_TICKS {
+                break;
+            }
             require(self.now < healed_at + CONVERGENCE_TICKS, "all converge", || self.standing())?;
             self.step()?;
         }
-        self.finish()?;
+        let is_whole = self.has_converged();
+        self.finish(is_whole)?;
         let (appends, reads) = self.clients.answered;
         Ok(Summary { checksum: self.checksum, ticks: self.now, appends, reads, pages: self.pages })
     }
@@ -100,9 +120,10 @@ impl World {
     fn step(&mut self) -> Result<(), Violation> {
         self.now += 1;
         for flight in self.network.arrived(self.now) {
-            self.deliver(flight)?;
+            self.deliver(&flight)?;
         }
         self.ask();
+        self.operate();
         let ids = self.hosts.keys().copied().collect();
         for id in self.random.shuffled(ids) {
             self.start_if_due(id)?;
@@ -147,6 +168,7 @@ impl World {
     }
 
     fn hand_out(&mut self, id: u64, effects: Effects) -> Result<(), Violation> {
+        let said: Vec<_> = effects.messages.iter().map(Message::msg_type).collect();
         for message in effects.messages {
             self.invariants.sent(&message)?;
             self.note(|| format!("{id} says {message:?}"));
@@ -155,7 +177,9 @@ impl World {
         if let Some(process) = self.process(id) {
             process.jobs.extend(effects.jobs);
         }
-        self.complete(id, effects.completions)
+        self.complete(id, effects.completions)?;
+        self.step_down(id, &said);
+        Ok(())
     }
 
     fn complete(&mut self, id: u64, completions: Vec<Completion>) -> Result<(), Violation> {
@@ -190,6 +214,7 @@ impl World {
             self.invariants.performed(id, &process.state)?;
             self.note(|| format!("{id} has applied up to {place:?}"));
             if page.is_none() {
+                let completions = self.mistaken(id, completions);
                 self.complete(id, completions)?;
             }
         }
@@ -215,19 +240,22 @@ impl World {
         Ok(())
     }
 
-    fn deliver(&mut self, Flight { from, to, parcel, .. }: Flight) -> Result<(), Violation> {
-        let now = self.now;
+    fn deliver(&mut self, flight: &Flight) -> Result<(), Violation> {
+        let Flight { from, to, .. } = *flight;
+        let (now, parcel) = (self.now, flight.parcel.clone());
         let events = self.random.within(1, 40);
         if self.hosts.get(&to).is_none_or(|host| host.process.is_none()) {
             self.network.refuse(now, from, to, &parcel);
+            return Ok(());
         }
+        if let Parcel::Said(message) = parcel {
+            self.say(flight, message);
+            return Ok(());
+        }
+        let fault = self.fault;
         let Some(process) = self.process(to) else { return Ok(()) };
         match parcel {
-            Parcel::Said(message) => {
-                let said = [from, to, message.msg_type() as u64, message.term, message.index, now];
-                process.inbox.push_back(Input::Message(message));
-                self.checksum = said.iter().fold(self.checksum, |sum, &word| mixed(sum ^ word));
-            }
+            Parcel::Said(_) => {}
             Parcel::Lost(id) => process.inbox.push_back(Input::Lost(id)),
             Parcel::Ask(ticket, start, after) => {
                 if let Ok(page) = process.state.log().page(start, after, events) {
@@ -238,11 +266,26 @@ impl World {
                 if process.fetching.is_none_or(|(awaited, _)| awaited != ticket) {
                     return Ok(());
                 }
-                let page = Page::from_bytes(&bytes).map_err(|error| stopped_state(to, &error.into()))?;
+                let mut page = Page::from_bytes(&bytes).map_err(|error| stopped_state(to, &error.into()))?;
+                if fault == Fault::PagesWithoutMembers {
+                    page.members.clear();
+                }
                 process.jobs.push_back(Job::Install(ticket, Box::new(page)));
             }
         }
         Ok(())
+    }
+
+    fn say(&mut self, flight: &Flight, message: Message) {
+        let Flight { from, to, .. } = *flight;
+        let said = [from, to, message.msg_type() as u64, message.term, message.index, self.now];
+        self.checksum = said.iter().fold(self.checksum, |sum, &word| mixed(sum ^ word));
+        self.truncate(to, &message);
+        for message in self.distorted(flight, message) {
+            if let Some(process) = self.process(to) {
+                process.inbox.push_back(Input::Message(message));
+            }
+        }
     }
 
     /// Let clients ask.
@@ -306,8 +349,13 @@ impl World {
     }
 
     fn crash(&mut self, id: u64, is_power_lost: bool) {
-        self.note(|| format!("{id} stops, power lost: {is_power_lost}"));
         let downtime = self.random.within(1, self.weather.downtime);
+        self.stop(id, is_power_lost, downtime);
+    }
+
+    /// Stop what runs on a machine, for a while.
+    pub fn stop(&mut self, id: u64, is_power_lost: bool, downtime: u64) {
+        self.note(|| format!("{id} stops, power lost: {is_power_lost}"));
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.process = None;
         host.starts_at = self.now + downtime;
@@ -326,6 +374,7 @@ impl World {
         if host.process.is_some() || host.starts_at > self.now || host.is_lost {
             return Ok(());
         }
+        self.fault.at_start(&host.disk);
         let Process { member, state, .. } = host.start(self.weather.setting, seed)?;
         self.invariants.started(id, member, state)?;
         self.note(|| format!("{id} starts"));
@@ -364,12 +413,12 @@ impl World {
             && self.hosts.values().all(|host| host.is_lost || membership.members.contains_key(&host.id))
     }
 
-    fn finish(&mut self) -> Result<(), Violation> {
+    fn finish(&mut self, is_whole: bool) -> Result<(), Violation> {
         let logs =
             self.hosts.values().filter_map(|host| host.process.as_ref().map(|process| (host.id, process.state.log())));
         for (at, (id, log)) in logs.enumerate() {
-            self.invariants.require_kept(id, log)?;
-            if at == 0 {
+            self.invariants.require_kept(id, log, is_whole)?;
+            if at == 0 && is_whole {
                 self.invariants.require_proven(log)?;
                 self.clients.require_fates(log)?;
             }
@@ -388,30 +437,36 @@ impl World {
         self.hosts.values().map(of_host).collect::<Vec<_>>().join("\n")
     }
 
-    fn leader(&self) -> Option<u64> {
+    /// Return the leader of the latest term, as far as it knows.
+    pub fn leader(&self) -> Option<u64> {
         let role =
             |host: &Host| host.process.as_ref().map(|process| process.member.role()).filter(|role| role.is_leader);
         let leaders = self.hosts.values().filter_map(|host| Some((role(host)?.term, host.id)));
         leaders.max().map(|(_, id)| id)
     }
 
-    fn any_running(&mut self) -> Option<u64> {
+    /// Return any machine that runs.
+    pub fn any_running(&mut self) -> Option<u64> {
         let running: Vec<_> = self.hosts.values().filter(|host| host.process.is_some()).map(|host| host.id).collect();
         self.random.pick(&running)
     }
 
-    fn process(&mut self, id: u64) -> Option<&mut Process> {
+    /// Return what runs on a machine.
+    pub fn process(&mut self, id: u64) -> Option<&mut Process> {
         self.hosts.get_mut(&id)?.process.as_mut()
     }
 
-    fn add_host(&mut self, id: u64, name: String, founded: Option<Membership>) {
+    /// Bring a machine.
+    pub fn add_host(&mut self, id: u64, name: String, founded: Option<Membership>) {
         let pace = self.random.within(self.weather.slowest_pace, 1000);
         let disk = Disk::default();
-        let host = Host { id, name, disk, founded, process: None, starts_at: 0, is_lost: false, pace };
+        let host =
+            Host { id, name, disk, founded, process: None, starts_at: self.now, is_lost: false, pace, stood: None };
         self.hosts.insert(id, host);
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    /// Tell what happens.
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{now:5} {}", text()));

@@ -1,0 +1,133 @@
+//! Whoever runs the machines: brings new ones, takes some away, and replaces those whose disks are lost.
+
+use std::collections::BTreeSet;
+
+use qed_node::member::Input;
+use qed_node::membership::Membership;
+
+use crate::client::Asked;
+use crate::host::Host;
+use crate::world::World;
+
+/// Most machines that ever are.
+const MOST_HOSTS: u64 = 8;
+/// Ticks between two changes.
+const PAUSE_TICKS: u64 = 60;
+
+impl World {
+    /// Change who takes part, now and then, and let those in who wait.
+    pub fn operate(&mut self) {
+        self.admit();
+        if self.is_healed {
+            self.take_away();
+        } else if self.now >= self.next_change && self.random.is_hit(self.weather.changes) {
+            self.next_change = self.now + PAUSE_TICKS;
+            match self.random.below(4) {
+                0 => self.bring(),
+                1 => self.remove(),
+                2 => self.transfer(),
+                _ => self.lose_disk(),
+            }
+        }
+    }
+
+    /// Ask for the admission of those who run and are no members.
+    fn admit(&mut self) {
+        let is_outside = |host: &&Host| {
+            host.process.as_ref().is_some_and(|process| {
+                let membership = process.state.membership();
+                !membership.members.contains_key(&host.id) && !membership.removed.contains_key(&host.id)
+            })
+        };
+        let outside: Vec<_> = self.hosts.values().filter(is_outside).map(|host| (host.id, host.name.clone())).collect();
+        for (id, name) in outside {
+            if self.random.is_hit(50) {
+                self.tell(|ticket| Input::Admit(ticket, id, Host::description(id, &name)));
+            }
+        }
+    }
+
+    fn bring(&mut self) {
+        let id = self.next_id();
+        if id <= MOST_HOSTS {
+            self.add_host(id, format!("m{id}"), None);
+        }
+    }
+
+    fn remove(&mut self) {
+        if self.is_any_loss_risky() {
+            return;
+        }
+        let views = self.views();
+        let names: Vec<_> = views.iter().flat_map(|view| view.members.values().map(|member| &member.name)).collect();
+        if let Some(name) = self.random.pick(&names).cloned() {
+            self.tell(|ticket| Input::Remove(ticket, name));
+        }
+    }
+
+    fn transfer(&mut self) {
+        let names: Vec<_> = self.hosts.values().map(|host| host.name.clone()).collect();
+        let at = self.random.below(names.len() as u64 + 1);
+        let name = names.into_iter().nth(usize::try_from(at).unwrap());
+        self.tell(|ticket| Input::Transfer(ticket, name));
+    }
+
+    /// Lose a disk, and bring a machine of the same name: not while another loss could leave no majority.
+    fn lose_disk(&mut self) {
+        let Some(id) = self.any_running().filter(|_| self.weather.setting.check_quorum) else { return };
+        if self.is_any_loss_risky() {
+            return;
+        }
+        self.note(|| format!("{id} loses its disk"));
+        self.stop(id, true, 0);
+        let next = self.next_id();
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.is_lost = true;
+            let name = host.name.clone();
+            self.add_host(next, name, None);
+        }
+    }
+
+    /// Return whether the loss of a member could leave no majority, as far as anybody knows.
+    fn is_any_loss_risky(&self) -> bool {
+        let is_lost = |id: &u64| self.hosts.get(id).is_some_and(|host| host.is_lost);
+        let is_risky = |view: &Membership| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
+        let views = self.views();
+        views.is_empty() || views.iter().any(is_risky)
+    }
+
+    /// Switch off who is no member any more.
+    fn take_away(&mut self) {
+        let removed: BTreeSet<_> = self.views().iter().flat_map(|view| view.removed.keys().copied()).collect();
+        for id in removed {
+            if self.hosts[&id].process.is_some() {
+                self.stop(id, false, 0);
+            }
+            if let Some(host) = self.hosts.get_mut(&id) {
+                host.is_lost = true;
+            }
+        }
+    }
+
+    fn tell(&mut self, input: impl FnOnce(u64) -> Input) {
+        let leader = self.leader().filter(|_| self.random.is_hit(900));
+        let Some(host) = leader.or_else(|| self.any_running()) else { return };
+        let ticket = self.clients.ask(self.now, host, Asked::Change);
+        let input = input(ticket);
+        self.note(|| format!("{host} is told {input:?}"));
+        if let Some(process) = self.process(host) {
+            process.inbox.push_back(input);
+        }
+    }
+
+    /// Return what each member knows of who takes part.
+    fn views(&self) -> Vec<Membership> {
+        let running = self.hosts.values().filter_map(|host| host.process.as_ref());
+        let views = running.map(|process| process.state.membership()).filter(|view| !view.members.is_empty());
+        views.cloned().collect()
+    }
+
+    fn next_id(&self) -> u64 {
+        self.hosts.last_key_value().map_or(0, |(&id, _)| id) + 1
+    }
+}
