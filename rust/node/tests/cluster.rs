@@ -1,0 +1,326 @@
+//! Drivers with their threads and folders, whose messages a test passes on.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qed_core::hash::Digest;
+use qed_core::log::Request;
+use qed_core::page::Page;
+use qed_core::proof::Snapshot;
+use qed_node::driver::{Driver, Limits};
+use qed_node::folder::{Beginning, Opened, Timing};
+use qed_node::membership::{Inadmissible, Member};
+use qed_node::outbox::Outcome;
+use qed_node::prover::Question;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+struct Cluster {
+    folders: TempDir,
+    /// The members that run, by number.
+    drivers: BTreeMap<u64, Driver>,
+    /// What has come and nobody has asked for yet, by member and ticket.
+    outcomes: HashMap<(u64, u64), Outcome>,
+    next_ticket: u64,
+    pages: usize,
+    acknowledged: Vec<Snapshot>,
+}
+
+fn description(name: &str) -> Member {
+    let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
+        ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
+    Member { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of_event(text.as_bytes())
+}
+
+impl Cluster {
+    /// Return a cluster of members with these names, all of whom vote, and their numbers.
+    fn of<const N: usize>(names: [&str; N]) -> (Self, [u64; N]) {
+        let mut cluster = Self {
+            folders: TempDir::new().unwrap(),
+            drivers: BTreeMap::new(),
+            outcomes: HashMap::new(),
+            next_ticket: 0,
+            pages: 0,
+            acknowledged: Vec::new(),
+        };
+        let mut first = true;
+        let ids = names.map(|name| {
+            if std::mem::take(&mut first) { cluster.start(name, Beginning::Bootstrap) } else { cluster.join(name) }
+        });
+        (cluster, ids)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folders.path().join(name)
+    }
+
+    fn start(&mut self, name: &str, beginning: Beginning) -> u64 {
+        let timing = Timing { heartbeat_ticks: 2, election_ticks: 20 };
+        let opened = Opened::open(&self.path(name), &description(name), beginning, timing, 100).unwrap();
+        let limits = Limits { queue_events: 1000, proof_threads: 1, tick: Duration::from_millis(10), grace: PATIENCE };
+        let driver = Driver::of(opened, limits).unwrap();
+        let id = driver.identity().id;
+        self.drivers.insert(id, driver);
+        id
+    }
+
+    /// Start a member with an empty folder, and wait until it votes.
+    fn join(&mut self, name: &str) -> u64 {
+        let id = self.start(name, Beginning::Join);
+        let outcome = self.at_leader(|driver, ticket| driver.admit(ticket, id, description(name)));
+        assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+        self.wait(|cluster| cluster.drivers.values().all(|driver| driver.status().membership.is_voter(id)));
+        id
+    }
+
+    /// Pass on what has come out of every member.
+    fn exchange(&mut self) {
+        for (&id, driver) in &self.drivers {
+            let delivery = driver.drain().unwrap();
+            assert_eq!(driver.failure(), None);
+            for (to, message) in delivery.messages {
+                match self.drivers.get(&to) {
+                    Some(receiver) => assert!(receiver.receive(&message)),
+                    None => driver.lost(to),
+                }
+            }
+            for completion in delivery.completions {
+                let ticket = completion.ticket;
+                let before = self.outcomes.insert((id, ticket), completion.outcome);
+                assert!(before.is_none(), "ticket {ticket} came twice");
+            }
+        }
+        thread::yield_now();
+    }
+
+    /// Pass on messages and pages until a condition holds.
+    fn wait(&mut self, is_met: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is_met(self) {
+            self.exchange();
+            let awaiting = self.drivers.iter().find_map(|(&id, driver)| Some((id, driver.status().awaited?.0)));
+            if let Some((id, from)) = awaiting
+                && self.drivers.contains_key(&from)
+            {
+                self.fetch(id, from);
+            }
+            let status = || self.drivers.values().map(Driver::status).collect::<Vec<_>>();
+            assert!(begun.elapsed() < PATIENCE, "{:?}", status());
+        }
+    }
+
+    /// Let a member that lags fetch a page.
+    fn fetch(&mut self, id: u64, from: u64) {
+        let log = self.drivers[&id].log();
+        let (start, after) = (log.extent_at(log.len()).unwrap(), log.applied());
+        let outcome = self.outcome(from, |driver, ticket| driver.ask(ticket, Question::Page { start, after }));
+        let Outcome::Answered(bytes) = outcome else { panic!("{outcome:?}") };
+        let page = Page::from_bytes(&bytes).unwrap();
+        // One that came too late may be refused.
+        self.outcome(id, |driver, ticket| driver.install(ticket, page));
+        self.pages += 1;
+    }
+
+    /// Put something to a member, and return what comes of it.
+    fn outcome(&mut self, id: u64, put: impl FnOnce(&Driver, u64)) -> Outcome {
+        let (ticket, begun) = (self.next_ticket, Instant::now());
+        self.next_ticket += 1;
+        put(&self.drivers[&id], ticket);
+        loop {
+            if let Some(outcome) = self.outcomes.remove(&(id, ticket)) {
+                return outcome;
+            }
+            self.exchange();
+            assert!(begun.elapsed() < PATIENCE, "nothing comes of ticket {ticket}");
+        }
+    }
+
+    /// Wait for a leader that all agree on, and return it.
+    fn leader(&mut self) -> u64 {
+        self.wait(|cluster| cluster.agreed_leader().is_some());
+        self.agreed_leader().unwrap()
+    }
+
+    fn agreed_leader(&self) -> Option<u64> {
+        let roles: Vec<_> = self.drivers.values().map(|driver| driver.status().role).collect();
+        let (&id, _) = self.drivers.iter().find(|(_, driver)| driver.status().role.is_leader)?;
+        roles.iter().all(|role| role.leader == id || role.leader == 0).then_some(id)
+    }
+
+    /// Put something to the leader, again if it is not the leader any more or does something of the kind.
+    fn at_leader(&mut self, mut put: impl FnMut(&Driver, u64)) -> Outcome {
+        let begun = Instant::now();
+        loop {
+            let leader = self.leader();
+            match self.outcome(leader, &mut put) {
+                Outcome::NotLeader | Outcome::Busy | Outcome::Unknown => {
+                    assert!(begun.elapsed() < PATIENCE);
+                    // So that the next attempt meets another state of things.
+                    self.exchange();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn add(&mut self, text: &str) {
+        let request = || Request { digests: vec![digest(text)], if_absent: true };
+        let outcome = self.at_leader(|driver, ticket| driver.submit(ticket, request()).unwrap());
+        let Outcome::Added(added) = outcome else { panic!("{outcome:?}") };
+        self.acknowledged.extend(added.snapshots);
+    }
+
+    fn add_some(&mut self, prefix: &str) {
+        (0..20).for_each(|number| self.add(&format!("{prefix} {number}")));
+    }
+
+    /// Wait until every member that runs holds what was acknowledged, as it was acknowledged.
+    fn require_all(&mut self) {
+        self.wait(|cluster| {
+            cluster.drivers.values().all(|driver| driver.log().len() == cluster.acknowledged.len() as u64)
+        });
+        for driver in self.drivers.values() {
+            for snapshot in &self.acknowledged {
+                assert_eq!(driver.log().snapshot(snapshot.version).unwrap(), *snapshot);
+            }
+        }
+    }
+}
+
+#[test]
+fn three_members_elect_one_and_hold_the_same_log() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    let leader = cluster.leader();
+    assert!(ids.contains(&leader));
+    cluster.add_some("x");
+    cluster.require_all();
+}
+
+#[test]
+fn a_read_on_a_follower_shows_what_was_acknowledged() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    for number in 0..20 {
+        cluster.add(&number.to_string());
+        let leader = cluster.leader();
+        for &id in ids.iter().filter(|&&id| id != leader) {
+            let outcome = cluster.outcome(id, Driver::read);
+            assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+            assert!(cluster.drivers[&id].log().len() > number);
+        }
+    }
+}
+
+#[test]
+fn a_follower_refuses_to_add() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    let leader = cluster.leader();
+    for &id in ids.iter().filter(|&&id| id != leader) {
+        let request = Request { digests: vec![digest("any")], if_absent: false };
+        let outcome = cluster.outcome(id, |driver, ticket| driver.submit(ticket, request).unwrap());
+        // It may have been elected meanwhile.
+        assert!(matches!(outcome, Outcome::NotLeader) || cluster.leader() == id, "{outcome:?}");
+    }
+}
+
+#[test]
+fn leadership_is_handed_over_to_whom_is_named() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    for (name, id) in ["c", "a", "b"].into_iter().zip([ids[2], ids[0], ids[1]]) {
+        let begun = Instant::now();
+        while cluster.leader() != id {
+            cluster.at_leader(|driver, ticket| driver.transfer(ticket, Some(name.into())));
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        cluster.add_some(name);
+    }
+    cluster.require_all();
+}
+
+#[test]
+fn the_others_go_on_without_their_leader_and_it_comes_back() {
+    let (mut cluster, _) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    let stopped = cluster.leader();
+    let driver = cluster.drivers.remove(&stopped).unwrap();
+    let name = driver.identity().name.clone();
+    // Dropped, so that it does not hand over.
+    drop(driver);
+    cluster.add_some("y");
+    assert_ne!(cluster.leader(), stopped);
+    assert_eq!(cluster.start(&name, Beginning::Bootstrap), stopped);
+    cluster.add_some("z");
+    cluster.require_all();
+}
+
+#[test]
+fn a_fourth_member_joins_by_pages() {
+    let (mut cluster, _) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    let pages = cluster.pages;
+    let id = cluster.join("d");
+    cluster.add_some("y");
+    cluster.require_all();
+    let membership = cluster.drivers[&id].status().membership;
+    assert_eq!((membership.members.len(), membership.configuration.voters.len()), (4, 4));
+    // The beginning of every Raft log is a membership, which no entry holds.
+    assert!(cluster.pages > pages);
+}
+
+#[test]
+fn a_member_that_is_removed_is_gone_for_good() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    let outcome = cluster.at_leader(|driver, ticket| driver.remove(ticket, "b".into()));
+    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    // Stopped, as its process is: it would otherwise be heard of no more, and stand in the way of `require_all`.
+    drop(cluster.drivers.remove(&ids[1]));
+    cluster.wait(|cluster| {
+        let is_gone = |driver: &Driver| driver.status().membership.removed.contains_key(&ids[1]);
+        cluster.drivers.values().all(is_gone)
+    });
+    cluster.add_some("y");
+    cluster.require_all();
+    let leader = cluster.leader();
+    assert_eq!(cluster.drivers[&leader].status().membership.configuration.voters.len(), 2);
+    let outcome = cluster.at_leader(|driver, ticket| driver.admit(ticket, ids[1], description("b")));
+    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::Removed(_))), "{outcome:?}");
+}
+
+#[test]
+fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    drop(cluster.drivers.remove(&ids[2]));
+    std::fs::remove_dir_all(cluster.path("c")).unwrap();
+    let id = cluster.start("c", Beginning::Join);
+    assert_ne!(id, ids[2]);
+    let begun = Instant::now();
+    // Until the old one is missed, its name is taken.
+    loop {
+        match cluster.at_leader(|driver, ticket| driver.admit(ticket, id, description("c"))) {
+            Outcome::Done => break,
+            Outcome::Inadmissible(Inadmissible::NameTaken(_)) => assert!(begun.elapsed() < PATIENCE),
+            other => panic!("{other:?}"),
+        }
+    }
+    cluster.wait(|cluster| cluster.drivers.values().all(|driver| driver.status().membership.is_voter(id)));
+    cluster.add_some("y");
+    cluster.require_all();
+    assert!(cluster.drivers[&id].status().membership.removed.contains_key(&ids[2]));
+}
