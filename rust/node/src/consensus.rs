@@ -306,8 +306,8 @@ impl Consensus {
             }
             return Ok(());
         }
-        let implied = self.acknowledgement_in(&message);
-        let stepped = self.raw.step(message).and_then(|()| implied.map_or(Ok(()), |implied| self.raw.step(implied)));
+        self.end_snapshot(&message);
+        let stepped = self.raw.step(message);
         self.draw_timeout();
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
     }
@@ -570,21 +570,17 @@ impl Consensus {
         message.get_snapshot().get_metadata().index > self.log().applied().index
     }
 
-    /// Return the acknowledgement of a snapshot that the answer to a heartbeat implies. The crate waits for it without end, and the
-    /// one that was sent may have been lost with its stream.
-    fn acknowledgement_in(&self, message: &Message) -> Option<Message> {
-        let raft = &self.raw.raft;
-        let progress = raft.prs().get(message.from)?;
+    /// Note from the answer to a heartbeat that a member holds the snapshot it was sent. The crate waits for the acknowledgement without
+    /// end; it may have been lost with its stream, or have come after one of more, and then it is passed over.
+    fn end_snapshot(&mut self, message: &Message) {
+        let Some(progress) = self.raw.raft.prs().get(message.from) else { return };
         let is_there = message.msg_type() == MessageType::MsgHeartbeatResponse
-            && message.term == raft.term
+            && message.term == self.raw.raft.term
             && progress.state == ProgressState::Snapshot
-            && (progress.pending_snapshot..=raft.raft_log.last_index()).contains(&message.commit);
-        let &Message { from, to, term, commit, .. } = message;
-        let implied = || Message { from, to, term, commit, index: commit, ..Message::default() };
-        is_there.then(implied).map(|mut implied| {
-            implied.set_msg_type(MessageType::MsgAppendResponse);
-            implied
-        })
+            && progress.matched.max(message.commit) >= progress.pending_snapshot;
+        if is_there {
+            self.raw.report_snapshot(message.from, SnapshotStatus::Finish);
+        }
     }
 
     /// Refuse what would make the crate `raft` panic, and what only a client of this very member may say.
