@@ -218,6 +218,11 @@ impl Invariants {
         self.turned(id, member)
     }
 
+    /// Return how many memberships there were.
+    pub fn memberships(&self) -> u64 {
+        self.states.values().map(|(_, _, membership)| membership).collect::<BTreeSet<_>>().len() as u64
+    }
+
     /// Return the number of events that are acknowledged.
     pub fn acknowledged_len(&self) -> u64 {
         self.acknowledged.last_key_value().map_or(0, |(&version, _)| version + 1)

@@ -42,13 +42,23 @@ impl Runs {
     pub fn until_failure(self) -> Option<(u64, Violation)> {
         let (next, failed, begun) = (AtomicU64::new(self.first), Mutex::new(None), Instant::now());
         let end = AtomicU64::new(self.first + self.count);
+        let totals: [AtomicU64; 4] = Default::default();
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
                 scope.spawn(|| {
                     while let seed = next.fetch_add(1, Ordering::SeqCst)
                         && seed < end.load(Ordering::SeqCst)
                     {
-                        let Err(violation) = run(seed, self.fault) else { continue };
+                        let violation = match run(seed, self.fault) {
+                            Ok(Summary { appends, reads, pages, changes, .. }) => {
+                                let counted = totals.iter().zip([appends, reads, pages, changes]);
+                                for (total, count) in counted {
+                                    total.fetch_add(count, Ordering::Relaxed);
+                                }
+                                continue;
+                            }
+                            Err(violation) => violation,
+                        };
                         end.fetch_min(seed, Ordering::SeqCst);
                         let mut failed = failed.lock().unwrap();
                         if failed.as_ref().is_none_or(|(least, _)| seed < *least) {
@@ -61,6 +71,8 @@ impl Runs {
         let done = u32::try_from(end.load(Ordering::SeqCst) - self.first).unwrap_or(u32::MAX);
         let seconds = begun.elapsed().as_secs_f64();
         println!("{done} seeds from {} in {seconds:.1} s: {:.0} a second", self.first, f64::from(done) / seconds);
+        let [appends, reads, pages, changes] = totals.map(AtomicU64::into_inner);
+        println!("{appends} appends, {reads} reads, {pages} pages, {changes} changes of members");
         failed.into_inner().unwrap()
     }
 }

@@ -37,6 +37,8 @@ pub struct Summary {
     pub reads: u64,
     /// Pages that were appended.
     pub pages: u64,
+    /// Changes of who takes part, by the count of memberships that some state had.
+    pub changes: u64,
 }
 
 /// Machines, a network between them, and those who use them.
@@ -114,7 +116,8 @@ impl World {
         let is_whole = self.has_converged();
         self.finish(is_whole)?;
         let (appends, reads) = self.clients.answered;
-        Ok(Summary { checksum: self.checksum, ticks: self.now, appends, reads, pages: self.pages })
+        let (checksum, ticks, pages, changes) = (self.checksum, self.now, self.pages, self.invariants.memberships());
+        Ok(Summary { checksum, ticks, appends, reads, pages, changes })
     }
 
     fn step(&mut self) -> Result<(), Violation> {
