@@ -40,6 +40,7 @@ test: check
 ## bench: every number of bench/README.md, each beside its target
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/cluster.py
 
 ## fuzz: cargo-fuzz on decoding and verification, FUZZ_S seconds a target
 FUZZ_S ?= 180

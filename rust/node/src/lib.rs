@@ -1,8 +1,8 @@
-//! One replica of a qed log: a thread that batches what waits, makes it durable and answers.
+//! One member of a cluster that replicates a qed log by Raft.
 //!
-//! The [driver] is the seam for replication: what it takes from its queue becomes one entry, and what it hands back has been made
-//! durable. With one member that is the log's own batch and sync. The [prover] answers questions beside it; what either has done is
-//! in the [outbox] for the caller to take.
+//! The [member] is a value: ticks, messages and requests in, things to send, apply and answer out, over [Raft](consensus) and its
+//! [log on disk](wal). The [driver] turns it in a thread, the [applier] carries out what is committed on the [state] in another, the
+//! [prover] answers questions beside them, and the [outbox] holds what any of them has for the caller.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
