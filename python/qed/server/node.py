@@ -65,6 +65,8 @@ _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member has not heard of yet."""
 _EVENTS_LIMIT: Final = 2**64 - 1
 _NUMBER_LIMIT: Final = 2**64
+_REFUSALS_ELECTIONS: Final = 4
+"""Election time-outs for which a refusal to be admitted is asked about again."""
 _HAND_OVER_TRIES: Final = 3
 """Members asked to lead before this one stops without a successor: one that has just died is not missed yet."""
 _NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
@@ -618,7 +620,7 @@ class Node:
             mgmt_addr=own.mgmt_addr,
             metrics_addr=own.metrics_addr,
         )
-        is_told = False
+        is_told, begun = False, self._loop.time()
         for attempt in itertools.count():
             if self._members.get(self._status.id) == own:
                 return
@@ -635,8 +637,11 @@ class Node:
                     is_told = True
                     break
                 except MembershipRefused as exc:
-                    self.removed(f"cannot join: {exc}")
-                    return
+                    # Whoever had the name may have died a moment ago, and is not missed before an election is due.
+                    if self._loop.time() - begun > _REFUSALS_ELECTIONS * self.settings.pace.election_ms / 1000:
+                        self.removed(f"cannot join: {exc}")
+                        return
+                    break
                 except (Mismatch, Removed) as exc:
                     # Where a member was there may be a stranger by now; where to join is what the operator has said.
                     if isinstance(exc, Removed) or address in settings.raft_join_addrs:
