@@ -378,11 +378,7 @@ impl Log {
     }
 
     pub(crate) fn digest_at(&self, version: u64, base: u64, new: &[Digest]) -> Result<Digest, LogError> {
-        let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
-        match offset.and_then(|offset| new.get(offset)) {
-            Some(digest) => Ok(*digest),
-            None => self.stored_digest(version),
-        }
+        rows::pending(version, base, new).map_or_else(|| self.stored_digest(version), Ok)
     }
 
     fn stored_digest(&self, version: u64) -> Result<Digest, LogError> {

@@ -11,6 +11,7 @@ use crate::log::{Log, Progress, put_digests};
 use crate::place::{self, Members, Place};
 use crate::rows::{self, Rows, require_same};
 use crate::store::{Table, WriteBatch};
+use crate::trees::shown_and_hidden;
 
 /// How long a log is and what it commits to: enough to tell whether another continues it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,7 +107,7 @@ impl Log {
             return Err(LogError::Diverged { len: base });
         }
         page.require_consistent(writer.applied)?;
-        let (entries, mut hidden) = shown_and_hidden(page);
+        let (entries, mut hidden) = shown_and_hidden(base, &page.digests, &page.repeats);
         let digest_at = |version: u64| self.digest_at(version, base, &page.digests);
         let change = self.trees.read().plan(&page.digests, &entries, Roots::Last, &digest_at)?;
         if let Some(last) = page.batches.last() {
@@ -315,24 +316,4 @@ impl<'a> Reader<'a> {
 
 fn malformed() -> LogError {
     LogError::Corrupt("a page or extent is malformed".into())
-}
-
-/// Return what the hyper tree shows once the whole page is appended, sorted by key, and the occurrences that it then does not.
-fn shown_and_hidden(page: &Page) -> (Vec<Entry>, Vec<Entry>) {
-    let mut repeats = page.repeats.iter().peekable();
-    let (mut shown, mut hidden) = (Vec::with_capacity(page.digests.len()), Vec::new());
-    for (version, &key) in (page.start.len..).zip(&page.digests) {
-        let is_repeat = repeats.next_if_eq(&&version).is_some();
-        if is_repeat { &mut hidden } else { &mut shown }.push(Entry { key, version });
-    }
-    shown.sort_unstable();
-    // Of equal keys the last has the highest version, which is the one that is shown.
-    shown.dedup_by(|next, kept| {
-        let is_same = next.key == kept.key;
-        if is_same {
-            hidden.push(std::mem::replace(kept, *next));
-        }
-        is_same
-    });
-    (shown, hidden)
 }

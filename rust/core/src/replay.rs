@@ -6,7 +6,7 @@ use crate::history::Roots;
 use crate::hyper::Entry;
 use crate::rows::{self, Rows, TILE_DIGESTS};
 use crate::store::{Store, Table};
-use crate::trees::{Trees, TreesChange};
+use crate::trees::{Trees, TreesChange, shown_and_hidden};
 
 /// Build both trees and return them with the digests of the last tile, if it is not full.
 ///
@@ -124,7 +124,7 @@ fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
 struct Replay<'a> {
     store: &'a dyn Store,
     trees: Trees,
-    /// Versions that the hyper tree never showed, the next one last.
+    /// Versions that the hyper tree never showed, ascending.
     repeats: Vec<u64>,
 }
 
@@ -136,48 +136,20 @@ struct Replayed {
 
 impl<'a> Replay<'a> {
     fn new(store: &'a dyn Store, expected: u64) -> Result<Self, LogError> {
-        let mut repeats = repeats(store)?;
-        repeats.reverse();
-        Ok(Self { store, trees: Trees::with_capacity(expected), repeats })
+        Ok(Self { store, trees: Trees::with_capacity(expected), repeats: repeats(store)? })
     }
 
     /// Append events as one batch; return its roots, and the occurrences that the hyper tree does not show from here on.
     fn append(&mut self, digests: &[Digest]) -> Result<(Replayed, Vec<Entry>), LogError> {
         let base = self.trees.len();
-        let (entries, mut hidden) = self.entries(base, digests);
-        let digest_at = |version: u64| {
-            let offset = version.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());
-            let pending = offset.and_then(|offset| digests.get(offset)).copied();
-            pending.map_or_else(|| Rows::of(self.store).digest(version), Ok)
-        };
+        let (entries, mut hidden) = shown_and_hidden(base, digests, &self.repeats);
+        let stored = |version| Rows::of(self.store).digest(version);
+        let digest_at = |version| rows::pending(version, base, digests).map_or_else(|| stored(version), Ok);
         let change: TreesChange = self.trees.plan(digests, &entries, Roots::Last, &digest_at)?;
         let history_root = change.history_roots().last().copied().unwrap_or_default();
         let replayed = Replayed { history_root, hyper_root: change.hyper_root() };
         hidden.extend(change.replaced());
         self.trees.apply(change, &digest_at)?;
         Ok((replayed, hidden))
-    }
-
-    /// Return what the hyper tree shows of `digests`, sorted by key, and those of them that it does not.
-    fn entries(&mut self, base: u64, digests: &[Digest]) -> (Vec<Entry>, Vec<Entry>) {
-        let (mut entries, mut hidden) = (Vec::with_capacity(digests.len()), Vec::new());
-        for (version, &key) in (base..).zip(digests) {
-            if self.repeats.last() == Some(&version) {
-                self.repeats.pop();
-                hidden.push(Entry { key, version });
-            } else {
-                entries.push(Entry { key, version });
-            }
-        }
-        // Of equal keys the last has the highest version, which is the one that is shown.
-        entries.sort_unstable();
-        entries.dedup_by(|next, kept| {
-            let is_same = next.key == kept.key;
-            if is_same {
-                hidden.push(std::mem::replace(kept, *next));
-            }
-            is_same
-        });
-        (entries, hidden)
     }
 }

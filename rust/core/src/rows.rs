@@ -84,6 +84,12 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Return the digest of `version` if it is among `digests`, the first of which is version `base`.
+#[must_use]
+pub fn pending(version: u64, base: u64, digests: &[Digest]) -> Option<Digest> {
+    digests.get(usize::try_from(version.checked_sub(base)?).ok()?).copied()
+}
+
 /// Return the version, or the number of a tile, that a key is.
 ///
 /// # Errors

@@ -108,3 +108,25 @@ impl TreesChange {
         &self.hyper.replaced
     }
 }
+
+/// Return what the hyper tree shows of `digests`, the first of which is version `base`, once all are appended: sorted by key, no key
+/// twice. Beside it, the occurrences that it does not show then. `repeats`, ascending, are versions that it never shows.
+#[must_use]
+pub fn shown_and_hidden(base: u64, digests: &[Digest], repeats: &[u64]) -> (Vec<Entry>, Vec<Entry>) {
+    let mut repeats = repeats.iter().skip(repeats.partition_point(|&version| version < base)).peekable();
+    let (mut shown, mut hidden) = (Vec::with_capacity(digests.len()), Vec::new());
+    for (version, &key) in (base..).zip(digests) {
+        let is_repeat = repeats.next_if_eq(&&version).is_some();
+        if is_repeat { &mut hidden } else { &mut shown }.push(Entry { key, version });
+    }
+    shown.sort_unstable();
+    // Of equal keys the last has the highest version, which is the one that is shown.
+    shown.dedup_by(|next, kept| {
+        let is_same = next.key == kept.key;
+        if is_same {
+            hidden.push(std::mem::replace(kept, *next));
+        }
+        is_same
+    });
+    (shown, hidden)
+}
