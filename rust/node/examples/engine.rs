@@ -136,7 +136,7 @@ impl Engine {
         Ok(Self {
             id: settings.id,
             has_quorum_timer: settings.check_quorum,
-            member: Member::new(consensus, wal, log, state.membership().clone(), limits),
+            member: Member::new(consensus, wal, log, Arc::clone(state.membership()), limits),
             state,
             waiting: HashMap::new(),
             next_ticket: 0,

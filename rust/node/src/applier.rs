@@ -4,6 +4,7 @@
 //! synced and sent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use qed_core::error::LogError;
@@ -87,32 +88,26 @@ impl Job {
 ///
 /// [`StateError`]: the member must stop.
 pub fn perform(state: &mut State, job: Job) -> Result<(Option<Report>, Vec<Completion>), StateError> {
-    match job {
+    let before = Arc::clone(state.membership());
+    let (place, conf_state, is_fetched, completions) = match job {
         Job::Apply(committed, tickets) => {
             let mut added = state.apply(&committed, tickets.is_some())?.into_iter();
             let outcome = |ticket| Completion { ticket, outcome: added.next().map_or(Outcome::Done, Outcome::Added) };
             let completions = tickets.unwrap_or_default().into_iter().map(outcome).collect();
-            let is_change = committed.conf_state.is_some() || committed.data.first() == Some(&crate::entry::MEMBERS);
-            let membership = is_change.then(|| state.membership().clone());
-            let (place, conf_state) = (committed.place, committed.conf_state);
-            Ok((Some(Report { place, conf_state, membership, is_fetched: false }), completions))
+            (committed.place, committed.conf_state, false, completions)
         }
         Job::Install(ticket, page) => match state.install(&page) {
             Ok(conf_state) => {
-                let membership = (!page.members.is_empty()).then(|| state.membership().clone());
-                let report =
-                    Report { place: state.applied(), conf_state: Some(conf_state), membership, is_fetched: true };
-                Ok((Some(report), vec![Completion { ticket, outcome: Outcome::Done }]))
+                (state.applied(), Some(conf_state), true, vec![Completion { ticket, outcome: Outcome::Done }])
             }
-            Err(StateError::Log(error @ LogError::Corrupt(_))) => {
-                // The page is wrong, not this log, which has not changed.
-                Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]))
+            // The page is wrong, or the log has grown since it was asked for; the log has not changed. If the two had diverged, entries
+            // would tell.
+            Err(StateError::Log(error @ (LogError::Corrupt(_) | LogError::Diverged { .. }))) => {
+                return Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]));
             }
-            // The log may have grown since the page was asked for; if it had diverged, entries would tell.
-            Err(StateError::Log(error @ LogError::Diverged { .. })) => {
-                Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]))
-            }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         },
-    }
+    };
+    let membership = (!Arc::ptr_eq(&before, state.membership())).then(|| Arc::clone(state.membership()));
+    Ok((Some(Report { place, conf_state, membership, is_fetched }), completions))
 }

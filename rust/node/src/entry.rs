@@ -7,8 +7,7 @@ use qed_core::page::Extent;
 use crate::membership::Change;
 
 const APPEND: u8 = 1;
-/// The first byte of a change of members.
-pub(crate) const MEMBERS: u8 = 2;
+const MEMBERS: u8 = 2;
 const IF_ABSENT: u8 = 1;
 /// Flags and count of a request.
 const REQUEST_BYTES: usize = 1 + 4;

@@ -101,7 +101,7 @@ impl Opened {
         batch_events: usize,
     ) -> Result<Self, FolderError> {
         let log = Arc::new(Log::open(path)?);
-        let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
+        let of_io = |cause| unusable(path, cause);
         let known = owner(path, description)?;
         let folder = Folder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
         let (mut wal, recovered) = Wal::open(folder).map_err(MemberError::from)?;
@@ -133,9 +133,13 @@ impl Opened {
     }
 }
 
+fn unusable(path: &Path, cause: io::Error) -> FolderError {
+    FolderError::Io { path: path.display().to_string(), cause }
+}
+
 /// Return who the folder belongs to, if to anybody; fail if that is another than who asks.
 fn owner(path: &Path, description: &Description) -> Result<Option<Identity>, FolderError> {
-    let found = Identity::read(path).map_err(|cause| FolderError::Io { path: path.display().to_string(), cause })?;
+    let found = Identity::read(path).map_err(|cause| unusable(path, cause))?;
     match found {
         Some(identity) if identity.name != description.name => Err(FolderError::Foreign {
             path: path.display().to_string(),
@@ -163,7 +167,7 @@ fn take_over(
     description: &Description,
     beginning: Beginning,
 ) -> Result<Identity, FolderError> {
-    let of_io = |cause| FolderError::Io { path: path.display().to_string(), cause };
+    let of_io = |cause| unusable(path, cause);
     if *recovered != Recovered::default() || log.applied() != Place::default() {
         let reason = "it holds the log of a member, but not the file that says of which";
         return Err(MemberError::Inconsistent(reason.into()).into());

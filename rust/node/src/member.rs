@@ -89,7 +89,7 @@ pub struct Report {
     /// The configuration there, if it changed.
     pub conf_state: Option<ConfState>,
     /// The membership there, if it changed.
-    pub membership: Option<Membership>,
+    pub membership: Option<Arc<Membership>>,
     /// Whether it was a page that brought it there.
     pub is_fetched: bool,
 }
@@ -186,13 +186,13 @@ pub struct Member<M> {
 impl<M: Media> Member<M> {
     /// Return a member with everything that was recovered.
     #[must_use]
-    pub fn new(consensus: Consensus, wal: Wal<M>, log: Arc<Log>, membership: Membership, limits: Limits) -> Self {
+    pub fn new(consensus: Consensus, wal: Wal<M>, log: Arc<Log>, membership: Arc<Membership>, limits: Limits) -> Self {
         let role = consensus.role();
         Self {
             consensus,
             wal,
             log,
-            membership: Arc::new(membership),
+            membership,
             batch_events: limits.batch_events,
             election_ticks: limits.election_ticks,
             ticks: 0,
@@ -392,7 +392,7 @@ impl<M: Media> Member<M> {
             self.under_way.pop_front();
         }
         if let Some(membership) = report.membership {
-            self.membership = Arc::new(membership);
+            self.membership = membership;
             effects.is_status_new = true;
         }
         self.wake_waiters(effects);

@@ -56,6 +56,6 @@ pub fn go_on<M: Media>(
     }
     let conf_state = (&state.membership().configuration).into();
     let consensus = Consensus::new(settings, recovered, state.applied(), conf_state)?;
-    let member = Member::new(consensus, wal, log, state.membership().clone(), limits);
+    let member = Member::new(consensus, wal, log, Arc::clone(state.membership()), limits);
     Ok((member, state))
 }

@@ -39,7 +39,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct State {
     log: Arc<Log>,
-    membership: Membership,
+    /// Another one whenever it changes.
+    membership: Arc<Membership>,
 }
 
 impl State {
@@ -49,7 +50,7 @@ impl State {
     ///
     /// [`StateError::Log`] if the membership in it cannot be read.
     pub fn open(log: Arc<Log>) -> Result<Self, StateError> {
-        let membership = read_membership(&log)?;
+        let membership = Arc::new(read_membership(&log)?);
         Ok(Self { log, membership })
     }
 
@@ -62,7 +63,7 @@ impl State {
         let place = Place { index: 1, term: 1 };
         self.log.apply_members(&Members { place, bytes: membership.to_bytes() })?;
         self.log.sync()?;
-        self.membership = membership;
+        self.membership = Arc::new(membership);
         Ok(())
     }
 
@@ -74,7 +75,7 @@ impl State {
 
     /// Return who takes part.
     #[must_use]
-    pub const fn membership(&self) -> &Membership {
+    pub const fn membership(&self) -> &Arc<Membership> {
         &self.membership
     }
 
@@ -114,7 +115,7 @@ impl State {
     pub fn install(&mut self, page: &Page) -> Result<ConfState, StateError> {
         self.log.install(page)?;
         if !page.members.is_empty() {
-            self.membership = read_membership(&self.log)?;
+            self.membership = Arc::new(read_membership(&self.log)?);
         }
         Ok((&self.membership.configuration).into())
     }
@@ -135,10 +136,10 @@ impl State {
     }
 
     fn change_members(&mut self, committed: &Committed, changes: Vec<Change>) -> Result<(), StateError> {
-        let mut membership = self.membership.clone();
+        let mut membership = Membership::clone(&self.membership);
         membership.take(changes, committed.conf_state.as_ref());
         self.log.apply_members(&Members { place: committed.place, bytes: membership.to_bytes() })?;
-        self.membership = membership;
+        self.membership = Arc::new(membership);
         Ok(())
     }
 }

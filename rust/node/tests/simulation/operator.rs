@@ -1,6 +1,7 @@
 //! Whoever runs the machines: brings new ones, takes some away, and replaces those whose disks are lost.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use qed_node::member::Input;
 use qed_node::membership::Membership;
@@ -91,7 +92,7 @@ impl World {
     /// Return whether the loss of a member could leave no majority, as far as anybody knows.
     fn is_any_loss_risky(&self) -> bool {
         let is_lost = |id: &u64| self.hosts.get(id).is_some_and(|host| host.is_lost);
-        let is_risky = |view: &Membership| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
+        let is_risky = |view: &Arc<Membership>| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
         let views = self.views();
         views.is_empty() || views.iter().any(is_risky)
     }
@@ -121,7 +122,7 @@ impl World {
     }
 
     /// Return what each member knows of who takes part.
-    fn views(&self) -> Vec<Membership> {
+    fn views(&self) -> Vec<Arc<Membership>> {
         let running = self.hosts.values().filter_map(|host| host.process.as_ref());
         let views = running.map(|process| process.state.membership()).filter(|view| !view.members.is_empty());
         views.cloned().collect()
