@@ -290,7 +290,7 @@ impl Recovered {
             if bounds.is_reset {
                 self.entries.clear();
             }
-            self.entries.retain(|entry| entry.index > bounds.index);
+            self.entries.drain(..self.entries.partition_point(|entry| entry.index <= bounds.index));
             self.bounds = bounds;
         }
         if let Some(first) = frame.entries.first() {
@@ -301,7 +301,8 @@ impl Recovered {
             if first.index > next {
                 self.missing_to = first.index - 1;
             }
-            self.entries.retain(|entry| entry.index < first.index);
+            // One search a frame: a log of small entries has as many frames.
+            self.entries.truncate(self.entries.partition_point(|entry| entry.index < first.index));
         }
         let are_consecutive =
             frame.entries.is_sorted_by(|one, next| next.index == one.index + 1 && next.term >= one.term);
