@@ -30,19 +30,19 @@ __all__ = ["Campaign"]
 
 _READERS: Final = 3
 _LONGEST_FAULT_S: Final = 4.0
-_FAULTS_A_SHORT_RUN: Final = 12
 _PROGRESS_LIMIT_S: Final = 20.0
 
 
 class Campaign:
-    """A cluster, its clients, and faults for so many minutes."""
+    """A cluster, its clients, and faults for so many minutes, or until each was done once if that takes longer."""
 
     def __init__(self, setting: Setting, minutes: float) -> None:
         self._setting = setting
         self._scene = setting.scene
         self._duration_s = minutes * 60
         self._chance = random.Random(f"{setting.seed}/campaign")  # noqa: S311  # repeatable
-        self._longest_fault_s = min(_LONGEST_FAULT_S, self._duration_s / _FAULTS_A_SHORT_RUN)
+        self._possible = [fault for fault in FAULTS if fault.need not in setting.missing]
+        self._longest_fault_s = min(_LONGEST_FAULT_S, self._duration_s / len(self._possible))
         self.journal = Journal()
         self.summary = Summary(self.journal)
 
@@ -89,8 +89,9 @@ class Campaign:
 
     def _do_faults(self) -> None:
         deck: list[Fault] = []
+        undone = set(self._possible)
         end = time.monotonic() + self._duration_s
-        while time.monotonic() < end and not self.journal.violations:
+        while (undone or time.monotonic() < end) and not self.journal.violations:
             faults = [self._deal(deck)]
             if not faults[0].is_alone and self._chance.random() < 0.2:
                 second = self._deal(deck)
@@ -99,13 +100,13 @@ class Campaign:
                 else:
                     faults.append(second)
             self._do(faults)
+            undone -= set(faults)
         self._recover()
 
     def _deal(self, deck: list[Fault]) -> Fault:
         """Return a fault; each comes as often as the others."""
         if not deck:
-            deck += [fault for fault in FAULTS if fault.need not in self._setting.missing]
-            self._chance.shuffle(deck)
+            deck += self._chance.sample(self._possible, len(self._possible))
         return deck.pop()
 
     def _do(self, faults: list[Fault]) -> None:
