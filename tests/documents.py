@@ -1,0 +1,48 @@
+"""The Markdown files of the repository, taken apart for tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+__all__ = ["DOCUMENTS", "ROOT", "anchors_in", "blocks_in", "links_in", "section_of", "snippets_in"]
+
+ROOT: Final = Path(__file__).parent.parent
+DOCUMENTS: Final = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "bench/**/*.md", "tests/**/*.md", "compose/*.md")
+    for path in ROOT.glob(pattern)
+    if "target" not in path.parts
+)
+
+_FENCED: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks_in(text: str, language: str = "") -> list[str]:
+    """Return the fenced blocks of one language; those that name none by default."""
+    return [block for found, block in _FENCED.findall(text) if found == language]
+
+
+def snippets_in(text: str) -> list[str]:
+    """Return what is code: the spans between backticks, and the lines of all blocks, without their prompts."""
+    lines = [line.removeprefix("$ ") for _, block in _FENCED.findall(text) for line in block.splitlines()]
+    return lines + re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))
+
+
+def section_of(text: str, heading: str) -> str:
+    """Return what stands under a heading of the second level, which must be there."""
+    before, found, after = text.partition(f"\n## {heading}\n")
+    assert found, f"no section {heading!r} after {before[-80:]!r}"
+    return after.partition("\n## ")[0]
+
+
+def anchors_in(text: str) -> set[str]:
+    """Return the names that links may give to the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links_in(text: str) -> list[str]:
+    """Return where the links lead."""
+    return re.findall(r"\]\(([^)\s]+)\)", _FENCED.sub("", text))

@@ -1,0 +1,112 @@
+"""What the documentation names is there."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from commands import qed
+from documents import DOCUMENTS, ROOT, anchors_in, blocks_in, links_in, section_of, snippets_in
+from servers import COMMAND
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPTION = re.compile(r"(?<![\w-])--[a-z*][a-z*-]*")
+"""An option, or several by a pattern."""
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+FOREIGN = {"--volumes", "--events"}
+"""Options of other tools that a text names by themselves."""
+UNMAPPED = {"__init__", "lib"}
+"""What the map of ARCHITECTURE.md leaves out: files that hold no part of their own."""
+
+
+@cache
+def help_of(*command: str) -> str:
+    if command[0] == "qed":
+        return qed(*command[1:], "--help", COLUMNS="200").stdout
+    return subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+@cache
+def options_of(*command: str) -> frozenset[str]:
+    """Return the options of a command, with the global ones."""
+    shown = help_of(*command) + (help_of("qed") if command[0] == "qed" else "")
+    return frozenset(OPTION.findall(shown))
+
+
+@cache
+def commands() -> list[tuple[str, ...]]:
+    """Return every command and every command of a command."""
+    names: list[tuple[str, ...]] = [("qed",)]
+    for parent in names:
+        listed = help_of(*parent).partition("Commands:\n")[2].partition("\n\n")[0]
+        names += [(*parent, name) for name in re.findall(r"^  ([a-z]+)", listed, re.MULTILINE)]
+    return [*names, ("qed-server",)]
+
+
+def commands_in(snippet: str) -> list[tuple[tuple[str, ...], set[str]]]:
+    """Return which commands of this project a snippet runs, each with its options."""
+    found = []
+    for part in re.split(r"[|;&]+", snippet):
+        words = [word for word in part.split() if not re.match(r"[A-Z_]+=", word)]
+        if words[:1] not in (["qed"], ["qed-server"]):
+            continue
+        command: tuple[str, ...] = (words[0],)
+        for word in words[1:]:
+            command = (*command, word) if (*command, word) in commands() else command
+        found.append((command, set(OPTION.findall(part))))
+    return found
+
+
+def is_known(option: str, known: frozenset[str]) -> bool:
+    return bool(fnmatch.filter(known, option))
+
+
+def test_every_command_is_known_to_this_test() -> None:
+    assert {("qed", "add"), ("qed", "cluster", "status"), ("qed-server",)} <= set(commands())
+    assert "--receipts" in options_of("qed", "add")
+    assert "--endpoints" in options_of("qed", "add")
+    assert "--receipts" not in options_of("qed-server")
+    assert commands_in("A=b qed --json cluster status | qed add --lines -") == [
+        (("qed", "cluster", "status"), {"--json"}),
+        (("qed", "add"), {"--lines"}),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_in_documents_exist(name: str) -> None:
+    anywhere = frozenset[str]().union(*(options_of(*command) for command in commands()))
+    for snippet in snippets_in((ROOT / name).read_text()):
+        for command, options in commands_in(snippet):
+            assert all(is_known(option, options_of(*command)) for option in options), snippet
+        if snippet.startswith("--"):
+            assert all(is_known(option, anywhere) for option in set(OPTION.findall(snippet)) - FOREIGN), snippet
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    document = ROOT / name
+    for link in links_in(document.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_in(target.read_text()), link
+
+
+def modules() -> list[Path]:
+    folders = ("rust/core/src", "rust/node/src", "python/qed", "python/qed/server", "python/qed/cli")
+    return [path for folder in folders for path in (ROOT / folder).iterdir() if path.suffix in {".rs", ".py"}]
+
+
+def test_map_of_the_architecture_has_every_module() -> None:
+    (drawn,) = blocks_in(section_of((ROOT / "ARCHITECTURE.md").read_text(), "The pieces"))
+    named = {name for line in drawn.splitlines() for name in re.findall(r"\w+", line.strip().partition("  ")[0])}
+    assert {path.stem for path in modules()} - named - UNMAPPED == set()
