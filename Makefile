@@ -28,7 +28,7 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest qed._qed
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-	cargo deny --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
+	cargo deny --version >/dev/null 2>&1 || cargo install --debug --locked --quiet cargo-deny@0.20.2
 	cargo deny --log-level error check bans licenses sources
 
 ## test: everything that CI runs
