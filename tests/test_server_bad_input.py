@@ -138,7 +138,8 @@ def test_path_that_names_no_version_is_refused(http: httpx.Client, text: str) ->
 # Size
 
 
-def test_declared_gigabyte_is_refused_before_it_is_sent(http: httpx.Client, server: RunningServer) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("http")
+def test_declared_gigabyte_is_refused_before_it_is_sent(server: RunningServer) -> None:
     with connect(server) as peer:
         peer.sendall(head("/events/bulk", "Content-Length: 1073741824"))
         status, headers, body = read_answer(peer)
@@ -148,7 +149,8 @@ def test_declared_gigabyte_is_refused_before_it_is_sent(http: httpx.Client, serv
         assert peer.recv(1) == b""
 
 
-def test_declared_gigabyte_is_refused_without_asking_for_it(http: httpx.Client, server: RunningServer) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("http")
+def test_declared_gigabyte_is_refused_without_asking_for_it(server: RunningServer) -> None:
     with connect(server) as peer:
         peer.sendall(head("/events/bulk", "Content-Length: 1073741824", "Expect: 100-continue"))
         assert read_answer(peer)[0] == 413
@@ -250,7 +252,8 @@ def test_body_that_nobody_reads_does_not_hold_the_connection(hasty: RunningServe
 # Connections
 
 
-def test_body_cut_off_adds_nothing(http: httpx.Client, server: RunningServer) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("http")
+def test_body_cut_off_adds_nothing(server: RunningServer) -> None:
     body = json.dumps({"Event": EVENT}).encode()
     for kept in (0, 1, len(body) - 1):
         with connect(server) as peer:
@@ -260,6 +263,7 @@ def test_body_cut_off_adds_nothing(http: httpx.Client, server: RunningServer) ->
             peer.sendall(head("/events", "Transfer-Encoding: chunked") + chunk)
 
 
+@pytest.mark.usefixtures("http")
 @pytest.mark.parametrize(
     "request_line",
     [
@@ -272,7 +276,7 @@ def test_body_cut_off_adds_nothing(http: httpx.Client, server: RunningServer) ->
         b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],
 )
-def test_what_is_not_http_is_refused(http: httpx.Client, server: RunningServer, request_line: bytes) -> None:  # noqa: ARG001
+def test_what_is_not_http_is_refused(server: RunningServer, request_line: bytes) -> None:
     with connect(server) as peer:
         peer.sendall(request_line)
         status, _, body = read_answer(peer)

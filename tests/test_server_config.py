@@ -49,7 +49,7 @@ def test_what_is_no_address_is_refused_and_quoted(text: str) -> None:
 
 def test_settings_cannot_change() -> None:
     with pytest.raises(FrozenInstanceError):
-        SETTINGS.node_id = "server1"  # type: ignore[misc]
+        SETTINGS.node_id = "server1"  # type: ignore[misc]  # what must not be
 
 
 @pytest.mark.parametrize("node_id", ["", "a b", "a\n", "\u00e9", "x" * 256])

@@ -383,7 +383,7 @@ def test_kill_under_load_loses_nothing_acknowledged(start_server: StartServer, t
             assert_nothing_lost(server, acknowledged[-500:])
         load = Load(server.url, f"kill {turn}")
         target = random.randrange(50, 500)
-        wait_until(lambda load=load, target=target: len(load.acknowledged) >= target, "some load")  # type: ignore[misc]
+        wait_until(lambda load=load, target=target: len(load.acknowledged) >= target, "some load")  # type: ignore[misc]  # mypy infers no lambda with defaults
         server.kill()
         load.join()
         acknowledged += load.acknowledged
