@@ -10,9 +10,7 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -20,9 +18,11 @@ import pytest
 
 from servers import wait_until
 from walkthrough import NAMES, ROOT, commands_of, is_whole, run, walk
+from wheels import build_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
@@ -88,10 +88,7 @@ def wheel() -> Iterator[str]:
         yield given
         return
     folder = ROOT / "dist" / f"test-{secrets.token_hex(4)}"
-    maturin = Path(sys.executable).with_name("maturin")
-    subprocess.run([maturin, "build", "--release", "--quiet", "--out", folder], check=True, timeout=900, cwd=ROOT)
-    (built,) = folder.glob("*.whl")
-    yield str(built.relative_to(ROOT))
+    yield str(build_wheel(folder).relative_to(ROOT))
     shutil.rmtree(folder)
 
 
