@@ -2,8 +2,16 @@
 //!
 //! Prints one line a number: what, measured, unit. The limit is what two cores could hash if they did nothing else.
 
-#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::indexing_slicing)] // A benchmark may stop at the first thing that goes wrong.
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a benchmark may stop at the first thing that goes wrong"
+)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

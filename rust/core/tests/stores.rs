@@ -1,6 +1,12 @@
 //! One suite for every store: what a log relies on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Tests stop at the first surprise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use qed_core::disk::DiskStore;
 use qed_core::store::{MemoryStore, Store, Table, WriteBatch};

@@ -3,10 +3,14 @@
 //! Nothing here holds a lock or touches the disk while attached to the interpreter, and no Python object enters a detached closure.
 
 #![deny(unsafe_code)]
-// What Python passes arrives owned: the wrapper that the macros write has nothing to lend.
-#![allow(clippy::needless_pass_by_value)]
-// Methods of a Python class take a reference, since Python owns the object.
-#![allow(clippy::wrong_self_convention)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "what Python passes arrives owned: pyo3's wrapper has nothing to lend"
+)]
+#![allow(
+    clippy::wrong_self_convention,
+    reason = "methods of a Python class take a reference, since Python owns the object"
+)]
 
 mod error;
 mod log;
