@@ -22,7 +22,9 @@ build: $(VENV)/.tools
 ## check: format, lints, types, licences, floors
 check: $(VENV)/.installed
 	cargo fmt --all --check
+	for crate in bench/load bench/lsm fuzz; do cargo fmt --check --manifest-path $$crate/Cargo.toml || exit 1; done
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --manifest-path bench/load/Cargo.toml --target-dir target --all-targets -- -D warnings
 	$(BIN)/ruff format --check python tests bench docs
 	$(BIN)/ruff check python tests bench docs
 	$(BIN)/mypy
