@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from seeds import SEED
 from servers import RunningServer, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+def pytest_report_header() -> str:
+    return f"seed: QED_SEED={SEED}"
 
 
 class StartServer(Protocol):
