@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,10 +70,16 @@ def test_lines_added_if_absent_survive_a_kill(cluster: RunningCluster, tmp_path:
     process.stdin.flush()
     wait_for_lines(receipts, 2 * BULK, wait_until)
     name = cluster.leader() if victim == "leader" else given
+
     # The rest is on its way, a bulk in flight, when the member dies.
-    killer = subprocess.Popen(["/bin/sh", "-c", f"sleep 0.1; kill -9 {cluster.members[name].process.pid}"])
+    def kill() -> None:
+        wait_for_lines(receipts, 5 * BULK, wait_until)
+        cluster.members[name].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     _, stderr = process.communicate(b"\n".join(lines[2 * BULK :]) + b"\n", timeout=2 * LIMIT_S)
-    killer.wait()
+    killer.join()
     assert (stderr, process.returncode) == (b"", 0)
     wait_until(lambda: len(cluster.living()) == 2, "the member to die")
     kept = read_lines(receipts.read_text())

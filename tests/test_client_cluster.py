@@ -122,12 +122,18 @@ def test_if_absent_rides_through_the_death_of_the_leader(cluster: RunningCluster
     before, events = events_in(cluster), [fresh() for _ in range(200)]
     client = connect(cluster.members[cluster.followers()[0]].url)
     added: list[Snapshot] = []
-    for number, event in enumerate(events):
-        if number == 60:
-            leader = cluster.leader()
-            threading.Timer(0.05, cluster.members[leader].kill).start()
-        added.append(client.add(event, if_absent=True))
-    wait_until(lambda: len(cluster.living()) == 2, "the leader to die")
+    leader = cluster.members[cluster.leader()]
+
+    def kill() -> None:
+        wait_until(lambda: len(added) >= 60, "sixty events")
+        leader.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    # A list grows while it is extended, so the other thread sees how far this is.
+    added += (client.add(event, if_absent=True) for event in events)
+    killer.join()
+    assert len(cluster.living()) == 2
     added.append(client.add(fresh(), if_absent=True))
     assert [snapshot.version for snapshot in added] == list(range(before, before + len(events) + 1))
     assert events_in(cluster) == before + len(events) + 1
