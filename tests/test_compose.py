@@ -1,16 +1,19 @@
 """The walk-through of docs/cluster.md in containers, where a Docker engine runs: `pytest -m containers` chooses it.
 
-The base image is `$BASE`, or one that compose/base-image.sh makes; the wheel is `$WHEEL`, or one that is built here.
+The base image is `$BASE`, or that of the Dockerfile if it is here or can be pulled, or one from compose/base-image.sh.
+The wheel is `$WHEEL`, or one that is built here.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 from contextlib import closing
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -28,6 +31,9 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
 PORTS: Final = (8800, 8801, 8802)
 IMAGE: Final = "qed-test"
+DEFAULT_BASE: Final[str] = re.findall(r"^ARG BASE=(.+)$", (ROOT / "compose" / "Dockerfile").read_text(), re.MULTILINE)[
+    0
+]
 LIMIT_S: Final = 60.0
 
 
@@ -40,8 +46,8 @@ def obstacle() -> str | None:
     engine = docker("version", "--format", "{{.Server.Version}}", is_checked=False)
     if engine.returncode != 0:
         return f"no Docker engine answers: {engine.stderr.strip().splitlines()[-1]}"
-    if "BASE" not in os.environ and (os.geteuid() != 0 or shutil.which("debootstrap") is None):
-        return "there is no $BASE, and only root with debootstrap can make one"
+    if given_base() is None and (os.geteuid() != 0 or shutil.which("debootstrap") is None):
+        return f"there is neither $BASE nor {DEFAULT_BASE}, and only root with debootstrap can make a base"
     return what_is_taken()
 
 
@@ -71,9 +77,20 @@ def docker(*words: str, is_checked: bool = True) -> subprocess.CompletedProcess[
     return done
 
 
-def base_image() -> Iterator[str]:
-    """Give the base image, which is removed again unless it was given."""
+@cache
+def given_base() -> str | None:
+    """Return the base image that need not be made here, if there is one."""
     if base := os.environ.get("BASE"):
+        return base
+    is_here = docker("image", "inspect", DEFAULT_BASE, is_checked=False).returncode == 0
+    if is_here or docker("pull", "--quiet", DEFAULT_BASE, is_checked=False).returncode == 0:
+        return DEFAULT_BASE
+    return None
+
+
+def base_image() -> Iterator[str]:
+    """Give the base image, which is removed again if it was made here."""
+    if base := given_base():
         yield base
         return
     tag = f"qed-base:{secrets.token_hex(4)}"
