@@ -24,13 +24,28 @@ mod world;
 
 use faults::Fault;
 use runs::{Runs, run};
+use world::Counts;
+
+/// What a thousand runs come to at least, which is about half of what they do: runs in which nothing happens break no promise either.
+const LEAST_OF_THOUSAND: Counts = Counts {
+    appends: 15_000,
+    reads: 12_000,
+    pages: 2_000,
+    changes: 2_500,
+    crashes: 1_800,
+    losses: 90,
+    partitions: 1_300,
+};
 
 #[test]
 fn every_invariant_holds_at_every_step() {
     let runs = Runs::from_environment(3000);
-    let failed = runs.until_failure();
+    let (failed, totals) = runs.until(|_| true);
     if let Some((seed, violation)) = failed {
         panic!("seed {seed}: {violation}\n{}", runs::trace(seed));
+    }
+    for ((name, count), (_, least)) in totals.named().into_iter().zip(LEAST_OF_THOUSAND.named()) {
+        assert!(count >= least * (runs.count() / 1000), "{count} {name} are too few for {} runs", runs.count());
     }
 }
 
@@ -44,7 +59,7 @@ fn a_seed_leads_to_the_same_run_again() {
 #[test]
 fn every_planted_fault_is_found() {
     for (fault, runs) in Fault::ALL {
-        let Some((seed, violation)) = Runs::with(fault, runs).until_failure() else {
+        let (Some((seed, violation)), _) = Runs::with(fault, runs).until(|_| true) else {
             panic!("{fault:?} is not found in {runs} runs")
         };
         println!("{fault:?} is found by seed {seed}: {violation}");

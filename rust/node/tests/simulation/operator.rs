@@ -80,6 +80,7 @@ impl World {
             return;
         }
         self.note(|| format!("{id} loses its disk"));
+        self.counts.losses += 1;
         self.stop(id, true, 0);
         let next = self.next_id();
         if let Some(host) = self.hosts.get_mut(&id) {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::faults::Fault;
 use crate::invariants::Violation;
-use crate::world::{Summary, World};
+use crate::world::{Counts, Summary, World};
 
 /// How much of a run that failed is told.
 const TRACE_LINES: usize = 400;
@@ -38,42 +38,47 @@ impl Runs {
         Self { first: 0, count, fault }
     }
 
-    /// Run until one fails, and return the least seed that was seen to.
-    pub fn until_failure(self) -> Option<(u64, Violation)> {
-        let (next, failed, begun) = (AtomicU64::new(self.first), Mutex::new(None), Instant::now());
+    /// Return how many there are.
+    pub const fn count(self) -> u64 {
+        self.count
+    }
+
+    /// Run until one breaks a promise in a way that is looked for. Return the least seed that does, and what the runs that broke none
+    /// came to.
+    pub fn until(self, is_wanted: impl Fn(&Violation) -> bool + Sync) -> (Option<(u64, Violation)>, Counts) {
+        let (next, begun) = (AtomicU64::new(self.first), Instant::now());
         let end = AtomicU64::new(self.first + self.count);
-        let totals: [AtomicU64; 4] = Default::default();
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-                scope.spawn(|| {
-                    while let seed = next.fetch_add(1, Ordering::SeqCst)
-                        && seed < end.load(Ordering::SeqCst)
-                    {
-                        let violation = match run(seed, self.fault) {
-                            Ok(Summary { appends, reads, pages, changes, .. }) => {
-                                let counted = totals.iter().zip([appends, reads, pages, changes]);
-                                for (total, count) in counted {
-                                    total.fetch_add(count, Ordering::Relaxed);
-                                }
-                                continue;
-                            }
-                            Err(violation) => violation,
-                        };
+        let results = Mutex::new((None::<(u64, Violation)>, Counts::default()));
+        let go = || {
+            while let seed = next.fetch_add(1, Ordering::SeqCst)
+                && seed < end.load(Ordering::SeqCst)
+            {
+                let result = run(seed, self.fault);
+                let (found, totals) = &mut *results.lock().unwrap();
+                match result {
+                    Ok(Summary { counts, .. }) => *totals += counts,
+                    Err(violation) if is_wanted(&violation) => {
+                        // Those before it go on: one of them may be found too.
                         end.fetch_min(seed, Ordering::SeqCst);
-                        let mut failed = failed.lock().unwrap();
-                        if failed.as_ref().is_none_or(|(least, _)| seed < *least) {
-                            *failed = Some((seed, violation));
+                        if found.as_ref().is_none_or(|(least, _)| seed < *least) {
+                            *found = Some((seed, violation));
                         }
                     }
-                });
+                    Err(_) => {}
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(go);
             }
         });
         let done = u32::try_from(end.load(Ordering::SeqCst) - self.first).unwrap_or(u32::MAX);
         let seconds = begun.elapsed().as_secs_f64();
         println!("{done} seeds from {} in {seconds:.1} s: {:.0} a second", self.first, f64::from(done) / seconds);
-        let [appends, reads, pages, changes] = totals.map(AtomicU64::into_inner);
-        println!("{appends} appends, {reads} reads, {pages} pages, {changes} changes of members");
-        failed.into_inner().unwrap()
+        let (found, totals) = results.into_inner().unwrap();
+        println!("{totals}");
+        (found, totals)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Everything there is, one tick at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::AddAssign;
 
 use qed_core::page::Page;
 use qed_node::applier::perform;
@@ -31,6 +33,13 @@ pub struct Summary {
     pub checksum: u64,
     /// Ticks until all had converged.
     pub ticks: u64,
+    /// What happened on the way.
+    pub counts: Counts,
+}
+
+/// What happens in runs: few of these, and they show nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
     /// Requests to append that were answered.
     pub appends: u64,
     /// Reads that were answered.
@@ -39,6 +48,46 @@ pub struct Summary {
     pub pages: u64,
     /// Changes of who takes part, by the count of memberships that some state had.
     pub changes: u64,
+    /// Members that stopped without notice.
+    pub crashes: u64,
+    /// Disks that were lost.
+    pub losses: u64,
+    /// Times that some were cut off from others.
+    pub partitions: u64,
+}
+
+impl Counts {
+    /// Return each of them with its name.
+    pub const fn named(self) -> [(&'static str, u64); 7] {
+        let Self { appends, reads, pages, changes, crashes, losses, partitions } = self;
+        [
+            ("appends", appends),
+            ("reads", reads),
+            ("pages", pages),
+            ("memberships", changes),
+            ("crashes", crashes),
+            ("lost disks", losses),
+            ("partitions", partitions),
+        ]
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.appends += other.appends;
+        self.reads += other.reads;
+        self.pages += other.pages;
+        self.changes += other.changes;
+        self.crashes += other.crashes;
+        self.losses += other.losses;
+        self.partitions += other.partitions;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.named().map(|(name, count)| format!("{count} {name}")).join(", "))
+    }
 }
 
 /// Machines, a network between them, and those who use them.
@@ -62,7 +111,8 @@ pub struct World {
     network: Network,
     invariants: Invariants,
     checksum: u64,
-    pages: u64,
+    /// What has happened so far, as far as the world itself counts.
+    pub counts: Counts,
     /// What has happened, if it is to be told.
     pub trace: Option<Vec<String>>,
 }
@@ -85,7 +135,7 @@ impl World {
             invariants: Invariants::default(),
             is_healed: false,
             checksum: seed,
-            pages: 0,
+            counts: Counts::default(),
             trace: None,
         };
         let founded = founded(weather.founders);
@@ -116,8 +166,8 @@ impl World {
         let is_whole = self.has_converged();
         self.finish(is_whole)?;
         let (appends, reads) = self.clients.answered;
-        let (checksum, ticks, pages, changes) = (self.checksum, self.now, self.pages, self.invariants.memberships());
-        Ok(Summary { checksum, ticks, appends, reads, pages, changes })
+        let counts = Counts { appends, reads, changes: self.invariants.memberships(), ..self.counts };
+        Ok(Summary { checksum: self.checksum, ticks: self.now, counts })
     }
 
     fn step(&mut self) -> Result<(), Violation> {
@@ -212,7 +262,7 @@ impl World {
             process.inbox.extend(report.map(Input::Report));
             if page.is_some() {
                 process.fetching = None;
-                self.pages += u64::from(place.is_some());
+                self.counts.pages += u64::from(place.is_some());
             }
             self.invariants.performed(id, &process.state)?;
             self.note(|| format!("{id} has applied up to {place:?}"));
@@ -341,6 +391,7 @@ impl World {
         let is_one_way = self.random.is_hit(400);
         let side: BTreeSet<_> = ids.iter().copied().filter(|_| self.random.is_hit(400)).collect();
         self.note(|| format!("{side:?} are cut off, one-way: {is_one_way}"));
+        self.counts.partitions += u64::from(!side.is_empty() && side.len() < ids.len());
         for &one in &side {
             for &other in ids.iter().filter(|id| !side.contains(id)) {
                 self.network.cut(one, other);
@@ -352,6 +403,7 @@ impl World {
     }
 
     fn crash(&mut self, id: u64, is_power_lost: bool) {
+        self.counts.crashes += 1;
         let downtime = self.random.within(1, self.weather.downtime);
         self.stop(id, is_power_lost, downtime);
     }
