@@ -42,7 +42,7 @@ fn every_invariant_holds_at_every_step() {
     let runs = Runs::from_environment(3000);
     let (failed, totals) = runs.until(|_| true);
     if let Some((seed, violation)) = failed {
-        panic!("seed {seed}: {violation}\n{}", runs::trace(seed));
+        panic!("seed {seed}: {violation}\n{}\n{}", runs::trace(seed), runs::repeat(seed));
     }
     for ((name, count), (_, least)) in totals.named().into_iter().zip(LEAST_OF_THOUSAND.named()) {
         assert!(count >= least * (runs.count() / 1000), "{count} {name} are too few for {} runs", runs.count());

@@ -97,6 +97,13 @@ pub fn trace(seed: u64) -> String {
     [&lines[..1], &lines[from..]].concat().join("\n")
 }
 
+/// Return the command that runs a seed again.
+pub fn repeat(seed: u64) -> String {
+    format!(
+        "again: QED_SIM_FIRST={seed} QED_SIM_SEEDS=1 cargo test --release -p qed-node --test simulation every_invariant -- --nocapture"
+    )
+}
+
 fn run_in(world: &mut World) -> Result<Summary, Violation> {
     panic::catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
