@@ -44,14 +44,24 @@ pub struct Weather {
 
 impl Weather {
     /// Return the weather in which a fault shows, if it seldom does in others.
-    pub const fn for_fault(mut self, fault: Fault) -> Self {
-        if let Fault::StaleAcknowledgements = fault {
+    pub fn for_fault(self, fault: Fault) -> Self {
+        match fault {
+            Fault::StaleVotes | Fault::VoteForgottenByALeader => self.contested(3),
+            // Two and two: each side has half.
+            Fault::RepeatedVotes | Fault::HalfOfTheVotes => self.contested(4),
+            Fault::VoteForgottenToALeader => self.contested(5),
             // Leaders that come back while their messages are still under way, to followers that have followed others since.
-            (self.members, self.founders, self.changes) = (5, 5, 0);
-            (self.crashes, self.downtime, self.cuts, self.eagerness) = (20, 5, 15, 700);
-            (self.setting.pre_vote, self.setting.check_quorum, self.setting.election_ticks) = (false, false, 10);
-            self.manners = Manners { is_ordered: false, loss: 50, repeat: 200, delay: 300, longest: 60 };
+            Fault::StaleAcknowledgements => Self { eagerness: 700, ..self.contested(5) },
+            _ => self,
         }
+    }
+
+    /// Many stand for election at a time, and what they say comes late and twice.
+    fn contested(mut self, members: u64) -> Self {
+        (self.members, self.founders, self.changes, self.cuts) = (members, members, 0, 15);
+        (self.crashes, self.downtime) = (20, 5);
+        (self.setting.pre_vote, self.setting.election_ticks) = (false, 10);
+        self.manners = Manners { is_ordered: false, loss: 50, repeat: 600, delay: 600, longest: 60 };
         self
     }
 

@@ -8,7 +8,7 @@ use qed_core::page::Page;
 use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
 use qed_node::membership::{Configuration, Membership};
-use qed_node::outbox::Completion;
+use qed_node::outbox::{Completion, Outcome};
 use qed_node::state::StateError;
 use raft::eraftpb::Message;
 
@@ -157,7 +157,7 @@ impl World {
         self.heal();
         let healed_at = self.now;
         while !self.has_converged() {
-            if self.fault != Fault::None && self.now == healed_at + PLANTED_TICKS {
+            if self.fault.is_brief() && self.now == healed_at + PLANTED_TICKS {
                 break;
             }
             require(self.now < healed_at + CONVERGENCE_TICKS, "all converge", || self.standing())?;
@@ -175,7 +175,7 @@ impl World {
         for flight in self.network.arrived(self.now) {
             self.deliver(&flight)?;
         }
-        self.ask();
+        self.ask()?;
         self.operate();
         let ids = self.hosts.keys().copied().collect();
         for id in self.random.shuffled(ids) {
@@ -334,6 +334,7 @@ impl World {
         let said = [from, to, message.msg_type() as u64, message.term, message.index, self.now];
         self.checksum = said.iter().fold(self.checksum, |sum, &word| mixed(sum ^ word));
         self.truncate(to, &message);
+        self.give_in(to, &message);
         for message in self.distorted(flight, message) {
             if let Some(process) = self.process(to) {
                 process.inbox.push_back(Input::Message(message));
@@ -342,13 +343,13 @@ impl World {
     }
 
     /// Let clients ask.
-    fn ask(&mut self) {
+    fn ask(&mut self) -> Result<(), Violation> {
         let most = if self.is_healed { 2 } else { self.weather.clients };
         if self.clients.waiting(self.now) >= most || !self.random.is_hit(self.weather.eagerness) {
-            return;
+            return Ok(());
         }
         let leader = self.leader().filter(|_| self.random.is_hit(750));
-        let Some(host) = leader.or_else(|| self.any_running()) else { return };
+        let Some(host) = leader.or_else(|| self.any_running()) else { return Ok(()) };
         let asked = if self.random.is_hit(650) {
             Asked::Append(self.clients.request(&mut self.random))
         } else {
@@ -358,11 +359,15 @@ impl World {
         self.note(|| format!("{host} is asked {ticket}: {asked:?}"));
         let input = match asked {
             Asked::Append(request) => Input::Append(ticket, request),
+            _ if self.is_hasty(host) => {
+                return self.complete(host, vec![Completion { ticket, outcome: Outcome::Done }]);
+            }
             _ => Input::Read(ticket),
         };
         if let Some(process) = self.process(host) {
             process.inbox.push_back(input);
         }
+        Ok(())
     }
 
     /// Let machines and the network suffer.
@@ -412,10 +417,11 @@ impl World {
     pub fn stop(&mut self, id: u64, is_power_lost: bool, downtime: u64) {
         self.note(|| format!("{id} stops, power lost: {is_power_lost}"));
         let Some(host) = self.hosts.get_mut(&id) else { return };
-        host.process = None;
+        (host.process, host.stood) = (None, None);
         host.starts_at = self.now + downtime;
         if is_power_lost {
             host.disk.cut_power(&mut self.random);
+            self.lose_entries(id);
         } else {
             host.disk.end_process();
         }
