@@ -45,6 +45,8 @@ struct View {
     applied: u64,
     /// Where its log began and ended when it was looked at.
     ends: (u64, u64, u64),
+    /// How many of its events were compared with what is acknowledged.
+    kept: u64,
     /// As a leader of a term: the entries up to here were looked for.
     complete: (u64, u64),
 }
@@ -68,6 +70,8 @@ pub struct Invariants {
     extents: BTreeMap<u64, Extent>,
     states: BTreeMap<u64, (u64, Extent, Vec<u8>)>,
     acknowledged: BTreeMap<u64, Snapshot>,
+    /// Versions that were acknowledged in this step.
+    fresh: Vec<u64>,
     /// Versions that were given to an event that had to be added.
     given: BTreeSet<u64>,
 }
@@ -213,7 +217,7 @@ impl Invariants {
     /// Look at a member that has just started: what is not durable may be lost, but not its term.
     pub fn started(&mut self, id: u64, member: &Member<Disk>, state: &State) -> Result<(), Violation> {
         let view = self.views.entry(id).or_default();
-        (view.commit, view.applied, view.ends, view.complete) = (0, 0, (0, 0, 0), (0, 0));
+        (view.commit, view.applied, view.ends, view.complete, view.kept) = (0, 0, (0, 0, 0), (0, 0), 0);
         self.performed(id, state)?;
         self.turned(id, member)
     }
@@ -236,6 +240,16 @@ impl Invariants {
             require(known == *snapshot, "what is acknowledged does not change", || {
                 format!("version {version} was {known:?} and is {snapshot:?}")
             })?;
+            let extent = Extent {
+                len: version + 1,
+                history_digest: snapshot.history_digest,
+                hyper_digest: snapshot.hyper_digest,
+            };
+            let known = *self.extents.entry(extent.len).or_insert(extent);
+            require(known == extent, "what is acknowledged is in the logs", || {
+                format!("version {version} was acknowledged with {extent:?}, and the logs have {known:?}")
+            })?;
+            self.fresh.push(version);
             require(if_absent || self.given.insert(version), "each version is given once", || {
                 format!("version {version} was given to two requests")
             })?;
@@ -243,14 +257,42 @@ impl Invariants {
         Ok(())
     }
 
+    /// Look at a member after a step: *nothing acknowledged is lost or changed*. What a log has must be what was acknowledged; what is
+    /// acknowledged by then must be in the log of the last leader, once it has applied an entry of its term. Others may lag.
+    pub fn keeps(&mut self, id: u64, member: &Member<Disk>, log: &Log) -> Result<(), Violation> {
+        let (len, role) = (log.len(), member.consensus().role());
+        let view = self.views.entry(id).or_default();
+        let known = std::mem::replace(&mut view.kept, len);
+        let grown = self.acknowledged.range(known.min(len)..len).map(|(&version, _)| version);
+        let fresh = self.fresh.iter().copied().filter(|&version| version < known.min(len));
+        for version in grown.chain(fresh) {
+            self.require_version(id, log, version)?;
+        }
+        let is_last = self.leaders.last_key_value().is_some_and(|(&term, _)| term == role.term);
+        let is_settled = role.is_leader && is_last && log.applied().term == role.term;
+        require(!is_settled || len >= self.acknowledged_len(), "what is acknowledged is kept", || {
+            let wanted = self.acknowledged_len();
+            format!("member {id} leads term {} with {len} events; {wanted} were acknowledged", role.term)
+        })
+    }
+
+    /// Note that all members were looked at after a step.
+    pub fn end_step(&mut self) {
+        self.fresh.clear();
+    }
+
+    fn require_version(&self, id: u64, log: &Log, version: u64) -> Result<(), Violation> {
+        let (found, snapshot) = (log.snapshot(version), self.acknowledged.get(&version));
+        require(found.as_ref().ok() == snapshot, "what is acknowledged is kept", || {
+            format!("version {version} was acknowledged as {snapshot:?}; member {id} says {found:?}")
+        })
+    }
+
     /// Look at a member at the end, or what it has by now: *nothing acknowledged is lost or changed*.
     pub fn require_kept(&self, id: u64, log: &Log, is_whole: bool) -> Result<(), Violation> {
         let to = if is_whole { u64::MAX } else { log.len() };
-        for (&version, snapshot) in self.acknowledged.range(..to) {
-            let found = log.snapshot(version);
-            require(found.as_ref().is_ok_and(|found| found == snapshot), "what is acknowledged is kept", || {
-                format!("version {version} was acknowledged as {snapshot:?}; member {id} says {found:?}")
-            })?;
+        for &version in self.acknowledged.range(..to).map(|(version, _)| version) {
+            self.require_version(id, log, version)?;
         }
         Ok(())
     }

@@ -184,6 +184,10 @@ impl World {
             self.apply(id)?;
             self.fetch(id)?;
         }
+        for (&id, process) in self.hosts.iter().filter_map(|(id, host)| Some((id, host.process.as_ref()?))) {
+            self.invariants.keeps(id, &process.member, process.state.log())?;
+        }
+        self.invariants.end_step();
         Ok(())
     }
 
