@@ -91,6 +91,9 @@ impl World {
     }
 
     /// Return whether the loss of a member could leave no majority, as far as anybody knows.
+    ///
+    /// Views lag: where all see four voters, a removal that none has applied may leave three, of which two survive a loss. Where all
+    /// see three, it may leave two, and after a loss no majority would ever be there again, which is no fault of the members.
     fn is_any_loss_risky(&self) -> bool {
         let is_lost = |id: &u64| self.hosts.get(id).is_some_and(|host| host.is_lost);
         let is_risky = |view: &Arc<Membership>| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
