@@ -5,14 +5,13 @@ from __future__ import annotations
 import select
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, note, seed
 from hypothesis import strategies as st
 
-from oracle import Json, OracleLog, Request, event_digest
+from oracle import OracleLog, Request, event_digest
 from oracle_verify import parse
 from qed import _qed
 from qed.errors import LogError, UnknownVersion
@@ -219,18 +218,49 @@ def leading_replica(folder: Path) -> _qed.Replica:
     return replica
 
 
-def drained(replica: _qed.Replica, requests: Sequence[list[bytes]]) -> list[_qed.Added]:
+@dataclass(frozen=True)
+class Submission:
+    """The events of one request to a replica, which hashes them itself."""
+
+    events: list[bytes]
+    if_absent: bool
+
+    def request(self) -> Request:
+        return Request(list(map(event_digest, self.events)), self.if_absent)
+
+
+def drained(replica: _qed.Replica, submissions: Sequence[Submission]) -> list[_qed.Added]:
     """Return what each request got, all of them having been submitted before the first answer was read."""
-    for ticket, events in enumerate(requests):
-        replica.submit(ticket, events)
+    for ticket, submission in enumerate(submissions):
+        replica.submit(ticket, submission.events, if_absent=submission.if_absent)
     answers: dict[int, _qed.Added] = {}
-    while len(answers) < len(requests):
+    while len(answers) < len(submissions):
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
         completions, _, _ = replica.drain()
         for ticket, answer in completions:
             assert isinstance(answer, _qed.Added)
             answers[ticket] = answer
-    return [answers[ticket] for ticket in range(len(requests))]
+    return [answers[ticket] for ticket in range(len(submissions))]
+
+
+def commit_batches(
+    submissions: Sequence[Submission], added: Sequence[_qed.Added]
+) -> list[list[tuple[Submission, _qed.Added]]]:
+    """Return the requests as they were joined: of those that added something, who shares a batch shares a hyper digest.
+
+    What was added last has the highest version. A request that added nothing may stand in either of two batches: its
+    answers were given before it in both.
+    """
+    batches: list[list[tuple[Submission, _qed.Added]]] = []
+    newest, hyper_digest = -1, None
+    for submission, answer in zip(submissions, added, strict=True):
+        last = max(answer.snapshots, key=lambda snapshot: snapshot.version)
+        if not batches or (last.version > newest and last.hyper_digest != hyper_digest):
+            batches.append([])
+        if last.version > newest:
+            newest, hyper_digest = last.version, last.hyper_digest
+        batches[-1].append((submission, answer))
+    return batches
 
 
 def completion_of(replica: _qed.Replica) -> tuple[int, object]:
@@ -245,19 +275,21 @@ def completion_of(replica: _qed.Replica) -> tuple[int, object]:
 
 @pytest.mark.parametrize("run_seed", [SEED])
 def test_group_commits_are_the_oracles_batches(run_seed: int, tmp_path: Path) -> None:
-    """Requests that share a HyperDigest were one commit batch; given those batches, the oracle has the same roots."""
+    """Requests of few different events, some if absent, come again in one request, in one batch and across batches."""
     dice = chance(run_seed)
     replica = leading_replica(tmp_path / "data")
-    requests = [[b"%d" % dice.randrange(60) for _ in range(dice.randint(1, 6))] for _ in range(200)]
-    added = drained(replica, requests)
+    submissions = [
+        Submission([b"%d" % dice.randrange(60) for _ in range(dice.randint(1, 6))], dice.random() < 0.4)
+        for _ in range(400)
+    ]
+    batches = commit_batches(submissions, drained(replica, submissions))
+    assert any(len(batch) > 1 for batch in batches)
     oracle = OracleLog()
-    answers = sorted(zip(added, requests, strict=True), key=lambda pair: pair[0].snapshots[0].version)
-    for _, group in groupby(answers, key=lambda pair: bytes(pair[0].snapshots[0].hyper_digest)):
-        batch = list(group)
-        demanded = oracle.commit([Request(list(map(event_digest, events))) for _, events in batch])
-        for (answer, _), expected in zip(batch, demanded, strict=True):
-            snapshots: list[Json] = [oracle.snapshot(version) for version in expected.versions]
-            assert wire_snapshots(answer) == snapshots
+    for batch in batches:
+        demanded = oracle.commit([submission.request() for submission, _ in batch])
+        for (_, answer), expected in zip(batch, demanded, strict=True):
+            assert answer.is_new == expected.is_new
+            assert wire_snapshots(answer) == [oracle.snapshot(version) for version in expected.versions]
     for number in range(62):
         digest = event_digest(b"%d" % number)
         replica.ask_membership(number, _qed.Digest(digest))

@@ -35,7 +35,7 @@ pub struct Request {
 pub struct Added {
     /// One snapshot an event, in the order asked.
     pub snapshots: Vec<Snapshot>,
-    /// Whether any of the events is new.
+    /// Whether the request added anything.
     pub is_new: bool,
 }
 
@@ -183,32 +183,30 @@ impl Log {
         writer.require_usable()?;
         let draft = self.draft(requests)?;
         if draft.digests.is_empty() {
+            let added = self.answers(&draft, wanted, None)?;
             if let Some(place) = place {
                 self.write_place(writer, place, WriteBatch::default())?;
                 self.publish(writer);
             }
-            return requests.iter().zip(&draft.places).map(|(_, places)| self.added(places, &[], None)).collect();
+            return Ok(added);
         }
         let base = draft.base;
         let digest_at = |version| self.digest_at(version, base, &draft.digests);
         // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
         let change = self.trees.read().plan(&draft.digests, &draft.entries(), wanted, &digest_at)?;
+        let added = self.answers(&draft, wanted, Some(&change))?;
         let (batch, tail) = rows_of(&draft, &change, &writer.tail, place);
         let synced = || if place.is_none() { self.store.sync() } else { Ok(()) };
         writer.or_refuse(self.store.write(batch).and_then(|()| synced()))?;
         // From here on a crash does not lose the batch: it is synced, or the replicated log holds it. It becomes visible to proofs
         // all at once.
-        let new_snapshots = if matches!(wanted, Roots::Each) { snapshots_of(&draft, &change) } else { Vec::new() };
         let len = base + draft.digests.len() as u64;
         let noted = || if place.is_none() { self.store.note_durable(len) } else { Ok(()) };
         let published = self.trees.write().apply(change, &digest_at).and_then(|()| noted());
         writer.or_refuse(published)?;
         (writer.tail, writer.applied) = (tail, place.unwrap_or(writer.applied));
         self.publish(writer);
-        match wanted {
-            Roots::Last => Ok(Vec::new()),
-            Roots::Each => draft.places.iter().map(|places| self.added(places, &new_snapshots, Some(base))).collect(),
-        }
+        Ok(added)
     }
 
     /// Answer for the event `digest` at `version`, or at the last version if none is named or it lies beyond.
@@ -340,18 +338,19 @@ impl Log {
         let mut draft = Draft {
             base,
             digests: Vec::with_capacity(count),
-            places: Vec::with_capacity(requests.len()),
+            placed: Vec::with_capacity(requests.len()),
             shown: HashMap::with_capacity(count),
             earlier: Vec::new(),
             repeats: Vec::new(),
         };
         for (number, request) in requests.iter().enumerate() {
-            let mut places = Vec::with_capacity(request.digests.len());
+            let before = draft.digests.len();
+            let mut versions = Vec::with_capacity(request.digests.len());
             for digest in &request.digests {
                 let known = if request.if_absent { self.first_of(digest, &draft)? } else { None };
-                places.push(known.unwrap_or_else(|| draft.place(digest, number)));
+                versions.push(known.unwrap_or_else(|| draft.place(digest, number)));
             }
-            draft.places.push(places);
+            draft.placed.push(Placed { versions, is_new: draft.digests.len() > before });
         }
         Ok(draft)
     }
@@ -362,19 +361,26 @@ impl Log {
         if let Some(latest) = found {
             return self.first_occurrence(digest, latest).map(Some);
         }
-        let first = draft.earlier.iter().find(|earlier| earlier.key == *digest).map(|earlier| earlier.version);
-        Ok(first.or_else(|| draft.shown.get(digest).map(|shown| shown.version)))
+        Ok(draft.shown.get(digest).map(|shown| shown.first))
     }
 
-    /// Collect the snapshots of a request: of the batch from version `base` on, or of earlier ones from the store.
-    fn added(&self, places: &[u64], new: &[Snapshot], base: Option<u64>) -> Result<Added, LogError> {
+    /// Return what the requests get, if that is wanted; `change` is what they add, if anything. Snapshots of earlier batches are read
+    /// from the store, so this comes before anything is written: a row that cannot be read must not fail a batch that is durable.
+    fn answers(&self, draft: &Draft, wanted: Roots, change: Option<&TreesChange>) -> Result<Vec<Added>, LogError> {
+        if matches!(wanted, Roots::Last) {
+            return Ok(Vec::new());
+        }
+        let new = change.map_or_else(Vec::new, |change| snapshots_of(draft, change));
         let in_batch = |version: u64| {
-            let offset = usize::try_from(version.checked_sub(base?)?).ok()?;
+            let offset = usize::try_from(version.checked_sub(draft.base)?).ok()?;
             new.get(offset).copied()
         };
         let find = |&version: &u64| in_batch(version).map_or_else(|| self.snapshot(version), Ok);
-        let snapshots = places.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        Ok(Added { is_new: places.iter().any(|&version| in_batch(version).is_some()), snapshots })
+        let added = |placed: &Placed| {
+            let snapshots = placed.versions.iter().map(find).collect::<Result<_, _>>()?;
+            Ok(Added { snapshots, is_new: placed.is_new })
+        };
+        draft.placed.iter().map(added).collect()
     }
 
     pub(crate) fn digest_at(&self, version: u64, base: u64, new: &[Digest]) -> Result<Digest, LogError> {
@@ -411,8 +417,8 @@ struct Draft {
     base: u64,
     /// The events that are added, in the order of their versions.
     digests: Vec<Digest>,
-    /// For each request, the version of each event.
-    places: Vec<Vec<u64>>,
+    /// Where the events of each request are.
+    placed: Vec<Placed>,
     /// What the hyper tree will show.
     shown: HashMap<Digest, Shown>,
     /// Occurrences in this batch that a later request of it replaces.
@@ -421,9 +427,21 @@ struct Draft {
     repeats: Vec<Entry>,
 }
 
+/// What a request came to in a draft.
+struct Placed {
+    /// The version of each event, in the order asked.
+    versions: Vec<u64>,
+    /// Whether any of them was given to this request: others of the batch may be the answer to it, and are not its own.
+    is_new: bool,
+}
+
 #[derive(Clone, Copy)]
 struct Shown {
+    /// The version that the hyper tree will show.
     version: u64,
+    /// The first version in this batch.
+    first: u64,
+    /// The request that `version` was given to.
     request: usize,
 }
 
@@ -440,15 +458,14 @@ impl Draft {
     fn place(&mut self, digest: &Digest, request: usize) -> u64 {
         let version = self.base + self.digests.len() as u64;
         self.digests.push(*digest);
-        let next = Shown { version, request };
         match self.shown.get_mut(digest) {
             None => {
-                self.shown.insert(*digest, next);
+                self.shown.insert(*digest, Shown { version, first: version, request });
             }
             Some(shown) if shown.request == request => self.repeats.push(Entry { key: *digest, version }),
             Some(shown) => {
                 self.earlier.push(Entry { key: *digest, version: shown.version });
-                *shown = next;
+                *shown = Shown { version, request, ..*shown };
             }
         }
         version

@@ -32,6 +32,8 @@ struct Unreliable {
     platter: Arc<Mutex<Platter>>,
     rows: MemoryStore,
     steps_left: AtomicUsize,
+    /// A table that cannot be read.
+    unreadable: Option<Table>,
 }
 
 impl Unreliable {
@@ -40,7 +42,7 @@ impl Unreliable {
         for batch in &platter.lock().synced {
             rows.write(batch.clone()).unwrap();
         }
-        Self { platter: Arc::clone(platter), rows, steps_left: AtomicUsize::new(steps) }
+        Self { platter: Arc::clone(platter), rows, steps_left: AtomicUsize::new(steps), unreadable: None }
     }
 
     fn step(&self) -> Result<(), LogError> {
@@ -57,6 +59,9 @@ impl Store for Unreliable {
     }
 
     fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
+        if self.unreadable == Some(table) {
+            return Err(LogError::Store { action: "read".into(), cause: "a bad sector".into() });
+        }
         self.rows.first_in(table, from, to)
     }
 
@@ -156,6 +161,25 @@ fn a_log_that_lost_its_end_is_refused() {
     platter.lock().synced.pop();
     let reopened = Log::over(Box::new(Unreliable::over(&platter, usize::MAX)));
     assert!(matches!(reopened, Err(LogError::Corrupt(text)) if text.contains("were acknowledged")));
+}
+
+#[test]
+fn a_request_whose_old_snapshot_cannot_be_read_adds_nothing() {
+    let platter = Arc::default();
+    let log = Log::over(Box::new(Unreliable::over(&platter, usize::MAX))).unwrap();
+    let [old, new] = [b"old", b"new"].map(|event| Digest::of_event(event));
+    log.append(&[Request { digests: vec![old], if_absent: false }]).unwrap();
+    drop(log);
+    let store = Unreliable { unreadable: Some(Table::Roots), ..Unreliable::over(&platter, usize::MAX) };
+    let log = Log::over(Box::new(store)).unwrap();
+    let mixed = log.append(&[Request { digests: vec![old, new], if_absent: true }]);
+    assert!(matches!(mixed, Err(LogError::Store { .. })), "{mixed:?}");
+    assert_eq!(log.len(), 1);
+    // Nothing was written, so more may be.
+    assert_eq!(log.append(&[Request { digests: vec![new], if_absent: true }]).unwrap()[0].snapshots[0].version, 1);
+    drop(log);
+    let reopened = Log::over(Box::new(Unreliable::over(&platter, usize::MAX))).unwrap();
+    assert_eq!(reopened.len(), 2);
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! Requests that were joined into one commit batch: each is answered for itself.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use qed_core::hash::Digest;
+use qed_core::history::Roots;
+use qed_core::log::{Added, Log, Request};
+use qed_core::place::Place;
+
+fn request(events: &[&str], if_absent: bool) -> Request {
+    Request { digests: events.iter().map(|event| Digest::of_event(event.as_bytes())).collect(), if_absent }
+}
+
+fn versions(added: &Added) -> Vec<u64> {
+    added.snapshots.iter().map(|snapshot| snapshot.version).collect()
+}
+
+#[test]
+fn a_request_that_placed_nothing_is_not_new_though_its_batch_is() {
+    let log = Log::in_memory().unwrap();
+    let added = log.append(&[request(&["a"], true), request(&["a", "a"], true), request(&["a", "b"], true)]).unwrap();
+    let outcomes: Vec<_> = added.iter().map(|added| (versions(added), added.is_new)).collect();
+    assert_eq!(outcomes, [(vec![0], true), (vec![0, 0], false), (vec![0, 1], true)]);
+}
+
+#[test]
+fn the_first_occurrence_in_a_batch_answers_for_an_event_added_again_in_it() {
+    let log = Log::in_memory().unwrap();
+    let added = log
+        .append(&[request(&["a", "a"], false), request(&["a"], false), request(&["b"], false), request(&["a"], true)])
+        .unwrap();
+    assert_eq!((versions(&added[3]), added[3].is_new), (vec![0], false));
+}
+
+#[test]
+fn snapshots_that_are_not_wanted_are_not_returned() {
+    let log = Log::in_memory().unwrap();
+    for (index, if_absent) in [(1, false), (2, true)] {
+        let added = log.apply(Place { index, term: 1 }, &[request(&["a"], if_absent)], Roots::Last).unwrap();
+        assert_eq!(added, Vec::new(), "entry {index}");
+    }
+    assert_eq!((log.len(), log.applied().index), (1, 2));
+}
