@@ -17,6 +17,7 @@ use crate::store::{Row, Store, Table, Visit, WriteBatch};
 pub const FORMAT: u64 = 1;
 
 const FORMAT_FILE: &str = "FORMAT";
+const FORMAT_DRAFT_FILE: &str = "FORMAT.new";
 const FORMAT_PREFIX: &str = "qed log, format ";
 const DURABLE_FILE: &str = "durable";
 const STORE_FOLDER: &str = "store";
@@ -64,6 +65,8 @@ impl DiskStore {
             .truncate(false)
             .open(path.join(DURABLE_FILE))
             .map_err(|error| io_error(format!("open {}", path.join(DURABLE_FILE).display()), &error))?;
+        // The engine syncs its own folder, but not the one that names it.
+        sync_folder(path).map_err(|error| io_error(format!("sync {}", path.display()), &error))?;
         Ok(Self { path: path.to_path_buf(), database, tables, durable })
     }
 
@@ -107,16 +110,15 @@ fn table_options() -> KeyspaceCreateOptions {
 }
 
 /// Make the data folder, or check that it is one and of this format. The format is the first thing written, so that a folder that
-/// a crash left half made is either empty or known.
+/// a crash left half made is known, or holds nothing but a draft of it.
 fn prepare(path: &Path) -> Result<(), LogError> {
     let failed = |action: &str, error: &io::Error| io_error(format!("{action} {}", path.display()), error);
-    fs::create_dir_all(path).map_err(|error| failed("make the data folder", &error))?;
+    make_folder(path).map_err(|error| failed("make the data folder", &error))?;
     let file = path.join(FORMAT_FILE);
     match fs::read_to_string(&file) {
         Ok(text) => check_format(path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut others = fs::read_dir(path).map_err(|error| failed("read", &error))?;
-            if others.next().is_some() {
+            if holds_others(path).map_err(|error| failed("read", &error))? {
                 let cause = io::Error::other(format!("it holds files but no {FORMAT_FILE}, so it is not a log's"));
                 return Err(failed("use", &cause));
             }
@@ -129,13 +131,41 @@ fn prepare(path: &Path) -> Result<(), LogError> {
     }
 }
 
+/// Make a folder and those above it, each synced into the one that names it: a power cut must not take the log's name away.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(path);
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
+        _ => {}
+    }
+    sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Whether a folder without a format holds anything else. The draft is what a crash or a full disk left of the very first start.
+fn holds_others(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        if entry?.file_name() != FORMAT_DRAFT_FILE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn write_format(folder: &Path, file: &Path) -> io::Result<()> {
-    let draft = folder.join(format!("{FORMAT_FILE}.new"));
+    let draft = folder.join(FORMAT_DRAFT_FILE);
     let mut out = File::create(&draft)?;
     writeln!(out, "{FORMAT_PREFIX}{FORMAT}")?;
     out.sync_all()?;
     fs::rename(&draft, file)?;
-    File::open(folder)?.sync_all()
+    sync_folder(folder)
 }
 
 fn check_format(path: &Path, text: &str) -> Result<(), LogError> {
@@ -184,7 +214,13 @@ impl Store for DiskStore {
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        self.database.persist(PersistMode::SyncData).map_err(|error| self.failed("sync", &error))
+        // The engine's worker syncs the journal too. If that fails while this waits for the journal's lock, this finds nothing left
+        // to sync and succeeds: the system tells a failed write-back once. The worker then marks the database as failed; persisting
+        // looks at the mark only before it takes the lock, so it is asked again. That misses only a worker which is held up between
+        // letting go of the lock and marking for as long as a sync takes; the next write is refused then.
+        let persist = |mode| self.database.persist(mode).map_err(|error| self.failed("sync", &error));
+        persist(PersistMode::SyncData)?;
+        persist(PersistMode::Buffer)
     }
 
     fn note_durable(&self, len: u64) -> Result<(), LogError> {

@@ -2,14 +2,15 @@
 //! on while it opens becomes an error.
 //!
 //! The engine ends the process over a damaged manifest, and takes a folder that lost a file for one that was never filled, which it
-//! then deletes. Both can be told from outside: beside each manifest is its checksum, written by the engine and read here.
+//! then deletes. Both can be told from outside: beside each manifest is its checksum, written by the engine and read here. And it
+//! refuses for ever a folder whose making was broken off, in which nothing can have been stored.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::panic::{self, UnwindSafe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -17,6 +18,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::error::LogError;
 
 const VERSION_FILE: &str = "version";
+/// Magic and version.
+const VERSION_BYTES: u64 = 4;
+const JOURNAL_SUFFIX: &str = ".jnl";
 const LOCK_FILE: &str = "lock";
 const KEYSPACES_FOLDER: &str = "keyspaces";
 const CURRENT_FILE: &str = "current";
@@ -73,25 +77,50 @@ fn check(store: &Path) -> Result<(), LogError> {
     if lock.try_lock_shared().is_err() {
         return Ok(());
     }
-    if !store.join(VERSION_FILE).exists() {
-        return require_unused(store);
+    if fs::metadata(store.join(VERSION_FILE)).map_or(0, |version| version.len()) < VERSION_BYTES {
+        return clear_unused(store);
     }
     let keyspaces = entries(&store.join(KEYSPACES_FOLDER))?.into_iter().map(|entry| entry.path());
     keyspaces.filter(|path| path.is_dir()).try_for_each(|path| check_manifest(&path))
 }
 
-/// Require that a folder without the file by which the engine knows its own has never held a row.
-fn require_unused(store: &Path) -> Result<(), LogError> {
-    let has_rows = |entry: &fs::DirEntry| match entry.file_name().to_str() {
-        Some(LOCK_FILE) => false,
-        Some(KEYSPACES_FOLDER) => !is_empty(&entry.path()),
-        _ => true,
-    };
-    if entries(store)?.iter().any(has_rows) {
-        let file = store.join(VERSION_FILE);
-        return Err(LogError::Corrupt(format!("{} is missing: take it, or the folder, from a backup", file.display())));
+/// Clear a folder whose making was broken off. The engine makes its lock, the folder of keyspaces, a journal of zeros and, last, the
+/// file by which it knows its own; it makes no table and writes no row before all of that is synced. It would not go on from the
+/// middle itself. Whatever else is there, or is not zeros, was once a log.
+fn clear_unused(store: &Path) -> Result<(), LogError> {
+    let mut leftovers = Vec::new();
+    for entry in entries(store)? {
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_unused = match name.to_str() {
+            Some(LOCK_FILE) => continue,
+            Some(KEYSPACES_FOLDER) if is_empty(&path) => continue,
+            Some(VERSION_FILE) => true,
+            Some(name) if name.ends_with(JOURNAL_SUFFIX) => {
+                is_zeros(&path).map_err(|error| unreadable(&path, &error))?
+            }
+            _ => false,
+        };
+        if !is_unused {
+            let file = store.join(VERSION_FILE);
+            let reason = format!("{} is missing or cut off: take it, or the folder, from a backup", file.display());
+            return Err(LogError::Corrupt(reason));
+        }
+        leftovers.push(path);
     }
-    Ok(())
+    let remove = |path: &PathBuf| fs::remove_file(path).map_err(|error| unremovable(path, &error));
+    leftovers.iter().try_for_each(remove)
+}
+
+/// Whether a file holds nothing but zeros. A journal is 64 MiB of them when it is made.
+fn is_zeros(path: &Path) -> io::Result<bool> {
+    let (mut file, mut chunk) = (File::open(path)?, vec![0; 1 << 16]);
+    loop {
+        let count = file.read(&mut chunk)?;
+        let read = chunk.get(..count).unwrap_or_default();
+        if read.is_empty() || read.iter().any(|&byte| byte != 0) {
+            return Ok(read.is_empty());
+        }
+    }
 }
 
 /// Require that the manifest of a keyspace is the one that was noted. What is not noted in the form known here is left to the engine.
@@ -123,6 +152,10 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, LogError> {
 
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn unremovable(path: &Path, error: &io::Error) -> LogError {
+    LogError::Store { action: format!("remove {}", path.display()), cause: error.to_string() }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> LogError {

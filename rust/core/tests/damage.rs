@@ -140,13 +140,62 @@ fn a_lost_file_of_the_engine_is_named_and_nothing_is_deleted() {
     assert_eq!(Log::open(folder.path()).unwrap().len(), EVENTS);
 }
 
+/// A data folder as the first start makes it, up to a number of steps.
+fn begun(steps: usize) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let zeros = |name: &str, len: u64| fs::File::create(at(name)).unwrap().set_len(len).unwrap();
+    let all: [&dyn Fn(); 13] = [
+        &|| fs::write(at("FORMAT.new"), "").unwrap(),
+        &|| fs::write(at("FORMAT.new"), "qed log, for").unwrap(),
+        &|| fs::write(at("FORMAT.new"), "qed log, format 1\n").unwrap(),
+        &|| fs::rename(at("FORMAT.new"), at("FORMAT")).unwrap(),
+        &|| fs::create_dir(at("store")).unwrap(),
+        &|| fs::write(at("store/lock"), "").unwrap(),
+        &|| fs::create_dir(at("store/keyspaces")).unwrap(),
+        &|| zeros("store/0.jnl", 0),
+        &|| zeros("store/0.jnl", 64 << 20),
+        &|| fs::write(at("store/version"), "").unwrap(),
+        &|| fs::write(at("store/version"), "FJ").unwrap(),
+        &|| fs::write(at("store/version"), "FJL\x03").unwrap(),
+        &|| fs::create_dir_all(at("store/keyspaces/0/tables")).unwrap(),
+    ];
+    all.iter().take(steps).for_each(|step| step());
+    folder
+}
+
 #[test]
 fn a_folder_that_a_crash_left_before_its_first_row_is_opened() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("FORMAT"), "qed log, format 1\n").unwrap();
-    fs::create_dir_all(folder.path().join("store/keyspaces")).unwrap();
-    fs::write(folder.path().join("store/lock"), "").unwrap();
-    assert!(Log::open(folder.path()).unwrap().is_empty());
+    for steps in 0..=13 {
+        let folder = begun(steps);
+        let log = Log::open(folder.path()).unwrap_or_else(|error| panic!("after {steps} steps: {error}"));
+        log.append(&[Request { digests: vec![Digest::of_event(b"first")], if_absent: false }]).unwrap();
+        drop(log);
+        assert_eq!(Log::open(folder.path()).unwrap().len(), 1, "after {steps} steps");
+    }
+}
+
+#[test]
+fn a_store_without_its_version_that_holds_anything_is_refused_and_kept() {
+    let written: [(&str, &[u8]); 5] = [
+        ("store/0.jnl", &[&[0; 1 << 20], b"a row".as_slice()].concat()),
+        ("store/1.jnl", b"x"),
+        ("store/keyspaces/0", b""),
+        ("store/unknown", b""),
+        ("store/keyspaces/1", b""),
+    ];
+    for (name, content) in written {
+        for steps in [9, 10, 11] {
+            let folder = begun(steps);
+            fs::write(folder.path().join(name), content).unwrap();
+            let before = files(folder.path());
+            match Log::open(folder.path()) {
+                Err(LogError::Corrupt(reason)) => assert!(reason.contains("store/version is missing"), "{reason}"),
+                other => panic!("{name} after {steps} steps: {other:?}"),
+            }
+            assert_eq!(files(folder.path()), before);
+        }
+    }
 }
 
 #[test]
