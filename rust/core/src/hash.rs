@@ -125,9 +125,7 @@ fn two_blocks<const A: usize, const B: usize, const C: usize>(a: &[u8; A], b: &[
     let mut blocks = [0; 128];
     fill(&mut blocks, &[a, b, c]);
     let (halves, _) = blocks.as_chunks::<64>();
-    let mut state = INITIAL_STATE;
-    sha2::block_api::compress256(&mut state, halves);
-    to_digest(state)
+    compress(halves)
 }
 
 /// Lay out the parts, the closing bit and the message's length in bits at the end of `blocks`.

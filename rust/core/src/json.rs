@@ -200,6 +200,9 @@ impl AnswerText {
             return Err(Malformed::because("an event that exists needs a history path and no neighbour"));
         };
         let (actual_version, query_version) = (self.actual_version, self.query_version);
+        if self.latest_version == Some(actual_version) {
+            return Err(Malformed::because("a latest version that is the actual one must be left out"));
+        }
         let proof = MembershipProof {
             key_digest: self.key_digest.0,
             current_version: self.current_version,

@@ -125,12 +125,6 @@ impl HyperPosition {
         Self { prefix: Digest::new(bytes), height }
     }
 
-    /// Return the levels below this node: 256 for the root, 0 at the bottom.
-    #[must_use]
-    pub const fn height(&self) -> u16 {
-        self.height
-    }
-
     /// Return `be16(height) ‖ prefix`, as it is hashed.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 34] {
