@@ -138,8 +138,8 @@ impl Log {
 
     /// Append the events of `requests` as one commit batch and return what each got.
     ///
-    /// When this returns, everything is durable; a crash before leaves either all of the batch or none of it. All its snapshots
-    /// share one hyper root. The first of equal digests in one request is the one the hyper tree shows; of equal digests in
+    /// When this returns, everything is durable; a crash before leaves either all of the batch or none of it. The snapshots of
+    /// what it adds share one hyper root. The first of equal digests in one request is the one the hyper tree shows; of equal digests in
     /// several requests, the one in the last.
     ///
     /// # Errors
@@ -306,7 +306,8 @@ impl Log {
     }
 
     /// Build both trees again from the log, one commit batch at a time, and compare every hyper root that was acknowledged, the
-    /// history root, and every row that is kept beside the log. `progress` is told how many events are done.
+    /// history root, and every row of occurrences and repeats. Places and memberships are not compared: no other row says what they
+    /// must be. `progress` is told how many events are done.
     ///
     /// # Errors
     ///

@@ -1,12 +1,14 @@
 //! Building both trees from the rows of a log: at once, when it is opened, and batch by batch, when it is checked.
 
+use std::collections::HashSet;
+
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
 use crate::hyper::Entry;
 use crate::rows::{self, Rows, TILE_DIGESTS};
 use crate::store::{Store, Table};
-use crate::trees::{Trees, TreesChange, shown_and_hidden};
+use crate::trees::{Trees, shown_and_hidden};
 
 /// Build both trees and return them with the digests of the last tile, if it is not full.
 ///
@@ -38,7 +40,7 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
 }
 
 /// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of another occurrence with
-/// what is stored; return the history root of the last.
+/// what is stored; require of each row of a repeat that its event stands before it in its batch; return the history root of the last.
 ///
 /// # Errors
 ///
@@ -46,6 +48,8 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
 pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Result<Digest, LogError> {
     let mut replay = Replay::new(store, len)?;
     let rows = Rows::of(store);
+    // Of what was appended since the check began, the digests are there too.
+    replay.repeats.iter().filter(|&&version| version >= len).try_for_each(|&version| rows.digest(version).map(drop))?;
     let (mut history_root, mut occurrences) = (Digest::default(), 0_u64);
     store.scan(Table::Roots, &mut |key, root| {
         let (base, last) = (replay.trees.len(), rows::version_in(key)?);
@@ -54,6 +58,7 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
             return Ok(());
         }
         let digests = (base..=last).map(|version| rows.digest(version)).collect::<Result<Vec<_>, _>>()?;
+        require_repeated(base, &digests, &replay.repeats)?;
         let (change, hidden) = replay.append(&digests)?;
         rows::require_same(&format!("the hyper root of version {last}"), &rows::root_in(root)?, &change.hyper_root)?;
         for occurrence in &hidden {
@@ -69,6 +74,18 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
     }
     require_no_other_occurrence(store, len, occurrences)?;
     Ok(history_root)
+}
+
+/// Require that what is stored as a repeat is not the first of its event in its batch. Whether a later one came in the same request
+/// or in another is not stored elsewhere, and changes no root.
+fn require_repeated(base: u64, digests: &[Digest], repeats: &[u64]) -> Result<(), LogError> {
+    let mut seen = HashSet::with_capacity(digests.len());
+    for (version, digest) in (base..).zip(digests) {
+        if seen.insert(digest) && repeats.binary_search(&version).is_ok() {
+            return Err(LogError::Corrupt(format!("version {version} is stored as a repeat, but repeats no event")));
+        }
+    }
+    Ok(())
 }
 
 fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Result<(), LogError> {
@@ -145,7 +162,7 @@ impl<'a> Replay<'a> {
         let (entries, mut hidden) = shown_and_hidden(base, digests, &self.repeats);
         let stored = |version| Rows::of(self.store).digest(version);
         let digest_at = |version| rows::pending(version, base, digests).map_or_else(|| stored(version), Ok);
-        let change: TreesChange = self.trees.plan(digests, &entries, Roots::Last, &digest_at)?;
+        let change = self.trees.plan(digests, &entries, Roots::Last, &digest_at)?;
         let history_root = change.history_roots().last().copied().unwrap_or_default();
         let replayed = Replayed { history_root, hyper_root: change.hyper_root() };
         hidden.extend(change.replaced());
