@@ -77,7 +77,10 @@ class MalformedProof(VerificationError):
 
 
 class LogError(QedError):
-    """A log cannot do what was asked. A failed call has changed nothing."""
+    """A log cannot do what was asked. A failed call has changed nothing, but for a write or sync that failed.
+
+    What that was to add is in the log as a whole or not at all; which of the two shows when the log is opened again.
+    """
 
 
 class UnknownVersion(LogError):

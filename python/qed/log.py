@@ -55,7 +55,7 @@ class Log:
         return self._log.append([event], if_absent=if_absent).snapshots[0]
 
     def append_bulk(self, events: Iterable[bytes], *, if_absent: bool = False) -> list[Snapshot]:
-        """Append events as one batch, all or nothing, and return their snapshots, which share one hyper digest.
+        """Append events as one batch, all or nothing, and return their snapshots; the new ones share one hyper digest.
 
         Args:
             events: At least one event.
@@ -63,7 +63,7 @@ class Log:
 
         Raises:
             WriteRefused: An earlier write or sync failed.
-            LogError: There is no event, or this write or sync failed.
+            LogError: There is no event, or this write or sync failed, as for `append`.
         """
         return self._log.append(list(events), if_absent=if_absent).snapshots
 
@@ -98,7 +98,7 @@ class Log:
         return self._log.snapshot(version)
 
     def check(self, *, progress: Callable[[int], object] | None = None) -> None:
-        """Build both trees again from the log, batch by batch, and compare everything stored with them.
+        """Build both trees again from the log, batch by batch, and compare the stored roots and occurrences with them.
 
         Args:
             progress: Called now and then, in this thread, with the number of events checked. What it raises ends the

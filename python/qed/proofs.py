@@ -53,6 +53,9 @@ def verify_membership(
     3. Its hyper path leads to the hyper digest of `current_snapshot`.
     4. Its history path leads from the event to the history digest of `query_snapshot`.
 
+    A `latest_version` after the version asked is only where the hyper path ends: that the event stands there too is not
+    shown, nor that it does not stand again between `actual_version` and the version asked.
+
     Args:
         event: The event, or its digest.
         proof: What the server answered.

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-/// Why a log could not do what was asked. A failed call has changed nothing that a later call can see.
+/// Why a log could not do what was asked. A failed call has changed nothing that a later call on the same open log can see.
+///
+/// What a failed write or sync was to make durable may be on disk or not; the log that is opened next tells, with all of the batch or
+/// none of it.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The version is beyond the log.

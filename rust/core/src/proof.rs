@@ -51,9 +51,11 @@ pub struct MembershipProof {
     pub current_version: u64,
     /// Version the history path leads to, at most `current_version`.
     pub query_version: u64,
-    /// Version of the event's latest occurrence at or below `query_version`.
+    /// Version at which the event is shown to be: the one that the hyper tree shows or, if that comes after `query_version`, the latest
+    /// occurrence at or below it. Of equal events in one request the tree shows the first.
     pub actual_version: u64,
-    /// Version the hyper path shows: `actual_version`, or a later one than `query_version` if the event was added again.
+    /// Version the hyper path shows: `actual_version`, or a later one than `query_version` if the event was added again. No history path
+    /// shows the event to be there.
     pub latest_version: u64,
     /// Siblings from the root down, 24 to 256.
     pub hyper_path: Vec<Digest>,

@@ -7,6 +7,10 @@
 //! every one but the default names its position. A shortcut leaf binds only the first bits of its key and a version; the history
 //! root binds that version to one event digest. So for one pair of roots there is either a membership or an absence proof of a
 //! key, never both. What it does not show is that the server built the hyper tree from the whole history: that takes a replay.
+//!
+//! A membership of an older occurrence (its latest version comes after the one asked) binds the event to its actual version alone. The
+//! latest version is only where the hyper path ends: nothing shows that the event stands there, or that it does not stand again between
+//! the actual and the asked version.
 
 use crate::hash::{
     Digest, HYPER_LEVELS, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf,
