@@ -9,6 +9,7 @@ import pytest
 
 from mutations import flips
 from oracle import Json, b64, event_digest
+from oracle_compact import answer_bytes, snapshot_bytes
 from oracle_verify import RejectedError, parse
 from qed import _qed
 from qed.errors import MalformedProof, VerificationError
@@ -62,9 +63,18 @@ def test_json_form_is_the_wire_form(specimen: Specimen) -> None:
     assert type(proof).from_json(proof.to_json().decode()) == proof
 
 
+@pytest.mark.parametrize("text", ["\ud800", '{"Exists": true, "Key": "\udfff"}'], ids=ascii)
+def test_text_that_is_not_unicode_is_malformed(text: str) -> None:
+    readers = (_qed.Snapshot, _qed.MembershipProof, _qed.AbsenceProof, _qed.IncrementalProof)
+    for read in (_qed.parse_answer, *(kind.from_json for kind in readers)):
+        with pytest.raises(MalformedProof):
+            read(text)
+
+
 @every
 def test_compact_form_is_the_same_proof(specimen: Specimen) -> None:
     proof = specimen.proof
+    assert proof.to_bytes() == answer_bytes(specimen.answer)
     decoded = specimen.decode(proof.to_bytes())
     assert decoded == proof
     assert decoded.to_json() == proof.to_json()
@@ -128,6 +138,7 @@ def test_snapshots_survive_both_forms() -> None:
         answer = log().snapshot(version)
         snapshot = _qed.Snapshot.from_json(dumps(answer))
         assert parse(snapshot.to_json()) == answer
+        assert snapshot.to_bytes() == snapshot_bytes(answer)
         assert _qed.Snapshot.from_bytes(snapshot.to_bytes()) == snapshot
         assert len({snapshot, _qed.Snapshot.from_json(dumps(answer))}) == 1
 

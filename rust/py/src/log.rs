@@ -134,7 +134,7 @@ impl Log {
         self.call(py, |log| log.snapshot(version)).map(Snapshot)
     }
 
-    /// Build both trees again from the log and compare everything stored with them; tell `progress` how many events are done.
+    /// Build both trees again from the log and compare the stored roots, occurrences and repeats with them; tell `progress` how many events are done.
     #[pyo3(signature = (*, progress = None))]
     fn check(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
         let mut told: Option<Instant> = None;
@@ -169,8 +169,16 @@ impl Log {
         Ok(())
     }
 
-    fn __len__(&self) -> PyResult<usize> {
-        Ok(usize::try_from(self.opened()?.len()).unwrap_or(usize::MAX))
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.call(py, |log| Ok(usize::try_from(log.len()).unwrap_or(usize::MAX)))
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let log = self.0.get_mut().ok().and_then(Option::take);
+        // Closing a store syncs it and waits for its worker.
+        Python::attach(|py| py.detach(|| drop(log)));
     }
 }
 

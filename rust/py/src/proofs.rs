@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use qed_core::hash;
 use qed_core::proof::{self, Answer};
 use qed_core::verify;
@@ -60,20 +60,22 @@ impl Digest {
 }
 
 /// Text as Python programs have it: `str`, or `bytes` straight from a file or socket.
-#[derive(FromPyObject)]
-pub enum Text {
-    /// A `str`.
-    Str(String),
-    /// A `bytes`.
-    Bytes(Vec<u8>),
-}
+pub struct Text(Vec<u8>);
 
 impl Text {
     fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Str(text) => text.as_bytes(),
-            Self::Bytes(bytes) => bytes,
-        }
+        &self.0
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Text {
+    type Error = PyErr;
+
+    fn extract(text: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let Ok(text) = text.cast::<PyString>() else { return text.extract().map(Self) };
+        // A Python string may hold half of a surrogate pair, which no JSON text does.
+        let malformed = |error: PyErr| error::of_malformed(proof::Malformed(format!("not text: {error}")));
+        text.to_str().map(|text| Self(text.as_bytes().to_vec())).map_err(malformed)
     }
 }
 
@@ -175,7 +177,8 @@ impl MembershipProof {
         self.0.query_version
     }
 
-    /// Version of the event's latest occurrence at or below `query_version`.
+    /// Version at which the event is shown to be: the one the hyper tree shows or, if that comes after `query_version`, the latest
+    /// occurrence at or below it.
     #[getter]
     fn actual_version(&self) -> u64 {
         self.0.actual_version
