@@ -396,7 +396,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seeds::searching(40))]
 
         #[test]
         fn the_root_is_a_function_of_the_keys(

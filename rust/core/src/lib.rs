@@ -66,3 +66,7 @@ mod rows;
 pub mod store;
 mod trees;
 pub mod verify;
+
+#[cfg(test)]
+#[path = "../tests/seeds/mod.rs"]
+mod seeds;

@@ -11,6 +11,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod seeds;
+
 use proptest::prelude::*;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
@@ -56,7 +58,7 @@ fn require_whole_or_refused(folder: &Path) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(seeds::searching(60))]
 
     #[test]
     fn a_flipped_bit_is_found_or_harmless(file: prop::sample::Index, place: prop::sample::Index, bit in 0..8_u8) {
@@ -178,7 +180,7 @@ fn a_folder_that_a_crash_left_before_its_first_row_is_opened() {
 #[test]
 fn a_store_without_its_version_that_holds_anything_is_refused_and_kept() {
     let written: [(&str, &[u8]); 5] = [
-        ("store/0.jnl", &[&[0; 1 << 20], b"a row".as_slice()].concat()),
+        ("store/0.jnl", &[vec![0; 1 << 20].as_slice(), b"a row"].concat()),
         ("store/1.jnl", b"x"),
         ("store/keyspaces/0", b""),
         ("store/unknown", b""),

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod seeds;
+
 use proptest::prelude::*;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
@@ -17,7 +19,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Request>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(seeds::searching(30))]
 
     #[test]
     fn an_opened_log_answers_and_grows_as_the_one_that_was_closed(before in batches(), after in batches()) {

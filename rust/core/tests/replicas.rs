@@ -1,6 +1,8 @@
 //! A log as a replica: applied entry by entry, thrown back by a crash, or read out to another in pages.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod seeds;
+
 use proptest::prelude::*;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
@@ -58,7 +60,7 @@ fn require_equal(one: &Log, other: &Log) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(seeds::searching(48))]
 
     #[test]
     fn pages_make_the_log_that_entries_make(

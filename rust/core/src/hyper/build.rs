@@ -237,7 +237,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seeds::searching(60))]
 
         #[test]
         fn a_tree_built_at_once_is_the_one_that_grew(

@@ -1,0 +1,15 @@
+//! How property tests draw: each from a seed that it prints, which a test that fails shows.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+
+use proptest::test_runner::{Config, RngSeed};
+
+/// Return the configuration of a property test. `PROPTEST_RNG_SEED` sets the seed again.
+pub fn searching(cases: u32) -> Config {
+    let seed = match Config::default().rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => RandomState::new().build_hasher().finish(),
+    };
+    println!("repeat with PROPTEST_RNG_SEED={seed}");
+    Config { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() }
+}
