@@ -49,9 +49,10 @@ CORE_FLOORS = [
     {"replica", "page"},
 ]
 NODE_FLOORS = [
-    {"media", "identity", "membership"},
+    {"media", "identity", "membership", "contact"},
     {"wal", "entry", "outbox"},
     {"raftlog", "prover"},
+    {"soundness"},
     {"consensus"},
     {"state"},
     {"member"},

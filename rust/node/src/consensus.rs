@@ -22,7 +22,9 @@ use raft::eraftpb::{
 };
 use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
+use crate::contact::Contacts;
 use crate::raftlog::RaftLog;
+use crate::soundness::fault_in;
 use crate::wal::{Bounds, Frame, Recovered};
 
 /// How one member takes part.
@@ -146,6 +148,7 @@ pub struct Consensus {
     applying_bytes: usize,
     /// A snapshot whose state is being fetched.
     awaited: Option<Message>,
+    contacts: Contacts,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -157,45 +160,6 @@ impl std::fmt::Debug for Consensus {
             .field("applied", &applied)
             .finish_non_exhaustive()
     }
-}
-
-/// Make what a Raft log holds agree with the state of the same member, which is at `applied`: after a crash either may be ahead.
-/// Return a frame to be saved, once the state is synced, if the log had to change.
-///
-/// # Errors
-///
-/// What is missing, if entries between the state and the log are gone.
-pub fn reconcile(recovered: &mut Recovered, applied: Place) -> Result<Option<Frame>, String> {
-    if applied.index < recovered.bounds.index {
-        let (state, log) = (applied.index, recovered.bounds.index);
-        return Err(format!("the state ends at entry {state}, but the Raft log begins after entry {log}"));
-    }
-    let last = recovered.entries.last().map_or(recovered.bounds.index, |entry| entry.index);
-    if recovered.hard_state.commit > last {
-        return Err(format!("entry {} is committed, but the Raft log ends at {last}", recovered.hard_state.commit));
-    }
-    let term_of_bounds = (applied.index == recovered.bounds.index).then_some(recovered.bounds.term);
-    let term_of_entry = || recovered.entries.iter().find(|entry| entry.index == applied.index).map(|entry| entry.term);
-    let term = term_of_bounds.or_else(term_of_entry);
-    if term == Some(applied.term) {
-        recovered.hard_state.commit = recovered.hard_state.commit.max(applied.index);
-        return Ok(None);
-    }
-    if term.is_some() && applied.index <= recovered.hard_state.commit {
-        return Err(format!(
-            "entry {} is of term {term:?} in the Raft log, but {} in the state",
-            applied.index, applied.term
-        ));
-    }
-    // The state was fetched beyond the log, or the log holds entries there that were never committed.
-    let hard_state = &mut recovered.hard_state;
-    if hard_state.term < applied.term {
-        (hard_state.term, hard_state.vote) = (applied.term, 0);
-    }
-    hard_state.commit = applied.index;
-    recovered.bounds = Bounds { index: applied.index, term: applied.term, is_reset: true };
-    recovered.entries.clear();
-    Ok(Some(Frame { hard_state: hard_state.clone(), bounds: Some(recovered.bounds), entries: Vec::new() }))
 }
 
 impl Consensus {
@@ -241,6 +205,7 @@ impl Consensus {
             applying: VecDeque::new(),
             applying_bytes: 0,
             awaited: None,
+            contacts: Contacts::new(settings.election_ticks as u64),
         };
         if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id] {
             // Whoever decides alone has nobody to wait for.
@@ -275,17 +240,26 @@ impl Consensus {
         self.role().is_leader.then(|| self.raw.raft.prs().get(id).map(|progress| progress.matched)).flatten()
     }
 
-    /// Return whether the leader has heard of a member within the last election time-out or so.
+    /// Return whether a member was heard of within the last election time-out.
     #[must_use]
-    pub fn is_recently_active(&self, id: u64) -> bool {
-        self.raw.raft.prs().get(id).is_some_and(|progress| progress.recent_active)
+    pub fn is_active(&self, id: u64) -> bool {
+        self.contacts.is_active(id)
+    }
+
+    /// Return whether this member leads, and has missed another for so long that it must be taken for dead.
+    #[must_use]
+    pub fn is_missed(&self, id: u64) -> bool {
+        id != self.settings.id && self.contacts.is_missed(id)
     }
 
     /// Let a tick pass.
     pub fn tick(&mut self) {
         self.raw.tick();
-        if self.role().is_leader {
+        let Role { term, is_leader, .. } = self.role();
+        self.contacts.tick(is_leader.then_some(term));
+        if is_leader {
             self.settle_configuration();
+            self.repeat_snapshots();
         }
         self.draw_timeout();
     }
@@ -296,7 +270,12 @@ impl Consensus {
     ///
     /// [`Refusal::Unsound`] or [`Refusal::Raft`] if it is not taken.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
-        self.require_sound(&message)?;
+        if let Some(reason) = fault_in(&message, &self.raw.raft) {
+            return Err(Refusal::Unsound { from: message.from, reason });
+        }
+        if self.raw.raft.prs().get(message.from).is_some() {
+            self.contacts.hear(message.from);
+        }
         if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
             // One that was overtaken must not take the place of the last, which is the one that the leader waits for.
             let age = |message: &Message| (message.term, message.get_snapshot().get_metadata().index);
@@ -387,12 +366,14 @@ impl Consensus {
     }
 
     /// Ask for a linearizable read under `context`, which must not be used again. It comes out unless it is lost on the way to the
-    /// leader, or no leader has committed anything in its term yet: ask again.
-    pub fn read(&mut self, context: Vec<u8>) {
+    /// leader, or that has committed nothing in its term yet: ask again. Return whether it was asked at all: not if this member is
+    /// such a leader itself.
+    pub fn read(&mut self, context: Vec<u8>) -> bool {
         if self.role().is_leader && !self.raw.raft.commit_to_current_term() {
-            return;
+            return false;
         }
         self.raw.read_index(context);
+        true
     }
 
     /// Hand leadership over to `id`, or to the voter that is furthest if none is named. Return to whom, if there is anyone.
@@ -406,7 +387,7 @@ impl Consensus {
         let asked = self.raw.raft.lead_transferee;
         let is_candidate = |candidate: &u64| {
             let is_other = *candidate != own && (id.is_some() || asked != Some(*candidate));
-            is_other && conf_state.voters.contains(candidate) && self.is_recently_active(*candidate)
+            is_other && conf_state.voters.contains(candidate) && self.is_active(*candidate)
         };
         let mut candidates: Vec<_> = conf_state.voters.iter().copied().filter(is_candidate).collect();
         candidates.sort_unstable_by_key(|&id| (std::cmp::Reverse(self.matched(id)), id));
@@ -536,6 +517,7 @@ impl Consensus {
         // A change that cannot be made, such as removing the last voter, is made by nobody: all have the same configuration here.
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
+        self.contacts.retain(|id| self.raw.raft.prs().get(id).is_some());
         if self.role().is_leader && self.raw.raft.prs().get(self.settings.id).is_none() {
             // Leadership was handed to a member that was being removed. The crate panics if such a leader commits anything.
             self.raw.raft.become_follower(self.raw.raft.term, 0);
@@ -555,8 +537,9 @@ impl Consensus {
         }
         let enough = self.raw.raft.raft_log.last_index().saturating_sub(PROMOTION_ENTRIES);
         let learners = self.raw.raft.prs().conf().to_conf_state().learners;
+        // Of one that has acknowledged nothing, index 0 is all that is known, and in a short log that is near enough to the end.
         let is_ready =
-            |id: &u64| self.is_recently_active(*id) && self.matched(*id).is_some_and(|index| index >= enough);
+            |&id: &u64| self.is_active(id) && self.matched(id).is_some_and(|index| index > 0 && index >= enough);
         if let Some(id) = learners.into_iter().filter(is_ready).min() {
             let _ = self.propose_members(&[(ConfChangeType::AddNode, id)], Vec::new());
         }
@@ -570,6 +553,15 @@ impl Consensus {
         message.get_snapshot().get_metadata().index > self.log().applied().index
     }
 
+    /// Send snapshots again that nobody has acknowledged for long: the message may have been lost though its stream goes on, and the
+    /// crate waits without end.
+    fn repeat_snapshots(&mut self) {
+        let receivers = self.raw.raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot);
+        for id in self.contacts.overdue(receivers.map(|(&id, _)| id)) {
+            self.raw.report_snapshot(id, SnapshotStatus::Failure);
+        }
+    }
+
     /// Note from the answer to a heartbeat that a member holds the snapshot it was sent. The crate waits for the acknowledgement without
     /// end; it may have been lost with its stream, or have come after one of more, and then it is passed over.
     fn end_snapshot(&mut self, message: &Message) {
@@ -580,58 +572,6 @@ impl Consensus {
             && progress.matched.max(message.commit) >= progress.pending_snapshot;
         if is_there {
             self.raw.report_snapshot(message.from, SnapshotStatus::Finish);
-        }
-    }
-
-    /// Refuse what would make the crate `raft` panic, and what only a client of this very member may say.
-    fn require_sound(&self, message: &Message) -> Result<(), Refusal> {
-        let unsound = |reason| Err(Refusal::Unsound { from: message.from, reason });
-        let log = &self.raw.raft.raft_log;
-        if message.to != self.settings.id || message.from == 0 || message.from == self.settings.id {
-            return unsound("it is not addressed to this member by another");
-        }
-        let is_current = message.term >= self.raw.raft.term;
-        match message.msg_type() {
-            MessageType::MsgHeartbeat if is_current && message.commit > log.last_index() => {
-                unsound("it says that more is committed than this member holds")
-            }
-            MessageType::MsgAppend => {
-                let mut previous = (message.index, message.log_term);
-                for entry in &message.entries {
-                    if previous.0.checked_add(1) != Some(entry.index)
-                        || entry.term < previous.1
-                        || entry.term > message.term
-                    {
-                        return unsound("its entries are not in order");
-                    }
-                    if is_current
-                        && entry.index <= log.committed
-                        && log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term)
-                    {
-                        return unsound("it contradicts a committed entry");
-                    }
-                    previous = (entry.index, entry.term);
-                }
-                Ok(())
-            }
-            MessageType::MsgAppendResponse
-                if !message.reject && message.index > log.last_index() && self.role().is_leader =>
-            {
-                unsound("it acknowledges entries that do not exist")
-            }
-            MessageType::MsgSnapshot if message.get_snapshot().get_metadata().get_conf_state().voters.is_empty() => {
-                unsound("its snapshot has no configuration")
-            }
-            MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.entries.len() != 1 => {
-                unsound("it does not name one read")
-            }
-            MessageType::MsgPropose
-            | MessageType::MsgHup
-            | MessageType::MsgBeat
-            | MessageType::MsgCheckQuorum
-            | MessageType::MsgUnreachable
-            | MessageType::MsgSnapStatus => unsound("it is not a message between members"),
-            _ => Ok(()),
         }
     }
 
@@ -663,3 +603,6 @@ const fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
 }
+
+#[cfg(test)]
+mod tests;

@@ -444,7 +444,7 @@ fn events_of(input: &Input) -> usize {
 fn status_of<M: Media>(member: &Member<M>) -> Status {
     let consensus = member.consensus();
     let membership = member.membership();
-    let of_follower = |&id: &u64| Some((id, consensus.matched(id)?, consensus.is_recently_active(id)));
+    let of_follower = |&id: &u64| Some((id, consensus.matched(id)?, consensus.is_active(id)));
     Status {
         role: member.role(),
         commit_index: consensus.commit_index(),

@@ -18,6 +18,7 @@
 
 pub mod applier;
 pub mod consensus;
+pub mod contact;
 pub mod driver;
 pub mod entry;
 pub mod folder;
@@ -29,5 +30,6 @@ pub mod outbox;
 pub mod prover;
 pub mod raftlog;
 pub mod recovery;
+pub mod soundness;
 pub mod state;
 pub mod wal;

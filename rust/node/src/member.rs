@@ -293,7 +293,7 @@ impl<M: Media> Member<M> {
                 self.wake_waiters(effects);
             }
             Input::Admit(ticket, id, description) => {
-                let is_alive = |id| id == self.role.leader || self.consensus.is_recently_active(id);
+                let is_alive = |id| !self.consensus.is_missed(id);
                 let changes = self.membership.admit(id, &description, &is_alive);
                 let outcome = self.change_members(ticket, changes);
                 effects.completions.extend(outcome.map(|outcome| done(ticket, outcome)));
@@ -326,8 +326,10 @@ impl<M: Media> Member<M> {
     fn read(&mut self, ticket: u64, deadline: usize) {
         let context = self.next_read;
         self.next_read = self.next_read.wrapping_add(1);
-        self.reads.insert(context, Read { ticket, again: self.ticks + self.election_ticks, deadline });
-        self.consensus.read(context.to_be_bytes().to_vec());
+        let is_asked = self.consensus.read(context.to_be_bytes().to_vec());
+        // A leader commits the first entry of its term in a moment.
+        let pause = if is_asked { self.election_ticks } else { 1 };
+        self.reads.insert(context, Read { ticket, again: self.ticks + pause, deadline });
     }
 
     /// Propose a change; return what is known already.

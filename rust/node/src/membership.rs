@@ -132,6 +132,8 @@ impl Membership {
     pub fn take(&mut self, changes: Vec<Change>, conf_state: Option<&ConfState>) {
         for change in changes {
             match change {
+                // Proposed while its removal was under way.
+                Change::Put(id, _) if self.removed.contains_key(&id) => {}
                 Change::Put(id, member) => {
                     self.members.insert(id, member);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use qed_core::log::Log;
 use qed_core::place::Place;
 
-use crate::consensus::{Consensus, Settings, reconcile};
+use crate::consensus::{Consensus, Settings};
 use crate::media::Media;
 use crate::member::{Limits, Member, MemberError};
 use crate::membership::Membership;
@@ -58,4 +58,43 @@ pub fn go_on<M: Media>(
     let consensus = Consensus::new(settings, recovered, state.applied(), conf_state)?;
     let member = Member::new(consensus, wal, log, Arc::clone(state.membership()), limits);
     Ok((member, state))
+}
+
+/// Make what a Raft log holds agree with the state of the same member, which is at `applied`: after a crash either may be ahead.
+/// Return a frame to be saved, once the state is synced, if the log had to change.
+///
+/// # Errors
+///
+/// What is missing, if entries between the state and the log are gone.
+pub fn reconcile(recovered: &mut Recovered, applied: Place) -> Result<Option<Frame>, String> {
+    if applied.index < recovered.bounds.index {
+        let (state, log) = (applied.index, recovered.bounds.index);
+        return Err(format!("the state ends at entry {state}, but the Raft log begins after entry {log}"));
+    }
+    let last = recovered.entries.last().map_or(recovered.bounds.index, |entry| entry.index);
+    if recovered.hard_state.commit > last {
+        return Err(format!("entry {} is committed, but the Raft log ends at {last}", recovered.hard_state.commit));
+    }
+    let term_of_bounds = (applied.index == recovered.bounds.index).then_some(recovered.bounds.term);
+    let term_of_entry = || recovered.entries.iter().find(|entry| entry.index == applied.index).map(|entry| entry.term);
+    let term = term_of_bounds.or_else(term_of_entry);
+    if term == Some(applied.term) {
+        recovered.hard_state.commit = recovered.hard_state.commit.max(applied.index);
+        return Ok(None);
+    }
+    if term.is_some() && applied.index <= recovered.hard_state.commit {
+        return Err(format!(
+            "entry {} is of term {term:?} in the Raft log, but {} in the state",
+            applied.index, applied.term
+        ));
+    }
+    // The state was fetched beyond the log, or the log holds entries there that were never committed.
+    let hard_state = &mut recovered.hard_state;
+    if hard_state.term < applied.term {
+        (hard_state.term, hard_state.vote) = (applied.term, 0);
+    }
+    hard_state.commit = applied.index;
+    recovered.bounds = Bounds { index: applied.index, term: applied.term, is_reset: true };
+    recovered.entries.clear();
+    Ok(Some(Frame { hard_state: hard_state.clone(), bounds: Some(recovered.bounds), entries: Vec::new() }))
 }

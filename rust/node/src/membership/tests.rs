@@ -83,6 +83,14 @@ fn a_dead_member_makes_room_for_one_of_its_name() {
 }
 
 #[test]
+fn an_address_noted_behind_a_removal_makes_no_ghost() {
+    let mut membership = three();
+    membership.take(vec![Change::Remove(2)], None);
+    membership.take(vec![Change::Put(2, member("b"))], None);
+    assert_eq!(membership.find("b"), None);
+}
+
+#[test]
 fn an_address_of_another_is_refused() {
     for taken in ["b:raft", "b:http"] {
         let mut joining = member("d");

@@ -1,0 +1,315 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use raft::eraftpb::{Snapshot, SnapshotMetadata};
+
+use super::*;
+
+const ELECTION_TICKS: usize = 10;
+
+fn settings(id: u64) -> Settings {
+    Settings {
+        id,
+        election_ticks: ELECTION_TICKS,
+        heartbeat_ticks: 2,
+        seed: 7,
+        pre_vote: true,
+        check_quorum: true,
+        kept_bytes: KEPT_BYTES,
+    }
+}
+
+fn fresh(id: u64, voters: &[u64]) -> Consensus {
+    let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
+    Consensus::new(settings(id), Recovered::default(), Place::default(), conf_state).unwrap()
+}
+
+/// Members whose disks and states are as quick as thought.
+struct Group {
+    members: BTreeMap<u64, Consensus>,
+    /// Whose messages get lost, in and out.
+    cut_off: Vec<u64>,
+    /// What is dropped on its way, for a test to say.
+    is_dropped: fn(&Message) -> bool,
+}
+
+impl Group {
+    fn of(ids: &[u64]) -> Self {
+        let members = ids.iter().map(|&id| (id, fresh(id, ids))).collect();
+        Self { members, cut_off: Vec::new(), is_dropped: |_| false }
+    }
+
+    /// Return a group of three in which member 1 leads.
+    fn led() -> Self {
+        let mut group = Self::of(&[1, 2, 3]);
+        group.members.get_mut(&1).unwrap().raw.campaign().unwrap();
+        group.settle();
+        assert!(group.member(1).role().is_leader);
+        group
+    }
+
+    fn member(&mut self, id: u64) -> &mut Consensus {
+        self.members.get_mut(&id).unwrap()
+    }
+
+    /// Exchange messages until there are none.
+    fn settle(&mut self) {
+        loop {
+            let messages: Vec<_> = self.members.values_mut().flat_map(carried_out).collect();
+            if messages.is_empty() {
+                return;
+            }
+            for message in messages {
+                let is_lost = self.cut_off.contains(&message.to) || self.cut_off.contains(&message.from);
+                if is_lost || (self.is_dropped)(&message) {
+                    continue;
+                }
+                if let Some(member) = self.members.get_mut(&message.to) {
+                    member.step(message).unwrap();
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, times: usize) {
+        for _ in 0..times {
+            self.members.values_mut().for_each(Consensus::tick);
+            self.settle();
+        }
+    }
+
+    fn propose(&mut self, id: u64, data: &[u8]) -> Place {
+        let place = self.member(id).propose(data.to_vec()).unwrap();
+        self.settle();
+        place
+    }
+}
+
+/// Save, apply and return what is to be sent, until there is nothing to do.
+fn carried_out(member: &mut Consensus) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some(output) = member.output().unwrap() {
+        if output.save.is_some() {
+            member.saved();
+        }
+        messages.extend(output.messages);
+        for Committed { place, conf_state, .. } in output.committed {
+            member.applied(place, conf_state);
+        }
+    }
+    messages
+}
+
+#[test]
+fn a_learner_that_has_answered_nothing_does_not_vote() {
+    let mut group = Group::of(&[1]);
+    group.settle();
+    let changes = [(ConfChangeType::AddLearnerNode, 2)];
+    group.member(1).propose_members(&changes, Vec::new()).unwrap();
+    group.tick(5 * ELECTION_TICKS);
+    let conf_state = group.member(1).raw.raft.prs().conf().to_conf_state();
+    assert_eq!((conf_state.voters, conf_state.learners), (vec![1], vec![2]));
+    assert!(group.member(1).role().is_leader);
+}
+
+#[test]
+fn a_learner_that_is_there_but_holds_nothing_does_not_vote() {
+    let mut group = Group::of(&[1]);
+    group.settle();
+    group.members.insert(2, fresh(2, &[1]));
+    group.is_dropped = |message| message.msg_type() == MessageType::MsgAppend;
+    group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, 2)], Vec::new()).unwrap();
+    group.tick(5 * ELECTION_TICKS);
+    assert!(group.member(1).is_active(2));
+    assert_eq!(group.member(1).raw.raft.prs().conf().to_conf_state().voters, [1]);
+}
+
+#[test]
+fn a_learner_that_holds_the_log_votes() {
+    let mut group = Group::of(&[1]);
+    group.settle();
+    group.members.insert(2, fresh(2, &[1]));
+    group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, 2)], Vec::new()).unwrap();
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.member(1).raw.raft.prs().conf().to_conf_state().voters.len(), 2);
+}
+
+#[test]
+fn a_follower_that_answers_is_active_at_every_tick_and_never_missed() {
+    let mut group = Group::led();
+    group.tick(4);
+    for _ in 0..20 * ELECTION_TICKS {
+        group.tick(1);
+        assert!(group.member(1).is_active(2));
+        assert!(!group.member(1).is_missed(2));
+    }
+}
+
+#[test]
+fn a_follower_that_is_silent_is_missed_after_two_timeouts() {
+    let mut group = Group::led();
+    group.tick(4 * ELECTION_TICKS);
+    group.cut_off.push(3);
+    group.tick(2 * ELECTION_TICKS - 2);
+    assert!(!group.member(1).is_missed(3));
+    group.tick(4);
+    assert!(group.member(1).is_missed(3));
+    assert!(!group.member(1).is_missed(2));
+    assert!(!group.member(1).is_missed(1));
+}
+
+#[test]
+fn a_read_is_not_asked_before_the_first_entry_of_a_term_is_committed() {
+    let mut alone = fresh(1, &[1]);
+    assert!(alone.role().is_leader);
+    assert!(!alone.read(vec![1]));
+    carried_out(&mut alone);
+    assert!(alone.read(vec![2]));
+}
+
+#[test]
+fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
+    let mut group = Group::led();
+    group.cut_off.push(3);
+    let place = group.propose(1, b"x");
+    let forgotten = group.member(1).forget(place);
+    assert_eq!(forgotten.bounds.unwrap().index, place.index);
+    group.cut_off.clear();
+    group.is_dropped = |message| message.msg_type() == MessageType::MsgSnapshot;
+    group.tick(3 * ELECTION_TICKS);
+    assert!(group.member(3).awaited().is_none());
+    group.is_dropped = |_| false;
+    group.tick(5 * ELECTION_TICKS);
+    assert_eq!(group.member(3).awaited().map(|(from, _)| from), Some(1));
+}
+
+#[test]
+fn a_change_of_configuration_that_cannot_be_read_is_unsound() {
+    let mut group = Group::led();
+    let term = group.member(1).role().term;
+    let follower = group.member(2);
+    let (index, log_term) = (follower.raw.raft.raft_log.last_index(), follower.raw.raft.raft_log.last_term());
+    let data = vec![0xff; 8];
+    let mut entry = Entry { index: index + 1, term, data, ..Entry::default() };
+    entry.set_entry_type(EntryType::EntryConfChangeV2);
+    let mut append = Message { to: 2, from: 1, term, log_term, index, entries: vec![entry], ..Message::default() };
+    append.set_msg_type(MessageType::MsgAppend);
+    assert!(matches!(follower.step(append), Err(Refusal::Unsound { from: 1, .. })));
+}
+
+#[test]
+fn a_refusal_that_hints_at_no_entry_is_unsound() {
+    let mut group = Group::led();
+    group.cut_off = vec![2, 3];
+    group.propose(1, b"x");
+    group.member(1).lost(2);
+    let leader = group.member(1);
+    let index = leader.raw.raft.prs().get(2).unwrap().next_idx - 1;
+    let mut refusal = Message { to: 1, from: 2, term: leader.role().term, index, ..Message::default() };
+    refusal.set_msg_type(MessageType::MsgAppendResponse);
+    (refusal.reject, refusal.reject_hint) = (true, u64::MAX);
+    assert!(matches!(leader.step(refusal), Err(Refusal::Unsound { from: 2, .. })));
+}
+
+/// What a test asks of a member that hears anything.
+fn promises(member: &Consensus) -> (u64, u64, u64) {
+    (member.raw.raft.term, member.raw.raft.vote, member.commit_index())
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 0_u64..6, 1 => Just(u64::MAX), 1 => Just(u64::MAX / 2), 1 => Just(u64::MAX - 1), 1 => Just(1 << 40)]
+}
+
+fn conf_state() -> impl Strategy<Value = ConfState> {
+    let ids = || prop::collection::vec(0_u64..5, 0..4);
+    (ids(), ids(), ids(), ids(), any::<bool>()).prop_map(
+        |(voters, learners, voters_outgoing, learners_next, auto_leave)| ConfState {
+            voters,
+            learners,
+            voters_outgoing,
+            learners_next,
+            auto_leave,
+        },
+    )
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let entry = (number(), number(), 0..3_i32, prop::collection::vec(any::<u8>(), 0..6))
+        .prop_map(|(index, term, entry_type, data)| Entry { index, term, entry_type, data, ..Entry::default() });
+    prop::collection::vec(entry, 0..3)
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let head = (-1..20_i32, prop_oneof![9 => 2_u64..4, 1 => number()], number(), number(), number(), number());
+    let tail = (number(), number(), any::<bool>(), entries(), prop::option::of(conf_state()));
+    let context = prop_oneof![Just(Vec::new()), Just(b"CampaignTransfer".to_vec()), Just(vec![0; 8])];
+    (head, tail, context, any::<i64>()).prop_map(|(head, tail, context, priority)| {
+        let (msg_type, from, term, log_term, index, commit) = head;
+        let (reject_hint, request_snapshot, reject, entries, conf_state) = tail;
+        let metadata = SnapshotMetadata { conf_state, index, term: log_term };
+        let snapshot = Some(Snapshot { data: Vec::new(), metadata: Some(metadata) });
+        let addressed = Message { msg_type, to: 1, from, term, log_term, index, commit, ..Message::default() };
+        let commit_term = log_term;
+        Message {
+            reject,
+            reject_hint,
+            request_snapshot,
+            entries,
+            snapshot,
+            context,
+            priority,
+            commit_term,
+            ..addressed
+        }
+    })
+}
+
+/// Member 1 of three in each role, with some entries, of which the last is not committed.
+fn in_role(role: StateRole) -> Consensus {
+    let mut group = Group::led();
+    for number in 0..3 {
+        group.propose(1, &[number]);
+    }
+    group.cut_off = vec![2, 3];
+    group.propose(1, b"open");
+    let mut member = group.members.remove(&1).unwrap();
+    match role {
+        StateRole::Leader => {}
+        StateRole::Follower => member.raw.raft.become_follower(3, 2),
+        StateRole::Candidate => {
+            member.raw.raft.become_follower(2, 0);
+            member.raw.raft.become_candidate();
+        }
+        StateRole::PreCandidate => {
+            member.raw.raft.become_follower(2, 0);
+            member.raw.raft.become_pre_candidate();
+        }
+    }
+    carried_out(&mut member);
+    member
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_peers_say_no_member_panics_or_takes_a_promise_back(
+        role in prop::sample::select(vec![StateRole::Leader, StateRole::Follower, StateRole::Candidate, StateRole::PreCandidate]),
+        said in prop::collection::vec(message(), 1..8),
+    ) {
+        let mut member = in_role(role);
+        for message in said {
+            let (term, vote, commit) = promises(&member);
+            let _ = member.step(message);
+            carried_out(&mut member);
+            member.tick();
+            carried_out(&mut member);
+            let (new_term, new_vote, new_commit) = promises(&member);
+            prop_assert!(new_term >= term);
+            prop_assert!(new_term > term || vote == 0 || new_vote == vote);
+            prop_assert!(new_commit >= commit);
+        }
+        (0..3 * ELECTION_TICKS).for_each(|_| member.tick());
+        carried_out(&mut member);
+    }
+}

@@ -1,0 +1,150 @@
+//! When other members were last heard of, in ticks: what a leader judges them by.
+//!
+//! The crate `raft` keeps a flag for it and clears that flag at each check of its quorum, so for a round trip afterwards everybody
+//! looks dead. Whoever is dead may be replaced under its name, so that is not good enough.
+
+use std::collections::BTreeMap;
+
+/// Election time-outs of silence after which a member is missed.
+const MISSED_TIMEOUTS: u64 = 2;
+/// Election time-outs after which a snapshot that was sent is sent again. Its receiver may be fetching still, and goes on then.
+const SNAPSHOT_TIMEOUTS: u64 = 4;
+
+/// Who was heard of, and when.
+#[derive(Debug)]
+pub struct Contacts {
+    election_ticks: u64,
+    now: u64,
+    /// When each member was heard of last.
+    heard: BTreeMap<u64, u64>,
+    /// The term in which this member leads, and since when.
+    leading: Option<(u64, u64)>,
+    /// Members whose snapshot is awaited, and since when.
+    snapshots: BTreeMap<u64, u64>,
+}
+
+impl Contacts {
+    /// Return what a member knows that has heard nobody.
+    #[must_use]
+    pub const fn new(election_ticks: u64) -> Self {
+        Self { election_ticks, now: 0, heard: BTreeMap::new(), leading: None, snapshots: BTreeMap::new() }
+    }
+
+    /// Let a tick pass. `leading` is the term in which this member leads, if it does.
+    pub fn tick(&mut self, leading: Option<u64>) {
+        self.now += 1;
+        if self.leading.map(|(term, _)| term) != leading {
+            self.leading = leading.map(|term| (term, self.now));
+            self.snapshots.clear();
+        }
+    }
+
+    /// Note that a member was heard of.
+    pub fn hear(&mut self, id: u64) {
+        self.heard.insert(id, self.now);
+    }
+
+    /// Forget all but those that `is_member` holds for.
+    pub fn retain(&mut self, is_member: impl Fn(u64) -> bool) {
+        self.heard.retain(|&id, _| is_member(id));
+    }
+
+    /// Return whether a member was heard of within the last election time-out.
+    #[must_use]
+    pub fn is_active(&self, id: u64) -> bool {
+        self.heard.get(&id).is_some_and(|heard| self.now - heard <= self.election_ticks)
+    }
+
+    /// Return whether this member leads, and has for long enough to miss a member that it does not hear.
+    #[must_use]
+    pub fn is_missed(&self, id: u64) -> bool {
+        let begun = self.leading.map(|(_, since)| since.max(self.heard.get(&id).copied().unwrap_or_default()));
+        begun.is_some_and(|begun| self.now - begun > MISSED_TIMEOUTS * self.election_ticks)
+    }
+
+    /// Return who of `receivers`, to whom snapshots are on their way, has been one of them for too long. Their time begins anew.
+    pub fn overdue(&mut self, receivers: impl Iterator<Item = u64>) -> Vec<u64> {
+        let (now, before) = (self.now, std::mem::take(&mut self.snapshots));
+        self.snapshots = receivers.map(|id| (id, before.get(&id).copied().unwrap_or(now))).collect();
+        let limit = SNAPSHOT_TIMEOUTS * self.election_ticks;
+        let mut overdue = Vec::new();
+        for (&id, since) in &mut self.snapshots {
+            if now - *since >= limit {
+                *since = now;
+                overdue.push(id);
+            }
+        }
+        overdue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn led(ticks: u64) -> Contacts {
+        let mut contacts = Contacts::new(10);
+        (0..ticks).for_each(|_| contacts.tick(Some(1)));
+        contacts
+    }
+
+    #[test]
+    fn a_member_is_active_for_an_election_timeout_after_it_was_heard() {
+        let mut contacts = led(50);
+        assert!(!contacts.is_active(2));
+        contacts.hear(2);
+        (0..10).for_each(|_| contacts.tick(Some(1)));
+        assert!(contacts.is_active(2));
+        contacts.tick(Some(1));
+        assert!(!contacts.is_active(2));
+    }
+
+    #[test]
+    fn only_who_leads_long_enough_misses_anybody() {
+        assert!(led(22).is_missed(2));
+        assert!(!led(21).is_missed(2));
+        let mut contacts = led(50);
+        contacts.tick(None);
+        assert!(!contacts.is_missed(2));
+        (0..21).for_each(|_| contacts.tick(Some(2)));
+        assert!(!contacts.is_missed(2));
+    }
+
+    #[test]
+    fn whoever_was_heard_lately_is_not_missed() {
+        let mut contacts = led(50);
+        contacts.hear(2);
+        (0..20).for_each(|_| contacts.tick(Some(1)));
+        assert!(!contacts.is_missed(2));
+        contacts.tick(Some(1));
+        assert!(contacts.is_missed(2));
+    }
+
+    #[test]
+    fn a_snapshot_is_overdue_after_four_timeouts_and_again_after_four_more() {
+        let mut contacts = led(1);
+        let mut overdue = Vec::new();
+        for tick in 0..100 {
+            if !contacts.overdue([2].into_iter()).is_empty() {
+                overdue.push(tick);
+            }
+            contacts.tick(Some(1));
+        }
+        assert_eq!(overdue, [40, 80]);
+    }
+
+    #[test]
+    fn a_snapshot_that_was_taken_begins_anew() {
+        let mut contacts = led(1);
+        for _ in 0..30 {
+            assert!(contacts.overdue([2].into_iter()).is_empty());
+            contacts.tick(Some(1));
+        }
+        assert!(contacts.overdue(std::iter::empty()).is_empty());
+        for _ in 0..40 {
+            assert!(contacts.overdue([2].into_iter()).is_empty());
+            contacts.tick(Some(1));
+        }
+        assert_eq!(contacts.overdue([2].into_iter()), [2]);
+    }
+}

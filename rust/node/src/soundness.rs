@@ -1,0 +1,98 @@
+//! What a message must be for the crate `raft` to take it.
+//!
+//! The crate trusts its peers: some messages make it panic, others make it forget a term or a vote. Whatever comes off the wire is
+//! judged here first. That does not make a dishonest member harmless, but its bytes end in a refusal.
+
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use raft::Raft;
+use raft::eraftpb::{ConfChangeV2, ConfState, EntryType, Message, MessageType};
+
+use crate::raftlog::RaftLog;
+
+/// Greatest term that is believed. Each election adds one, so no sound member comes near it, and there is always a next one.
+const MAX_TERM: u64 = u64::MAX / 2;
+
+/// Return what is wrong with a message to the member that `raft` is, if anything.
+#[must_use]
+pub fn fault_in(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+    let kind = message.msg_type();
+    if message.to != raft.id || message.from == 0 || message.from == raft.id {
+        return Some("it is not addressed to this member by another");
+    }
+    // To the crate, term 0 says that a message comes from the member itself. Reads have none, for whoever leads answers them.
+    if (message.term == 0) != (kind == MessageType::MsgReadIndex) || message.term > MAX_TERM {
+        return Some("its term is none that a member can have");
+    }
+    match kind {
+        MessageType::MsgHeartbeat => (message.term >= raft.term && message.commit > raft.raft_log.last_index())
+            .then_some("it says that more is committed than this member holds"),
+        MessageType::MsgAppend => fault_in_entries(message, raft),
+        MessageType::MsgAppendResponse => fault_in_acknowledgement(message, raft),
+        MessageType::MsgSnapshot => (!is_possible(message.get_snapshot().get_metadata().get_conf_state()))
+            .then_some("its snapshot has no configuration, or one that cannot be"),
+        MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
+            (message.entries.len() != 1).then_some("it does not name one read")
+        }
+        MessageType::MsgPropose
+        | MessageType::MsgTransferLeader
+        | MessageType::MsgHup
+        | MessageType::MsgBeat
+        | MessageType::MsgCheckQuorum
+        | MessageType::MsgUnreachable
+        | MessageType::MsgSnapStatus => Some("it is not a message between members"),
+        MessageType::MsgHeartbeatResponse
+        | MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgTimeoutNow => None,
+    }
+}
+
+fn fault_in_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+    // The crate takes term 0 for the term of any entry that is not there.
+    if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
+        return Some("it does not name the entry before its own");
+    }
+    let mut previous = (message.index, message.log_term);
+    for entry in &message.entries {
+        let is_next = previous.0.checked_add(1) == Some(entry.index) && entry.term >= previous.1;
+        if !is_next || entry.term > message.term {
+            return Some("its entries are not in order");
+        }
+        let is_change = entry.entry_type() != EntryType::EntryNormal;
+        if is_change && ConfChangeV2::decode(entry.data.as_slice()).is_err() {
+            return Some("it changes the configuration to none that can be read");
+        }
+        let is_committed = message.term >= raft.term && entry.index <= raft.raft_log.committed;
+        if is_committed && raft.raft_log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term) {
+            return Some("it contradicts a committed entry");
+        }
+        previous = (entry.index, entry.term);
+    }
+    None
+}
+
+fn fault_in_acknowledgement(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+    if message.reject {
+        return (message.reject_hint > message.index).then_some("it refuses less than it has");
+    }
+    let is_beyond = raft.state == raft::StateRole::Leader && message.index > raft.raft_log.last_index();
+    is_beyond.then_some("it acknowledges entries that do not exist")
+}
+
+/// Return whether a cluster can be configured so.
+fn is_possible(configuration: &ConfState) -> bool {
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = configuration;
+    let are_distinct = |ids: &[u64]| !ids.contains(&0) && ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
+    let is_joint = !voters_outgoing.is_empty();
+    let deciding = [voters.as_slice(), learners, learners_next].concat();
+    !voters.is_empty()
+        && are_distinct(&deciding)
+        && are_distinct(voters_outgoing)
+        && learners.iter().all(|id| !voters_outgoing.contains(id))
+        && learners_next.iter().all(|id| voters_outgoing.contains(id))
+        && (is_joint || !auto_leave)
+}
