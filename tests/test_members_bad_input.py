@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from members import Cluster, Process, free_ports
-from qed.server.transport import PROTOCOL
+from qed.server.greeting import PROTOCOL
 from seeds import SEED, chance
 from servers import LIMIT_S, StartFailed, wait_until
 

@@ -11,7 +11,8 @@ import msgspec
 import uvloop
 
 from qed.server.config import Address
-from qed.server.transport import PROTOCOL, Answer, Hello, Question, Transport
+from qed.server.greeting import PROTOCOL, Answer, Hello, Question
+from qed.server.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

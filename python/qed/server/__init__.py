@@ -2,5 +2,7 @@
 
 ::
 
-    config < node < endpoints < app < main      connection stands beside them, below main
+    config < frames < greeting < transport < node < endpoints < app < main
+
+`connection` and `origin` stand beside them.
 """

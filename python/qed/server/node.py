@@ -28,18 +28,9 @@ from qed.errors import (
 )
 from qed.proofs import Added
 from qed.server.config import Address, SettingsError, require_node_id
-from qed.server.transport import (
-    PROTOCOL,
-    Answer,
-    Hello,
-    Mismatch,
-    Question,
-    Removed,
-    Transport,
-    TransportError,
-    ask,
-    greet,
-)
+from qed.server.frames import TransportError
+from qed.server.greeting import PROTOCOL, Answer, Hello, Mismatch, Question, Removed, ask, greet
+from qed.server.transport import Transport
 from qed.wire import Cluster, ClusterMember, Info, Shard, Shards
 
 if TYPE_CHECKING:

@@ -1,11 +1,8 @@
-"""Frames to and from the other members, over TCP or mutual TLS (FORMATS.md, "Between members").
+"""Streams to and from the other members, over TCP or mutual TLS (FORMATS.md, "Between members").
 
 A member dials each other member once and sends its messages on that stream; what it receives comes on the streams that
 the others dialled. Pages and questions have streams of their own, so that a heartbeat never waits behind them. Messages
 may be lost, as Raft expects, but on one stream they keep their order.
-
-Every stream begins with a hello that names protocol, cluster, sender and receiver, and goes no further unless the other
-side agrees to all of it.
 """
 
 from __future__ import annotations
@@ -13,130 +10,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
-import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from qed.errors import QedError
 from qed.server.config import Address, SettingsError
+from qed.server.frames import FRAME_BYTES, SMALL_FRAME_BYTES, Frames, TransportError, frame, put, read_frame
+from qed.server.greeting import (
+    ANSWER_TIMEOUT_S,
+    PROTOCOL,
+    Answer,
+    Hello,
+    Question,
+    Removed,
+    dial,
+    read_hello,
+    read_question,
+    send_answer,
+    set_options,
+    tls_contexts,
+)
 
 if TYPE_CHECKING:
+    import socket
+    import ssl
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from qed.server.config import Tls
 
-__all__ = [
-    "PROTOCOL",
-    "Answer",
-    "Hello",
-    "Mismatch",
-    "Peers",
-    "Question",
-    "Removed",
-    "Transport",
-    "TransportError",
-    "ask",
-    "greet",
-    "tls_contexts",
-]
+__all__ = ["Peers", "Transport"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
-PROTOCOL: Final = 1
-_LENGTH_BYTES: Final = 4
-_SMALL_FRAME_BYTES: Final = 64 * 1024
-"""Largest hello, question or answer."""
-_FRAME_BYTES: Final = 64 * 1024 * 1024
-"""Largest message or page. The largest entry, two bulks of 100,000 events, has 7 MB."""
 _READ_BYTES: Final = 256 * 1024
 _QUEUE_BYTES: Final = 64 * 1024 * 1024
 """What may wait for one member. More is dropped: it is slower than the log grows, and Raft sends again."""
-_HELLO_TIMEOUT_S: Final = 5.0
-_CONNECT_TIMEOUT_S: Final = 3.0
-_ANSWER_TIMEOUT_S: Final = 15.0
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """How long to wait before dialling again, by the number of failures."""
-_SILENCE_MS: Final = 3000
-"""A stream whose bytes are not confirmed for so long is dead, and dialled again."""
 _MAX_STREAMS: Final = 256
-
-
-class TransportError(QedError):
-    """A stream ended, was refused, or did not keep to the protocol."""
-
-
-class Removed(TransportError):
-    """The other side says that this member was removed from the cluster."""
-
-
-class Mismatch(TransportError):
-    """The other side belongs to another cluster, or speaks another protocol: asking again does not help."""
-
-
-class Hello(msgspec.Struct, frozen=True):
-    """The first frame of a stream.
-
-    Attributes:
-        protocol: Version of what follows.
-        kind: `messages` to the end of the stream; `pages`, a request and an answer at a time; or one `question`.
-        cluster: Name of the sender's cluster, or empty when it has none yet.
-        sender: The sender's number.
-        receiver: The number that the sender believes it has dialled, or 0 when it only has an address.
-        raft_addr: Where the sender is reached.
-    """
-
-    protocol: int
-    kind: Literal["messages", "pages", "question"]
-    cluster: str
-    sender: int
-    receiver: int
-    raft_addr: str
-
-
-class Question(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that only a leader can do.
-
-    Attributes:
-        wish: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to anyone.
-        name: Name of a member.
-        id: The number of who wants to be admitted.
-        raft_addr: Where members reach it; likewise the other addresses.
-        is_passed_on: Whether a member has passed it on already. It goes no further then.
-    """
-
-    wish: Literal["admit", "remove", "transfer"]
-    name: str = ""
-    id: int = 0
-    raft_addr: str = ""
-    http_addr: str = ""
-    mgmt_addr: str = ""
-    metrics_addr: str = ""
-    is_passed_on: bool = False
-
-
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of a hello or a question.
-
-    Attributes:
-        error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `refused`, `unavailable`.
-        message: A sentence for people.
-        cluster: Name of the cluster.
-    """
-
-    error: str = ""
-    message: str = ""
-    cluster: str = ""
-
-
-_REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch}
-_HELLO: Final = msgspec.json.Decoder(Hello)
-_QUESTION: Final = msgspec.json.Decoder(Question)
-_ANSWER: Final = msgspec.json.Decoder(Answer)
-_ENCODER: Final = msgspec.json.Encoder()
 
 
 class Peers(Protocol):
@@ -159,161 +70,6 @@ class Peers(Protocol):
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or will not have it."""
-
-
-def _frame(payload: bytes) -> bytes:
-    return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
-
-
-def _put(writer: asyncio.StreamWriter, payload: bytes) -> None:
-    """Write a frame.
-
-    Raises:
-        TransportError: The stream ended.
-    """
-    # asyncio drops what is written to a stream that has ended, but uvloop raises RuntimeError.
-    if writer.transport.is_closing():
-        raise TransportError("the stream ended")
-    writer.write(_frame(payload))
-
-
-async def _read_frame(reader: asyncio.StreamReader, limit: int) -> bytes:
-    """Return the payload of the next frame.
-
-    Raises:
-        TransportError: The stream ended, or the frame is larger than `limit`.
-    """
-    try:
-        length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
-        if length > limit:
-            raise TransportError(f"expected a frame of at most {limit} bytes, found one of {length}")
-        return await reader.readexactly(length)
-    except (OSError, asyncio.IncompleteReadError) as exc:
-        raise TransportError("the stream ended") from exc
-
-
-def _decode(decoder: msgspec.json.Decoder[_T], frame: bytes) -> _T:
-    try:
-        return decoder.decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-        raise TransportError(f"a frame is malformed: {exc}") from exc
-
-
-class _Frames:
-    """Cuts what is read from a stream into payloads."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the payloads that `chunk` completes.
-
-        Raises:
-            TransportError: A frame is too large.
-        """
-        self._buffer += chunk
-        payloads, start = [], 0
-        while len(self._buffer) - start >= _LENGTH_BYTES:
-            begin = start + _LENGTH_BYTES
-            length = int.from_bytes(self._buffer[start:begin], "big")
-            if length > _FRAME_BYTES:
-                raise TransportError(f"expected a frame of at most {_FRAME_BYTES} bytes, found one of {length}")
-            if len(self._buffer) - begin < length:
-                break
-            payloads.append(bytes(self._buffer[begin : begin + length]))
-            start = begin + length
-        del self._buffer[:start]
-        return payloads
-
-
-def tls_contexts(tls: Tls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the contexts for listening and for dialling. Each side must show a certificate that the CA has signed.
-
-    Raises:
-        SettingsError: A file cannot be read, or is not what it should be.
-    """
-    try:
-        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
-        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
-        for context in (server, client):
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as exc:
-        raise SettingsError(f"cannot use the certificates for the members: {exc}") from exc
-    return server, client
-
-
-async def _dial(
-    address: Address, context: ssl.SSLContext | None, hello: Hello
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Answer]:
-    """Open a stream and greet.
-
-    Raises:
-        TransportError: Nobody answers there.
-        Removed: The other side refuses a member that was removed.
-        Mismatch: The other side belongs to another cluster, or speaks another protocol.
-    """
-    try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
-    except (OSError, TimeoutError) as exc:
-        raise TransportError(f"cannot reach {address}: {exc or 'no answer in time'}") from exc
-    try:
-        _set_options(writer)
-        _put(writer, _ENCODER.encode(hello))
-        async with asyncio.timeout(_HELLO_TIMEOUT_S):
-            answer = _decode(_ANSWER, await _read_frame(reader, _SMALL_FRAME_BYTES))
-    except (TransportError, TimeoutError) as exc:
-        writer.transport.abort()
-        raise TransportError(f"{address} did not answer as a member: {exc or 'no answer in time'}") from exc
-    if answer.error:
-        writer.transport.abort()
-        refusal = _REFUSALS.get(answer.error, TransportError)
-        raise refusal(f"{address} refused: {answer.message}")
-    return reader, writer, answer
-
-
-async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
-    """See whether a member at `address` takes this one for one of its cluster.
-
-    Raises:
-        TransportError: Nobody answers there, or it does not.
-    """
-    _, writer, _ = await _dial(address, context, hello)
-    writer.transport.abort()
-
-
-async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, question: Question) -> Answer:
-    """Put `question` to the member at `address`, which passes it on to the leader.
-
-    Returns:
-        What came of it.
-
-    Raises:
-        TransportError: As `greet`.
-    """
-    reader, writer, _ = await _dial(address, context, hello)
-    try:
-        _put(writer, _ENCODER.encode(question))
-        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-            answer = _decode(_ANSWER, await _read_frame(reader, _SMALL_FRAME_BYTES))
-    except TimeoutError as exc:
-        raise TransportError(f"{address} did not answer in time") from exc
-    finally:
-        writer.transport.abort()
-    return answer
-
-
-def _set_options(writer: asyncio.StreamWriter) -> None:
-    connection: socket.socket | None = writer.get_extra_info("socket")
-    if connection is None:
-        return
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", _SILENCE_MS)):
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 class _Link:
@@ -352,7 +108,7 @@ class _Link:
         self._is_there.set()
 
     def _write(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"".join(map(_frame, self._queue)))
+        writer.write(b"".join(map(frame, self._queue)))
         self._queue.clear()
         self._queued_bytes = 0
 
@@ -476,7 +232,7 @@ class Transport:
             _, address = self._addresses.get(receiver, ("", None))
         if address is None:
             raise TransportError("its address is not known")
-        return await _dial(address, self.client_context, self._hello(receiver, kind))
+        return await dial(address, self.client_context, self._hello(receiver, kind))
 
     async def fetch(
         self, sender: int, extents: Callable[[], bytes], install: Callable[[bytes], Awaitable[bool]]
@@ -490,12 +246,12 @@ class Transport:
         try:
             is_enough = False
             while not is_enough:
-                _put(writer, extents())
-                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                    frame = await _read_frame(reader, _FRAME_BYTES)
-                if not frame.startswith(b"\x00"):
-                    raise TransportError(frame[1:200].decode(errors="replace") or "no page")
-                is_enough = await install(frame[1:])
+                put(writer, extents())
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    page = await read_frame(reader, FRAME_BYTES)
+                if not page.startswith(b"\x00"):
+                    raise TransportError(page[1:200].decode(errors="replace") or "no page")
+                is_enough = await install(page[1:])
         except TimeoutError as exc:
             raise TransportError("no page in time") from exc
         finally:
@@ -508,10 +264,8 @@ class Transport:
         self._inbound[writer] = 0
         peer = writer.get_extra_info("peername")
         try:
-            _set_options(writer)
-            async with asyncio.timeout(_HELLO_TIMEOUT_S):
-                hello = _decode(_HELLO, await _read_frame(reader, _SMALL_FRAME_BYTES))
-            await self._serve(hello, reader, writer)
+            set_options(writer)
+            await self._serve(await read_hello(reader), reader, writer)
         except (TransportError, TimeoutError, OSError) as exc:
             _log.debug("stream ended peer=%s reason=%r", peer, str(exc))
         finally:
@@ -520,8 +274,7 @@ class Transport:
 
     async def _serve(self, hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answer = self._judge(hello)
-        _put(writer, _ENCODER.encode(answer))
-        await writer.drain()
+        await send_answer(writer, answer)
         if answer.error:
             _log.warning("stream refused sender=%s reason=%r", hello.raft_addr[:300], answer.message)
             # The other side reads why before it closes.
@@ -554,23 +307,20 @@ class Transport:
                 self._learned[hello.sender] = address
 
     async def _serve_messages(self, sender: int, reader: asyncio.StreamReader) -> None:
-        frames = _Frames()
+        frames = Frames()
         while chunk := await reader.read(_READ_BYTES):
             if messages := frames.feed(chunk):
                 self.peers.receive(sender, messages)
 
     async def _serve_pages(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            extent = await _read_frame(reader, _SMALL_FRAME_BYTES)
+            extent = await read_frame(reader, SMALL_FRAME_BYTES)
             try:
                 page = b"\x00" + await self.peers.page(extent)
             except QedError as exc:
                 page = b"\x01" + str(exc).encode()
-            _put(writer, page)
+            put(writer, page)
             await writer.drain()
 
     async def _serve_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(_HELLO_TIMEOUT_S):
-            question = _decode(_QUESTION, await _read_frame(reader, _SMALL_FRAME_BYTES))
-        _put(writer, _ENCODER.encode(await self.peers.answer(question)))
-        await writer.drain()
+        await send_answer(writer, await self.peers.answer(await read_question(reader)))

@@ -1,0 +1,95 @@
+"""Frames on a stream between members: a length, then that many bytes (FORMATS.md, "Between members")."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TypeVar
+
+import msgspec
+
+from qed.errors import QedError
+
+__all__ = ["FRAME_BYTES", "SMALL_FRAME_BYTES", "Frames", "TransportError", "decode", "frame", "put", "read_frame"]
+
+_T = TypeVar("_T")
+
+_LENGTH_BYTES: Final = 4
+SMALL_FRAME_BYTES: Final = 64 * 1024
+"""Largest hello, question or answer."""
+FRAME_BYTES: Final = 64 * 1024 * 1024
+"""Largest message or page. The largest entry, two bulks of 100,000 events, has 7 MB."""
+
+
+class TransportError(QedError):
+    """A stream ended, was refused, or did not keep to the protocol."""
+
+
+def frame(payload: bytes) -> bytes:
+    """Return the frame that carries `payload`."""
+    return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
+
+
+def put(writer: asyncio.StreamWriter, payload: bytes) -> None:
+    """Write a frame.
+
+    Raises:
+        TransportError: The stream ended.
+    """
+    # asyncio drops what is written to a stream that has ended, but uvloop raises RuntimeError.
+    if writer.transport.is_closing():
+        raise TransportError("the stream ended")
+    writer.write(frame(payload))
+
+
+async def read_frame(reader: asyncio.StreamReader, limit: int) -> bytes:
+    """Return the payload of the next frame.
+
+    Raises:
+        TransportError: The stream ended, or the frame is larger than `limit`.
+    """
+    try:
+        length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
+        if length > limit:
+            raise TransportError(f"expected a frame of at most {limit} bytes, found one of {length}")
+        return await reader.readexactly(length)
+    except (OSError, asyncio.IncompleteReadError) as exc:
+        raise TransportError("the stream ended") from exc
+
+
+def decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
+    """Return the value that `payload` spells.
+
+    Raises:
+        TransportError: It spells none.
+    """
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise TransportError(f"a frame is malformed: {exc}") from exc
+
+
+class Frames:
+    """Cuts what is read from a stream into payloads."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the payloads that `chunk` completes.
+
+        Raises:
+            TransportError: A frame is too large.
+        """
+        self._buffer += chunk
+        payloads, start = [], 0
+        while len(self._buffer) - start >= _LENGTH_BYTES:
+            begin = start + _LENGTH_BYTES
+            length = int.from_bytes(self._buffer[start:begin], "big")
+            if length > FRAME_BYTES:
+                raise TransportError(f"expected a frame of at most {FRAME_BYTES} bytes, found one of {length}")
+            if len(self._buffer) - begin < length:
+                break
+            payloads.append(bytes(self._buffer[begin : begin + length]))
+            start = begin + length
+        del self._buffer[:start]
+        return payloads

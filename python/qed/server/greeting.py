@@ -1,0 +1,239 @@
+"""How a stream between members begins: what one side says of itself, and what the other makes of it.
+
+Every stream begins with a hello that names protocol, cluster, sender and receiver, and goes no further unless the other
+side agrees to all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from qed.server.config import SettingsError
+from qed.server.frames import SMALL_FRAME_BYTES, TransportError, decode, put, read_frame
+
+if TYPE_CHECKING:
+    from qed.server.config import Address, Tls
+
+__all__ = [
+    "ANSWER_TIMEOUT_S",
+    "HELLO_TIMEOUT_S",
+    "PROTOCOL",
+    "Answer",
+    "Hello",
+    "Mismatch",
+    "Question",
+    "Removed",
+    "ask",
+    "dial",
+    "greet",
+    "read_hello",
+    "read_question",
+    "send_answer",
+    "set_options",
+    "tls_contexts",
+]
+
+PROTOCOL: Final = 1
+HELLO_TIMEOUT_S: Final = 5.0
+_CONNECT_TIMEOUT_S: Final = 3.0
+ANSWER_TIMEOUT_S: Final = 15.0
+_SILENCE_MS: Final = 3000
+"""A stream whose bytes are not confirmed for so long is dead, and dialled again."""
+
+
+class Removed(TransportError):
+    """The other side says that this member was removed from the cluster."""
+
+
+class Mismatch(TransportError):
+    """The other side belongs to another cluster, or speaks another protocol: asking again does not help."""
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The first frame of a stream.
+
+    Attributes:
+        protocol: Version of what follows.
+        kind: `messages` to the end of the stream; `pages`, a request and an answer at a time; or one `question`.
+        cluster: Name of the sender's cluster, or empty when it has none yet.
+        sender: The sender's number.
+        receiver: The number that the sender believes it has dialled, or 0 when it only has an address.
+        raft_addr: Where the sender is reached.
+    """
+
+    protocol: int
+    kind: Literal["messages", "pages", "question"]
+    cluster: str
+    sender: int
+    receiver: int
+    raft_addr: str
+
+
+class Question(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that only a leader can do.
+
+    Attributes:
+        wish: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to anyone.
+        name: Name of a member.
+        id: The number of who wants to be admitted.
+        raft_addr: Where members reach it; likewise the other addresses.
+        is_passed_on: Whether a member has passed it on already. It goes no further then.
+    """
+
+    wish: Literal["admit", "remove", "transfer"]
+    name: str = ""
+    id: int = 0
+    raft_addr: str = ""
+    http_addr: str = ""
+    mgmt_addr: str = ""
+    metrics_addr: str = ""
+    is_passed_on: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What came of a hello or a question.
+
+    Attributes:
+        error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `refused`, `unavailable`.
+        message: A sentence for people.
+        cluster: Name of the cluster.
+    """
+
+    error: str = ""
+    message: str = ""
+    cluster: str = ""
+
+
+_REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch}
+_HELLO: Final = msgspec.json.Decoder(Hello)
+_QUESTION: Final = msgspec.json.Decoder(Question)
+_ANSWER: Final = msgspec.json.Decoder(Answer)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def tls_contexts(tls: Tls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts for listening and for dialling. Each side must show a certificate that the CA has signed.
+
+    Raises:
+        SettingsError: A file cannot be read, or is not what it should be.
+    """
+    try:
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
+        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
+        for context in (server, client):
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(f"cannot use the certificates for the members: {exc}") from exc
+    return server, client
+
+
+async def read_hello(reader: asyncio.StreamReader) -> Hello:
+    """Return the hello with which a stream begins.
+
+    Raises:
+        TransportError: It is none.
+        TimeoutError: It does not come.
+    """
+    async with asyncio.timeout(HELLO_TIMEOUT_S):
+        return decode(_HELLO, await read_frame(reader, SMALL_FRAME_BYTES))
+
+
+async def read_question(reader: asyncio.StreamReader) -> Question:
+    """Return the question that follows the hello.
+
+    Raises:
+        TransportError: It is none.
+        TimeoutError: It does not come.
+    """
+    async with asyncio.timeout(HELLO_TIMEOUT_S):
+        return decode(_QUESTION, await read_frame(reader, SMALL_FRAME_BYTES))
+
+
+async def send_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    """Send what came of a hello or a question.
+
+    Raises:
+        TransportError: The stream ended.
+    """
+    put(writer, _ENCODER.encode(answer))
+    await writer.drain()
+
+
+async def dial(
+    address: Address, context: ssl.SSLContext | None, hello: Hello
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Answer]:
+    """Open a stream and greet.
+
+    Raises:
+        TransportError: Nobody answers there.
+        Removed: The other side refuses a member that was removed.
+        Mismatch: The other side belongs to another cluster, or speaks another protocol.
+    """
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+    except (OSError, TimeoutError) as exc:
+        raise TransportError(f"cannot reach {address}: {exc or 'no answer in time'}") from exc
+    try:
+        set_options(writer)
+        put(writer, _ENCODER.encode(hello))
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            answer = decode(_ANSWER, await read_frame(reader, SMALL_FRAME_BYTES))
+    except (TransportError, TimeoutError) as exc:
+        writer.transport.abort()
+        raise TransportError(f"{address} did not answer as a member: {exc or 'no answer in time'}") from exc
+    if answer.error:
+        writer.transport.abort()
+        refusal = _REFUSALS.get(answer.error, TransportError)
+        raise refusal(f"{address} refused: {answer.message}")
+    return reader, writer, answer
+
+
+async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
+    """See whether a member at `address` takes this one for one of its cluster.
+
+    Raises:
+        TransportError: Nobody answers there, or it does not.
+    """
+    _, writer, _ = await dial(address, context, hello)
+    writer.transport.abort()
+
+
+async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, question: Question) -> Answer:
+    """Put `question` to the member at `address`, which passes it on to the leader.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        TransportError: As `greet`.
+    """
+    reader, writer, _ = await dial(address, context, hello)
+    try:
+        put(writer, _ENCODER.encode(question))
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            answer = decode(_ANSWER, await read_frame(reader, SMALL_FRAME_BYTES))
+    except TimeoutError as exc:
+        raise TransportError(f"{address} did not answer in time") from exc
+    finally:
+        writer.transport.abort()
+    return answer
+
+
+def set_options(writer: asyncio.StreamWriter) -> None:
+    """Send at once what is written to a stream, and notice when nobody is there any more."""
+    connection: socket.socket | None = writer.get_extra_info("socket")
+    if connection is None:
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_USER_TIMEOUT", _SILENCE_MS)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
