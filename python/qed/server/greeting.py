@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -28,8 +28,10 @@ __all__ = [
     "Mismatch",
     "Question",
     "Removed",
+    "Stream",
     "ask",
-    "dial",
+    "begin",
+    "connect",
     "greet",
     "read_hello",
     "read_question",
@@ -40,10 +42,19 @@ __all__ = [
 
 PROTOCOL: Final = 1
 HELLO_TIMEOUT_S: Final = 5.0
-_CONNECT_TIMEOUT_S: Final = 3.0
+_CONNECT_TIMEOUT_S: Final = 1.0
+"""As long as the system waits before it asks again: to begin anew is as good."""
 ANSWER_TIMEOUT_S: Final = 15.0
 _SILENCE_MS: Final = 3000
 """A stream whose bytes are not confirmed for so long is dead, and dialled again."""
+
+
+class Stream(NamedTuple):
+    """A stream that this member has opened, and to where."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    address: Address
 
 
 class Removed(TransportError):
@@ -72,6 +83,12 @@ class Hello(msgspec.Struct, frozen=True):
     sender: int
     receiver: int
     raft_addr: str
+
+
+class _AnyHello(msgspec.Struct):
+    """What the hellos of all protocols have in common."""
+
+    protocol: int
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,6 +127,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch}
+_ANY_HELLO: Final = msgspec.json.Decoder(_AnyHello)
 _HELLO: Final = msgspec.json.Decoder(Hello)
 _QUESTION: Final = msgspec.json.Decoder(Question)
 _ANSWER: Final = msgspec.json.Decoder(Answer)
@@ -138,11 +156,16 @@ async def read_hello(reader: asyncio.StreamReader) -> Hello:
     """Return the hello with which a stream begins.
 
     Raises:
+        Mismatch: The other side speaks another protocol. Of its hello, nothing else is looked at then.
         TransportError: It is none.
         TimeoutError: It does not come.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
-        return decode(_HELLO, await read_frame(reader, SMALL_FRAME_BYTES))
+        payload = await read_frame(reader, SMALL_FRAME_BYTES)
+    protocol = decode(_ANY_HELLO, payload).protocol
+    if protocol != PROTOCOL:
+        raise Mismatch(f"this member speaks protocol {PROTOCOL}, not {protocol}")
+    return decode(_HELLO, payload)
 
 
 async def read_question(reader: asyncio.StreamReader) -> Question:
@@ -166,34 +189,43 @@ async def send_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
     await writer.drain()
 
 
-async def dial(
-    address: Address, context: ssl.SSLContext | None, hello: Hello
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Answer]:
-    """Open a stream and greet.
+async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
+    """Open a stream.
 
     Raises:
-        TransportError: Nobody answers there.
-        Removed: The other side refuses a member that was removed.
-        Mismatch: The other side belongs to another cluster, or speaks another protocol.
+        TransportError: Nobody is there.
     """
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     except (OSError, TimeoutError) as exc:
         raise TransportError(f"cannot reach {address}: {exc or 'no answer in time'}") from exc
+    set_options(writer)
+    return Stream(reader, writer, address)
+
+
+async def begin(stream: Stream, hello: Hello) -> None:
+    """Greet on a new stream, which is ended unless the other side agrees.
+
+    Raises:
+        TransportError: Nobody answers as a member.
+        Removed: The other side refuses a member that was removed.
+        Mismatch: The other side belongs to another cluster, or speaks another protocol.
+    """
+    reader, writer, address = stream
     try:
-        set_options(writer)
         put(writer, _ENCODER.encode(hello))
         async with asyncio.timeout(HELLO_TIMEOUT_S):
             answer = decode(_ANSWER, await read_frame(reader, SMALL_FRAME_BYTES))
     except (TransportError, TimeoutError) as exc:
         writer.transport.abort()
         raise TransportError(f"{address} did not answer as a member: {exc or 'no answer in time'}") from exc
+    except asyncio.CancelledError:
+        writer.transport.abort()
+        raise
     if answer.error:
         writer.transport.abort()
-        refusal = _REFUSALS.get(answer.error, TransportError)
-        raise refusal(f"{address} refused: {answer.message}")
-    return reader, writer, answer
+        raise _REFUSALS.get(answer.error, TransportError)(f"{address} refused: {answer.message}")
 
 
 async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
@@ -202,8 +234,9 @@ async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) 
     Raises:
         TransportError: Nobody answers there, or it does not.
     """
-    _, writer, _ = await dial(address, context, hello)
-    writer.transport.abort()
+    stream = await connect(address, context)
+    await begin(stream, hello)
+    stream.writer.transport.abort()
 
 
 async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, question: Question) -> Answer:
@@ -215,7 +248,8 @@ async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, qu
     Raises:
         TransportError: As `greet`.
     """
-    reader, writer, _ = await dial(address, context, hello)
+    reader, writer, _ = stream = await connect(address, context)
+    await begin(stream, hello)
     try:
         put(writer, _ENCODER.encode(question))
         async with asyncio.timeout(ANSWER_TIMEOUT_S):

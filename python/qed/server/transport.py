@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -18,12 +19,15 @@ from qed.server.config import Address, SettingsError
 from qed.server.frames import FRAME_BYTES, SMALL_FRAME_BYTES, Frames, TransportError, frame, put, read_frame
 from qed.server.greeting import (
     ANSWER_TIMEOUT_S,
-    PROTOCOL,
+    HELLO_TIMEOUT_S,
     Answer,
     Hello,
+    Mismatch,
     Question,
     Removed,
-    dial,
+    Stream,
+    begin,
+    connect,
     read_hello,
     read_question,
     send_answer,
@@ -48,6 +52,11 @@ _QUEUE_BYTES: Final = 64 * 1024 * 1024
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """How long to wait before dialling again, by the number of failures."""
 _MAX_STREAMS: Final = 256
+_REFUSED_S: Final = 1.0
+"""How long the other side has to read why it is refused."""
+_SAY_AGAIN_S: Final = 60.0
+_REFUSALS_KEPT: Final = 64
+"""Refusals of a minute that are said. A stranger has as many addresses as it likes."""
 
 
 class Peers(Protocol):
@@ -83,6 +92,8 @@ class _Link:
         self._writer: asyncio.StreamWriter | None = None
         self._is_fed = asyncio.Event()
         self._is_there = asyncio.Event()
+        self._connecting: asyncio.Task[Stream] | None = None
+        self._is_missed = False
         self._task = asyncio.create_task(self._run())
 
     def send(self, message: bytes) -> None:
@@ -104,8 +115,10 @@ class _Link:
         self._task.cancel()
 
     def note_there(self) -> None:
-        """Note that the member was heard of: it need not be waited for."""
+        """Note that the member was heard of: it need not be waited for, nor an attempt that began before."""
         self._is_there.set()
+        if self._connecting is not None:
+            self._connecting.cancel()
 
     def _write(self, writer: asyncio.StreamWriter) -> None:
         writer.write(b"".join(map(frame, self._queue)))
@@ -121,12 +134,12 @@ class _Link:
             except Removed as exc:
                 self._transport.peers.removed(str(exc))
             except TransportError as exc:
-                level = logging.WARNING if failures == 0 else logging.DEBUG
+                level = logging.DEBUG if self._is_missed else logging.WARNING
+                self._is_missed = True
                 _log.log(level, "cannot send receiver=%s reason=%r", self._transport.name_of(self._receiver), str(exc))
             self._queue.clear()
             self._queued_bytes = 0
             self._transport.peers.lost(self._receiver)
-            self._is_there.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S[min(failures, len(_RETRY_S) - 1)]):
                     await self._is_there.wait()
@@ -134,8 +147,34 @@ class _Link:
 
     async def _transmit(self) -> None:
         """Send until the stream ends. Returns then, unless it never began."""
-        reader, writer, _ = await self._transport.dial(self._receiver, "messages")
+        reader, writer, _ = stream = await self._connect()
+        await self._transport.greet(self._receiver, stream, "messages")
+        self._is_missed = False
         _log.info("connected receiver=%s", self._transport.name_of(self._receiver))
+        try:
+            await self._send_all(reader, writer)
+        finally:
+            writer.transport.abort()
+        _log.info("disconnected receiver=%s", self._transport.name_of(self._receiver))
+
+    async def _connect(self) -> Stream:
+        """Connect; begin again if the member is heard of meanwhile.
+
+        What was sent to a member that was away is only sent again after a second, then after three.
+        """
+        while True:
+            self._is_there.clear()
+            self._connecting = asyncio.create_task(self._transport.connect(self._receiver))
+            try:
+                return await self._connecting
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not self._is_there.is_set() or (task is not None and task.cancelling()):
+                    raise
+            finally:
+                self._connecting = None
+
+    async def _send_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The other side says nothing more, so whatever can be read is the end.
         closed = asyncio.create_task(reader.read(1))
         closed.add_done_callback(lambda _: self._is_fed.set())
@@ -153,7 +192,22 @@ class _Link:
             closed.cancel()
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await closed
-            writer.transport.abort()
+
+
+class _Refusals:
+    """Says each reason to refuse somebody once a minute: strangers come as often as they like."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], float] = {}
+
+    def is_due(self, host: str, code: str) -> bool:
+        """Return whether to say that `host` was refused for `code`, and take note if so."""
+        moment = time.monotonic()
+        self._said = {key: said for key, said in self._said.items() if moment - said < _SAY_AGAIN_S}
+        if (host, code) in self._said or len(self._said) >= _REFUSALS_KEPT:
+            return False
+        self._said[host, code] = moment
+        return True
 
 
 class Transport:
@@ -170,12 +224,20 @@ class Transport:
         self._addresses: dict[int, tuple[str, Address]] = {}
         self._learned: dict[int, Address] = {}
         self._inbound: dict[asyncio.StreamWriter, int] = {}
+        self._refusals = _Refusals()
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to accept streams on a bound socket."""
+        # Who never ends its part of TLS is not counted among the streams, so it must not stay.
+        is_tls = self._server_context is not None
         self._server = await asyncio.start_server(
-            self._accept, sock=listener, ssl=self._server_context, backlog=_MAX_STREAMS
+            self._accept,
+            sock=listener,
+            ssl=self._server_context,
+            backlog=_MAX_STREAMS,
+            ssl_handshake_timeout=HELLO_TIMEOUT_S if is_tls else None,
+            ssl_shutdown_timeout=_REFUSED_S if is_tls else None,
         )
 
     async def close(self) -> None:
@@ -218,13 +280,11 @@ class Transport:
             link = self._links[receiver] = _Link(self, receiver)
         link.send(message)
 
-    async def dial(
-        self, receiver: int, kind: Literal["messages", "pages"]
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Answer]:
+    async def connect(self, receiver: int) -> Stream:
         """Open a stream to a member.
 
         Raises:
-            TransportError: It is not known, or does not answer.
+            TransportError: Its address is not known, or nobody is there.
         """
         # Where it says it is comes before where it was: it may have moved, and peers may not agree on that without it.
         address = self._learned.get(receiver)
@@ -232,7 +292,15 @@ class Transport:
             _, address = self._addresses.get(receiver, ("", None))
         if address is None:
             raise TransportError("its address is not known")
-        return await dial(address, self.client_context, self._hello(receiver, kind))
+        return await connect(address, self.client_context)
+
+    async def greet(self, receiver: int, stream: Stream, kind: Literal["messages", "pages"]) -> None:
+        """Begin a stream to a member. If it is refused, it is ended.
+
+        Raises:
+            TransportError: The other side does not agree to it.
+        """
+        await begin(stream, self._hello(receiver, kind))
 
     async def fetch(
         self, sender: int, extents: Callable[[], bytes], install: Callable[[bytes], Awaitable[bool]]
@@ -242,8 +310,9 @@ class Transport:
         Raises:
             TransportError: The stream ended before that, or the other side has no page.
         """
-        reader, writer, _ = await self.dial(sender, "pages")
+        reader, writer, _ = stream = await self.connect(sender)
         try:
+            await self.greet(sender, stream, "pages")
             is_enough = False
             while not is_enough:
                 put(writer, extents())
@@ -265,23 +334,24 @@ class Transport:
         peer = writer.get_extra_info("peername")
         try:
             set_options(writer)
-            await self._serve(await read_hello(reader), reader, writer)
+            await self._serve(reader, writer)
         except (TransportError, TimeoutError, OSError) as exc:
             _log.debug("stream ended peer=%s reason=%r", peer, str(exc))
         finally:
             del self._inbound[writer]
             writer.transport.abort()
 
-    async def _serve(self, hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answer = self._judge(hello)
-        await send_answer(writer, answer)
-        if answer.error:
-            _log.warning("stream refused sender=%s reason=%r", hello.raft_addr[:300], answer.message)
-            # The other side reads why before it closes.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await reader.read(1)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            hello = await read_hello(reader)
+        except Mismatch as exc:
+            await self._refuse(Answer("protocol", str(exc)), reader, writer)
             return
+        answer = self.peers.greet(hello)
+        if answer.error:
+            await self._refuse(answer, reader, writer)
+            return
+        await send_answer(writer, answer)
         if hello.kind == "question":
             await self._serve_question(reader, writer)
             return
@@ -294,16 +364,23 @@ class Transport:
         else:
             await self._serve_messages(hello.sender, reader)
 
-    def _judge(self, hello: Hello) -> Answer:
-        if hello.protocol != PROTOCOL:
-            return Answer("protocol", f"this member speaks protocol {PROTOCOL}, not {hello.protocol}")
-        return self.peers.greet(hello)
+    async def _refuse(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = str((writer.get_extra_info("peername") or ["nobody"])[0])
+        level = logging.WARNING if self._refusals.is_due(host, answer.error) else logging.DEBUG
+        _log.log(level, "stream refused peer=%r reason=%r", host, answer.message)
+        await send_answer(writer, answer)
+        # The other side reads why before it closes.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REFUSED_S):
+                await reader.read(1)
 
     def _learn(self, hello: Hello) -> None:
         with contextlib.suppress(SettingsError):
             address = Address.parse(hello.raft_addr)
             _, known = self._addresses.get(hello.sender, ("", None))
-            if address != known:
+            if address == known:
+                self._learned.pop(hello.sender, None)
+            else:
                 self._learned[hello.sender] = address
 
     async def _serve_messages(self, sender: int, reader: asyncio.StreamReader) -> None:
