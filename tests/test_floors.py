@@ -29,9 +29,10 @@ PYTHON_FLOORS = [
 ]
 SERVER_FLOORS = [
     {"config", "origin"},
-    {"frames", "connection"},
+    {"frames", "waiting", "members", "connection"},
     {"greeting"},
-    {"transport"},
+    {"transport", "petitions"},
+    {"fetching"},
     {"node"},
     {"endpoints"},
     {"app"},
@@ -62,7 +63,7 @@ NODE_FLOORS = [
     {"driver"},
 ]
 ONLY = {
-    "qed._qed": {"proofs", "log", "server.node"},
+    "qed._qed": {"proofs", "log", "server.node", "server.members", "server.petitions", "server.fetching"},
     "httpx": {"client"},
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},

@@ -2,7 +2,7 @@
 
 ::
 
-    config < frames < greeting < transport < node < endpoints < app < main
+    config < frames, waiting, members < greeting < transport, petitions < fetching < node < endpoints < app < main
 
 `connection` and `origin` stand beside them.
 """

@@ -118,8 +118,8 @@ class Limits:
             may still be committed after that.
         keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
             the proxy closes first and no request meets a closing connection.
-        shutdown_grace_s: What was accepted before SIGTERM may take this long to finish. Below the 30 s after which
-            common supervisors kill.
+        shutdown_grace_s: All that follows SIGTERM together: handing over, answering what was accepted, closing the log.
+            Below the 30 s after which common supervisors kill.
     """
 
     max_body_bytes: int = _limit(64 * _MIB, "Largest request body, in bytes.", minimum=1024)
@@ -146,6 +146,11 @@ class Limits:
                 f"expected max_buffered_bytes to hold one body of {self.max_body_bytes} bytes, "
                 f"found {self.max_buffered_bytes}"
             )
+
+    @property
+    def closing_grace_s(self) -> int:
+        """Seconds of the grace that are kept for insertions that nobody waits for any more."""
+        return self.shutdown_grace_s // 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import functools
 import logging
 from importlib import metadata
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from qed._qed import Member, Replica
+from qed._qed import Replica
 from qed.errors import (
     ClusterError,
     LogError,
@@ -26,41 +24,32 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.proofs import Added
-from qed.server.config import Address, SettingsError, require_node_id
-from qed.server.frames import TransportError
-from qed.server.greeting import PROTOCOL, Answer, Hello, Mismatch, Question, Removed, ask, greet
+from qed.server.config import Address
+from qed.server.fetching import Fetching
+from qed.server.greeting import PROTOCOL, Answer, Hello, Question
+from qed.server.members import Members, description
+from qed.server.petitions import NO_LEADER, Petitions
 from qed.server.transport import Transport
-from qed.wire import Cluster, ClusterMember, Info, Shard, Shards
+from qed.server.waiting import Kind, Waiting
+from qed.wire import Info
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from qed._qed import Status
-    from qed.proofs import Digest
+    from qed.proofs import Added, Digest
     from qed.server.config import Settings
+    from qed.wire import Cluster, Shards
 
 __all__ = ["EmptyLog", "Node", "NotTaken", "register"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
-_SWEEP_INTERVAL_S: Final = 0.5
-"""How late a time-out may come. All waiting requests share one timer: a timer each costs more than a proof."""
-
-
-_RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long to wait before asking for admission, or for pages, again."""
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member has not heard of yet."""
 _EVENTS_LIMIT: Final = 2**64 - 1
-_NUMBER_LIMIT: Final = 2**64
-_REFUSALS_ELECTIONS: Final = 4
-"""Election time-outs for which a refusal to be admitted is asked about again."""
-_HAND_OVER_TRIES: Final = 3
-"""Members asked to lead before this one stops without a successor: one that has just died is not missed yet."""
-_NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
+_TRANSFER_ELECTIONS: Final = 2
+"""Election time-outs within which leadership is handed over."""
 
 
 class EmptyLog(UnknownVersion):
@@ -69,43 +58,6 @@ class EmptyLog(UnknownVersion):
 
 class NotTaken(WriteRefused):
     """The insertion was refused before anything of it was taken: asking again, or elsewhere, cannot add it twice."""
-
-
-class _Waiting(Generic[_T]):
-    """Futures by ticket, oldest first: all may wait equally long, so the first to time out is the first in line."""
-
-    def __init__(self, tickets: Iterator[int]) -> None:
-        self._tickets = tickets
-        self._entries: dict[int, tuple[asyncio.Future[_T], float]] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def enter(self, loop: asyncio.AbstractEventLoop) -> tuple[int, asyncio.Future[_T]]:
-        ticket = next(self._tickets)
-        future: asyncio.Future[_T] = loop.create_future()
-        self._entries[ticket] = (future, loop.time())
-        return ticket, future
-
-    def leave(self, ticket: int) -> None:
-        del self._entries[ticket]
-
-    def settle(self, ticket: int, result: _T | Exception) -> None:
-        entry = self._entries.pop(ticket, None)
-        # A request that timed out has left, and one whose task was cancelled at shutdown no longer listens.
-        if entry is None or entry[0].done():
-            return
-        if isinstance(result, Exception):
-            entry[0].set_exception(result)
-        else:
-            entry[0].set_result(result)
-
-    def fail_entered_before(self, moment: float, reason: Callable[[], Exception]) -> None:
-        while self._entries:
-            ticket, (_, entered) = next(iter(self._entries.items()))
-            if entered >= moment:
-                return
-            self.settle(ticket, reason())
 
 
 class Node:
@@ -118,25 +70,25 @@ class Node:
     def __init__(self, settings: Settings, replica: Replica) -> None:
         self.settings = settings
         self._replica = replica
-        tickets = itertools.count()
-        self._adds: _Waiting[Added] = _Waiting(tickets)
-        self._questions: _Waiting[bytes] = _Waiting(tickets)
-        self._tasks_waiting: _Waiting[None] = _Waiting(tickets)
+        self._waiting = Waiting(settings.limits.request_timeout_s)
+        self._members = Members(replica, settings)
+        self._transport = Transport(self, self._hello, settings.raft_tls)
+        self._petitions = Petitions(
+            settings,
+            replica,
+            self._waiting,
+            self._members,
+            context=self._transport.client_context,
+            hello=self._hello,
+        )
+        self._fetching = Fetching(replica, self._waiting, self._members, self._transport, note_status=self._note_status)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
         self._on_leader: list[Callable[[], None]] = []
         self._on_follower: list[Callable[[], None]] = []
-        # Kept from `start` on: to ask for the running loop is a system call, and every request needs it.
-        self._loop: asyncio.AbstractEventLoop
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._is_retired = False
         self._is_closed = False
-        self._software_version = metadata.version("qed-log")
-        self._status: Status = replica.status()
-        self._members: dict[int, Member] = dict(self._status.members)
-        self._cluster = self._status.cluster
-        self._role_changed = asyncio.Event()
-        self._transport = Transport(self, self._hello, settings.raft_tls)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
     def open(cls, settings: Settings) -> Node:
@@ -153,12 +105,12 @@ class Node:
         limits, pace = settings.limits, settings.pace
         replica = Replica.open(
             str(settings.data_dir),
-            cls._description(settings),
+            description(settings),
             is_joining=bool(settings.raft_join_addrs),
             tick_ms=pace.tick_ms,
             heartbeat_ticks=pace.heartbeat_ticks,
             election_ticks=pace.election_ticks,
-            grace_s=limits.shutdown_grace_s // 2,
+            grace_s=limits.closing_grace_s,
             queue_length=limits.queue_length,
             batch_events=limits.batch_events,
             proof_threads=limits.max_concurrent_proofs,
@@ -173,26 +125,15 @@ class Node:
             listener: A socket bound to `settings.raft_addr`.
         """
         self._on_failure = on_failure
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._waiting.start()
         await self._transport.start(listener)
-        self._loop.add_reader(self._replica.wake_fd, self._collect)
-        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+        loop.add_reader(self._replica.wake_fd, self._collect)
         self._note_status()
-        if self._cluster and self.settings.raft_join_addrs:
+        if self._members.cluster and self.settings.raft_join_addrs:
             self._run_once("acquaintance", self._greet_joined)
-        if list(self._members) == [self._status.id]:
+        if list(self._members.by_number) == [self._members.number]:
             await self._replay()
-
-    async def _greet_joined(self) -> None:
-        """Stop this member if it is told to join one cluster, and its folder belongs to another."""
-        for address in self.settings.raft_join_addrs:
-            try:
-                await greet(address, self._transport.client_context, self._hello(0, "question"))
-            except (Mismatch, Removed) as exc:
-                self.removed(f"{self.settings.data_dir} cannot join: {exc}")
-                return
-            except TransportError as exc:
-                _log.debug("not greeted address=%s reason=%r", address, str(exc))
 
     async def _replay(self) -> None:
         """Apply what was synced but not applied when this member, which has no others, last ended.
@@ -203,17 +144,25 @@ class Node:
             async with asyncio.timeout(4 * self.settings.pace.election_ms / 1000):
                 await self.catch_up()
 
+    async def retire(self) -> None:
+        """Hand leadership over, then let nobody wait for what others say: this member is about to stop."""
+        if self._is_retired:
+            return
+        self._is_retired = True
+        if self._failure is None and self.is_leader and self._members.others():
+            await self._petitions.hand_over()
+        self._waiting.refuse(Kind.READ, "this member is stopping")
+
     async def close(self) -> None:
-        """Hand leadership over, finish every insertion that was accepted, answer it, and release the data folder."""
-        if self.is_leader and len(self._members) > 1:
-            await self._hand_over()
+        """Retire, finish every insertion that was accepted, answer it, and release the data folder."""
+        await self.retire()
         for task in self._tasks.values():
             task.cancel()
-        await self._loop.run_in_executor(None, self.close_now)
-        self._loop.remove_reader(self._replica.wake_fd)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.close_now)
+        loop.remove_reader(self._replica.wake_fd)
         self._collect()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._waiting.stop()
         await self._transport.close()
 
     def close_now(self) -> None:
@@ -230,7 +179,7 @@ class Node:
     @property
     def is_leader(self) -> bool:
         """Whether this member takes insertions."""
-        return self._status.is_leader
+        return self._members.is_leader
 
     def __len__(self) -> int:
         return len(self._replica)
@@ -245,19 +194,18 @@ class Node:
 
     def get_leader(self) -> str | None:
         """Return the name of the leader, as far as this member knows."""
-        leader = self._members.get(self._status.leader)
+        leader = self._members.leader
         return leader.name if leader else None
 
     async def wait_until_leader(self, name: str | None = None) -> str:
         """Return the name of the leader once there is one; if `name` is given, once that member is it."""
         while (leader := self.get_leader()) is None or (name is not None and leader != name):
-            self._role_changed.clear()
-            await self._role_changed.wait()
+            await self._members.wait_until_changed()
         return leader
 
     def leader_url(self) -> str | None:
         """Return the base URL of the leader, or None when there is none."""
-        leader = self._members.get(self._status.leader)
+        leader = self._members.leader
         return f"http://{leader.http_addr}" if leader else None
 
     async def add(self, events: Sequence[bytes], *, if_absent: bool = False) -> Added:
@@ -280,21 +228,22 @@ class Node:
         """
         if self._failure is not None:
             raise NotTaken(self._failure)
-        if not self._status.is_leader:
+        if not self.is_leader:
             raise self._not_leader()
-        ticket, future = self._adds.enter(self._loop)
+        ticket, future = self._waiting.enter(Kind.ADD)
         try:
             self._replica.submit(ticket, events, if_absent=if_absent)
         except WriteRefused as exc:
-            self._adds.leave(ticket)
+            self._waiting.leave(ticket)
             raise NotTaken(str(exc)) from exc
         except Exception:
-            self._adds.leave(ticket)
+            self._waiting.leave(ticket)
             raise
         try:
-            return await future
+            added: Added = await future
         except NotLeader as exc:
             raise self._not_leader() from exc
+        return added
 
     async def catch_up(self) -> None:
         """Return once this member's log holds everything that was acknowledged when this was called.
@@ -302,18 +251,18 @@ class Node:
         Raises:
             Unavailable: No leader said so in time, or a write or sync has failed.
         """
-        ticket, future = self._enter_task()
+        ticket, future = self._waiting.enter(Kind.READ)
         self._replica.read(ticket)
         try:
             await future
         except NotLeader as exc:
-            raise Unavailable(_NO_LEADER) from exc
+            raise Unavailable(NO_LEADER) from exc
 
     async def await_version(self, version: int) -> None:
         """Return once the log holds `version`, or after a while."""
         if version < len(self._replica):
             return
-        ticket, future = self._enter_task()
+        ticket, future = self._waiting.enter(Kind.READ)
         events = min(version + 1, _EVENTS_LIMIT)
         self._replica.await_events(ticket, events, int(_VERSION_WAIT_S * 1000) // self.settings.pace.tick_ms)
         await future
@@ -335,8 +284,8 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        if version is not None and version >= len(self._replica):
-            await self._await_if_behind(version)
+        if version is not None:
+            await self.await_version(version)
         ticket, answer = self._ask()
         self._replica.ask_membership(ticket, digest, version=version, key=key)
         return await self._receive(answer)
@@ -350,7 +299,7 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        await self._await_if_behind(end)
+        await self.await_version(end)
         ticket, answer = self._ask()
         self._replica.ask_incremental(ticket, start, end)
         return await self._receive(answer)
@@ -363,63 +312,32 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        await self._await_if_behind(version)
+        await self.await_version(version)
         ticket, answer = self._ask()
         self._replica.ask_snapshot(ticket, version)
         return await self._receive(answer)
 
     def describe(self) -> Info:
         """Return this member's addresses and the length of its log."""
-        settings, events = self.settings, len(self._replica)
+        own, events = self._members.own, len(self._replica)
         return Info(
-            node_id=settings.node_id,
-            raft_addr=str(settings.advertised("raft")),
-            mgmt_addr=str(settings.advertised("mgmt")),
-            http_addr=str(settings.advertised("http")),
-            metrics_addr=str(settings.advertised("metrics")),
-            version=self._software_version,
+            node_id=own.name,
+            raft_addr=own.raft_addr,
+            mgmt_addr=own.mgmt_addr,
+            http_addr=own.http_addr,
+            metrics_addr=own.metrics_addr,
+            version=_software_version(),
             current_version=events - 1 if events else None,
             events=events,
         )
 
     def topology(self) -> Shards:
         """Return the members, also those that are down, and their leader."""
-        shards = {
-            member.name: Shard(node_id=member.name, http_addr=member.http_addr) for member in self._members.values()
-        }
-        return Shards(
-            node_id=self.settings.node_id, leader_id=self.get_leader() or "", uri_scheme="http", shards=shards
-        )
+        return self._members.topology()
 
     def cluster(self) -> Cluster:
         """Return what this member knows of its cluster; a leader also knows how far the others are."""
-        status = self._replica.status()
-        followers = {number: (held, is_heard) for number, held, is_heard in status.followers}
-        members = []
-        for number, member in status.members:
-            held, is_heard = followers.get(number, (None, None))
-            is_self = number == status.id
-            members.append(
-                ClusterMember(
-                    node_id=member.name,
-                    role=_role_of(status, number),
-                    raft_addr=member.raft_addr,
-                    http_addr=member.http_addr,
-                    mgmt_addr=member.mgmt_addr,
-                    is_reachable=True if is_self else is_heard,
-                    entry=status.applied_index if is_self else held,
-                )
-            )
-        return Cluster(
-            node_id=self.settings.node_id,
-            cluster_id=self._cluster,
-            leader_id=self.get_leader() or "",
-            term=status.term,
-            commit_index=status.commit_index,
-            applied_index=status.applied_index,
-            events=len(self._replica),
-            members=members,
-        )
+        return self._members.view(events=len(self._replica))
 
     async def remove(self, name: str) -> None:
         """Have the leader remove the member called `name`.
@@ -428,7 +346,7 @@ class Node:
             MembershipRefused: There is no such member, or it is the last one that votes.
             ClusterError: There is no leader, or another change is under way.
         """
-        await self._ask_leader(Question("remove", name=name))
+        await self._petitions.ask_leader(Question("remove", name=name))
 
     async def transfer(self, name: str | None) -> None:
         """Have the leader hand over to the member called `name`, or to any, and return once that is done.
@@ -438,36 +356,32 @@ class Node:
             ClusterError: There is no leader, or nobody to hand over to.
         """
         before = self.get_leader()
-        await self._ask_leader(Question("transfer", name=name or ""))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * self.settings.pace.election_ms / 1000):
-                while self.get_leader() in {None, before} and before != name:
-                    self._role_changed.clear()
-                    await self._role_changed.wait()
-                return
-        raise Unavailable("leadership was not handed over in time")
+        await self._petitions.ask_leader(Question("transfer", name=name or ""))
+        try:
+            async with asyncio.timeout(_TRANSFER_ELECTIONS * self.settings.pace.election_ms / 1000):
+                await self._members.wait_until(lambda: before == name or self.get_leader() not in {None, before})
+        except TimeoutError as exc:
+            raise Unavailable("leadership was not handed over in time") from exc
 
     # What the transport asks.
 
     def greet(self, hello: Hello) -> Answer:
         """Judge a hello that names the right protocol."""
-        status = self._status
-        if hello.sender in status.removed:
+        members, cluster = self._members, self._members.cluster
+        if hello.sender in members.status.removed:
             name = self.settings.node_id
             return Answer(
                 "removed", f"{name} says that this member was removed from the cluster; empty its data folder"
             )
-        if hello.kind == "question":
-            if hello.cluster and self._cluster and hello.cluster != self._cluster:
-                return Answer("cluster", f"it is a member of cluster {self._cluster}, not {hello.cluster}")
-            return Answer(cluster=self._cluster)
-        if hello.receiver != status.id:
-            return Answer("receiver", f"member {status.id:016x} is here, not {hello.receiver:016x}")
-        if self._cluster and hello.cluster != self._cluster:
-            return Answer("cluster", f"it is a member of cluster {self._cluster}, not {hello.cluster}")
-        # A member that waits to be admitted learns the name of its cluster from whoever knows its number.
-        self._cluster = hello.cluster
-        return Answer(cluster=self._cluster)
+        is_question = hello.kind == "question"
+        if not is_question and hello.receiver != members.number:
+            return Answer("receiver", f"member {members.number:016x} is here, not {hello.receiver:016x}")
+        if cluster and hello.cluster != cluster and (hello.cluster or not is_question):
+            return Answer("cluster", f"it is a member of cluster {cluster}, not {hello.cluster}")
+        if not is_question:
+            # A member that waits to be admitted learns the name of its cluster from whoever knows its number.
+            members.cluster = hello.cluster
+        return Answer(cluster=members.cluster)
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Take messages of other members."""
@@ -484,114 +398,57 @@ class Node:
         try:
             self._replica.ask_page(ticket, extent)
         except LogError:
-            self._questions.leave(ticket)
+            self._waiting.leave(ticket)
             raise
-        return await answer
+        page: bytes = await answer
+        return page
 
     async def answer(self, question: Question) -> Answer:
         """Do what another member asks, or pass it on to the leader."""
         try:
-            await self._ask_leader(question)
+            await self._petitions.ask_leader(question)
         except MembershipRefused as exc:
-            return Answer("refused", str(exc), self._cluster)
+            return Answer("refused", str(exc), self._members.cluster)
         except QedError as exc:
-            return Answer("unavailable", str(exc), self._cluster)
-        return Answer(cluster=self._cluster)
+            return Answer("unavailable", str(exc), self._members.cluster)
+        return Answer(cluster=self._members.cluster)
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or will not have it."""
         if self._failure is None:
             self._fail(message)
 
-    async def _ask_leader(self, question: Question) -> None:
-        """Carry a question out as the leader, or have the leader do it.
-
-        Raises:
-            MembershipRefused: The membership does not allow it.
-            ClusterError: It could not be done now.
-        """
-        try:
-            await self._carry_out(question)
-        except NotLeader:
-            leader = self._members.get(self._status.leader)
-            if leader is None or self._status.is_leader or question.is_passed_on:
-                raise Unavailable(_NO_LEADER if leader is None else "leadership is changing; try again") from None
-            passed_on = msgspec.structs.replace(question, is_passed_on=True)
-            try:
-                await self._put(Address.parse(leader.raft_addr), passed_on)
-            except TransportError as exc:
-                raise Unavailable(str(exc)) from exc
-
-    async def _carry_out(self, question: Question) -> None:
-        member = _described(question) if question.wish == "admit" else None
-        ticket, future = self._enter_task()
-        if member is not None:
-            self._replica.admit(ticket, question.id, member)
-        elif question.wish == "remove":
-            self._replica.remove(ticket, question.name)
-        else:
-            self._replica.transfer(ticket, question.name or None)
-        await future
-
-    async def _put(self, address: Address, question: Question) -> Answer:
-        """Put a question to the member at `address`.
-
-        Raises:
-            TransportError: Nobody takes it there.
-            MembershipRefused: The membership does not allow it.
-            Unavailable: It could not be done now.
-        """
-        answer = await ask(address, self._transport.client_context, self._hello(0, "question"), question)
-        if answer.error == "refused":
-            raise MembershipRefused(answer.message)
-        if answer.error:
-            raise Unavailable(answer.message)
-        return answer
-
     def _hello(self, receiver: int, kind: str) -> Hello:
         return Hello(
             protocol=PROTOCOL,
             kind=kind,  # type: ignore[arg-type]  # one of the literals, from the transport
-            cluster=self._cluster,
-            sender=self._status.id,
+            cluster=self._members.cluster,
+            sender=self._members.number,
             receiver=receiver,
-            raft_addr=str(self.settings.advertised("raft")),
-        )
-
-    @staticmethod
-    def _description(settings: Settings) -> Member:
-        return Member(
-            name=settings.node_id,
-            raft_addr=str(settings.advertised("raft")),
-            http_addr=str(settings.advertised("http")),
-            mgmt_addr=str(settings.advertised("mgmt")),
-            metrics_addr=str(settings.advertised("metrics")),
+            raft_addr=self._members.own.raft_addr,
         )
 
     # What changes by itself.
 
     def _note_status(self) -> None:
         """Look at what the replica knows of its cluster, and act on what is new."""
-        before, status = self._status, self._replica.status()
-        self._status, self._members = status, dict(status.members)
-        self._cluster = status.cluster or self._cluster
+        before, members = self._members.renew(), self._members
+        status = members.status
         if status.id in status.removed:
             self.removed("this member was removed from the cluster")
             return
-        others = {number: member for number, member in self._members.items() if number != status.id}
         self._transport.set_members(
-            {number: (member.name, Address.parse(member.raft_addr)) for number, member in others.items()},
+            {number: (member.name, Address.parse(member.raft_addr)) for number, member in members.others().items()},
             frozenset(status.removed),
         )
-        self._role_changed.set()
         if before.leader != status.leader:
             _log.info("leader changed leader=%s term=%d", self.get_leader() or "none", status.term)
         if before.is_leader != status.is_leader:
             for callback in self._on_leader if status.is_leader else self._on_follower:
                 callback()
         if status.fetch_from is not None:
-            self._run_once("fetch", self._fetch)
-        if self._members.get(status.id) != self._description(self.settings):
+            self._run_once("fetch", self._fetching.run)
+        if not members.is_admitted:
             self._run_once("admission", self._seek_admission)
 
     def _run_once(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -600,114 +457,34 @@ class Node:
             self._tasks[name] = asyncio.create_task(work())
 
     async def _seek_admission(self) -> None:
-        """Ask members to be admitted, or to note new addresses, until they have."""
-        settings, own = self.settings, self._description(self.settings)
-        question = Question(
-            "admit",
-            name=own.name,
-            id=self._status.id,
-            raft_addr=own.raft_addr,
-            http_addr=own.http_addr,
-            mgmt_addr=own.mgmt_addr,
-            metrics_addr=own.metrics_addr,
-        )
-        is_told, begun = False, self._loop.time()
-        for attempt in itertools.count():
-            if self._members.get(self._status.id) == own:
-                return
-            if self._status.is_leader:
-                with contextlib.suppress(ClusterError):
-                    await self._carry_out(question)
-            known = [member.raft_addr for number, member in self._members.items() if number != self._status.id]
-            for address in [*settings.raft_join_addrs, *map(Address.parse, known)]:
-                try:
-                    answer = await self._put(address, question)
-                    self._cluster = self._cluster or answer.cluster
-                    # Whoever has much to catch up with is told so again and again before it can see it.
-                    _log.log(logging.DEBUG if is_told else logging.INFO, "admitted by=%s", address)
-                    is_told = True
-                    break
-                except MembershipRefused as exc:
-                    # Whoever had the name may have died a moment ago, and is not missed before an election is due.
-                    if self._loop.time() - begun > _REFUSALS_ELECTIONS * self.settings.pace.election_ms / 1000:
-                        self.removed(f"cannot join: {exc}")
-                        return
-                    break
-                except (Mismatch, Removed) as exc:
-                    # Where a member was there may be a stranger by now; where to join is what the operator has said.
-                    if isinstance(exc, Removed) or address in settings.raft_join_addrs:
-                        self.removed(f"cannot join: {exc}")
-                        return
-                    _log.warning("a stranger is at the address of a member address=%s reason=%r", address, str(exc))
-                except (ClusterError, TransportError) as exc:
-                    _log.log(logging.INFO if attempt == 0 else logging.DEBUG, "not admitted yet reason=%r", str(exc))
-            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+        reason = await self._petitions.seek_admission()
+        if reason is not None:
+            self.removed(reason)
 
-    async def _fetch(self) -> None:
-        """Fetch what this member lacks of the log, page by page, until it can go on with entries."""
-        _log.info("catching up events=%d", len(self._replica))
-        attempt = 0
-        while (sender := self._status.fetch_from) is not None:
-            try:
-                await self._transport.fetch(sender, self._replica.extent, self._install)
-                attempt = 0
-            except QedError as exc:
-                _log.warning("catching up is interrupted reason=%r", str(exc))
-                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-                attempt += 1
-        _log.info("caught up events=%d", len(self._replica))
-
-    async def _install(self, page: bytes) -> bool:
-        ticket, future = self._enter_task()
-        try:
-            self._replica.install(ticket, page)
-        except LogError:
-            self._tasks_waiting.leave(ticket)
-            raise
-        await future
-        # What the driver makes of it comes a moment later.
-        await asyncio.sleep(0.005)
-        self._status = self._replica.status()
-        return self._status.fetch_from is None
-
-    async def _hand_over(self) -> None:
-        """Make another member the leader, so that nobody has to miss this one."""
-        for _ in range(_HAND_OVER_TRIES):
-            with contextlib.suppress(ClusterError, TimeoutError):
-                await self._carry_out(Question("transfer"))
-                async with asyncio.timeout(2 * self.settings.pace.heartbeat_ms / 1000):
-                    while self._status.is_leader:
-                        self._role_changed.clear()
-                        await self._role_changed.wait()
-                    return
+    async def _greet_joined(self) -> None:
+        """Stop this member if it is told to join one cluster, and its folder belongs to another."""
+        reason = await self._petitions.greet_joined()
+        if reason is not None:
+            self.removed(reason)
 
     def _not_leader(self) -> NotLeader:
-        url = None if self._status.is_leader else self.leader_url()
-        return NotLeader(f"insertions go to the leader, {self.get_leader()}" if url else _NO_LEADER, url)
+        url = None if self.is_leader else self.leader_url()
+        return NotLeader(f"insertions go to the leader, {self.get_leader()}" if url else NO_LEADER, url)
 
-    async def _await_if_behind(self, version: int) -> None:
-        if version >= len(self._replica):
-            await self.await_version(version)
-
-    def _enter_task(self) -> tuple[int, asyncio.Future[None]]:
-        # A replica that has failed would never answer, and whoever waits would hold up the end of this process.
-        if self._failure is not None:
-            raise Unavailable(self._failure)
-        return self._tasks_waiting.enter(self._loop)
-
-    def _ask(self) -> tuple[int, asyncio.Future[bytes]]:
+    def _ask(self) -> tuple[int, asyncio.Future[Any]]:
         limit = self.settings.limits.max_waiting_proofs
-        if len(self._questions) >= limit:
+        if self._waiting.count(Kind.PROOF) >= limit:
             raise Overloaded(f"{limit} proofs are waiting already")
-        return self._questions.enter(self._loop)
+        return self._waiting.enter(Kind.PROOF)
 
-    async def _receive(self, answer: asyncio.Future[bytes]) -> bytes:
+    async def _receive(self, answer: asyncio.Future[Any]) -> bytes:
         try:
-            return await answer
+            json: bytes = await answer
         except UnknownVersion as exc:
             if not len(self._replica):
                 raise EmptyLog("the log is empty: there is nothing to prove yet") from exc
             raise
+        return json
 
     def _collect(self) -> None:
         """Hand every result that is ready to the request that waits for it, and every message to its stream."""
@@ -715,13 +492,7 @@ class Node:
         for receiver, message in messages:
             self._transport.send(receiver, message)
         for ticket, result in completions:
-            # An exception may be about any kind, but a ticket waits for one of them only.
-            if not isinstance(result, bytes | None):
-                self._adds.settle(ticket, result)
-            if not isinstance(result, Added | None):
-                self._questions.settle(ticket, result)
-            if result is None or isinstance(result, Exception):
-                self._tasks_waiting.settle(ticket, result)
+            self._waiting.settle(ticket, result)
         reason = self._replica.failure()
         if reason is not None and self._failure is None:
             self._fail(reason)
@@ -731,49 +502,16 @@ class Node:
     def _fail(self, reason: str) -> None:
         self._failure = reason
         _log.error("stopping reason=%r", reason)
-        self._adds.fail_entered_before(float("inf"), lambda: WriteRefused(reason))
-        self._tasks_waiting.fail_entered_before(float("inf"), lambda: Unavailable(reason))
+        self._waiting.fail(Kind.ADD, lambda: WriteRefused(reason))
+        # A replica that has failed would never answer, and whoever waits would hold up the end of this process.
+        self._waiting.refuse(Kind.READ, reason)
+        self._waiting.refuse(Kind.TASK, reason)
         self._on_failure()
 
-    def _sweep(self) -> None:
-        """Fail what has waited too long, and come back."""
-        timeout_s = self.settings.limits.request_timeout_s
-        moment = self._loop.time() - timeout_s
-        self._adds.fail_entered_before(
-            moment, lambda: Unavailable(f"not confirmed within {timeout_s:g} s; the insertion may still be committed")
-        )
-        self._tasks_waiting.fail_entered_before(moment, lambda: Unavailable(f"no leader within {timeout_s:g} s"))
-        self._questions.fail_entered_before(moment, lambda: Unavailable(f"no proof within {timeout_s:g} s"))
-        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
-
-def _described(question: Question) -> Member:
-    """Return the member that asks for admission.
-
-    Raises:
-        MembershipRefused: Its number, its name or an address is none. Once replicated, no member could do without.
-    """
-    addresses = {
-        "raft_addr": question.raft_addr,
-        "http_addr": question.http_addr,
-        "mgmt_addr": question.mgmt_addr,
-        "metrics_addr": question.metrics_addr,
-    }
-    try:
-        require_node_id(question.name)
-        for address in addresses.values():
-            Address.parse(address)
-    except SettingsError as exc:
-        raise MembershipRefused(str(exc)) from exc
-    if not 0 < question.id < _NUMBER_LIMIT:
-        raise MembershipRefused(f"expected the number of a member, found {question.id}")
-    return Member(name=question.name, **addresses)
-
-
-def _role_of(status: Status, number: int) -> str:
-    if number == status.leader:
-        return "leader"
-    return "follower" if number in status.voters else "learner"
+@functools.cache
+def _software_version() -> str:
+    return metadata.version("qed-log")
 
 
 async def register(settings: Settings, listener: socket.socket, *, on_failure: Callable[[], None]) -> Node:

@@ -1,0 +1,74 @@
+"""Pages: how a member that lags too far behind for entries reads the log of another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from qed.errors import LogError, QedError
+from qed.server.waiting import Kind, delays
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qed._qed import Replica
+    from qed.server.members import Members
+    from qed.server.transport import Transport
+    from qed.server.waiting import Waiting
+
+__all__ = ["Fetching"]
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long to wait before asking for pages again."""
+
+
+class Fetching:
+    """Reads pages of other members, and has them read its own."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        waiting: Waiting,
+        members: Members,
+        transport: Transport,
+        *,
+        note_status: Callable[[], None],
+    ) -> None:
+        self._replica = replica
+        self._waiting = waiting
+        self._members = members
+        self._transport = transport
+        self._note_status = note_status
+
+    async def run(self) -> None:
+        """Fetch what this member lacks of the log, page by page, until it can go on with entries."""
+        _log.info("catching up events=%d", len(self._replica))
+        retries = delays(*_RETRY_S)
+        while (sender := self._members.status.fetch_from) is not None:
+            try:
+                await self._transport.fetch(sender, self._replica.extent, self._install)
+                retries = delays(*_RETRY_S)
+            except QedError as exc:
+                _log.warning("catching up is interrupted reason=%r", str(exc))
+                await asyncio.sleep(next(retries))
+        _log.info("caught up events=%d", len(self._replica))
+
+    async def _install(self, page: bytes) -> bool:
+        """Append a page; return whether no more is needed."""
+        ticket, installed = self._waiting.enter(Kind.TASK)
+        try:
+            self._replica.install(ticket, page)
+        except LogError:
+            self._waiting.leave(ticket)
+            raise
+        await installed
+        # The driver makes something of it with its next turn, in which it also finds that nothing is waited for here.
+        # Should it come first after all, one more page is asked for, and has nothing in it.
+        ticket, has_turned = self._waiting.enter(Kind.TASK)
+        self._replica.await_events(ticket, 0, 0)
+        await has_turned
+        self._note_status()
+        return self._members.status.fetch_from is None

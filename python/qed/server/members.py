@@ -1,0 +1,133 @@
+"""Who takes part in the cluster, and who leads it, as far as this member knows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from qed._qed import Member
+from qed.wire import Cluster, ClusterMember, Shard, Shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qed._qed import Replica, Status
+    from qed.server.config import Settings
+
+__all__ = ["Members", "description"]
+
+
+class Members:
+    """The members of the cluster, as this one knows them.
+
+    Attributes:
+        status: What the replica knew when it was last asked.
+        by_number: The members, this one too once it is admitted.
+        cluster: Name of the cluster; empty while this member has none.
+        own: This member, as it wants to be known.
+    """
+
+    def __init__(self, replica: Replica, settings: Settings) -> None:
+        self._replica = replica
+        self._changed = asyncio.Event()
+        self.own = description(settings)
+        self.status: Status = replica.status()
+        self.by_number: dict[int, Member] = dict(self.status.members)
+        self.cluster = self.status.cluster
+
+    def renew(self) -> Status:
+        """Ask the replica again; return what was known before."""
+        before, self.status = self.status, self._replica.status()
+        self.by_number = dict(self.status.members)
+        self.cluster = self.status.cluster or self.cluster
+        self._changed.set()
+        return before
+
+    @property
+    def number(self) -> int:
+        """The number of this member."""
+        return self.status.id
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member takes insertions."""
+        return self.status.is_leader
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader, if one is known."""
+        return self.by_number.get(self.status.leader)
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether the cluster knows this member, and where it is."""
+        return self.by_number.get(self.number) == self.own
+
+    def others(self) -> dict[int, Member]:
+        """Return the other members by number."""
+        return {number: member for number, member in self.by_number.items() if number != self.number}
+
+    def topology(self) -> Shards:
+        """Return the members, also those that are down, and their leader."""
+        members = self.by_number.values()
+        shards = {member.name: Shard(node_id=member.name, http_addr=member.http_addr) for member in members}
+        leader = self.leader
+        leader_id = leader.name if leader else ""
+        return Shards(node_id=self.own.name, leader_id=leader_id, uri_scheme="http", shards=shards)
+
+    def view(self, *, events: int) -> Cluster:
+        """Return what the replica knows of the cluster at this moment; a leader also knows how far the others are."""
+        status, leader = self._replica.status(), self.leader
+        followers = {number: (held, is_heard) for number, held, is_heard in status.followers}
+        members = []
+        for number, member in status.members:
+            held, is_heard = followers.get(number, (None, None))
+            is_self = number == status.id
+            members.append(
+                ClusterMember(
+                    node_id=member.name,
+                    role=_role_of(status, number),
+                    raft_addr=member.raft_addr,
+                    http_addr=member.http_addr,
+                    mgmt_addr=member.mgmt_addr,
+                    is_reachable=True if is_self else is_heard,
+                    entry=status.applied_index if is_self else held,
+                )
+            )
+        return Cluster(
+            node_id=self.own.name,
+            cluster_id=self.cluster,
+            leader_id=leader.name if leader else "",
+            term=status.term,
+            commit_index=status.commit_index,
+            applied_index=status.applied_index,
+            events=events,
+            members=members,
+        )
+
+    async def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Return once `is_so`, which is looked at whenever something has changed."""
+        while not is_so():
+            await self.wait_until_changed()
+
+    async def wait_until_changed(self) -> None:
+        """Return once something has changed, or may have."""
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _role_of(status: Status, number: int) -> str:
+    if number == status.leader:
+        return "leader"
+    return "follower" if number in status.voters else "learner"
+
+
+def description(settings: Settings) -> Member:
+    """Return the member that `settings` describe."""
+    return Member(
+        name=settings.node_id,
+        raft_addr=str(settings.advertised("raft")),
+        http_addr=str(settings.advertised("http")),
+        mgmt_addr=str(settings.advertised("mgmt")),
+        metrics_addr=str(settings.advertised("metrics")),
+    )

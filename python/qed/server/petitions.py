@@ -1,0 +1,230 @@
+"""What only a leader can do, as it is asked for: admission, removal, and handing leadership over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from qed._qed import Member
+from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
+from qed.server.config import Address, SettingsError, require_node_id
+from qed.server.frames import TransportError
+from qed.server.greeting import Answer, Mismatch, Question, Removed, ask, greet
+from qed.server.waiting import Kind, delays
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from qed._qed import Replica
+    from qed.server.config import Settings
+    from qed.server.greeting import Hello
+    from qed.server.members import Members
+    from qed.server.waiting import Waiting
+
+__all__ = ["NO_LEADER", "Petitions"]
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long to wait before asking for admission again."""
+_NUMBER_LIMIT: Final = 2**64
+_REFUSALS_ELECTIONS: Final = 4
+"""Election time-outs for which a refusal to be admitted is asked about again."""
+_HAND_OVER_TRIES: Final = 3
+"""Members asked to lead before this one stops without a successor: one that has just died is not missed yet."""
+_HAND_OVER_HEARTBEATS: Final = 2
+"""Heartbeats within which a member that is asked to lead does."""
+_SUCCESSOR_ELECTIONS: Final = 2
+"""Election time-outs within which a leader that steps down has a successor."""
+NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
+
+
+class Petitions:
+    """Puts questions to whoever leads, be it this member."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        replica: Replica,
+        waiting: Waiting,
+        members: Members,
+        *,
+        context: ssl.SSLContext | None,
+        hello: Callable[[int, str], Hello],
+    ) -> None:
+        self._settings = settings
+        self._replica = replica
+        self._waiting = waiting
+        self._members = members
+        self._context = context
+        self._hello = hello
+
+    async def ask_leader(self, question: Question) -> None:
+        """Carry a question out as the leader, or have the leader do it.
+
+        Raises:
+            MembershipRefused: The membership does not allow it.
+            ClusterError: It could not be done now.
+        """
+        try:
+            await self._carry_out(question)
+        except NotLeader:
+            await self._pass_on(question)
+
+    async def _pass_on(self, question: Question) -> None:
+        members, has_no_place = self._members, question.wish == "remove" and question.name == self._settings.node_id
+        if has_no_place:
+            # Asked to remove itself, a leader hands over: its successor lets it go.
+            await self._await_successor()
+        leader = members.leader
+        if leader is None:
+            raise Unavailable(NO_LEADER)
+        if members.is_leader or (question.is_passed_on and not has_no_place):
+            raise Unavailable("leadership is changing; try again")
+        try:
+            await self._put(Address.parse(leader.raft_addr), msgspec.structs.replace(question, is_passed_on=True))
+        except TransportError as exc:
+            raise Unavailable(str(exc)) from exc
+
+    async def _await_successor(self) -> None:
+        members = self._members
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SUCCESSOR_ELECTIONS * self._settings.pace.election_ms / 1000):
+                await members.wait_until(lambda: members.leader is not None and not members.is_leader)
+
+    async def _carry_out(self, question: Question) -> None:
+        member = _described(question) if question.wish == "admit" else None
+        ticket, done = self._waiting.enter(Kind.TASK)
+        if member is not None:
+            self._replica.admit(ticket, question.id, member)
+        elif question.wish == "remove":
+            self._replica.remove(ticket, question.name)
+        else:
+            self._replica.transfer(ticket, question.name or None)
+        await done
+
+    async def _put(self, address: Address, question: Question) -> Answer:
+        """Put a question to the member at `address`.
+
+        Raises:
+            TransportError: Nobody takes it there.
+            MembershipRefused: The membership does not allow it.
+            Unavailable: It could not be done now.
+        """
+        answer = await ask(address, self._context, self._hello(0, "question"), question)
+        if answer.error == "refused":
+            raise MembershipRefused(answer.message)
+        if answer.error:
+            raise Unavailable(answer.message)
+        return answer
+
+    async def hand_over(self) -> None:
+        """Make another member the leader, so that nobody has to miss this one. If nobody takes over soon, let it be."""
+        members = self._members
+        for _ in range(_HAND_OVER_TRIES):
+            with contextlib.suppress(ClusterError, TimeoutError):
+                async with asyncio.timeout(_HAND_OVER_HEARTBEATS * self._settings.pace.heartbeat_ms / 1000):
+                    await self._carry_out(Question("transfer"))
+                    await members.wait_until(lambda: not members.is_leader)
+                    return
+
+    async def greet_joined(self) -> str | None:
+        """Greet the members that this one is told to join; return why it is not one of them, if somebody says so."""
+        for address in self._settings.raft_join_addrs:
+            try:
+                await greet(address, self._context, self._hello(0, "question"))
+            except (Mismatch, Removed) as exc:
+                return f"{self._settings.data_dir} cannot join: {exc}"
+            except TransportError as exc:
+                _log.debug("not greeted address=%s reason=%r", address, str(exc))
+        return None
+
+    async def seek_admission(self) -> str | None:
+        """Ask members to be admitted, or to note new addresses, until they have; return why not, if that is final."""
+        own, loop = self._members.own, asyncio.get_running_loop()
+        question = Question(
+            "admit",
+            name=own.name,
+            id=self._members.number,
+            raft_addr=own.raft_addr,
+            http_addr=own.http_addr,
+            mgmt_addr=own.mgmt_addr,
+            metrics_addr=own.metrics_addr,
+        )
+        patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
+        level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
+        while not self._members.is_admitted:
+            if self._members.is_leader:
+                with contextlib.suppress(ClusterError):
+                    await self._carry_out(question)
+            try:
+                answered_by = await self._ask_admission(question, level)
+            except MembershipRefused as exc:
+                # Whoever had the name may have died a moment ago, and is not missed before an election is due.
+                if loop.time() > patient_until:
+                    return f"cannot join: {exc}"
+                answered_by = None
+            except (Mismatch, Removed) as exc:
+                return f"cannot join: {exc}"
+            if answered_by is not None and admitted_by is None:
+                # Whoever has much to catch up with is told so again and again before it can see it.
+                admitted_by = answered_by
+                _log.info("admitted by=%s", admitted_by)
+            level = logging.DEBUG
+            await asyncio.sleep(next(retries))
+        return None
+
+    async def _ask_admission(self, question: Question, level: int) -> Address | None:
+        """Ask one member after the other; return who has seen to it.
+
+        Raises:
+            MembershipRefused: The membership does not allow it.
+            Removed: This member was removed.
+            Mismatch: A member that it is told to join is of another cluster.
+        """
+        joined = self._settings.raft_join_addrs
+        known = [Address.parse(member.raft_addr) for member in self._members.others().values()]
+        for address in [*joined, *known]:
+            try:
+                answer = await self._put(address, question)
+            except Mismatch as exc:
+                # Where a member was there may be a stranger by now; where to join is what the operator has said.
+                if address in joined:
+                    raise
+                _log.warning("a stranger is at the address of a member address=%s reason=%r", address, str(exc))
+            except (Removed, MembershipRefused):
+                raise
+            except (ClusterError, TransportError) as exc:
+                _log.log(level, "not admitted yet reason=%r", str(exc))
+            else:
+                self._members.cluster = self._members.cluster or answer.cluster
+                return address
+        return None
+
+
+def _described(question: Question) -> Member:
+    """Return the member that asks for admission.
+
+    Raises:
+        MembershipRefused: Its number, its name or an address is none. Once replicated, no member could do without.
+    """
+    addresses = {
+        "raft_addr": question.raft_addr,
+        "http_addr": question.http_addr,
+        "mgmt_addr": question.mgmt_addr,
+        "metrics_addr": question.metrics_addr,
+    }
+    try:
+        require_node_id(question.name)
+        for address in addresses.values():
+            Address.parse(address)
+    except SettingsError as exc:
+        raise MembershipRefused(str(exc)) from exc
+    if not 0 < question.id < _NUMBER_LIMIT:
+        raise MembershipRefused(f"expected the number of a member, found {question.id}")
+    return Member(name=question.name, **addresses)

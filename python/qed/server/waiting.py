@@ -1,0 +1,114 @@
+"""Requests that wait for the replica, by ticket: each gets its result, or is told why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from qed.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Kind", "Waiting", "delays"]
+
+_SWEEP_INTERVAL_S: Final = 0.5
+"""How late a time-out may come. All waiting requests share one timer: a timer each costs more than a proof."""
+
+
+class Kind(enum.Enum):
+    """What is waited for, and what is said when it has not come in time."""
+
+    ADD = "not confirmed within {:g} s; the insertion may still be committed"
+    PROOF = "no proof within {:g} s"
+    READ = "no leader within {:g} s"
+    TASK = "not done within {:g} s"
+
+
+class Waiting:
+    """Futures by ticket, oldest first: all may wait equally long, so the first to time out is the first in line."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._tickets = itertools.count()
+        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind]] = {}
+        self._counts: Counter[Kind] = Counter()
+        self._refusals: dict[Kind, str] = {}
+        # Kept from `start` on: to ask for the running loop is a system call, and every request needs it.
+        self._loop: asyncio.AbstractEventLoop
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin to fail what has waited too long."""
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+
+    def stop(self) -> None:
+        """Fail nothing more by itself."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def count(self, kind: Kind) -> int:
+        """Return how many wait for something of `kind`."""
+        return self._counts[kind]
+
+    # Whoever enters knows what is answered under its ticket.
+    def enter(self, kind: Kind) -> tuple[int, asyncio.Future[Any]]:
+        """Return a new ticket, and where its result will be.
+
+        Raises:
+            Unavailable: Nothing of this kind is waited for any more.
+        """
+        if kind in self._refusals:
+            raise Unavailable(self._refusals[kind])
+        ticket = next(self._tickets)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._entries[ticket] = (future, self._loop.time(), kind)
+        self._counts[kind] += 1
+        return ticket, future
+
+    def leave(self, ticket: int) -> None:
+        """Forget a ticket for which nothing will come."""
+        _, _, kind = self._entries.pop(ticket)
+        self._counts[kind] -= 1
+
+    def settle(self, ticket: int, result: object) -> None:
+        """Give its result to whoever waits for it: a value, or the exception to raise."""
+        if ticket not in self._entries:
+            return  # It has timed out.
+        future = self._entries[ticket][0]
+        self.leave(ticket)
+        if future.done():
+            return  # Its task was cancelled at shutdown and listens no longer.
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def fail(self, kind: Kind, reason: Callable[[], Exception]) -> None:
+        """Fail everyone who waits for something of `kind`."""
+        for ticket in [ticket for ticket, (_, _, found) in self._entries.items() if found is kind]:
+            self.settle(ticket, reason())
+
+    def refuse(self, kind: Kind, reason: str) -> None:
+        """Fail everyone who waits for something of `kind`, and everyone who will."""
+        self._refusals.setdefault(kind, reason)
+        self.fail(kind, lambda: Unavailable(reason))
+
+    def _sweep(self) -> None:
+        moment = self._loop.time() - self._timeout_s
+        while self._entries:
+            ticket, (_, entered, kind) = next(iter(self._entries.items()))
+            if entered >= moment:
+                break
+            self.settle(ticket, Unavailable(kind.value.format(self._timeout_s)))
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+
+
+def delays(*seconds: float) -> Iterator[float]:
+    """Yield how long to wait before each further attempt; the last goes on for ever."""
+    yield from seconds
+    yield from itertools.repeat(seconds[-1])
