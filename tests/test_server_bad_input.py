@@ -298,6 +298,7 @@ def test_bodies_that_arrive_in_pieces_share_a_limit(start_server: StartServer, t
 
 def test_connections_beyond_the_limit_are_refused(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(tmp_path, "--max-connections", "2")
+    management = httpx.get(f"{server.url}/info").json()["mgmt_addr"]
     request = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n"
 
     def is_answered_alone() -> bool:
@@ -311,11 +312,35 @@ def test_connections_beyond_the_limit_are_refused(start_server: StartServer, tmp
             peer.sendall(request)
             assert read_answer(peer)[0] == 200
         with connect(server) as third:
-            status, _, body = read_answer(third)
+            status, headers, body = read_answer(third)
             assert (status, json.loads(body)["error"]) == (503, "unavailable")
+            assert headers["retry-after"] == "1"
+        # Operators have places of their own.
+        assert httpx.get(f"http://{management}/cluster").status_code == 200
         first.sendall(request)
         assert read_answer(first)[0] == 200
     wait_until(is_answered_alone, "room for one more")
+
+
+@pytest.mark.parametrize("last", ["Connection: close", "Connection: keep-alive"])
+def test_answer_that_nobody_reads_does_not_hold_the_connection(
+    start_server: StartServer, tmp_path: Path, last: str
+) -> None:
+    server = start_server(tmp_path, "--max-connections", "1", "--keep-alive-timeout-s", "1")
+    body = json.dumps({"Events": [""] * 60_000}).encode()
+
+    def is_answered() -> bool:
+        with connect(server) as other:
+            other.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
+            return read_answer(other)[0] == 200
+
+    wait_until(is_answered, "the connections of the start to be gone")
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(server.address)
+        peer.sendall(head("/events/bulk", f"Content-Length: {len(body)}", last) + body)
+        assert peer.recv(1) == b"H"
+        wait_until(is_answered, "the only place to be free")
 
 
 # Plain sockets, for what a decent client does not send

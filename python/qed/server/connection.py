@@ -1,4 +1,4 @@
-"""One HTTP connection: how much may arrive before a request is whole, and how soon."""
+"""One HTTP connection: how much may arrive before a request is whole, and how soon; and who may connect at all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,42 @@ if TYPE_CHECKING:
 
     from qed.server.config import Limits
 
-__all__ = ["LimitedConnection", "limited_connection"]
+__all__ = ["Door", "LimitedConnection", "limited_connection"]
 
 _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
+_RETRY_AFTER: Final = b"retry-after: 1\r\n"
+_MANAGEMENT_CONNECTIONS: Final = 32
+"""Connections kept for operators, whom clients must not be able to lock out."""
+
+
+class Door:
+    """Lets connections in while there is room: so many of clients, and some of operators."""
+
+    def __init__(self, limits: Limits, management_port: int) -> None:
+        self._management_port = management_port
+        self._room = {False: limits.max_connections, True: _MANAGEMENT_CONNECTIONS}
+        self._inside = {False: 0, True: 0}
+        self._is_closed = False
+
+    def enter(self, port: int) -> str | None:
+        """Count a connection to `port` in; return why it may not stay, if so."""
+        is_management = port == self._management_port
+        self._inside[is_management] += 1
+        room = self._room[is_management]
+        return f"all {room} connections are taken" if self._inside[is_management] > room else None
+
+    def leave(self, port: int) -> None:
+        """Count a connection out."""
+        self._inside[port == self._management_port] -= 1
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody may come in any more."""
+        return self._is_closed
+
+    def close(self) -> None:
+        """Let nobody in any more: who came now would be waited for, though nothing was promised to them."""
+        self._is_closed = True
 
 
 class _GatheringTransport:
@@ -25,9 +58,10 @@ class _GatheringTransport:
     of all the time an add takes here. So pieces wait until the event loop comes round.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience_s: float) -> None:
         self._transport = transport
         self._loop = loop
+        self._patience_s = patience_s
         self._pieces: list[bytes] = []
         self.get_extra_info = transport.get_extra_info
         self.is_closing = transport.is_closing
@@ -42,6 +76,15 @@ class _GatheringTransport:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if self.has_unread():
+            # uvloop closes once everything is sent: never, if the client does not read.
+            self._loop.call_later(self._patience_s, self._transport.abort)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def has_unread(self) -> bool:
+        return self._transport.get_write_buffer_size() > 0
 
     def _flush(self) -> None:
         if self._pieces:
@@ -50,29 +93,63 @@ class _GatheringTransport:
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """uvicorn's connection, with the three limits it lacks: size of a head, time to arrive, number of connections.
+    """uvicorn's connection, with the limits it lacks: size of a head, time to arrive and to be read, connections.
 
     They sit here and not around the handlers because a request that arrives in one piece, as nearly all do, then pays
     for none of them: the timer exists only while something is missing.
     """
 
     limits: Limits
+    door: Door
+    _gathering: _GatheringTransport
     _arrival_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Start the clock for the first request, or refuse the connection when there are too many."""
         # uvicorn uses no other part of a transport than those it finds here.
-        super().connection_made(cast("asyncio.Transport", _GatheringTransport(transport, self.loop)))
-        if len(self.connections) > self.limits.max_connections:
-            self._refuse(503, "unavailable", f"all {self.limits.max_connections} connections are taken")
+        self._gathering = _GatheringTransport(transport, self.loop, self.limits.keep_alive_timeout_s)
+        super().connection_made(cast("asyncio.Transport", self._gathering))
+        refusal = self.door.enter(self._port())
+        if self.door.is_closed:
+            transport.abort()
+        elif refusal is not None:
+            self._refuse(503, "unavailable", refusal, _RETRY_AFTER)
         else:
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_timer()
+        self._stop_unread_timer()
+        self.door.leave(self._port())
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the clock for an answer that is not read."""
+        super().pause_writing()
+        if self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(self.limits.keep_alive_timeout_s, self._gathering.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the clock again."""
+        super().resume_writing()
+        self._stop_unread_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, even if its client has not read the last answer."""
+        super().timeout_keep_alive_handler()
+        if self._gathering.has_unread():
+            self._gathering.abort()
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _port(self) -> int:
+        return self.server[1] or 0 if self.server is not None else 0
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, then look at what is still missing."""
@@ -120,13 +197,13 @@ class LimitedConnection(HttpToolsProtocol):
             return
         self._refuse(408, "timeout", f"the request took longer than {self.limits.request_arrival_timeout_s:g} s")
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
+    def _refuse(self, status: int, code: str, message: str, header: bytes = b"") -> None:
         """Answer with an error where an answer is still due, close, and tell a handler that waits for more."""
         self._stop_timer()
         if self._is_answer_due():
             body = ENCODER.encode(ErrorBody(code, message))
             length = b"content-length: %d\r\n\r\n" % len(body)
-            self.transport.write(b"".join((STATUS_LINE[status], _HEAD, length, body)))
+            self.transport.write(b"".join((STATUS_LINE[status], _HEAD, header, length, body)))
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -141,9 +218,9 @@ class LimitedConnection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def limited_connection(limits: Limits) -> type[asyncio.Protocol]:
-    """Return the connection class for `limits`.
+def limited_connection(limits: Limits, door: Door) -> type[asyncio.Protocol]:
+    """Return the connection class for `limits`, whose connections come in by `door`.
 
-    uvicorn makes connections from a class alone, so the limits travel as an attribute of it.
+    uvicorn makes connections from a class alone, so both travel as attributes of it.
     """
-    return type("LimitedConnection", (LimitedConnection,), {"limits": limits})
+    return type("LimitedConnection", (LimitedConnection,), {"limits": limits, "door": door})

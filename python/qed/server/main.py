@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -21,7 +22,7 @@ import uvicorn
 from qed.errors import QedError
 from qed.server.app import build_application
 from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
-from qed.server.connection import limited_connection
+from qed.server.connection import Door, limited_connection
 from qed.server.node import Node
 from qed.server.origin import origin
 
@@ -111,10 +112,12 @@ def _tls_options(command: _Command) -> _Command:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says when it listens, stops when told to, and a signal is a clean end."""
+    """uvicorn, but it says when it listens, stops in order and in time, and a signal is a clean end."""
 
-    def __init__(self, config: uvicorn.Config, *, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, node: Node, door: Door, *, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
+        self._node = node
+        self._door = door
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -123,8 +126,17 @@ class _Server(uvicorn.Server):
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, finish what was accepted, close the log."""
+        """Hand over while clients are still sent on, stop listening, finish what was accepted, close the log."""
         _log.info("stopping connections=%d", len(self.server_state.connections))
+        limits = self._node.settings.limits
+        loop = asyncio.get_running_loop()
+        answered_by = loop.time() + limits.shutdown_grace_s - limits.closing_grace_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(answered_by):
+                await self._node.retire()
+        self._door.close()
+        rest_s = max(answered_by - loop.time(), 0.0)
+        self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio takes fractions
         await super().shutdown(sockets=sockets)
 
     def stop(self) -> None:
@@ -272,11 +284,12 @@ def _serve(node: Node, raft_listener: socket.socket, listeners: list[socket.sock
 
     limits = node.settings.limits
     application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
+    door = Door(limits, node.settings.mgmt_addr.port)
     config = uvicorn.Config(
         application,
         interface="asgi3",
         loop="uvloop",
-        http=limited_connection(limits),
+        http=limited_connection(limits, door),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -286,9 +299,8 @@ def _serve(node: Node, raft_listener: socket.socket, listeners: list[socket.sock
         server_header=False,
         backlog=limits.max_connections,
         timeout_keep_alive=limits.keep_alive_timeout_s,
-        timeout_graceful_shutdown=limits.shutdown_grace_s,
     )
-    server = _Server(config, on_listening=announce)
+    server = _Server(config, node, door, on_listening=announce)
     server.run(sockets=listeners)
 
 

@@ -149,9 +149,11 @@ class Node:
         if self._is_retired:
             return
         self._is_retired = True
-        if self._failure is None and self.is_leader and self._members.others():
-            await self._petitions.hand_over()
-        self._waiting.refuse(Kind.READ, "this member is stopping")
+        try:
+            if self._failure is None and self.is_leader and self._members.others():
+                await self._petitions.hand_over()
+        finally:
+            self._waiting.refuse(Kind.READ, "this member is stopping")
 
     async def close(self) -> None:
         """Retire, finish every insertion that was accepted, answer it, and release the data folder."""
