@@ -406,6 +406,18 @@ def test_folder_of_another_member_is_refused(cluster: Cluster, tmp_path: Path) -
     assert_says(done, "server1", "server2", str(tmp_path / "log"))
 
 
+def test_member_that_others_could_not_reach_does_not_come_back(cluster: Cluster) -> None:
+    stopped = cluster.follower()
+    assert stopped.server.stop() == 0
+    stopped.forget()
+    stopped.extra = ("--raft-addr", f"0.0.0.0:{stopped.ports['raft']}")
+    try:
+        assert_says(stopped.run_to_exit(), "--raft-advertise-addr", "0.0.0.0")  # noqa: S104  # not bound by this test
+    finally:
+        stopped.extra = ()
+        stopped.start()
+
+
 def other_cluster(folder: Path, name: str) -> tuple[Process, str]:
     """Return a member, stopped, that is a cluster of its own with an event in it, and the cluster's name."""
     process = Process(name, folder)

@@ -39,7 +39,8 @@ def test_address_is_parsed_and_spelt_again(text: str, host: str, port: int) -> N
 @pytest.mark.parametrize(
     "text",
     ["", ":", "host", "host:", ":80", "host:-1", "host:65536", "host:1e3", "host: 80", "a b:1", "::1:80", "[::1:80",
-     "[host]:80", "http://host:80", "host/path:80", "host:80/", "host:\u0661", "-host:80"],
+     "[host]:80", "http://host:80", "host/path:80", "host:80/", "host:\u0661", "-host:80",
+     "a..b:80", ".a:80", "a" * 64 + ":80"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -69,9 +70,9 @@ def test_free_ports_do_not_collide() -> None:
 
 
 @pytest.mark.parametrize("name", [limit.name for limit in fields(Limits)])
-def test_limit_has_a_reason_and_a_least_value(name: str) -> None:
+def test_limit_has_a_reason_a_least_and_a_largest_value(name: str) -> None:
     assert f"        {name}: " in (Limits.__doc__ or "")
-    for value in (-1, 0, float("nan"), float("inf")):
+    for value in (-1, 0, float("nan"), float("inf"), 10**30):
         with pytest.raises(SettingsError, match=name):
             replace(Limits(), **{name: value})  # type: ignore[arg-type]  # every limit is a number
 
@@ -79,3 +80,22 @@ def test_limit_has_a_reason_and_a_least_value(name: str) -> None:
 def test_buffer_smaller_than_a_body_is_refused() -> None:
     with pytest.raises(SettingsError, match="max_buffered_bytes"):
         Limits(max_body_bytes=2000, max_buffered_bytes=1999)
+
+
+def test_clients_and_operators_on_one_port_are_refused() -> None:
+    # They are told apart by it.
+    with pytest.raises(SettingsError, match="different ports"):
+        replace(SETTINGS, http_addr=Address("10.0.0.5", 8700))
+
+
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "::"])  # noqa: S104  # nothing is bound
+def test_all_interfaces_are_no_place_to_be_reached(everywhere: str) -> None:
+    listening = replace(SETTINGS, raft_addr=Address(everywhere, 8500))
+    assert listening.unreachable() == ["raft"]
+    with pytest.raises(SettingsError, match="--raft-advertise-addr"):
+        replace(listening, raft_join_addrs=(Address("server1", 8500),))
+    with pytest.raises(SettingsError, match="raft_advertise_addr"):
+        replace(SETTINGS, raft_advertise_addr=Address(everywhere, 8500))
+    reachable = replace(listening, raft_advertise_addr=Address("server0", 8500))
+    assert reachable.unreachable() == []
+    assert replace(reachable, raft_join_addrs=(Address("server1", 8500),)).unreachable() == []

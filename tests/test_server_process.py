@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +21,7 @@ import httpx
 import pytest
 
 import qed.proofs
+from members import free_ports
 from qed.proofs import IncrementalProof, MembershipProof, Snapshot
 from seeds import SEED, chance
 from servers import COMMAND, LIMIT_S, RunningServer, StartFailed, run_to_exit, wait_until
@@ -150,6 +152,7 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, monkeypatch: pyt
         ("--metrics-addr", "[::1:8600"),
         ("--raft-addr", "a b:8500"),
         ("--raft-addr", "127.0.0.1:8600"),
+        ("--http-addr", "a..b:8800"),
         ("--raft-join-addr", "127.0.0.1:8500,nowhere"),
         ("--node-id", ""),
         ("--node-id", "server 0"),
@@ -159,6 +162,7 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, monkeypatch: pyt
         ("--request-timeout-s", "nan"),
         ("--request-timeout-s", "inf"),
         ("--queue-length", "-1"),
+        ("--queue-length", "1" + "0" * 30),
         ("--max-buffered-bytes", "2048"),
         ("--colour", "blue"),
     ],
@@ -205,6 +209,48 @@ def test_port_in_use_is_refused(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert_fails_with_one_line(run_to_exit(tmp_path / "log", "--http-addr", address), address, "in use")
     assert not (tmp_path / "log").exists()
+
+
+def test_of_two_servers_at_once_on_one_port_one_starts(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    addresses = ["--http-addr", f"127.0.0.1:{port}", "--mgmt-addr", "127.0.0.1:0", "--raft-addr", "127.0.0.1:0"]
+    commands = [[COMMAND, *addresses, "--data-dir", str(tmp_path / name)] for name in ("one", "other")]
+    starts = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    try:
+        wait_until(lambda: any(start.poll() is not None for start in starts), "one of them to give up")
+        loser = next(start for start in starts if start.poll() is not None)
+        assert loser.stderr is not None
+        failed = subprocess.CompletedProcess(loser.args, loser.returncode, "", loser.stderr.read())
+        assert_fails_with_one_line(failed, f"127.0.0.1:{port}", "in use")
+    finally:
+        for start in starts:
+            start.kill()
+            start.communicate()
+
+
+def test_lone_server_on_all_interfaces_warns_and_takes_nobody_in(start_server: StartServer, tmp_path: Path) -> None:
+    lone = start_server(tmp_path / "lone", "--node-id", "lone", "--raft-addr", "0.0.0.0:0")
+    assert "advertise an address" in lone.stderr
+    assert "members talk without TLS" in lone.stderr
+    raft = httpx.get(f"{lone.url}/info").json()["raft_addr"]
+    address = raft.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # where it listens
+    failed = run_to_exit(tmp_path / "joiner", "--node-id", "joiner", "--raft-join-addr", address)
+    assert failed.returncode == 1
+    assert "cannot join" in failed.stderr
+    assert "--raft-advertise-addr" in failed.stderr
+    assert lone.stop() == 0
+
+
+def test_health_check_of_the_image_asks_no_proxy(start_server: StartServer, tmp_path: Path) -> None:
+    dockerfile = (Path(__file__).parent.parent / "compose" / "Dockerfile").read_text()
+    found = re.search(r"HEALTHCHECK .*\n +CMD (\[.*\])", dockerfile)
+    assert found is not None
+    _, *options, program = json.loads(found[1])
+    server = start_server(tmp_path)
+    program = program.replace("http://127.0.0.1:8800", server.url)
+    environment = os.environ | {"http_proxy": "http://127.0.0.1:1"}
+    subprocess.run([sys.executable, *options, program], env=environment, check=True, timeout=LIMIT_S)
+    assert server.stop() == 0
 
 
 def test_address_of_another_machine_is_refused(tmp_path: Path) -> None:

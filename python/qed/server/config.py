@@ -16,11 +16,14 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _NODE_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_MAX_LABEL: Final = 63
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _MAX_PORT: Final = 65_535
 _MIB: Final = 1024 * 1024
 _HEARTBEAT_TICKS: Final = 2
 _MAX_PACE_MS: Final = 60_000
+_MAX_LIMIT: Final = 2**31 - 1
+"""More is no limit, and some of them end up in numbers of 32 bits."""
 _Number = TypeVar("_Number", int, float)
 
 
@@ -60,6 +63,23 @@ class Address:
             raise SettingsError(f"expected a port from 0 to {_MAX_PORT}, found {port!r} in {text!r}")
         return cls(_parse_host(host, text), int(port))
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it stands for all interfaces: something to listen on, but nowhere to be reached."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
+    def require_somewhere(self, name: str) -> None:
+        """Check that the address called `name` is one to be reached.
+
+        Raises:
+            SettingsError: It stands for all interfaces.
+        """
+        if self.is_everywhere:
+            raise SettingsError(f"expected {name} to be an address that others reach, found {self}")
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -80,7 +100,7 @@ def _parse_host(host: str, text: str) -> str:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
             raise SettingsError(f"expected an IPv6 address in the brackets of {text!r}") from None
-    if not _HOST_NAME.fullmatch(host):
+    if not _HOST_NAME.fullmatch(host) or ".." in host or any(len(label) > _MAX_LABEL for label in host.split(".")):
         raise SettingsError(f"expected a host name or an address before the port, found {host!r} in {text!r}")
     return host
 
@@ -139,8 +159,8 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             minimum, value = limit.metadata["minimum"], getattr(self, limit.name)
-            if not minimum <= value < float("inf"):
-                raise SettingsError(f"expected {limit.name} to be at least {minimum}, found {value}")
+            if not minimum <= value <= _MAX_LIMIT:
+                raise SettingsError(f"expected {limit.name} from {minimum} to {_MAX_LIMIT}, found {value}")
         if self.max_buffered_bytes < self.max_body_bytes:
             raise SettingsError(
                 f"expected max_buffered_bytes to hold one body of {self.max_body_bytes} bytes, "
@@ -252,12 +272,36 @@ class Settings:
         if self.log_level not in LOG_LEVELS:
             raise SettingsError(f"expected a log level of {', '.join(LOG_LEVELS)}, found {self.log_level!r}")
         self._check_addresses_differ()
+        self._check_advertised()
 
     def advertised(self, name: str) -> Address:
         """Return where others reach the address `name`: `http`, `mgmt`, `metrics` or `raft`."""
         advertised: Address | None = getattr(self, f"{name}_advertise_addr")
         listening: Address = getattr(self, f"{name}_addr")
         return advertised or listening
+
+    def unreachable(self) -> list[str]:
+        """Return what others would be told to reach on all interfaces, which is nowhere, by name."""
+        return [name for name in ("http", "mgmt", "raft") if self.advertised(name).is_everywhere]
+
+    def require_reachable(self) -> None:
+        """Check that others can be told where to reach this member.
+
+        Raises:
+            SettingsError: An address stands for all interfaces, and none is advertised in its place.
+        """
+        for name in self.unreachable():
+            raise SettingsError(
+                f"expected --{name}-advertise-addr, for other members cannot reach {self.advertised(name)}"
+            )
+
+    def _check_advertised(self) -> None:
+        for name in ("http", "mgmt", "metrics", "raft"):
+            advertised: Address | None = getattr(self, f"{name}_advertise_addr")
+            if advertised is not None:
+                advertised.require_somewhere(f"{name}_advertise_addr")
+        if self.raft_join_addrs:
+            self.require_reachable()
 
     def _check_addresses_differ(self) -> None:
         taken: dict[Address, str] = {}
@@ -266,3 +310,8 @@ class Settings:
             if address.port and address in taken:
                 raise SettingsError(f"expected {name} to differ from {taken[address]}, found {address} for both")
             taken[address] = name
+        # A connection is told apart by the port it was made to.
+        if self.http_addr.port and self.http_addr.port == self.mgmt_addr.port:
+            raise SettingsError(
+                f"expected http_addr and mgmt_addr on different ports, found {self.http_addr.port} in both"
+            )

@@ -258,11 +258,18 @@ def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
     _handle_signals(_stop_before_serving)
     _raise_descriptor_limit()
-    listeners = {name: _listen(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}
+    listeners = {
+        name: _listen(getattr(settings, name), settings.limits.max_connections)
+        for name in ("http_addr", "mgmt_addr", "raft_addr")
+    }
     bound = {
         name: replace(getattr(settings, name), port=listener.getsockname()[1]) for name, listener in listeners.items()
     }
-    settings = replace(settings, **bound)
+    try:
+        settings = replace(settings, **bound)
+    except SettingsError as exc:  # The system chose one port for two addresses.
+        _fail(str(exc))
+    _warn_of_unreachable_addresses(settings)
     _warn_of_plain_streams(settings)
     node = _open_node(settings)
     try:
@@ -304,6 +311,14 @@ def _serve(node: Node, raft_listener: socket.socket, listeners: list[socket.sock
     server.run(sockets=listeners)
 
 
+def _warn_of_unreachable_addresses(settings: Settings) -> None:
+    for name in settings.unreachable():
+        addr = settings.advertised(name)
+        _log.warning(
+            "others cannot be told where to reach this member: advertise an address name=%s addr=%s", name, addr
+        )
+
+
 def _warn_of_plain_streams(settings: Settings) -> None:
     try:
         is_loopback = ipaddress.ip_address(settings.raft_addr.host).is_loopback
@@ -326,8 +341,8 @@ def _open_node(settings: Settings) -> Node:
         _fail(f"cannot use the data folder {settings.data_dir}: {exc.strerror or exc}")
 
 
-def _listen(address: Address) -> socket.socket:
-    """Return a socket bound to `address`. It listens once the log is open, so that nobody waits for that."""
+def _listen(address: Address, backlog: int) -> socket.socket:
+    """Return a socket that listens on `address`."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A name may have addresses of both families; clients of a bare name try IPv4 if not first, then second.
@@ -335,8 +350,10 @@ def _listen(address: Address) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(name)
-    except OSError as exc:
-        _fail(f"cannot listen on {address}: {exc.strerror or exc}")
+        # Two servers may both bind, but only one may listen. Whoever connects before the log is open waits.
+        listener.listen(backlog)
+    except (OSError, UnicodeError) as exc:
+        _fail(f"cannot listen on {address}: {getattr(exc, 'strerror', None) or exc}")
     return listener
 
 

@@ -24,7 +24,7 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server.config import Address
+from qed.server.config import Address, SettingsError
 from qed.server.fetching import Fetching
 from qed.server.greeting import PROTOCOL, Answer, Hello, Question
 from qed.server.members import Members, description
@@ -100,6 +100,7 @@ class Node:
             UnsupportedFormat: The folder was written by a newer qed.
             LogError: The folder belongs to another member, or cannot join.
             OSError: The folder cannot be made, read or written.
+            SettingsError: Other members could not reach this one.
         """
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         limits, pace = settings.limits, settings.pace
@@ -115,7 +116,14 @@ class Node:
             batch_events=limits.batch_events,
             proof_threads=limits.max_concurrent_proofs,
         )
-        return cls(settings, replica)
+        node = cls(settings, replica)
+        if node._members.others():  # of the same class
+            try:
+                settings.require_reachable()
+            except SettingsError:
+                node.close_now()
+                raise
+        return node
 
     async def start(self, on_failure: Callable[[], None], listener: socket.socket) -> None:
         """Begin to serve on the running event loop.

@@ -99,6 +99,8 @@ class Petitions:
 
     async def _carry_out(self, question: Question) -> None:
         member = _described(question) if question.wish == "admit" else None
+        if member is not None and question.id != self._members.number:
+            self._require_reachable()
         ticket, done = self._waiting.enter(Kind.TASK)
         if member is not None:
             self._replica.admit(ticket, question.id, member)
@@ -107,6 +109,13 @@ class Petitions:
         else:
             self._replica.transfer(ticket, question.name or None)
         await done
+
+    def _require_reachable(self) -> None:
+        # A cluster of one may listen on all interfaces; whoever joins must be told where its first member is.
+        try:
+            self._settings.require_reachable()
+        except SettingsError as exc:
+            raise MembershipRefused(f"{self._settings.node_id} has to be started otherwise first: {exc}") from exc
 
     async def _put(self, address: Address, question: Question) -> Answer:
         """Put a question to the member at `address`.
@@ -221,8 +230,10 @@ def _described(question: Question) -> Member:
     }
     try:
         require_node_id(question.name)
-        for address in addresses.values():
-            Address.parse(address)
+        for name, address in addresses.items():
+            parsed = Address.parse(address)
+            if name != "metrics_addr":  # Reserved: nobody goes there.
+                parsed.require_somewhere(name)
     except SettingsError as exc:
         raise MembershipRefused(str(exc)) from exc
     if not 0 < question.id < _NUMBER_LIMIT:
