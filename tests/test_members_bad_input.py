@@ -410,11 +410,12 @@ def test_member_that_others_could_not_reach_does_not_come_back(cluster: Cluster)
     stopped = cluster.follower()
     assert stopped.server.stop() == 0
     stopped.forget()
-    stopped.extra = ("--raft-addr", f"0.0.0.0:{stopped.ports['raft']}")
+    # Its folder knows the cluster, so it need not be told whom to join.
+    join, stopped.join, stopped.extra = stopped.join, (), ("--raft-addr", f"0.0.0.0:{stopped.ports['raft']}")
     try:
         assert_says(stopped.run_to_exit(), "--raft-advertise-addr", "0.0.0.0")  # noqa: S104  # not bound by this test
     finally:
-        stopped.extra = ()
+        stopped.join, stopped.extra = join, ()
         stopped.start()
 
 

@@ -1,0 +1,77 @@
+"""Three servers: what one says for another, and what becomes of requests when the leader changes."""
+
+from __future__ import annotations
+
+import base64
+import signal
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from commands import qed
+from members import Cluster, Process
+from servers import LIMIT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path, 3)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        for member in cluster.running():
+            member.server.process.send_signal(signal.SIGCONT)
+        cluster.forget()
+
+
+@pytest.mark.parametrize("through", ["leader", "follower"])
+def test_leader_is_removed_at_the_first_try(cluster: Cluster, through: str) -> None:
+    leader = cluster.leader()
+    asked = leader if through == "leader" else cluster.follower()
+    done = qed("cluster", "remove", leader.name, QED_ENDPOINTS=asked.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    cluster.members.remove(leader)
+    assert leader.server.wait() == 1
+    assert "removed from the cluster" in leader.server.stderr
+    leader.forget()
+    cluster.wait_until_whole()
+    assert cluster.members[0].add(b"without it").status_code == 201
+
+
+def test_add_whose_leader_is_lost_meanwhile_has_an_unknown_outcome(cluster: Cluster) -> None:
+    leader = cluster.leader()
+    others = [member for member in cluster.members if member is not leader]
+    for member in others:
+        member.server.process.send_signal(signal.SIGSTOP)
+    # Nobody confirms it, so the leader soon leads no more.
+    answer = httpx.post(
+        f"{leader.url}/events", json={"Event": base64.b64encode(b"in flight").decode()}, timeout=LIMIT_S
+    )
+    assert (answer.status_code, answer.json()["error"]) == (503, "outcome_unknown")
+    assert "retry-after" not in answer.headers
+
+
+def test_follower_waits_for_a_version_that_was_just_acknowledged(cluster: Cluster) -> None:
+    leader, follower = cluster.leader(), cluster.follower()
+    with httpx.Client(timeout=LIMIT_S) as http:
+        for number in range(200):
+            event = base64.b64encode(b"%d" % number).decode()
+            added = http.post(f"{leader.url}/events", json={"Event": event})
+            found = http.get(f"{follower.url}/snapshots/{added.json()['Version']}")
+            assert (found.status_code, found.json()) == (200, added.json())
+
+
+def test_joiner_that_knows_only_a_follower_is_admitted(cluster: Cluster, tmp_path: Path) -> None:
+    follower = cluster.follower()
+    joiner = Process("server3", tmp_path / "server3", join=(follower.address("raft"),))
+    cluster.members.append(joiner)
+    joiner.start()
+    cluster.wait_until_whole()
+    # The follower cannot admit anybody itself: the leader did, which it was passed on to.
+    assert f'event="admitted" by={follower.address("raft")}' in joiner.server.stderr
