@@ -28,14 +28,15 @@ PYTHON_FLOORS = [
     {"client"},
 ]
 SERVER_FLOORS = [
-    {"config", "origin"},
-    {"frames", "waiting", "members", "connection"},
-    {"greeting"},
+    {"config", "origin", "signals"},
+    {"frames", "waiting", "opening", "connection"},
+    {"greeting", "members"},
     {"transport", "petitions"},
     {"fetching"},
     {"node"},
     {"endpoints"},
     {"app"},
+    {"serving"},
     {"main"},
 ]
 CORE_FLOORS = [
@@ -63,7 +64,11 @@ NODE_FLOORS = [
     {"driver"},
 ]
 ONLY = {
-    "qed._qed": {"proofs", "log", "server.node", "server.members", "server.petitions", "server.fetching"},
+    "qed._qed": {
+        "proofs",
+        "log",
+        *(f"server.{name}" for name in ("opening", "members", "petitions", "fetching", "node")),
+    },
     "httpx": {"client"},
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},

@@ -364,6 +364,17 @@ def test_signal_is_a_clean_end(start_server: StartServer, tmp_path: Path, name: 
     assert "Traceback" not in server.stderr
 
 
+def test_signal_while_the_log_is_opened_is_a_clean_end(start_server: StartServer, tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    command = [COMMAND, *(word for name in ("http", "mgmt", "raft") for word in (f"--{name}-addr", "127.0.0.1:0"))]
+    starting = subprocess.Popen([*command, "--data-dir", str(folder)], stderr=subprocess.PIPE, text=True)
+    wait_until(folder.exists, "the folder to be made, with which opening begins")
+    starting.terminate()
+    _, stderr = starting.communicate(timeout=LIMIT_S)
+    assert (starting.returncode, "Traceback" in stderr) == (0, False), stderr
+    assert start_server(folder).stop() == 0
+
+
 def test_further_signals_do_not_disturb_the_end(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(tmp_path)
     while server.process.poll() is None:

@@ -12,7 +12,6 @@ Talk to a server with `Client` or `AsyncClient`; keep a log in this process with
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from qed.errors import (
@@ -52,6 +51,8 @@ from qed.proofs import (
 if TYPE_CHECKING:
     from qed.client import AsyncClient, Client
 
+    __version__: str
+
 __all__ = [
     "AbsenceProof",
     "AddedLater",
@@ -87,11 +88,13 @@ __all__ = [
     "verify_membership",
 ]
 
-__version__ = version("qed-log")
-
 
 def __getattr__(name: str) -> object:
-    """Import the clients when they are first used: who only verifies does not wait for an HTTP library."""
+    """Import what takes long when it is first used: who only verifies does not wait for an HTTP library."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - the point of this function
+
+        return version("qed-log")
     if name in {"AsyncClient", "Client"}:
         from qed import client  # noqa: PLC0415 - the point of this function
 

@@ -2,7 +2,8 @@
 
 ::
 
-    config < frames, waiting, members < greeting < transport, petitions < fetching < node < endpoints < app < main
+    config < frames, waiting, opening < greeting, members < transport, petitions < fetching < node
+           < endpoints < app < serving < main
 
-`connection` and `origin` stand beside them.
+`connection`, `origin` and `signals` stand beside them.
 """

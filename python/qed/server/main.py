@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import ipaddress
 import logging
 import re
@@ -17,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
-import uvicorn
 
 from qed.errors import QedError
-from qed.server.app import build_application
 from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
-from qed.server.connection import Door, limited_connection
-from qed.server.node import Node
+from qed.server.opening import Opening
 from qed.server.origin import origin
+from qed.server.signals import handle_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FrameType
+
+    from qed.server.node import Node
 
 __all__ = ["main"]
 
@@ -109,50 +107,6 @@ def _tls_options(command: _Command) -> _Command:
         kind = click.Path(exists=True, dir_okay=False, path_type=Path)
         command = click.option(f"--raft-tls-{name}", type=kind, help=what)(command)
     return command
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but it says when it listens, stops in order and in time, and a signal is a clean end."""
-
-    def __init__(self, config: uvicorn.Config, node: Node, door: Door, *, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._node = node
-        self._door = door
-        self._on_listening = on_listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, then say so."""
-        await super().startup(sockets=sockets)
-        self._on_listening()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Hand over while clients are still sent on, stop listening, finish what was accepted, close the log."""
-        _log.info("stopping connections=%d", len(self.server_state.connections))
-        limits = self._node.settings.limits
-        loop = asyncio.get_running_loop()
-        answered_by = loop.time() + limits.shutdown_grace_s - limits.closing_grace_s
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(answered_by):
-                await self._node.retire()
-        self._door.close()
-        rest_s = max(answered_by - loop.time(), 0.0)
-        self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio takes fractions
-        await super().shutdown(sockets=sockets)
-
-    def stop(self) -> None:
-        """Finish what was accepted, then return from `run`."""
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT and SIGTERM."""
-        # uvicorn's own would raise the signal again at the end, and the process would not exit 0.
-        _handle_signals(self.handle_exit)
-        try:
-            yield
-        finally:
-            # The process is ending by itself: a signal must not cut that short, nor hide that it failed.
-            _handle_signals(signal.SIG_IGN)
 
 
 @click.command(context_settings={"auto_envvar_prefix": "QED_SERVER", "max_content_width": 120})
@@ -256,7 +210,7 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
 
 def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
-    _handle_signals(_stop_before_serving)
+    handle_signals(_stop_before_serving)
     _raise_descriptor_limit()
     listeners = {
         name: _listen(getattr(settings, name), settings.limits.max_connections)
@@ -273,42 +227,12 @@ def _run(settings: Settings) -> None:
     _warn_of_plain_streams(settings)
     node = _open_node(settings)
     try:
-        _serve(node, listeners["raft_addr"], [listeners["http_addr"], listeners["mgmt_addr"]])
+        _serve(node, listeners)
     finally:
         node.close_now()
     if node.failure is not None:
         _fail(f"stopped: {node.failure}")
     _log.info("stopped events=%d", len(node))
-
-
-def _serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socket]) -> None:
-    def announce() -> None:
-        settings = node.settings
-        click.echo(
-            f"qed-server: listening on http://{settings.http_addr}, data in {settings.data_dir}, {len(node)} events",
-            err=True,
-        )
-
-    limits = node.settings.limits
-    application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
-    door = Door(limits, node.settings.mgmt_addr.port)
-    config = uvicorn.Config(
-        application,
-        interface="asgi3",
-        loop="uvloop",
-        http=limited_connection(limits, door),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        workers=1,
-        proxy_headers=False,
-        server_header=False,
-        backlog=limits.max_connections,
-        timeout_keep_alive=limits.keep_alive_timeout_s,
-    )
-    server = _Server(config, node, door, on_listening=announce)
-    server.run(sockets=listeners)
 
 
 def _warn_of_unreachable_addresses(settings: Settings) -> None:
@@ -332,13 +256,33 @@ def _warn_of_plain_streams(settings: Settings) -> None:
 
 def _open_node(settings: Settings) -> Node:
     try:
-        return Node.open(settings)
+        return _open_while_importing(settings)
     except SettingsError as exc:
         _fail(str(exc))
     except QedError as exc:
         _fail(f"cannot open the log in {settings.data_dir}: {exc}")
     except OSError as exc:
         _fail(f"cannot use the data folder {settings.data_dir}: {exc.strerror or exc}")
+
+
+def _open_while_importing(settings: Settings) -> Node:
+    opening = Opening(settings)
+    try:
+        # To import all that serves takes a third of a second, in which half a million events are read.
+        from qed.server import serving  # noqa: F401, PLC0415
+        from qed.server.node import Node  # noqa: PLC0415
+
+        return Node(settings, opening.replica())
+    except BaseException:
+        handle_signals(signal.SIG_IGN)
+        opening.abandon()
+        raise
+
+
+def _serve(node: Node, listeners: dict[str, socket.socket]) -> None:
+    from qed.server.serving import serve  # noqa: PLC0415  # imported while the log was opened
+
+    serve(node, listeners["raft_addr"], [listeners["http_addr"], listeners["mgmt_addr"]])
 
 
 def _listen(address: Address, backlog: int) -> socket.socket:
@@ -362,11 +306,6 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
 
 
 def _stop_before_serving(_number: int, _frame: FrameType | None) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from qed._qed import Member
+from qed.server.opening import description
 from qed.wire import Cluster, ClusterMember, Shard, Shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qed._qed import Replica, Status
+    from qed._qed import Member, Replica, Status
     from qed.server.config import Settings
 
-__all__ = ["Members", "description"]
+__all__ = ["Members"]
 
 
 class Members:
@@ -120,14 +120,3 @@ def _role_of(status: Status, number: int) -> str:
     if number == status.leader:
         return "leader"
     return "follower" if number in status.voters else "learner"
-
-
-def description(settings: Settings) -> Member:
-    """Return the member that `settings` describe."""
-    return Member(
-        name=settings.node_id,
-        raft_addr=str(settings.advertised("raft")),
-        http_addr=str(settings.advertised("http")),
-        mgmt_addr=str(settings.advertised("mgmt")),
-        metrics_addr=str(settings.advertised("metrics")),
-    )

@@ -12,7 +12,6 @@ import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from qed._qed import Replica
 from qed.errors import (
     ClusterError,
     LogError,
@@ -24,10 +23,11 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server.config import Address, SettingsError
+from qed.server.config import Address
 from qed.server.fetching import Fetching
 from qed.server.greeting import PROTOCOL, Answer, Hello, Question
-from qed.server.members import Members, description
+from qed.server.members import Members
+from qed.server.opening import open_replica
 from qed.server.petitions import NO_LEADER, Petitions
 from qed.server.transport import Transport
 from qed.server.waiting import Kind, Waiting
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
+    from qed._qed import Replica
     from qed.proofs import Added, Digest
     from qed.server.config import Settings
     from qed.wire import Cluster, Shards
@@ -92,38 +93,12 @@ class Node:
 
     @classmethod
     def open(cls, settings: Settings) -> Node:
-        """Return the node whose log is in `settings.data_dir`, which is made when it does not exist. Blocks.
+        """Return the node whose log is in `settings.data_dir`. Blocks.
 
         Raises:
-            StoreLocked: Another process holds the folder.
-            CorruptLog: The folder contradicts itself.
-            UnsupportedFormat: The folder was written by a newer qed.
-            LogError: The folder belongs to another member, or cannot join.
-            OSError: The folder cannot be made, read or written.
-            SettingsError: Other members could not reach this one.
+            Exception: As `open_replica`.
         """
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        limits, pace = settings.limits, settings.pace
-        replica = Replica.open(
-            str(settings.data_dir),
-            description(settings),
-            is_joining=bool(settings.raft_join_addrs),
-            tick_ms=pace.tick_ms,
-            heartbeat_ticks=pace.heartbeat_ticks,
-            election_ticks=pace.election_ticks,
-            grace_s=limits.closing_grace_s,
-            queue_length=limits.queue_length,
-            batch_events=limits.batch_events,
-            proof_threads=limits.max_concurrent_proofs,
-        )
-        node = cls(settings, replica)
-        if node._members.others():  # of the same class
-            try:
-                settings.require_reachable()
-            except SettingsError:
-                node.close_now()
-                raise
-        return node
+        return cls(settings, open_replica(settings))
 
     async def start(self, on_failure: Callable[[], None], listener: socket.socket) -> None:
         """Begin to serve on the running event loop.

@@ -1,0 +1,94 @@
+"""Opening the data folder of a member: half a second for each million events, beside whatever else is due."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from qed._qed import Member, Replica
+
+if TYPE_CHECKING:
+    from qed.server.config import Settings
+
+__all__ = ["Opening", "description", "open_replica"]
+
+
+def description(settings: Settings) -> Member:
+    """Return the member that `settings` describe."""
+    return Member(
+        name=settings.node_id,
+        raft_addr=str(settings.advertised("raft")),
+        http_addr=str(settings.advertised("http")),
+        mgmt_addr=str(settings.advertised("mgmt")),
+        metrics_addr=str(settings.advertised("metrics")),
+    )
+
+
+def open_replica(settings: Settings) -> Replica:
+    """Return the replica whose log is in `settings.data_dir`, which is made when it does not exist. Blocks.
+
+    Raises:
+        StoreLocked: Another process holds the folder.
+        CorruptLog: The folder contradicts itself.
+        UnsupportedFormat: The folder was written by a newer qed.
+        LogError: The folder belongs to another member, or cannot join.
+        OSError: The folder cannot be made, read or written.
+        SettingsError: Other members could not reach this one.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    limits, pace = settings.limits, settings.pace
+    replica = Replica.open(
+        str(settings.data_dir),
+        description(settings),
+        is_joining=bool(settings.raft_join_addrs),
+        tick_ms=pace.tick_ms,
+        heartbeat_ticks=pace.heartbeat_ticks,
+        election_ticks=pace.election_ticks,
+        grace_s=limits.closing_grace_s,
+        queue_length=limits.queue_length,
+        batch_events=limits.batch_events,
+        proof_threads=limits.max_concurrent_proofs,
+    )
+    status = replica.status()
+    if any(number != status.id for number, _ in status.members):
+        try:
+            settings.require_reachable()
+        except ValueError:
+            replica.close()
+            raise
+    return replica
+
+
+class Opening:
+    """A replica that a thread of its own opens. It lets go of the interpreter, so this thread can import meanwhile."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._replica: Replica | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._open, name="qed-opening")
+        self._thread.start()
+
+    def _open(self) -> None:
+        try:
+            self._replica = open_replica(self._settings)
+        except BaseException as exc:  # noqa: BLE001  # raised again where it is waited for
+            self._failure = exc
+
+    def replica(self) -> Replica:
+        """Return the replica once it is open.
+
+        Raises:
+            Exception: As `open_replica`.
+        """
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        assert self._replica is not None  # noqa: S101  # the thread has ended in one of two ways
+        return self._replica
+
+    def abandon(self) -> None:
+        """Close the replica once it is open: nobody wants it any more."""
+        self._thread.join()
+        if self._replica is not None:
+            self._replica.close()

@@ -1,0 +1,108 @@
+"""HTTP over a node: uvicorn, told when to begin and how to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import TYPE_CHECKING
+
+import click
+import uvicorn
+
+from qed.server.app import build_application
+from qed.server.connection import Door, limited_connection
+from qed.server.signals import handle_signals
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from qed.server.node import Node
+
+__all__ = ["serve"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it says when it listens, stops in order and in time, and a signal is a clean end."""
+
+    def __init__(self, config: uvicorn.Config, node: Node, door: Door, *, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._node = node
+        self._door = door
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, then say so."""
+        await super().startup(sockets=sockets)
+        self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hand over while clients are still sent on, stop listening, finish what was accepted, close the log."""
+        _log.info("stopping connections=%d", len(self.server_state.connections))
+        limits = self._node.settings.limits
+        loop = asyncio.get_running_loop()
+        answered_by = loop.time() + limits.shutdown_grace_s - limits.closing_grace_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(answered_by):
+                await self._node.retire()
+        self._door.close()
+        rest_s = max(answered_by - loop.time(), 0.0)
+        self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio takes fractions
+        await super().shutdown(sockets=sockets)
+
+    def stop(self) -> None:
+        """Finish what was accepted, then return from `run`."""
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGINT and SIGTERM."""
+        # uvicorn's own would raise the signal again at the end, and the process would not exit 0.
+        handle_signals(self.handle_exit)
+        try:
+            yield
+        finally:
+            # The process is ending by itself: a signal must not cut that short, nor hide that it failed.
+            handle_signals(signal.SIG_IGN)
+
+
+def serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socket]) -> None:
+    """Serve until a signal or a failure, then finish what was accepted and close the node.
+
+    Args:
+        node: An open node.
+        raft_listener: A socket for the other members.
+        listeners: Sockets for clients and operators.
+    """
+
+    def announce() -> None:
+        settings = node.settings
+        click.echo(
+            f"qed-server: listening on http://{settings.http_addr}, data in {settings.data_dir}, {len(node)} events",
+            err=True,
+        )
+
+    limits = node.settings.limits
+    application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
+    door = Door(limits, node.settings.mgmt_addr.port)
+    config = uvicorn.Config(
+        application,
+        interface="asgi3",
+        loop="uvloop",
+        http=limited_connection(limits, door),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        workers=1,
+        proxy_headers=False,
+        server_header=False,
+        backlog=limits.max_connections,
+        timeout_keep_alive=limits.keep_alive_timeout_s,
+    )
+    server = _Server(config, node, door, on_listening=announce)
+    server.run(sockets=listeners)
