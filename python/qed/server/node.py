@@ -188,6 +188,10 @@ class Node:
             await self._members.wait_until_changed()
         return leader
 
+    async def wait_until_changed(self) -> None:
+        """Return once something that this member knows of its cluster has changed, or may have."""
+        await self._members.wait_until_changed()
+
     def leader_url(self) -> str | None:
         """Return the base URL of the leader, or None when there is none."""
         leader = self._members.leader
