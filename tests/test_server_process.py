@@ -323,9 +323,9 @@ def filled(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_damaged_folder_is_refused_or_complete(start_server: StartServer, tmp_path: Path, filled: Filled) -> None:
     folder, acknowledged = filled
-    # The engine aborts the process on a damaged manifest of a table, before anything is answered: DECISIONS.md, 9.
-    files = (path for path in folder.rglob("*") if path.is_file() and "keyspaces" not in path.parts)
-    names = sorted(path.relative_to(folder) for path in files if path.stat().st_size)
+    # What still aborts, by DECISIONS.md, 9, is a folder in `keyspaces/` that is no number: no file is harmed into one.
+    files = (path for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.relative_to(folder) for path in files if written(path))
     for number, name in enumerate(names):
         copy = tmp_path / str(number)
         shutil.copytree(folder, copy)
@@ -340,9 +340,14 @@ def test_damaged_folder_is_refused_or_complete(start_server: StartServer, tmp_pa
             assert server.stop() == 0
 
 
+def written(path: Path) -> int:
+    """Return how much of a file was written: some are zeros from there on, so that they need not grow."""
+    return len(path.read_bytes().rstrip(b"\0"))
+
+
 def harm(path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
-    place = chance(SEED).randrange(len(data))
+    place = chance(SEED).randrange(written(path))
     if damage == "removed":
         path.unlink()
         return
