@@ -269,8 +269,8 @@ def _open_while_importing(settings: Settings) -> Node:
     opening = Opening(settings)
     try:
         # To import all that serves takes a third of a second, in which half a million events are read.
-        from qed.server import serving  # noqa: F401, PLC0415
-        from qed.server.node import Node  # noqa: PLC0415
+        from qed.server import serving  # noqa: F401, PLC0415  # only to be there when it is needed
+        from qed.server.node import Node  # noqa: PLC0415  # as above
 
         return Node(settings, opening.replica())
     except BaseException:
