@@ -34,6 +34,7 @@ from qed.server.greeting import (
     set_options,
     tls_contexts,
 )
+from qed.server.waiting import delays
 
 if TYPE_CHECKING:
     import socket
@@ -126,11 +127,11 @@ class _Link:
         self._queued_bytes = 0
 
     async def _run(self) -> None:
-        failures = 0
+        retries = delays(*_RETRY_S)
         while True:
             try:
                 await self._transmit()
-                failures = 0
+                retries = delays(*_RETRY_S)
             except Removed as exc:
                 self._transport.peers.removed(str(exc))
             except TransportError as exc:
@@ -141,9 +142,8 @@ class _Link:
             self._queued_bytes = 0
             self._transport.peers.lost(self._receiver)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RETRY_S[min(failures, len(_RETRY_S) - 1)]):
+                async with asyncio.timeout(next(retries)):
                     await self._is_there.wait()
-            failures += 1
 
     async def _transmit(self) -> None:
         """Send until the stream ends. Returns then, unless it never began."""
