@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pty
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +20,7 @@ from servers import LIMIT_S
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["QED", "environment", "hex_of", "one_line", "qed", "qed_on_terminal", "read_lines", "values"]
+__all__ = ["QED", "environment", "hex_of", "one_line", "qed", "qed_on_terminal", "qed_with_bar", "read_lines", "values"]
 
 QED = str(Path(sys.executable).with_name("qed"))
 
@@ -59,6 +61,29 @@ def qed_on_terminal(*args: str, typed: Iterable[str] = (), **changes: str) -> tu
             os.write(ours, lines.pop(0).encode() + b"\n")
     os.close(ours)
     return process.wait(LIMIT_S), screen.decode().replace("\r\n", "\n")
+
+
+def qed_with_bar(*args: str, **changes: str) -> tuple[int, str, str]:
+    """Run `qed` with a terminal for stderr only; return exit code, what it printed for programs, and the screen."""
+    ours, theirs = pty.openpty()
+    with tempfile.TemporaryFile() as stdout:
+        process = subprocess.Popen(
+            [QED, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=theirs, env=environment(**changes)
+        )
+        os.close(theirs)
+        screen = _read_to_end(ours)
+        code = process.wait(LIMIT_S)
+        stdout.seek(0)
+        return code, stdout.read().decode(), screen.decode()
+
+
+def _read_to_end(descriptor: int) -> bytes:
+    """Return all that is written to a terminal until its other end is closed."""
+    screen = b""
+    with os.fdopen(descriptor, "rb", buffering=0) as ours, contextlib.suppress(OSError):
+        while part := ours.read(65536):
+            screen += part
+    return screen
 
 
 def values(text: str) -> dict[str, str]:

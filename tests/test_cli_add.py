@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from commands import QED, environment, hex_of, one_line, qed, qed_on_terminal, read_lines, values, wait_for_lines
+from commands import (
+    QED,
+    environment,
+    hex_of,
+    one_line,
+    qed,
+    qed_on_terminal,
+    qed_with_bar,
+    read_lines,
+    values,
+    wait_for_lines,
+)
 from servers import LIMIT_S, RunningServer, wait_until
 
 if TYPE_CHECKING:
@@ -205,6 +216,14 @@ def test_progress_shows_on_a_terminal(url: str, tmp_path: Path) -> None:
     assert "1,500 events" in screen
     assert "/s" in screen
     assert code == 0
+
+
+def test_the_bar_on_stderr_keeps_nothing_from_stdout(url: str, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(numbered(1500, "beside a bar "))
+    code, stdout, screen = qed_with_bar("add", "--lines", str(lines), "--json", QED_ENDPOINTS=url)
+    assert "1,500 events" in screen
+    assert (len(read_lines(stdout)), code) == (1500, 0)
 
 
 def test_a_reader_who_leaves_ends_it_quietly(own: RunningServer) -> None:

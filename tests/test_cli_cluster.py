@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import threading
@@ -29,6 +31,8 @@ from servers import LIMIT_S, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from conftest import StartServer
 
 BULK = 1000
 NOBODY = "http://127.0.0.1:1"
@@ -166,6 +170,22 @@ def test_watching_goes_on_until_it_is_interrupted(cluster: RunningCluster) -> No
     _, stderr = process.communicate(timeout=LIMIT_S)
     assert stderr.decode().splitlines()[-1] == "qed: interrupted"
     assert process.returncode == 130
+
+
+def test_watching_on_a_terminal_leaves_notes_to_stderr(start_server: StartServer, tmp_path: Path) -> None:
+    server, notes = start_server(tmp_path / "log"), tmp_path / "notes.txt"
+    ours, theirs = pty.openpty()
+    with notes.open("wb") as stderr:
+        command = [QED, "--endpoints", server.url, "cluster", "status", "--watch"]
+        process = subprocess.Popen(command, env=environment(), stdout=theirs, stderr=stderr)
+    os.close(theirs)
+    assert os.read(ours, 1)
+    server.kill()
+    wait_for_lines(notes, 1, wait_until)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT_S) == 130
+    os.close(ours)
+    assert server.url in notes.read_text()
 
 
 def test_leadership_goes_where_it_is_sent(cluster: RunningCluster) -> None:

@@ -219,7 +219,9 @@ class Terminal:
         from rich.live import Live  # noqa: PLC0415 - see the module's docstring
         from rich.text import Text  # noqa: PLC0415 - see the module's docstring
 
-        with Live(console=self._console(sys.stdout), auto_refresh=False) as live:
+        # A terminal beside this one is shared; a file or a pipe must keep what is meant for it.
+        is_shared = sys.stderr.isatty()
+        with Live(console=self._console(sys.stdout), auto_refresh=False, redirect_stderr=is_shared) as live:
 
             def draw(title: str, values: Fields, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
                 labels = "".join(f" {label}: {printable(str(value))}\n" for label, value in values)
@@ -270,7 +272,9 @@ class Terminal:
         )
         start_s = time.monotonic()
         events = 0
-        with Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
+        # As on a screen: the bar must not take from a file or a pipe what is meant for it.
+        console, is_shared = self._console(sys.stderr), sys.stdout.isatty()
+        with Progress(*columns, console=console, transient=True, redirect_stdout=is_shared) as bar:
             task = bar.add_task("", total=total, events=0, rate=0.0)
 
             def advance(added: int, size_bytes: int) -> None:
