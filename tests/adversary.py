@@ -66,11 +66,12 @@ class _Server(socketserver.ThreadingTCPServer):
 class Adversary:
     """Answers the n-th request with the n-th play, later ones with the last, and closes the connection each time.
 
-    It has no list of members for a client that asks for one beside another call.
+    A client that asks for a list of members beside another call gets `members`, by default that there is none.
     """
 
-    def __init__(self, *plays: Play, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *plays: Play, tls: ssl.SSLContext | None = None, members: Play | None = None) -> None:
         self.plays = list(plays)
+        self.members = error(404, "not_found") if members is None else members
         self.received: list[Received] = []
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -85,7 +86,7 @@ class Adversary:
     def next_play(self, received: Received) -> Play:
         with self._lock:
             if received.path == "/info/shards" and self.received and self.received[0].path != received.path:
-                return error(404, "not_found")
+                return self.members
             self.received.append(received)
             return self.plays[min(len(self.received), len(self.plays)) - 1]
 

@@ -22,7 +22,8 @@ from qed.errors import (
     QedError,
     Unavailable,
 )
-from qed.topology import Read, Topology
+from qed.topology import MEMBERS_MOST, Read, Topology
+from qed.wire import SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -209,6 +210,23 @@ def test_a_server_that_names_ever_other_leaders_is_not_followed_for_long() -> No
     assert isinstance(end, NotLeader)
 
 
+@pytest.mark.parametrize("location", ["http://host{}:1", ONE], ids=["fresh", "stale"])
+def test_a_server_whose_lists_name_ever_other_leaders_is_not_followed_for_long(location: str) -> None:
+    def named(number: int) -> Answer:
+        members = {f"m{number}": f"host{number}:1"}
+        return answer(307, body=listed(f"m{number}", **members), location=f"{location.format(number)}/events")
+
+    sent, end = steps(ADD, endpoints(ONE), map(named, range(100)))
+    assert len(sent) <= 4
+    assert isinstance(end, NotLeader)
+
+
+def test_a_list_without_end_is_not_believed_to_its_end() -> None:
+    members = {f"m{number}": f"host{number}:1" for number in range(10_000)}
+    sent, _ = steps(ADD_IF_ABSENT, endpoints(ONE), [answer(307, body=listed(**members)), *[REFUSED] * 10_000])
+    assert len(sent) == 1 + MEMBERS_MOST
+
+
 def test_a_redirect_that_names_nobody_is_no_leader() -> None:
     _, end = steps(ADD, endpoints(ONE), [answer(307)])
     assert isinstance(end, NotLeader)
@@ -231,6 +249,11 @@ def test_a_redirect_to_another_scheme_is_not_followed(start: str, other: str) ->
         "http://two:2/admin",
         "http://two:2/events?x=1",
         "http://two:2/events#x",
+        "http://two:2/admin?/events",
+        "http://two:2/admin#/events",
+        "http://two:2?/events",
+        "http://two:2/admin/events",
+        "http://two:2//events",
         "http://user:secret@two:2/events",
         "http://two:99999/events",
         "http:///events",
@@ -285,6 +308,8 @@ def test_a_servers_words_are_made_safe_to_print() -> None:
         "http://user:secret@host",
         "http://host/?query",
         "http://host/#fragment",
+        "http://host?",
+        "http://host/#",
         "http://host\n",
         "http://xn--",
         "http://a.xn--zz:8800",
@@ -300,6 +325,34 @@ def test_what_is_no_endpoint_is_refused_at_once(given_endpoints: str | list[str]
 def test_an_endpoint_may_have_a_prefix_and_a_trailing_slash() -> None:
     sent, _ = steps(READ, Topology.parse("http://host/qed/"), [answer(400)])
     assert urls(sent) == ["http://host/qed/snapshots/7"]
+
+
+def test_a_redirect_may_keep_the_prefix_of_whoever_sends_it() -> None:
+    redirect = answer(307, "http://host/qed/events", location="http://two:2/qed/events")
+    sent, _ = steps(ADD, Topology.parse("http://host/qed"), [redirect, answer(400)])
+    assert urls(sent) == ["http://host/qed/events", "http://two:2/qed/events"]
+
+
+@pytest.mark.parametrize("address", ["two:2/admin", "two:2?", "two:2/#", "user@two:2", "two:2/"])
+def test_an_address_that_is_more_than_host_and_port_is_not_asked(address: str) -> None:
+    sent, _ = steps(ADD, endpoints(ONE), [answer(307, body=listed("two", two=address))])
+    assert urls(sent) == [ONE + "/events"]
+
+
+def test_members_may_be_named_while_another_call_looks_at_them() -> None:
+    """Calls share what is known without a lock; here the other one comes in wherever the clock is looked at."""
+    shards, coming = SHARDS.decode(listed("one", two="two:2")), list[str]()
+
+    def clock() -> float:
+        if coming:
+            known.learn(coming.pop(), shards)
+        return 0.0
+
+    known = Topology.parse((ONE, TWO, THREE), clock)
+    known.learn(ONE, shards)
+    known.note_down(ONE)
+    coming += [TWO, THREE]
+    assert set(known.everyone()) == {ONE, TWO, THREE}
 
 
 # A cluster, simulated: servers that answer by what they are, and a clock that the pauses move.

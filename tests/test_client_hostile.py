@@ -527,6 +527,31 @@ def test_a_read_follows_no_redirect(connect: Connect) -> None:
         assert other.received == []
 
 
+UNREADABLE: dict[str, Play] = {
+    "compressed": http(200, b"", content_encoding="gzip"),
+    "endless": endless(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536),
+    "nonsense": http(200, b"<html>"),
+}
+
+
+@pytest.mark.parametrize("members", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_list_of_members_that_cannot_be_read_is_in_nobodys_way(connect: Connect, members: Play) -> None:
+    with Adversary(http(200, snapshot(b"event", 3)), members=members) as server:
+        client = connect(server.url)
+        assert [client.snapshot(3).version for _ in range(3)] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("info", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_server_that_says_nothing_readable_of_itself_is_passed_over_by_operators(
+    connect: Connect, info: Play
+) -> None:
+    with Adversary(info) as server, Adversary(error(404, "not_found")) as other:
+        with pytest.raises(Unavailable) as raised:
+            connect(server.url, other.url).cluster()
+        assert server.url in str(raised.value)
+        assert other.url in str(raised.value)
+
+
 def test_cookies_are_not_kept(connect: Connect) -> None:
     with Adversary(http(200, snapshot(b"event", 3), set_cookie="id=7; Path=/")) as server:
         client = connect(server.url)

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from qed import calls
-from qed.attempts import Failure, Outcome, Send, learn, none_answered, require_repeatable, served
+from qed.attempts import Failure, Outcome, Send, ask, learn, none_answered, require_repeatable, served
 from qed.calls import Answer
-from qed.errors import ProtocolError
-from qed.topology import is_base_url, scheme_of
+from qed.topology import member_url, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -62,32 +61,22 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     leader = next((member for member in cluster.members if member.node_id == cluster.leader_id), None)
     if leader is None or leader.node_id == cluster.node_id:
         return cluster
-    base = f"{scheme_of(topology.given[0])}://{leader.mgmt_addr}"
-    if not is_base_url(base):
-        return cluster
-    outcome = served((yield Send(calls.cluster(), base)))
-    if isinstance(outcome, Failure):
-        return cluster
-    try:
-        return calls.cluster().result(outcome)
-    except ProtocolError:
-        return cluster
+    base = member_url(scheme_of(topology.given[0]), leader.mgmt_addr)
+    seen = None if base is None else (yield from ask(calls.cluster(), base))
+    return cluster if seen is None or isinstance(seen, Failure) else seen
 
 
 def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, Outcome]:
     """Ask the server at `base` where it is managed, and put the call there."""
-    outcome = served((yield Send(calls.info(), base)))
-    if isinstance(outcome, Failure):
-        topology.note_down(base)
-        return replace(outcome, may_have_arrived=False)
+    info = yield from ask(calls.info(), base)
+    if isinstance(info, Failure):
+        if not info.is_nonsense:
+            topology.note_down(base)
+        return replace(info, may_have_arrived=False)
     topology.note_answer(base)
-    try:
-        address = calls.info().result(outcome).mgmt_addr
-    except ProtocolError as exc:
-        return Failure(str(exc), may_have_arrived=False)
-    management = f"{scheme_of(base)}://{address}"
-    if not is_base_url(management):
-        return Failure(f"its management address {calls.plain(address)!r} is none", may_have_arrived=False)
+    management = member_url(scheme_of(base), info.mgmt_addr)
+    if management is None:
+        return Failure(f"its management address {calls.plain(info.mgmt_addr)!r} is none", may_have_arrived=False)
     outcome = served((yield Send(call, management)))
     if isinstance(outcome, Failure):
         return replace(outcome, cause=f"its management address {management}: {outcome.cause}")

@@ -17,13 +17,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from qed import calls
 from qed.calls import Answer, error_body, plain, protocol_error
 from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
-from qed.topology import is_base_url, scheme_of
+from qed.topology import is_base_url, path_of, scheme_of
 from qed.wire import SHARDS, DecodeError
 
 if TYPE_CHECKING:
@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from qed.calls import Call
     from qed.topology import Read, Topology
 
-__all__ = ["Failure", "Outcome", "Policy", "Send", "converse", "learn", "none_answered", "require_repeatable", "served"]
+__all__ = [
+    "Failure",
+    "Outcome",
+    "Policy",
+    "Send",
+    "ask",
+    "converse",
+    "learn",
+    "none_answered",
+    "require_repeatable",
+    "served",
+]
 
 # The pauses between attempts double from the first to the longest. Each is shortened by a random part, so that many
 # clients refused together do not come back together.
@@ -40,7 +51,8 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 # Without a leader nothing is overloaded, and the sooner the new one is found the better.
 LEADER_PAUSE_S: Final = 0.5
-# One to the leader, one more if it has changed meanwhile. Then whoever names leaders does not know.
+# One to the leader, one more if it has changed meanwhile. Then whoever names leaders does not know, and neither is what
+# else it says believed: each word of it could name yet another server.
 REDIRECTS_FOLLOWED: Final = 2
 
 _NOT_LEADER: Final = 307
@@ -90,6 +102,7 @@ class Failure:
         may_have_arrived: The server may have carried the request out all the same.
         is_timeout: It took the whole time-out to find out.
         is_overload: The server answered that its queue is full.
+        is_nonsense: The server answered, but not what it was asked.
         is_leaderless: The server answered, but it does not lead, or does no more.
         is_lasting: Waiting will not change it.
         leader_url: Whom it named as the leader instead.
@@ -101,6 +114,7 @@ class Failure:
     may_have_arrived: bool
     is_timeout: bool = False
     is_overload: bool = False
+    is_nonsense: bool = False
     is_leaderless: bool = False
     is_lasting: bool = False
     leader_url: str | None = None
@@ -132,7 +146,7 @@ def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Se
     if call.has_preference and topology.is_due():
         yield from learn(topology)
     for attempt in itertools.count(1):
-        outcome = yield from _ask_each(call, topology, policy, _Round(attempt, delay_s))
+        outcome = yield from _Round(call, topology, policy, attempt, delay_s).ask_each()
         if isinstance(outcome, Answer):
             return call.result(outcome)
         failures = outcome.values()
@@ -169,80 +183,118 @@ def learn(
     for base in topology.everyone():
         if has_list and not (is_thorough and base in topology.unnamed()):
             continue
-        failure = _learn_from(topology, base, (yield Send(calls.shards(), base, delay_s)))
+        found = _noted(topology, base, (yield from ask(calls.shards(), base, delay_s)))
         delay_s = 0.0
-        if failure is None:
-            has_list = True
+        if isinstance(found, Failure):
+            failures[base] = found
         else:
-            failures[base] = failure
+            topology.learn(base, found)
+            has_list = True
     if has_list:
         return {}
     topology.note_unlearnt()
     return failures
 
 
-def _learn_from(topology: Topology, base: str, outcome: Outcome) -> Failure | None:
-    outcome = _noted(topology, base, served(outcome))
-    if isinstance(outcome, Failure):
-        return outcome
+def ask(call: Call[_T], base: str, delay_s: float = 0.0) -> Generator[Send, Outcome, _T | Failure]:
+    """Put a question that a conversation can do without: an answer of no use is a failure like any other.
+
+    Args:
+        call: The question.
+        base: Whom to ask.
+        delay_s: How long to wait first.
+
+    Yields:
+        The only step.
+
+    Returns:
+        The result of the call, or why there is none.
+    """
     try:
-        topology.learn(base, calls.shards().result(outcome))
+        outcome = served((yield Send(call, base, delay_s)))
+        return outcome if isinstance(outcome, Failure) else call.result(outcome)
     except QedError as exc:
-        return Failure(str(exc), may_have_arrived=False)
-    return None
+        return Failure(str(exc), may_have_arrived=False, is_nonsense=True)
 
 
 @dataclass(slots=True)
 class _Round:
-    """One time around the servers.
+    """One time around the servers with one call.
 
     Attributes:
-        attempt: The first is 1.
+        call: The call.
+        topology: The servers to ask.
+        policy: Whom to prefer.
+        attempt: The first round is 1.
         delay_s: How long to wait before the first request.
-        redirects: How many were followed.
+        turn: Where to begin among members that are equally good.
+        redirects: How many were heeded.
+        failures: Who was asked, and gave no answer that counts.
     """
 
+    call: Call[object]
+    topology: Topology
+    policy: Policy
     attempt: int
     delay_s: float
+    turn: int = 0
     redirects: int = 0
+    failures: dict[str, Failure] = field(default_factory=dict)
 
-    def take_delay_s(self) -> float:
+    def ask_each(self) -> Generator[Send, Outcome, Answer | Mapping[str, Failure]]:
+        """Ask whoever qualifies, best first, until one answers; else return each one's failure."""
+        call, topology = self.call, self.topology
+        if call.has_preference and not call.is_insertion and topology.lacks(self.policy.read):
+            # What a member advertises may be out of reach; under which given endpoint it is reached has to be asked
+            # then.
+            unlearnt = yield from learn(topology, self._take_delay_s(), is_thorough=self.attempt > 1)
+            if unlearnt:
+                return unlearnt
+        self.turn = topology.next_turn() if call.has_preference else 0
+        while (base := self._next()) is not None:
+            outcome = yield Send(call, base, self._take_delay_s())
+            outcome = _noted(topology, base, self._directed(base, outcome))
+            if isinstance(outcome, Answer):
+                if call.is_insertion and outcome.status in call.successes:
+                    topology.note_leader(base)
+                return outcome
+            require_repeatable(call, base, outcome)
+            self.failures[base] = outcome
+        return self.failures or _nobody(topology, self.policy)
+
+    def _take_delay_s(self) -> float:
         delay_s, self.delay_s = self.delay_s, 0.0
         return delay_s
 
+    def _next(self) -> str | None:
+        """Return the best server that was not asked: whom it named as the leader may have come first."""
+        if self.call.is_insertion:
+            found = self.topology.for_insertions()
+        elif self.call.has_preference:
+            found = self.topology.for_reads(self.policy.read, self.turn)
+        else:
+            found = self.topology.everyone()
+        return next((url for url in found if url not in self.failures), None)
 
-def _ask_each(
-    call: Call[_T], topology: Topology, policy: Policy, around: _Round
-) -> Generator[Send, Outcome, Answer | Mapping[str, Failure]]:
-    """Ask whoever qualifies, best first, until one answers; else return each one's failure."""
-    if call.has_preference and not call.is_insertion and topology.lacks(policy.read):
-        # What a member advertises may be out of reach; under which given endpoint it is reached has to be asked then.
-        unlearnt = yield from learn(topology, around.take_delay_s(), is_thorough=around.attempt > 1)
-        if unlearnt:
-            return unlearnt
-    turn = topology.next_turn() if call.has_preference else 0
-    failures: dict[str, Failure] = {}
-    while (base := _next(call, topology, policy, turn, failures)) is not None:
-        answer = yield Send(call, base, around.take_delay_s())
-        outcome = _noted(topology, base, _directed(call, topology, base, answer, failures, around))
-        if isinstance(outcome, Answer):
-            if call.is_insertion and outcome.status in call.successes:
-                topology.note_leader(base)
-            return outcome
-        require_repeatable(call, base, outcome)
-        failures[base] = outcome
-    return failures or _nobody(topology, policy)
-
-
-def _next(call: Call[_T], topology: Topology, policy: Policy, turn: int, asked: Mapping[str, Failure]) -> str | None:
-    """Return the best server that was not asked in this round: whom it named as the leader may have come first."""
-    if call.is_insertion:
-        found = topology.for_insertions()
-    elif call.has_preference:
-        found = topology.for_reads(policy.read, turn)
-    else:
-        found = topology.everyone()
-    return next((url for url in found if url not in asked), None)
+    def _directed(self, base: str, outcome: Outcome) -> Outcome:
+        """Turn what says "not here, not now" into the failures they are; for a redirect, have the leader asked next."""
+        if not (self.call.is_insertion and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER):
+            return served(outcome)
+        is_heeded = self.redirects < REDIRECTS_FOLLOWED
+        self.redirects += 1
+        if is_heeded:
+            with contextlib.suppress(DecodeError):
+                self.topology.learn(base, SHARDS.decode(outcome.body))
+        leader = outcome.headers.get("location", "")
+        if not leader:
+            return Failure("is not the leader and names none", may_have_arrived=False, is_leaderless=True)
+        leader = _leader_url(self.call, base, outcome, leader)
+        cause, is_followed = f"names {leader} as the leader", scheme_of(leader) == scheme_of(base)
+        if not is_followed:
+            cause = f"names a leader under another scheme, which is not followed: {leader}"
+        elif is_heeded and leader not in self.failures:
+            self.topology.note_leader(leader)
+        return Failure(cause, may_have_arrived=False, is_leaderless=True, is_lasting=not is_followed, leader_url=leader)
 
 
 def _nobody(topology: Topology, policy: Policy) -> Mapping[str, Failure]:
@@ -254,45 +306,25 @@ def _nobody(topology: Topology, policy: Policy) -> Mapping[str, Failure]:
     return {"the cluster": Failure(cause, may_have_arrived=False)}
 
 
-def _directed(
-    call: Call[_T], topology: Topology, base: str, outcome: Outcome, asked: Mapping[str, Failure], around: _Round
-) -> Outcome:
-    """Turn what says "not here, not now" into the failures they are; for a redirect, have the leader asked next."""
-    if not (call.is_insertion and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER):
-        return served(outcome)
-    with contextlib.suppress(DecodeError):
-        topology.learn(base, SHARDS.decode(outcome.body))
-    leader = outcome.headers.get("location", "")
-    if not leader:
-        return Failure("is not the leader and names none", may_have_arrived=False, is_leaderless=True)
-    leader = _leader_url(call, outcome, leader)
-    cause, is_followed = f"names {leader} as the leader", scheme_of(leader) == scheme_of(base)
-    if not is_followed:
-        cause = f"names a leader under another scheme, which is not followed: {leader}"
-    elif leader not in asked and around.redirects < REDIRECTS_FOLLOWED:
-        around.redirects += 1
-        topology.note_leader(leader)
-    return Failure(cause, may_have_arrived=False, is_leaderless=True, is_lasting=not is_followed, leader_url=leader)
+def _leader_url(call: Call[_T], base: str, answer: Answer, location: str) -> str:
+    """Return the base URL of the leader that the server at `base` names.
 
-
-def _leader_url(call: Call[_T], answer: Answer, location: str) -> str:
-    """Return the base URL of the leader that a 307 names.
-
-    Only the same path is followed, so that a server cannot make a client post elsewhere; and only under the same
-    scheme, since from https to http the events and the api key would travel in the open.
+    Only the same path is followed, below the server itself or below the prefix that `base` has, so that a server cannot
+    make a client post elsewhere; and only under the same scheme, since from https to http the events and the api key
+    would travel in the open.
     """
     leader = location.removesuffix(call.path)
-    if leader == location or not is_base_url(leader):
+    if leader == location or not is_base_url(leader) or path_of(leader) not in {"", path_of(base)}:
         raise protocol_error(answer, f"with a location that is not a leader's {call.path}")
     return leader
 
 
-def _noted(topology: Topology, base: str, outcome: Outcome) -> Outcome:
+def _noted(topology: Topology, base: str, outcome: _T | Failure) -> _T | Failure:
     """Note whether the server serves. One that is full, or does not lead, does; and a 4xx says nothing against it."""
-    if isinstance(outcome, Answer) or outcome.is_overload or outcome.is_leaderless:
-        topology.note_answer(base)
-    else:
+    if isinstance(outcome, Failure) and not (outcome.is_overload or outcome.is_leaderless or outcome.is_nonsense):
         topology.note_down(base)
+    else:
+        topology.note_answer(base)
     return outcome
 
 

@@ -332,7 +332,12 @@ class Client:
         try:
             step = next(conversation)
             while True:
-                step = conversation.send(self._take(step))
+                try:
+                    outcome = self._take(step)
+                except ProtocolError as exc:
+                    step = conversation.throw(exc)
+                else:
+                    step = conversation.send(outcome)
         except StopIteration as stop:
             result: _T = stop.value
             return result
@@ -503,7 +508,12 @@ class AsyncClient:
         try:
             step = next(conversation)
             while True:
-                step = conversation.send(await self._take(step))
+                try:
+                    outcome = await self._take(step)
+                except ProtocolError as exc:
+                    step = conversation.throw(exc)
+                else:
+                    step = conversation.send(outcome)
         except StopIteration as stop:
             result: _T = stop.value
             return result

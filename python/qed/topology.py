@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qed.wire import Shards
 
-__all__ = ["READS", "Read", "Topology", "is_base_url", "scheme_of"]
+__all__ = ["READS", "Read", "Topology", "is_base_url", "member_url", "path_of", "scheme_of"]
 
 Read: TypeAlias = Literal["primary", "primary-preferred", "secondary", "secondary-preferred", "any"]
 """Which members a read may go to: the leader (primary), the others (secondary), or one of them first."""
@@ -24,6 +24,8 @@ DOWN_S: Final = 5.0
 """How long an endpoint that did not answer is asked last. Longer than an election, shorter than anybody's patience."""
 FRESH_S: Final = 10.0
 """How long a list of members is believed where nothing speaks against it."""
+MEMBERS_MOST: Final = 32
+"""How many of a list are believed. More than any cluster has; a list without end would hold a call without end."""
 
 _SCHEMES: Final = frozenset({"http", "https"})
 
@@ -35,7 +37,7 @@ class Topology:
     which member is known once it has listed the members, or has taken an insertion as the leader that others named.
 
     Concurrent calls share it without a lock: each attribute is replaced whole, or is a dict of entries that do not
-    depend on each other, and a lost update only costs one more request.
+    depend on each other and that nobody goes through, and a lost update only costs one more request.
 
     Attributes:
         given: What the caller named.
@@ -51,7 +53,7 @@ class Topology:
         self.has_answered = False
         self._leader_name: str | None = None
         self._advertised: Mapping[str, str] = {}
-        self._names: dict[str, str] = {}
+        self._names: Mapping[str, str] = {}
         self._down_since: dict[str, float] = {}
         self._is_learnt = False
         # The first call goes out at once: a program that makes only one has no use for a list of members.
@@ -139,10 +141,11 @@ class Topology:
         travel in the open.
         """
         if url in self.given:
-            self._names[url] = shards.node_id
+            self._names = {**self._names, url: shards.node_id}
         if shards.uri_scheme == scheme_of(url):
-            found = {name: f"{shards.uri_scheme}://{shard.http_addr}" for name, shard in sorted(shards.shards.items())}
-            self._advertised = {name: base for name, base in found.items() if is_base_url(base)}
+            listed = itertools.islice(sorted(shards.shards.items()), MEMBERS_MOST)
+            found = ((name, member_url(shards.uri_scheme, shard.http_addr)) for name, shard in listed)
+            self._advertised = {name: base for name, base in found if base is not None}
         self._leader_name = shards.leader_id or None
         self.leader = self._url_of(shards.leader_id)
         self._is_learnt = True
@@ -163,7 +166,8 @@ class Topology:
         name = self._name_of(url)
         if name is None and url in self.given and self._leader_name is not None:
             # Somebody named a leader, whose address was no use, and this is where it was found.
-            self._names[url] = name = self._leader_name
+            name = self._leader_name
+            self._names = {**self._names, url: name}
         self.leader = url if name is None else self._url_of(name)
         if name is None or name != self._leader_name:
             self._is_learnt = False
@@ -211,8 +215,19 @@ def scheme_of(url: str) -> str:
     return urlsplit(url).scheme
 
 
+def path_of(url: str) -> str:
+    """Return the path of a base URL, empty where there is none."""
+    return urlsplit(url).path
+
+
+def member_url(scheme: str, address: str) -> str | None:
+    """Return the base URL of a member that says it is reached at `address`; None unless that is a `host:port`."""
+    url = f"{scheme}://{address}"
+    return url if "/" not in address and is_base_url(url) else None
+
+
 def is_base_url(url: str) -> bool:
-    """Return whether `url` is a plain http or https URL, without user, query or fragment."""
+    """Return whether `url` is a plain http or https URL, without user, query or fragment, not even empty ones."""
     try:
         parts = urlsplit(url)
         # Either raises ValueError: a port that is none, a host name that could not be looked up.
@@ -223,5 +238,6 @@ def is_base_url(url: str) -> bool:
             idna.decode(host)
     except ValueError:
         return False
-    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc) and url.isascii() and url.isprintable()
-    return is_plain and parts.scheme in _SCHEMES and bool(parts.hostname)
+    # A path that is put after a `?` or `#` would be no path.
+    is_plain = not any(mark in url for mark in "?#") and "@" not in parts.netloc
+    return is_plain and url.isascii() and url.isprintable() and parts.scheme in _SCHEMES and bool(parts.hostname)
