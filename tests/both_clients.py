@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
 
-from qed.client import AsyncClient, Client
+from qed import AsyncClient, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from both_clients import Connect, connect
-from qed.client import AsyncClient, Client
+from qed import AsyncClient, Client
 from qed.errors import (
     AddedLater,
     MalformedRequest,

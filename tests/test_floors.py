@@ -24,8 +24,8 @@ PYTHON_FLOORS = [
     {"log", "wire", "deadline"},
     {"calls", "topology"},
     {"attempts"},
-    {"administration"},
-    {"client"},
+    {"administration", "exchange"},
+    {"client", "async_client"},
 ]
 CLI_FLOORS = [
     {"terminal"},
@@ -77,7 +77,7 @@ ONLY = {
         "log",
         *(f"server.{name}" for name in ("opening", "members", "petitions", "fetching", "node")),
     },
-    "httpx": {"client"},
+    "httpx": {"exchange", "client", "async_client"},
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},
 }

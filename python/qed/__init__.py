@@ -12,6 +12,7 @@ Talk to a server with `Client` or `AsyncClient`; keep a log in this process with
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qed.errors import (
@@ -49,7 +50,8 @@ from qed.proofs import (
 )
 
 if TYPE_CHECKING:
-    from qed.client import AsyncClient, Client
+    from qed.async_client import AsyncClient
+    from qed.client import Client
 
     __version__: str
 
@@ -90,13 +92,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what takes long when it is first used: who only verifies does not wait for an HTTP library."""
+    """Give what takes long when it is first used: who only verifies does not wait for an HTTP library."""
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - the point of this function
 
         return version("qed-log")
-    if name in {"AsyncClient", "Client"}:
-        from qed import client  # noqa: PLC0415 - the point of this function
-
-        return getattr(client, name)
+    modules = {"AsyncClient": "async_client", "Client": "client"}
+    if name in modules:
+        return getattr(import_module(f"qed.{modules[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from qed import calls
 from qed.calls import Answer, error_body, plain, protocol_error
 from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
-from qed.topology import is_base_url, path_of, scheme_of
+from qed.topology import READS, is_base_url, path_of, scheme_of
 from qed.wire import SHARDS, DecodeError
 
 if TYPE_CHECKING:
@@ -77,6 +77,29 @@ class Policy:
     attempts: int = 1
     patience_s: float = 0.0
     read: Read = "primary-preferred"
+
+    @staticmethod
+    def of(attempts: int, timeout_s: float, read: Read) -> Policy:
+        """Return the policy that a caller's settings mean.
+
+        Args:
+            attempts: How often to ask all endpoints, where asking again is safe.
+            timeout_s: Longest time for one request.
+            read: Which members a read may go to.
+
+        Returns:
+            The policy.
+
+        Raises:
+            ValueError: A setting is out of range.
+        """
+        if not 0 < timeout_s < float("inf"):
+            raise ValueError(f"expected a time-out above 0 s, got {timeout_s}")
+        if attempts < 1:
+            raise ValueError(f"expected at least one attempt, got {attempts}")
+        if read not in READS:
+            raise ValueError(f"expected reads to be one of {', '.join(READS)}, got {read!r}")
+        return Policy(attempts, attempts * timeout_s, read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Clients of a qed server: `Client` for threads, `AsyncClient` for asyncio. Same methods, same answers.
+"""`Client`: a qed server or a cluster, for threads. `qed.async_client` has the same for asyncio.
 
 Both only carry steps out. What a call sends and what its answer must be is `qed.calls`; whom to ask, and when again, is
 `qed.attempts`; what is known of the servers is `qed.topology`. Answers are bounded in size and in time, are never
@@ -7,25 +7,29 @@ decompressed, and set no cookies.
 
 from __future__ import annotations
 
-import asyncio
-import os
-import ssl
 import threading
 import time
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
-import httpcore
 import httpx
 
 from qed import calls
 from qed.administration import administer, overview
-from qed.attempts import Failure, Policy, Send, converse
-from qed.calls import Answer
-from qed.deadline import DeadlineBackend, deadline
+from qed.attempts import Policy, Send, converse
+from qed.deadline import deadline
 from qed.errors import ProtocolError
+from qed.exchange import (
+    CONNECTION_LIMIT,
+    DEFAULT_ATTEMPTS,
+    DEFAULT_ENDPOINT,
+    DEFAULT_READ,
+    DEFAULT_TIMEOUT_S,
+    Inbox,
+    failure_of,
+    open_http,
+)
 from qed.proofs import Digest
-from qed.topology import READS, Topology
+from qed.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -37,31 +41,15 @@ if TYPE_CHECKING:
     from qed.topology import Read
     from qed.wire import Cluster, Info, Shards
 
-__all__ = ["AsyncClient", "Client"]
-
-DEFAULT_ENDPOINT: Final = "http://127.0.0.1:8800"
-DEFAULT_TIMEOUT_S: Final = 10.0
-DEFAULT_ATTEMPTS: Final = 3
-DEFAULT_READ: Final = "primary-preferred"
-
-# Shorter than servers, or gateways before them, commonly keep an idle connection (5 s and more), so that no request
-# meets one that is being closed: an insertion that does could not be sent again.
-IDLE_CONNECTION_S: Final = 3.0
-# Further calls wait for their turn, as long as it takes. The pool of httpcore could queue them too, and hold more
-# connections, but it looks at all of them for every request: 200 calls at once on 100 connections ran at a quarter of
-# the rate of these.
-CONNECTION_LIMIT: Final = 16
-_LIMITS: Final = httpx.Limits(
-    max_connections=CONNECTION_LIMIT,
-    max_keepalive_connections=CONNECTION_LIMIT,
-    keepalive_expiry=IDLE_CONNECTION_S,
-)
+__all__ = ["Client"]
 
 _T = TypeVar("_T")
 
 
 class Client:
     """A qed server, or a cluster, seen from a thread. Safe to share between threads; also a context manager.
+
+    Not to be shared with a process that was forked from this one: both would write on the same connections.
 
     One member that lives is enough to find the others and the leader. Insertions go to the leader, and follow it when
     it changes; reads go where `read` says. A member that does not answer is asked last for a while, then as before.
@@ -96,20 +84,11 @@ class Client:
         attempts: int = DEFAULT_ATTEMPTS,
         read: Read = DEFAULT_READ,
     ) -> None:
-        _check_settings(timeout_s, attempts, read)
         self._topology = Topology.parse(endpoints)
         self._timeout_s = timeout_s
-        self._policy = Policy(attempts, attempts * timeout_s, read)
+        self._policy = Policy.of(attempts, timeout_s, read)
         self._turns = threading.Semaphore(CONNECTION_LIMIT)
-        tls = _tls(self._topology, verify_tls=verify_tls)
-        self._http = httpx.Client(
-            transport=_transport(tls),
-            headers=_headers(api_key),
-            verify=tls,
-            timeout=_timeout(timeout_s),
-            cookies=_no_cookies(),
-            follow_redirects=False,
-        )
+        self._http = open_http(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
 
     def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log.
@@ -352,280 +331,9 @@ class Client:
                 deadline(self._timeout_s),
                 self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
             ):
-                inbox = _Inbox(response, call.answer_limit_bytes)
+                inbox = Inbox(response, call.answer_limit_bytes)
                 for part in response.iter_raw():
                     inbox.take(part)
                 return inbox.answer()
         except (httpx.TransportError, httpx.InvalidURL) as exc:
-            return _failure(exc, self._timeout_s)
-
-
-class AsyncClient:
-    """A qed server or several, seen from asyncio. An asynchronous context manager; see `Client` for everything.
-
-    Args:
-        endpoints: As for `Client`.
-        timeout_s: As for `Client`.
-        api_key: As for `Client`.
-        verify_tls: As for `Client`.
-        attempts: As for `Client`.
-        read: As for `Client`.
-
-    Raises:
-        ValueError: As for `Client`.
-    """
-
-    def __init__(
-        self,
-        endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
-        *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
-        api_key: str | None = None,
-        verify_tls: bool = True,
-        attempts: int = DEFAULT_ATTEMPTS,
-        read: Read = DEFAULT_READ,
-    ) -> None:
-        _check_settings(timeout_s, attempts, read)
-        self._topology = Topology.parse(endpoints)
-        self._timeout_s = timeout_s
-        self._policy = Policy(attempts, attempts * timeout_s, read)
-        self._turns = asyncio.Semaphore(CONNECTION_LIMIT)
-        self._http = httpx.AsyncClient(
-            headers=_headers(api_key),
-            verify=_tls(self._topology, verify_tls=verify_tls),
-            timeout=_timeout(timeout_s),
-            limits=_LIMITS,
-            cookies=_no_cookies(),
-            follow_redirects=False,
-        )
-
-    async def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
-        """Add an event to the log; see `Client.add`."""
-        return await self._perform(calls.add(event, if_absent=if_absent))
-
-    async def add_bulk(self, events: Sequence[bytes], *, if_absent: bool = False) -> list[Snapshot]:
-        """Add events to the log, all of them or none; see `Client.add_bulk`."""
-        return await self._perform(calls.add_bulk(events, if_absent=if_absent))
-
-    async def membership(
-        self,
-        event: bytes,
-        *,
-        version: int | None = None,
-        query_snapshot: Snapshot | None = None,
-        current_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> MembershipProof | AbsenceProof:
-        """Ask whether an event is in the log; see `Client.membership`."""
-        return await self.membership_digest(
-            Digest.of(event),
-            version=version,
-            query_snapshot=query_snapshot,
-            current_snapshot=current_snapshot,
-            consistency=consistency,
-        )
-
-    async def membership_digest(
-        self,
-        digest: Digest,
-        *,
-        version: int | None = None,
-        query_snapshot: Snapshot | None = None,
-        current_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> MembershipProof | AbsenceProof:
-        """Ask whether the event of a digest is in the log; see `Client.membership_digest`."""
-        return await self._perform(
-            calls.membership(
-                digest,
-                version=version,
-                query_snapshot=query_snapshot,
-                current_snapshot=current_snapshot,
-                consistency=consistency,
-            )
-        )
-
-    async def incremental(
-        self,
-        start: int,
-        end: int,
-        *,
-        start_snapshot: Snapshot | None = None,
-        end_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> IncrementalProof:
-        """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""
-        return await self._perform(
-            calls.incremental(
-                start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot, consistency=consistency
-            )
-        )
-
-    async def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
-        """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""
-        return await self._perform(calls.snapshot(version, consistency=consistency))
-
-    async def info(self) -> Info:
-        """Return what the server that answers says about itself."""
-        return await self._perform(calls.info())
-
-    async def shards(self) -> Shards:
-        """Return the members of the cluster and its leader; see `Client.shards`."""
-        return await self._perform(calls.shards())
-
-    async def cluster(self) -> Cluster:
-        """Return the cluster as its leader sees it; see `Client.cluster`."""
-        return await self._carry_out(overview(self._topology))
-
-    async def remove_member(self, name: str) -> Cluster:
-        """Remove a member from the cluster; see `Client.remove_member`."""
-        return await self._carry_out(administer(calls.remove_member(name), self._topology))
-
-    async def transfer_leadership(self, name: str | None = None) -> Cluster:
-        """Make another member the leader; see `Client.transfer_leadership`."""
-        return await self._carry_out(administer(calls.transfer_leadership(name), self._topology))
-
-    async def healthcheck(self) -> None:
-        """Return if a server serves; see `Client.healthcheck`."""
-        await self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
-
-    async def aclose(self) -> None:
-        """Close all connections. The client cannot be used again."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def _perform(self, call: Call[_T]) -> _T:
-        return await self._carry_out(converse(call, self._topology, self._policy))
-
-    async def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
-        try:
-            step = next(conversation)
-            while True:
-                try:
-                    outcome = await self._take(step)
-                except ProtocolError as exc:
-                    step = conversation.throw(exc)
-                else:
-                    step = conversation.send(outcome)
-        except StopIteration as stop:
-            result: _T = stop.value
-            return result
-
-    async def _take(self, step: Send) -> Outcome:
-        call = step.call
-        if step.delay_s:
-            await asyncio.sleep(step.delay_s)
-        try:
-            async with (
-                self._turns,
-                asyncio.timeout(self._timeout_s),
-                self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
-            ):
-                inbox = _Inbox(response, call.answer_limit_bytes)
-                async for part in response.aiter_raw():
-                    inbox.take(part)
-                return inbox.answer()
-        except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
-            return _failure(exc, self._timeout_s)
-
-
-class _Inbox:
-    """One answer as it arrives, bounded in size."""
-
-    def __init__(self, response: httpx.Response, limit_bytes: int) -> None:
-        self._response = response
-        self._body = bytearray()
-        self._limit_bytes = limit_bytes
-        # Compressed answers were not asked for, and a small one may be a gigabyte.
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._refusal("in an encoding that was not asked for")
-
-    def take(self, part: bytes) -> None:
-        if len(self._body) + len(part) > self._limit_bytes:
-            raise self._refusal(f"with more than {self._limit_bytes} bytes")
-        self._body += part
-
-    def answer(self) -> Answer:
-        headers = {name.lower(): value for name, value in self._response.headers.items()}
-        return Answer(str(self._response.url), self._response.status_code, headers, bytes(self._body))
-
-    def _refusal(self, what: str) -> ProtocolError:
-        status = self._response.status_code
-        return ProtocolError(f"{self._response.url} answered {status} {what}", status=status, body=bytes(self._body))
-
-
-def _failure(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:
-    was_never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.InvalidURL)
-    if not isinstance(exc, httpx.TimeoutException | TimeoutError):
-        return Failure(_reason(exc), may_have_arrived=not was_never_sent)
-    cause = "no connection in time" if was_never_sent else f"no complete answer within {timeout_s:g} s"
-    return Failure(cause, may_have_arrived=not was_never_sent, is_timeout=True)
-
-
-def _reason(exc: Exception) -> str:
-    """Return why, for people: for a connection that failed, the system's own words from under the layers above it."""
-    cause: BaseException | None = exc if isinstance(exc, httpx.ConnectError) else None
-    while cause is not None:
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        if isinstance(cause, ConnectionError) and cause.errno is not None:
-            return os.strerror(cause.errno).lower()
-        if isinstance(cause, OSError) and cause.strerror is not None:
-            return cause.strerror.lower()
-        cause = cause.__cause__ or cause.__context__
-    return str(exc).lower() or type(exc).__name__
-
-
-def _check_settings(timeout_s: float, attempts: int, read: str) -> None:
-    if read not in READS:
-        raise ValueError(f"expected reads to be one of {', '.join(READS)}, got {read!r}")
-    if not 0 < timeout_s < float("inf"):
-        raise ValueError(f"expected a time-out above 0 s, got {timeout_s}")
-    if attempts < 1:
-        raise ValueError(f"expected at least one attempt, got {attempts}")
-
-
-def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"}
-    if api_key is None:
-        return headers
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise ValueError("expected an api key of printable ascii characters")
-    return headers | {"Api-Key": api_key}
-
-
-def _timeout(timeout_s: float) -> httpx.Timeout:
-    """Half of the time may go into getting a connection: failing there, it is known that nothing was sent."""
-    return httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
-
-
-def _tls(topology: Topology, *, verify_tls: bool) -> ssl.SSLContext:
-    """Load the trusted authorities, which takes 60 ms, only where an endpoint needs them; without them trust nobody."""
-    if any(url.startswith("https:") for url in topology.given):
-        return httpx.create_ssl_context(verify=verify_tls)
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _transport(tls: ssl.SSLContext) -> httpx.HTTPTransport:
-    """Connections that keep a deadline. httpx takes no network backend, so its pool is replaced by an equal one."""
-    transport = httpx.HTTPTransport(verify=tls)
-    transport._pool = httpcore.ConnectionPool(  # noqa: SLF001 - the only way in; tests meet it if it moves
-        ssl_context=tls,
-        max_connections=_LIMITS.max_connections,
-        max_keepalive_connections=_LIMITS.max_keepalive_connections,
-        keepalive_expiry=_LIMITS.keepalive_expiry,
-        network_backend=DeadlineBackend(),
-    )
-    return transport
-
-
-def _no_cookies() -> CookieJar:
-    """Cookies ignore ports: what one server sets would be sent to every other server on the same host."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+            return failure_of(exc, self._timeout_s)

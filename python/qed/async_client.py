@@ -1,0 +1,207 @@
+"""`AsyncClient`: a qed server or a cluster, for asyncio. Same methods and same answers as `qed.client.Client`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import httpx
+
+from qed import calls
+from qed.administration import administer, overview
+from qed.attempts import Policy, Send, converse
+from qed.errors import ProtocolError
+from qed.exchange import (
+    CONNECTION_LIMIT,
+    DEFAULT_ATTEMPTS,
+    DEFAULT_ENDPOINT,
+    DEFAULT_READ,
+    DEFAULT_TIMEOUT_S,
+    Inbox,
+    failure_of,
+    open_async_http,
+)
+from qed.proofs import Digest
+from qed.topology import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from types import TracebackType
+
+    from qed.attempts import Outcome
+    from qed.calls import Call, Consistency
+    from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
+    from qed.topology import Read
+    from qed.wire import Cluster, Info, Shards
+
+__all__ = ["AsyncClient"]
+
+_T = TypeVar("_T")
+
+
+class AsyncClient:
+    """A qed server or several, seen from asyncio. An asynchronous context manager; see `Client` for everything.
+
+    Args:
+        endpoints: As for `Client`.
+        timeout_s: As for `Client`.
+        api_key: As for `Client`.
+        verify_tls: As for `Client`.
+        attempts: As for `Client`.
+        read: As for `Client`.
+
+    Raises:
+        ValueError: As for `Client`.
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        api_key: str | None = None,
+        verify_tls: bool = True,
+        attempts: int = DEFAULT_ATTEMPTS,
+        read: Read = DEFAULT_READ,
+    ) -> None:
+        self._topology = Topology.parse(endpoints)
+        self._timeout_s = timeout_s
+        self._policy = Policy.of(attempts, timeout_s, read)
+        self._turns = asyncio.Semaphore(CONNECTION_LIMIT)
+        self._http = open_async_http(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+
+    async def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
+        """Add an event to the log; see `Client.add`."""
+        return await self._perform(calls.add(event, if_absent=if_absent))
+
+    async def add_bulk(self, events: Sequence[bytes], *, if_absent: bool = False) -> list[Snapshot]:
+        """Add events to the log, all of them or none; see `Client.add_bulk`."""
+        return await self._perform(calls.add_bulk(events, if_absent=if_absent))
+
+    async def membership(
+        self,
+        event: bytes,
+        *,
+        version: int | None = None,
+        query_snapshot: Snapshot | None = None,
+        current_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
+    ) -> MembershipProof | AbsenceProof:
+        """Ask whether an event is in the log; see `Client.membership`."""
+        return await self.membership_digest(
+            Digest.of(event),
+            version=version,
+            query_snapshot=query_snapshot,
+            current_snapshot=current_snapshot,
+            consistency=consistency,
+        )
+
+    async def membership_digest(
+        self,
+        digest: Digest,
+        *,
+        version: int | None = None,
+        query_snapshot: Snapshot | None = None,
+        current_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
+    ) -> MembershipProof | AbsenceProof:
+        """Ask whether the event of a digest is in the log; see `Client.membership_digest`."""
+        return await self._perform(
+            calls.membership(
+                digest,
+                version=version,
+                query_snapshot=query_snapshot,
+                current_snapshot=current_snapshot,
+                consistency=consistency,
+            )
+        )
+
+    async def incremental(
+        self,
+        start: int,
+        end: int,
+        *,
+        start_snapshot: Snapshot | None = None,
+        end_snapshot: Snapshot | None = None,
+        consistency: Consistency | None = None,
+    ) -> IncrementalProof:
+        """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""
+        return await self._perform(
+            calls.incremental(
+                start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot, consistency=consistency
+            )
+        )
+
+    async def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
+        """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""
+        return await self._perform(calls.snapshot(version, consistency=consistency))
+
+    async def info(self) -> Info:
+        """Return what the server that answers says about itself."""
+        return await self._perform(calls.info())
+
+    async def shards(self) -> Shards:
+        """Return the members of the cluster and its leader; see `Client.shards`."""
+        return await self._perform(calls.shards())
+
+    async def cluster(self) -> Cluster:
+        """Return the cluster as its leader sees it; see `Client.cluster`."""
+        return await self._carry_out(overview(self._topology))
+
+    async def remove_member(self, name: str) -> Cluster:
+        """Remove a member from the cluster; see `Client.remove_member`."""
+        return await self._carry_out(administer(calls.remove_member(name), self._topology))
+
+    async def transfer_leadership(self, name: str | None = None) -> Cluster:
+        """Make another member the leader; see `Client.transfer_leadership`."""
+        return await self._carry_out(administer(calls.transfer_leadership(name), self._topology))
+
+    async def healthcheck(self) -> None:
+        """Return if a server serves; see `Client.healthcheck`."""
+        await self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
+
+    async def aclose(self) -> None:
+        """Close all connections. The client cannot be used again."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _perform(self, call: Call[_T]) -> _T:
+        return await self._carry_out(converse(call, self._topology, self._policy))
+
+    async def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
+        try:
+            step = next(conversation)
+            while True:
+                try:
+                    outcome = await self._take(step)
+                except ProtocolError as exc:
+                    step = conversation.throw(exc)
+                else:
+                    step = conversation.send(outcome)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+
+    async def _take(self, step: Send) -> Outcome:
+        call = step.call
+        if step.delay_s:
+            await asyncio.sleep(step.delay_s)
+        try:
+            async with (
+                self._turns,
+                asyncio.timeout(self._timeout_s),
+                self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
+            ):
+                inbox = Inbox(response, call.answer_limit_bytes)
+                async for part in response.aiter_raw():
+                    inbox.take(part)
+                return inbox.answer()
+        except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
+            return failure_of(exc, self._timeout_s)
