@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import httpcore
@@ -41,7 +42,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 @pytest.fixture
 def stream(slow: Slow) -> httpcore.NetworkStream:
     assert slow.allowed_s == []
-    return DeadlineBackend().connect_tcp("host", 1)
+    return DeadlineBackend().connect_tcp("127.0.0.1", 1)
 
 
 def test_each_wait_is_what_is_left_at_most(slow: Slow, stream: httpcore.NetworkStream) -> None:
@@ -78,7 +79,47 @@ def test_without_a_deadline_nothing_changes(
 
 def test_no_connection_is_made_past_the_deadline(slow: Slow) -> None:
     with deadline(5):
-        DeadlineBackend().connect_tcp("host", 1)
+        DeadlineBackend().connect_tcp("127.0.0.1", 1)
         slow.now_s += 5
         with pytest.raises(httpcore.ConnectTimeout):
-            DeadlineBackend().connect_tcp("host", 1)
+            DeadlineBackend().connect_tcp("127.0.0.1", 1)
+
+
+def resolve_to(addresses: list[str], port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the name `host` have these addresses."""
+    resolve = socket.getaddrinfo
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    def answer(host: str, *args: int, **named: int) -> object:
+        return found if host == "host" else resolve(host, *args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def test_a_name_with_several_addresses_gets_no_more_time_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, allowed_s = SimpleNamespace(now_s=100.0), list[float]()
+
+    def hang(connection: socket.socket, _: object) -> None:
+        allowed_s.append(connection.gettimeout() or float("inf"))
+        clock.now_s += allowed_s[-1]
+        raise TimeoutError
+
+    resolve_to(["127.0.0.2", "127.0.0.3", "127.0.0.4"], 1, monkeypatch)
+    monkeypatch.setattr(socket.socket, "connect", hang)
+    monkeypatch.setattr("qed.deadline.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    with deadline(5), pytest.raises(httpcore.ConnectTimeout):
+        DeadlineBackend().connect_tcp("host", 1, 3)
+    assert len(allowed_s) == 3
+    assert sum(allowed_s) == pytest.approx(3)
+
+
+def test_the_first_address_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        port = listener.getsockname()[1]
+        resolve_to(["127.0.0.3", "127.0.0.2"], port, monkeypatch)
+        DeadlineBackend().connect_tcp("host", port, 3).close()
+
+
+def test_a_name_that_nobody_knows_is_no_connection() -> None:
+    with deadline(5), pytest.raises(httpcore.ConnectError):
+        DeadlineBackend().connect_tcp("nobody.invalid", 1)

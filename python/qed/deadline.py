@@ -6,6 +6,7 @@ hold a thread for days. Under `deadline` no read and no write waits past one com
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,8 @@ __all__ = ["DeadlineBackend", "deadline"]
 
 # Written piece by piece, so that a peer who reads slowly meets the deadline between two of them.
 _PIECE_BYTES: Final = 1 << 16
+# A socket takes 0 for "do not wait at all".
+_SHORTEST_S: Final = 0.001
 
 _DEADLINE_S: ContextVar[float] = ContextVar("_DEADLINE_S", default=float("inf"))
 
@@ -92,6 +95,29 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Return a connection; see `httpcore.NetworkBackend`."""
-        wait_s = _wait_s(timeout, httpcore.ConnectTimeout)
-        return _DeadlineStream(super().connect_tcp(host, port, wait_s, local_address, socket_options))
+        """Return a connection; see `httpcore.NetworkBackend`.
+
+        Each address of `host` gets an equal part of the time that is left, so that one that is dead does not take it
+        all. Only looking up the name takes as long as the system lets it.
+        """
+        waiting = _addresses(host, port)
+        left_s = _wait_s(timeout, httpcore.ConnectTimeout)
+        end_s = None if left_s is None else time.monotonic() + left_s
+        while True:
+            address = waiting.pop(0)
+            if end_s is not None:
+                left_s = max(end_s - time.monotonic(), _SHORTEST_S) / (len(waiting) + 1)
+            try:
+                return _DeadlineStream(super().connect_tcp(address, port, left_s, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not waiting:
+                    raise
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    """Return what `host` resolves to, at least one address."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise httpcore.ConnectError(str(exc)) from exc
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
