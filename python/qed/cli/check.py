@@ -23,10 +23,10 @@ _FORMAT_FILE: Final = "FORMAT"
 @command("check", examples=["qed check ./qed-data", "qed check /var/lib/qed --json"])
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 def check(folder: str) -> None:
-    """Build both trees again from a data folder, and compare everything stored with them.
+    """Audit the data folder of a server that is stopped.
 
-    DIR is the data folder of a server that is stopped. Nothing in it is changed, except that the store may tidy its own
-    files, as at any start.
+    Both trees are built again from its log, and everything stored in DIR is compared with them. Nothing there is
+    changed, except that the store may tidy its own files, as at any start.
     """
     terminal = current_session().terminal
     # Opening would make a log here, and find nothing wrong with it.
