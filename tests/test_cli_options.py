@@ -13,7 +13,7 @@ import pytest
 from commands import QED, environment, one_line, qed
 from qed import __version__
 
-COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "cluster", "completion")
+COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "cluster", "check", "completion")
 GROUPED = ("cluster status", "cluster remove", "cluster transfer")
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 OPTION = re.compile(r"--[a-z][a-z-]*")
@@ -122,9 +122,10 @@ def test_a_wrong_environment_is_wrong_usage() -> None:
 
 
 def test_a_refused_api_key_is_not_repeated() -> None:
-    done = qed("info", QED_API_KEY="geheim\x7f")
-    assert "geheim" not in one_line(done.stderr)
-    assert done.returncode == 2
+    for key in ("geheim\x7f", " geheim", "geheim "):
+        done = qed("info", QED_API_KEY=key)
+        assert "geheim" not in one_line(done.stderr)
+        assert done.returncode == 2
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
+import httpx
 import pytest
 
 import specimens
@@ -33,10 +34,12 @@ from qed.errors import (
     UnknownVersion,
     VerificationError,
 )
+from qed.exchange import failure_of
 from qed.proofs import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from adversary import Play
     from qed.client import Client
@@ -484,16 +487,25 @@ def test_a_redirect_to_where_nobody_can_be_ends_cleanly(connect: Connect, locati
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """Give a server's side of TLS, with a certificate that nobody vouches for."""
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a certificate for 127.0.0.1 that nobody vouches for, its key beside it."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl command to make a certificate")
-    pem = tmp_path_factory.mktemp("tls") / "both.pem"
-    make = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=nobody -keyout {pem} -out {pem}.crt"
-    subprocess.run([openssl, *make.split()], check=True, capture_output=True)
+    path = tmp_path_factory.mktemp("tls") / "nobody.crt"
+    make = (
+        f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=nobody -keyout {path}.key -out {path}"
+    )
+    names = ("-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run([openssl, *make.split(), *names], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tls(certificate: Path) -> ssl.SSLContext:
+    """Give a server's side of TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{pem}.crt", pem)
+    context.load_cert_chain(certificate, f"{certificate}.key")
     return context
 
 
@@ -503,6 +515,35 @@ def test_a_server_nobody_vouches_for_is_sent_nothing(connect: Connect, tls: ssl.
             connect(server.url, api_key="k").add(b"event")
         assert server.received == []
         assert connect(server.url, verify_tls=False).add(b"event").version == 0
+
+
+def test_an_authority_of_the_environment_is_trusted(
+    connect: Connect, tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Adversary(http(201, snapshot(b"event")), tls=tls) as server:
+        assert connect(server.url).add(b"event").version == 0
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_no_proxy_stands_between_a_client_and_its_servers(
+    connect: Connect, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, closed_port())
+    with Adversary(http(201, snapshot(b"event"))) as server:
+        assert connect(server.url, attempts=1).add(b"event").version == 0
+
+
+@pytest.mark.parametrize("key", [" geheim", "geheim ", "ge\nheim", "geh\u00e4im"])
+def test_an_api_key_that_cannot_be_sent_is_refused_and_not_repeated(connect: Connect, key: str) -> None:
+    with pytest.raises(ValueError, match="api key") as raised:
+        connect("http://127.0.0.1:1", api_key=key)
+    assert "heim" not in str(raised.value)
+
+
+def test_what_cannot_be_sent_did_not_arrive_and_is_not_repeated() -> None:
+    failure = failure_of(httpx.LocalProtocolError("Illegal header value b' geheim'"), 1.0)
+    assert (failure.may_have_arrived, "geheim" in failure.cause) == (False, False)
 
 
 def test_the_api_key_is_not_sent_on_in_the_open(connect: Connect, tls: ssl.SSLContext) -> None:

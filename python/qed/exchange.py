@@ -1,4 +1,8 @@
-"""One HTTP exchange as both clients hold it: the connections, the answer as it arrives, why there is none."""
+"""One HTTP exchange as both clients hold it: the connections, the answer as it arrives, why there is none.
+
+Connections go straight to the servers: what the environment says of proxies is for the web, not for a cluster, whose
+members must be told apart. Of the environment only SSL_CERT_FILE and SSL_CERT_DIR count.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +82,9 @@ class Inbox:
 
 def failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:
     """Return why no answer came, and whether the request may have arrived all the same."""
+    if isinstance(exc, httpx.LocalProtocolError):
+        # Its own words may hold a header's value, the api key's.
+        return Failure("this is no request that can be sent", may_have_arrived=False)
     was_never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.InvalidURL)
     if not isinstance(exc, httpx.TimeoutException | TimeoutError):
         return Failure(_reason(exc), may_have_arrived=not was_never_sent)
@@ -122,6 +129,7 @@ def open_http(topology: Topology, *, timeout_s: float, api_key: str | None, veri
         timeout=_timeout(timeout_s),
         cookies=_no_cookies(),
         follow_redirects=False,
+        trust_env=False,
     )
 
 
@@ -146,6 +154,7 @@ def open_async_http(
         limits=_LIMITS,
         cookies=_no_cookies(),
         follow_redirects=False,
+        trust_env=False,
     )
 
 
@@ -153,8 +162,8 @@ def _headers(api_key: str | None) -> dict[str, str]:
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"}
     if api_key is None:
         return headers
-    if not (api_key.isascii() and api_key.isprintable()):
-        raise ValueError("expected an api key of printable ascii characters")
+    if not (api_key.isascii() and api_key.isprintable()) or api_key != api_key.strip():
+        raise ValueError("expected an api key of printable ascii characters, without a space at either end")
     return headers | {"Api-Key": api_key}
 
 

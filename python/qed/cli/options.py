@@ -106,9 +106,9 @@ class _KeyType(click.ParamType[str]):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
-        if not all(ord(char) in _PRINTABLE_ASCII for char in value):
+        if not all(ord(char) in _PRINTABLE_ASCII for char in value) or value != value.strip():
             # The key itself is a secret and stays out of the message.
-            self.fail("expected printable ASCII, as every HTTP header", param, ctx)
+            self.fail("expected printable ASCII without a space at either end, as every HTTP header", param, ctx)
         return str(value)
 
 
