@@ -118,6 +118,17 @@ TAMPERINGS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
 }
 
 
+def asking(**fields: int) -> Callable[[dict[str, Any]], object]:
+    """Return the change that puts these fields into a question."""
+    return lambda bundle: bundle["Question"].update(fields)
+
+
+for version in (-1, 2**64, 2**70):
+    TAMPERINGS[f"asked at {version}"] = ("membership", asking(Version=version))
+    TAMPERINGS[f"start at {version}"] = ("incremental", asking(Start=version))
+    TAMPERINGS[f"end at {version}"] = ("incremental", asking(End=version))
+
+
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_tampered_bundle_fails(saved: Saved, tmp_path: Path, name: str) -> None:
     kind, change = TAMPERINGS[name]
@@ -211,6 +222,33 @@ def test_a_reformatted_bundle_verifies(saved: Saved, tmp_path: Path) -> None:
     path = tmp_path / "pretty.json"
     path.write_text(json.dumps(json.loads(saved.content("membership")), indent=2, sort_keys=True))
     assert qed("verify", str(path), "--receipts", saved.receipts).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ('"Format":', '"Format":"verified by a notary",'),
+        ('"ActualVersion":', '"ActualVersion":3,'),
+        ('"HyperDigest":', '"HyperDigest":"",'),
+        ('"Version":30', '"Version":7,'),
+        ('"Kind":', '"Kind":' + "9" * 5000 + ","),
+    ],
+)
+def test_a_bundle_that_says_two_things_fails(saved: Saved, tmp_path: Path, field: str, other: str) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(saved.content("membership").decode().replace(field, other + field, 1))
+    done = qed("verify", str(path), "--receipts", saved.receipts)
+    assert "Verify: KO\n" in done.stdout
+    one_line(done.stderr)
+    assert done.returncode == 1
+
+
+def test_a_closed_stdin_is_wrong_usage() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"exec '{QED}' verify - <&-"], capture_output=True, env=environment(), check=False
+    )
+    assert one_line(done.stderr.decode()).startswith("stdin is closed")
+    assert done.returncode == 2
 
 
 def test_a_bundle_is_read_from_stdin(saved: Saved) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import json
+import os
+import secrets
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
+from qed.cli.inputs import open_input
 from qed.cli.questions import Answer, IncrementalQuestion, MembershipQuestion, Question, versions_of
 from qed.errors import MalformedProof, VerificationError
 from qed.proofs import Digest, IncrementalProof, Snapshot, parse_answer
+from qed.wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 __all__ = ["Bundle"]
 
@@ -22,16 +26,6 @@ __all__ = ["Bundle"]
 _BYTES_MAX: Final = 1024 * 1024
 
 _Kind: TypeAlias = Literal["membership", "incremental"]
-
-
-class _Membership(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
-    key_digest: bytes
-    version: int | None
-
-
-class _Incremental(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
-    start: int
-    end: int
 
 
 class _Form(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
@@ -86,7 +80,7 @@ class Bundle:
         form = _Form(
             format="qed-bundle-1",
             kind="membership" if isinstance(asked, MembershipQuestion) else "incremental",
-            question=msgspec.Raw(msgspec.json.encode(_form_of(asked))),
+            question=msgspec.Raw(msgspec.json.encode(_question_form(asked))),
             answer=msgspec.Raw(self.answer.to_json()),
             snapshots=[msgspec.Raw(snapshot.to_json()) for snapshot in self.snapshots],
         )
@@ -112,8 +106,8 @@ class Bundle:
             raise MalformedProof(f"not a bundle: larger than {_BYTES_MAX} bytes")
         try:
             bundle = cls._parse(text)
-            is_exact = msgspec.json.decode(text) == msgspec.json.decode(bundle.to_json())
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            is_exact = json.loads(text, object_pairs_hook=_once) == json.loads(bundle.to_json())
+        except (msgspec.MsgspecError, ValueError) as exc:
             raise MalformedProof(f"not a bundle: {exc}") from exc
         except RecursionError:
             raise MalformedProof("not a bundle: nested too deeply") from None
@@ -127,10 +121,11 @@ class Bundle:
         question: Question
         answer: Answer
         if form.kind == "membership":
-            asked = msgspec.json.decode(form.question, type=_Membership)
-            question, answer = _membership(asked), parse_answer(bytes(form.answer))
+            asked = DIGEST_MEMBERSHIP_REQUEST.decode(bytes(form.question))
+            question = MembershipQuestion(Digest(asked.key_digest), asked.version)
+            answer = parse_answer(bytes(form.answer))
         else:
-            versions = msgspec.json.decode(form.question, type=_Incremental)
+            versions = INCREMENTAL_REQUEST.decode(bytes(form.question))
             question = IncrementalQuestion(versions.start, versions.end)
             answer = IncrementalProof.from_json(bytes(form.answer))
         return cls.of(question, answer, [Snapshot.from_json(bytes(raw)) for raw in form.snapshots])
@@ -149,10 +144,26 @@ class Bundle:
             OSError: The file cannot be read.
             MalformedProof: It is not a bundle.
         """
-        if path == "-":
-            return cls.from_json(sys.stdin.buffer.read(_BYTES_MAX + 1))
-        with Path(path).open("rb") as file:
+        with open_input(path) as file:
             return cls.from_json(file.read(_BYTES_MAX + 1))
+
+    def save(self, path: Path) -> None:
+        """Write the bundle to a file, synced: all of it, or the file stays as it was.
+
+        Args:
+            path: The file. What is no regular file, such as `/dev/stdout`, is written to as it is.
+
+        Raises:
+            OSError: It cannot be written; names the file.
+        """
+        try:
+            if path.exists() and not path.is_file():
+                path.write_bytes(self.to_json())
+            else:
+                _replace(path.resolve(), self.to_json())
+        except OSError as exc:
+            exc.filename = str(path)
+            raise
 
     def compare(self, receipts: Mapping[int, Snapshot]) -> None:
         """Check that the bundle tells of no other snapshots than those that were received.
@@ -168,14 +179,29 @@ class Bundle:
                 raise VerificationError(f"the bundle's snapshot of version {snapshot.version} is not the one received")
 
 
-def _form_of(question: Question) -> _Membership | _Incremental:
-    if isinstance(question, MembershipQuestion):
-        return _Membership(bytes(question.digest), question.version)
-    return _Incremental(question.start, question.end)
-
-
-def _membership(form: _Membership) -> MembershipQuestion:
+def _replace(path: Path, content: bytes) -> None:
+    """Give a file new content in one step: a crash leaves the old one or the new one, and perhaps a file beside it."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        return MembershipQuestion(Digest(form.key_digest), form.version)
-    except ValueError:
-        raise MalformedProof(f"expected a digest of 32 bytes, found {len(form.key_digest)}") from None
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _question_form(question: Question) -> dict[str, object]:
+    if isinstance(question, MembershipQuestion):
+        return {"KeyDigest": bytes(question.digest), "Version": question.version}
+    return {"Start": question.start, "End": question.end}
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object of which every field was given once: readers differ in which of two they believe."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is there twice")
+    return found
