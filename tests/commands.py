@@ -58,9 +58,9 @@ def qed_on_terminal(*args: str, typed: Iterable[str] = (), **changes: str) -> tu
             screen += part
         if lines and screen.count(b"]: ") > asked:
             asked = screen.count(b"]: ")
-            os.write(ours, lines.pop(0).encode() + b"\n")
+            os.write(ours, os.fsencode(lines.pop(0)) + b"\n")
     os.close(ours)
-    return process.wait(LIMIT_S), screen.decode().replace("\r\n", "\n")
+    return process.wait(LIMIT_S), screen.decode(errors="replace").replace("\r\n", "\n")
 
 
 def qed_with_bar(*args: str, **changes: str) -> tuple[int, str, str]:

@@ -105,6 +105,8 @@ def test_the_version_is_the_packages() -> None:
         ("--timeout", "soon", "info"),
         ("--api-key", "line\nbreak", "info"),
         ("--log", "loud", "info"),
+        ("cluster", "remove", "\udcff"),
+        ("cluster", "transfer", "\udcff"),
     ],
     ids=lambda args: " ".join(args)[:60],
 )

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from qed.cli.connection import connect
-from qed.cli.options import Session, command, current_session, group
+from qed.cli.options import NODE, Session, command, current_session, group
 from qed.errors import QedError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def status(*, watch: bool) -> None:
 
 
 @command("remove", examples=["qed cluster remove server2"])
-@click.argument("node")
+@click.argument("node", type=NODE)
 def remove(node: str) -> None:
     """Remove NODE, which may be up or down.
 
@@ -68,7 +68,7 @@ def remove(node: str) -> None:
 
 
 @command("transfer", examples=["qed cluster transfer", "qed cluster transfer server1"])
-@click.argument("node", required=False)
+@click.argument("node", type=NODE, required=False)
 def transfer(node: str | None) -> None:
     """Make NODE the leader, or any other member.
 

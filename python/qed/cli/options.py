@@ -23,6 +23,7 @@ __all__ = [
     "FILE",
     "INPUT",
     "LINEARIZABLE",
+    "NODE",
     "RECEIPTS",
     "VERSION",
     "Command",
@@ -102,6 +103,15 @@ class _SecondsType(click.ParamType[float]):
         return seconds
 
 
+class _NodeType(click.ParamType[str]):
+    name = "node"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
+        if not value.isprintable():
+            self.fail(f"{value!r} is no name of a member", param, ctx)
+        return str(value)
+
+
 class _KeyType(click.ParamType[str]):
     name = "text"
 
@@ -113,6 +123,7 @@ class _KeyType(click.ParamType[str]):
 
 
 DIGEST: Final = _DigestType()
+NODE: Final = _NodeType()
 VERSION: Final = _VersionType()
 
 

@@ -244,8 +244,9 @@ class Terminal:
         """
         sys.stderr.write(printable(question))
         sys.stderr.flush()
-        answer = sys.stdin.readline()
-        return answer.strip() if answer else None
+        # Read as bytes: what is typed need not be text.
+        answer = sys.stdin.buffer.readline()
+        return answer.decode(errors="replace").strip() if answer else None
 
     @contextmanager
     def progress(self, total: int | None) -> Iterator[Callable[[int, int], None]]:
