@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from commands import hex_of, one_line, qed, qed_on_terminal, read_lines, values
+from adversary import Adversary, http
+from commands import QED, environment, hex_of, one_line, qed, qed_on_terminal, read_lines, values
 
 if TYPE_CHECKING:
-    import subprocess
-
     from servers import RunningServer
 
 OPERATIONS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "qed-rc2-basic.json").read_text())
@@ -354,3 +355,57 @@ def test_the_bundle_of_an_answer_that_fails_is_kept_as_evidence(filled: Filled, 
     shutil.copy(filled.receipts, receipts)
     assert filled("membership", "--event", "event 0", "--receipts", receipts, "--out", str(out)).returncode == 0
     assert qed("verify", str(out), "--receipts", filled.receipts).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("membership", "--event", "event 0"), ("incremental", "--start", "0", "--end", "3")]
+)
+def test_receipts_that_contradict_themselves_end_in_a_verdict(
+    filled: Filled, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    receipts = Path(lying_receipts(tmp_path / "receipts.jsonl", 3, "HyperDigest"))
+    receipts.write_text(receipts.read_text() + Path(filled.receipts).read_text())
+    done = filled(*command, "--receipts", str(receipts))
+    assert "two different snapshots of version 3" in one_line(done.stderr)
+    assert (done.stdout.endswith("Verify: KO\n"), done.returncode) == (True, 1)
+
+
+def test_a_server_that_lies_about_its_snapshots_ends_in_a_verdict(filled: Filled) -> None:
+    answer = filled("membership", "--event", "event 0", "--json").stdout.encode()
+    with Adversary(http(200, answer), http(200, RECORDED[2])) as server:
+        done = qed("membership", "--event", "event 0", "--trust-server", QED_ENDPOINTS=server.url)
+    assert "a snapshot of another version" in done.stderr
+    assert (done.stdout.endswith("Verify: KO\n"), done.returncode) == (True, 1)
+
+
+def test_an_answer_that_cannot_be_saved_is_verified_all_the_same(filled: Filled, tmp_path: Path) -> None:
+    command = ("membership", "--event", "event 0")
+    for out in (str(tmp_path / "missing" / "proof.json"), "/dev/full"):
+        done = filled(*command, "--receipts", filled.receipts, "--out", out)
+        assert one_line(done.stderr).startswith(f"{out}: ")
+        assert (done.stdout.endswith("Verify: OK\n"), done.returncode) == (True, 2)
+        receipts = lying_receipts(tmp_path / "receipts.jsonl", 3, "HyperDigest")
+        done = filled(*command, "--receipts", receipts, "--out", out)
+        assert re.search(f"; the answer was not saved: .*{re.escape(out)}", one_line(done.stderr))
+        assert (done.stdout.endswith("Verify: KO\n"), done.returncode) == (True, 1)
+
+
+def test_a_bundle_that_cannot_be_written_whole_leaves_the_one_before(filled: Filled, tmp_path: Path) -> None:
+    out = tmp_path / "proof.json"
+    out.write_text("the one before")
+    command = f"ulimit -f 0; exec '{QED}' membership --event 'event 0' --out '{out}'"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], capture_output=True, env=environment(QED_ENDPOINTS=filled.url), check=False
+    )
+    assert one_line(done.stderr.decode()).startswith(f"{out}: ")
+    assert (done.returncode, out.read_text(), list(tmp_path.iterdir())) == (2, "the one before", [out])
+
+
+def test_a_byte_that_is_no_text_is_asked_again(filled: Filled) -> None:
+    digests = [hex_of(RECORDED[3][name]) for name in ("HyperDigest", "HistoryDigest")]
+    typed = ["\udcff", *digests]
+    code, screen = qed_on_terminal(
+        "membership", "--event", "event 0", "--verify", typed=typed, QED_ENDPOINTS=filled.url
+    )
+    assert "expected 64 hex digits" in screen
+    assert (screen.endswith("Verify: OK\n"), code) == (True, 0)

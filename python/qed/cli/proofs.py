@@ -12,9 +12,18 @@ from qed.cli.bundle import Bundle
 from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
 from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, RECEIPTS, VERSION, Session, command, current_session
-from qed.cli.questions import Answer, IncrementalQuestion, MembershipQuestion, Question, Root, Trusted, versions_of
+from qed.cli.questions import (
+    Answer,
+    IncrementalQuestion,
+    MembershipQuestion,
+    Question,
+    Root,
+    Trusted,
+    trusted_digests,
+    versions_of,
+)
 from qed.cli.receipts import read_receipts
-from qed.errors import VerificationError
+from qed.errors import QedError, VerificationError
 from qed.proofs import Digest
 
 if TYPE_CHECKING:
@@ -106,7 +115,7 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
     at = "latest version" if question.version is None else f"version [ {question.version} ]"
     session.terminal.line(f"Querying {describe(named, question.digest)} with {at}")
     session.terminal.line()
-    digests = _given_digests({"hyper": given["hyper_digest"], "history": given["history_digest"]})
+    digests = trusted_digests(hyper=given["hyper_digest"], history=given["history_digest"])
     with connect(session.settings) as client:
         _Examination(session, client, given, digests).run(question)
 
@@ -136,13 +145,9 @@ def incremental(**given: Unpack[IncrementalOptions]) -> None:
     question = IncrementalQuestion(given["start"], given["end"])
     session.terminal.line(f"Querying incremental between versions [ {question.start} ] and [ {question.end} ]")
     session.terminal.line()
-    digests = _given_digests({"start": given["start_digest"], "end": given["end_digest"]})
+    digests = trusted_digests(start=given["start_digest"], end=given["end_digest"])
     with connect(session.settings) as client:
         _Examination(session, client, given, digests).run(question)
-
-
-def _given_digests(digests: Mapping[Root, Digest | None]) -> dict[Root, Digest]:
-    return {root: digest for root, digest in digests.items() if digest is not None}
 
 
 class _Examination:
@@ -168,14 +173,25 @@ class _Examination:
         show_answer(self._terminal, answer)
         if self._given["show"]:
             show_paths(self._terminal, answer)
-        receipts = self._receipts(answer)
-        if self._given["out"]:
-            # Saved before it is verified: an answer that fails is evidence worth keeping.
-            self._save(question, answer, receipts, Path(self._given["out"]))
-        if self._is_verifying:
-            verify_and_show(self._terminal, answer, question, self._trusted(answer, receipts))
-        else:
-            print_record(self._terminal, answer, {})
+        try:
+            receipts = self._receipts(answer)
+            trusted = self._trusted(answer, receipts)
+        except VerificationError as exc:
+            print_verdict(self._terminal, exc, answer)
+            raise
+        # Saved before it is verified: an answer that fails is evidence worth keeping. And verified in any case.
+        unsaved = self._save(question, answer, receipts)
+        try:
+            if self._is_verifying:
+                verify_and_show(self._terminal, answer, question, trusted)
+            else:
+                print_record(self._terminal, answer, {})
+        except VerificationError as exc:
+            if unsaved is not None:
+                exc.add_note(f"the answer was not saved: {unsaved}")
+            raise
+        if unsaved is not None:
+            raise unsaved
 
     def _ask(self, question: Question) -> Answer:
         try:
@@ -194,16 +210,18 @@ class _Examination:
         path = self._given["receipts"]
         return {} if path is None else read_receipts(Path(path), versions_of(answer))
 
-    def _save(
-        self,
-        question: Question,
-        answer: Answer,
-        receipts: Mapping[int, Snapshot],
-        path: Path,
-    ) -> None:
-        snapshots = [receipts.get(version) or self._client.snapshot(version) for version in versions_of(answer)]
-        path.write_bytes(Bundle.of(question, answer, snapshots).to_json())
+    def _save(self, question: Question, answer: Answer, receipts: Mapping[int, Snapshot]) -> OSError | QedError | None:
+        """Save the answer where that was asked for; return why that failed, or None."""
+        path = self._given["out"]
+        if path is None:
+            return None
+        try:
+            snapshots = [receipts.get(version) or self._client.snapshot(version) for version in versions_of(answer)]
+            Bundle.of(question, answer, snapshots).save(Path(path))
+        except (OSError, QedError) as exc:
+            return exc
         self._terminal.note(f"saved the answer with its snapshots to {path}")
+        return None
 
     def _trusted(self, answer: Answer, receipts: Mapping[int, Snapshot]) -> Trusted:
         if self._given["receipts"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import click
 
@@ -22,12 +22,34 @@ from qed.proofs import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Answer", "IncrementalQuestion", "MembershipQuestion", "Question", "Root", "Trusted", "versions_of"]
+__all__ = [
+    "Answer",
+    "IncrementalQuestion",
+    "MembershipQuestion",
+    "Question",
+    "Root",
+    "Trusted",
+    "trusted_digests",
+    "versions_of",
+]
 
 Answer: TypeAlias = MembershipProof | AbsenceProof | IncrementalProof
 
 Root: TypeAlias = Literal["hyper", "history", "start", "end"]
 """Which of the two roots of which snapshot: of the current and the asked version, or of both ends of a range."""
+ROOTS: Final[tuple[Root, ...]] = get_args(Root)
+
+
+def trusted_digests(**digests: Digest | None) -> dict[Root, Digest]:
+    """Return the roots that were given one by one.
+
+    Args:
+        digests: Each by the name of its `Root`, None where it was not given.
+
+    Returns:
+        Those that were.
+    """
+    return {root: digest for root in ROOTS if (digest := digests.get(root)) is not None}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from qed.cli.answers import print_verdict, show_answer, show_paths, verify_and_s
 from qed.cli.bundle import Bundle
 from qed.cli.inputs import EventOptions, digest_given
 from qed.cli.options import DIGEST, INPUT, RECEIPTS, VERSION, command, current_session
-from qed.cli.questions import IncrementalQuestion, MembershipQuestion, Question, Root, Trusted, versions_of
+from qed.cli.questions import IncrementalQuestion, MembershipQuestion, Question, Trusted, trusted_digests, versions_of
 from qed.cli.receipts import read_receipts
 from qed.errors import MalformedProof, VerificationError
 
@@ -117,13 +117,12 @@ def _refuse(given: VerifyOptions, names: tuple[str, ...], kind: str) -> None:
 
 
 def _trusted(given: VerifyOptions, bundle: Bundle, terminal: Terminal) -> Trusted:
-    named: dict[Root, Digest | None] = {
-        "hyper": given["hyper_digest"],
-        "history": given["history_digest"],
-        "start": given["start_digest"],
-        "end": given["end_digest"],
-    }
-    digests = {root: digest for root, digest in named.items() if digest is not None}
+    digests = trusted_digests(
+        hyper=given["hyper_digest"],
+        history=given["history_digest"],
+        start=given["start_digest"],
+        end=given["end_digest"],
+    )
     if given["receipts"] is not None:
         receipts = read_receipts(Path(given["receipts"]), versions_of(bundle.answer))
         bundle.compare(receipts)
