@@ -238,3 +238,11 @@ def test_both_clients_have_the_same_methods() -> None:
 
     assert methods(Client) == methods(AsyncClient)
     assert inspect.signature(Client.__init__) == inspect.signature(AsyncClient.__init__)
+
+
+def test_not_every_client_begins_with_the_same_member(server: RunningServer) -> None:
+    turns = set()
+    for _ in range(8):
+        with Client(server.url) as client:
+            turns.add(client._topology.next_turn())
+    assert len(turns) > 1

@@ -20,6 +20,7 @@ from qed.exchange import (
     Inbox,
     failure_of,
     open_async_http,
+    some_turn,
 )
 from qed.proofs import Digest
 from qed.topology import Topology
@@ -64,7 +65,7 @@ class AsyncClient:
         attempts: int = DEFAULT_ATTEMPTS,
         read: Read = DEFAULT_READ,
     ) -> None:
-        self._topology = Topology.parse(endpoints)
+        self._topology = Topology.parse(endpoints, first_turn=some_turn())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
         self._turns = asyncio.Semaphore(CONNECTION_LIMIT)

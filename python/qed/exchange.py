@@ -7,6 +7,7 @@ members must be told apart. Of the environment only SSL_CERT_FILE and SSL_CERT_D
 from __future__ import annotations
 
 import os
+import random
 import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,7 @@ __all__ = [
     "failure_of",
     "open_async_http",
     "open_http",
+    "some_turn",
 ]
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:8800"
@@ -104,6 +106,11 @@ def _reason(exc: Exception) -> str:
             return cause.strerror.lower()
         cause = cause.__cause__ or cause.__context__
     return str(exc).lower() or type(exc).__name__
+
+
+def some_turn() -> int:
+    """Return where a new client begins among members that are equally good: not each program with the same one."""
+    return random.randrange(1 << 16)  # noqa: S311 - spreads load, guards no secret
 
 
 def open_http(topology: Topology, *, timeout_s: float, api_key: str | None, verify_tls: bool) -> httpx.Client:

@@ -46,7 +46,9 @@ class Topology:
         clock: Gives seconds.
     """
 
-    def __init__(self, given: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, given: tuple[str, ...], clock: Callable[[], float] = time.monotonic, first_turn: int = 0
+    ) -> None:
         self.given = given
         self.clock = clock
         self.leader: str | None = None
@@ -58,15 +60,18 @@ class Topology:
         self._is_learnt = False
         # The first call goes out at once: a program that makes only one has no use for a list of members.
         self._due_at = float("inf")
-        self._turns = itertools.count()
+        self._turns = itertools.count(first_turn)
 
     @staticmethod
-    def parse(endpoints: str | Sequence[str], clock: Callable[[], float] = time.monotonic) -> Topology:
+    def parse(
+        endpoints: str | Sequence[str], clock: Callable[[], float] = time.monotonic, first_turn: int = 0
+    ) -> Topology:
         """Return the topology of which only the endpoints are known that the caller named.
 
         Args:
             endpoints: One base URL or several, such as `http://127.0.0.1:8800`.
             clock: Gives seconds.
+            first_turn: Where to begin among members that are equally good.
 
         Returns:
             The topology, nobody in it known to be down.
@@ -79,7 +84,7 @@ class Topology:
             raise ValueError("expected at least one endpoint")
         if not all(is_base_url(url) for url in urls):
             raise ValueError("expected endpoints like http://host:port, without user, query or fragment")
-        return Topology(tuple(dict.fromkeys(url.rstrip("/") for url in urls)), clock)
+        return Topology(tuple(dict.fromkeys(url.rstrip("/") for url in urls)), clock, first_turn)
 
     # What is known.
 
