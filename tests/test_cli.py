@@ -405,7 +405,7 @@ def test_a_byte_that_is_no_text_is_asked_again(filled: Filled) -> None:
     digests = [hex_of(RECORDED[3][name]) for name in ("HyperDigest", "HistoryDigest")]
     typed = ["\udcff", *digests]
     code, screen = qed_on_terminal(
-        "membership", "--event", "event 0", "--verify", typed=typed, QED_ENDPOINTS=filled.url
+        "membership", "--event", "event 0", "--verify", typed=typed, QED_ENDPOINTS=filled.url, NO_COLOR="1"
     )
     assert "expected 64 hex digits" in screen
-    assert (screen.endswith("Verify: OK\n"), code) == (True, 0)
+    assert ("Verify: OK" in screen, code) == (True, 0)

@@ -373,8 +373,8 @@ def require_repeatable(call: Call[_T], base: str, failure: Failure) -> None:
     """Raise if `call` may have been carried out, and must not be twice."""
     if call.is_repeatable or not failure.may_have_arrived:
         return
-    kind = OutcomeUnknown if failure.is_outcome_unknown else Unavailable
-    raise kind(f"{base}: {failure.cause}; {call.what} may have happened all the same")
+    said = f"{base}: {failure.cause}; {call.what} may have happened all the same"
+    raise OutcomeUnknown(said) if failure.is_outcome_unknown else Unavailable(said, may_have_happened=True)
 
 
 def _is_worth_waiting(call: Call[_T], topology: Topology, policy: Policy, failures: Collection[Failure]) -> bool:
@@ -417,4 +417,4 @@ def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = 
     if all(failure.is_leaderless for failure in failures.values()):
         named = (failure.leader_url for failure in failures.values() if failure.leader_url is not None)
         return NotLeader(f"no server leads: {causes}", next(named, None))
-    return Unavailable(f"no server answered: {causes}")
+    return Unavailable(f"no server answered: {causes}", may_have_happened=may_have_happened)

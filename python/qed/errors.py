@@ -140,7 +140,15 @@ class MembershipRefused(ClusterError):
 
 
 class Unavailable(ClusterError):
-    """No server answered in time."""
+    """No server answered in time.
+
+    Attributes:
+        may_have_happened: What was asked for may have been carried out all the same.
+    """
+
+    def __init__(self, message: str, *, may_have_happened: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_happened = may_have_happened
 
 
 class Overloaded(ClusterError):

@@ -13,8 +13,8 @@ import click
 from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, bulks, event_given, open_input
 from qed.cli.options import FILE, INPUT, LINEARIZABLE, VERSION, Session, command, current_session
-from qed.cli.receipts import ReceiptsWriter
-from qed.errors import MalformedRequest, NotLeader, Overloaded
+from qed.cli.receipts import ReceiptsWriter, lines_of
+from qed.errors import MalformedRequest, NotLeader, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,25 +63,23 @@ def add(**given: Unpack[AddOptions]) -> None:
     if given["lines"] is not None and (given["event"] is not None or given["file"] is not None):
         raise click.UsageError("--lines stands alone: not with --event or --file")
     with ExitStack() as stack:
+        # Nothing is made of wrong usage, not even an empty receipts file.
+        event = event_given(named) if given["lines"] is None else b""
+        stream = nullcontext() if given["lines"] is None else open_input(given["lines"])
+        lines = stack.enter_context(stream)
+        client = stack.enter_context(connect(session.settings))
         receipts = given["receipts"]
         # Opened before anything is sent: an event whose receipt cannot be kept should not be added.
         writer = stack.enter_context(nullcontext() if receipts is None else ReceiptsWriter(Path(receipts)))
-        if given["lines"] is not None:
-            stream = stack.enter_context(open_input(given["lines"]))
-            client = stack.enter_context(connect(session.settings))
-            _Lines(session, client, writer, is_if_absent=given["if_absent"]).add(stream)
-            return
-        event = event_given(named)
-        client = stack.enter_context(connect(session.settings))
-        added = client.add(event, if_absent=given["if_absent"])
-        if writer is not None:
-            writer.append([added])
-        _show(session, "Received snapshot with values:", added)
-        session.terminal.records([added.to_json()])
+        adding = _Adding(session, client, writer, is_if_absent=given["if_absent"])
+        if lines is None:
+            adding.add(event)
+        else:
+            adding.add_lines(lines)
 
 
-class _Lines:
-    """Adds the lines of a stream in bulks, and knows at any moment how many were acknowledged."""
+class _Adding:
+    """Adds events and keeps their receipts, and knows at any moment how many were acknowledged."""
 
     def __init__(
         self, session: Session, client: Client, receipts: ReceiptsWriter | None, *, is_if_absent: bool
@@ -94,7 +92,16 @@ class _Lines:
         self._waiting = 0
         self._last: Snapshot | None = None
 
-    def add(self, stream: BinaryIO) -> None:
+    def add(self, event: bytes) -> None:
+        try:
+            added = self._client.add(event, if_absent=self._is_if_absent)
+        except KeyboardInterrupt as exc:
+            exc.add_note("the event may or may not have been added")
+            raise
+        self._keep([added])
+        _show(self._session, "Received snapshot with values:", added)
+
+    def add_lines(self, stream: BinaryIO) -> None:
         terminal = self._session.terminal
         try:
             with terminal.progress(_size_bytes(stream)) as advance:
@@ -118,17 +125,31 @@ class _Lines:
             advance(len(events), size_bytes)
 
     def _keep(self, snapshots: Sequence[Snapshot]) -> None:
-        if self._receipts is not None:
-            self._receipts.append(snapshots)
+        terminal = self._session.terminal
+        try:
+            if self._receipts is not None:
+                self._receipts.append(snapshots)
+        except BaseException as exc:
+            # There are no others: whoever keeps what is printed has them still.
+            exc.add_note("they are on stdout")
+            terminal.text(lines_of(snapshots).decode())
+            raise
         self._last = snapshots[-1]
         # The last one of all is shown at the end; a program gets every one as soon as it is safe.
-        self._session.terminal.records(snapshot.to_json() for snapshot in snapshots)
+        terminal.records(snapshot.to_json() for snapshot in snapshots)
 
     def _so_far(self, exc: BaseException) -> str:
         text = f"{self._acknowledged:,} events were acknowledged"
-        if self._waiting and not isinstance(exc, (Overloaded, MalformedRequest, NotLeader)):
+        if self._waiting and _may_have_happened(exc):
             text += f", and the next {self._waiting:,} may or may not have been added"
         return text
+
+
+def _may_have_happened(exc: BaseException) -> bool:
+    """Return whether an insertion may have been carried out that ended in `exc`."""
+    if isinstance(exc, Unavailable):
+        return exc.may_have_happened
+    return not isinstance(exc, (Overloaded, MalformedRequest, NotLeader))
 
 
 def _size_bytes(stream: BinaryIO) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -105,7 +106,11 @@ def main(args: Sequence[str] | None = None) -> None:
     open_streams()
     try:
         sys.exit(_run(sys.argv[1:] if args is None else args))
-    except BrokenPipeError:
+    except BrokenPipeError as exc:
+        # Where it went unread what became of an insertion, that is still said.
+        if notes := getattr(exc, "__notes__", ()):
+            with suppress(OSError):
+                print_error("; ".join(["whoever read the output stopped reading", *notes]))
         close_streams()
         sys.exit(_EXIT_PIPE)
 

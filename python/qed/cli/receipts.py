@@ -17,11 +17,11 @@ from qed.errors import MalformedProof, VerificationError
 from qed.proofs import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["ReceiptsWriter", "read_receipts"]
+__all__ = ["ReceiptsWriter", "lines_of", "read_receipts"]
 
 # A snapshot takes about 230 bytes. The limit keeps a file that is no receipts file from being read into memory whole.
 _LINE_BYTES_MAX: Final = 4096
@@ -57,10 +57,10 @@ class ReceiptsWriter:
         Raises:
             OSError: They cannot be written or synced.
         """
-        lines = b"".join(snapshot.to_json() + b"\n" for snapshot in snapshots)
-        # The lock keeps another qed from appending between this file's end being read and being cut back to.
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
+            lines = lines_of(snapshots)
+            # The lock keeps another qed from appending between this file's end being read and being cut back to.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             self._write(lines)
             os.fsync(self._descriptor)
         except BaseException as exc:
@@ -106,10 +106,17 @@ class ReceiptsWriter:
 
 def _sync_folder(path: Path) -> None:
     """Make a new file's name as durable as its content will be, where the file system can."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with suppress(OSError):
-        os.fsync(folder)
-    os.close(folder)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def lines_of(snapshots: Iterable[Snapshot]) -> bytes:
+    """Return snapshots as the lines of a receipts file."""
+    return b"".join(snapshot.to_json() + b"\n" for snapshot in snapshots)
 
 
 def read_receipts(path: Path, versions: Collection[int]) -> dict[int, Snapshot]:
