@@ -25,7 +25,7 @@ from commands import (
     values,
     wait_for_lines,
 )
-from qed.wire import CLUSTER
+from qed.wire import CLUSTER, Cluster
 from servers import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
@@ -141,8 +141,27 @@ def test_status_shows_every_member(cluster: RunningCluster) -> None:
 def test_status_tells_programs_the_form_of_the_server(cluster: RunningCluster) -> None:
     done = qed("cluster", "--json", "status", QED_ENDPOINTS=follower_url(cluster))
     seen = CLUSTER.decode(done.stdout.encode())
+    assert set(read_lines(done.stdout)[0]) == set(Cluster.__struct_fields__)
     assert seen.leader_id == seen.node_id == cluster.leader()
     assert {member.node_id for member in seen.members} == set(cluster.members)
+
+
+def test_status_shows_how_far_each_member_says_it_is(cluster: RunningCluster) -> None:
+    down, endpoint = cluster.followers()[1], follower_url(cluster)
+    version = int(values(qed("add", "--event", "seen by all", QED_ENDPOINTS=endpoint).stdout)["Version"])
+    wait_until(lambda: all(member.count() == version + 1 for member in cluster.members.values()), "all to apply it")
+    (record,) = read_lines(qed("cluster", "status", "--json", QED_ENDPOINTS=endpoint).stdout)
+    for member in record["members"]:
+        own = cluster.view(member["node_id"])
+        assert (member["events"], member["applied_index"]) == (own.events, own.applied_index)
+        assert member["events"] == version + 1
+    shown = qed("cluster", "status", QED_ENDPOINTS=endpoint).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count(f" events {version + 1} ") == len(cluster.members)
+    cluster.members[down].kill()
+    done = qed("cluster", "status", QED_ENDPOINTS=endpoint)
+    assert done.returncode == 0
+    assert done.stdout.count(" events ? ") == done.stdout.count(" applied ? ") == 1
 
 
 def test_status_shows_who_is_down(cluster: RunningCluster) -> None:

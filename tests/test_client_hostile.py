@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 import httpx
+import msgspec
 import pytest
 
 import specimens
@@ -36,6 +37,7 @@ from qed.errors import (
 )
 from qed.exchange import failure_of
 from qed.proofs import Digest
+from qed.wire import Cluster, ClusterMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -591,6 +593,34 @@ def test_a_server_that_says_nothing_readable_of_itself_is_passed_over_by_operato
             connect(server.url, other.url).cluster()
         assert server.url in str(raised.value)
         assert other.url in str(raised.value)
+
+
+def test_a_member_that_answers_for_another_is_not_taken_for_it(connect: Connect) -> None:
+    with Adversary() as server:
+        address = server.url.removeprefix("http://")
+        member = ClusterMember(
+            node_id="asked",
+            role="follower",
+            raft_addr=address,
+            http_addr=address,
+            mgmt_addr=address,
+            is_reachable=True,
+            entry=1,
+        )
+        seen = Cluster(
+            node_id="other",
+            cluster_id="",
+            leader_id="",
+            term=1,
+            commit_index=1,
+            applied_index=1,
+            events=7,
+            members=[],
+        )
+        server.plays += [http(200, msgspec.json.encode(seen)), http(200, b"nonsense")]
+        for cause in ("expected asked, found other", "nonsense"):
+            with pytest.raises(Unavailable, match=cause):
+                connect(server.url).view(member)
 
 
 def test_cookies_are_not_kept(connect: Connect) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from qed import calls
 from qed.attempts import Failure, Outcome, Send, ask, learn, none_answered, require_repeatable, served
 from qed.calls import Answer
+from qed.errors import Unavailable
 from qed.topology import member_url, scheme_of
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
     from qed.calls import Call
     from qed.topology import Topology
-    from qed.wire import Cluster
+    from qed.wire import Cluster, ClusterMember
 
-__all__ = ["administer", "overview"]
+__all__ = ["administer", "overview", "view"]
 
 _T = TypeVar("_T")
 
@@ -64,6 +65,33 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     base = member_url(scheme_of(topology.given[0]), leader.mgmt_addr)
     seen = None if base is None else (yield from ask(calls.cluster(), base))
     return cluster if seen is None or isinstance(seen, Failure) else seen
+
+
+def view(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, Cluster]:
+    """Yield what to send, and return the cluster as `member` itself sees it.
+
+    Args:
+        member: The member, as another has told of it.
+        topology: The servers that were given; says under which scheme it is asked.
+
+    Yields:
+        The only step.
+
+    Returns:
+        The cluster.
+
+    Raises:
+        Unavailable: The member gives no answer at its management address, or another one does.
+    """
+    base = member_url(scheme_of(topology.given[0]), member.mgmt_addr)
+    if base is None:
+        raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is none")
+    seen = yield from ask(calls.cluster(), base)
+    if isinstance(seen, Failure):
+        raise Unavailable(f"{base}: {seen.cause}")
+    if seen.node_id != member.node_id:
+        raise Unavailable(f"{base}: expected {calls.plain(member.node_id)}, found {calls.plain(seen.node_id)}")
+    return seen
 
 
 def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, Outcome]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import httpx
 
 from qed import calls
-from qed.administration import administer, overview
+from qed.administration import administer, overview, view
 from qed.attempts import Policy, Send, converse
 from qed.errors import ProtocolError
 from qed.exchange import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qed.calls import Call, Consistency
     from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
     from qed.topology import Read
-    from qed.wire import Cluster, Info, Shards
+    from qed.wire import Cluster, ClusterMember, Info, Shards
 
 __all__ = ["AsyncClient"]
 
@@ -148,6 +148,10 @@ class AsyncClient:
     async def cluster(self) -> Cluster:
         """Return the cluster as its leader sees it; see `Client.cluster`."""
         return await self._carry_out(overview(self._topology))
+
+    async def view(self, member: ClusterMember) -> Cluster:
+        """Return the cluster as one of its members sees it; see `Client.view`."""
+        return await self._carry_out(view(member, self._topology))
 
     async def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster; see `Client.remove_member`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import httpx
 
 from qed import calls
-from qed.administration import administer, overview
+from qed.administration import administer, overview, view
 from qed.attempts import Policy, Send, converse
 from qed.deadline import deadline
 from qed.errors import ProtocolError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qed.calls import Call, Consistency
     from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
     from qed.topology import Read
-    from qed.wire import Cluster, Info, Shards
+    from qed.wire import Cluster, ClusterMember, Info, Shards
 
 __all__ = ["Client"]
 
@@ -256,6 +256,20 @@ class Client:
     def cluster(self) -> Cluster:
         """Return the cluster as its leader sees it, or where that cannot be asked, as another member does."""
         return self._carry_out(overview(self._topology))
+
+    def view(self, member: ClusterMember) -> Cluster:
+        """Return the cluster as one of its members sees it.
+
+        Args:
+            member: The member, as `cluster` has told of it.
+
+        Returns:
+            The cluster, with how far this very member is.
+
+        Raises:
+            Unavailable: The member does not answer at its management address.
+        """
+        return self._carry_out(view(member, self._topology))
 
     def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster. Like all changes to it, this needs a management address in reach.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 import msgspec
 
-from qed.cli.connection import connect
+from qed.cli.connection import connect, connect_async
 from qed.cli.options import NODE, Session, command, current_session, group
 from qed.errors import QedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qed.cli.terminal import Cell
     from qed.client import Client
@@ -24,7 +25,11 @@ __all__ = ["cluster"]
 
 _REFRESH_S: Final = 1.0
 _UNKNOWN: Final = "?"
-_COLUMNS: Final = ("NodeId", "Role", "Reachable", "Entry", "Lag", "Addresses")
+_FAR: Final = ("applied_index", "events")
+_COLUMNS: Final = ("NodeId", "Role", "Reachable", "Lag", "Log", "Addresses")
+
+Views: TypeAlias = "Mapping[str, Cluster]"
+"""How members see the cluster themselves, by name. Those that do not answer are missing."""
 
 
 @group("cluster", examples=["qed cluster status --watch", "qed cluster transfer server1", "qed cluster remove server2"])
@@ -41,7 +46,7 @@ def status(*, watch: bool) -> None:
     """Show the members, their roles, and how far each one is.
 
     This is how the leader sees it. Where the leader cannot be asked, another member tells what it knows, and what only
-    the leader knows is a question mark.
+    the leader knows is a question mark. How far its log is, each reachable member tells itself.
     """
     session = current_session()
     with connect(session.settings) as client:
@@ -90,8 +95,9 @@ def _watch(session: Session, client: Client, seen: Cluster) -> None:
     terminal = session.terminal
     with terminal.screen() as draw:
         for _ in itertools.count():
-            draw("Received cluster with values:", _fields(seen), _COLUMNS, _rows(seen))
-            terminal.records([msgspec.to_builtins(seen)])
+            views = _views(session, seen)
+            draw("Received cluster with values:", _fields(seen), _COLUMNS, _rows(seen, views))
+            terminal.records([_record(seen, views)])
             time.sleep(_REFRESH_S)
             try:
                 seen = client.cluster()
@@ -101,9 +107,39 @@ def _watch(session: Session, client: Client, seen: Cluster) -> None:
 
 
 def _show(session: Session, seen: Cluster) -> None:
+    views = _views(session, seen)
     session.terminal.fields("Received cluster with values:", _fields(seen))
-    session.terminal.table(_COLUMNS, _rows(seen))
-    session.terminal.records([msgspec.to_builtins(seen)])
+    session.terminal.table(_COLUMNS, _rows(seen, views))
+    session.terminal.records([_record(seen, views)])
+
+
+def _views(session: Session, seen: Cluster) -> Views:
+    """Ask every member that is not known to be out of reach how far it is, all of them at once."""
+
+    async def ask() -> Views:
+        async with connect_async(session.settings) as client:
+
+            async def view(member: ClusterMember) -> Cluster | None:
+                try:
+                    return seen if member.node_id == seen.node_id else await client.view(member)
+                except QedError:
+                    return None
+
+            asked = [member for member in seen.members if member.is_reachable is not False]
+            found = await asyncio.gather(*map(view, asked))
+            return {member.node_id: own for member, own in zip(asked, found, strict=True) if own is not None}
+
+    return asyncio.run(ask())
+
+
+def _record(seen: Cluster, views: Views) -> dict[str, object]:
+    """Return what a server answers, with how far each member says it is."""
+    members = []
+    for member in seen.members:
+        own = views.get(member.node_id)
+        far = {"applied_index": own.applied_index, "events": own.events} if own else dict.fromkeys(_FAR)
+        members.append(msgspec.to_builtins(member) | far)
+    return {**msgspec.to_builtins(seen), "members": members}
 
 
 def _fields(seen: Cluster) -> list[tuple[str, object]]:
@@ -117,15 +153,18 @@ def _fields(seen: Cluster) -> list[tuple[str, object]]:
     ]
 
 
-def _rows(seen: Cluster) -> list[Sequence[Cell]]:
-    return [_row(member, seen.commit_index) for member in sorted(seen.members, key=lambda member: member.node_id)]
+def _rows(seen: Cluster, views: Views) -> list[Sequence[Cell]]:
+    members = sorted(seen.members, key=lambda member: member.node_id)
+    return [_row(member, seen.commit_index, views.get(member.node_id)) for member in members]
 
 
-def _row(member: ClusterMember, commit_index: int) -> Sequence[Cell]:
+def _row(member: ClusterMember, commit_index: int, own: Cluster | None) -> Sequence[Cell]:
     is_reachable = {True: "yes", False: "no", None: _UNKNOWN}[member.is_reachable]
     entry, lag = _UNKNOWN, _UNKNOWN
     # A leader that has not heard from a member since it leads says 0.
     if member.entry:
         entry, lag = str(member.entry), str(max(commit_index - member.entry, 0))
+    applied, events = (own.applied_index, own.events) if own else (_UNKNOWN, _UNKNOWN)
+    far = (f"entry {entry}", f"applied {applied}", f"events {events}")
     addresses = (f"http {member.http_addr}", f"mgmt {member.mgmt_addr}", f"raft {member.raft_addr}")
-    return (member.node_id, member.role, is_reachable, entry, lag, addresses)
+    return (member.node_id, member.role, is_reachable, lag, far, addresses)

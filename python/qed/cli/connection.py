@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from qed.async_client import AsyncClient
 from qed.client import Client
 
 if TYPE_CHECKING:
     from qed.calls import Consistency
     from qed.cli.options import Settings
 
-__all__ = ["connect", "consistency"]
+__all__ = ["connect", "connect_async", "consistency"]
+
+_Client = TypeVar("_Client", Client, AsyncClient)
 
 
 def connect(settings: Settings) -> Client:
@@ -27,8 +30,24 @@ def connect(settings: Settings) -> Client:
     Raises:
         click.UsageError: A URL or the key is not one that can be used.
     """
+    return _connect(Client, settings)
+
+
+def connect_async(settings: Settings) -> AsyncClient:
+    """Return the same for asyncio, for whoever asks several members at once.
+
+    Args:
+        settings: As for `connect`.
+
+    Returns:
+        The client; close it.
+    """
+    return _connect(AsyncClient, settings)
+
+
+def _connect(kind: type[_Client], settings: Settings) -> _Client:
     try:
-        return Client(
+        return kind(
             settings.endpoints,
             timeout_s=settings.timeout_s,
             api_key=settings.api_key,
