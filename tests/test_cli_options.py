@@ -107,6 +107,7 @@ def test_the_version_is_the_packages() -> None:
         ("--log", "loud", "info"),
         ("cluster", "remove", "\udcff"),
         ("cluster", "transfer", "\udcff"),
+        ("cluster", "remove", ""),
     ],
     ids=lambda args: " ".join(args)[:60],
 )
@@ -114,6 +115,10 @@ def test_wrong_usage_is_one_line_and_its_own_exit_code(args: tuple[str, ...]) ->
     done = qed(*args, QED_ENDPOINTS=DEAD)
     assert len(one_line(done.stderr)) < 1000
     assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_choices_are_listed_in_the_line_that_misses_one() -> None:
+    assert "Choose from: bash, zsh, fish" in one_line(qed("completion").stderr)
 
 
 def test_a_wrong_environment_is_wrong_usage() -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "qed"
 
 PYTHON_FLOORS = [
-    {"errors"},
+    {"errors", "text"},
     {"_qed"},
     {"proofs"},
     {"log", "wire", "deadline"},

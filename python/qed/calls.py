@@ -32,6 +32,7 @@ from qed.proofs import (
     verify_incremental,
     verify_membership,
 )
+from qed.text import printable
 from qed.wire import (
     CLUSTER,
     ENCODER,
@@ -237,7 +238,7 @@ def membership(
         proof = parse_answer(body)
         _check_asked(digest, version, proof)
         if query_snapshot is not None and current_snapshot is not None:
-            _verify(digest, proof, version, query_snapshot, current_snapshot)
+            _verify(digest, proof, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot)
         return proof
 
     return Call(
@@ -424,6 +425,7 @@ def _check_asked(digest: Digest, version: int | None, proof: MembershipProof | A
 def _verify(
     digest: Digest,
     proof: MembershipProof | AbsenceProof,
+    *,
     version: int | None,
     query_snapshot: Snapshot,
     current_snapshot: Snapshot,
@@ -438,7 +440,7 @@ def _verify(
 
 def plain(text: str) -> str:
     """Return a server's words, safe to print: one line, bounded, no control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:_MESSAGE_LIMIT])
+    return printable(text[:_MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
 
 
 def protocol_error(answer: Answer, what: str) -> ProtocolError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -155,7 +156,8 @@ def _sentence(exc: BaseException) -> str:
         case KeyboardInterrupt():
             text = "interrupted"
         case click.UsageError():
-            text = exc.format_message()
+            # Choices are listed on a line each.
+            text = re.sub(r"\n\t?", " ", exc.format_message())
             if exc.ctx is not None:
                 text = f"{text.rstrip('.')} (see {exc.ctx.command_path} --help)"
         case click.ClickException():

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIGEST",
+    "END_DIGEST",
     "FILE",
+    "HISTORY_DIGEST",
+    "HYPER_DIGEST",
     "INPUT",
     "LINEARIZABLE",
     "NODE",
     "RECEIPTS",
+    "SHOW",
+    "START_DIGEST",
     "VERSION",
     "Command",
     "Session",
@@ -107,7 +112,7 @@ class _NodeType(click.ParamType[str]):
     name = "node"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
-        if not value.isprintable():
+        if not (value and value.isprintable()):
             self.fail(f"{value!r} is no name of a member", param, ctx)
         return str(value)
 
@@ -125,6 +130,19 @@ class _KeyType(click.ParamType[str]):
 DIGEST: Final = _DigestType()
 NODE: Final = _NodeType()
 VERSION: Final = _VersionType()
+SHOW: Final = click.option("--show", is_flag=True, help="Draw the audit paths as a tree.")
+
+
+def _root(name: str, help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=DIGEST, metavar="HEX", help=help_text)
+
+
+HYPER_DIGEST: Final = _root("--hyper-digest", "Trusted HyperDigest of CurrentVersion.")
+HISTORY_DIGEST: Final = _root(
+    "--history-digest", "Trusted HistoryDigest of QueryVersion; for an absent event, of CurrentVersion."
+)
+START_DIGEST: Final = _root("--start-digest", "Trusted HistoryDigest of the earlier version.")
+END_DIGEST: Final = _root("--end-digest", "Trusted HistoryDigest of the later version.")
 
 
 def _is_endpoint(url: str) -> bool:
@@ -284,30 +302,21 @@ class Command(click.Command):
         write_examples(formatter, self.examples)
 
 
-class Group(click.Group):
+class Group(Command, click.Group):
     """Commands under one name, with the global options and examples."""
 
-    examples: tuple[str, ...] = ()
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, then the global options.
+        """Write the commands, then the options.
 
         Args:
             ctx: The group's context.
             formatter: What the help page is written to.
         """
         self.format_commands(ctx, formatter)
-        _write_options(self, ctx, formatter)
+        super().format_options(ctx, formatter)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples.
 
-        Args:
-            ctx: The group's context.
-            formatter: What the help page is written to.
-        """
-        del ctx
-        write_examples(formatter, self.examples)
+_Kind = TypeVar("_Kind", bound=Command)
 
 
 def _write_options(owner: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -320,23 +329,8 @@ def _write_options(owner: click.Command, ctx: click.Context, formatter: click.He
 
 
 def group(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None]], Group]:
-    """Return a decorator that makes a function a group of commands.
-
-    Args:
-        name: Name of the group. Its help is the function's docstring.
-        examples: Command lines to show in its help.
-
-    Returns:
-        The decorator.
-    """
-
-    def decorate(function: Callable[..., None]) -> Group:
-        built = click.group(name, cls=Group)(function)
-        built.examples = tuple(examples)
-        built.params.extend(global_options(has_environment=False))
-        return built
-
-    return decorate
+    """Return a decorator that makes a function a group of commands; arguments as for `command`."""
+    return _decorator(Group, name, examples)
 
 
 def command(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None]], Command]:
@@ -349,9 +343,12 @@ def command(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., No
     Returns:
         The decorator.
     """
+    return _decorator(Command, name, examples)
 
-    def decorate(function: Callable[..., None]) -> Command:
-        built = click.command(name, cls=Command)(function)
+
+def _decorator(kind: type[_Kind], name: str, examples: Sequence[str]) -> Callable[[Callable[..., None]], _Kind]:
+    def decorate(function: Callable[..., None]) -> _Kind:
+        built = click.command(name, cls=kind)(function)
         built.examples = tuple(examples)
         built.params.extend(global_options(has_environment=False))
         return built

@@ -11,7 +11,22 @@ from qed.cli.answers import print_record, print_verdict, show_answer, show_paths
 from qed.cli.bundle import Bundle
 from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
-from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, RECEIPTS, VERSION, Session, command, current_session
+from qed.cli.options import (
+    DIGEST,
+    END_DIGEST,
+    FILE,
+    HISTORY_DIGEST,
+    HYPER_DIGEST,
+    INPUT,
+    LINEARIZABLE,
+    RECEIPTS,
+    SHOW,
+    START_DIGEST,
+    VERSION,
+    Session,
+    command,
+    current_session,
+)
 from qed.cli.questions import (
     Answer,
     IncrementalQuestion,
@@ -71,7 +86,7 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `ProofOptions`, in the order of the help page."""
     for option in (
         LINEARIZABLE,
-        click.option("--show", is_flag=True, help="Draw the audit paths as a tree."),
+        SHOW,
         click.option("--out", type=FILE, metavar="PATH", help="Save the answer and its snapshots as a bundle."),
         click.option("--trust-server", is_flag=True, help="Verify with the server's own snapshots."),
         click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file."),
@@ -95,13 +110,8 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--event-digest", type=DIGEST, metavar="HEX", help="The SHA-256 digest of the event.")
 @click.option("--version", type=VERSION, metavar="N", help="Ask as of this version. Default: the latest.")
 @_proof_options
-@click.option("--hyper-digest", type=DIGEST, metavar="HEX", help="Trusted HyperDigest of CurrentVersion.")
-@click.option(
-    "--history-digest",
-    type=DIGEST,
-    metavar="HEX",
-    help="Trusted HistoryDigest of QueryVersion; for an absent event, of CurrentVersion.",
-)
+@HYPER_DIGEST
+@HISTORY_DIGEST
 def membership(**given: Unpack[MembershipOptions]) -> None:
     """Ask whether an event is in the log, with a proof.
 
@@ -131,8 +141,8 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
 @click.option("--start", type=VERSION, metavar="N", required=True, help="The earlier version.")
 @click.option("--end", type=VERSION, metavar="N", required=True, help="The later version.")
 @_proof_options
-@click.option("--start-digest", type=DIGEST, metavar="HEX", help="Trusted HistoryDigest of the earlier version.")
-@click.option("--end-digest", type=DIGEST, metavar="HEX", help="Trusted HistoryDigest of the later version.")
+@START_DIGEST
+@END_DIGEST
 def incremental(**given: Unpack[IncrementalOptions]) -> None:
     """Ask for a proof that the log only grew since a version.
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import msgspec
 
+from qed.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -27,27 +29,11 @@ if TYPE_CHECKING:
 Cell: TypeAlias = "str | tuple[str, ...]"
 """What stands in a cell of a table: a line, or several."""
 
-__all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error", "printable"]
+__all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error"]
 
 _WIDTH: Final = 80
 # Longer than any message of ours; what is longer repeats an argument or a server at length.
 _ERROR_CHARACTERS: Final = 800
-
-
-def printable(text: str) -> str:
-    r"""Return `text` on one line, with every character that a terminal would obey, not show, spelt as an escape.
-
-    Events, file names and server messages are other people's text: none may move the cursor, forge a line or break one.
-
-    Args:
-        text: Any text, also with surrogates from undecodable arguments.
-
-    Returns:
-        The same text where it is printable; `\x1b`, `\n` and their like in place of the rest.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def open_streams() -> None:

@@ -10,7 +10,19 @@ import click
 from qed.cli.answers import print_verdict, show_answer, show_paths, verify_and_show
 from qed.cli.bundle import Bundle
 from qed.cli.inputs import EventOptions, digest_given
-from qed.cli.options import DIGEST, INPUT, RECEIPTS, VERSION, command, current_session
+from qed.cli.options import (
+    DIGEST,
+    END_DIGEST,
+    HISTORY_DIGEST,
+    HYPER_DIGEST,
+    INPUT,
+    RECEIPTS,
+    SHOW,
+    START_DIGEST,
+    VERSION,
+    command,
+    current_session,
+)
 from qed.cli.questions import IncrementalQuestion, MembershipQuestion, Question, Trusted, trusted_digests, versions_of
 from qed.cli.receipts import read_receipts
 from qed.errors import MalformedProof, VerificationError
@@ -56,16 +68,11 @@ class VerifyOptions(TypedDict):
 @click.option("--start", type=VERSION, metavar="N", help="The earlier version that was asked.")
 @click.option("--end", type=VERSION, metavar="N", help="The later version that was asked.")
 @click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file.")
-@click.option("--hyper-digest", type=DIGEST, metavar="HEX", help="Trusted HyperDigest of CurrentVersion.")
-@click.option(
-    "--history-digest",
-    type=DIGEST,
-    metavar="HEX",
-    help="Trusted HistoryDigest of QueryVersion; for an absent event, of CurrentVersion.",
-)
-@click.option("--start-digest", type=DIGEST, metavar="HEX", help="Trusted HistoryDigest of the earlier version.")
-@click.option("--end-digest", type=DIGEST, metavar="HEX", help="Trusted HistoryDigest of the later version.")
-@click.option("--show", is_flag=True, help="Draw the audit paths as a tree.")
+@HYPER_DIGEST
+@HISTORY_DIGEST
+@START_DIGEST
+@END_DIGEST
+@SHOW
 def verify(**given: Unpack[VerifyOptions]) -> None:
     """Verify a saved bundle, without any server.
 
