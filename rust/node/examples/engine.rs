@@ -22,7 +22,7 @@ use qed_node::applier::perform;
 use qed_node::consensus::{Consensus, KEPT_BYTES, Settings};
 use qed_node::entry::Command;
 use qed_node::media::Folder;
-use qed_node::member::{Input, Job, Limits, Member};
+use qed_node::member::{Effects, Input, Job, Limits, Member};
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::{Completion, Outcome};
 use qed_node::recovery::reconcile;
@@ -187,7 +187,8 @@ impl Engine {
     /// Let the member take inputs, and what its jobs come to, until it has nothing more to do.
     fn turn(&mut self, mut inputs: Vec<Input>) -> Result<()> {
         loop {
-            let effects = self.member.turn(inputs)?;
+            let mut effects = Effects::default();
+            self.member.turn(inputs, &mut effects)?;
             for message in &effects.messages {
                 self.answer.sent.push(sent(message)?);
             }
@@ -207,14 +208,14 @@ impl Engine {
     fn apply(&mut self, job: Job) -> Result<Option<Input>> {
         let commands = match &job {
             Job::Apply(committed, _) => commands_in(&committed.data),
-            Job::Install(..) => Vec::new(),
+            Job::Install(..) | Job::Sync => Vec::new(),
         };
         let before = self.state.log().len();
-        let (report, completions) = perform(&mut self.state, job)?;
+        let (input, completions) = perform(&mut self.state, job)?;
         self.state.log().sync()?;
         self.answer.applied.extend((before + 1..=self.state.log().len()).zip(commands));
         self.acknowledge(completions);
-        Ok(report.map(Input::Report))
+        Ok(input)
     }
 
     fn acknowledge(&mut self, completions: Vec<Completion>) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use qed_core::error::LogError;
 
-use crate::member::{Job, Report};
+use crate::member::{Input, Job, Report};
 use crate::outbox::{Completion, Outcome};
 use crate::state::{State, StateError};
 
@@ -78,16 +78,17 @@ impl Job {
         match self {
             Self::Apply(_, tickets) => tickets.clone().unwrap_or_default(),
             Self::Install(ticket, _) => vec![*ticket],
+            Self::Sync => Vec::new(),
         }
     }
 }
 
-/// Carry out a job on the state; return what it came to, and what is to be told to those who wait for it.
+/// Carry out a job on the state; return what the member is told of it, and those who wait for it.
 ///
 /// # Errors
 ///
 /// [`StateError`]: the member must stop.
-pub fn perform(state: &mut State, job: Job) -> Result<(Option<Report>, Vec<Completion>), StateError> {
+pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Completion>), StateError> {
     let before = Arc::clone(state.membership());
     let (place, conf_state, is_fetched, completions) = match job {
         Job::Apply(committed, tickets) => {
@@ -107,7 +108,8 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Report>, Vec<Compl
             }
             Err(error) => return Err(error),
         },
+        Job::Sync => return Ok((Some(Input::Synced(state.log().sync()?)), Vec::new())),
     };
     let membership = (!Arc::ptr_eq(&before, state.membership())).then(|| Arc::clone(state.membership()));
-    Ok((Some(Report { place, conf_state, membership, is_fetched }), completions))
+    Ok((Some(Input::Report(Report { place, conf_state, membership, is_fetched })), completions))
 }

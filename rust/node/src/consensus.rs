@@ -481,13 +481,16 @@ impl Consensus {
         self.log().place_before_last(kept_bytes, self.applied.min(self.raw.raft.raft_log.applied))
     }
 
-    /// Forget the entries up to `place`; return the frame that makes it last.
-    pub fn forget(&mut self, place: Place) -> Frame {
+    /// Forget the entries up to `place`; return the frame that makes it last. Nothing if they are gone already.
+    pub fn forget(&mut self, place: Place) -> Option<Frame> {
+        if place.index <= self.log().bounds().index {
+            return None;
+        }
         let bounds = Some(Bounds { index: place.index, term: place.term, is_reset: false });
         let hard_state = self.raw.store().hard_state().clone();
         let frame = Frame { hard_state, bounds, entries: Vec::new() };
         self.raw.mut_store().take(&frame);
-        frame
+        Some(frame)
     }
 
     /// Let committed entries out: up to a change of configuration that has to wait, and not more than is applied in good time.

@@ -350,14 +350,18 @@ impl Shared {
     }
 
     fn drive<M: Media>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
-        let mut next_tick = Instant::now() + self.limits.tick;
+        // The first turn is at once: who decides alone leads already, but has not saved that.
+        let mut next_tick = Instant::now();
         while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
-            let effects = member.turn(inputs)?;
+            let mut effects = Effects::default();
+            let turned = member.turn(inputs, &mut effects);
             let queued = member.queued_events();
             let mut inbox = self.inbox.lock();
             inbox.waiting_events = queued + inbox.inputs.iter().map(events_of).sum::<usize>();
             drop(inbox);
+            // What came before an error was saved, and its tickets are known nowhere else.
             self.hand_out(member, effects, outbox);
+            turned?;
         }
         Ok(())
     }
@@ -384,13 +388,13 @@ impl Shared {
     fn apply(&self, mut state: State, tickets: &mut Vec<u64>, outbox: &Outbox) -> Result<(), MemberError> {
         while let Some(job) = self.jobs.take() {
             *tickets = job.tickets();
-            let (report, completions) = perform(&mut state, job)?;
+            let (input, completions) = perform(&mut state, job)?;
             tickets.clear();
             if !completions.is_empty() {
                 outbox.put(completions);
             }
-            if let Some(report) = report {
-                self.inbox.lock().inputs.push_back(Input::Report(report));
+            if let Some(input) = input {
+                self.inbox.lock().inputs.push_back(input);
                 self.is_fed.notify_one();
             }
         }

@@ -54,6 +54,8 @@ pub enum Input {
     Transfer(u64, Option<String>),
     /// A job is done.
     Report(Report),
+    /// The state is synced up to here.
+    Synced(Place),
 }
 
 impl Input {
@@ -67,7 +69,7 @@ impl Input {
             | Self::Admit(ticket, ..)
             | Self::Remove(ticket, _)
             | Self::Transfer(ticket, _) => Some(*ticket),
-            Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Report(_) => None,
+            Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Report(_) | Self::Synced(_) => None,
         }
     }
 }
@@ -77,8 +79,10 @@ impl Input {
 pub enum Job {
     /// Apply an entry. Tickets, in the order of its requests, if they are waited for here.
     Apply(Committed, Option<Vec<u64>>),
-    /// Append a page.
+    /// Append a page, and sync it: the message that waits for it needs that.
     Install(u64, Box<Page>),
+    /// Sync, so that entries can be forgotten.
+    Sync,
 }
 
 /// What a job came to.
@@ -181,6 +185,8 @@ pub struct Member<M> {
     reads: BTreeMap<u64, Read>,
     next_read: u64,
     waiters: Vec<Waiter>,
+    /// Up to where entries will be forgotten, once the state is synced so far.
+    forgettable: Option<Place>,
 }
 
 impl<M: Media> Member<M> {
@@ -204,6 +210,7 @@ impl<M: Media> Member<M> {
             reads: BTreeMap::new(),
             next_read: limits.first_read,
             waiters: Vec::new(),
+            forgettable: None,
         }
     }
 
@@ -243,24 +250,23 @@ impl<M: Media> Member<M> {
         self.queue.iter().map(|(_, request)| request.digests.len()).sum()
     }
 
-    /// Take inputs, save what must be saved, and return what is to be done.
+    /// Take inputs, save what must be saved, and add what is to be done to `effects`, also before an error.
     ///
     /// # Errors
     ///
     /// [`MemberError`]: the member must stop, and what was under way is unknown.
-    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<Effects, MemberError> {
-        let mut effects = Effects::default();
+    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Result<(), MemberError> {
         for input in inputs {
-            self.take(input, &mut effects);
+            self.take(input, effects)?;
         }
         loop {
-            self.propose(&mut effects)?;
+            self.propose(effects)?;
             let Some(output) = self.consensus.output()? else { break };
-            self.carry_out(output, &mut effects)?;
+            self.carry_out(output, effects)?;
         }
-        self.note_role(&mut effects);
-        self.forget()?;
-        Ok(effects)
+        self.note_role(effects);
+        self.ask_to_forget(effects);
+        Ok(())
     }
 
     /// Return the tickets of all who wait for this member, when it ends: those whose requests may still be carried out, and those
@@ -273,7 +279,7 @@ impl<M: Media> Member<M> {
         (proposed, queued.chain(reads).chain(waiters).collect())
     }
 
-    fn take(&mut self, input: Input, effects: &mut Effects) {
+    fn take(&mut self, input: Input, effects: &mut Effects) -> Result<(), MemberError> {
         let done = |ticket, outcome| Completion { ticket, outcome };
         match input {
             Input::Tick => self.tick(effects),
@@ -305,7 +311,9 @@ impl<M: Media> Member<M> {
             }
             Input::Transfer(ticket, name) => effects.completions.push(done(ticket, self.transfer(name))),
             Input::Report(report) => self.note_report(report, effects),
+            Input::Synced(durable) => self.forget(durable)?,
         }
+        Ok(())
     }
 
     fn tick(&mut self, effects: &mut Effects) {
@@ -493,11 +501,19 @@ impl<M: Media> Member<M> {
         (self.role, self.awaited) = (role, awaited);
     }
 
-    fn forget(&mut self) -> Result<(), MemberError> {
-        let Some(place) = self.consensus.forgettable() else { return Ok(()) };
-        let durable = self.log.sync()?;
-        if durable >= place {
-            let frame = self.consensus.forget(place);
+    /// Have the state synced if there are entries to forget. Not here: heartbeats would wait for it.
+    fn ask_to_forget(&mut self, effects: &mut Effects) {
+        if self.forgettable.is_none() {
+            self.forgettable = self.consensus.forgettable();
+            effects.jobs.extend(self.forgettable.map(|_| Job::Sync));
+        }
+    }
+
+    fn forget(&mut self, durable: Place) -> Result<(), MemberError> {
+        if let Some(place) = self.forgettable.take()
+            && durable >= place
+            && let Some(frame) = self.consensus.forget(place)
+        {
             self.wal.append(&frame)?;
         }
         Ok(())

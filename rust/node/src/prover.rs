@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -135,7 +136,10 @@ impl Shared {
             let answers: Vec<_> = questions
                 .into_iter()
                 .map(|(ticket, question)| {
-                    let outcome = question.answer(log).map_or_else(Outcome::Unanswered, Outcome::Answered);
+                    // A question that ends in a panic must not take the thread from those that come after it.
+                    let answered = catch_unwind(AssertUnwindSafe(|| question.answer(log)));
+                    let answer = answered.unwrap_or_else(|_| Err(LogError::Corrupt("an invariant was broken".into())));
+                    let outcome = answer.map_or_else(Outcome::Unanswered, Outcome::Answered);
                     Completion { ticket, outcome }
                 })
                 .collect();

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use prost::Message as _;
 use qed_core::place::Place;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
-use raft::util::limit_size;
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
 use crate::wal::{Bounds, Frame, Recovered};
@@ -136,9 +136,14 @@ impl Storage for RaftLog {
         if high > self.last() + 1 {
             return Err(Error::Store(StorageError::Unavailable));
         }
-        let mut found: Vec<_> = (low..high).filter_map(|index| self.get(index)).cloned().collect();
-        limit_size(&mut found, max_size.into());
-        Ok(found)
+        // At least one, and no more than are wanted: what a lagging member lacks may be a hundred times that.
+        let (limit, mut size) = (max_size.into().unwrap_or(u64::MAX), 0_u64);
+        let is_wanted = |entry: &&Entry| {
+            let is_first = size == 0;
+            size = size.saturating_add(entry.encoded_len() as u64);
+            is_first || size <= limit
+        };
+        Ok((low..high).filter_map(|index| self.get(index)).take_while(is_wanted).cloned().collect())
     }
 
     fn term(&self, index: u64) -> Result<u64> {

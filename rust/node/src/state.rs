@@ -107,13 +107,14 @@ impl State {
         Ok(Vec::new())
     }
 
-    /// Append a page that another member has read out, and return the configuration there.
+    /// Append a page that another member has read out, durably, and return the configuration there.
     ///
     /// # Errors
     ///
     /// [`StateError::Log`]: after [`LogError::Store`] the member must stop, after others nothing has changed.
     pub fn install(&mut self, page: &Page) -> Result<ConfState, StateError> {
         self.log.install(page)?;
+        self.log.sync()?;
         if !page.members.is_empty() {
             self.membership = Arc::new(read_membership(&self.log)?);
         }

@@ -172,7 +172,7 @@ fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
     let mut group = Group::led();
     group.cut_off.push(3);
     let place = group.propose(1, b"x");
-    let forgotten = group.member(1).forget(place);
+    let forgotten = group.member(1).forget(place).unwrap();
     assert_eq!(forgotten.bounds.unwrap().index, place.index);
     group.cut_off.clear();
     group.is_dropped = |message| message.msg_type() == MessageType::MsgSnapshot;

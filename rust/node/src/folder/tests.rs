@@ -5,6 +5,7 @@ use qed_core::log::Request;
 use tempfile::TempDir;
 
 use super::*;
+use crate::member::Effects;
 use crate::member::{Input, Job};
 use crate::outbox::Outcome;
 
@@ -32,11 +33,12 @@ fn append(opened: &mut Opened, text: &str) {
     let mut inputs = vec![Input::Append(0, request(text))];
     let mut is_added = false;
     while !inputs.is_empty() {
-        let effects = opened.member.turn(inputs).unwrap();
+        let mut effects = Effects::default();
+        opened.member.turn(inputs, &mut effects).unwrap();
         let perform = |job: Job| crate::applier::perform(&mut opened.state, job).unwrap();
         let (reports, completions): (Vec<_>, Vec<_>) = effects.jobs.into_iter().map(perform).unzip();
         is_added |= completions.iter().flatten().any(|completion| matches!(completion.outcome, Outcome::Added(_)));
-        inputs = reports.into_iter().flatten().map(Input::Report).collect();
+        inputs = reports.into_iter().flatten().collect();
     }
     assert!(is_added);
 }
@@ -110,7 +112,7 @@ fn who_waits_to_join_never_begins_a_cluster() {
     assert_eq!(opened.identity, identity);
     assert!(opened.state.membership().members.is_empty());
     for _ in 0..100 {
-        opened.member.turn([Input::Tick]).unwrap();
+        opened.member.turn([Input::Tick], &mut Effects::default()).unwrap();
     }
     assert!(!opened.member.role().is_leader);
 }

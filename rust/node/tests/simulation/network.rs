@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qed_core::page::Extent;
 use qed_core::place::Place;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::Message;
 
 use crate::random::Random;
 
@@ -138,11 +138,11 @@ impl Network {
     }
 
     fn lose(&mut self, now: u64, from: u64, to: u64, parcel: &Parcel, random: &mut Random) {
-        let Parcel::Said(message) = parcel else { return };
+        let Parcel::Said(_) = parcel else { return };
         if self.manners.is_ordered {
             self.break_off(now, from, to);
             self.tell(now, to, from);
-        } else if message.msg_type() == MessageType::MsgSnapshot || random.is_hit(200) {
+        } else if random.is_hit(200) {
             self.tell(now, from, to);
         }
     }

@@ -208,12 +208,13 @@ impl World {
             return Ok(());
         }
         let Some(process) = self.process(id) else { return Ok(()) };
-        let turned = process.member.turn(inputs);
+        let mut effects = Effects::default();
+        let turned = process.member.turn(inputs, &mut effects);
         if disk.is_dead() {
             self.crash(id, true);
             return Ok(());
         }
-        let effects = turned.map_err(|error| stopped(id, &error))?;
+        turned.map_err(|error| stopped(id, &error))?;
         let Some(process) = self.hosts[&id].process.as_ref() else { return Ok(()) };
         self.invariants.turned(id, &process.member)?;
         if self.random.is_hit(self.weather.slowness) {
@@ -261,9 +262,9 @@ impl World {
                 self.crash(id, true);
                 break;
             }
-            let (report, completions) = performed.map_err(|error| stopped_state(id, &error))?;
-            let place = report.as_ref().map(|report| report.place);
-            process.inbox.extend(report.map(Input::Report));
+            let (input, completions) = performed.map_err(|error| stopped_state(id, &error))?;
+            let place = if let Some(Input::Report(report)) = &input { Some(report.place) } else { None };
+            process.inbox.extend(input);
             if page.is_some() {
                 process.fetching = None;
                 self.counts.pages += u64::from(place.is_some());
