@@ -48,7 +48,7 @@ SERVER_FLOORS = [
     {"main"},
 ]
 CORE_FLOORS = [
-    {"error", "hash"},
+    {"error", "hash", "note"},
     {"position", "engine"},
     {"proof"},
     {"verify", "json", "store"},

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
@@ -11,6 +10,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::engine;
 use crate::error::LogError;
+use crate::note::Note;
 use crate::store::{Row, Store, Table, Visit, WriteBatch};
 
 /// The format this build reads and writes.
@@ -36,7 +36,7 @@ pub struct DiskStore {
     path: PathBuf,
     database: Database,
     tables: [Keyspace; Table::ALL.len()],
-    durable: File,
+    durable: Note,
 }
 
 impl std::fmt::Debug for DiskStore {
@@ -58,12 +58,7 @@ impl DiskStore {
         let store = path.join(STORE_FOLDER);
         let opened = engine::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
         let (database, tables) = opened?;
-        let durable = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path.join(DURABLE_FILE))
+        let durable = Note::open(&path.join(DURABLE_FILE))
             .map_err(|error| io_error(format!("open {}", path.join(DURABLE_FILE).display()), &error))?;
         // The engine syncs its own folder, but not the one that names it.
         sync_folder(path).map_err(|error| io_error(format!("sync {}", path.display()), &error))?;
@@ -224,23 +219,11 @@ impl Store for DiskStore {
     }
 
     fn note_durable(&self, len: u64) -> Result<(), LogError> {
-        // The complement tells a torn or foreign note from a true one.
-        let note = [len.to_be_bytes(), (!len).to_be_bytes()].concat();
-        self.durable
-            .write_all_at(&note, 0)
-            .map_err(|error| io_error(format!("write to {}", self.path.display()), &error))
+        self.durable.write(len).map_err(|error| io_error(format!("write to {}", self.path.display()), &error))
     }
 
     fn noted_durable(&self) -> u64 {
-        let mut note = [0; 16];
-        if self.durable.read_exact_at(&mut note, 0).is_err() {
-            return 0;
-        }
-        let (numbers, _) = note.as_chunks::<8>();
-        match numbers.iter().copied().map(u64::from_be_bytes).collect::<Vec<_>>().as_slice() {
-            &[len, complement] if len == !complement => len,
-            _ => 0,
-        }
+        self.durable.read()
     }
 }
 

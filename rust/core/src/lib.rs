@@ -56,6 +56,7 @@ pub mod history;
 pub mod hyper;
 pub mod json;
 pub mod log;
+pub mod note;
 pub mod page;
 pub mod place;
 pub mod position;

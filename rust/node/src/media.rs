@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use qed_core::note::Note;
+
 /// Numbered files of fixed size. Errors are what the operating system says.
 pub trait Media {
     /// Return the size that a segment has at least, ever since. Zeroing it takes some milliseconds; a frame that does not fit gets a
@@ -55,6 +57,16 @@ pub trait Media {
     ///
     /// If it cannot be deleted.
     fn delete(&mut self, segment: u64) -> Result<(), String>;
+
+    /// Note how many frames are durable. The note itself need not be, but must never be ahead of them.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    fn note(&mut self, frames: u64) -> Result<(), String>;
+
+    /// Return the last note that is left; 0 if none is.
+    fn noted(&mut self) -> u64;
 }
 
 /// Segments as files of a folder.
@@ -63,6 +75,7 @@ pub struct Folder {
     path: PathBuf,
     /// The segment written last, kept open.
     open: Option<(u64, File)>,
+    synced: Note,
 }
 
 impl Folder {
@@ -83,7 +96,7 @@ impl Folder {
                 fs::remove_file(entry)?;
             }
         }
-        Ok(Self { path: path.to_path_buf(), open: None })
+        Ok(Self { path: path.to_path_buf(), open: None, synced: Note::open(&path.join("synced"))? })
     }
 
     fn path_of(&self, segment: u64) -> PathBuf {
@@ -154,6 +167,14 @@ impl Media for Folder {
         let deleted = fs::remove_file(self.path_of(segment)).and_then(|()| File::open(&self.path)?.sync_all());
         deleted.map_err(|error| error.to_string())
     }
+
+    fn note(&mut self, frames: u64) -> Result<(), String> {
+        self.synced.write(frames).map_err(|error| error.to_string())
+    }
+
+    fn noted(&mut self) -> u64 {
+        self.synced.read()
+    }
 }
 
 /// Segments in memory, for tests.
@@ -177,6 +198,8 @@ pub(crate) mod memory {
         pub(crate) changes: usize,
         /// How many of them succeed, if not all.
         pub(crate) good_changes: Option<usize>,
+        /// The last note.
+        pub(crate) noted: u64,
     }
 
     impl Memory {
@@ -223,6 +246,15 @@ pub(crate) mod memory {
 
         fn delete(&mut self, segment: u64) -> Result<(), String> {
             self.change(|segments| drop(segments.remove(&segment)))
+        }
+
+        fn note(&mut self, frames: u64) -> Result<(), String> {
+            self.0.lock().noted = frames;
+            Ok(())
+        }
+
+        fn noted(&mut self) -> u64 {
+            self.0.lock().noted
         }
     }
 }

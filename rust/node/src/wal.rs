@@ -2,7 +2,8 @@
 //!
 //! A frame holds everything that one step of Raft decides (entries, term and vote, where the log begins), so a crash leaves a step
 //! whole or not at all. Frames are numbered and checksummed. Only the last can be torn, for each is synced before the next is
-//! written: a damaged frame with a good one after it is therefore damage, and the member must not start.
+//! written: a damaged frame with a good one after it is therefore damage, as is one that was noted as synced, and the member must not
+//! start.
 //!
 //! Segments are files of zeros, written ahead, so that a sync has no file length or block to record. The frame that begins one
 //! repeats the state, so that the segments before it can be deleted as soon as their entries are not needed.
@@ -119,6 +120,10 @@ impl<M: Media> Wal<M> {
             let is_last = at + 1 == numbers.len();
             wal.recover_segment(number, &bytes, is_last, &mut recovered)?;
         }
+        let noted = wal.media.noted();
+        if noted > wal.next_frame && !wal.is_new() {
+            return Err(WalError::Corrupt(format!("frame {} was synced and is gone", noted - 1)));
+        }
         if recovered.missing_to > recovered.bounds.index {
             return Err(WalError::Corrupt(format!("the entries before {} are missing", recovered.missing_to + 1)));
         }
@@ -169,6 +174,7 @@ impl<M: Media> Wal<M> {
             segment.last_index = segment.last_index.max(last_index);
         }
         self.next_frame += 1;
+        self.media.note(self.next_frame).map_err(|cause| WalError::Media { action: "write beside", cause })?;
         self.delete_needless()
     }
 
@@ -272,7 +278,7 @@ impl<M: Media> Wal<M> {
         // A frame with an earlier number is none of this log's: it may stand in what a client had appended.
         let is_later = |at| frame_at(bytes, at).is_some_and(|(found, _)| found > self.next_frame);
         let goes_on = (position..bytes.len()).step_by(ALIGNMENT).skip(1).any(is_later);
-        if !is_last || goes_on {
+        if !is_last || goes_on || self.media.noted() > self.next_frame {
             return Err(WalError::Corrupt(format!("frame {} in segment {number} is damaged", self.next_frame)));
         }
         let zeros = vec![0; rest.len()];

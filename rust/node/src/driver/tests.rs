@@ -92,6 +92,14 @@ impl Media for Small {
     fn delete(&mut self, segment: u64) -> Result<(), String> {
         self.0.delete(segment)
     }
+
+    fn note(&mut self, frames: u64) -> Result<(), String> {
+        self.0.note(frames)
+    }
+
+    fn noted(&mut self) -> u64 {
+        self.0.noted()
+    }
 }
 
 fn limits(queue_events: usize) -> Limits {

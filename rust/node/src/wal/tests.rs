@@ -204,8 +204,23 @@ fn a_torn_frame_that_quotes_an_earlier_one_is_gone() {
     let data = (0..ALIGNMENT).flat_map(|_| [quoted.as_slice(), &[0xff]].concat()).collect();
     let entry = Entry { index: 2, term: 1, data, ..Entry::default() };
     wal.append(&Frame { hard_state: state(1, 1, 1), bounds: None, entries: vec![entry] }).unwrap();
+    media.0.lock().noted = 1;
     media.0.lock().segments.get_mut(&0).unwrap()[end..end + ALIGNMENT].fill(0);
     assert_eq!(indices(&open(&media).unwrap().1), [1]);
+}
+
+#[test]
+fn any_bit_of_the_last_frame_that_flips_after_its_sync_is_found() {
+    let (media, places) = written(&[frame(1, 1, 11), frame(2, 2, 30)]);
+    let (number, from, to) = places[1];
+    for bit in from * 8..to * 8 {
+        let copy = copy_of(&media);
+        copy.0.lock().noted = media.0.lock().noted;
+        copy.0.lock().segments.get_mut(&number).unwrap()[bit / 8] ^= 1 << (bit % 8);
+        let opened = open(&copy);
+        assert!(matches!(opened, Err(WalError::Corrupt(_))), "bit {bit}: {opened:?}");
+        assert_eq!(copy.0.lock().changes, 0, "what is damaged is left as it is");
+    }
 }
 
 #[test]

@@ -196,6 +196,15 @@ impl Media for Disk {
         platter.deleted.push((segment, deleted));
         Ok(())
     }
+
+    fn note(&mut self, _frames: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// A power cut is all that happens here, and it may leave no note.
+    fn noted(&mut self) -> u64 {
+        0
+    }
 }
 
 /// The rows of a log, of which a power cut leaves a prefix of batches.
