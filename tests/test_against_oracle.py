@@ -238,7 +238,7 @@ def drained(replica: _qed.Replica, submissions: Sequence[Submission]) -> list[_q
     answers: dict[int, _qed.Added] = {}
     while len(answers) < len(submissions):
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
-        completions, _, _ = replica.drain()
+        completions, *_ = replica.drain()
         for ticket, answer in completions:
             assert isinstance(answer, _qed.Added)
             answers[ticket] = answer
@@ -269,7 +269,7 @@ def completion_of(replica: _qed.Replica) -> tuple[int, object]:
     """Return the next answer; what the replica says of itself in between is passed over."""
     while True:
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
-        completions, _, _ = replica.drain()
+        completions, *_ = replica.drain()
         if completions:
             [completion] = completions
             return completion

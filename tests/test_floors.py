@@ -36,7 +36,7 @@ CLI_FLOORS = [
     {"main"},
 ]
 SERVER_FLOORS = [
-    {"config", "origin", "signals"},
+    {"config", "origin", "refusals", "signals"},
     {"frames", "waiting", "opening", "connection"},
     {"greeting", "members"},
     {"transport", "petitions"},

@@ -224,6 +224,12 @@ def unsound_messages(target: Process, sender: Process) -> list[bytes]:
         message((1, 8), (2, to), (3, to), (4, term)),  # from itself
         message((1, 8), (2, to + 1), (3, by), (4, term)),  # for somebody else
         message((1, 99), *head),  # of a kind that there is not
+        message((1, 8), (2, to), (3, by)),  # of no term: to the engine, from itself
+        message((1, 5), (2, to), (3, by)),  # likewise: a request for a vote
+        message((1, 8), (2, to), (3, by), (4, (1 << 64) - 1)),  # of a term after which there is no other
+        message((1, 3), *head, (6, 1 << 40)),  # entries after one that has no term
+        message((1, 13), *head),  # leadership handed over by somebody else
+        message((1, 4), *head, (6, 1), (8, (1 << 64) - 1), (10, 1), (11, (1 << 64) - 1)),  # it refuses less than it has
         b"",
     ]
 

@@ -89,11 +89,11 @@ class FailingReplica:
         if len(self.tickets) == 3:
             self.has_taken_three.set()
 
-    def drain(self) -> tuple[list[tuple[int, Exception | None]], list[tuple[int, bytes]], bool]:
+    def drain(self) -> tuple[list[tuple[int, Exception | None]], list[tuple[int, bytes]], list[tuple[int, str]], bool]:
         with suppress(BlockingIOError):
             os.read(self.wake_fd, 1000)
         results, self.results = self.results, []
-        return results, [], False
+        return results, [], [], False
 
     def failure(self) -> str | None:
         return self.reason

@@ -20,7 +20,8 @@ _MAX_LABEL: Final = 63
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _MAX_PORT: Final = 65_535
 _MIB: Final = 1024 * 1024
-_HEARTBEAT_TICKS: Final = 2
+_HEARTBEAT_TICKS: Final = 5
+"""Election time-outs are drawn in ticks: with fewer, two members that miss a leader would often stand at once."""
 _MAX_PACE_MS: Final = 60_000
 _MAX_LIMIT: Final = 2**31 - 1
 """More is no limit, and some of them end up in numbers of 32 bits."""

@@ -29,6 +29,7 @@ from qed.server.greeting import PROTOCOL, Answer, Hello, Question
 from qed.server.members import Members
 from qed.server.opening import open_replica
 from qed.server.petitions import NO_LEADER, Petitions
+from qed.server.refusals import Refusals
 from qed.server.transport import Transport
 from qed.server.waiting import Kind, Waiting
 from qed.wire import Info
@@ -74,6 +75,7 @@ class Node:
         self._waiting = Waiting(settings.limits.request_timeout_s)
         self._members = Members(replica, settings)
         self._transport = Transport(self, self._hello, settings.raft_tls)
+        self._refusals = Refusals()
         self._petitions = Petitions(
             settings,
             replica,
@@ -374,8 +376,9 @@ class Node:
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Take messages of other members."""
-        if refused := self._replica.receive(messages):
-            _log.warning("messages refused sender=%s count=%d", self._transport.name_of(sender), refused)
+        name = self._transport.name_of(sender)
+        if self._replica.receive(messages) and self._refusals.is_due(name, "malformed"):
+            _log.warning("messages refused sender=%s reason=%r", name, "they cannot be read")
 
     def lost(self, receiver: int) -> None:
         """Note that messages to `receiver` may have been lost."""
@@ -477,9 +480,13 @@ class Node:
 
     def _collect(self) -> None:
         """Hand every result that is ready to the request that waits for it, and every message to its stream."""
-        completions, messages, is_status_new = self._replica.drain()
+        completions, messages, unsound, is_status_new = self._replica.drain()
         for receiver, message in messages:
             self._transport.send(receiver, message)
+        for sender, fault in unsound:
+            name = self._transport.name_of(sender)
+            if self._refusals.is_due(name, fault):
+                _log.warning("message refused sender=%s reason=%r", name, fault)
         for ticket, result in completions:
             self._waiting.settle(ticket, result)
         reason = self._replica.failure()

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """How long to wait before asking for admission again."""
 _NUMBER_LIMIT: Final = 2**64
-_REFUSALS_ELECTIONS: Final = 4
+_REFUSALS_ELECTIONS: Final = 8
 """Election time-outs for which a refusal to be admitted is asked about again."""
 _HAND_OVER_TRIES: Final = 3
 """Members asked to lead before this one stops without a successor: one that has just died is not missed yet."""
@@ -174,7 +174,7 @@ class Petitions:
             try:
                 answered_by = await self._ask_admission(question, level)
             except MembershipRefused as exc:
-                # Whoever had the name may have died a moment ago, and is not missed before an election is due.
+                # Whoever had the name may have died a moment ago, and is missed two elections after it.
                 if loop.time() > patient_until:
                     return f"cannot join: {exc}"
                 answered_by = None

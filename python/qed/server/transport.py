@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -34,6 +33,7 @@ from qed.server.greeting import (
     set_options,
     tls_contexts,
 )
+from qed.server.refusals import Refusals
 from qed.server.waiting import delays
 
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 _MAX_STREAMS: Final = 256
 _REFUSED_S: Final = 1.0
 """How long the other side has to read why it is refused."""
-_SAY_AGAIN_S: Final = 60.0
-_REFUSALS_KEPT: Final = 64
-"""Refusals of a minute that are said. A stranger has as many addresses as it likes."""
 
 
 class Peers(Protocol):
@@ -194,22 +191,6 @@ class _Link:
                 await closed
 
 
-class _Refusals:
-    """Says each reason to refuse somebody once a minute: strangers come as often as they like."""
-
-    def __init__(self) -> None:
-        self._said: dict[tuple[str, str], float] = {}
-
-    def is_due(self, host: str, code: str) -> bool:
-        """Return whether to say that `host` was refused for `code`, and take note if so."""
-        moment = time.monotonic()
-        self._said = {key: said for key, said in self._said.items() if moment - said < _SAY_AGAIN_S}
-        if (host, code) in self._said or len(self._said) >= _REFUSALS_KEPT:
-            return False
-        self._said[host, code] = moment
-        return True
-
-
 class Transport:
     """All streams of one member."""
 
@@ -224,7 +205,7 @@ class Transport:
         self._addresses: dict[int, tuple[str, Address]] = {}
         self._learned: dict[int, Address] = {}
         self._inbound: dict[asyncio.StreamWriter, int] = {}
-        self._refusals = _Refusals()
+        self._refusals = Refusals()
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:

@@ -1,4 +1,4 @@
-//! The driver: one replica with its threads, fed by bounded queues.
+//! The driver: one replica with its threads, fed by queues. Events and messages are bounded here, whatever else may wait by the caller.
 //!
 //! One thread turns the [`Member`], one applies what is committed ([`crate::applier`]), some answer questions ([`crate::prover`]).
 //! Whatever waits when the first is free becomes one entry with one sync, so the batch grows with the load and a lone request waits
@@ -223,7 +223,7 @@ impl Driver {
     }
 
     /// Wait until a read would show everything acknowledged by now. [`Outcome::Done`] comes under `ticket`; if there is no leader to
-    /// ask, not before there is.
+    /// ask for long, [`Outcome::NotLeader`].
     pub fn read(&self, ticket: u64) {
         self.put(Input::Read(ticket));
     }
@@ -378,6 +378,9 @@ impl Shared {
         }
         if !effects.completions.is_empty() {
             outbox.put(effects.completions);
+        }
+        if !effects.unsound.is_empty() {
+            outbox.complain(effects.unsound);
         }
         if effects.is_status_new {
             outbox.renew_status();

@@ -107,6 +107,8 @@ pub struct Effects {
     pub jobs: Vec<Job>,
     /// To be told to those who asked.
     pub completions: Vec<Completion>,
+    /// Who has said what no sound member says, and what is wrong with it.
+    pub unsound: Vec<(u64, &'static str)>,
     /// Whether leader, membership or what is awaited has changed.
     pub is_status_new: bool,
 }
@@ -283,8 +285,12 @@ impl<M: Media> Member<M> {
         let done = |ticket, outcome| Completion { ticket, outcome };
         match input {
             Input::Tick => self.tick(effects),
-            // What is refused changes nothing; a sound member asks again, and of the others nothing is wanted.
-            Input::Message(message) => drop(self.consensus.step(message)),
+            // What is refused changes nothing; a sound member asks again.
+            Input::Message(message) => {
+                if let Err(Refusal::Unsound { from, reason }) = self.consensus.step(message) {
+                    effects.unsound.push((from, reason));
+                }
+            }
             Input::Lost(id) => self.consensus.lost(id),
             Input::Append(ticket, request) => self.queue.push_back((ticket, request)),
             Input::Read(ticket) => self.read(ticket, self.ticks + READ_TIMEOUTS * self.election_ticks),
@@ -372,7 +378,8 @@ impl<M: Media> Member<M> {
         let is_own = |change: &Change| matches!(change, Change::Remove(id) if *id == self.role.leader);
         if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
             // A leader hands over first: its successor is then asked to let it go.
-            return Some(if self.consensus.transfer(None).is_some() { Outcome::NotLeader } else { Outcome::Busy });
+            let successor = self.consensus.transfer(None);
+            return Some(successor.map_or(Outcome::Inadmissible(Inadmissible::NoSuccessor), |_| Outcome::NotLeader));
         }
         self.change_members(ticket, changes)
     }
@@ -381,15 +388,15 @@ impl<M: Media> Member<M> {
         if !self.role.is_leader {
             return Outcome::NotLeader;
         }
-        let to = match name {
-            None => None,
-            Some(name) => match self.membership.find(&name) {
-                Some(id) if id == self.role.leader => return Outcome::Done,
-                Some(id) => Some(id),
-                None => return Outcome::Inadmissible(Inadmissible::Unknown(name)),
-            },
+        let Some(name) = name else {
+            let successor = self.consensus.transfer(None);
+            return successor.map_or(Outcome::Inadmissible(Inadmissible::NoSuccessor), |_| Outcome::Done);
         };
-        if self.consensus.transfer(to).is_some() { Outcome::Done } else { Outcome::Busy }
+        match self.membership.find(&name) {
+            Some(id) if id == self.role.leader || self.consensus.transfer(Some(id)).is_some() => Outcome::Done,
+            Some(_) => Outcome::Inadmissible(Inadmissible::NotReady(name)),
+            None => Outcome::Inadmissible(Inadmissible::Unknown(name)),
+        }
     }
 
     fn note_report(&mut self, report: Report, effects: &mut Effects) {

@@ -91,6 +91,12 @@ pub enum Inadmissible {
     /// It is the only one that votes.
     #[error("{0} is the only voting member")]
     LastVoter(String),
+    /// It cannot lead.
+    #[error("{0} cannot lead: it is not heard of, or does not vote yet")]
+    NotReady(String),
+    /// There is nobody to lead in place of the leader.
+    #[error("no other member could lead: none is heard of, or none votes yet")]
+    NoSuccessor,
     /// A name or address is empty or too long.
     #[error("a name or address is empty or longer than {MAX_TEXT_BYTES} bytes")]
     Malformed,

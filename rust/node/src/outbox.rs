@@ -48,9 +48,14 @@ pub struct Delivery {
     pub completions: Vec<Completion>,
     /// Messages for other members, by their numbers, oldest first.
     pub messages: Vec<(u64, Vec<u8>)>,
+    /// Messages that no sound member sends: their senders by number, and what is wrong. Of many, the first.
+    pub unsound: Vec<(u64, &'static str)>,
     /// Whether leader, membership or what is to be fetched may have changed.
     pub is_status_new: bool,
 }
+
+/// Most unsound messages that are kept for the caller, which has as many sentences to say about them.
+const MOST_UNSOUND: usize = 16;
 
 /// Deliveries on their way to the caller, and a pipe that is readable while there are any.
 #[derive(Debug)]
@@ -84,6 +89,14 @@ impl Outbox {
     /// Put messages in for other members.
     pub(crate) fn send(&self, messages: impl IntoIterator<Item = (u64, Vec<u8>)>) {
         self.change(|waiting| waiting.delivery.messages.extend(messages));
+    }
+
+    /// Say what is wrong with messages.
+    pub(crate) fn complain(&self, unsound: Vec<(u64, &'static str)>) {
+        self.change(|waiting| {
+            let room = MOST_UNSOUND.saturating_sub(waiting.delivery.unsound.len());
+            waiting.delivery.unsound.extend(unsound.into_iter().take(room));
+        });
     }
 
     /// Tell the caller to look at the status.
@@ -121,7 +134,8 @@ impl Outbox {
         let mut waiting = self.waiting.lock();
         change(&mut waiting);
         let delivery = &waiting.delivery;
-        let is_empty = delivery.completions.is_empty() && delivery.messages.is_empty() && !delivery.is_status_new;
+        let is_empty = delivery.completions.is_empty() && delivery.messages.is_empty() && delivery.unsound.is_empty();
+        let is_empty = is_empty && !delivery.is_status_new;
         if !waiting.is_signalled && (!is_empty || waiting.failure.is_some()) {
             // An empty pipe has room for a byte; without a reader there is nobody to wake.
             waiting.is_signalled = waiting.wake_writer.write_all(&[1]).is_ok();

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use qed_core::hash::Digest;
 use qed_core::log::Request;
 use qed_core::page::Page;
@@ -22,6 +23,7 @@ use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::membership::{Inadmissible, Member};
 use qed_node::outbox::Outcome;
 use qed_node::prover::Question;
+use raft::eraftpb::Message;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -323,4 +325,70 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     cluster.add_some("y");
     cluster.require_all();
     assert!(cluster.drivers[&id].status().membership.removed.contains_key(&ids[2]));
+}
+
+/// Change the roots that the leader says it had in front of an entry, in a message that carries one.
+fn with_other_roots(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut message = Message::decode(bytes).unwrap();
+    let entry = message.entries.iter_mut().find(|entry| entry.data.len() > 100 && entry.data[0] == 1)?;
+    // Behind the kind and the length.
+    entry.data[1 + 8] ^= 1;
+    Some(message.encode_to_vec())
+}
+
+#[test]
+fn a_replica_whose_roots_differ_stops_and_says_so() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    cluster.require_all();
+    let leader = cluster.leader();
+    let follower = *ids.iter().find(|&&id| id != leader).unwrap();
+    let request = Request { digests: vec![digest("y")], if_absent: false };
+    cluster.drivers[&leader].submit(u64::MAX, request).unwrap();
+    let begun = Instant::now();
+    while cluster.drivers[&follower].failure().is_none() {
+        for (&id, driver) in &cluster.drivers {
+            for (to, message) in driver.drain().unwrap().messages {
+                let said = (id == leader && to == follower).then(|| with_other_roots(&message)).flatten();
+                assert!(cluster.drivers[&to].receive(&said.unwrap_or(message)));
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    let failure = cluster.drivers[&follower].failure().unwrap();
+    assert!(failure.contains("diverged") || failure.contains("differ"), "{failure}");
+    assert_eq!(cluster.drivers[&follower].log().len(), 20);
+}
+
+#[test]
+fn nobody_is_made_to_lead_who_cannot() {
+    let (mut cluster, ids) = Cluster::of(["a", "b"]);
+    let outcome = cluster.at_leader(|driver, ticket| driver.transfer(ticket, Some("z".into())));
+    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::Unknown(_))), "{outcome:?}");
+    let mut alone = Cluster::of(["a"]).0;
+    let outcome = alone.at_leader(|driver, ticket| driver.transfer(ticket, None));
+    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::NoSuccessor)), "{outcome:?}");
+    let learner = ids[0] ^ 1;
+    let admitted = cluster.at_leader(|driver, ticket| driver.admit(ticket, learner, description("l")));
+    assert!(matches!(admitted, Outcome::Done), "{admitted:?}");
+    let outcome = cluster.at_leader(|driver, ticket| driver.transfer(ticket, Some("l".into())));
+    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::NotReady(_))), "{outcome:?}");
+}
+
+#[test]
+fn what_no_member_says_is_told_to_the_caller() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    let leader = cluster.leader();
+    let to = *ids.iter().find(|&&id| id != leader).unwrap();
+    let message = Message { msg_type: 8, to, from: leader, term: u64::MAX, ..Message::default() };
+    assert!(cluster.drivers[&to].receive(&message.encode_to_vec()));
+    let begun = Instant::now();
+    loop {
+        let unsound = cluster.drivers[&to].drain().unwrap().unsound;
+        if let [(from, reason)] = unsound[..] {
+            assert_eq!((from, reason), (leader, "its term is none that a member can have"));
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE);
+    }
 }

@@ -246,14 +246,18 @@ impl Replica {
     }
 
     /// Return what has come since the last call: results by ticket (what was added or answered, None if that is all, or the exception
-    /// to raise), messages by the number of the member they are for, and whether the status may have changed.
+    /// to raise), messages by the number of the member they are for, what was wrong with messages by the number of their sender, and
+    /// whether the status may have changed.
     #[allow(clippy::type_complexity, reason = "three lists, as the stub says")]
-    fn drain(&self, py: Python<'_>) -> PyResult<(Vec<(u64, Py<PyAny>)>, Vec<(u64, Py<PyBytes>)>, bool)> {
+    fn drain(
+        &self,
+        py: Python<'_>,
+    ) -> PyResult<(Vec<(u64, Py<PyAny>)>, Vec<(u64, Py<PyBytes>)>, Vec<(u64, &'static str)>, bool)> {
         let delivery = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
         let to_python = |Completion { ticket, outcome }| Ok((ticket, result_of(py, outcome)?));
         let completions = delivery.completions.into_iter().map(to_python).collect::<PyResult<_>>()?;
         let messages = delivery.messages.iter().map(|(to, bytes)| (*to, PyBytes::new(py, bytes).unbind())).collect();
-        Ok((completions, messages, delivery.is_status_new))
+        Ok((completions, messages, delivery.unsound, delivery.is_status_new))
     }
 
     /// Return why the threads have stopped, if they have.
