@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import qed as qed_library
 from commands import qed
 from members import Cluster, Process
-from servers import LIMIT_S
+from servers import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,3 +76,27 @@ def test_joiner_that_knows_only_a_follower_is_admitted(cluster: Cluster, tmp_pat
     cluster.wait_until_whole()
     # The follower cannot admit anybody itself: the leader did, which it was passed on to.
     assert f'event="admitted" by={follower.address("raft")}' in joiner.server.stderr
+
+
+def test_members_are_listed_by_name(cluster: Cluster) -> None:
+    for member in cluster.members:
+        shards = httpx.get(f"{member.url}/info/shards").json()["shards"]
+        assert list(shards) == ["server0", "server1", "server2"]
+        assert [entry["node_id"] for entry in cluster.view(member)["members"]] == list(shards)
+
+
+def test_joiner_fetches_from_the_next_leader_when_its_own_falls_silent(cluster: Cluster, tmp_path: Path) -> None:
+    with qed_library.Client([member.url for member in cluster.members]) as client:
+        for bulk in range(10):
+            client.add_bulk([b"%d %d" % (bulk, number) for number in range(50_000)])
+    leader = cluster.leader()
+    joiner = Process("server3", tmp_path / "server3", join=tuple(member.address("raft") for member in cluster.members))
+    joiner.start()
+    try:
+        wait_until(lambda: "catching up" in joiner.server.stderr, "the joiner to begin")
+        leader.server.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: joiner.events() == 500_000, "the joiner to hold everything")
+        # Nor did it wait for a page that never came.
+        assert "no page in time" not in joiner.server.stderr
+    finally:
+        joiner.forget()

@@ -21,3 +21,11 @@ def test_line_of_an_exception_names_its_type_and_places_but_not_its_message() ->
     assert " type=ValueError at='test_server_origin.py:" in line
     assert "secret" not in line
     assert "\n" not in line
+
+
+def test_line_shows_control_characters_and_does_not_obey_them() -> None:
+    said = "a\nb\r\x1b[2J\u2028\u202e"
+    record = logging.LogRecord("qed", logging.INFO, "", 0, "said what=%s", (said,), None)
+    line = _KeyValueFormatter().format(record)
+    assert line.endswith(r"what=a\nb\r\x1b[2J\u2028\u202e")
+    assert line.isprintable()

@@ -49,12 +49,25 @@ class Fetching:
         retries = delays(*_RETRY_S)
         while (sender := self._members.status.fetch_from) is not None:
             try:
-                await self._transport.fetch(sender, self._replica.extent, self._install)
+                await self._fetch_from(sender)
                 retries = delays(*_RETRY_S)
             except QedError as exc:
                 _log.warning("catching up is interrupted reason=%r", str(exc))
                 await asyncio.sleep(next(retries))
         _log.info("caught up events=%d", len(self._replica))
+
+    async def _fetch_from(self, sender: int) -> None:
+        """Fetch pages of `sender` until no more are needed, or another is to be asked: this one may never answer."""
+        pages = asyncio.ensure_future(self._transport.fetch(sender, self._replica.extent, self._install))
+        other = asyncio.ensure_future(self._members.wait_until(lambda: self._members.status.fetch_from != sender))
+        try:
+            await asyncio.wait((pages, other), return_when=asyncio.FIRST_COMPLETED)
+            if pages.done():
+                pages.result()
+        finally:
+            for task in (pages, other):
+                task.cancel()
+            await asyncio.gather(pages, other, return_exceptions=True)
 
     async def _install(self, page: bytes) -> bool:
         """Append a page; return whether no more is needed."""

@@ -42,7 +42,7 @@ class _KeyValueFormatter(logging.Formatter):
     """`time=… level=… logger=… event="…"`, then the fields of the message, all on one line; of exceptions, where."""
 
     def format(self, record: logging.LogRecord) -> str:
-        match = _FIELDS.match(record.getMessage().replace("\n", "\\n"))
+        match = _FIELDS.match("".join(map(_printable, record.getMessage())))
         event, rest = match.group("event", "fields") if match else ("", "")
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         event = event.replace('"', "'")
@@ -52,6 +52,11 @@ class _KeyValueFormatter(logging.Formatter):
             f"time={moment}.{record.msecs:03.0f}Z level={record.levelname.lower()} "
             f'logger={record.name} event="{event}"{rest}'
         )
+
+
+def _printable(character: str) -> str:
+    # Some of what is logged others have said: it must neither end the line nor speak to a terminal.
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _parse_address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:

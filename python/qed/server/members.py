@@ -22,7 +22,7 @@ class Members:
 
     Attributes:
         status: What the replica knew when it was last asked.
-        by_number: The members, this one too once it is admitted.
+        by_number: The members in the order of their names, this one too once it is admitted.
         cluster: Name of the cluster; empty while this member has none.
         own: This member, as it wants to be known.
     """
@@ -32,13 +32,13 @@ class Members:
         self._changed = asyncio.Event()
         self.own = description(settings)
         self.status: Status = replica.status()
-        self.by_number: dict[int, Member] = dict(self.status.members)
+        self.by_number = _by_number(self.status)
         self.cluster = self.status.cluster
 
     def renew(self) -> Status:
         """Ask the replica again; return what was known before."""
         before, self.status = self.status, self._replica.status()
-        self.by_number = dict(self.status.members)
+        self.by_number = _by_number(self.status)
         self.cluster = self.status.cluster or self.cluster
         self._changed.set()
         return before
@@ -80,7 +80,7 @@ class Members:
         status, leader = self._replica.status(), self.leader
         followers = {number: (held, is_heard) for number, held, is_heard in status.followers}
         members = []
-        for number, member in status.members:
+        for number, member in _by_number(status).items():
             held, is_heard = followers.get(number, (None, None))
             is_self = number == status.id
             members.append(
@@ -114,6 +114,11 @@ class Members:
         """Return once something has changed, or may have."""
         self._changed.clear()
         await self._changed.wait()
+
+
+def _by_number(status: Status) -> dict[int, Member]:
+    # Numbers are drawn at random; people look for names.
+    return dict(sorted(status.members, key=lambda entry: entry[1].name))
 
 
 def _role_of(status: Status, number: int) -> str:
