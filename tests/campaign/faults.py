@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from campaign.network import Shape
     from campaign.scene import Part, Scene
 
 __all__ = ["FAULTS", "Fault", "Need"]
 
-Need = Literal["nothing", "network", "filter", "delay", "disk", "clock"]
+Need = Literal["nothing", "network", "filter", "loss", "narrow", "late", "disk", "clock"]
 
 _JUMPS_S: Final = (-10 * 365 * 86_400, -86_400, -3600, -30, 30, 3600, 86_400, 10 * 365 * 86_400)
 
@@ -145,13 +146,23 @@ def _mute(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def _slow(scene: Scene) -> Iterator[None]:
+def _lose(scene: Scene) -> Iterator[None]:
     assert scene.network is not None
-    scene.network.slow()
+    scene.network.lose()
     try:
         yield
     finally:
-        scene.network.quicken()
+        scene.network.find()
+
+
+@contextmanager
+def _shape(scene: Scene, shape: Shape) -> Iterator[None]:
+    assert scene.network is not None
+    scene.network.shape(shape)
+    try:
+        yield
+    finally:
+        scene.network.reshape(shape)
 
 
 @contextmanager
@@ -201,7 +212,10 @@ FAULTS: Final = (
     Fault("leader deaf", partial(_deafen, part="leader"), need="filter"),
     Fault("follower deaf", partial(_deafen, part="follower"), need="filter"),
     Fault("one follower does not hear the leader", _mute, need="filter"),
-    Fault("packets late, lost, reordered", _slow, need="delay"),
+    Fault("packets lost", _lose, need="loss"),
+    # A link has one shape at a time.
+    Fault("links narrow", partial(_shape, shape="narrow"), need="narrow", is_alone=True),
+    Fault("packets late, lost, reordered", partial(_shape, shape="late"), need="late", is_alone=True),
     Fault("full disk of the leader", partial(_fill_disk, part="leader"), need="disk", is_alone=True, needs_whole=True),
     Fault(
         "full disk of a follower", partial(_fill_disk, part="follower"), need="disk", is_alone=True, needs_whole=True

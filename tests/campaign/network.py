@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from campaign.sandbox import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Network"]
+__all__ = ["Network", "Shape"]
 
 _SUBNET: Final = "10.99.0"
 _BRIDGE: Final = "qed"
+
+Shape = Literal["late", "narrow"]
+"""Late, now and then lost, and in another order; or narrow, so that what is sent waits behind what was."""
+_SHAPES: Final[dict[Shape, tuple[str, ...]]] = {
+    "late": ("netem", "delay", "40ms", "30ms", "loss", "5%"),
+    "narrow": ("tbf", "rate", "2mbit", "burst", "16kb", "latency", "300ms"),
+}
 
 
 class Network:
@@ -53,9 +60,13 @@ class Network:
         """Return why packets cannot be dropped one way, if they cannot."""
         return run(*self.prefix(0), "iptables", "-L", "INPUT", "-n")
 
-    def delay_failure(self) -> str | None:
-        """Return why packets cannot be delayed, if they cannot."""
-        return self._shape("add", 0) or self._shape("del", 0)
+    def loss_failure(self) -> str | None:
+        """Return why packets cannot be lost at random, if they cannot."""
+        return self._lose("-A", 0) or self._lose("-D", 0)
+
+    def failure_of(self, shape: Shape) -> str | None:
+        """Return why links cannot be of this shape, if they cannot."""
+        return self._shape("add", shape, 0) or self._shape("del", shape, 0)
 
     def unplug(self, index: int) -> None:
         """Take a member off the network, for members and clients alike."""
@@ -75,20 +86,34 @@ class Network:
         for index in range(self._members):
             _require(run(*self.prefix(index), "iptables", "-F", "INPUT"))
 
-    def slow(self) -> None:
-        """Delay, reorder and lose packets of all members."""
+    def lose(self) -> None:
+        """Lose a tenth of what each member is sent."""
         for index in range(self._members):
-            _require(self._shape("add", index))
+            _require(self._lose("-A", index))
 
-    def quicken(self) -> None:
-        """Undo `slow`."""
+    def find(self) -> None:
+        """Undo `lose`."""
         for index in range(self._members):
-            _require(self._shape("del", index))
+            _require(self._lose("-D", index))
+
+    def shape(self, shape: Shape) -> None:
+        """Give the links of all members a shape."""
+        for index in range(self._members):
+            _require(self._shape("add", shape, index))
+
+    def reshape(self, shape: Shape) -> None:
+        """Undo `shape`."""
+        for index in range(self._members):
+            _require(self._shape("del", shape, index))
+
+    def _lose(self, action: str, index: int) -> str | None:
+        # In a table of its own, so that mending a cut does not undo it.
+        rule = ("PREROUTING", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", "0.1", "-j", "DROP")
+        return run(*self.prefix(index), "iptables", "-t", "mangle", action, *rule)
 
     @staticmethod
-    def _shape(action: str, index: int) -> str | None:
-        shape = ("netem", "delay", "40ms", "30ms", "loss", "5%")
-        return run("tc", "-n", f"m{index}", "qdisc", action, "dev", "eth0", "root", *shape)
+    def _shape(action: str, shape: Shape, index: int) -> str | None:
+        return run("tc", "-n", f"m{index}", "qdisc", action, "dev", "eth0", "root", *_SHAPES[shape])
 
 
 def _require(failure: str | None) -> None:

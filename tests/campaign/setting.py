@@ -71,12 +71,15 @@ class Setting:
     def _network(self) -> Network | None:
         network = Network(self.count)
         if reason := self.no_sandbox or network.build():
-            self.missing |= {"network": reason, "filter": reason, "delay": reason}
+            self.missing |= dict.fromkeys(("network", "filter", "loss", "narrow", "late"), reason)
             return None
         if reason := network.filter_failure():
             self.missing["filter"] = reason
-        if reason := network.delay_failure():
-            self.missing["delay"] = reason
+        if reason := network.loss_failure():
+            self.missing["loss"] = reason
+        for shape in ("narrow", "late"):
+            if reason := network.failure_of(shape):
+                self.missing[shape] = reason
         return network
 
     def _disk(self) -> SmallDisk | None:
