@@ -520,7 +520,7 @@ impl Consensus {
         // A change that cannot be made, such as removing the last voter, is made by nobody: all have the same configuration here.
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
-        self.contacts.retain(|id| self.raw.raft.prs().get(id).is_some());
+        self.contacts.set_members(self.raw.raft.prs().iter().map(|(&id, _)| id));
         if self.role().is_leader && self.raw.raft.prs().get(self.settings.id).is_none() {
             // Leadership was handed to a member that was being removed. The crate panics if such a leader commits anything.
             self.raw.raft.become_follower(self.raw.raft.term, 0);

@@ -17,6 +17,8 @@ pub struct Contacts {
     now: u64,
     /// When each member was heard of last.
     heard: BTreeMap<u64, u64>,
+    /// When each became a member, as far as this one knows.
+    known: BTreeMap<u64, u64>,
     /// The term in which this member leads, and since when.
     leading: Option<(u64, u64)>,
     /// Members whose snapshot is awaited, and since when.
@@ -26,8 +28,9 @@ pub struct Contacts {
 impl Contacts {
     /// Return what a member knows that has heard nobody.
     #[must_use]
-    pub const fn new(election_ticks: u64) -> Self {
-        Self { election_ticks, now: 0, heard: BTreeMap::new(), leading: None, snapshots: BTreeMap::new() }
+    pub fn new(election_ticks: u64) -> Self {
+        let none = BTreeMap::new;
+        Self { election_ticks, now: 0, heard: none(), known: none(), leading: None, snapshots: none() }
     }
 
     /// Let a tick pass. `leading` is the term in which this member leads, if it does.
@@ -44,9 +47,11 @@ impl Contacts {
         self.heard.insert(id, self.now);
     }
 
-    /// Forget all but those that `is_member` holds for.
-    pub fn retain(&mut self, is_member: impl Fn(u64) -> bool) {
-        self.heard.retain(|&id, _| is_member(id));
+    /// Note who the members are: who is new has time to be heard of.
+    pub fn set_members(&mut self, ids: impl Iterator<Item = u64>) {
+        let now = self.now;
+        self.known = ids.map(|id| (id, self.known.get(&id).copied().unwrap_or(now))).collect();
+        self.heard.retain(|id, _| self.known.contains_key(id));
     }
 
     /// Return whether a member was heard of within the last election time-out.
@@ -58,7 +63,8 @@ impl Contacts {
     /// Return whether this member leads, and has for long enough to miss a member that it does not hear.
     #[must_use]
     pub fn is_missed(&self, id: u64) -> bool {
-        let begun = self.leading.map(|(_, since)| since.max(self.heard.get(&id).copied().unwrap_or_default()));
+        let noted = [&self.heard, &self.known].map(|noted| noted.get(&id).copied().unwrap_or_default());
+        let begun = self.leading.map(|(_, since)| noted.into_iter().fold(since, u64::max));
         begun.is_some_and(|begun| self.now - begun > MISSED_TIMEOUTS * self.election_ticks)
     }
 
@@ -118,6 +124,18 @@ mod tests {
         assert!(!contacts.is_missed(2));
         contacts.tick(Some(1));
         assert!(contacts.is_missed(2));
+    }
+
+    #[test]
+    fn a_new_member_has_time_to_be_heard_of() {
+        let mut contacts = led(50);
+        contacts.set_members([2].into_iter());
+        (0..10).for_each(|_| contacts.tick(Some(1)));
+        contacts.set_members([2, 3].into_iter());
+        (0..11).for_each(|_| contacts.tick(Some(1)));
+        assert!(contacts.is_missed(2));
+        assert!(!contacts.is_missed(3));
+        assert!(!contacts.is_active(3));
     }
 
     #[test]

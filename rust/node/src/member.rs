@@ -187,8 +187,9 @@ pub struct Member<M> {
     reads: BTreeMap<u64, Read>,
     next_read: u64,
     waiters: Vec<Waiter>,
-    /// Up to where entries will be forgotten, once the state is synced so far.
+    /// Up to where entries will be forgotten, once the state is synced so far, and how far it is, once that is known.
     forgettable: Option<Place>,
+    durable: Option<Place>,
 }
 
 impl<M: Media> Member<M> {
@@ -213,6 +214,7 @@ impl<M: Media> Member<M> {
             next_read: limits.first_read,
             waiters: Vec::new(),
             forgettable: None,
+            durable: None,
         }
     }
 
@@ -259,8 +261,9 @@ impl<M: Media> Member<M> {
     /// [`MemberError`]: the member must stop, and what was under way is unknown.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Result<(), MemberError> {
         for input in inputs {
-            self.take(input, effects)?;
+            self.take(input, effects);
         }
+        self.forget()?;
         loop {
             self.propose(effects)?;
             let Some(output) = self.consensus.output()? else { break };
@@ -281,7 +284,7 @@ impl<M: Media> Member<M> {
         (proposed, queued.chain(reads).chain(waiters).collect())
     }
 
-    fn take(&mut self, input: Input, effects: &mut Effects) -> Result<(), MemberError> {
+    fn take(&mut self, input: Input, effects: &mut Effects) {
         let done = |ticket, outcome| Completion { ticket, outcome };
         match input {
             Input::Tick => self.tick(effects),
@@ -317,9 +320,8 @@ impl<M: Media> Member<M> {
             }
             Input::Transfer(ticket, name) => effects.completions.push(done(ticket, self.transfer(name))),
             Input::Report(report) => self.note_report(report, effects),
-            Input::Synced(durable) => self.forget(durable)?,
+            Input::Synced(durable) => self.durable = Some(durable),
         }
-        Ok(())
     }
 
     fn tick(&mut self, effects: &mut Effects) {
@@ -516,8 +518,9 @@ impl<M: Media> Member<M> {
         }
     }
 
-    fn forget(&mut self, durable: Place) -> Result<(), MemberError> {
-        if let Some(place) = self.forgettable.take()
+    fn forget(&mut self) -> Result<(), MemberError> {
+        if let Some(durable) = self.durable.take()
+            && let Some(place) = self.forgettable.take()
             && durable >= place
             && let Some(frame) = self.consensus.forget(place)
         {

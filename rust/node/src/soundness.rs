@@ -18,7 +18,9 @@ const MAX_TERM: u64 = u64::MAX / 2;
 #[must_use]
 pub fn fault_in(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     let kind = message.msg_type();
-    if message.to != raft.id || message.from == 0 || message.from == raft.id {
+    // A read keeps its origin when it is passed on, and may come back to it.
+    let is_own = message.from == raft.id && kind != MessageType::MsgReadIndex;
+    if message.to != raft.id || message.from == 0 || is_own {
         return Some("it is not addressed to this member by another");
     }
     // To the crate, term 0 says that a message comes from the member itself. Reads have none, for whoever leads answers them.
@@ -79,8 +81,10 @@ fn fault_in_acknowledgement(message: &Message, raft: &Raft<RaftLog>) -> Option<&
     if message.reject {
         return (message.reject_hint > message.index).then_some("it refuses less than it has");
     }
-    let is_beyond = raft.state == raft::StateRole::Leader && message.index > raft.raft_log.last_index();
-    is_beyond.then_some("it acknowledges entries that do not exist")
+    // One from a term before may be of entries that another leader has taken back since.
+    let is_heeded = raft.state == raft::StateRole::Leader && message.term == raft.term;
+    let is_beyond = message.index > raft.raft_log.last_index();
+    (is_heeded && is_beyond).then_some("it acknowledges entries that do not exist")
 }
 
 /// Return whether a cluster can be configured so.

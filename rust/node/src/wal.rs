@@ -10,6 +10,7 @@
 //! FORMATS.md, "Raft log", gives the bytes.
 
 use std::fmt;
+use std::ops::Range;
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState};
@@ -105,7 +106,7 @@ impl<M> fmt::Debug for Wal<M> {
 }
 
 impl<M: Media> Wal<M> {
-    /// Open the log on `media` and return it with what it holds. A torn frame at the end is cut off.
+    /// Open the log on `media` and return it with what it holds, all of it durable. A torn frame at the end is cut off.
     ///
     /// # Errors
     ///
@@ -114,11 +115,14 @@ impl<M: Media> Wal<M> {
         let mut wal =
             Self { media, segments: Vec::new(), next_frame: 0, position: 0, bounds: Bounds::default(), failure: None };
         let mut recovered = Recovered::default();
+        let mut last_frame = None;
         let numbers = wal.media.list().map_err(|cause| WalError::Media { action: "list", cause })?;
         for (at, &number) in numbers.iter().enumerate() {
             let bytes = wal.media.read(number).map_err(|cause| WalError::Media { action: "read", cause })?;
             let is_last = at + 1 == numbers.len();
-            wal.recover_segment(number, &bytes, is_last, &mut recovered)?;
+            if let Some(last) = wal.recover_segment(number, &bytes, is_last, &mut recovered)? {
+                last_frame = Some((number, last.start, bytes.get(last).unwrap_or_default().to_vec()));
+            }
         }
         let noted = wal.media.noted();
         if noted > wal.next_frame && !wal.is_new() {
@@ -134,7 +138,20 @@ impl<M: Media> Wal<M> {
         {
             return Err(WalError::Corrupt(format!("there is no frame in segment {}", first.number)));
         }
+        // A process that was killed before its sync had returned may have left a frame that only the memory of the system holds, or
+        // that it has failed to write and forgets: so it is written once more.
+        if let Some((number, position, bytes)) = last_frame {
+            wal.harden(number, position, &bytes)?;
+        }
         Ok((wal, recovered))
+    }
+
+    /// Write bytes of a segment that is recovered, and make them durable.
+    fn harden(&mut self, number: u64, position: usize, bytes: &[u8]) -> Result<(), WalError> {
+        self.media
+            .write(number, position, bytes)
+            .and_then(|()| self.media.sync(number))
+            .map_err(|cause| WalError::Media { action: "write to", cause })
     }
 
     /// Return whether no frame was ever appended.
@@ -226,13 +243,14 @@ impl<M: Media> Wal<M> {
         Ok(())
     }
 
+    /// Take the frames of a segment; return where the last of them stands, if there is one.
     fn recover_segment(
         &mut self,
         number: u64,
         bytes: &[u8],
         is_last: bool,
         recovered: &mut Recovered,
-    ) -> Result<(), WalError> {
+    ) -> Result<Option<Range<usize>>, WalError> {
         if let Some(previous) = self.segments.last()
             && number != previous.number + 1
         {
@@ -243,8 +261,9 @@ impl<M: Media> Wal<M> {
             return Err(WalError::Corrupt(format!("segment {number} was cut off at {} bytes", bytes.len())));
         }
         let mut segment = Segment { number, size_bytes: bytes.len(), last_index: 0 };
-        let mut position = 0;
+        let (mut position, mut last) = (0, None);
         while let Some((found, payload)) = frame_at(bytes, position) {
+            let begin = position;
             let is_first = self.is_new();
             if found != self.next_frame && !is_first {
                 return Err(WalError::Corrupt(format!("frame {} is missing in segment {number}", self.next_frame)));
@@ -262,11 +281,12 @@ impl<M: Media> Wal<M> {
                 return Err(WalError::Corrupt(format!("the padding of frame {found} is damaged")));
             }
             self.next_frame = found + 1;
+            last = Some(begin..position);
         }
         self.require_end(number, bytes, position, is_last)?;
         (self.position, self.bounds) = (position, recovered.bounds);
         self.segments.push(segment);
-        Ok(())
+        Ok(last)
     }
 
     /// Cut off a torn frame at `position`; fail if it cannot be a torn one.
@@ -281,11 +301,7 @@ impl<M: Media> Wal<M> {
         if !is_last || goes_on || self.media.noted() > self.next_frame {
             return Err(WalError::Corrupt(format!("frame {} in segment {number} is damaged", self.next_frame)));
         }
-        let zeros = vec![0; rest.len()];
-        self.media
-            .write(number, position, &zeros)
-            .and_then(|()| self.media.sync(number))
-            .map_err(|cause| WalError::Media { action: "write to", cause })
+        self.harden(number, position, &vec![0; rest.len()])
     }
 }
 

@@ -211,7 +211,7 @@ impl World {
         let mut effects = Effects::default();
         let turned = process.member.turn(inputs, &mut effects);
         if disk.is_dead() {
-            self.crash(id, true);
+            self.end_in_the_middle(id);
             return Ok(());
         }
         turned.map_err(|error| stopped(id, &error))?;
@@ -259,7 +259,7 @@ impl World {
             let page = if let Job::Install(ticket, _) = job { Some(ticket) } else { None };
             let performed = perform(&mut process.state, job);
             if host.disk.is_dead() {
-                self.crash(id, true);
+                self.end_in_the_middle(id);
                 break;
             }
             let (input, completions) = performed.map_err(|error| stopped_state(id, &error))?;
@@ -416,6 +416,12 @@ impl World {
         self.counts.crashes += 1;
         let downtime = self.random.within(1, self.weather.downtime);
         self.stop(id, is_power_lost, downtime);
+    }
+
+    /// Stop a member whose fuse has burnt down, between any two things that it does to its disk.
+    fn end_in_the_middle(&mut self, id: u64) {
+        let is_power_lost = self.random.is_hit(700);
+        self.crash(id, is_power_lost);
     }
 
     /// Stop what runs on a machine, for a while.
