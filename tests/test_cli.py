@@ -380,7 +380,9 @@ def test_a_server_that_lies_about_its_snapshots_ends_in_a_verdict(filled: Filled
 
 def test_an_answer_that_cannot_be_saved_is_verified_all_the_same(filled: Filled, tmp_path: Path) -> None:
     command = ("membership", "--event", "event 0")
-    for out in (str(tmp_path / "missing" / "proof.json"), "/dev/full"):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for out in (str(tmp_path / "missing" / "proof.json"), "/dev/full", str(loop)):
         done = filled(*command, "--receipts", filled.receipts, "--out", out)
         assert one_line(done.stderr).startswith(f"{out}: ")
         assert (done.stdout.endswith("Verify: OK\n"), done.returncode) == (True, 2)
@@ -388,6 +390,17 @@ def test_an_answer_that_cannot_be_saved_is_verified_all_the_same(filled: Filled,
         done = filled(*command, "--receipts", receipts, "--out", out)
         assert re.search(f"; the answer was not saved: .*{re.escape(out)}", one_line(done.stderr))
         assert (done.stdout.endswith("Verify: KO\n"), done.returncode) == (True, 1)
+
+
+def test_a_bundle_that_is_written_again_keeps_its_mode_and_the_link_to_it(filled: Filled, tmp_path: Path) -> None:
+    kept, link = tmp_path / "kept.json", tmp_path / "link.json"
+    kept.write_text("the one before")
+    kept.chmod(0o600)
+    link.symlink_to(kept)
+    done = filled("membership", "--event", "event 0", "--receipts", filled.receipts, "--out", str(link))
+    assert done.returncode == 0, done.stderr
+    assert (link.is_symlink(), kept.stat().st_mode & 0o777) == (True, 0o600)
+    assert kept.read_text().startswith("{")
 
 
 def test_a_bundle_that_cannot_be_written_whole_leaves_the_one_before(filled: Filled, tmp_path: Path) -> None:

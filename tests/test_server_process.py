@@ -380,10 +380,11 @@ def test_signal_while_the_log_is_opened_is_a_clean_end(start_server: StartServer
     assert start_server(folder).stop() == 0
 
 
-def test_further_signals_do_not_disturb_the_end(start_server: StartServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_further_signals_do_not_disturb_the_end(start_server: StartServer, tmp_path: Path, name: str) -> None:
     server = start_server(tmp_path)
     while server.process.poll() is None:
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(getattr(signal, name))
         with suppress(subprocess.TimeoutExpired):
             server.process.wait(0.002)
     assert server.process.returncode == 0

@@ -411,10 +411,12 @@ def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = 
     """Return the exception that names every server that was asked, and its cause."""
     causes = "; ".join(f"{base}: {failure.cause}" for base, failure in failures.items())
     if may_have_happened:
+        # Whoever refused last refused a repetition.
         causes += "; the insertion may have happened all the same"
+        return Unavailable(f"no server answered: {causes}", may_have_happened=True)
     if any(failure.is_overload for failure in failures.values()):
         return Overloaded(f"no server had room: {causes}")
     if all(failure.is_leaderless for failure in failures.values()):
         named = (failure.leader_url for failure in failures.values() if failure.leader_url is not None)
         return NotLeader(f"no server leads: {causes}", next(named, None))
-    return Unavailable(f"no server answered: {causes}", may_have_happened=may_have_happened)
+    return Unavailable(f"no server answered: {causes}")

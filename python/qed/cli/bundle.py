@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
 from qed.cli.inputs import open_input
 from qed.cli.questions import Answer, IncrementalQuestion, MembershipQuestion, Question, versions_of
+from qed.cli.receipts import sync_folder
 from qed.errors import MalformedProof, VerificationError
 from qed.proofs import Digest, IncrementalProof, Snapshot, parse_answer
 from qed.wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 __all__ = ["Bundle"]
 
@@ -160,7 +163,8 @@ class Bundle:
             if path.exists() and not path.is_file():
                 path.write_bytes(self.to_json())
             else:
-                _replace(path.resolve(), self.to_json())
+                # Unlike `resolve`, this leaves a loop of links to be found when the file is opened.
+                _replace(Path(os.path.realpath(path)), self.to_json())
         except OSError as exc:
             exc.filename = str(path)
             raise
@@ -184,10 +188,13 @@ def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("xb") as file:
+            with suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        sync_folder(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

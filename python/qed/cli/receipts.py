@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["ReceiptsWriter", "lines_of", "read_receipts"]
+__all__ = ["ReceiptsWriter", "lines_of", "read_receipts", "sync_folder"]
 
 # A snapshot takes about 230 bytes. The limit keeps a file that is no receipts file from being read into memory whole.
 _LINE_BYTES_MAX: Final = 4096
@@ -42,7 +42,7 @@ class ReceiptsWriter:
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            _sync_folder(path)
+            sync_folder(path)
             self._check_end()
         except BaseException:
             self.close()
@@ -104,7 +104,7 @@ class ReceiptsWriter:
             raise
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make a new file's name as durable as its content will be, where the file system can."""
     with suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

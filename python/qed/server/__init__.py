@@ -5,5 +5,5 @@
     config < frames, waiting, opening < greeting, members < transport, petitions < fetching < node
            < endpoints < app < serving < main
 
-`connection`, `origin` and `signals` stand beside them.
+`connection`, `origin`, `refusals` and `signals` stand beside them.
 """

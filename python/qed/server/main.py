@@ -21,6 +21,7 @@ from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, Setti
 from qed.server.opening import Opening
 from qed.server.origin import origin
 from qed.server.signals import handle_signals
+from qed.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class _KeyValueFormatter(logging.Formatter):
     """`time=… level=… logger=… event="…"`, then the fields of the message, all on one line; of exceptions, where."""
 
     def format(self, record: logging.LogRecord) -> str:
-        match = _FIELDS.match("".join(map(_printable, record.getMessage())))
+        match = _FIELDS.match(printable(record.getMessage()))
         event, rest = match.group("event", "fields") if match else ("", "")
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         event = event.replace('"', "'")
@@ -52,11 +53,6 @@ class _KeyValueFormatter(logging.Formatter):
             f"time={moment}.{record.msecs:03.0f}Z level={record.levelname.lower()} "
             f'logger={record.name} event="{event}"{rest}'
         )
-
-
-def _printable(character: str) -> str:
-    # Some of what is logged others have said: it must neither end the line nor speak to a terminal.
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _parse_address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
@@ -217,10 +213,7 @@ def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
     handle_signals(_stop_before_serving)
     _raise_descriptor_limit()
-    listeners = {
-        name: _listen(getattr(settings, name), settings.limits.max_connections)
-        for name in ("http_addr", "mgmt_addr", "raft_addr")
-    }
+    listeners = {name: _bind(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}
     bound = {
         name: replace(getattr(settings, name), port=listener.getsockname()[1]) for name, listener in listeners.items()
     }
@@ -232,6 +225,8 @@ def _run(settings: Settings) -> None:
     _warn_of_plain_streams(settings)
     node = _open_node(settings)
     try:
+        for name, listener in listeners.items():
+            _listen(getattr(settings, name), listener, settings.limits.max_connections)
         _serve(node, listeners)
     finally:
         node.close_now()
@@ -290,8 +285,8 @@ def _serve(node: Node, listeners: dict[str, socket.socket]) -> None:
     serve(node, listeners["raft_addr"], [listeners["http_addr"], listeners["mgmt_addr"]])
 
 
-def _listen(address: Address, backlog: int) -> socket.socket:
-    """Return a socket that listens on `address`."""
+def _bind(address: Address) -> socket.socket:
+    """Return a socket bound to `address`."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A name may have addresses of both families; clients of a bare name try IPv4 if not first, then second.
@@ -299,11 +294,18 @@ def _listen(address: Address, backlog: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(name)
-        # Two servers may both bind, but only one may listen. Whoever connects before the log is open waits.
-        listener.listen(backlog)
     except (OSError, UnicodeError) as exc:
         _fail(f"cannot listen on {address}: {getattr(exc, 'strerror', None) or exc}")
     return listener
+
+
+def _listen(address: Address, listener: socket.socket, backlog: int) -> None:
+    # Two servers may both bind, but only one may listen. Nor does one listen before its log is open: a client that is
+    # refused knows that nothing has arrived, and goes to another member at once.
+    try:
+        listener.listen(backlog)
+    except OSError as exc:
+        _fail(f"cannot listen on {address}: {exc.strerror or exc}")
 
 
 def _raise_descriptor_limit() -> None:

@@ -520,7 +520,13 @@ async def register(settings: Settings, listener: socket.socket, *, on_failure: C
 
     Raises:
         QedError: As `Node.open`.
+        OSError: As `Node.open`.
+        SettingsError: Other members could not reach this one, or the certificates cannot be used.
     """
     node = await asyncio.to_thread(Node.open, settings)
-    await node.start(on_failure, listener)
+    try:
+        await node.start(on_failure, listener)
+    except BaseException:
+        await asyncio.to_thread(node.close_now)
+        raise
     return node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from qed._qed import Member, Replica
@@ -63,17 +64,15 @@ class Opening:
     """A replica that a thread of its own opens. It lets go of the interpreter, so this thread can import meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._replica: Replica | None = None
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._open, name="qed-opening")
-        self._thread.start()
+        # Not the end of the thread is waited for: a signal that comes meanwhile has `join` take it for ended.
+        self._replica: Future[Replica] = Future()
+        threading.Thread(target=self._open, args=(settings,), name="qed-opening").start()
 
-    def _open(self) -> None:
+    def _open(self, settings: Settings) -> None:
         try:
-            self._replica = open_replica(self._settings)
+            self._replica.set_result(open_replica(settings))
         except BaseException as exc:  # noqa: BLE001  # raised again where it is waited for
-            self._failure = exc
+            self._replica.set_exception(exc)
 
     def replica(self) -> Replica:
         """Return the replica once it is open.
@@ -81,14 +80,9 @@ class Opening:
         Raises:
             Exception: As `open_replica`.
         """
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-        assert self._replica is not None  # noqa: S101  # the thread has ended in one of two ways
-        return self._replica
+        return self._replica.result()
 
     def abandon(self) -> None:
         """Close the replica once it is open: nobody wants it any more."""
-        self._thread.join()
-        if self._replica is not None:
-            self._replica.close()
+        if self._replica.exception() is None:
+            self._replica.result().close()
