@@ -101,8 +101,8 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
             Ok(conf_state) => {
                 (state.applied(), Some(conf_state), true, vec![Completion { ticket, outcome: Outcome::Done }])
             }
-            // The page is wrong, or the log has grown since it was asked for; the log has not changed. If the two had diverged, entries
-            // would tell.
+            // The page is wrong, or the log has grown since it was asked for; the log has not changed. Whether two logs have diverged
+            // is for entries to tell.
             Err(StateError::Log(error @ (LogError::Corrupt(_) | LogError::Diverged { .. }))) => {
                 return Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]));
             }

@@ -124,7 +124,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seeds::searching(256))]
 
         #[test]
         fn what_is_encoded_is_decoded(command in command()) {

@@ -33,3 +33,7 @@ pub mod recovery;
 pub mod soundness;
 pub mod state;
 pub mod wal;
+
+#[cfg(test)]
+#[path = "../../core/tests/seeds/mod.rs"]
+mod seeds;

@@ -290,7 +290,7 @@ fn in_role(role: StateRole) -> Consensus {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::seeds::searching(10_000))]
 
     #[test]
     fn whatever_peers_say_no_member_panics_or_takes_a_promise_back(

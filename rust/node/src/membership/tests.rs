@@ -162,7 +162,7 @@ fn equal_memberships_have_equal_bytes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::seeds::searching(256))]
 
     #[test]
     fn decoding_arbitrary_bytes_does_not_panic(

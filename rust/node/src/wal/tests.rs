@@ -133,7 +133,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::seeds::searching(256))]
 
     #[test]
     fn what_was_appended_is_recovered(steps in prop::collection::vec(step(), 0..60)) {
