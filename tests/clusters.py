@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from qed.wire import CLUSTER, INFO, SHARDS, Cluster
+from qed._wire import CLUSTER, INFO, SHARDS, Cluster
 from servers import RunningServer, start_process, wait_until
 
 if TYPE_CHECKING:

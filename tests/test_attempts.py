@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adversary import error
-from qed import calls
-from qed.attempts import LONGEST_PAUSE_S, Failure, Policy, Send, converse
-from qed.calls import Answer, Call
+from qed._client import calls
+from qed._client.attempts import LONGEST_PAUSE_S, Failure, Policy, Send, converse
+from qed._client.calls import Answer, Call
+from qed._client.topology import MEMBERS_MOST, Read, Topology
+from qed._wire import SHARDS
 from qed.errors import (
     MalformedRequest,
     NotLeader,
@@ -22,8 +24,6 @@ from qed.errors import (
     QedError,
     Unavailable,
 )
-from qed.topology import MEMBERS_MOST, Read, Topology
-from qed.wire import SHARDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

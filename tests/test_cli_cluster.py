@@ -25,7 +25,7 @@ from commands import (
     values,
     wait_for_lines,
 )
-from qed.wire import CLUSTER, Cluster
+from qed._wire import CLUSTER, Cluster
 from servers import LIMIT_S, wait_until
 
 if TYPE_CHECKING:

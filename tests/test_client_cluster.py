@@ -13,7 +13,7 @@ import pytest
 
 from both_clients import Connect, connect
 from clusters import RunningCluster, start_cluster
-from qed.client import Client
+from qed._client.client import Client
 from qed.errors import ClusterError, MembershipRefused, NotLeader, OutcomeUnknown, Unavailable
 from qed.proofs import AbsenceProof, MembershipProof
 from servers import wait_until
@@ -21,9 +21,9 @@ from servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qed.attempts import Send
+    from qed._client.attempts import Send
+    from qed._client.topology import Read
     from qed.proofs import Snapshot
-    from qed.topology import Read
 
 __all__ = ["connect"]
 

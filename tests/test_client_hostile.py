@@ -22,7 +22,9 @@ import pytest
 import specimens
 from adversary import Adversary, endless, error, hang, http, snapshot
 from both_clients import Connect, connect
-from qed.calls import ANSWER_LIMIT_BYTES
+from qed._client.calls import ANSWER_LIMIT_BYTES
+from qed._client.exchange import failure_of
+from qed._wire import Cluster, ClusterMember
 from qed.errors import (
     AddedLater,
     MalformedProof,
@@ -35,16 +37,14 @@ from qed.errors import (
     UnknownVersion,
     VerificationError,
 )
-from qed.exchange import failure_of
 from qed.proofs import Digest
-from qed.wire import Cluster, ClusterMember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from adversary import Play
-    from qed.client import Client
+    from qed._client.client import Client
 
 __all__ = ["connect"]
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import httpcore
 import pytest
 
-from qed.deadline import DeadlineBackend, deadline
+from qed._client.deadline import DeadlineBackend, deadline
 
 MEGABYTE = bytes(1 << 20)
 
@@ -34,7 +34,7 @@ class Slow(httpcore.NetworkStream):
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     slow = Slow()
-    monkeypatch.setattr("qed.deadline.time", SimpleNamespace(monotonic=lambda: slow.now_s))
+    monkeypatch.setattr("qed._client.deadline.time", SimpleNamespace(monotonic=lambda: slow.now_s))
     monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", lambda *_: slow)
     return slow
 
@@ -106,7 +106,7 @@ def test_a_name_with_several_addresses_gets_no_more_time_than_one(monkeypatch: p
 
     resolve_to(["127.0.0.2", "127.0.0.3", "127.0.0.4"], 1, monkeypatch)
     monkeypatch.setattr(socket.socket, "connect", hang)
-    monkeypatch.setattr("qed.deadline.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr("qed._client.deadline.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     with deadline(5), pytest.raises(httpcore.ConnectTimeout):
         DeadlineBackend().connect_tcp("host", 1, 3)
     assert len(allowed_s) == 3

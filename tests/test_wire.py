@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adversary import b64, snapshot
-from qed import wire
+from qed import _wire as wire
 from qed.errors import MalformedProof
 
 if TYPE_CHECKING:
     import msgspec
 
-    from qed.wire import Decoder
+    from qed._wire import Decoder
 
 DECODERS: dict[str, Decoder[Any]] = {
     name: getattr(wire, name) for name in wire.__all__ if isinstance(getattr(wire, name), wire.Decoder)

@@ -50,8 +50,8 @@ from qed.proofs import (
 )
 
 if TYPE_CHECKING:
-    from qed.async_client import AsyncClient
-    from qed.client import Client
+    from qed._client.async_client import AsyncClient
+    from qed._client.client import Client
 
     __version__: str
 
@@ -97,7 +97,7 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version  # noqa: PLC0415 - the point of this function
 
         return version("qed-log")
-    modules = {"AsyncClient": "async_client", "Client": "client"}
+    modules = {"AsyncClient": "_client.async_client", "Client": "_client.client"}
     if name in modules:
         return getattr(import_module(f"qed.{modules[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from campaign.connection import Connection, NoReply, Request
 from campaign.violation import Violation
-from qed.wire import CLUSTER
+from qed._wire import CLUSTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from campaign.connection import Address
-    from qed.wire import Cluster
+    from qed._wire import Cluster
 
 __all__ = ["Member"]
 

@@ -12,7 +12,7 @@ import qed
 from campaign.connection import Connection, NoReply, Request
 from campaign.violation import Violation
 from qed import AbsenceProof, IncrementalProof, Snapshot
-from qed.wire import INFO
+from qed._wire import INFO
 
 if TYPE_CHECKING:
     from campaign.cluster import Cluster

@@ -12,7 +12,7 @@ import msgspec
 from campaign.connection import Connection, NoReply, NotReached, Request
 from campaign.violation import Violation
 from qed import Snapshot
-from qed.wire import snapshots_from_json
+from qed._wire import snapshots_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

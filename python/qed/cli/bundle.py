@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
+from qed._wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 from qed.cli.inputs import open_input
 from qed.cli.questions import Answer, IncrementalQuestion, MembershipQuestion, Question, versions_of
 from qed.cli.receipts import sync_folder
 from qed.errors import MalformedProof, VerificationError
 from qed.proofs import Digest, IncrementalProof, Snapshot, parse_answer
-from qed.wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

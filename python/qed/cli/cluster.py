@@ -17,9 +17,9 @@ from qed.errors import QedError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from qed._client.client import Client
+    from qed._wire import Cluster, ClusterMember
     from qed.cli.terminal import Cell
-    from qed.client import Client
-    from qed.wire import Cluster, ClusterMember
 
 __all__ = ["cluster"]
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from qed.async_client import AsyncClient
-from qed.client import Client
+from qed._client.async_client import AsyncClient
+from qed._client.client import Client
 
 if TYPE_CHECKING:
-    from qed.calls import Consistency
+    from qed._client.calls import Consistency
     from qed.cli.options import Settings
 
 __all__ = ["connect", "connect_async", "consistency"]

@@ -19,7 +19,7 @@ from qed.errors import MalformedRequest, NotLeader, Overloaded, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qed.client import Client
+    from qed._client.client import Client
     from qed.proofs import Snapshot
 
 __all__ = ["add", "snapshot"]

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from qed._client.topology import READS, Read
 from qed.cli.terminal import Terminal, configure_logging
 from qed.proofs import Digest
-from qed.topology import READS, Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -44,8 +44,8 @@ from qed.proofs import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from qed._client.client import Client
     from qed.cli.terminal import Terminal
-    from qed.client import Client
     from qed.proofs import Snapshot
 
 __all__ = ["incremental", "membership"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import msgspec
 
-from qed.text import printable
+from qed._printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
+from qed._wire import ENCODER, DecodeError, ErrorBody
 from qed.errors import (
     AddedLater,
     MembershipRefused,
@@ -23,7 +24,6 @@ from qed.errors import (
 from qed.server import endpoints
 from qed.server.node import EmptyLog, NotTaken
 from qed.server.origin import origin
-from qed.wire import ENCODER, DecodeError, ErrorBody
 
 if TYPE_CHECKING:
     import socket

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from qed.wire import ENCODER, ErrorBody
+from qed._wire import ENCODER, ErrorBody
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,9 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
-from qed.proofs import Digest
-from qed.wire import (
+from qed._wire import (
     ADD_BULK_REQUEST,
     ADD_REQUEST,
     DIGEST_MEMBERSHIP_REQUEST,
@@ -22,6 +20,8 @@ from qed.wire import (
     MEMBERSHIP_REQUEST,
     DecodeError,
 )
+from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
+from qed.proofs import Digest
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 
+from qed._printable import printable
 from qed.errors import QedError
 from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
 from qed.server.opening import Opening
 from qed.server.origin import origin
 from qed.server.signals import handle_signals
-from qed.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

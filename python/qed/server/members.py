@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from qed._wire import Cluster, ClusterMember, Shard, Shards
 from qed.server.opening import description
-from qed.wire import Cluster, ClusterMember, Shard, Shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable

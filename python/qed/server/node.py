@@ -12,6 +12,7 @@ import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
+from qed._wire import Info
 from qed.errors import (
     ClusterError,
     LogError,
@@ -32,16 +33,15 @@ from qed.server.petitions import NO_LEADER, Petitions
 from qed.server.refusals import Refusals
 from qed.server.transport import Transport
 from qed.server.waiting import Kind, Waiting
-from qed.wire import Info
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
     from qed._qed import Replica
+    from qed._wire import Cluster, Shards
     from qed.proofs import Added, Digest
     from qed.server.config import Settings
-    from qed.wire import Cluster, Shards
 
 __all__ = ["EmptyLog", "Node", "NotTaken", "register"]
 

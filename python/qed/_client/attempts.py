@@ -20,17 +20,17 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from qed import calls
-from qed.calls import Answer, error_body, plain, protocol_error
+from qed._client import calls
+from qed._client.calls import Answer, error_body, plain, protocol_error
+from qed._client.topology import READS, is_base_url, path_of, scheme_of
+from qed._wire import SHARDS, DecodeError
 from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
-from qed.topology import READS, is_base_url, path_of, scheme_of
-from qed.wire import SHARDS, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
 
-    from qed.calls import Call
-    from qed.topology import Read, Topology
+    from qed._client.calls import Call
+    from qed._client.topology import Read, Topology
 
 __all__ = [
     "Failure",

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 import httpcore
 import httpx
 
-from qed.attempts import Failure
-from qed.calls import Answer
-from qed.deadline import DeadlineBackend
+from qed._client.attempts import Failure
+from qed._client.calls import Answer
+from qed._client.deadline import DeadlineBackend
 from qed.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from qed.topology import Topology
+    from qed._client.topology import Topology
 
 __all__ = [
     "CONNECTION_LIMIT",

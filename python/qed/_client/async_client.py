@@ -1,4 +1,4 @@
-"""`AsyncClient`: a qed server or a cluster, for asyncio. Same methods and same answers as `qed.client.Client`."""
+"""`AsyncClient`: a qed server or a cluster, for asyncio. Same methods and answers as `Client`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 
-from qed import calls
-from qed.administration import administer, overview, view
-from qed.attempts import Policy, Send, converse
-from qed.errors import ProtocolError
-from qed.exchange import (
+from qed._client import calls
+from qed._client.administration import administer, overview, view
+from qed._client.attempts import Policy, Send, converse
+from qed._client.exchange import (
     CONNECTION_LIMIT,
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
@@ -22,18 +21,19 @@ from qed.exchange import (
     open_async_http,
     some_turn,
 )
+from qed._client.topology import Topology
+from qed.errors import ProtocolError
 from qed.proofs import Digest
-from qed.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from types import TracebackType
 
-    from qed.attempts import Outcome
-    from qed.calls import Call, Consistency
+    from qed._client.attempts import Outcome
+    from qed._client.calls import Call, Consistency
+    from qed._client.topology import Read
+    from qed._wire import Cluster, ClusterMember, Info, Shards
     from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
-    from qed.topology import Read
-    from qed.wire import Cluster, ClusterMember, Info, Shards
 
 __all__ = ["AsyncClient"]
 

@@ -12,7 +12,7 @@ import idna
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from qed.wire import Shards
+    from qed._wire import Shards
 
 __all__ = ["READS", "Read", "Topology", "is_base_url", "member_url", "path_of", "scheme_of"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from qed import calls
-from qed.attempts import Failure, Outcome, Send, ask, learn, none_answered, require_repeatable, served
-from qed.calls import Answer
+from qed._client import calls
+from qed._client.attempts import Failure, Outcome, Send, ask, learn, none_answered, require_repeatable, served
+from qed._client.calls import Answer
+from qed._client.topology import member_url, scheme_of
 from qed.errors import Unavailable
-from qed.topology import member_url, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from qed.calls import Call
-    from qed.topology import Topology
-    from qed.wire import Cluster, ClusterMember
+    from qed._client.calls import Call
+    from qed._client.topology import Topology
+    from qed._wire import Cluster, ClusterMember
 
 __all__ = ["administer", "overview", "view"]
 

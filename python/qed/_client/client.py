@@ -1,8 +1,8 @@
-"""`Client`: a qed server or a cluster, for threads. `qed.async_client` has the same for asyncio.
+"""`Client`: a qed server or a cluster, for threads. `async_client` has the same for asyncio.
 
-Both only carry steps out. What a call sends and what its answer must be is `qed.calls`; whom to ask, and when again, is
-`qed.attempts`; what is known of the servers is `qed.topology`. Answers are bounded in size and in time, are never
-decompressed, and set no cookies.
+Both only carry steps out. `calls` says what a call sends and what its answer must be; `attempts` whom to ask, and when
+to ask again; `topology` what is known of the servers. Answers are bounded in size and in time, are never decompressed,
+and set no cookies.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import httpx
 
-from qed import calls
-from qed.administration import administer, overview, view
-from qed.attempts import Policy, Send, converse
-from qed.deadline import deadline
-from qed.errors import ProtocolError
-from qed.exchange import (
+from qed._client import calls
+from qed._client.administration import administer, overview, view
+from qed._client.attempts import Policy, Send, converse
+from qed._client.deadline import deadline
+from qed._client.exchange import (
     CONNECTION_LIMIT,
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
@@ -29,18 +28,19 @@ from qed.exchange import (
     open_http,
     some_turn,
 )
+from qed._client.topology import Topology
+from qed.errors import ProtocolError
 from qed.proofs import Digest
-from qed.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from types import TracebackType
 
-    from qed.attempts import Outcome
-    from qed.calls import Call, Consistency
+    from qed._client.attempts import Outcome
+    from qed._client.calls import Call, Consistency
+    from qed._client.topology import Read
+    from qed._wire import Cluster, ClusterMember, Info, Shards
     from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
-    from qed.topology import Read
-    from qed.wire import Cluster, ClusterMember, Info, Shards
 
 __all__ = ["Client"]
 

@@ -2,7 +2,7 @@
 
 A `Call` is built from the caller's arguments by one function each. It carries the request, and makes a value of the
 answer: parsed, checked to be an answer to this very question, and verified where the caller gave trusted snapshots.
-Nothing here opens a socket; whom to ask is `qed.attempts`, asking is `qed.client`.
+Nothing here opens a socket: `attempts` decides whom to ask, the clients ask.
 """
 
 from __future__ import annotations
@@ -11,6 +11,25 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
+from qed._printable import printable
+from qed._wire import (
+    CLUSTER,
+    ENCODER,
+    ERROR_BODY,
+    INFO,
+    SHARDS,
+    AddBulkRequest,
+    AddRequest,
+    Cluster,
+    DecodeError,
+    DigestMembershipRequest,
+    ErrorBody,
+    IncrementalRequest,
+    Info,
+    MemberRequest,
+    Shards,
+    snapshots_from_json,
+)
 from qed.errors import (
     AddedLater,
     MalformedProof,
@@ -31,25 +50,6 @@ from qed.proofs import (
     verify_absence,
     verify_incremental,
     verify_membership,
-)
-from qed.text import printable
-from qed.wire import (
-    CLUSTER,
-    ENCODER,
-    ERROR_BODY,
-    INFO,
-    SHARDS,
-    AddBulkRequest,
-    AddRequest,
-    Cluster,
-    DecodeError,
-    DigestMembershipRequest,
-    ErrorBody,
-    IncrementalRequest,
-    Info,
-    MemberRequest,
-    Shards,
-    snapshots_from_json,
 )
 
 if TYPE_CHECKING:
