@@ -301,9 +301,10 @@ def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) ->
     with httpx.Client(base_url=server.url) as http:
         add_bulk(http, [b"a", b"b"])
         info = http.get("/info").json()
-        version = info.pop("version")
+        version, log = info.pop("version"), info.pop("log")
         http_addr = server.url.removeprefix("http://")
         assert version
+        assert log == json.loads((tmp_path / "MEMBER").read_text())["cluster"]
         assert info == {
             "node_id": "server7",
             "http_addr": http_addr,
@@ -312,6 +313,7 @@ def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) ->
             "raft_addr": "[::1]:3",
             "current_version": 1,
             "events": 2,
+            "accepts": [],
         }
         assert http.get("/info/shards").json() == {
             "nodeId": "server7",

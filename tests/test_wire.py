@@ -23,7 +23,7 @@ DECODERS: dict[str, Decoder[Any]] = {
 }
 every_decoder = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
 
-INFO = {
+INFO: dict[str, Any] = {
     "node_id": "a",
     "raft_addr": "a:1",
     "mgmt_addr": "a:2",
@@ -32,6 +32,8 @@ INFO = {
     "version": "1.0",
     "current_version": None,
     "events": 0,
+    "log": "0123456789abcdef0123456789abcdef",
+    "accepts": [],
 }
 FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
     (wire.ADD_REQUEST, wire.AddRequest(b"event"), {"Event": b64(b"event")}),
@@ -48,7 +50,7 @@ FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
     ),
     (wire.INCREMENTAL_REQUEST, wire.IncrementalRequest(0, 2**64 - 1), {"Start": 0, "End": 2**64 - 1}),
     (wire.INCREMENTAL_REQUEST, wire.IncrementalRequest(7, 3), {"Start": 7, "End": 3}),
-    (wire.INFO, wire.Info(**INFO), INFO),  # type: ignore[arg-type]  # the fields of the form, by name
+    (wire.INFO, wire.Info(**INFO), INFO),
     (
         wire.SHARDS,
         wire.Shards("a", "b", "http", {"a": wire.Shard("a", "a:1")}),
@@ -61,7 +63,7 @@ FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
         {"error": "added_later", "message": "text", "FirstVersion": 9},
     ),
 ]
-OPTIONAL = {"IfAbsent", "Version", "FirstVersion"}
+OPTIONAL = {"IfAbsent", "Version", "FirstVersion", "log", "accepts"}
 every_form = pytest.mark.parametrize(
     ("decoder", "value", "form"), FORMS, ids=[type(form[1]).__name__ for form in FORMS]
 )
@@ -150,6 +152,12 @@ def test_every_event_has_a_spelling(event: bytes) -> None:
     for text in (b64(event), b64(event).replace("/", "\\/").replace("=", "\\u003d")):
         body = f'{{"Event":"{text}","Comment":"AB==","Other":"AB=\\u003d"}}'.encode()
         assert wire.ADD_REQUEST.decode(body).event == event
+
+
+def test_a_server_that_does_not_name_its_log_is_understood() -> None:
+    form = {name: value for name, value in INFO.items() if name not in {"log", "accepts"}}
+    info = wire.INFO.decode(json.dumps(form).encode())
+    assert (info.log, info.accepts) == ("", [])
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])

@@ -141,6 +141,10 @@ class Info(Struct, frozen=True, kw_only=True):
         version: Version of the software.
         current_version: Version of the last event in its log, or None when the log is empty.
         events: How many events its log holds.
+        log: Name of the log, which all members of its cluster share; empty before the member is admitted, and from
+            servers that do not name it.
+        accepts: What this server takes beyond the calls that every server takes; names a client does not know are to
+            be ignored.
     """
 
     node_id: str
@@ -151,6 +155,8 @@ class Info(Struct, frozen=True, kw_only=True):
     version: str
     current_version: _Version | None
     events: _Version
+    log: str = ""
+    accepts: list[str] = []
 
 
 class Shard(Struct, frozen=True, rename="camel"):

@@ -320,6 +320,7 @@ class Node:
             version=_software_version(),
             current_version=events - 1 if events else None,
             events=events,
+            log=self._members.cluster,
         )
 
     def topology(self) -> Shards:
