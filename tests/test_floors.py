@@ -51,13 +51,13 @@ SERVER_FLOORS = [
     {"main"},
 ]
 CORE_FLOORS = [
-    {"error", "hash", "note"},
-    {"position", "engine"},
+    {"error", "hash", "log_id", "watermark"},
+    {"position", "fjall_check"},
     {"proof"},
     {"verify", "json", "store"},
     {"disk", "history", "hyper"},
     {"rows"},
-    {"trees", "place"},
+    {"trees", "applied"},
     {"replay"},
     {"log"},
     {"replica", "page"},

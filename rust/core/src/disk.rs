@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::engine;
 use crate::error::LogError;
-use crate::note::Note;
+use crate::fjall_check;
 use crate::store::{Row, Store, Table, Visit, WriteBatch};
+use crate::watermark::Watermark;
 
 /// The format this build reads and writes.
 pub const FORMAT: u64 = 1;
@@ -36,7 +36,7 @@ pub struct DiskStore {
     path: PathBuf,
     database: Database,
     tables: [Keyspace; Table::ALL.len()],
-    durable: Note,
+    durable: Watermark,
 }
 
 impl std::fmt::Debug for DiskStore {
@@ -56,9 +56,9 @@ impl DiskStore {
     pub fn open(path: &Path) -> Result<Self, LogError> {
         prepare(path)?;
         let store = path.join(STORE_FOLDER);
-        let opened = engine::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
+        let opened = fjall_check::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
         let (database, tables) = opened?;
-        let durable = Note::open(&path.join(DURABLE_FILE))
+        let durable = Watermark::open(&path.join(DURABLE_FILE))
             .map_err(|error| io_error(format!("open {}", path.join(DURABLE_FILE).display()), &error))?;
         // The engine syncs its own folder, but not the one that names it.
         sync_folder(path).map_err(|error| io_error(format!("sync {}", path.display()), &error))?;
@@ -66,11 +66,11 @@ impl DiskStore {
     }
 
     fn table(&self, table: Table) -> &Keyspace {
-        let [digests, roots, others, repeats, members, applied] = &self.tables;
+        let [digests, roots, occurrences, repeats, members, applied] = &self.tables;
         match table {
             Table::Digests => digests,
             Table::Roots => roots,
-            Table::Others => others,
+            Table::Occurrences => occurrences,
             Table::Repeats => repeats,
             Table::Members => members,
             Table::Applied => applied,
@@ -90,8 +90,8 @@ fn open_database(store: &Path) -> fjall::Result<(Database, [Keyspace; Table::ALL
         .manual_journal_persist(true)
         .open()?;
     let open_table = |table: Table| database.keyspace(table.name(), table_options);
-    let [digests, roots, others, repeats, members, applied] = Table::ALL.map(open_table);
-    Ok((database, [digests?, roots?, others?, repeats?, members?, applied?]))
+    let [digests, roots, occurrences, repeats, members, applied] = Table::ALL.map(open_table);
+    Ok((database, [digests?, roots?, occurrences?, repeats?, members?, applied?]))
 }
 
 fn table_options() -> KeyspaceCreateOptions {

@@ -48,17 +48,17 @@
     )
 )]
 
+pub mod applied;
 pub mod disk;
-mod engine;
 pub mod error;
+mod fjall_check;
 pub mod hash;
 pub mod history;
 pub mod hyper;
 pub mod json;
 pub mod log;
-pub mod note;
+pub mod log_id;
 pub mod page;
-pub mod place;
 pub mod position;
 pub mod proof;
 mod replay;
@@ -67,6 +67,7 @@ mod rows;
 pub mod store;
 mod trees;
 pub mod verify;
+pub mod watermark;
 
 #[cfg(test)]
 #[path = "../tests/seeds/mod.rs"]

@@ -9,15 +9,16 @@ use std::path::Path;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::applied;
 use crate::disk::DiskStore;
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
 use crate::hyper::{Entry, PathEnd};
-use crate::place;
+use crate::log_id::LogId;
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
-use crate::rows::{self, Place, Rows};
+use crate::rows::{self, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
 use crate::trees::{Trees, TreesChange};
 
@@ -55,7 +56,7 @@ pub(crate) struct Progress {
     /// The number of events.
     pub(crate) len: u64,
     /// The last entry of the replicated log whose outcome is in the store.
-    pub(crate) applied: Place,
+    pub(crate) applied: LogId,
 }
 
 /// What only appending needs.
@@ -64,7 +65,7 @@ pub(crate) struct Writer {
     /// The digests of the last tile, if it is not full.
     pub(crate) tail: Vec<Digest>,
     /// The last entry of the replicated log whose outcome is in the store; the default in a log that is not replicated.
-    pub(crate) applied: Place,
+    pub(crate) applied: LogId,
     /// Why nothing may be written any more.
     pub(crate) refusal: Option<String>,
 }
@@ -108,7 +109,7 @@ impl Log {
         if found < noted {
             return Err(LogError::Corrupt(format!("it holds {found} events, but {noted} were acknowledged")));
         }
-        let applied = place::last_applied(store.as_ref())?;
+        let applied = applied::last_applied(store.as_ref())?;
         let writer = Mutex::new(Writer { tail, applied, refusal: None });
         let progress = Mutex::new(Progress { len: found, applied });
         Ok(Self { store, trees: RwLock::new(trees), writer, progress })
@@ -150,14 +151,14 @@ impl Log {
     pub fn append(&self, requests: &[Request]) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
-        if writer.applied != Place::default() {
+        if writer.applied != LogId::default() {
             let reason = "it is a replica of a cluster, whose leader orders what is added".into();
             return Err(LogError::WriteRefused { reason });
         }
         self.commit(&mut writer, requests, Roots::Each, None)
     }
 
-    /// Append the events of `requests` as the outcome of the entry at `place` of a replicated log.
+    /// Append the events of `requests` as the outcome of the entry at `log_id` of a replicated log.
     ///
     /// As [`Self::append`], but nothing is synced: the replicated log holds the entry until [`Self::sync`] has returned, and applies
     /// it again to a log that a crash has thrown back behind it. Equal logs that apply equal entries stay equal, whatever is in
@@ -165,12 +166,12 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::append`]; [`LogError::Corrupt`] if `place` does not come after [`Self::applied`].
-    pub fn apply(&self, place: Place, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
+    /// Those of [`Self::append`]; [`LogError::Corrupt`] if `log_id` does not come after [`Self::applied`].
+    pub fn apply(&self, log_id: LogId, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
-        writer.require_after(place)?;
-        self.commit(&mut writer, requests, wanted, Some(place))
+        writer.require_after(log_id)?;
+        self.commit(&mut writer, requests, wanted, Some(log_id))
     }
 
     fn commit(
@@ -178,14 +179,14 @@ impl Log {
         writer: &mut Writer,
         requests: &[Request],
         wanted: Roots,
-        place: Option<Place>,
+        log_id: Option<LogId>,
     ) -> Result<Vec<Added>, LogError> {
         writer.require_usable()?;
         let draft = self.draft(requests)?;
         if draft.digests.is_empty() {
             let added = self.answers(&draft, wanted, None)?;
-            if let Some(place) = place {
-                self.write_place(writer, place, WriteBatch::default())?;
+            if let Some(log_id) = log_id {
+                self.write_applied(writer, log_id, WriteBatch::default())?;
                 self.publish(writer);
             }
             return Ok(added);
@@ -195,16 +196,16 @@ impl Log {
         // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
         let change = self.trees.read().plan(&draft.digests, &draft.entries(), wanted, &digest_at)?;
         let added = self.answers(&draft, wanted, Some(&change))?;
-        let (batch, tail) = rows_of(&draft, &change, &writer.tail, place);
-        let synced = || if place.is_none() { self.store.sync() } else { Ok(()) };
+        let (batch, tail) = rows_of(&draft, &change, &writer.tail, log_id);
+        let synced = || if log_id.is_none() { self.store.sync() } else { Ok(()) };
         writer.or_refuse(self.store.write(batch).and_then(|()| synced()))?;
         // From here on a crash does not lose the batch: it is synced, or the replicated log holds it. It becomes visible to proofs
         // all at once.
         let len = base + draft.digests.len() as u64;
-        let noted = || if place.is_none() { self.store.note_durable(len) } else { Ok(()) };
+        let noted = || if log_id.is_none() { self.store.note_durable(len) } else { Ok(()) };
         let published = self.trees.write().apply(change, &digest_at).and_then(|()| noted());
         writer.or_refuse(published)?;
-        (writer.tail, writer.applied) = (tail, place.unwrap_or(writer.applied));
+        (writer.tail, writer.applied) = (tail, log_id.unwrap_or(writer.applied));
         self.publish(writer);
         Ok(added)
     }
@@ -323,12 +324,17 @@ impl Log {
         rows::require_same("the history root", &history_root, &replayed)
     }
 
-    /// Write `batch`, and that everything up to `place` is applied.
-    pub(crate) fn write_place(&self, writer: &mut Writer, place: Place, mut batch: WriteBatch) -> Result<(), LogError> {
+    /// Write `batch`, and that everything up to `log_id` is applied.
+    pub(crate) fn write_applied(
+        &self,
+        writer: &mut Writer,
+        log_id: LogId,
+        mut batch: WriteBatch,
+    ) -> Result<(), LogError> {
         writer.require_usable()?;
-        place::put_place(&mut batch, place);
+        applied::put_applied(&mut batch, log_id);
         writer.or_refuse(self.store.write(batch))?;
-        writer.applied = place;
+        writer.applied = log_id;
         Ok(())
     }
 
@@ -395,7 +401,7 @@ impl Log {
     /// Return the last occurrence at or below `query` of an event whose newest, `latest`, is later.
     fn earlier_occurrence(&self, digest: &Digest, query: u64, latest: u64) -> Result<u64, LogError> {
         let found = self.store.last_in(
-            Table::Others,
+            Table::Occurrences,
             &rows::occurrence_key(digest, 0),
             &rows::occurrence_key(digest, query),
         )?;
@@ -407,7 +413,7 @@ impl Log {
 
     fn first_occurrence(&self, digest: &Digest, latest: u64) -> Result<u64, LogError> {
         let (from, to) = (rows::occurrence_key(digest, 0), rows::occurrence_key(digest, u64::MAX));
-        let found = self.store.first_in(Table::Others, &from, &to)?;
+        let found = self.store.first_in(Table::Occurrences, &from, &to)?;
         // A repeat in the bulk of the latest occurrence comes after it.
         found.map_or(Ok(latest), |(key, _)| Ok(rows::version_of_occurrence(&key)?.min(latest)))
     }
@@ -474,13 +480,13 @@ impl Draft {
 }
 
 /// Return the rows of a batch and the digests of the tile that it leaves unfinished.
-fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest], place: Option<Place>) -> (WriteBatch, Vec<Digest>) {
+fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest], log_id: Option<LogId>) -> (WriteBatch, Vec<Digest>) {
     let mut batch = WriteBatch::default();
     let rest = put_digests(&mut batch, draft.base, tail, &draft.digests);
     let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);
-    batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(&change.hyper_root(), place));
+    batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(&change.hyper_root(), log_id));
     for other in change.replaced().iter().chain(&draft.earlier).chain(&draft.repeats) {
-        batch.put(Table::Others, rows::occurrence_key(&other.key, other.version), []);
+        batch.put(Table::Occurrences, rows::occurrence_key(&other.key, other.version), []);
     }
     for repeat in &draft.repeats {
         batch.put(Table::Repeats, repeat.version.to_be_bytes(), []);
@@ -506,11 +512,11 @@ impl Writer {
     }
 
     /// An entry is applied once, after all before it.
-    pub(crate) fn require_after(&self, place: Place) -> Result<(), LogError> {
-        if place > self.applied && place.term >= self.applied.term {
+    pub(crate) fn require_after(&self, log_id: LogId) -> Result<(), LogError> {
+        if log_id > self.applied && log_id.term >= self.applied.term {
             return Ok(());
         }
-        Err(LogError::Corrupt(format!("the entry at {place:?} was to be applied after {:?}", self.applied)))
+        Err(LogError::Corrupt(format!("the entry at {log_id:?} was to be applied after {:?}", self.applied)))
     }
 
     /// Pass on the outcome of a write; after a failed one nothing may be written, for what is on disk is unknown.

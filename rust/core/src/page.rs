@@ -3,12 +3,13 @@
 //! A log only grows, so a replica that lags needs nothing but what comes after its last event, and after each page it is what it
 //! would be had it applied the entries one by one. A transfer can break off anywhere and go on from there.
 
+use crate::applied::{self, Members};
 use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::history::Roots;
 use crate::hyper::Entry;
 use crate::log::{Log, Progress, put_digests};
-use crate::place::{self, Members, Place};
+use crate::log_id::LogId;
 use crate::rows::{self, Rows, require_same};
 use crate::store::{Table, WriteBatch};
 use crate::trees::shown_and_hidden;
@@ -31,8 +32,8 @@ pub struct Batch {
     pub last: u64,
     /// The hyper root after it.
     pub hyper_digest: Digest,
-    /// Its place; the default if it is older than the replicated log.
-    pub place: Place,
+    /// Its log id; the default if it is older than the replicated log.
+    pub log_id: LogId,
 }
 
 /// Some whole commit batches of a log, and the memberships decided among them.
@@ -49,7 +50,7 @@ pub struct Page {
     /// Memberships, in order.
     pub members: Vec<Members>,
     /// How far the replicated log is applied when all of this is.
-    pub end: Place,
+    pub end: LogId,
     /// The history root of the last event.
     pub history_digest: Digest,
 }
@@ -73,7 +74,7 @@ impl Log {
     ///
     /// [`LogError::Diverged`] if this log does not continue `start`; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be
     /// read.
-    pub fn page(&self, start: Extent, after: Place, events: u64) -> Result<Page, LogError> {
+    pub fn page(&self, start: Extent, after: LogId, events: u64) -> Result<Page, LogError> {
         let Progress { len, applied } = self.progress();
         if start.len > len || self.extent_at(start.len)? != start {
             return Err(LogError::Diverged { len: start.len });
@@ -81,12 +82,12 @@ impl Log {
         let rows = Rows::of(self.store.as_ref());
         let batches = self.batches(start.len, len, events)?;
         let to = batches.last().map_or(start.len, |batch| batch.last.saturating_add(1));
-        let end = if to == len { applied } else { batches.last().map_or(after, |batch| batch.place) };
+        let end = if to == len { applied } else { batches.last().map_or(after, |batch| batch.log_id) };
         Ok(Page {
             start,
             digests: (start.len..to).map(|version| rows.digest(version)).collect::<Result<_, _>>()?,
             repeats: self.repeats(start.len, to)?,
-            members: place::members_in(self.store.as_ref(), after.index.saturating_add(1), end.index)?,
+            members: applied::members_in(self.store.as_ref(), after.index.saturating_add(1), end.index)?,
             end: end.max(after),
             history_digest: self.extent_at(to)?.history_digest,
             batches,
@@ -118,7 +119,7 @@ impl Log {
         hidden.extend(change.replaced());
         let mut batch = page.rows(&hidden);
         let tail = put_digests(&mut batch, base, &writer.tail, &page.digests);
-        self.write_place(&mut writer, page.end, batch)?;
+        self.write_applied(&mut writer, page.end, batch)?;
         let published = self.trees.write().apply(change, &digest_at);
         writer.or_refuse(published)?;
         writer.tail = tail;
@@ -133,9 +134,9 @@ impl Log {
             let found = self.store.first_in(Table::Roots, &next.to_be_bytes(), &u64::MAX.to_be_bytes())?;
             let missing = || LogError::Corrupt(format!("no hyper root is stored for version {next}"));
             let (key, row) = found.ok_or_else(missing)?;
-            let (hyper_digest, place) = rows::root_and_place_in(&row)?;
+            let (hyper_digest, log_id) = rows::root_and_log_id_in(&row)?;
             let last = rows::version_in(&key)?;
-            batches.push(Batch { last, hyper_digest, place });
+            batches.push(Batch { last, hyper_digest, log_id });
             next = last.saturating_add(1);
         }
         Ok(batches)
@@ -157,7 +158,7 @@ impl Log {
 
 impl Page {
     /// Batches must cover the events without a gap, and everything must come in order.
-    fn require_consistent(&self, applied: Place) -> Result<(), LogError> {
+    fn require_consistent(&self, applied: LogId) -> Result<(), LogError> {
         let to = self.start.len.saturating_add(self.digests.len() as u64);
         let ends = self.batches.last().map_or(self.start.len, |batch| batch.last.saturating_add(1));
         let are_within = |versions: &[u64]| {
@@ -166,10 +167,10 @@ impl Page {
         let ends_of_batches: Vec<_> = self.batches.iter().map(|batch| batch.last).collect();
         let are_in_order = are_within(&ends_of_batches)
             && are_within(&self.repeats)
-            && self.batches.is_sorted_by_key(|batch| batch.place)
-            && self.members.is_sorted_by_key(|members| members.place)
-            && self.batches.iter().all(|batch| batch.place <= self.end)
-            && self.members.iter().all(|members| members.place > applied && members.place <= self.end);
+            && self.batches.is_sorted_by_key(|batch| batch.log_id)
+            && self.members.is_sorted_by_key(|members| members.log_id)
+            && self.batches.iter().all(|batch| batch.log_id <= self.end)
+            && self.members.iter().all(|members| members.log_id > applied && members.log_id <= self.end);
         if ends == to && are_in_order && self.end >= applied {
             return Ok(());
         }
@@ -179,18 +180,18 @@ impl Page {
     /// Return the rows of the page but for those of its digests.
     fn rows(&self, hidden: &[Entry]) -> WriteBatch {
         let mut batch = WriteBatch::default();
-        for Batch { last, hyper_digest, place } in &self.batches {
-            let place = (*place != Place::default()).then_some(*place);
-            batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(hyper_digest, place));
+        for Batch { last, hyper_digest, log_id } in &self.batches {
+            let log_id = (*log_id != LogId::default()).then_some(*log_id);
+            batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(hyper_digest, log_id));
         }
         for other in hidden {
-            batch.put(Table::Others, rows::occurrence_key(&other.key, other.version), []);
+            batch.put(Table::Occurrences, rows::occurrence_key(&other.key, other.version), []);
         }
         for repeat in &self.repeats {
             batch.put(Table::Repeats, repeat.to_be_bytes(), []);
         }
         for members in &self.members {
-            place::put_members(&mut batch, members);
+            applied::put_members(&mut batch, members);
         }
         batch
     }
@@ -208,13 +209,13 @@ impl Page {
         for batch in &self.batches {
             out.extend(batch.last.to_be_bytes());
             out.extend(batch.hyper_digest.as_bytes());
-            out.extend(batch.place.to_bytes());
+            out.extend(batch.log_id.to_bytes());
         }
         put_count(&mut out, self.repeats.len());
         self.repeats.iter().for_each(|version| out.extend(version.to_be_bytes()));
         put_count(&mut out, self.members.len());
         for members in &self.members {
-            out.extend(members.place.to_bytes());
+            out.extend(members.log_id.to_bytes());
             put_count(&mut out, members.bytes.len());
             out.extend(&members.bytes);
         }
@@ -230,17 +231,17 @@ impl Page {
         let mut reader = Reader(bytes);
         let page = Self {
             start: reader.extent()?,
-            end: reader.place()?,
+            end: reader.log_id()?,
             history_digest: reader.digest()?,
             digests: reader.many(DIGEST_BYTES, Reader::digest)?,
             batches: reader.many(BATCH_BYTES, |reader| {
-                Ok(Batch { last: reader.number()?, hyper_digest: reader.digest()?, place: reader.place()? })
+                Ok(Batch { last: reader.number()?, hyper_digest: reader.digest()?, log_id: reader.log_id()? })
             })?,
             repeats: reader.many(8, Reader::number)?,
             members: reader.many(20, |reader| {
-                let place = reader.place()?;
+                let log_id = reader.log_id()?;
                 let count = reader.count(1)?;
-                Ok(Members { place, bytes: reader.take(count)?.to_vec() })
+                Ok(Members { log_id, bytes: reader.take(count)?.to_vec() })
             })?,
         };
         if reader.0.is_empty() { Ok(page) } else { Err(malformed()) }
@@ -294,8 +295,8 @@ impl<'a> Reader<'a> {
         Digest::from_slice(self.take(DIGEST_BYTES)?).ok_or_else(malformed)
     }
 
-    fn place(&mut self) -> Result<Place, LogError> {
-        Place::from_slice(self.take(16)?)
+    fn log_id(&mut self) -> Result<LogId, LogError> {
+        rows::log_id_in(self.take(LogId::BYTES)?)
     }
 
     fn extent(&mut self) -> Result<Extent, LogError> {

@@ -89,7 +89,7 @@ fn require_repeated(base: u64, digests: &[Digest], repeats: &[u64]) -> Result<()
 }
 
 fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Result<(), LogError> {
-    let found = store.get(Table::Others, &rows::occurrence_key(&key, version))?;
+    let found = store.get(Table::Occurrences, &rows::occurrence_key(&key, version))?;
     let is_missing = || LogError::Corrupt(format!("the occurrence of {key} at version {version} is not stored"));
     found.map(|_| ()).ok_or_else(is_missing)
 }
@@ -97,7 +97,7 @@ fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Res
 /// Occurrences that the replay found are all stored, so any more must have been appended since the check began.
 fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Result<(), LogError> {
     let (rows, mut found) = (Rows::of(store), 0_u64);
-    store.scan(Table::Others, &mut |key, _| {
+    store.scan(Table::Occurrences, &mut |key, _| {
         let version = rows::version_of_occurrence(key)?;
         if rows.digest(version)?.as_bytes().as_slice() != key.get(..32).unwrap_or_default() {
             return Err(LogError::Corrupt(format!("a stored occurrence at version {version} is of another event")));

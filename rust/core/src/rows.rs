@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::history::GROUP;
+use crate::log_id::LogId;
 use crate::store::{Store, Table};
 
 /// Event digests in a row. The last row is written again with each batch until it is full, so a larger tile would cost single
@@ -113,50 +114,25 @@ pub fn digests_in(row: &[u8]) -> Result<Vec<Digest>, LogError> {
     Ok(digests.iter().copied().map(Digest::new).collect())
 }
 
-/// Where a commit batch, or another entry, stands in the replicated log that orders it. Its default is before the first entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Place {
-    /// The index of the entry; the first is 1.
-    pub index: u64,
-    /// The term of the leader that proposed it.
-    pub term: u64,
+/// Return the log id in a row.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] unless it has [`LogId::BYTES`].
+pub fn log_id_in(row: &[u8]) -> Result<LogId, LogError> {
+    LogId::from_slice(row).ok_or_else(|| LogError::Corrupt(format!("a log id has {} bytes instead of 16", row.len())))
 }
 
-impl Place {
-    /// Return the 16 bytes that stand for the place in rows.
-    #[must_use]
-    pub fn to_bytes(self) -> [u8; PLACE_BYTES] {
-        let mut bytes = [0; PLACE_BYTES];
-        let (index, term) = bytes.split_at_mut(PLACE_BYTES / 2);
-        index.copy_from_slice(&self.index.to_be_bytes());
-        term.copy_from_slice(&self.term.to_be_bytes());
-        bytes
-    }
-
-    /// Return the place that `bytes` stand for.
-    ///
-    /// # Errors
-    ///
-    /// [`LogError::Corrupt`] unless there are 16.
-    pub fn from_slice(bytes: &[u8]) -> Result<Self, LogError> {
-        let (index, term) = bytes.split_at(bytes.len().min(PLACE_BYTES / 2));
-        Ok(Self { index: version_in(index)?, term: version_in(term)? })
-    }
-}
-
-/// Bytes of a [`Place`] in a row.
-const PLACE_BYTES: usize = 16;
-
-/// Return the hyper root in a row, and the place of its batch: the default if none was given.
+/// Return the hyper root in a row, and the log id of its batch: the default if none was given.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] unless it has 32 or 48 bytes.
-pub fn root_and_place_in(row: &[u8]) -> Result<(Digest, Place), LogError> {
+pub fn root_and_log_id_in(row: &[u8]) -> Result<(Digest, LogId), LogError> {
     let misshapen = || LogError::Corrupt(format!("the row of a hyper root has {} bytes", row.len()));
-    let (root, place) = row.split_at_checked(DIGEST_BYTES).ok_or_else(misshapen)?;
-    let place = if place.is_empty() { Place::default() } else { Place::from_slice(place)? };
-    Ok((Digest::from_slice(root).ok_or_else(misshapen)?, place))
+    let (root, log_id) = row.split_at_checked(DIGEST_BYTES).ok_or_else(misshapen)?;
+    let log_id = if log_id.is_empty() { LogId::default() } else { log_id_in(log_id)? };
+    Ok((Digest::from_slice(root).ok_or_else(misshapen)?, log_id))
 }
 
 /// Return the hyper root in a row.
@@ -165,14 +141,14 @@ pub fn root_and_place_in(row: &[u8]) -> Result<(Digest, Place), LogError> {
 ///
 /// [`LogError::Corrupt`] unless it has 32 or 48 bytes.
 pub fn root_in(row: &[u8]) -> Result<Digest, LogError> {
-    root_and_place_in(row).map(|(root, _)| root)
+    root_and_log_id_in(row).map(|(root, _)| root)
 }
 
 /// Return the row of a hyper root.
 #[must_use]
-pub fn root_row(root: &Digest, place: Option<Place>) -> Vec<u8> {
+pub fn root_row(root: &Digest, log_id: Option<LogId>) -> Vec<u8> {
     let mut row = root.as_bytes().to_vec();
-    row.extend(place.iter().flat_map(|place| place.to_bytes()));
+    row.extend(log_id.iter().flat_map(|log_id| log_id.to_bytes()));
     row
 }
 

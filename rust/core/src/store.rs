@@ -15,21 +15,22 @@ use crate::error::LogError;
 pub enum Table {
     /// Tile of versions → their event digests. The log itself.
     Digests,
-    /// Last version of a commit batch → hyper root after it, and its place if one was given.
+    /// Last version of a commit batch → hyper root after it, and its log id if one was given.
     Roots,
     /// Event digest and version of an occurrence that the hyper tree does not show.
-    Others,
+    Occurrences,
     /// Version of an event that stands again in the same bulk, so that the hyper tree never showed it.
     Repeats,
     /// Index in the replicated log → the membership from there on, which this crate does not read.
     Members,
-    /// One row: the last place that was applied, if it appended nothing.
+    /// One row: the last log id that was applied, if it appended nothing.
     Applied,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 6] = [Self::Digests, Self::Roots, Self::Others, Self::Repeats, Self::Members, Self::Applied];
+    pub const ALL: [Self; 6] =
+        [Self::Digests, Self::Roots, Self::Occurrences, Self::Repeats, Self::Members, Self::Applied];
 
     /// Return the name of the table on disk.
     #[must_use]
@@ -37,7 +38,7 @@ impl Table {
         match self {
             Self::Digests => "digests",
             Self::Roots => "roots",
-            Self::Others => "others",
+            Self::Occurrences => "others",
             Self::Repeats => "repeats",
             Self::Members => "members",
             Self::Applied => "applied",

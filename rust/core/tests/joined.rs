@@ -5,7 +5,7 @@
 use qed_core::hash::Digest;
 use qed_core::history::Roots;
 use qed_core::log::{Added, Log, Request};
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 
 fn request(events: &[&str], if_absent: bool) -> Request {
     Request { digests: events.iter().map(|event| Digest::of_event(event.as_bytes())).collect(), if_absent }
@@ -36,7 +36,7 @@ fn the_first_occurrence_in_a_batch_answers_for_an_event_added_again_in_it() {
 fn snapshots_that_are_not_wanted_are_not_returned() {
     let log = Log::in_memory().unwrap();
     for (index, if_absent) in [(1, false), (2, true)] {
-        let added = log.apply(Place { index, term: 1 }, &[request(&["a"], if_absent)], Roots::Last).unwrap();
+        let added = log.apply(LogId { index, term: 1 }, &[request(&["a"], if_absent)], Roots::Last).unwrap();
         assert_eq!(added, Vec::new(), "entry {index}");
     }
     assert_eq!((log.len(), log.applied().index), (1, 2));

@@ -4,12 +4,13 @@
 mod seeds;
 
 use proptest::prelude::*;
+use qed_core::applied::Members;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::history::Roots;
 use qed_core::log::{Log, Request};
+use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page};
-use qed_core::place::{Members, Place};
 
 #[derive(Debug, Clone)]
 enum Entry {
@@ -38,11 +39,11 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 fn apply(log: &Log, index: u64, entry: &Entry, wanted: Roots) {
-    let place = Place { index, term: 1 + index / 7 };
+    let log_id = LogId { index, term: 1 + index / 7 };
     match entry {
-        Entry::Requests(requests) => drop(log.apply(place, requests, wanted).unwrap()),
-        Entry::Members(bytes) => log.apply_members(&Members { place, bytes: bytes.clone() }).unwrap(),
-        Entry::Nothing => log.pass(place).unwrap(),
+        Entry::Requests(requests) => drop(log.apply(log_id, requests, wanted).unwrap()),
+        Entry::Members(bytes) => log.apply_members(&Members { log_id, bytes: bytes.clone() }).unwrap(),
+        Entry::Nothing => log.pass(log_id).unwrap(),
     }
 }
 
@@ -101,7 +102,7 @@ fn log_of(events: &[&str]) -> Log {
     let log = Log::in_memory().unwrap();
     for (index, event) in (1..).zip(events) {
         let request = Request { digests: vec![Digest::of_event(event.as_bytes())], if_absent: false };
-        log.apply(Place { index, term: 1 }, &[request], Roots::Each).unwrap();
+        log.apply(LogId { index, term: 1 }, &[request], Roots::Each).unwrap();
     }
     log
 }
@@ -109,7 +110,7 @@ fn log_of(events: &[&str]) -> Log {
 #[test]
 fn what_was_read_out_is_there_when_the_folder_is_opened_again() {
     let leader = log_of(&["a", "b", "a", "c"]);
-    leader.apply_members(&Members { place: Place { index: 5, term: 2 }, bytes: b"who".to_vec() }).unwrap();
+    leader.apply_members(&Members { log_id: LogId { index: 5, term: 2 }, bytes: b"who".to_vec() }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let kept = Log::open(folder.path()).unwrap();
     follow(&leader, &kept, 2);
@@ -128,7 +129,7 @@ fn a_replica_takes_no_appends_of_its_own() {
 fn an_entry_is_applied_once() {
     let log = log_of(&["a", "b"]);
     let request = Request { digests: vec![Digest::of_event(b"b")], if_absent: false };
-    let again = log.apply(Place { index: 2, term: 1 }, &[request], Roots::Each);
+    let again = log.apply(LogId { index: 2, term: 1 }, &[request], Roots::Each);
     assert!(matches!(again, Err(LogError::Corrupt(_))));
     assert_eq!(log.len(), 2);
 }
@@ -153,7 +154,7 @@ fn a_page_that_contradicts_itself_changes_nothing() {
         |page| page.batches.truncate(1),
         |page| page.batches.swap(0, 1),
         |page| page.repeats = vec![3],
-        |page| page.end = Place { index: 1, term: 1 },
+        |page| page.end = LogId { index: 1, term: 1 },
     ];
     for damage in damages {
         let mut copy = page.clone();
@@ -166,7 +167,7 @@ fn a_page_that_contradicts_itself_changes_nothing() {
 
 #[test]
 fn cut_off_and_stretched_pages_are_refused() {
-    let bytes = log_of(&["a", "b"]).page(Extent::default(), Place::default(), 9).unwrap().to_bytes();
+    let bytes = log_of(&["a", "b"]).page(Extent::default(), LogId::default(), 9).unwrap().to_bytes();
     for length in 0..bytes.len() {
         assert!(Page::from_bytes(&bytes[..length]).is_err());
     }

@@ -21,7 +21,7 @@ fn put(store: &dyn Store, table: Table, rows: &[(&[u8], &[u8])]) {
 
 fn rows_are_found_by_key_and_by_range(store: &dyn Store) {
     put(store, Table::Roots, &[(&[1], b"one"), (&[3], b"three"), (&[5], b"five")]);
-    put(store, Table::Others, &[(&[2], b"other table")]);
+    put(store, Table::Occurrences, &[(&[2], b"other table")]);
     assert_eq!(store.get(Table::Roots, &[3]).unwrap().as_deref(), Some(b"three".as_slice()));
     assert_eq!(store.get(Table::Roots, &[2]).unwrap(), None);
     let row = |key: u8, value: &[u8]| Some((vec![key], value.to_vec()));

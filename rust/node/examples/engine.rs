@@ -17,7 +17,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use qed_core::hash::{DIGEST_BYTES, Digest};
 use qed_core::log::{Log, Request};
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 use qed_node::applier::perform;
 use qed_node::consensus::{Consensus, KEPT_BYTES, Settings};
 use qed_node::entry::Command;
@@ -123,7 +123,7 @@ impl Engine {
         let log = Arc::new(Log::open(path)?);
         let (mut wal, mut recovered) = Wal::open(Folder::open(&path.join("raft"))?)?;
         let mut state = State::open(Arc::clone(&log))?;
-        if state.applied() == Place::default() {
+        if state.applied() == LogId::default() {
             let configuration = Configuration { voters: (1..=voters).collect(), ..Configuration::default() };
             state.bootstrap(Membership { configuration, ..Membership::default() })?;
         }

@@ -90,12 +90,12 @@ impl Job {
 /// [`StateError`]: the member must stop.
 pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Completion>), StateError> {
     let before = Arc::clone(state.membership());
-    let (place, conf_state, is_fetched, completions) = match job {
+    let (log_id, conf_state, is_fetched, completions) = match job {
         Job::Apply(committed, tickets) => {
             let mut added = state.apply(&committed, tickets.is_some())?.into_iter();
             let outcome = |ticket| Completion { ticket, outcome: added.next().map_or(Outcome::Done, Outcome::Added) };
             let completions = tickets.unwrap_or_default().into_iter().map(outcome).collect();
-            (committed.place, committed.conf_state, false, completions)
+            (committed.log_id, committed.conf_state, false, completions)
         }
         Job::Install(ticket, page) => match state.install(&page) {
             Ok(conf_state) => {
@@ -111,5 +111,5 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
         Job::Sync => return Ok((Some(Input::Synced(state.log().sync()?)), Vec::new())),
     };
     let membership = (!Arc::ptr_eq(&before, state.membership())).then(|| Arc::clone(state.membership()));
-    Ok((Some(Input::Report(Report { place, conf_state, membership, is_fetched })), completions))
+    Ok((Some(Input::Report(Report { log_id, conf_state, membership, is_fetched })), completions))
 }

@@ -8,14 +8,14 @@
 //! Committed entries come out in order, each once. A change of configuration comes out only when everything before it has been
 //! applied, together with the configuration that it leads to.
 //!
-//! A snapshot, in the sense of Raft, is here only a place and a configuration. A member that is sent one first fetches what it lacks
+//! A snapshot, in the sense of Raft, is here only a log id and a configuration. A member that is sent one first fetches what it lacks
 //! of the state from the sender, in pages ([`qed_core::page`]), and steps the message afterwards. Its state may thus be ahead of its
 //! Raft log, never behind it.
 
 use std::collections::VecDeque;
 
 use prost::Message as _;
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType,
@@ -79,7 +79,7 @@ pub struct Save {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Committed {
     /// Where it stands.
-    pub place: Place,
+    pub log_id: LogId,
     /// What was proposed; empty for an entry that only Raft needs.
     pub data: Vec<u8>,
     /// If it changes who takes part: the configuration from here on.
@@ -172,7 +172,7 @@ impl Consensus {
     pub fn new(
         settings: Settings,
         recovered: Recovered,
-        applied: Place,
+        applied: LogId,
         conf_state: ConfState,
     ) -> Result<Self, Refusal> {
         let config = Config {
@@ -291,24 +291,24 @@ impl Consensus {
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
     }
 
-    /// Return the member to fetch pages from, and the place they must reach, if the state lags behind a snapshot.
+    /// Return the member to fetch pages from, and the log id they must reach, if the state lags behind a snapshot.
     #[must_use]
-    pub fn awaited(&self) -> Option<(u64, Place)> {
+    pub fn awaited(&self) -> Option<(u64, LogId)> {
         let message = self.awaited.as_ref()?;
         let metadata = message.get_snapshot().get_metadata();
-        Some((message.from, Place { index: metadata.index, term: metadata.term }))
+        Some((message.from, LogId { index: metadata.index, term: metadata.term }))
     }
 
-    /// Note that pages have brought the state to `place`, with the configuration there if it changed.
-    pub fn fetched(&mut self, place: Place, conf_state: Option<ConfState>) {
-        self.raw.mut_store().set_applied(place, conf_state);
-        self.end_fetching(place);
+    /// Note that pages have brought the state to `log_id`, with the configuration there if it changed.
+    pub fn fetched(&mut self, log_id: LogId, conf_state: Option<ConfState>) {
+        self.raw.mut_store().set_applied(log_id, conf_state);
+        self.end_fetching(log_id);
     }
 
     /// Step the snapshot that was waited for, if the state is there.
-    fn end_fetching(&mut self, place: Place) {
+    fn end_fetching(&mut self, log_id: LogId) {
         if let Some(message) =
-            self.awaited.take_if(|message| message.get_snapshot().get_metadata().index <= place.index)
+            self.awaited.take_if(|message| message.get_snapshot().get_metadata().index <= log_id.index)
         {
             // It may be out of date by now, which is for Raft to see.
             let _ = self.raw.step(message);
@@ -327,12 +327,12 @@ impl Consensus {
     /// # Errors
     ///
     /// [`Refusal::NotLeader`], [`Refusal::Raft`]: nothing was proposed.
-    pub fn propose(&mut self, data: Vec<u8>) -> Result<Place, Refusal> {
+    pub fn propose(&mut self, data: Vec<u8>) -> Result<LogId, Refusal> {
         if !self.can_propose() {
             return Err(Refusal::NotLeader);
         }
         self.raw.propose(Vec::new(), data).map_err(|error| Refusal::Raft(error.to_string()))?;
-        Ok(Place { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
+        Ok(LogId { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
     }
 
     /// Propose a change of who takes part; `context` goes into the entry as its data. More than one change is made at once, by way
@@ -341,7 +341,7 @@ impl Consensus {
     /// # Errors
     ///
     /// [`Refusal::NotLeader`], [`Refusal::Busy`], [`Refusal::Raft`]: nothing was proposed.
-    pub fn propose_members(&mut self, changes: &[(ConfChangeType, u64)], context: Vec<u8>) -> Result<Place, Refusal> {
+    pub fn propose_members(&mut self, changes: &[(ConfChangeType, u64)], context: Vec<u8>) -> Result<LogId, Refusal> {
         if !self.can_propose() {
             return Err(Refusal::NotLeader);
         }
@@ -360,9 +360,9 @@ impl Consensus {
         self.propose_change(change)
     }
 
-    fn propose_change(&mut self, change: ConfChangeV2) -> Result<Place, Refusal> {
+    fn propose_change(&mut self, change: ConfChangeV2) -> Result<LogId, Refusal> {
         self.raw.propose_conf_change(Vec::new(), change).map_err(|error| Refusal::Raft(error.to_string()))?;
-        Ok(Place { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
+        Ok(LogId { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
     }
 
     /// Ask for a linearizable read under `context`, which must not be used again. It comes out unless it is lost on the way to the
@@ -403,18 +403,18 @@ impl Consensus {
         self.raw.report_snapshot(id, SnapshotStatus::Failure);
     }
 
-    /// Note that everything up to `place` is in the state. If its entry changed the configuration, this is the one it led to.
-    pub fn applied(&mut self, place: Place, conf_state: Option<ConfState>) {
-        self.applied = self.applied.max(place.index);
-        while let Some((_, bytes)) = self.applying.pop_front_if(|(index, _)| *index <= place.index) {
+    /// Note that everything up to `log_id` is in the state. If its entry changed the configuration, this is the one it led to.
+    pub fn applied(&mut self, log_id: LogId, conf_state: Option<ConfState>) {
+        self.applied = self.applied.max(log_id.index);
+        while let Some((_, bytes)) = self.applying.pop_front_if(|(index, _)| *index <= log_id.index) {
             self.applying_bytes -= bytes;
         }
-        self.raw.mut_store().set_applied(place, conf_state);
-        if place.index > self.raw.raft.raft_log.applied {
-            self.raw.advance_apply_to(place.index);
+        self.raw.mut_store().set_applied(log_id, conf_state);
+        if log_id.index > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(log_id.index);
         }
         // Entries may come after all, and from another than the one who sent the snapshot, who may be gone.
-        self.end_fetching(place);
+        self.end_fetching(log_id);
     }
 
     /// Take what there is to do next, if anything.
@@ -471,22 +471,22 @@ impl Consensus {
         self.draw_timeout();
     }
 
-    /// Return the place up to which entries can be forgotten, if it is worth it. The state must be synced up to there first.
+    /// Return the log id up to which entries can be forgotten, if it is worth it. The state must be synced up to there first.
     #[must_use]
-    pub fn forgettable(&self) -> Option<Place> {
+    pub fn forgettable(&self) -> Option<LogId> {
         let kept_bytes = self.settings.kept_bytes;
         if self.saving.is_some() || self.log().entries_bytes() <= 2 * kept_bytes {
             return None;
         }
-        self.log().place_before_last(kept_bytes, self.applied.min(self.raw.raft.raft_log.applied))
+        self.log().log_id_before_last(kept_bytes, self.applied.min(self.raw.raft.raft_log.applied))
     }
 
-    /// Forget the entries up to `place`; return the frame that makes it last. Nothing if they are gone already.
-    pub fn forget(&mut self, place: Place) -> Option<Frame> {
-        if place.index <= self.log().bounds().index {
+    /// Forget the entries up to `log_id`; return the frame that makes it last. Nothing if they are gone already.
+    pub fn forget(&mut self, log_id: LogId) -> Option<Frame> {
+        if log_id.index <= self.log().bounds().index {
             return None;
         }
-        let bounds = Some(Bounds { index: place.index, term: place.term, is_reset: false });
+        let bounds = Some(Bounds { index: log_id.index, term: log_id.term, is_reset: false });
         let hard_state = self.raw.store().hard_state().clone();
         let frame = Frame { hard_state, bounds, entries: Vec::new() };
         self.raw.mut_store().take(&frame);
@@ -511,12 +511,12 @@ impl Consensus {
     }
 
     fn released_entry(&mut self, mut entry: Entry) -> Result<Committed, Refusal> {
-        let place = Place { index: entry.index, term: entry.term };
+        let log_id = LogId { index: entry.index, term: entry.term };
         if entry.entry_type() == EntryType::EntryNormal {
-            return Ok(Committed { place, data: entry.take_data(), conf_state: None });
+            return Ok(Committed { log_id, data: entry.take_data(), conf_state: None });
         }
         let change = ConfChangeV2::decode(entry.data.as_slice());
-        let change = change.map_err(|error| Refusal::Raft(format!("entry {}: {error}", place.index)))?;
+        let change = change.map_err(|error| Refusal::Raft(format!("entry {}: {error}", log_id.index)))?;
         // A change that cannot be made, such as removing the last voter, is made by nobody: all have the same configuration here.
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
@@ -525,7 +525,7 @@ impl Consensus {
             // Leadership was handed to a member that was being removed. The crate panics if such a leader commits anything.
             self.raw.raft.become_follower(self.raw.raft.term, 0);
         }
-        Ok(Committed { place, data: change.context, conf_state })
+        Ok(Committed { log_id, data: change.context, conf_state })
     }
 
     /// As a leader, leave a joint configuration, and let learners vote that have caught up.

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use prost::Message as _;
 use qed_core::log::{Log, Request};
+use qed_core::log_id::LogId;
 use qed_core::page::Page;
-use qed_core::place::Place;
 use raft::eraftpb::Message;
 
 use crate::applier::{Jobs, perform};
@@ -78,7 +78,7 @@ pub struct Status {
     /// The last entry that is applied.
     pub applied_index: u64,
     /// From whom pages are to be fetched, and up to where, if this member lags too far behind for entries.
-    pub awaited: Option<(u64, Place)>,
+    pub awaited: Option<(u64, LogId)>,
     /// To a leader: what each member holds, and whether it was heard of lately.
     pub followers: Vec<(u64, u64, bool)>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use qed_core::error::LogError;
 use qed_core::log::Log;
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 
 use crate::consensus::{KEPT_BYTES, Settings};
 use crate::identity::{Identity, random, random_cluster};
@@ -168,7 +168,7 @@ fn take_over(
     beginning: Beginning,
 ) -> Result<Identity, FolderError> {
     let of_io = |cause| unusable(path, cause);
-    if *recovered != Recovered::default() || log.applied() != Place::default() {
+    if *recovered != Recovered::default() || log.applied() != LogId::default() {
         let reason = "it holds the log of a member, but not the file that says of which";
         return Err(MemberError::Inconsistent(reason.into()).into());
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use qed_core::note::Note;
+use qed_core::watermark::Watermark;
 
 /// Numbered files of fixed size. Errors are what the operating system says.
 pub trait Media {
@@ -75,7 +75,7 @@ pub struct Folder {
     path: PathBuf,
     /// The segment written last, kept open.
     open: Option<(u64, File)>,
-    synced: Note,
+    synced: Watermark,
 }
 
 impl Folder {
@@ -96,7 +96,7 @@ impl Folder {
                 fs::remove_file(entry)?;
             }
         }
-        Ok(Self { path: path.to_path_buf(), open: None, synced: Note::open(&path.join("synced"))? })
+        Ok(Self { path: path.to_path_buf(), open: None, synced: Watermark::open(&path.join("synced"))? })
     }
 
     fn path_of(&self, segment: u64) -> PathBuf {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use qed_core::error::LogError;
 use qed_core::log::{Log, Request};
+use qed_core::log_id::LogId;
 use qed_core::page::Page;
-use qed_core::place::Place;
 use raft::eraftpb::{ConfState, Message};
 
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
@@ -55,7 +55,7 @@ pub enum Input {
     /// A job is done.
     Report(Report),
     /// The state is synced up to here.
-    Synced(Place),
+    Synced(LogId),
 }
 
 impl Input {
@@ -89,7 +89,7 @@ pub enum Job {
 #[derive(Debug)]
 pub struct Report {
     /// How far the state is.
-    pub place: Place,
+    pub log_id: LogId,
     /// The configuration there, if it changed.
     pub conf_state: Option<ConfState>,
     /// The membership there, if it changed.
@@ -136,7 +136,7 @@ pub enum MemberError {
 /// A proposal of this leader.
 #[derive(Debug)]
 struct Proposal {
-    place: Place,
+    log_id: LogId,
     /// Of its requests, in order; or of the one who asked for another membership.
     tickets: Vec<u64>,
 }
@@ -176,20 +176,20 @@ pub struct Member<M> {
     election_ticks: usize,
     ticks: usize,
     role: Role,
-    awaited: Option<(u64, Place)>,
+    awaited: Option<(u64, LogId)>,
     /// Requests that are not proposed yet.
     queue: VecDeque<(u64, Request)>,
     /// Proposals that are not known to be committed, in order.
     proposals: VecDeque<Proposal>,
-    /// Places of own proposals that are not applied, in order.
-    under_way: VecDeque<Place>,
+    /// Log ids of own proposals that are not applied, in order.
+    under_way: VecDeque<LogId>,
     /// Reads that no leader has answered, by context.
     reads: BTreeMap<u64, Read>,
     next_read: u64,
     waiters: Vec<Waiter>,
     /// Up to where entries will be forgotten, once the state is synced so far, and how far it is, once that is known.
-    forgettable: Option<Place>,
-    durable: Option<Place>,
+    forgettable: Option<LogId>,
+    durable: Option<LogId>,
 }
 
 impl<M: Media> Member<M> {
@@ -232,7 +232,7 @@ impl<M: Media> Member<M> {
 
     /// Return the member to fetch pages from and how far, if this one lags too far behind for entries.
     #[must_use]
-    pub const fn awaited(&self) -> Option<(u64, Place)> {
+    pub const fn awaited(&self) -> Option<(u64, LogId)> {
         self.awaited
     }
 
@@ -366,9 +366,9 @@ impl<M: Media> Member<M> {
             self.consensus.propose_members(&of_configuration, command)
         };
         match proposed {
-            Ok(place) => {
-                self.proposals.push_back(Proposal { place, tickets: vec![ticket] });
-                self.under_way.push_back(place);
+            Ok(log_id) => {
+                self.proposals.push_back(Proposal { log_id, tickets: vec![ticket] });
+                self.under_way.push_back(log_id);
                 None
             }
             Err(Refusal::NotLeader) => Some(Outcome::NotLeader),
@@ -403,11 +403,11 @@ impl<M: Media> Member<M> {
 
     fn note_report(&mut self, report: Report, effects: &mut Effects) {
         if report.is_fetched {
-            self.consensus.fetched(report.place, report.conf_state);
+            self.consensus.fetched(report.log_id, report.conf_state);
         } else {
-            self.consensus.applied(report.place, report.conf_state);
+            self.consensus.applied(report.log_id, report.conf_state);
         }
-        while self.under_way.front().is_some_and(|place| place.index <= report.place.index) {
+        while self.under_way.front().is_some_and(|log_id| log_id.index <= report.log_id.index) {
             self.under_way.pop_front();
         }
         if let Some(membership) = report.membership {
@@ -440,9 +440,9 @@ impl<M: Media> Member<M> {
         while self.consensus.can_propose() && self.under_way.len() < PROPOSALS_UNDER_WAY && !self.queue.is_empty() {
             let base = self.log.extent_at(self.log.len())?;
             let (tickets, requests) = self.next_batch();
-            if let Ok(place) = self.consensus.propose(Command::Append { base, requests }.to_bytes()) {
-                self.proposals.push_back(Proposal { place, tickets });
-                self.under_way.push_back(place);
+            if let Ok(log_id) = self.consensus.propose(Command::Append { base, requests }.to_bytes()) {
+                self.proposals.push_back(Proposal { log_id, tickets });
+                self.under_way.push_back(log_id);
             } else {
                 let refused = |ticket| Completion { ticket, outcome: Outcome::NotLeader };
                 effects.completions.extend(tickets.into_iter().map(refused));
@@ -473,7 +473,7 @@ impl<M: Media> Member<M> {
         }
         effects.messages.extend(output.messages);
         for committed in output.committed {
-            let tickets = self.tickets_of(committed.place, effects);
+            let tickets = self.tickets_of(committed.log_id, effects);
             effects.jobs.push(Job::Apply(committed, tickets));
         }
         for read in output.reads {
@@ -488,9 +488,9 @@ impl<M: Media> Member<M> {
     }
 
     /// Return who waits for a committed entry. If another stands where a proposal was to be, that one is lost.
-    fn tickets_of(&mut self, place: Place, effects: &mut Effects) -> Option<Vec<u64>> {
-        while let Some(proposal) = self.proposals.pop_front_if(|proposal| proposal.place.index <= place.index) {
-            if proposal.place == place {
+    fn tickets_of(&mut self, log_id: LogId, effects: &mut Effects) -> Option<Vec<u64>> {
+        while let Some(proposal) = self.proposals.pop_front_if(|proposal| proposal.log_id.index <= log_id.index) {
+            if proposal.log_id == log_id {
                 return Some(proposal.tickets);
             }
             effects.completions.extend(unknown(proposal));
@@ -520,9 +520,9 @@ impl<M: Media> Member<M> {
 
     fn forget(&mut self) -> Result<(), MemberError> {
         if let Some(durable) = self.durable.take()
-            && let Some(place) = self.forgettable.take()
-            && durable >= place
-            && let Some(frame) = self.consensus.forget(place)
+            && let Some(log_id) = self.forgettable.take()
+            && durable >= log_id
+            && let Some(frame) = self.consensus.forget(log_id)
         {
             self.wal.append(&frame)?;
         }

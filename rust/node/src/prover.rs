@@ -12,8 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::Log;
+use qed_core::log_id::LogId;
 use qed_core::page::Extent;
-use qed_core::place::Place;
 
 use crate::outbox::{Completion, Outbox, Outcome};
 
@@ -48,7 +48,7 @@ pub enum Question {
         /// Where its log ends.
         start: Extent,
         /// How far it has applied entries.
-        after: Place,
+        after: LogId,
     },
     /// What was acknowledged as this version?
     Snapshot {

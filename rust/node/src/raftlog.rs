@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use prost::Message as _;
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
@@ -17,14 +17,14 @@ pub struct RaftLog {
     entries: VecDeque<Entry>,
     entries_bytes: usize,
     /// How far the state is, and the configuration there: what a lagging member is told to fetch.
-    applied: Place,
+    applied: LogId,
     conf_state: ConfState,
 }
 
 impl RaftLog {
     /// Return the log that was recovered, of a member whose state is at `applied` with the configuration `conf_state`.
     #[must_use]
-    pub fn new(recovered: Recovered, applied: Place, conf_state: ConfState) -> Self {
+    pub fn new(recovered: Recovered, applied: LogId, conf_state: ConfState) -> Self {
         let entries_bytes = recovered.entries.iter().map(size_of).sum();
         Self {
             hard_state: recovered.hard_state,
@@ -55,7 +55,7 @@ impl RaftLog {
     }
 
     /// Note that the state is at `applied`, with that configuration if it changed. What is older than what is known is passed over.
-    pub fn set_applied(&mut self, applied: Place, conf_state: Option<ConfState>) {
+    pub fn set_applied(&mut self, applied: LogId, conf_state: Option<ConfState>) {
         if applied <= self.applied {
             return;
         }
@@ -67,7 +67,7 @@ impl RaftLog {
 
     /// Return how far the state is.
     #[must_use]
-    pub const fn applied(&self) -> Place {
+    pub const fn applied(&self) -> LogId {
         self.applied
     }
 
@@ -89,19 +89,19 @@ impl RaftLog {
         self.entries_bytes
     }
 
-    /// Return the place after which no more than `bytes` bytes of entries stand, and not after `limit`.
+    /// Return the log id after which no more than `bytes` bytes of entries stand, and not after `limit`.
     #[must_use]
-    pub fn place_before_last(&self, bytes: usize, limit: u64) -> Option<Place> {
+    pub fn log_id_before_last(&self, bytes: usize, limit: u64) -> Option<LogId> {
         let mut excess = self.entries_bytes.saturating_sub(bytes);
-        let mut place = None;
+        let mut log_id = None;
         for entry in self.entries.iter().take_while(|entry| entry.index <= limit) {
             if excess == 0 {
                 break;
             }
             excess = excess.saturating_sub(size_of(entry));
-            place = Some(Place { index: entry.index, term: entry.term });
+            log_id = Some(LogId { index: entry.index, term: entry.term });
         }
-        place
+        log_id
     }
 
     fn last(&self) -> u64 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use qed_core::log::Log;
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 
 use crate::consensus::{Consensus, Settings};
 use crate::media::Media;
@@ -42,7 +42,7 @@ pub fn go_on<M: Media>(
 ) -> Result<(Member<M>, State), MemberError> {
     let mut state = State::open(Arc::clone(&log))?;
     if let Some(membership) = founded
-        && state.applied() == Place::default()
+        && state.applied() == LogId::default()
     {
         state.bootstrap(membership)?;
     }
@@ -66,7 +66,7 @@ pub fn go_on<M: Media>(
 /// # Errors
 ///
 /// What is missing, if entries between the state and the log are gone.
-pub fn reconcile(recovered: &mut Recovered, applied: Place) -> Result<Option<Frame>, String> {
+pub fn reconcile(recovered: &mut Recovered, applied: LogId) -> Result<Option<Frame>, String> {
     if applied.index < recovered.bounds.index {
         let (state, log) = (applied.index, recovered.bounds.index);
         return Err(format!("the state ends at entry {state}, but the Raft log begins after entry {log}"));

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
+use qed_core::applied::Members;
 use qed_core::error::LogError;
 use qed_core::history::Roots;
 use qed_core::log::{Added, Log, Request};
+use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page};
-use qed_core::place::{Members, Place};
 use raft::eraftpb::ConfState;
 
 use crate::consensus::Committed;
@@ -60,8 +61,8 @@ impl State {
     ///
     /// [`StateError::Log`] if it cannot be written.
     pub fn bootstrap(&mut self, membership: Membership) -> Result<(), StateError> {
-        let place = Place { index: 1, term: 1 };
-        self.log.apply_members(&Members { place, bytes: membership.to_bytes() })?;
+        let log_id = LogId { index: 1, term: 1 };
+        self.log.apply_members(&Members { log_id, bytes: membership.to_bytes() })?;
         self.log.sync()?;
         self.membership = Arc::new(membership);
         Ok(())
@@ -81,7 +82,7 @@ impl State {
 
     /// Return how far entries are applied.
     #[must_use]
-    pub fn applied(&self) -> Place {
+    pub fn applied(&self) -> LogId {
         self.log.applied()
     }
 
@@ -92,17 +93,17 @@ impl State {
     ///
     /// [`StateError`]: the member must stop.
     pub fn apply(&mut self, committed: &Committed, is_wanted: bool) -> Result<Vec<Added>, StateError> {
-        if committed.place.index <= self.applied().index {
+        if committed.log_id.index <= self.applied().index {
             return Ok(Vec::new());
         }
         let command = match &committed.conf_state {
             Some(_) if committed.data.is_empty() => Command::Members(Vec::new()),
-            _ => Command::from_bytes(&committed.data).ok_or(StateError::UnknownEntry(committed.place.index))?,
+            _ => Command::from_bytes(&committed.data).ok_or(StateError::UnknownEntry(committed.log_id.index))?,
         };
         match command {
-            Command::Nothing => self.log.pass(committed.place)?,
+            Command::Nothing => self.log.pass(committed.log_id)?,
             Command::Members(changes) => self.change_members(committed, changes)?,
-            Command::Append { base, requests } => return self.append(committed.place, base, &requests, is_wanted),
+            Command::Append { base, requests } => return self.append(committed.log_id, base, &requests, is_wanted),
         }
         Ok(Vec::new())
     }
@@ -123,7 +124,7 @@ impl State {
 
     fn append(
         &self,
-        place: Place,
+        log_id: LogId,
         base: Extent,
         requests: &[Request],
         is_wanted: bool,
@@ -133,13 +134,13 @@ impl State {
             return Err(StateError::Diverged { leader: Box::new(base), own: Box::new(own) });
         }
         let wanted = if is_wanted { Roots::Each } else { Roots::Last };
-        Ok(self.log.apply(place, requests, wanted)?)
+        Ok(self.log.apply(log_id, requests, wanted)?)
     }
 
     fn change_members(&mut self, committed: &Committed, changes: Vec<Change>) -> Result<(), StateError> {
         let mut membership = Membership::clone(&self.membership);
         membership.take(changes, committed.conf_state.as_ref());
-        self.log.apply_members(&Members { place: committed.place, bytes: membership.to_bytes() })?;
+        self.log.apply_members(&Members { log_id: committed.log_id, bytes: membership.to_bytes() })?;
         self.membership = Arc::new(membership);
         Ok(())
     }
@@ -147,6 +148,6 @@ impl State {
 
 fn read_membership(log: &Log) -> Result<Membership, StateError> {
     let Some(members) = log.members()? else { return Ok(Membership::default()) };
-    let damaged = || LogError::Corrupt(format!("the membership of entry {} cannot be read", members.place.index));
+    let damaged = || LogError::Corrupt(format!("the membership of entry {} cannot be read", members.log_id.index));
     Ok(Membership::from_bytes(&members.bytes).ok_or_else(damaged)?)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
+use qed_core::error::LogError;
+use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page};
-use qed_core::place::Place;
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::membership;
@@ -207,7 +208,7 @@ impl Replica {
     fn ask_page(&self, py: Python<'_>, ticket: u64, extent: PyBackedBytes) -> PyResult<()> {
         let (start, after) = extent.split_at_checked(Extent::BYTES).unwrap_or((&extent, &[]));
         let start = Extent::from_bytes(start).map_err(|error| error::of_log(&error))?;
-        let after = Place::from_slice(after).map_err(|error| error::of_log(&error))?;
+        let after = LogId::from_slice(after).ok_or_else(|| error::of_log(&malformed()))?;
         py.detach(|| self.0.ask(ticket, Question::Page { start, after }));
         Ok(())
     }
@@ -282,4 +283,8 @@ fn result_of(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
         Outcome::Done => py.None(),
         other => error::of_outcome(&other).into_value(py).into_any(),
     })
+}
+
+fn malformed() -> LogError {
+    LogError::Corrupt("a page or extent is malformed".into())
 }

@@ -21,7 +21,7 @@ fn settings(id: u64) -> Settings {
 
 fn fresh(id: u64, voters: &[u64]) -> Consensus {
     let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
-    Consensus::new(settings(id), Recovered::default(), Place::default(), conf_state).unwrap()
+    Consensus::new(settings(id), Recovered::default(), LogId::default(), conf_state).unwrap()
 }
 
 /// Members whose disks and states are as quick as thought.
@@ -78,10 +78,10 @@ impl Group {
         }
     }
 
-    fn propose(&mut self, id: u64, data: &[u8]) -> Place {
-        let place = self.member(id).propose(data.to_vec()).unwrap();
+    fn propose(&mut self, id: u64, data: &[u8]) -> LogId {
+        let log_id = self.member(id).propose(data.to_vec()).unwrap();
         self.settle();
-        place
+        log_id
     }
 }
 
@@ -93,8 +93,8 @@ fn carried_out(member: &mut Consensus) -> Vec<Message> {
             member.saved();
         }
         messages.extend(output.messages);
-        for Committed { place, conf_state, .. } in output.committed {
-            member.applied(place, conf_state);
+        for Committed { log_id, conf_state, .. } in output.committed {
+            member.applied(log_id, conf_state);
         }
     }
     messages
@@ -171,9 +171,9 @@ fn a_read_is_not_asked_before_the_first_entry_of_a_term_is_committed() {
 fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
     let mut group = Group::led();
     group.cut_off.push(3);
-    let place = group.propose(1, b"x");
-    let forgotten = group.member(1).forget(place).unwrap();
-    assert_eq!(forgotten.bounds.unwrap().index, place.index);
+    let log_id = group.propose(1, b"x");
+    let forgotten = group.member(1).forget(log_id).unwrap();
+    assert_eq!(forgotten.bounds.unwrap().index, log_id.index);
     group.cut_off.clear();
     group.is_dropped = |message| message.msg_type() == MessageType::MsgSnapshot;
     group.tick(3 * ELECTION_TICKS);

@@ -270,7 +270,7 @@ fn whoever_waits_when_it_ends_is_told() {
     driver.admit(6, 1, description());
     driver.remove(7, "a".into());
     driver.transfer(8, None);
-    let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), Place::default(), 1).unwrap();
+    let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
     driver.install(9, page);
     let outcomes = wait(&driver, 9);
     assert!(outcomes.keys().copied().eq(1..10));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use qed_core::error::LogError;
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
 use qed_node::media::Media;
 
@@ -92,8 +92,8 @@ impl Disk {
         self.0.lock().is_lying = true;
     }
 
-    /// Forget which entries of the replicated log after `place` the rows are the outcome of.
-    pub fn forget_places_after(&self, place: Place) {
+    /// Forget which entries of the replicated log after `log_id` the rows are the outcome of.
+    pub fn forget_log_ids_after(&self, log_id: LogId) {
         let platter = &mut *self.0.lock();
         for batch in &mut platter.batches {
             let mut rows = WriteBatch::default();
@@ -102,7 +102,7 @@ impl Disk {
                     Table::Roots => {
                         // A root, and where its batch stands.
                         let (root, found) = value.split_at(32);
-                        let is_known = !found.is_empty() && Place::from_slice(found).unwrap() <= place;
+                        let is_known = !found.is_empty() && LogId::from_slice(found).unwrap() <= log_id;
                         if is_known { value } else { root.to_vec() }
                     }
                     _ => value,
@@ -112,7 +112,7 @@ impl Disk {
             *batch = rows;
         }
         let mut batch = WriteBatch::default();
-        batch.put(Table::Applied, b"applied", place.to_bytes());
+        batch.put(Table::Applied, b"applied", log_id.to_bytes());
         platter.batches.push(batch);
         platter.synced = platter.batches.len();
     }

@@ -3,7 +3,7 @@
 //!
 //! None of them is in the members: messages are changed on their way, disks lie, and what must be forgotten is forgotten in a start.
 
-use qed_core::place::Place;
+use qed_core::log_id::LogId;
 use qed_node::outbox::Completion;
 use qed_node::wal::{Bounds, Frame, Recovered, Wal};
 use raft::Storage as _;
@@ -121,7 +121,7 @@ impl Fault {
             Self::VoteForgottenAtStart => forget_vote(disk),
             Self::AppliedTwice => {
                 let (_, Recovered { bounds, .. }) = opened(disk);
-                disk.forget_places_after(Place { index: bounds.index, term: bounds.term });
+                disk.forget_log_ids_after(LogId { index: bounds.index, term: bounds.term });
             }
             Self::LyingDisks => disk.lie(),
             _ => {}

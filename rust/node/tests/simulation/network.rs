@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use qed_core::log_id::LogId;
 use qed_core::page::Extent;
-use qed_core::place::Place;
 use raft::eraftpb::Message;
 
 use crate::random::Random;
@@ -15,8 +15,8 @@ pub enum Parcel {
     Said(Message),
     /// Messages to a member may have been lost.
     Lost(u64),
-    /// Asks for the page after an extent and a place.
-    Ask(u64, Extent, Place),
+    /// Asks for the page after an extent and a log id.
+    Ask(u64, Extent, LogId),
     /// Answers that.
     Page(u64, Vec<u8>),
 }

@@ -263,14 +263,14 @@ impl World {
                 break;
             }
             let (input, completions) = performed.map_err(|error| stopped_state(id, &error))?;
-            let place = if let Some(Input::Report(report)) = &input { Some(report.place) } else { None };
+            let log_id = if let Some(Input::Report(report)) = &input { Some(report.log_id) } else { None };
             process.inbox.extend(input);
             if page.is_some() {
                 process.fetching = None;
-                self.counts.pages += u64::from(place.is_some());
+                self.counts.pages += u64::from(log_id.is_some());
             }
             self.invariants.performed(id, &process.state)?;
-            self.note(|| format!("{id} has applied up to {place:?}"));
+            self.note(|| format!("{id} has applied up to {log_id:?}"));
             if page.is_none() {
                 let completions = self.mistaken(id, completions);
                 self.complete(id, completions)?;

@@ -1,17 +1,17 @@
-//! A note of how far something is synced, which is itself not synced: it outlives a process that is killed, and may be older, never
-//! newer, after a power cut. Whoever finds less than was noted has lost what it had promised.
+//! How far something is synced, in a file that is itself not synced. It outlives a killed process; after a power cut it may be older
+//! than the truth, never newer. A log that is shorter than its watermark has lost events that were acknowledged.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// A file with one number.
+/// One number in a file.
 #[derive(Debug)]
-pub struct Note(File);
+pub struct Watermark(File);
 
-impl Note {
-    /// Open the note at `path`, which is made if there is none.
+impl Watermark {
+    /// Open the watermark at `path`, creating it if it does not exist.
     ///
     /// # Errors
     ///
@@ -26,18 +26,18 @@ impl Note {
     ///
     /// What the operating system says.
     pub fn write(&self, number: u64) -> io::Result<()> {
-        // The complement tells a torn or foreign note from a true one.
+        // The complement tells a torn or foreign file from a true one.
         self.0.write_all_at(&[number.to_be_bytes(), (!number).to_be_bytes()].concat(), 0)
     }
 
-    /// Return the number: 0 if none was ever written, or what is there is none.
+    /// Return the number: 0 if none was ever written, or if the file is damaged.
     #[must_use]
     pub fn read(&self) -> u64 {
-        let mut note = [0; 16];
-        if self.0.read_exact_at(&mut note, 0).is_err() {
+        let mut bytes = [0; 16];
+        if self.0.read_exact_at(&mut bytes, 0).is_err() {
             return 0;
         }
-        match note.as_chunks::<8>().0 {
+        match bytes.as_chunks::<8>().0 {
             &[number, complement] if number == complement.map(|byte| !byte) => u64::from_be_bytes(number),
             _ => 0,
         }
@@ -51,30 +51,30 @@ mod tests {
     #[test]
     fn a_number_is_read_as_written_and_0_where_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("note");
-        assert_eq!(Note::open(&path).unwrap().read(), 0);
+        let path = folder.path().join("watermark");
+        assert_eq!(Watermark::open(&path).unwrap().read(), 0);
         for number in [u64::MAX, 7, 0, 1 << 40] {
-            Note::open(&path).unwrap().write(number).unwrap();
-            assert_eq!(Note::open(&path).unwrap().read(), number);
+            Watermark::open(&path).unwrap().write(number).unwrap();
+            assert_eq!(Watermark::open(&path).unwrap().read(), number);
         }
     }
 
     #[test]
-    fn a_torn_or_damaged_note_counts_as_none() {
+    fn a_torn_or_damaged_watermark_counts_as_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("note");
-        let note = Note::open(&path).unwrap();
-        note.write(0x0102_0304).unwrap();
+        let path = folder.path().join("watermark");
+        let watermark = Watermark::open(&path).unwrap();
+        watermark.write(0x0102_0304).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for bit in 0..128 {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, damaged).unwrap();
-            assert_eq!(Note::open(&path).unwrap().read(), 0);
+            assert_eq!(Watermark::open(&path).unwrap().read(), 0);
         }
         for length in 0..16 {
             std::fs::write(&path, &whole[..length]).unwrap();
-            assert_eq!(Note::open(&path).unwrap().read(), 0);
+            assert_eq!(Watermark::open(&path).unwrap().read(), 0);
         }
     }
 }

@@ -1,9 +1,8 @@
-//! What the engine below [`crate::disk`] does not say plainly itself: its folder is checked before it is opened, and what it asserts
-//! on while it opens becomes an error.
+//! Checks that fjall does not make itself: its folder is checked before it is opened, and a panic while it opens becomes an error.
 //!
-//! The engine ends the process over a damaged manifest, and takes a folder that lost a file for one that was never filled, which it
-//! then deletes. Both can be told from outside: beside each manifest is its checksum, written by the engine and read here. And it
-//! refuses for ever a folder whose making was broken off, in which nothing can have been stored.
+//! fjall ends the process over a damaged manifest, and treats a folder that lost a file as one that was never filled, which it then
+//! deletes. Both can be seen from outside: fjall writes a checksum beside each manifest, which is read here. It also never opens a
+//! folder again whose first start was interrupted, although nothing can have been stored in it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -72,7 +71,7 @@ fn first_line(cause: &(dyn Any + Send)) -> &str {
 }
 
 fn check(store: &Path) -> Result<(), LogError> {
-    // Without the lock another process may be writing these files. That it is open there, the engine says well itself.
+    // If another process holds the lock it may be writing these files. fjall reports that case clearly, so leave it to fjall.
     let Ok(lock) = File::open(store.join(LOCK_FILE)) else { return Ok(()) };
     if lock.try_lock_shared().is_err() {
         return Ok(());
@@ -84,9 +83,9 @@ fn check(store: &Path) -> Result<(), LogError> {
     keyspaces.filter(|path| path.is_dir()).try_for_each(|path| check_manifest(&path))
 }
 
-/// Clear a folder whose making was broken off. The engine makes its lock, the folder of keyspaces, a journal of zeros and, last, the
-/// file by which it knows its own; it makes no table and writes no row before all of that is synced. It would not go on from the
-/// middle itself. Whatever else is there, or is not zeros, was once a log.
+/// Remove the leftovers of an interrupted first start, which fjall cannot resume from. It creates its lock, the folder of keyspaces, a
+/// journal of zeros and, last, the file by which it recognises its own folder; it creates no table and writes no row before all of that
+/// is synced. So a folder that holds anything else, or a journal that is not zeros, was once a log.
 fn clear_unused(store: &Path) -> Result<(), LogError> {
     let mut leftovers = Vec::new();
     for entry in entries(store)? {

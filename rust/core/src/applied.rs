@@ -1,32 +1,32 @@
-//! The rows that a replicated log leaves in a log: how far it has been applied, and who its members are.
+//! The rows that a replicated log leaves in the store: up to which entry it is applied, and who its members are.
 //!
-//! A batch is written with its [`Place`], so that after a crash, which may take back what was not synced, the log itself says where
-//! to go on. This crate gives places no meaning beyond their order, and does not read memberships.
+//! A batch is written together with its [`LogId`]. A crash may take back what was not synced, so after one the log itself says which
+//! entry to apply next. This crate only orders log ids, and does not read memberships.
 
 use crate::error::LogError;
-pub use crate::rows::Place;
-use crate::rows::{self, root_and_place_in};
+use crate::log_id::LogId;
+use crate::rows::{self, root_and_log_id_in};
 use crate::store::{Store, Table, WriteBatch};
 
 /// The key of the only row of its table.
 const APPLIED_KEY: &[u8] = b"applied";
 
-/// A membership and the place of the entry that decided it.
+/// A membership and the log id of the entry that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
     /// Where it takes effect.
-    pub place: Place,
+    pub log_id: LogId,
     /// What the replicated log makes of it.
     pub bytes: Vec<u8>,
 }
 
-pub(crate) fn put_place(batch: &mut WriteBatch, place: Place) {
-    batch.put(Table::Applied, APPLIED_KEY, place.to_bytes());
+pub(crate) fn put_applied(batch: &mut WriteBatch, log_id: LogId) {
+    batch.put(Table::Applied, APPLIED_KEY, log_id.to_bytes());
 }
 
 pub(crate) fn put_members(batch: &mut WriteBatch, members: &Members) {
-    let row = [members.place.to_bytes().as_slice(), &members.bytes].concat();
-    batch.put(Table::Members, members.place.index.to_be_bytes(), row);
+    let row = [members.log_id.to_bytes().as_slice(), &members.bytes].concat();
+    batch.put(Table::Members, members.log_id.index.to_be_bytes(), row);
 }
 
 /// Return the memberships decided at the indices `from..=to`, in order.
@@ -41,12 +41,12 @@ pub(crate) fn members_in(store: &dyn Store, from: u64, to: u64) -> Result<Vec<Me
     Ok(found)
 }
 
-/// Return the greatest place in the store: no table alone has the last one.
-pub(crate) fn last_applied(store: &dyn Store) -> Result<Place, LogError> {
+/// Return the greatest log id in the store: no table alone has the last one.
+pub(crate) fn last_applied(store: &dyn Store) -> Result<LogId, LogError> {
     let last = |table| store.last_in(table, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes());
-    let of_root = last(Table::Roots)?.map_or(Ok(Place::default()), |(_, row)| Ok(root_and_place_in(&row)?.1))?;
+    let of_root = last(Table::Roots)?.map_or(Ok(LogId::default()), |(_, row)| Ok(root_and_log_id_in(&row)?.1))?;
     let marked = store.get(Table::Applied, APPLIED_KEY)?;
-    let marked = marked.map_or(Ok(Place::default()), |row| Place::from_slice(&row))?;
+    let marked = marked.map_or(Ok(LogId::default()), |row| rows::log_id_in(&row))?;
     Ok(of_root.max(marked))
 }
 
@@ -57,6 +57,6 @@ pub(crate) fn last_members(store: &dyn Store) -> Result<Option<Members>, LogErro
 
 fn members_of(row: &[u8]) -> Result<Members, LogError> {
     let misshapen = || LogError::Corrupt(format!("the row of a membership has {} bytes", row.len()));
-    let (place, bytes) = row.split_at_checked(16).ok_or_else(misshapen)?;
-    Ok(Members { place: Place::from_slice(place)?, bytes: bytes.to_vec() })
+    let (log_id, bytes) = row.split_at_checked(LogId::BYTES).ok_or_else(misshapen)?;
+    Ok(Members { log_id: rows::log_id_in(log_id)?, bytes: bytes.to_vec() })
 }

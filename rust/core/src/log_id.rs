@@ -1,0 +1,32 @@
+//! `LogId`: where an entry stands in the replicated log.
+
+/// Index and term of an entry of the replicated log: which entry it is, and how two of them are ordered. The default is before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LogId {
+    /// The index of the entry; the first is 1.
+    pub index: u64,
+    /// The term of the leader that proposed it.
+    pub term: u64,
+}
+
+impl LogId {
+    /// Length of a log id in rows and messages, in bytes.
+    pub const BYTES: usize = 16;
+
+    /// Return `be64(index) ‖ be64(term)`, as it stands in rows and messages.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let (index, term) = bytes.split_at_mut(Self::BYTES / 2);
+        index.copy_from_slice(&self.index.to_be_bytes());
+        term.copy_from_slice(&self.term.to_be_bytes());
+        bytes
+    }
+
+    /// Return the log id that `bytes` hold, or nothing unless there are exactly [`Self::BYTES`].
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        let (index, term) = bytes.split_first_chunk()?;
+        Some(Self { index: u64::from_be_bytes(*index), term: u64::from_be_bytes(term.try_into().ok()?) })
+    }
+}
