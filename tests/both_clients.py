@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
@@ -49,3 +50,16 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     yield make
     for client in made:
         client.close()
+
+
+def open_sockets() -> set[str]:
+    """Return the inodes of all sockets that this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:  # the listing's own descriptor
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found

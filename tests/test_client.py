@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from both_clients import Connect, connect
+from both_clients import Connect, connect, open_sockets
 from qed import AsyncClient, Client
 from qed.errors import (
     AddedLater,
@@ -196,10 +196,10 @@ def test_the_next_endpoint_takes_over(connect: Connect, start_server: StartServe
 
 def test_threads_share_a_client_and_its_connections(server: RunningServer) -> None:
     events = [b"shared %d" % number for number in range(400)]
+    others = open_sockets()
     with Client(server.url) as client, ThreadPoolExecutor(16) as threads:
         snapshots = list(threads.map(client.add, events))
-        pool = client._http._transport._pool  # type: ignore[attr-defined]  # httpx tells no other way
-        assert len(pool.connections) <= 16
+        assert len(open_sockets() - others) <= 16
     assert len({each.version for each in snapshots}) == len(events)
 
 

@@ -9,6 +9,7 @@ import httpcore
 import pytest
 
 from qed._client.deadline import DeadlineBackend, deadline
+from qed._client.sockets import Sockets
 
 MEGABYTE = bytes(1 << 20)
 
@@ -42,7 +43,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 @pytest.fixture
 def stream(slow: Slow) -> httpcore.NetworkStream:
     assert slow.allowed_s == []
-    return DeadlineBackend().connect_tcp("127.0.0.1", 1)
+    return DeadlineBackend(Sockets()).connect_tcp("127.0.0.1", 1)
 
 
 def test_each_wait_is_what_is_left_at_most(slow: Slow, stream: httpcore.NetworkStream) -> None:
@@ -79,10 +80,10 @@ def test_without_a_deadline_nothing_changes(
 
 def test_no_connection_is_made_past_the_deadline(slow: Slow) -> None:
     with deadline(5):
-        DeadlineBackend().connect_tcp("127.0.0.1", 1)
+        DeadlineBackend(Sockets()).connect_tcp("127.0.0.1", 1)
         slow.now_s += 5
         with pytest.raises(httpcore.ConnectTimeout):
-            DeadlineBackend().connect_tcp("127.0.0.1", 1)
+            DeadlineBackend(Sockets()).connect_tcp("127.0.0.1", 1)
 
 
 def resolve_to(addresses: list[str], port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +109,7 @@ def test_a_name_with_several_addresses_gets_no_more_time_than_one(monkeypatch: p
     monkeypatch.setattr(socket.socket, "connect", hang)
     monkeypatch.setattr("qed._client.deadline.time", SimpleNamespace(monotonic=lambda: clock.now_s))
     with deadline(5), pytest.raises(httpcore.ConnectTimeout):
-        DeadlineBackend().connect_tcp("host", 1, 3)
+        DeadlineBackend(Sockets()).connect_tcp("host", 1, 3)
     assert len(allowed_s) == 3
     assert sum(allowed_s) == pytest.approx(3)
 
@@ -117,9 +118,9 @@ def test_the_first_address_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch
     with socket.create_server(("127.0.0.2", 0)) as listener:
         port = listener.getsockname()[1]
         resolve_to(["127.0.0.3", "127.0.0.2"], port, monkeypatch)
-        DeadlineBackend().connect_tcp("host", port, 3).close()
+        DeadlineBackend(Sockets()).connect_tcp("host", port, 3).close()
 
 
 def test_a_name_that_nobody_knows_is_no_connection() -> None:
     with deadline(5), pytest.raises(httpcore.ConnectError):
-        DeadlineBackend().connect_tcp("nobody.invalid", 1)
+        DeadlineBackend(Sockets()).connect_tcp("nobody.invalid", 1)

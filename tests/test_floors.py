@@ -24,10 +24,12 @@ PYTHON_FLOORS = [
     {"log", "_wire"},
 ]
 CLIENT_FLOORS = [
+    {"sockets"},
     {"deadline"},
+    {"transports"},
     {"calls", "topology"},
     {"attempts"},
-    {"administration", "exchange"},
+    {"administration", "exchange", "connections"},
     {"client", "async_client"},
 ]
 CLI_FLOORS = [
@@ -80,7 +82,7 @@ ONLY = {
         "log",
         *(f"server.{name}" for name in ("opening", "members", "petitions", "fetching", "node")),
     },
-    "httpx": {f"_client.{name}" for name in ("exchange", "client", "async_client")},
+    "httpx": {f"_client.{name}" for name in ("transports", "connections", "exchange", "client", "async_client")},
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},
 }

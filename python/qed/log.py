@@ -18,7 +18,8 @@ __all__ = ["Log"]
 class Log:
     """A tamper-evident log in a data folder, or in memory.
 
-    Any number of threads may use it. One process at a time may have a data folder open.
+    Any number of threads may use it. One process at a time may have a data folder open. In a child that was forked from
+    that process, `close` does nothing, and every other call raises `LogError`.
 
     Example:
         >>> with Log() as log:

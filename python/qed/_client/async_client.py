@@ -10,15 +10,14 @@ import httpx
 from qed._client import calls
 from qed._client.administration import administer, overview, view
 from qed._client.attempts import Policy, Send, converse
+from qed._client.connections import AsyncConnections, HttpSettings
 from qed._client.exchange import (
-    CONNECTION_LIMIT,
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
     DEFAULT_READ,
     DEFAULT_TIMEOUT_S,
     Inbox,
     failure_of,
-    open_async_http,
     some_turn,
 )
 from qed._client.topology import Topology
@@ -42,6 +41,8 @@ _T = TypeVar("_T")
 
 class AsyncClient:
     """A qed server or several, seen from asyncio. An asynchronous context manager; see `Client` for everything.
+
+    It opens connections of its own in each event loop that uses it. A forked child may use it too, in a new loop.
 
     Args:
         endpoints: As for `Client`.
@@ -68,8 +69,8 @@ class AsyncClient:
         self._topology = Topology.parse(endpoints, first_turn=some_turn())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
-        self._turns = asyncio.Semaphore(CONNECTION_LIMIT)
-        self._http = open_async_http(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+        settings = HttpSettings.of(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+        self._connections = AsyncConnections(settings)
 
     async def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log; see `Client.add`."""
@@ -166,8 +167,8 @@ class AsyncClient:
         await self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
 
     async def aclose(self) -> None:
-        """Close all connections. The client cannot be used again."""
-        await self._http.aclose()
+        """Close the connections of the running event loop. The client cannot be used again."""
+        await self._connections.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,11 +199,12 @@ class AsyncClient:
         call = step.call
         if step.delay_s:
             await asyncio.sleep(step.delay_s)
+        lane = self._connections.here()
         try:
             async with (
-                self._turns,
+                lane.turns,
                 asyncio.timeout(self._timeout_s),
-                self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
+                lane.http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
             ):
                 inbox = Inbox(response, call.answer_limit_bytes)
                 async for part in response.aiter_raw():

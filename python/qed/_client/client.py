@@ -7,7 +7,6 @@ and set no cookies.
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -16,16 +15,15 @@ import httpx
 from qed._client import calls
 from qed._client.administration import administer, overview, view
 from qed._client.attempts import Policy, Send, converse
+from qed._client.connections import Connections, HttpSettings
 from qed._client.deadline import deadline
 from qed._client.exchange import (
-    CONNECTION_LIMIT,
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
     DEFAULT_READ,
     DEFAULT_TIMEOUT_S,
     Inbox,
     failure_of,
-    open_http,
     some_turn,
 )
 from qed._client.topology import Topology
@@ -50,7 +48,7 @@ _T = TypeVar("_T")
 class Client:
     """A qed server, or a cluster, seen from a thread. Safe to share between threads; also a context manager.
 
-    Not to be shared with a process that was forked from this one: both would write on the same connections.
+    A process forked from this one may go on using it: there it opens connections of its own.
 
     One member that lives is enough to find the others and the leader. Insertions go to the leader, and follow it when
     it changes; reads go where `read` says. A member that does not answer is asked last for a while, then as before.
@@ -88,8 +86,8 @@ class Client:
         self._topology = Topology.parse(endpoints, first_turn=some_turn())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
-        self._turns = threading.Semaphore(CONNECTION_LIMIT)
-        self._http = open_http(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+        settings = HttpSettings.of(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+        self._connections = Connections(settings)
 
     def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log.
@@ -309,7 +307,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections. The client cannot be used again."""
-        self._http.close()
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -342,9 +340,11 @@ class Client:
             time.sleep(step.delay_s)
         try:
             with (
-                self._turns,
+                self._connections.turns,
                 deadline(self._timeout_s),
-                self._http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
+                self._connections.http.stream(
+                    call.method, step.url, content=call.body, headers=call.headers
+                ) as response,
             ):
                 inbox = Inbox(response, call.answer_limit_bytes)
                 for part in response.iter_raw():

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from httpcore import SOCKET_OPTION
 
+    from qed._client.sockets import Sockets
+
 __all__ = ["DeadlineBackend", "deadline"]
 
 # Written piece by piece, so that a peer who reads slowly meets the deadline between two of them.
@@ -85,7 +87,14 @@ class _DeadlineStream(httpcore.NetworkStream):
 
 
 class DeadlineBackend(httpcore.SyncBackend):
-    """Blocking TCP connections that keep the deadline of whoever uses them."""
+    """Blocking TCP connections that keep the deadline of whoever uses them.
+
+    Args:
+        sockets: Notes each socket that is opened.
+    """
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
 
     def connect_tcp(
         self,
@@ -108,10 +117,13 @@ class DeadlineBackend(httpcore.SyncBackend):
             if end_s is not None:
                 left_s = max(end_s - time.monotonic(), _SHORTEST_S) / (len(waiting) + 1)
             try:
-                return _DeadlineStream(super().connect_tcp(address, port, left_s, local_address, socket_options))
+                stream = super().connect_tcp(address, port, left_s, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if not waiting:
                     raise
+            else:
+                self._sockets.note(stream.get_extra_info("socket"))
+                return _DeadlineStream(stream)
 
 
 def _addresses(host: str, port: int) -> list[str]:

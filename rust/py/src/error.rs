@@ -98,6 +98,13 @@ pub fn of_io(error: &std::io::Error) -> PyErr {
     exceptions::LogError::new_err(error.to_string())
 }
 
+/// Return the exception for a log of the process that this one was forked from.
+pub fn forked(opener: u32) -> PyErr {
+    exceptions::LogError::new_err(format!(
+        "expected a log that this process opened, found one of process {opener}: open it again here"
+    ))
+}
+
 /// Return the exception for a log that was closed.
 pub fn closed() -> PyErr {
     exceptions::LogError::new_err("the log is closed")

@@ -1,7 +1,9 @@
 //! A log in this process, and what adding to one gives.
 
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::process;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -62,14 +64,28 @@ impl Added {
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A log in this process.
+///
+/// A forked child has a copy without the log's threads, of locks that these may hold, over the files that its parent
+/// goes on writing. There, nothing of it is touched again, not even to close it.
 #[pyclass(frozen, module = "qed._qed")]
-pub struct Log(RwLock<Option<Arc<core::Log>>>);
+pub struct Log {
+    log: RwLock<Option<Arc<core::Log>>>,
+    opener: u32,
+}
 
 impl Log {
     /// Return the log, which stays open as long as a call needs it. The lock is held for no longer than a copy takes.
     fn opened(&self) -> PyResult<Arc<core::Log>> {
-        let guard = self.0.read().map_err(|_| error::closed())?;
+        if self.is_inherited() {
+            return Err(error::forked(self.opener));
+        }
+        let guard = self.log.read().map_err(|_| error::closed())?;
         guard.clone().ok_or_else(error::closed)
+    }
+
+    /// Return whether this process was forked from the one that opened the log.
+    fn is_inherited(&self) -> bool {
+        process::id() != self.opener
     }
 
     fn call<T: Send>(
@@ -98,7 +114,7 @@ impl Log {
             None => core::Log::in_memory(),
         });
         let log = opened.map_err(|error| error::of_log(&error))?;
-        Ok(Self(RwLock::new(Some(Arc::new(log)))))
+        Ok(Self { log: RwLock::new(Some(Arc::new(log))), opener: process::id() })
     }
 
     /// Append events as one commit batch; durable on return.
@@ -162,9 +178,12 @@ impl Log {
         }
     }
 
-    /// Close the log; every later call fails. Closing twice does nothing.
+    /// Close the log; every later call fails. Closing twice does nothing, nor does closing it in a forked child.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let log = self.0.write().map_err(|_| error::closed())?.take();
+        if self.is_inherited() {
+            return Ok(());
+        }
+        let log = self.log.write().map_err(|_| error::closed())?.take();
         py.detach(|| drop(log));
         Ok(())
     }
@@ -176,7 +195,12 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let log = self.0.get_mut().ok().and_then(Option::take);
+        let log = self.log.get_mut().ok().and_then(Option::take);
+        if self.is_inherited() {
+            // Closing would wait for threads that exist in the parent only.
+            mem::forget(log);
+            return;
+        }
         // Closing a store syncs it and waits for its worker.
         Python::attach(|py| py.detach(|| drop(log)));
     }

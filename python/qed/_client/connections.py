@@ -1,0 +1,180 @@
+"""The connections of both clients, and how many calls use them at once.
+
+They go straight to the servers: what the environment says of proxies is for the web, not for a cluster, whose members
+must be told apart. Of the environment only SSL_CERT_FILE and SSL_CERT_DIR count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
+
+import httpx
+
+from qed._client.sockets import Sockets, renew_after_fork
+from qed._client.transports import CONNECTION_LIMIT, AsyncTransport, Transport
+
+if TYPE_CHECKING:
+    from qed._client.topology import Topology
+
+__all__ = ["AsyncConnections", "Connections", "HttpSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """What all connections of a client have in common.
+
+    Attributes:
+        tls: How to check the servers' certificates.
+        headers: What is sent with each request.
+        timeout: How long the parts of a request may take.
+    """
+
+    tls: ssl.SSLContext
+    headers: dict[str, str]
+    timeout: httpx.Timeout
+
+    @staticmethod
+    def of(topology: Topology, *, timeout_s: float, api_key: str | None, verify_tls: bool) -> HttpSettings:
+        """Return what a caller's settings mean.
+
+        Args:
+            topology: The servers; says whether any of them speaks TLS.
+            timeout_s: Longest time for one request.
+            api_key: Sent with each.
+            verify_tls: Check the servers' certificates.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ValueError: The key cannot be sent.
+        """
+        # Half of the time may go into getting a connection: failing there, it is known that nothing was sent.
+        timeout = httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
+        return HttpSettings(_tls(topology, verify_tls=verify_tls), _headers(api_key), timeout)
+
+
+class Connections:
+    """The connections of a thread's client. A forked child gets its own.
+
+    Attributes:
+        http: Sends requests.
+        turns: As many as there may be requests at once; take one for each.
+    """
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._sockets = Sockets()
+        self._open()
+        renew_after_fork(self)
+
+    def close(self) -> None:
+        """Close all connections. They cannot be used again."""
+        self.http.close()
+
+    def renew(self) -> None:
+        """Use new connections from here on; the locks of the old ones may belong to threads that are not here."""
+        if not self.http.is_closed:
+            self._open()
+
+    def drop_inherited(self) -> None:
+        """Close a child's copies of its parent's sockets."""
+        self._sockets.drop_inherited()
+
+    def _open(self) -> None:
+        self.turns = threading.Semaphore(CONNECTION_LIMIT)
+        self.http = httpx.Client(
+            transport=Transport(self._settings.tls, self._sockets),
+            headers=self._settings.headers,
+            timeout=self._settings.timeout,
+            cookies=_no_cookies(),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """What belongs to one event loop."""
+
+    http: httpx.AsyncClient
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTION_LIMIT))
+
+
+class AsyncConnections:
+    """The connections of an asyncio client: their own in each event loop, and so in each forked child."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._sockets = Sockets()
+        self._is_closed = False
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        renew_after_fork(self)
+
+    def here(self) -> _Lane:
+        """Return the connections of the event loop that is running.
+
+        Raises:
+            RuntimeError: They were closed.
+        """
+        loop = asyncio.get_running_loop()
+        return self._lanes.get(loop) or self._open(loop)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop. Those of others are closed with their loops."""
+        self._is_closed = True
+        lane = self._lanes.pop(asyncio.get_running_loop(), None)
+        self._lanes = {}
+        if lane is not None:
+            await lane.http.aclose()
+
+    def renew(self) -> None:
+        """Use new connections from here on, even where the child should run a loop that its parent ran."""
+        self._lanes = {}
+
+    def drop_inherited(self) -> None:
+        """Close a child's copies of its parent's sockets."""
+        self._sockets.drop_inherited()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> _Lane:
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        http = httpx.AsyncClient(
+            transport=AsyncTransport(self._settings.tls, self._sockets),
+            headers=self._settings.headers,
+            timeout=self._settings.timeout,
+            cookies=_no_cookies(),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        lane = _Lane(http)
+        # A loop that has ended holds no connection any more. Replaced whole: other threads run other loops.
+        kept = {other: its for other, its in self._lanes.items() if not other.is_closed()}
+        self._lanes = kept | {loop: lane}
+        return lane
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "Content-Type": "application/json"}
+    if api_key is None:
+        return headers
+    if not (api_key.isascii() and api_key.isprintable()) or api_key != api_key.strip():
+        raise ValueError("expected an api key of printable ascii characters, without a space at either end")
+    return headers | {"Api-Key": api_key}
+
+
+def _tls(topology: Topology, *, verify_tls: bool) -> ssl.SSLContext:
+    """Load the trusted authorities, which takes 60 ms, only where an endpoint needs them; without them trust nobody."""
+    if any(url.startswith("https:") for url in topology.given):
+        return httpx.create_ssl_context(verify=verify_tls)
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _no_cookies() -> CookieJar:
+    """Cookies ignore ports: what one server sets would be sent to every other server on the same host."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -1,0 +1,176 @@
+"""The transports under httpx's clients: pools of httpcore that run on network backends of our own.
+
+httpx's own transports take no network backend. These use only what both libraries make public.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import httpcore
+import httpx
+
+from qed._client.deadline import DeadlineBackend
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+
+    from httpcore import SOCKET_OPTION
+
+    from qed._client.sockets import Sockets
+
+__all__ = ["CONNECTION_LIMIT", "AsyncTransport", "Transport"]
+
+# Further calls wait for their turn, as long as it takes. The pool of httpcore could queue them too, and hold more
+# connections, but it looks at all of them for every request: 200 calls at once on 100 connections ran at a quarter of
+# the rate of these.
+CONNECTION_LIMIT: Final = 16
+# Shorter than servers, or gateways before them, commonly keep an idle connection (5 s and more), so that no request
+# meets one that is being closed: an insertion that does could not be sent again.
+IDLE_CONNECTION_S: Final = 3.0
+
+_KINDS: Final[dict[type[Exception], type[httpx.TransportError]]] = {
+    httpcore.PoolTimeout: httpx.PoolTimeout,
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+}
+"""Every exception that a pool raises for what happens on a connection, and its name in httpx."""
+
+
+class Transport(httpx.BaseTransport):
+    """Connections of a thread's client; every read and write keeps the deadline of its thread.
+
+    Args:
+        tls: How to check the servers' certificates.
+        sockets: Notes each socket that is opened.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, sockets: Sockets) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls,
+            max_connections=CONNECTION_LIMIT,
+            max_keepalive_connections=CONNECTION_LIMIT,
+            keepalive_expiry=IDLE_CONNECTION_S,
+            network_backend=DeadlineBackend(sockets),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its response, whose body is still to be read; see `httpx.BaseTransport`."""
+        with _as_httpx():
+            response = self._pool.handle_request(_request(request))
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Stream(response),
+            extensions=response.extensions,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+
+class AsyncTransport(httpx.AsyncBaseTransport):
+    """Connections of an asyncio client, in one event loop.
+
+    Args:
+        tls: As for `Transport`.
+        sockets: As for `Transport`.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, sockets: Sockets) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=CONNECTION_LIMIT,
+            max_keepalive_connections=CONNECTION_LIMIT,
+            keepalive_expiry=IDLE_CONNECTION_S,
+            network_backend=_NotingBackend(sockets),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its response, whose body is still to be read; see `httpx.AsyncBaseTransport`."""
+        with _as_httpx():
+            response = await self._pool.handle_async_request(_request(request))
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_AsyncStream(response),
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._pool.aclose()
+
+
+class _Stream(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx():
+            yield from self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class _AsyncStream(httpx.AsyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx():
+            async for part in self._response.aiter_stream():
+                yield part
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class _NotingBackend(httpcore.AnyIOBackend):
+    """TCP connections of asyncio that are noted. Their deadline is `asyncio.timeout`'s."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        self._sockets.note(stream.get_extra_info("socket"))
+        return stream
+
+
+def _request(request: httpx.Request) -> httpcore.Request:
+    url = request.url
+    content: Iterable[bytes] | AsyncIterable[bytes] = request.stream
+    return httpcore.Request(
+        request.method,
+        httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+        headers=request.headers.raw,
+        content=content,
+        extensions=request.extensions,
+    )
+
+
+@contextmanager
+def _as_httpx() -> Iterator[None]:
+    """Raise what httpcore raises under its name in httpx, which has the same exceptions."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
+        raise _KINDS[type(exc)](str(exc)) from exc
