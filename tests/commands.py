@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from servers import LIMIT_S
+from harness.wait import LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

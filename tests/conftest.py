@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from harness.process import Server, start_process
 from seeds import SEED
-from servers import RunningServer, start_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,15 @@ def pytest_report_header() -> str:
 class StartServer(Protocol):
     """Starts a server on a folder, with further options if need be."""
 
-    def __call__(self, data_dir: Path, *extra: str) -> RunningServer: ...
+    def __call__(self, data_dir: Path, *extra: str) -> Server: ...
 
 
 @pytest.fixture(scope="module")
 def start_server() -> Iterator[StartServer]:
     """Give a function that starts servers; whatever still runs after the module is killed."""
-    started: list[RunningServer] = []
+    started: list[Server] = []
 
-    def start(data_dir: Path, *extra: str) -> RunningServer:
+    def start(data_dir: Path, *extra: str) -> Server:
         server = start_process(data_dir, *extra)
         started.append(server)
         return server
@@ -41,6 +41,6 @@ def start_server() -> Iterator[StartServer]:
 
 
 @pytest.fixture(scope="module")
-def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """Give a healthy server on an empty log, shared by the tests of one module."""
     return start_server(tmp_path_factory.mktemp("server"))

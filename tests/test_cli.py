@@ -17,7 +17,7 @@ from adversary import Adversary, http
 from commands import QED, environment, hex_of, one_line, qed, qed_on_terminal, read_lines, values
 
 if TYPE_CHECKING:
-    from servers import RunningServer
+    from harness.process import Server
 
 OPERATIONS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "qed-rc2-basic.json").read_text())
 RECORDED = [operation["snapshot"] for operation in OPERATIONS if operation["op"] == "add"][:4]
@@ -37,7 +37,7 @@ class Filled:
 
 
 @pytest.fixture(scope="module")
-def filled(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+def filled(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Filled:
     receipts = str(tmp_path_factory.mktemp("receipts") / "receipts.jsonl")
     done = [
         qed("add", "--event", f"event {number}", "--receipts", receipts, QED_ENDPOINTS=server.url)

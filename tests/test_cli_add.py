@@ -26,21 +26,22 @@ from commands import (
     values,
     wait_for_lines,
 )
-from servers import LIMIT_S, RunningServer, wait_until
+from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from conftest import StartServer
+    from harness.process import Server
 
 BULK = 1000
 
 
 @pytest.fixture
-def url(server: RunningServer) -> str:
+def url(server: Server) -> str:
     return server.url
 
 
 @pytest.fixture
-def own(start_server: StartServer, tmp_path: Path) -> RunningServer:
+def own(start_server: StartServer, tmp_path: Path) -> Server:
     """Give a server of the test's own, on an empty log."""
     return start_server(tmp_path / "log")
 
@@ -56,7 +57,7 @@ def feed(url: str, *args: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe)
 
 
-def test_lines_become_events_in_their_order(own: RunningServer, tmp_path: Path) -> None:
+def test_lines_become_events_in_their_order(own: Server, tmp_path: Path) -> None:
     lines, receipts = tmp_path / "lines.txt", tmp_path / "receipts.jsonl"
     lines.write_bytes(numbered(2500))
     done = qed("add", "--lines", str(lines), "--receipts", str(receipts), QED_ENDPOINTS=own.url)
@@ -101,7 +102,7 @@ def test_the_empty_event_is_an_event(url: str) -> None:
     assert hex_of(read_lines(done.stdout)[0]["EventDigest"]) == hashlib.sha256(b"").hexdigest()
 
 
-def test_if_absent_adds_nothing_twice(own: RunningServer) -> None:
+def test_if_absent_adds_nothing_twice(own: Server) -> None:
     command = ("add", "--event", "once", "--if-absent", "--json")
     first, second = (qed(*command, QED_ENDPOINTS=own.url) for _ in range(2))
     assert (first.stdout, first.returncode, second.returncode) == (second.stdout, 0, 0)
@@ -110,7 +111,7 @@ def test_if_absent_adds_nothing_twice(own: RunningServer) -> None:
     assert own.count() == 2
 
 
-def test_an_event_added_again_shows_its_latest_version(own: RunningServer, tmp_path: Path) -> None:
+def test_an_event_added_again_shows_its_latest_version(own: Server, tmp_path: Path) -> None:
     receipts = str(tmp_path / "receipts.jsonl")
     for event in ("twice", "other", "twice"):
         qed("add", "--event", event, "--receipts", receipts, QED_ENDPOINTS=own.url)
@@ -128,7 +129,7 @@ def test_receipts_are_appended(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ['{"EventDigest"', "no newline"])
-def test_nothing_is_added_to_a_file_that_ends_in_half_a_line(own: RunningServer, tmp_path: Path, content: str) -> None:
+def test_nothing_is_added_to_a_file_that_ends_in_half_a_line(own: Server, tmp_path: Path, content: str) -> None:
     receipts = tmp_path / "receipts.jsonl"
     receipts.write_text(content)
     done = qed("add", "--event", "x", "--receipts", str(receipts), QED_ENDPOINTS=own.url)
@@ -136,7 +137,7 @@ def test_nothing_is_added_to_a_file_that_ends_in_half_a_line(own: RunningServer,
     assert (done.returncode, receipts.read_text(), own.count()) == (2, content, 0)
 
 
-def test_nothing_is_added_when_its_receipt_cannot_be_kept(own: RunningServer, tmp_path: Path) -> None:
+def test_nothing_is_added_when_its_receipt_cannot_be_kept(own: Server, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "receipts.jsonl"):
         done = qed("add", "--event", "x", "--receipts", str(path), QED_ENDPOINTS=own.url)
         one_line(done.stderr)
@@ -144,7 +145,7 @@ def test_nothing_is_added_when_its_receipt_cannot_be_kept(own: RunningServer, tm
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "programs"])
-def test_a_receipt_that_cannot_be_written_is_told_of_and_printed(own: RunningServer, form: tuple[str, ...]) -> None:
+def test_a_receipt_that_cannot_be_written_is_told_of_and_printed(own: Server, form: tuple[str, ...]) -> None:
     for number, command in enumerate((("--event", "x"), ("--lines", "-"))):
         done = qed("add", *command, *form, "--receipts", "/dev/full", stdin=b"y\n", QED_ENDPOINTS=own.url)
         said = f"/dev/full: {os.strerror(errno.ENOSPC)}; versions {number} to {number} may have no receipt; they are on"
@@ -171,7 +172,7 @@ def test_where_nothing_was_sent_nothing_may_have_been_added() -> None:
     assert done.returncode == 3
 
 
-def test_a_reader_who_leaves_is_no_secret_about_what_was_added(own: RunningServer) -> None:
+def test_a_reader_who_leaves_is_no_secret_about_what_was_added(own: Server) -> None:
     process = feed(own.url, "--json")
     assert process.stdin is not None
     assert process.stdout is not None
@@ -185,7 +186,7 @@ def test_a_reader_who_leaves_is_no_secret_about_what_was_added(own: RunningServe
     assert (process.wait(LIMIT_S), own.count()) == (141, BULK)
 
 
-def test_ctrl_c_while_receipts_wait_for_their_turn_says_which_are_missing(own: RunningServer, tmp_path: Path) -> None:
+def test_ctrl_c_while_receipts_wait_for_their_turn_says_which_are_missing(own: Server, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     process = feed(own.url, "--receipts", str(receipts))
     assert process.stdin is not None
@@ -212,7 +213,7 @@ def is_waiting_for_a_lock(pid: int) -> bool:
     return any(str(pid) in words for words in waiting)
 
 
-def test_two_at_once_keep_every_line_of_their_receipts(own: RunningServer, tmp_path: Path) -> None:
+def test_two_at_once_keep_every_line_of_their_receipts(own: Server, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     processes = [feed(own.url, "--receipts", str(receipts)) for _ in range(2)]
     for number, process in enumerate(processes):
@@ -257,7 +258,7 @@ def test_ctrl_c_says_how_many_were_acknowledged(url: str, tmp_path: Path) -> Non
     assert (stdout.count(b"\n"), process.returncode) == (BULK if said[1] else 0, 130)
 
 
-def test_a_server_that_dies_leaves_the_count_of_what_was_acknowledged(own: RunningServer, tmp_path: Path) -> None:
+def test_a_server_that_dies_leaves_the_count_of_what_was_acknowledged(own: Server, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     process = feed(own.url, "--receipts", str(receipts), "--json")
     assert process.stdin is not None
@@ -290,7 +291,7 @@ def test_the_bar_on_stderr_keeps_nothing_from_stdout(url: str, tmp_path: Path) -
     assert (len(read_lines(stdout)), code) == (1500, 0)
 
 
-def test_a_reader_who_leaves_ends_it_quietly(own: RunningServer) -> None:
+def test_a_reader_who_leaves_ends_it_quietly(own: Server) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [QED, "--endpoints", own.url, "add", "--event", "x", "--json"]
@@ -311,7 +312,7 @@ def test_a_full_disk_under_stdout_is_one_line(url: str) -> None:
     assert done.returncode == 2
 
 
-def test_a_closed_stdout_is_no_error(own: RunningServer) -> None:
+def test_a_closed_stdout_is_no_error(own: Server) -> None:
     command = f"exec '{QED}' --endpoints {own.url} add --event x >&-"
     done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, env=environment(), check=False)
     assert (done.stderr, done.returncode, own.count()) == (b"", 0, 1)

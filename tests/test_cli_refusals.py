@@ -10,7 +10,7 @@ import pytest
 
 from adversary import Adversary, endless, error, hang, http, snapshot
 from commands import QED, environment, one_line, qed
-from servers import LIMIT_S, wait_until
+from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

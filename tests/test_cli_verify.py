@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from commands import QED, environment, hex_of, one_line, qed, read_lines, values
+from harness.wait import LIMIT_S
 from qed.cli.bundle import Bundle
 from qed.cli.questions import Trusted
 from qed.errors import VerificationError
 from qed.proofs import Snapshot
-from servers import LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servers import RunningServer
+    from harness.process import Server
+
 
 KINDS = ("membership", "older", "absence", "neighbour", "incremental")
 
@@ -46,7 +47,7 @@ class Saved:
 
 
 @pytest.fixture(scope="module")
-def saved(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Saved:
+def saved(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """Give a bundle of each kind. The last commit holds several events, so versions 39 to 41 share one HyperDigest."""
     kept = Saved(tmp_path_factory.mktemp("bundles"))
     for numbers in (range(39), (0, 39, 40)):

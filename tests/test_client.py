@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import StartServer
-    from servers import RunningServer
+    from harness.process import Server
 
 __all__ = ["connect"]
 
@@ -39,7 +39,7 @@ def fresh() -> bytes:
 
 
 @pytest.fixture
-def client(connect: Connect, server: RunningServer) -> Client:
+def client(connect: Connect, server: Server) -> Client:
     return connect(server.url)
 
 
@@ -152,7 +152,7 @@ def test_text_is_no_event(client: Client) -> None:
         client.add("text")  # type: ignore[arg-type]  # what a caller may try
 
 
-def test_a_server_tells_about_itself(client: Client, server: RunningServer) -> None:
+def test_a_server_tells_about_itself(client: Client, server: Server) -> None:
     last = client.add(b"told").version
     info = client.info()
     assert (info.current_version, info.events) == (last, last + 1)
@@ -194,7 +194,7 @@ def test_the_next_endpoint_takes_over(connect: Connect, start_server: StartServe
     assert second.count() == 1
 
 
-def test_threads_share_a_client_and_its_connections(server: RunningServer) -> None:
+def test_threads_share_a_client_and_its_connections(server: Server) -> None:
     events = [b"shared %d" % number for number in range(400)]
     others = open_sockets()
     with Client(server.url) as client, ThreadPoolExecutor(16) as threads:
@@ -203,14 +203,14 @@ def test_threads_share_a_client_and_its_connections(server: RunningServer) -> No
     assert len({each.version for each in snapshots}) == len(events)
 
 
-async def test_tasks_share_a_client_and_its_connections(server: RunningServer) -> None:
+async def test_tasks_share_a_client_and_its_connections(server: Server) -> None:
     events = [b"gathered %d" % number for number in range(400)]
     async with AsyncClient(server.url) as client:
         snapshots = await asyncio.gather(*map(client.add, events))
     assert len({each.version for each in snapshots}) == len(events)
 
 
-async def test_a_cancelled_call_leaves_the_client_usable(server: RunningServer) -> None:
+async def test_a_cancelled_call_leaves_the_client_usable(server: Server) -> None:
     async with AsyncClient(server.url) as client:
         task = asyncio.create_task(client.add(b"cancelled"))
         await asyncio.sleep(0)
@@ -240,7 +240,7 @@ def test_both_clients_have_the_same_methods() -> None:
     assert inspect.signature(Client.__init__) == inspect.signature(AsyncClient.__init__)
 
 
-def test_not_every_client_begins_with_the_same_member(server: RunningServer) -> None:
+def test_not_every_client_begins_with_the_same_member(server: Server) -> None:
     turns = set()
     for _ in range(8):
         with Client(server.url) as client:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -12,15 +11,17 @@ import httpx
 import pytest
 
 from both_clients import Connect, connect
-from clusters import RunningCluster, start_cluster
+from harness.cluster import new_cluster
+from harness.wait import wait_until
 from qed._client.client import Client
 from qed.errors import ClusterError, MembershipRefused, NotLeader, OutcomeUnknown, Unavailable
 from qed.proofs import AbsenceProof, MembershipProof
-from servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.cluster import Cluster
+    from harness.process import Server
     from qed._client.attempts import Send
     from qed._client.topology import Read
     from qed.proofs import Snapshot
@@ -31,14 +32,15 @@ NOBODY = "http://127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
-    cluster = start_cluster(tmp_path_factory.mktemp("cluster"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
+    cluster.start()
     yield cluster
-    cluster.stop()
+    cluster.forget()
 
 
 @pytest.fixture
-def cluster(shared: RunningCluster) -> RunningCluster:
+def cluster(shared: Cluster) -> Cluster:
     """Give a cluster whose members all live, whatever the tests before have done."""
     shared.heal()
     return shared
@@ -48,8 +50,15 @@ def fresh() -> bytes:
     return secrets.token_bytes(16)
 
 
-def events_in(cluster: RunningCluster) -> int:
-    return cluster.members[cluster.leader()].count()
+def events_in(cluster: Cluster) -> int:
+    return cluster.leader().count()
+
+
+def restart(member: Server, *extra: str) -> None:
+    """Kill a member and start it with these further options, and no others."""
+    member.kill()
+    member.extra = extra
+    member.start()
 
 
 def asked(client: Client) -> list[tuple[str, str]]:
@@ -65,9 +74,9 @@ def asked(client: Client) -> list[tuple[str, str]]:
     return sent
 
 
-def test_any_member_leads_to_the_leader_and_to_the_others(cluster: RunningCluster, connect: Connect) -> None:
-    for name in cluster.members:
-        client = connect(cluster.members[name].url)
+def test_any_member_leads_to_the_leader_and_to_the_others(cluster: Cluster, connect: Connect) -> None:
+    for member in cluster.members:
+        client = connect(member.url)
         first = client.add(fresh())
         second = client.add(fresh())
         assert second.version == first.version + 1
@@ -76,8 +85,8 @@ def test_any_member_leads_to_the_leader_and_to_the_others(cluster: RunningCluste
         }
 
 
-def test_one_command_sends_no_request_too_many(cluster: RunningCluster) -> None:
-    leader, follower = (cluster.members[name].url for name in (cluster.leader(), cluster.followers()[0]))
+def test_one_command_sends_no_request_too_many(cluster: Cluster) -> None:
+    leader, follower = (member.url for member in (cluster.leader(), cluster.followers()[0]))
     for given, path in ((leader, ["/events"]), (follower, ["/events", "/events"])):
         with Client(given) as client:
             sent = asked(client)
@@ -89,40 +98,40 @@ def test_one_command_sends_no_request_too_many(cluster: RunningCluster) -> None:
         assert sent == [(follower, "/proofs/digest-membership")]
 
 
-def test_an_old_list_with_one_living_member_is_enough(cluster: RunningCluster, connect: Connect) -> None:
+def test_an_old_list_with_one_living_member_is_enough(cluster: Cluster, connect: Connect) -> None:
     event = fresh()
-    client = connect(NOBODY, "http://no-such-host.invalid", cluster.members[cluster.followers()[0]].url)
+    client = connect(NOBODY, "http://no-such-host.invalid", cluster.followers()[0].url)
     added = client.add(event)
     assert client.snapshot(added.version) == added
     assert isinstance(client.membership(event), MembershipProof)
 
 
-def test_a_client_outlives_the_only_member_it_was_given(cluster: RunningCluster, connect: Connect) -> None:
+def test_a_client_outlives_the_only_member_it_was_given(cluster: Cluster, connect: Connect) -> None:
     given = cluster.followers()[0]
-    client = connect(cluster.members[given].url)
+    client = connect(given.url)
     for _ in range(2):
         client.add(fresh())
-    cluster.members[given].kill()
+    given.kill()
     assert isinstance(client.membership(fresh()), AbsenceProof)
     client.add(fresh())
 
 
-def test_insertions_follow_the_leader(cluster: RunningCluster, connect: Connect) -> None:
+def test_insertions_follow_the_leader(cluster: Cluster, connect: Connect) -> None:
     client = connect(*cluster.urls)
     client.add(fresh())
     for _ in range(2):
         before = cluster.leader()
         after = client.transfer_leadership().leader_id
-        assert after != before
+        assert after != before.name
         client.add(fresh())
-        assert cluster.leader() == after
+        assert cluster.leader().name == after
 
 
-def test_if_absent_rides_through_the_death_of_the_leader(cluster: RunningCluster, connect: Connect) -> None:
+def test_if_absent_rides_through_the_death_of_the_leader(cluster: Cluster, connect: Connect) -> None:
     before, events = events_in(cluster), [fresh() for _ in range(200)]
-    client = connect(cluster.members[cluster.followers()[0]].url)
+    client = connect(cluster.followers()[0].url)
     added: list[Snapshot] = []
-    leader = cluster.members[cluster.leader()]
+    leader = cluster.leader()
 
     def kill() -> None:
         wait_until(lambda: len(added) >= 60, "sixty events")
@@ -133,13 +142,13 @@ def test_if_absent_rides_through_the_death_of_the_leader(cluster: RunningCluster
     # A list grows while it is extended, so the other thread sees how far this is.
     added += (client.add(event, if_absent=True) for event in events)
     killer.join()
-    assert len(cluster.living()) == 2
+    assert len(cluster.running()) == 2
     added.append(client.add(fresh(), if_absent=True))
     assert [snapshot.version for snapshot in added] == list(range(before, before + len(events) + 1))
     assert events_in(cluster) == before + len(events) + 1
 
 
-def test_without_if_absent_the_death_of_the_leader_is_told_honestly(cluster: RunningCluster) -> None:
+def test_without_if_absent_the_death_of_the_leader_is_told_honestly(cluster: Cluster) -> None:
     """Nothing acknowledged is lost, and nothing that was said to be untouched has been added."""
     before = events_in(cluster)
     added: list[Snapshot] = []
@@ -162,7 +171,7 @@ def test_without_if_absent_the_death_of_the_leader_is_told_honestly(cluster: Run
     for thread in threads:
         thread.start()
     wait_until(lambda: len(added) > 50, "insertions")
-    cluster.members[cluster.leader()].kill()
+    cluster.leader().kill()
     count = len(added)
     wait_until(lambda: len(added) > count + 50, "insertions after the failover")
     is_over.set()
@@ -177,11 +186,10 @@ def test_without_if_absent_the_death_of_the_leader_is_told_honestly(cluster: Run
         assert all(client.snapshot(snapshot.version) == snapshot for snapshot in added[-100:])
 
 
-def test_without_a_majority_nobody_takes_an_insertion(cluster: RunningCluster, connect: Connect) -> None:
-    leader = cluster.leader()
-    for name in cluster.followers():
-        cluster.members[name].kill()
-    url = cluster.members[leader].url
+def test_without_a_majority_nobody_takes_an_insertion(cluster: Cluster, connect: Connect) -> None:
+    url = cluster.leader().url
+    for member in cluster.followers():
+        member.kill()
     with Client(url, timeout_s=2, attempts=1) as client:
         with pytest.raises((OutcomeUnknown, Unavailable, NotLeader)):
             client.add(fresh())
@@ -205,14 +213,10 @@ READS: dict[Read, set[str]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_reads_go_where_they_are_preferred(cluster: RunningCluster, read: Read) -> None:
+def test_reads_go_where_they_are_preferred(cluster: Cluster, read: Read) -> None:
     leader, (one, other) = cluster.leader(), cluster.followers()
-    names = {
-        cluster.members[leader].url: "leader",
-        cluster.members[one].url: "one",
-        cluster.members[other].url: "other",
-    }
-    with Client(cluster.members[one].url, read=read) as client:
+    names = {leader.url: "leader", one.url: "one", other.url: "other"}
+    with Client(one.url, read=read) as client:
         client.healthcheck()
         client.membership(fresh())
         sent = asked(client)
@@ -222,29 +226,26 @@ def test_reads_go_where_they_are_preferred(cluster: RunningCluster, read: Read) 
 
 
 @pytest.mark.parametrize("read", READS)
-def test_reads_survive_the_leader_as_far_as_they_are_preferred(
-    cluster: RunningCluster, connect: Connect, read: Read
-) -> None:
+def test_reads_survive_the_leader_as_far_as_they_are_preferred(cluster: Cluster, connect: Connect, read: Read) -> None:
     leader = cluster.leader()
     client = connect(*cluster.urls, read=read)
     client.membership(fresh())
-    cluster.members[leader].kill()
+    leader.kill()
     for _ in range(4):
         assert isinstance(client.membership(fresh()), AbsenceProof)
     assert isinstance(client.membership(fresh(), consistency="linearizable"), AbsenceProof)
 
 
-def test_a_secondary_read_never_falls_back_to_the_leader(cluster: RunningCluster, connect: Connect) -> None:
-    for name in cluster.followers():
-        cluster.members[name].process.kill()
-        cluster.members[name].wait()
+def test_a_secondary_read_never_falls_back_to_the_leader(cluster: Cluster, connect: Connect) -> None:
+    for member in cluster.followers():
+        member.kill()
     client = connect(*cluster.urls, read="secondary", timeout_s=2, attempts=1)
     with pytest.raises(Unavailable, match="connection refused"):
         client.membership(fresh())
 
 
 def test_a_linearizable_read_of_a_follower_shows_what_the_leader_has_just_taken(
-    cluster: RunningCluster, connect: Connect
+    cluster: Cluster, connect: Connect
 ) -> None:
     writer, reader = connect(*cluster.urls), connect(*cluster.urls, read="secondary")
     for _ in range(30):
@@ -260,18 +261,16 @@ def test_an_unknown_consistency_is_refused_before_anything_is_sent(connect: Conn
         connect(NOBODY).membership(b"", consistency="strong")  # type: ignore[arg-type]  # what a caller may try
 
 
-def test_a_wrong_advertised_address_is_named_and_gone_around(cluster: RunningCluster, connect: Connect) -> None:
-    name = cluster.followers()[0]
-    cluster.members[name].kill()
-    cluster.start(name, "--http-advertise-addr", "127.0.0.1:1")
-    cluster.wait_until_whole()
-    follower = next(other for other in cluster.members if other != name)
-    with Client(cluster.members[follower].url) as client:
-        wait_until(lambda: client.shards().shards[name].http_addr == "127.0.0.1:1", "the wrong address")
-        client.transfer_leadership(name)
+def test_a_wrong_advertised_address_is_named_and_gone_around(cluster: Cluster, connect: Connect) -> None:
+    wrong, follower = cluster.followers()
+    restart(wrong, "--http-advertise-addr", "127.0.0.1:1")
+    cluster.wait_whole()
+    with Client(follower.url) as client:
+        wait_until(lambda: client.shards().shards[wrong.name].http_addr == "127.0.0.1:1", "the wrong address")
+        client.transfer_leadership(wrong.name)
     with pytest.raises(Unavailable) as caught:
-        connect(cluster.members[follower].url, timeout_s=1, attempts=1).add(fresh())
-    assert f"{cluster.members[follower].url}: names {NOBODY} as the leader" in str(caught.value)
+        connect(follower.url, timeout_s=1, attempts=1).add(fresh())
+    assert f"{follower.url}: names {NOBODY} as the leader" in str(caught.value)
     assert f"{NOBODY}: connection refused" in str(caught.value)
     for given in (cluster.urls, cluster.urls[::-1]):
         client = connect(*given, read="primary")
@@ -279,40 +278,39 @@ def test_a_wrong_advertised_address_is_named_and_gone_around(cluster: RunningClu
             event = fresh()
             client.add(event)
             assert isinstance(client.membership(event), MembershipProof)
-    cluster.members[name].kill()
+    restart(wrong)
 
 
-def test_a_stopped_member_holds_a_read_no_longer_than_a_time_out(cluster: RunningCluster, connect: Connect) -> None:
-    follower = cluster.members[cluster.followers()[0]]
+def test_a_stopped_member_holds_a_read_no_longer_than_a_time_out(cluster: Cluster, connect: Connect) -> None:
+    follower = cluster.followers()[0]
     client = connect(follower.url, *cluster.urls, timeout_s=1)
     client.membership(fresh())
-    follower.process.send_signal(signal.SIGSTOP)
+    follower.pause()
     try:
         for _ in range(3):
             client.membership(fresh())
     finally:
-        follower.process.send_signal(signal.SIGCONT)
+        follower.resume()
 
 
-def test_the_cluster_is_shown_and_changed_through_any_member(cluster: RunningCluster, connect: Connect) -> None:
+def test_the_cluster_is_shown_and_changed_through_any_member(cluster: Cluster, connect: Connect) -> None:
     for url in cluster.urls:
         client = connect(NOBODY, url)
         seen = client.cluster()
-        assert seen.node_id == seen.leader_id == cluster.leader()
-        assert {member.node_id for member in seen.members} == set(cluster.members)
+        assert seen.node_id == seen.leader_id == cluster.leader().name
+        assert {member.node_id for member in seen.members} == cluster.names()
         assert all(member.is_reachable for member in seen.members)
     with pytest.raises(MembershipRefused, match="nobody"):
         client.remove_member("nobody")
     with pytest.raises(MembershipRefused, match="nobody"):
         client.transfer_leadership("nobody")
-    to = cluster.followers()[0]
+    to = cluster.followers()[0].name
     assert client.transfer_leadership(to).leader_id == to
 
 
-def test_the_management_address_of_another_member_will_do(cluster: RunningCluster, connect: Connect) -> None:
-    name = cluster.followers()[0]
-    cluster.members[name].kill()
-    member = cluster.start(name, "--mgmt-advertise-addr", "127.0.0.1:1")
+def test_the_management_address_of_another_member_will_do(cluster: Cluster, connect: Connect) -> None:
+    member = cluster.followers()[0]
+    restart(member, "--mgmt-advertise-addr", "127.0.0.1:1")
     assert httpx.get(f"{member.url}/info").json()["mgmt_addr"] == "127.0.0.1:1"
-    assert connect(member.url).cluster().leader_id == cluster.leader()
-    cluster.members[name].kill()
+    assert connect(member.url).cluster().leader_id == cluster.leader().name
+    restart(member)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import pytest
 
-from servers import wait_until
+from harness.wait import wait_until
 from walkthrough import NAMES, ROOT, commands_of, is_whole, run, walk
 from wheels import build_wheel
 

@@ -12,7 +12,7 @@ import pytest
 
 from commands import qed
 from documents import DOCUMENTS, ROOT, anchors_in, blocks_in, links_in, section_of, snippets_in
-from servers import COMMAND
+from harness.process import COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, cast
 import httpx
 import pytest
 
-from members import Cluster, Process, free_ports
+from harness.cluster import Cluster, new_cluster
+from harness.ports import free_ports, ports_of_server
+from harness.process import Server, StartFailed
+from harness.wait import LIMIT_S, wait_until
 from qed.server.greeting import PROTOCOL
 from seeds import SEED, chance
-from servers import LIMIT_S, StartFailed, wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -32,7 +34,7 @@ LAST_LINE = re.compile(r"^qed-server: [^\n]+\n\Z", re.MULTILINE)
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Give three members, shared by the tests of this module: each leaves them as whole as they were."""
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"), 3)
+    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
     cluster.start()
     yield cluster
     cluster.forget()
@@ -46,7 +48,7 @@ def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def assert_goes_on(cluster: Cluster, name: str) -> None:
-    cluster.wait_until_whole()
+    cluster.wait_whole()
     for member in cluster.members:
         answer = member.add(f"{name} {member.name}".encode())
         assert answer.status_code == 201, answer.text
@@ -54,24 +56,24 @@ def assert_goes_on(cluster: Cluster, name: str) -> None:
     roots = {httpx.get(f"{member.url}/snapshots/{version}", timeout=LIMIT_S).text for member in cluster.members}
     assert len(roots) == 1, roots
     for member in cluster.members:
-        assert member.server.process.poll() is None
+        assert member.process.poll() is None
         for word in ("Traceback", "unexpected", "exception", "panicked"):
-            assert word not in member.server.stderr
+            assert word not in member.stderr
 
 
-def number_of(member: Process) -> int:
+def number_of(member: Server) -> int:
     """Return the number in the folder of a member, by which the others know it."""
     number = json.loads((member.folder / "MEMBER").read_bytes())["id"]
     assert isinstance(number, int)
     return number
 
 
-def cluster_of(member: Process) -> str:
+def cluster_of(member: Server) -> str:
     """Return the name of the cluster that a running member belongs to."""
-    return str(Cluster.view(member)["cluster_id"])
+    return member.view().cluster_id
 
 
-def hello(target: Process, **changes: object) -> bytes:
+def hello(target: Server, **changes: object) -> bytes:
     """Return the frame with which another member begins its stream to `target`, with changes."""
     whole = {"protocol": PROTOCOL, "kind": "messages", "sender": 77, "raft_addr": "127.0.0.1:1"}
     whole |= {"cluster": cluster_of(target), "receiver": number_of(target)}
@@ -82,7 +84,7 @@ def frame(payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + payload
 
 
-def connect(target: Process) -> socket.socket:
+def connect(target: Server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", target.ports["raft"]), timeout=LIMIT_S)
 
 
@@ -99,7 +101,7 @@ def assert_closed(peer: socket.socket) -> None:
             pass
 
 
-def accepted(target: Process) -> socket.socket:
+def accepted(target: Server) -> socket.socket:
     """Return a stream on which `target` waits for messages."""
     peer = connect(target)
     peer.sendall(hello(target))
@@ -210,9 +212,9 @@ def varint(value: int) -> bytes:
     return bytes(head) + bytes([value])
 
 
-def unsound_messages(target: Process, sender: Process) -> list[bytes]:
+def unsound_messages(target: Server, sender: Server) -> list[bytes]:
     """Return messages that no sound member sends: believed, each would end a process or break a promise of Raft."""
-    to, by, term = number_of(target), number_of(sender), int(str(Cluster.view(target)["term"]))
+    to, by, term = number_of(target), number_of(sender), target.view().term
     head = [(2, to), (3, by), (4, term)]
     return [
         message((1, 8), *head, (8, 1 << 40)),  # a heartbeat: more is committed than the receiver has
@@ -339,7 +341,7 @@ class Recorder:
 
 
 def test_replayed_streams_change_nothing(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, 3)
+    cluster = new_cluster(tmp_path, 3)
     target = cluster.members[1]
     with closing(Recorder(target.ports["raft"])) as recorder:
         target.extra = ("--raft-advertise-addr", f"127.0.0.1:{recorder.port}")
@@ -353,13 +355,13 @@ def test_replayed_streams_change_nothing(tmp_path: Path) -> None:
             assert_goes_on(cluster, "with another leader")
             recorded = [bytes(stream) for stream in recorder.streams]
             assert max(map(len, recorded)) > KIB
-            before = target.events()
+            before = target.count()
             for stream in recorded * 2:
                 with closing(connect(target)) as peer, suppress(ConnectionResetError, BrokenPipeError):
                     peer.sendall(stream)
                     peer.shutdown(socket.SHUT_WR)
                     assert_closed(peer)
-            assert {member.events() for member in cluster.members} == {before}
+            assert {member.count() for member in cluster.members} == {before}
             assert_goes_on(cluster, "after")
         finally:
             cluster.forget()
@@ -378,8 +380,8 @@ def assert_says(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in last[0], done.stderr
 
 
-def joiner(cluster: Cluster, folder: Path, name: str = "server9") -> Process:
-    return Process(name, folder, join=tuple(member.address("raft") for member in cluster.members))
+def joiner(cluster: Cluster, folder: Path, name: str = "server9") -> Server:
+    return Server(name, folder, join=tuple(member.address("raft") for member in cluster.members))
 
 
 def test_join_with_a_taken_name_is_refused(cluster: Cluster, tmp_path: Path) -> None:
@@ -402,7 +404,7 @@ def test_port_in_use_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_two_servers_on_one_folder_are_one(cluster: Cluster) -> None:
     member = cluster.members[1]
-    twin = Process(member.name, member.folder, join=member.join)
+    twin = Server(member.name, member.folder, join=member.join)
     assert_says(twin.run_to_exit(), "another process", str(member.folder))
 
 
@@ -414,7 +416,7 @@ def test_folder_of_another_member_is_refused(cluster: Cluster, tmp_path: Path) -
 
 def test_member_that_others_could_not_reach_does_not_come_back(cluster: Cluster) -> None:
     stopped = cluster.follower()
-    assert stopped.server.stop() == 0
+    assert stopped.stop() == 0
     stopped.forget()
     # Its folder knows the cluster, so it need not be told whom to join.
     join, stopped.join, stopped.extra = stopped.join, (), ("--raft-addr", f"0.0.0.0:{stopped.ports['raft']}")
@@ -425,14 +427,14 @@ def test_member_that_others_could_not_reach_does_not_come_back(cluster: Cluster)
         stopped.start()
 
 
-def other_cluster(folder: Path, name: str) -> tuple[Process, str]:
+def other_cluster(folder: Path, name: str) -> tuple[Server, str]:
     """Return a member, stopped, that is a cluster of its own with an event in it, and the cluster's name."""
-    process = Process(name, folder)
+    process = Server(name, folder)
     process.start()
-    wait_until(lambda: process.shards()[1] == name, "a leader of the other cluster")
+    wait_until(lambda: process.shards().leader_id == name, "a leader of the other cluster")
     assert process.add(b"of another cluster").status_code == 201
     cluster = cluster_of(process)
-    assert process.server.stop() == 0
+    assert process.stop() == 0
     process.forget()
     return process, cluster
 
@@ -446,7 +448,7 @@ def test_folder_of_another_cluster_is_refused(cluster: Cluster, tmp_path: Path, 
 
 def test_folder_of_another_cluster_at_the_address_of_a_member_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     stopped = cluster.follower()
-    assert stopped.server.stop() == 0
+    assert stopped.stop() == 0
     stopped.forget()
     stranger, found = other_cluster(tmp_path / "log", stopped.name)
     stranger.ports, stranger.join = stopped.ports, (cluster.leader().address("raft"),)
@@ -483,35 +485,35 @@ class Impostor:
 def test_join_to_members_of_another_protocol_says_so(tmp_path: Path) -> None:
     message = f"this member speaks protocol {PROTOCOL + 1}, not {PROTOCOL}"
     with closing(Impostor({"error": "protocol", "message": message})) as impostor:
-        process = Process("server9", tmp_path / "log", join=(impostor.address,))
+        process = Server("server9", tmp_path / "log", join=(impostor.address,))
         assert_says(process.run_to_exit(), impostor.address, message)
 
 
 def test_join_waits_for_members_that_do_not_answer(tmp_path: Path) -> None:
-    process = Process("server9", tmp_path / "log", join=(f"127.0.0.1:{free_ports(1)[0]}",))
+    process = Server("server9", tmp_path / "log", join=(f"127.0.0.1:{free_ports(1)[0]}",))
     process.start()
     try:
-        wait_until(lambda: "not admitted yet" in process.server.stderr, "the first attempt")
+        wait_until(lambda: "not admitted yet" in process.stderr, "the first attempt")
         answer = process.add(b"nobody takes it")
         assert (answer.status_code, answer.json()["error"]) == (503, "no_leader")
         assert answer.headers["retry-after"] == "1"
-        assert process.server.stop() == 0
+        assert process.stop() == 0
     finally:
         process.forget()
 
 
 @pytest.mark.parametrize("has_moved", [False, True])
 def test_member_that_was_removed_while_down_is_told_so(tmp_path: Path, has_moved: bool) -> None:
-    cluster = Cluster(tmp_path, 4)
+    cluster = new_cluster(tmp_path, 4)
     cluster.start()
     try:
         gone = cluster.members.pop()
-        assert gone.server.stop() == 0
+        assert gone.stop() == 0
         gone.forget()
         management = f"http://{cluster.leader().address('mgmt')}"
         assert httpx.post(f"{management}/cluster/remove", json={"name": gone.name}).status_code == 200
         if has_moved:
-            gone.ports = Process("", tmp_path).ports
+            gone.ports = ports_of_server()
         assert_says(gone.run_to_exit(), "removed from the cluster", "empty its data folder")
         assert_goes_on(cluster, "without it")
         # An emptied folder is a new member.
@@ -528,3 +530,4 @@ def test_members_that_do_not_share_an_authority_do_not_talk(cluster: Cluster, tm
     process.extra = ("--raft-tls-cert", str(tmp_path / "missing.pem"))
     with pytest.raises(StartFailed, match="--raft-tls-cert"):
         process.start()
+    process.forget()

@@ -15,7 +15,8 @@ import pytest
 
 from commands import environment
 from documents import ROOT, blocks_in, section_of
-from servers import LIMIT_S, start_process
+from harness.process import start_process
+from harness.wait import LIMIT_S
 from walkthrough import run
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import StartServer
-    from servers import RunningServer
+    from harness.process import Server
 
 _numbers = itertools.count()
 
@@ -33,7 +33,7 @@ def b64(data: bytes) -> str:
 
 
 @pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx.Client]:
+def http(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url) as client:
         yield client
 
@@ -132,7 +132,7 @@ def test_later_of_equal_events_across_requests_wins(http: httpx.Client) -> None:
     qed.proofs.verify_membership(event, proof, version=None, query_snapshot=newest, current_snapshot=newest)
 
 
-def test_if_absent_answers_200_with_the_first_snapshot(http: httpx.Client, server: RunningServer) -> None:
+def test_if_absent_answers_200_with_the_first_snapshot(http: httpx.Client, server: Server) -> None:
     event = fresh_event()
     first = add(http, event, IfAbsent=True)
     assert first.status_code == 201
@@ -152,7 +152,7 @@ def test_if_absent_false_adds_again(http: httpx.Client) -> None:
     assert again.json()["Version"] == first.json()["Version"] + 1
 
 
-def test_if_absent_bulk_adds_only_what_is_new(http: httpx.Client, server: RunningServer) -> None:
+def test_if_absent_bulk_adds_only_what_is_new(http: httpx.Client, server: Server) -> None:
     known, new = fresh_event(), fresh_event()
     first = add(http, known)
     count = server.count()
@@ -255,7 +255,7 @@ def test_incremental_verifies(http: httpx.Client) -> None:
     qed.proofs.verify_incremental(proof, start_snapshot=start, end_snapshot=end)
 
 
-def test_incremental_of_ranges_that_are_not_is_refused(http: httpx.Client, server: RunningServer) -> None:
+def test_incremental_of_ranges_that_are_not_is_refused(http: httpx.Client, server: Server) -> None:
     add_bulk(http, [fresh_event(), fresh_event()])
     count = server.count()
     for start, end in [(1, 0), (0, count), (count, count), (0, 2**64 - 1), (2**64 - 1, 0)]:
@@ -273,7 +273,7 @@ def test_past_snapshots_are_answered_as_acknowledged(http: httpx.Client) -> None
         assert http.get(f"/snapshots/{snapshot['Version']}").json() == snapshot
 
 
-def test_snapshot_beyond_the_log_is_404(http: httpx.Client, server: RunningServer) -> None:
+def test_snapshot_beyond_the_log_is_404(http: httpx.Client, server: Server) -> None:
     for version in (server.count(), 2**64 - 1):
         assert_refused(http.get(f"/snapshots/{version}"), 404, "unknown_version")
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from servers import LIMIT_S, RunningServer, wait_until
+from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import StartServer
+    from harness.process import Server
 
 EVENT = base64.b64encode(b"an event").decode()
 DIGEST = base64.b64encode(bytes(32)).decode()
@@ -96,7 +97,7 @@ MALFORMED = [
 
 
 @pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx.Client]:
+def http(server: Server) -> Iterator[httpx.Client]:
     """Give a client of a server that must hold exactly what it held before."""
     with httpx.Client(base_url=server.url, timeout=LIMIT_S) as client:
         if server.count() == 0:
@@ -139,7 +140,7 @@ def test_path_that_names_no_version_is_refused(http: httpx.Client, text: str) ->
 
 
 @pytest.mark.usefixtures("http")
-def test_declared_gigabyte_is_refused_before_it_is_sent(server: RunningServer) -> None:
+def test_declared_gigabyte_is_refused_before_it_is_sent(server: Server) -> None:
     with connect(server) as peer:
         peer.sendall(head("/events/bulk", "Content-Length: 1073741824"))
         status, headers, body = read_answer(peer)
@@ -150,13 +151,13 @@ def test_declared_gigabyte_is_refused_before_it_is_sent(server: RunningServer) -
 
 
 @pytest.mark.usefixtures("http")
-def test_declared_gigabyte_is_refused_without_asking_for_it(server: RunningServer) -> None:
+def test_declared_gigabyte_is_refused_without_asking_for_it(server: Server) -> None:
     with connect(server) as peer:
         peer.sendall(head("/events/bulk", "Content-Length: 1073741824", "Expect: 100-continue"))
         assert read_answer(peer)[0] == 413
 
 
-def test_gigabyte_without_a_length_is_refused_and_not_held(http: httpx.Client, server: RunningServer) -> None:
+def test_gigabyte_without_a_length_is_refused_and_not_held(http: httpx.Client, server: Server) -> None:
     def gigabyte() -> Iterator[bytes]:
         for _ in range(1024):
             yield b"[" * MIB
@@ -186,7 +187,7 @@ def test_bulk_of_too_many_events_is_refused(start_server: StartServer, tmp_path:
         assert http.post("/events/bulk", json={"Events": [EVENT] * 10}).status_code == 201
 
 
-def test_head_too_large_is_refused(http: httpx.Client, server: RunningServer) -> None:
+def test_head_too_large_is_refused(http: httpx.Client, server: Server) -> None:
     assert_error(http.get("/info", headers={"Padding": "x" * 20_000}), 431, "too_large")
     assert_error(http.get("/" + "x" * 20_000), 431, "too_large")
     with connect(server) as peer:
@@ -200,7 +201,7 @@ def test_head_too_large_is_refused(http: httpx.Client, server: RunningServer) ->
 # Time
 
 
-def test_body_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
+def test_body_slow_to_arrive_is_refused(hasty: Server) -> None:
     with connect(hasty) as peer:
         peer.sendall(head("/events", "Content-Length: 100") + b'{"Event": ')
         status, headers, body = read_answer(peer)
@@ -209,7 +210,7 @@ def test_body_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
     assert hasty.count() == 0
 
 
-def test_body_that_trickles_is_refused(hasty: RunningServer) -> None:
+def test_body_that_trickles_is_refused(hasty: Server) -> None:
     with connect(hasty) as peer:
         peer.sendall(head("/events", "Content-Length: 100000"))
         peer.settimeout(0.05)
@@ -226,7 +227,7 @@ def test_body_that_trickles_is_refused(hasty: RunningServer) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_head_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
+def test_head_slow_to_arrive_is_refused(hasty: Server) -> None:
     for start in (b"", b"P", b"POST /events HTTP/1.1\r\nHost: x\r\nPadd"):
         with connect(hasty) as peer:
             peer.sendall(start)
@@ -234,7 +235,7 @@ def test_head_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
             assert peer.recv(1) == b""
 
 
-def test_second_request_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
+def test_second_request_slow_to_arrive_is_refused(hasty: Server) -> None:
     with connect(hasty) as peer:
         peer.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(peer)[0] == 200
@@ -242,7 +243,7 @@ def test_second_request_slow_to_arrive_is_refused(hasty: RunningServer) -> None:
         assert read_answer(peer)[0] == 408
 
 
-def test_body_that_nobody_reads_does_not_hold_the_connection(hasty: RunningServer) -> None:
+def test_body_that_nobody_reads_does_not_hold_the_connection(hasty: Server) -> None:
     with connect(hasty) as peer:
         peer.sendall(head("/nowhere", "Content-Length: 1000000") + b"[" * 1000)
         assert read_answer(peer)[0] == 404
@@ -253,7 +254,7 @@ def test_body_that_nobody_reads_does_not_hold_the_connection(hasty: RunningServe
 
 
 @pytest.mark.usefixtures("http")
-def test_body_cut_off_adds_nothing(server: RunningServer) -> None:
+def test_body_cut_off_adds_nothing(server: Server) -> None:
     body = json.dumps({"Event": EVENT}).encode()
     for kept in (0, 1, len(body) - 1):
         with connect(server) as peer:
@@ -276,7 +277,7 @@ def test_body_cut_off_adds_nothing(server: RunningServer) -> None:
         b"POST /events HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],
 )
-def test_what_is_not_http_is_refused(server: RunningServer, request_line: bytes) -> None:
+def test_what_is_not_http_is_refused(server: Server, request_line: bytes) -> None:
     with connect(server) as peer:
         peer.sendall(request_line)
         status, _, body = read_answer(peer)
@@ -337,7 +338,7 @@ def test_answer_that_nobody_reads_does_not_hold_the_connection(
     wait_until(is_answered, "the connections of the start to be gone")
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        peer.connect(server.address)
+        peer.connect(server.http_address)
         peer.sendall(head("/events/bulk", f"Content-Length: {len(body)}", last) + body)
         assert peer.recv(1) == b"H"
         wait_until(is_answered, "the only place to be free")
@@ -347,13 +348,13 @@ def test_answer_that_nobody_reads_does_not_hold_the_connection(
 
 
 @pytest.fixture(scope="module")
-def hasty(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> RunningServer:
+def hasty(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """Give a server that waits only briefly for a request."""
     return start_server(tmp_path_factory.mktemp("hasty"), "--request-arrival-timeout-s", "0.3")
 
 
-def connect(server: RunningServer) -> socket.socket:
-    return socket.create_connection(server.address, timeout=LIMIT_S)
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(server.http_address, timeout=LIMIT_S)
 
 
 def head(path: str, *lines: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import signal
 from typing import TYPE_CHECKING
 
 import httpx
@@ -11,8 +10,9 @@ import pytest
 
 import qed as qed_library
 from commands import qed
-from members import Cluster, Process
-from servers import LIMIT_S, wait_until
+from harness.cluster import Cluster, new_cluster
+from harness.process import Server
+from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path, 3)
+    cluster = new_cluster(tmp_path, 3)
     try:
         cluster.start()
         yield cluster
     finally:
-        for member in cluster.running():
-            member.server.process.send_signal(signal.SIGCONT)
         cluster.forget()
 
 
@@ -38,10 +36,10 @@ def test_leader_is_removed_at_the_first_try(cluster: Cluster, through: str) -> N
     done = qed("cluster", "remove", leader.name, QED_ENDPOINTS=asked.url)
     assert (done.returncode, done.stderr) == (0, "")
     cluster.members.remove(leader)
-    assert leader.server.wait() == 1
-    assert "removed from the cluster" in leader.server.stderr
+    assert leader.wait() == 1
+    assert "removed from the cluster" in leader.stderr
     leader.forget()
-    cluster.wait_until_whole()
+    cluster.wait_whole()
     assert cluster.members[0].add(b"without it").status_code == 201
 
 
@@ -49,7 +47,7 @@ def test_add_whose_leader_is_lost_meanwhile_has_an_unknown_outcome(cluster: Clus
     leader = cluster.leader()
     others = [member for member in cluster.members if member is not leader]
     for member in others:
-        member.server.process.send_signal(signal.SIGSTOP)
+        member.pause()
     # Nobody confirms it, so the leader soon leads no more.
     answer = httpx.post(
         f"{leader.url}/events", json={"Event": base64.b64encode(b"in flight").decode()}, timeout=LIMIT_S
@@ -70,19 +68,19 @@ def test_follower_waits_for_a_version_that_was_just_acknowledged(cluster: Cluste
 
 def test_joiner_that_knows_only_a_follower_is_admitted(cluster: Cluster, tmp_path: Path) -> None:
     follower = cluster.follower()
-    joiner = Process("server3", tmp_path / "server3", join=(follower.address("raft"),))
+    joiner = Server("server3", tmp_path / "server3", join=(follower.address("raft"),))
     cluster.members.append(joiner)
     joiner.start()
-    cluster.wait_until_whole()
+    cluster.wait_whole()
     # The follower cannot admit anybody itself: the leader did, which it was passed on to.
-    assert f'event="admitted" by={follower.address("raft")}' in joiner.server.stderr
+    assert f'event="admitted" by={follower.address("raft")}' in joiner.stderr
 
 
 def test_members_are_listed_by_name(cluster: Cluster) -> None:
     for member in cluster.members:
         shards = httpx.get(f"{member.url}/info/shards").json()["shards"]
         assert list(shards) == ["server0", "server1", "server2"]
-        assert [entry["node_id"] for entry in cluster.view(member)["members"]] == list(shards)
+        assert [entry.node_id for entry in member.view().members] == list(shards)
 
 
 def test_joiner_fetches_from_the_next_leader_when_its_own_falls_silent(cluster: Cluster, tmp_path: Path) -> None:
@@ -90,13 +88,13 @@ def test_joiner_fetches_from_the_next_leader_when_its_own_falls_silent(cluster: 
         for bulk in range(10):
             client.add_bulk([b"%d %d" % (bulk, number) for number in range(50_000)])
     leader = cluster.leader()
-    joiner = Process("server3", tmp_path / "server3", join=tuple(member.address("raft") for member in cluster.members))
+    joiner = Server("server3", tmp_path / "server3", join=tuple(member.address("raft") for member in cluster.members))
     joiner.start()
     try:
-        wait_until(lambda: "catching up" in joiner.server.stderr, "the joiner to begin")
-        leader.server.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: joiner.events() == 500_000, "the joiner to hold everything")
+        wait_until(lambda: "catching up" in joiner.stderr, "the joiner to begin")
+        leader.pause()
+        wait_until(lambda: joiner.count() == 500_000, "the joiner to hold everything")
         # Nor did it wait for a page that never came.
-        assert "no page in time" not in joiner.server.stderr
+        assert "no page in time" not in joiner.stderr
     finally:
         joiner.forget()

@@ -21,10 +21,11 @@ import httpx
 import pytest
 
 import qed.proofs
-from members import free_ports
+from harness.ports import free_ports
+from harness.process import COMMAND, Server, StartFailed, run_to_exit
+from harness.wait import LIMIT_S, wait_until
 from qed.proofs import IncrementalProof, MembershipProof, Snapshot
 from seeds import SEED, chance
-from servers import COMMAND, LIMIT_S, RunningServer, StartFailed, run_to_exit, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ class Load:
         return http.post("/events/bulk", json={"Events": [base64.b64encode(event).decode() for event in events]})
 
 
-def assert_nothing_lost(server: RunningServer, acknowledged: list[tuple[bytes, Snapshot]], *, proofs: int = 25) -> None:
+def assert_nothing_lost(server: Server, acknowledged: list[tuple[bytes, Snapshot]], *, proofs: int = 25) -> None:
     """Check every acknowledged snapshot, and prove some of the events against theirs."""
     assert server.events >= max(snapshot.version for _, snapshot in acknowledged) + 1
     with httpx.Client(base_url=server.url, timeout=LIMIT_S) as http:
@@ -393,7 +394,7 @@ def test_further_signals_do_not_disturb_the_end(start_server: StartServer, tmp_p
 
 def test_idle_connections_do_not_delay_the_end(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(tmp_path, "--shutdown-grace-s", "25")
-    with httpx.Client(base_url=server.url) as http, socket.create_connection(server.address):
+    with httpx.Client(base_url=server.url) as http, socket.create_connection(server.http_address):
         assert http.get("/info").status_code == 200
         server.process.terminate()
         assert server.process.wait(10) == 0
@@ -405,7 +406,7 @@ def test_requests_under_way_are_answered_before_the_end(start_server: StartServe
     with ExitStack() as stack:
         peers = [stack.enter_context(expecting_peer(server, len(body))) for body in bodies]
         server.process.terminate()
-        wait_until(lambda: is_refused(server.address), "the server to stop listening")
+        wait_until(lambda: is_refused(server.http_address), "the server to stop listening")
         for peer, body in zip(peers, bodies, strict=True):
             peer.sendall(body)
         answers = [read_to_end(peer) for peer in peers]
@@ -527,9 +528,9 @@ def fill(path: Path) -> None:
                 return
 
 
-def expecting_peer(server: RunningServer, length: int) -> socket.socket:
+def expecting_peer(server: Server, length: int) -> socket.socket:
     """Return a connection with an add under way: the server has asked for the body, so its handler runs."""
-    peer = socket.create_connection(server.address, timeout=LIMIT_S)
+    peer = socket.create_connection(server.http_address, timeout=LIMIT_S)
     peer.sendall(b"POST /events HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % length)
     assert peer.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
     return peer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from members import free_ports
+from harness.ports import free_ports
 from qed.server.config import Address, Pace, Settings
 from qed.server.node import Node, register
 

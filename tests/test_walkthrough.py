@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from members import Cluster, Process, free_ports
-from servers import run_to_exit, wait_until
+from harness.cluster import Cluster, new_cluster
+from harness.ports import free_ports, ports_of_server
+from harness.process import Server, run_to_exit
+from harness.wait import wait_until
 from walkthrough import NAMES, commands_of, is_whole, run, walk
 
 if TYPE_CHECKING:
@@ -33,12 +35,12 @@ class Machine:
         commands = [*commands_of("As processes"), *commands_of("Members")]
         self.members = {process.name: process for process in map(self._process, commands)}
 
-    def _process(self, command: str) -> Process:
+    def _process(self, command: str) -> Server:
         words = shlex.split(self.translate(command))
         assert words[0] == "qed-server"
         options = dict(zip(words[1::2], words[2::2], strict=True))
         number = options["--node-id"][-1]
-        process = Process(options.pop("--node-id"), self.folder / options.pop("--data-dir"))
+        process = Server(options.pop("--node-id"), self.folder / options.pop("--data-dir"))
         process.ports = {name: int(self.ports[f"8{kind}0{number}"]) for kind, name in KINDS.items()}
         process.join = tuple(filter(None, options.pop("--raft-join-addr", "").split(",")))
         # Whatever is not said is a default: server 0's ports.
@@ -55,7 +57,7 @@ class Machine:
             case ["docker", "ps"]:
                 return ""
             case ["docker", "stop", name]:
-                assert self.members[name].server.stop() == 0
+                assert self.members[name].stop() == 0
                 self.members[name].forget()
                 return ""
             case ["docker", "start", name]:
@@ -78,7 +80,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path, 3)
+    cluster = new_cluster(tmp_path, 3)
     cluster.start()
     yield cluster
     cluster.forget()
@@ -93,32 +95,32 @@ def test_walk_through_with_processes(machine: Machine) -> None:
     fourth.start()
     everyone = [*NAMES, "qed_server_3"]
     wait_until(lambda: is_whole([fourth.ports["http"]], everyone), "the fourth to be a member")
-    wait_until(lambda: fourth.events() == 4, "the fourth to catch up")
+    wait_until(lambda: fourth.count() == 4, "the fourth to catch up")
     assert fourth.add(b"through the fourth").status_code == 201
 
 
 def test_wiped_disk_comes_back_as_a_member(cluster: Cluster) -> None:
     wiped = cluster.follower()
     assert cluster.leader().add(b"before").status_code == 201
-    wiped.server.kill()
+    wiped.kill()
     shutil.rmtree(wiped.folder)
     wiped.join = tuple(member.address("raft") for member in cluster.members if member is not wiped)
     wiped.start()
-    wait_until(lambda: wiped.shards()[1] != "", "the new member to know a leader")
-    cluster.wait_until_whole()
-    wait_until(lambda: wiped.events() == 1, "the new member to catch up")
+    wait_until(lambda: wiped.shards().leader_id != "", "the new member to know a leader")
+    cluster.wait_whole()
+    wait_until(lambda: wiped.count() == 1, "the new member to catch up")
     assert wiped.add(b"after").status_code == 201
 
 
 def test_changed_address_is_told_to_the_others(cluster: Cluster) -> None:
     moved = cluster.follower()
-    assert moved.server.stop() == 0
-    moved.ports, moved.join = Process("", cluster.folder).ports, ()
+    assert moved.stop() == 0
+    moved.ports, moved.join = ports_of_server(), ()
     moved.start()
 
     def is_told() -> bool:
-        shards = [httpx.get(f"{member.url}/info/shards").json()["shards"] for member in cluster.members]
-        return all(entry[moved.name]["httpAddr"] == moved.address("http") for entry in shards)
+        shards = [member.shards().shards for member in cluster.members]
+        return all(entry[moved.name].http_addr == moved.address("http") for entry in shards)
 
     wait_until(is_told, "everyone to know the new address")
     assert moved.add(b"from elsewhere").status_code == 201
@@ -131,10 +133,10 @@ def test_transfer_and_remove_by_the_management_address(cluster: Cluster) -> None
     assert cluster.leader() is follower
     gone = cluster.follower()
     assert httpx.post(f"{management}/remove", json={"name": gone.name}).status_code == 200
-    assert gone.server.wait() == 1
-    assert "removed from the cluster" in gone.server.stderr
+    assert gone.wait() == 1
+    assert "removed from the cluster" in gone.stderr
     cluster.members.remove(gone)
-    cluster.wait_until_whole()
+    cluster.wait_whole()
     gone.forget()
     assert follower.add(b"without it").status_code == 201
 
@@ -147,7 +149,7 @@ def test_client_is_told_what_happened(cluster: Cluster) -> None:
     for member in cluster.members:
         if member is not follower:
             member.forget()
-    wait_until(lambda: follower.shards()[1] == "", "the follower to miss the leader")
+    wait_until(lambda: follower.shards().leader_id == "", "the follower to miss the leader")
     refused = httpx.post(f"{follower.url}/events", json=body)
     assert (refused.status_code, refused.json()["error"]) == (503, "no_leader")
     assert refused.headers["retry-after"] == "1"
@@ -170,15 +172,15 @@ def tls(folder: Path, authority: Path) -> tuple[str, ...]:
 
 def test_members_talk_tls_and_to_nobody_else(certificates: Path) -> None:
     ours, theirs = certificates / "ours", certificates / "theirs"
-    cluster = Cluster(certificates, 3, *tls(ours, ours))
+    cluster = new_cluster(certificates, 3, *tls(ours, ours))
     cluster.start()
     try:
         assert cluster.follower().add(b"over TLS").status_code == 201
         for extra in ((), tls(theirs, theirs), tls(theirs, ours)):
-            stranger = Process("stranger", certificates / "stranger", join=cluster.members[1].join, extra=extra)
+            stranger = Server("stranger", certificates / "stranger", join=cluster.members[1].join, extra=extra)
             stranger.start()
-            wait_until(lambda stranger=stranger: "not admitted yet" in stranger.server.stderr, "a refusal")  # type: ignore[misc]  # mypy infers no lambda with defaults
-            assert cluster.leader().shards()[0] == cluster.names()
+            wait_until(lambda stranger=stranger: "not admitted yet" in stranger.stderr, "a refusal")  # type: ignore[misc]  # mypy infers no lambda with defaults
+            assert set(cluster.leader().shards().shards) == cluster.names()
             stranger.forget()
         assert cluster.follower().add(b"as before").status_code == 201
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from commands import environment
-from servers import wait_until
+from harness.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

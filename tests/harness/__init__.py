@@ -1,0 +1,1 @@
+"""Real servers, alone and in clusters, for tests, the campaign and benchmarks."""

@@ -1,0 +1,181 @@
+"""Servers that are members of one cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic
+
+from typing_extensions import TypeVar
+
+from harness.process import Server
+from harness.wait import LIMIT_S, wait_while
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from qed import _wire
+
+__all__ = ["Cluster", "new_cluster"]
+
+_ANSWER_LIMIT_S: Final = 1.0
+
+_Member = TypeVar("_Member", bound=Server, default=Server)
+
+
+class Cluster(Generic[_Member]):
+    """Members, whether they run or not."""
+
+    def __init__(self, members: Iterable[_Member]) -> None:
+        self.members = list(members)
+
+    def start(self) -> None:
+        """Begin a cluster with the first member, let the others join, and return once it is whole.
+
+        Raises:
+            StartFailed: A member ended.
+            TimedOut: It does not become whole.
+        """
+        first, *others = self.members
+        try:
+            first.start()
+            for member in others:
+                member.join = (first.address("raft"),)
+                member.launch()
+            for member in others:
+                member.wait_listening()
+            self.wait_whole()
+        except BaseException:
+            self.kill()
+            raise
+
+    def heal(self) -> None:
+        """Start every member that does not run, and return once the cluster is whole."""
+        down = [member for member in self.members if not member.is_running]
+        for member in down:
+            member.launch()
+        for member in down:
+            member.wait_listening()
+        self.wait_whole()
+
+    def kill(self) -> None:
+        """Leave no process behind."""
+        for member in self.members:
+            member.kill()
+
+    def forget(self) -> None:
+        """Leave no process behind, nor what any has written to stderr."""
+        for member in self.members:
+            member.forget()
+
+    @property
+    def urls(self) -> list[str]:
+        """Return the base URLs of all members, also of those that are down."""
+        return [member.url for member in self.members]
+
+    def names(self) -> set[str]:
+        """Return the names of all members."""
+        return {member.name for member in self.members}
+
+    def named(self, name: str) -> _Member:
+        """Return the member of this name."""
+        return next(member for member in self.members if member.name == name)
+
+    def running(self) -> list[_Member]:
+        """Return the members that have a process."""
+        return [member for member in self.members if member.is_running]
+
+    def leader(self) -> _Member:
+        """Return the leader once all members that run agree on one.
+
+        Raises:
+            TimedOut: They do not.
+        """
+        found: list[_Member] = []
+
+        def missing() -> str:
+            leaders = {member.name: view and view.leader_id for member, view in self._views(self.running())}
+            found[:] = [member for member in self.running() if {member.name} == set(leaders.values())]
+            return "" if found else f"leaders {leaders}"
+
+        wait_while(missing, "a leader")
+        return found[0]
+
+    def known_leader(self) -> _Member | None:
+        """Return the leader that the member with the latest term knows of, if any does."""
+        views = [view for _, view in self._views(self.running()) if view is not None]
+        latest = max(views, key=lambda view: view.term, default=None)
+        return next((member for member in self.members if latest and member.name == latest.leader_id), None)
+
+    def others(self, member: _Member) -> list[_Member]:
+        """Return all members but one."""
+        return [other for other in self.members if other is not member]
+
+    def followers(self) -> list[_Member]:
+        """Return the members that run and do not lead, once there is a leader."""
+        leader = self.leader()
+        return [member for member in self.running() if member is not leader]
+
+    def follower(self) -> _Member:
+        """Return a member that runs and does not lead, once there is a leader."""
+        return self.followers()[0]
+
+    def wait_whole(self, *, limit_s: float = LIMIT_S) -> None:
+        """Return once the cluster is whole, though others may be adding to it.
+
+        All members run. They agree on the leader, the term and who the members are. None of them is a learner. All have
+        applied whatever had been committed when they were first asked, so without load all have applied equally much.
+
+        Raises:
+            AssertionError: A member does not run.
+            TimedOut: It does not become whole.
+        """
+        committed = 0
+
+        def missing() -> str:
+            nonlocal committed
+            self._check_running()
+            views = self._views(self.members)
+            if silent := [member.name for member, view in views if view is None]:
+                return f"no answer from {', '.join(silent)}"
+            known = [view for _, view in views if view is not None]
+            committed = committed or max(view.commit_index for view in known)
+            return _disagreement(known, self.names()) or _arrears(known, committed)
+
+        wait_while(missing, "the cluster to be whole", limit_s=limit_s)
+
+    def _check_running(self) -> None:
+        for member in self.members:
+            assert member.is_running, f"{member.name} does not run: {member.stderr}"
+
+    @staticmethod
+    def _views(members: list[_Member]) -> list[tuple[_Member, _wire.Cluster | None]]:
+        return [(member, _view(member)) for member in members]
+
+
+def new_cluster(folder: Path, size: int, *extra: str) -> Cluster:
+    """Return a cluster, not started, of members `server0` and so on, with these further options."""
+    names = [f"server{number}" for number in range(size)]
+    return Cluster(Server(name, folder / name, extra=extra) for name in names)
+
+
+def _view(member: Server) -> _wire.Cluster | None:
+    try:
+        return member.view(limit_s=_ANSWER_LIMIT_S)
+    except OSError:
+        return None
+
+
+def _disagreement(views: list[_wire.Cluster], names: set[str]) -> str:
+    leaders = {view.node_id: (view.leader_id, view.term) for view in views}
+    if len(set(leaders.values())) != 1 or not views[0].leader_id:
+        return f"leaders and terms {leaders}"
+    for view in views:
+        roles = {member.node_id: member.role for member in view.members}
+        if set(roles) != names or "learner" in roles.values():
+            return f"{view.node_id} knows {roles}"
+    return ""
+
+
+def _arrears(views: list[_wire.Cluster], committed: int) -> str:
+    applied = {view.node_id: view.applied_index for view in views}
+    return f"applied {applied} of {committed}" if min(applied.values()) < committed else ""

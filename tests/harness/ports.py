@@ -1,0 +1,40 @@
+"""Ports for the servers of this machine."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Final
+
+__all__ = ["SERVICES", "free_ports", "ports_of_server"]
+
+SERVICES: Final = ("http", "mgmt", "metrics", "raft")
+"""What a server listens for: clients, operators, metrics, other members."""
+
+# Below those that the system gives to connections, so that none takes the port of a server that is stopped.
+_PORTS: Final = range(20_000, 32_000)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of 127.0.0.1 that nothing listens on."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.choice(_PORTS)  # noqa: S311  # nobody is kept from guessing it
+        if port not in found and _is_free(port):
+            found.append(port)
+    return found
+
+
+def ports_of_server() -> dict[str, int]:
+    """Return a free port for each service of a server."""
+    return dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
