@@ -96,6 +96,10 @@ MALFORMED = [
 ]
 
 
+def head(path: str, *lines: str) -> bytes:
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", *lines, "", "")).encode()
+
+
 @pytest.fixture
 def http(server: Server) -> Iterator[httpx.Client]:
     """Give a client of a server that must hold exactly what it held before."""
@@ -196,6 +200,55 @@ def test_head_too_large_is_refused(http: httpx.Client, server: Server) -> None:
             for _ in range(1000):
                 peer.sendall(b"Padding: " + b"x" * 1000 + b"\r\n")
         assert is_refused_or_cut(peer, 431)
+
+
+CHUNKED = head("/proofs/incremental", "Transfer-Encoding: chunked")
+BESIDE_A_BODY = {
+    "one long trailer": CHUNKED + b"0\r\nT: " + b"x" * 20_000,
+    "many trailers": CHUNKED + b"0\r\n" + b"Trailer: x\r\n" * 2_000,
+    "a chunk extension": CHUNKED + b"1;x=" + b"y" * 20_000,
+    "many chunk extensions": CHUNKED + b"1;extension=12345678901234567890\r\n \r\n" * 2_000,
+    "a chunk length": CHUNKED + b"0" * 20_000,
+    "blank lines": b"\r\n" * 10_000,
+}
+
+
+@pytest.mark.usefixtures("http")
+@pytest.mark.parametrize("sent", BESIDE_A_BODY.values(), ids=BESIDE_A_BODY)
+@pytest.mark.parametrize("piece_bytes", [1_000, 100_000])
+def test_what_is_not_body_has_a_limit(server: Server, sent: bytes, piece_bytes: int) -> None:
+    with connect(server) as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # An answer before the end, and a connection that closes with it, are as good as one after it.
+        with contextlib.suppress(OSError):
+            for start in range(0, len(sent), piece_bytes):
+                peer.sendall(sent[start : start + piece_bytes])
+        assert is_refused_or_cut(peer, 431)
+
+
+@pytest.mark.usefixtures("http")
+def test_what_follows_an_upgrade_ends_the_connection(server: Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(head("/proofs/incremental", "Connection: upgrade", "Upgrade: none"))
+        assert read_answer(peer)[0] == 400
+        peer.sendall(b"x" * 20_000)
+        assert b"HTTP/1.1 2" not in read_to_the_end(peer)
+
+
+def test_a_body_in_small_chunks_is_taken(http: httpx.Client) -> None:
+    body = json.dumps({"Start": 0, "End": 0}).encode() + b" " * 40_000
+    chunks = (body[start : start + 10] for start in range(0, len(body), 10))
+    assert http.post("/proofs/incremental", content=chunks).status_code == 200
+
+
+@pytest.mark.usefixtures("http")
+def test_many_small_requests_at_once_are_no_long_head(server: Server) -> None:
+    request = b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n\r\n"
+    sent = request * 50 + b"GET /healthcheck HTTP/1.1\r\nHost: x\r\nPadding: " + b"x" * 15_000
+    with connect(server) as peer:
+        peer.sendall(sent)
+        peer.sendall(b"\r\nConnection: close\r\n\r\n")
+        assert read_to_the_end(peer).count(b"HTTP/1.1 204 ") == 51
 
 
 # Time
@@ -357,10 +410,6 @@ def connect(server: Server) -> socket.socket:
     return socket.create_connection(server.http_address, timeout=LIMIT_S)
 
 
-def head(path: str, *lines: str) -> bytes:
-    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", *lines, "", "")).encode()
-
-
 def read_answer(peer: socket.socket) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body of the next answer."""
     received = b""
@@ -382,6 +431,15 @@ def read_answer_within(peer: socket.socket, limit_s: float) -> tuple[int, dict[s
         return None
 
 
+def read_to_the_end(peer: socket.socket) -> bytes:
+    """Return everything that arrives until the other side closes."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while data := peer.recv(65536):
+            received += data
+    return received
+
+
 def receive_some(peer: socket.socket) -> bytes:
     data = peer.recv(65536)
     assert data, "the connection closed before the answer was whole"
@@ -392,5 +450,7 @@ def is_refused_or_cut(peer: socket.socket, status: int) -> bool:
     """Return whether the peer answered `status`, or closed while it was still sent to, which may swallow the answer."""
     try:
         return read_answer(peer)[0] == status
+    except TimeoutError:
+        return False
     except (OSError, AssertionError):
         return True

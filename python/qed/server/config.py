@@ -121,7 +121,8 @@ class Limits:
             tenths of a second at this size, which fits the largest bulk of events of half a kilobyte.
         max_buffered_bytes: Bodies that arrive in pieces wait in memory, and only the number of connections bounds how
             many there are. This bounds them together: four of the largest, then 429.
-        max_head_bytes: Request line and headers. Nothing this server reads in them is longer than a kilobyte.
+        max_head_bytes: Everything of a request that is not its body: request line, headers, trailers, chunk extensions.
+            Nothing this server reads in them is longer than a kilobyte.
         max_bulk_events: A bulk is one atomic batch that everyone behind it waits for, and its answer takes 250 bytes an
             event. This keeps the wait around a second and the answer around 25 MB.
         max_connections: Each takes a file descriptor and up to 64 KiB of unread body. Clients keep and share
@@ -145,7 +146,9 @@ class Limits:
 
     max_body_bytes: int = _limit(64 * _MIB, "Largest request body, in bytes.", minimum=1024)
     max_buffered_bytes: int = _limit(256 * _MIB, "All request bodies being received together, in bytes.", minimum=1024)
-    max_head_bytes: int = _limit(16 * 1024, "Largest request line with its headers, in bytes.", minimum=1024)
+    max_head_bytes: int = _limit(
+        16 * 1024, "Most bytes of a request beside its body: line, headers, trailers.", minimum=1024
+    )
     max_bulk_events: int = _limit(100_000, "Most events of one bulk.", minimum=1)
     max_connections: int = _limit(2048, "Most connections at one time.", minimum=1)
     queue_length: int = _limit(500_000, "Most events that wait for the disk.", minimum=1)

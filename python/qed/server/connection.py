@@ -19,6 +19,8 @@ _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _MANAGEMENT_CONNECTIONS: Final = 32
 """Connections kept for operators, whom clients must not be able to lock out."""
+_CHUNK_FRAMING_BYTES: Final = 20
+"""What a chunk needs around its body: a length of up to 16 digits and two line ends."""
 
 
 class Door:
@@ -93,7 +95,7 @@ class _GatheringTransport:
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """uvicorn's connection, with the limits it lacks: size of a head, time to arrive and to be read, connections.
+    """uvicorn's connection, with the limits it lacks: bytes beside bodies, time to arrive and be read, connections.
 
     They sit here and not around the handlers because a request that arrives in one piece, as nearly all do, then pays
     for none of them: the timer exists only while something is missing.
@@ -104,7 +106,12 @@ class LimitedConnection(HttpToolsProtocol):
     _gathering: _GatheringTransport
     _arrival_timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
+    _begun = 0
+    """Requests that began in the piece being parsed."""
+    _body_bytes = 0
+    """Bytes of that piece that are body, or the framing of a chunk."""
+    _rest_bytes = 0
+    """Bytes of the current request that are not body: its head, and whatever the parser reads over after that."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Start the clock for the first request, or refuse the connection when there are too many."""
@@ -153,17 +160,43 @@ class LimitedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, then look at what is still missing."""
+        self._begun = self._body_bytes = 0
         super().data_received(data)
         if self.transport.is_closing():
             return
-        is_open = self._is_head_open()
-        self._head_bytes = self._head_bytes + len(data) if is_open else 0
-        if self._head_bytes > self.limits.max_head_bytes or self._has_brought_long_head(data):
-            self._refuse(431, "too_large", f"the headers are larger than {self.limits.max_head_bytes} bytes")
-        elif is_open or (self.cycle is not None and self.cycle.more_body):
+        self._count_rest(len(data) - self._body_bytes)
+        if self._rest_bytes > self.limits.max_head_bytes or self._has_brought_long_head():
+            limit = self.limits.max_head_bytes
+            self._refuse(431, "too_large", f"the request has more than {limit} bytes beside its body")
+        elif self._is_head_open() or (self.cycle is not None and self.cycle.more_body):
             self._start_timer()
         elif self._arrival_timer is not None:
             self._stop_timer()
+
+    def on_message_begin(self) -> None:
+        """Note that a request begins."""
+        self._begun += 1
+        super().on_message_begin()
+
+    def on_chunk_header(self) -> None:
+        """Allow a chunk its framing, or a body in many small chunks would count as a long head."""
+        self._body_bytes += _CHUNK_FRAMING_BYTES
+
+    def on_body(self, body: bytes) -> None:
+        """Note how much of a piece is body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def _count_rest(self, rest_bytes: int) -> None:
+        """Count what of a piece is not body, wherever the parser is: in a trailer, a chunk extension, between requests.
+
+        The parser does not say where in a piece a request ends. If several begin in one, the piece bounds them all but
+        the last, which is counted from the next piece on.
+        """
+        if self._begun == 0:
+            self._rest_bytes = max(self._rest_bytes + rest_bytes, 0)
+        else:
+            self._rest_bytes = rest_bytes if self._begun == 1 else 0
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP. uvicorn's text gives way to this server's error form."""
@@ -173,9 +206,9 @@ class LimitedConnection(HttpToolsProtocol):
         # uvicorn starts a scope with the first byte of a head and adds the method after the last.
         return self.scope is not None and "method" not in self.scope
 
-    def _has_brought_long_head(self, data: bytes) -> bool:
-        # A head that arrives in one piece is complete before it can be counted; small pieces cannot hold a long one.
-        if len(data) <= self.limits.max_head_bytes or self.headers is None:
+    def _has_brought_long_head(self) -> bool:
+        # Of several requests in one piece, the last is not counted, but its head can be measured.
+        if self._begun <= 1:
             return False
         length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         return length > self.limits.max_head_bytes
