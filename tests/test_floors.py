@@ -30,6 +30,7 @@ CLIENT_FLOORS = [
     {"calls", "topology"},
     {"attempts"},
     {"administration", "exchange", "connections"},
+    {"async_connections"},
     {"client", "async_client"},
 ]
 CLI_FLOORS = [
@@ -82,7 +83,10 @@ ONLY = {
         "log",
         *(f"server.{name}" for name in ("opening", "members", "petitions", "fetching", "node")),
     },
-    "httpx": {f"_client.{name}" for name in ("transports", "connections", "exchange", "client", "async_client")},
+    "httpx": {
+        f"_client.{name}"
+        for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
+    },
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},
 }

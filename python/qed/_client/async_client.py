@@ -9,8 +9,9 @@ import httpx
 
 from qed._client import calls
 from qed._client.administration import administer, overview, view
+from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
-from qed._client.connections import AsyncConnections, HttpSettings
+from qed._client.connections import HttpSettings
 from qed._client.exchange import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,

@@ -1,4 +1,4 @@
-"""The connections of both clients, and how many calls use them at once.
+"""The connections of a thread's client, and what those of both clients have in common.
 
 They go straight to the servers: what the environment says of proxies is for the web, not for a cluster, whose members
 must be told apart. Of the environment only SSL_CERT_FILE and SSL_CERT_DIR count.
@@ -6,22 +6,21 @@ must be told apart. Of the environment only SSL_CERT_FILE and SSL_CERT_DIR count
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 import httpx
 
 from qed._client.sockets import Sockets, renew_after_fork
-from qed._client.transports import CONNECTION_LIMIT, AsyncTransport, Transport
+from qed._client.transports import CONNECTION_LIMIT, Transport
 
 if TYPE_CHECKING:
     from qed._client.topology import Topology
 
-__all__ = ["AsyncConnections", "Connections", "HttpSettings"]
+__all__ = ["Connections", "HttpSettings", "no_cookies"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,71 +91,10 @@ class Connections:
             transport=Transport(self._settings.tls, self._sockets),
             headers=self._settings.headers,
             timeout=self._settings.timeout,
-            cookies=_no_cookies(),
+            cookies=no_cookies(),
             follow_redirects=False,
             trust_env=False,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """What belongs to one event loop."""
-
-    http: httpx.AsyncClient
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTION_LIMIT))
-
-
-class AsyncConnections:
-    """The connections of an asyncio client: their own in each event loop, and so in each forked child."""
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self._settings = settings
-        self._sockets = Sockets()
-        self._is_closed = False
-        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
-        renew_after_fork(self)
-
-    def here(self) -> _Lane:
-        """Return the connections of the event loop that is running.
-
-        Raises:
-            RuntimeError: They were closed.
-        """
-        loop = asyncio.get_running_loop()
-        return self._lanes.get(loop) or self._open(loop)
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop. Those of others are closed with their loops."""
-        self._is_closed = True
-        lane = self._lanes.pop(asyncio.get_running_loop(), None)
-        self._lanes = {}
-        if lane is not None:
-            await lane.http.aclose()
-
-    def renew(self) -> None:
-        """Use new connections from here on, even where the child should run a loop that its parent ran."""
-        self._lanes = {}
-
-    def drop_inherited(self) -> None:
-        """Close a child's copies of its parent's sockets."""
-        self._sockets.drop_inherited()
-
-    def _open(self, loop: asyncio.AbstractEventLoop) -> _Lane:
-        if self._is_closed:
-            raise RuntimeError("the client is closed")
-        http = httpx.AsyncClient(
-            transport=AsyncTransport(self._settings.tls, self._sockets),
-            headers=self._settings.headers,
-            timeout=self._settings.timeout,
-            cookies=_no_cookies(),
-            follow_redirects=False,
-            trust_env=False,
-        )
-        lane = _Lane(http)
-        # A loop that has ended holds no connection any more. Replaced whole: other threads run other loops.
-        kept = {other: its for other, its in self._lanes.items() if not other.is_closed()}
-        self._lanes = kept | {loop: lane}
-        return lane
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
@@ -175,6 +113,6 @@ def _tls(topology: Topology, *, verify_tls: bool) -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _no_cookies() -> CookieJar:
-    """Cookies ignore ports: what one server sets would be sent to every other server on the same host."""
+def no_cookies() -> CookieJar:
+    """Return a jar that takes nothing. Cookies ignore ports: one server's would be sent to all others on its host."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -6,7 +6,7 @@ httpx's own transports take no network backend. These use only what both librari
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import httpcore
 import httpx
@@ -69,7 +69,7 @@ class Transport(httpx.BaseTransport):
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_Stream(response),
+            stream=_Stream(cast("Iterable[bytes]", response.stream)),
             extensions=response.extensions,
         )
 
@@ -102,7 +102,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_AsyncStream(response),
+            stream=_AsyncStream(cast("AsyncIterable[bytes]", response.stream)),
             extensions=response.extensions,
         )
 
@@ -112,28 +112,32 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 class _Stream(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
         with _as_httpx():
-            yield from self._response.iter_stream()
+            yield from self._parts
 
     def close(self) -> None:
-        self._response.close()
+        close = getattr(self._parts, "close", None)
+        if close is not None:
+            close()
 
 
 class _AsyncStream(httpx.AsyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
+    def __init__(self, parts: AsyncIterable[bytes]) -> None:
+        self._parts = parts
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _as_httpx():
-            async for part in self._response.aiter_stream():
+            async for part in self._parts:
                 yield part
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        aclose = getattr(self._parts, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 class _NotingBackend(httpcore.AnyIOBackend):

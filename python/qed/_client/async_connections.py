@@ -1,0 +1,79 @@
+"""The connections of an asyncio client. A module of its own: a thread's client does not wait for asyncio's import."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+
+from qed._client.connections import no_cookies
+from qed._client.sockets import Sockets, renew_after_fork
+from qed._client.transports import CONNECTION_LIMIT, AsyncTransport
+
+if TYPE_CHECKING:
+    from qed._client.connections import HttpSettings
+
+__all__ = ["AsyncConnections"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """What belongs to one event loop."""
+
+    http: httpx.AsyncClient
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTION_LIMIT))
+
+
+class AsyncConnections:
+    """The connections of an asyncio client: their own in each event loop, and so in each forked child."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._sockets = Sockets()
+        self._is_closed = False
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        renew_after_fork(self)
+
+    def here(self) -> _Lane:
+        """Return the connections of the event loop that is running.
+
+        Raises:
+            RuntimeError: They were closed.
+        """
+        loop = asyncio.get_running_loop()
+        return self._lanes.get(loop) or self._open(loop)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop. Those of others are closed with their loops."""
+        self._is_closed = True
+        lane = self._lanes.pop(asyncio.get_running_loop(), None)
+        self._lanes = {}
+        if lane is not None:
+            await lane.http.aclose()
+
+    def renew(self) -> None:
+        """Use new connections from here on, even where the child should run a loop that its parent ran."""
+        self._lanes = {}
+
+    def drop_inherited(self) -> None:
+        """Close a child's copies of its parent's sockets."""
+        self._sockets.drop_inherited()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> _Lane:
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        http = httpx.AsyncClient(
+            transport=AsyncTransport(self._settings.tls, self._sockets),
+            headers=self._settings.headers,
+            timeout=self._settings.timeout,
+            cookies=no_cookies(),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        lane = _Lane(http)
+        # A loop that has ended holds no connection any more. Replaced whole: other threads run other loops.
+        kept = {other: its for other, its in self._lanes.items() if not other.is_closed()}
+        self._lanes = kept | {loop: lane}
+        return lane
