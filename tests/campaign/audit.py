@@ -19,29 +19,30 @@ import qed
 from campaign.connection import Connection
 from campaign.reader import incremental_request, membership_request, snapshot_request
 from campaign.violation import Violation
+from harness.wait import wait_while
 from qed import AbsenceProof, Digest, IncrementalProof, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from campaign.cluster import Cluster
     from campaign.connection import Request
     from campaign.journal import Acknowledged, Journal, Submission
     from campaign.member import Member
+    from harness.cluster import Cluster
 
 __all__ = ["audit"]
 
 _LIMIT_S: Final = 60.0
 
 
-def audit(cluster: Cluster, journal: Journal) -> int:
+def audit(cluster: Cluster[Member], journal: Journal) -> int:
     """Return how many proofs were verified.
 
     Raises:
         Violation: Something that a client was told is not true.
         VerificationError: A member cannot prove it.
     """
-    length = cluster.await_equal_length()
+    length = _wait_equal_length(cluster)
     log = _read_equal_logs(cluster, length)
     _check_places(journal.acknowledged, log)
     _check_counts(journal.submissions, log)
@@ -54,6 +55,19 @@ def audit(cluster: Cluster, journal: Journal) -> int:
         return sum(count for check in checks for count in pool.map(check, cluster.members))
 
 
+def _wait_equal_length(cluster: Cluster[Member]) -> int:
+    """Return the length of all logs once it is the same. Nobody adds meanwhile."""
+    seen: list[tuple[int, int]] = []
+
+    def missing() -> str:
+        views = [member.view() for member in cluster.members]
+        seen[:] = [(view.events, view.applied_index) for view in views]
+        return "" if len(set(seen)) == 1 else f"events and applied entries {seen}"
+
+    wait_while(missing, "all members to reach one length", limit_s=_LIMIT_S)
+    return seen[0][0]
+
+
 def _ask(member: Member, requests: Sequence[Request]) -> Iterator[bytes]:
     with Connection(member.http_address, _LIMIT_S) as connection:
         for request, reply in zip(requests, connection.ask_all(requests), strict=True):
@@ -62,7 +76,7 @@ def _ask(member: Member, requests: Sequence[Request]) -> Iterator[bytes]:
             yield reply.body
 
 
-def _read_equal_logs(cluster: Cluster, length: int) -> list[Snapshot]:
+def _read_equal_logs(cluster: Cluster[Member], length: int) -> list[Snapshot]:
     requests = [snapshot_request(version) for version in range(length)]
     with ThreadPoolExecutor(len(cluster.members)) as pool:
         logs = list(pool.map(lambda member: list(_ask(member, requests)), cluster.members))
@@ -111,7 +125,9 @@ def _prove_memberships(member: Member, acknowledged: Sequence[Acknowledged], las
     return len(requests)
 
 
-def _prove_increments(member: Member, cluster: Cluster, acknowledged: Sequence[Acknowledged], last: Snapshot) -> int:
+def _prove_increments(
+    member: Member, cluster: Cluster[Member], acknowledged: Sequence[Acknowledged], last: Snapshot
+) -> int:
     """Each member proves its share: what stands at each version was compared already."""
     ordered = sorted((entry.snapshot for entry in acknowledged), key=lambda snapshot: snapshot.version)
     steps = list(zip(ordered, [*ordered[1:], last], strict=True))[member.index :: len(cluster.members)]

@@ -57,7 +57,7 @@ def _kill_all(scene: Scene) -> Iterator[None]:
         for member in members:
             member.launch()
         for member in members:
-            member.await_answer()
+            member.wait_listening()
 
 
 @contextmanager
@@ -85,8 +85,8 @@ def _wipe(scene: Scene, part: Part) -> Iterator[None]:
         member.kill()
         member.wipe()
         yield
-        member.launch(join=scene.cluster.others(member))
-        member.await_answer()
+        member.join = tuple(other.address("raft") for other in scene.cluster.others(member))
+        member.start()
 
 
 @contextmanager

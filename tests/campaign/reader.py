@@ -15,9 +15,10 @@ from qed import AbsenceProof, IncrementalProof, Snapshot
 from qed._wire import INFO
 
 if TYPE_CHECKING:
-    from campaign.cluster import Cluster
     from campaign.connection import Reply
     from campaign.journal import Acknowledged, Journal
+    from campaign.member import Member
+    from harness.cluster import Cluster
 
 __all__ = ["Reader", "incremental_request", "membership_request", "snapshot_request"]
 
@@ -54,7 +55,7 @@ class Reader:
         journal: What it compares answers with.
     """
 
-    def __init__(self, name: str, cluster: Cluster, journal: Journal) -> None:
+    def __init__(self, name: str, cluster: Cluster[Member], journal: Journal) -> None:
         self._journal = journal
         self._chance = random.Random(name)  # noqa: S311  # repeatable
         self._connections = [Connection(member.http_address, _LIMIT_S) for member in cluster.members]

@@ -30,6 +30,7 @@ __all__ = ["Campaign"]
 
 _READERS: Final = 3
 _LONGEST_FAULT_S: Final = 4.0
+_WHOLE_LIMIT_S: Final = 60.0
 _PROGRESS_LIMIT_S: Final = 20.0
 
 
@@ -63,7 +64,7 @@ class Campaign:
             self.summary.proofs = audit(self._scene.cluster, self.journal)
             self.summary.audit_s = time.monotonic() - started
         finally:
-            self._scene.cluster.check_running()
+            self._check_running()
         for member in self._scene.cluster.members:
             member.stop()
         self._check_complaints()
@@ -128,7 +129,8 @@ class Campaign:
     def _recover(self) -> None:
         """Wait until the cluster is whole and takes adds again."""
         healed = time.monotonic()
-        self._scene.cluster.await_whole()
+        self._check_running()
+        self._scene.cluster.wait_whole(limit_s=_WHOLE_LIMIT_S)
         while self.journal.last_acknowledgement < healed and not self.journal.violations:
             if time.monotonic() > healed + _PROGRESS_LIMIT_S:
                 raise Violation(f"no add was acknowledged within {_PROGRESS_LIMIT_S:g} s after all faults")
@@ -137,6 +139,10 @@ class Campaign:
     def _raise_blame(self) -> None:
         if self.journal.violations:
             raise self.journal.violations[0]
+
+    def _check_running(self) -> None:
+        for member in self._scene.cluster.members:
+            member.check_running()
 
     def _check_complaints(self) -> None:
         if found := complaints(self._scene.cluster.members):

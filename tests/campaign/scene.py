@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from campaign.clock import Clock
-    from campaign.cluster import Cluster
     from campaign.disk import SmallDisk
     from campaign.member import Member
     from campaign.network import Network
+    from harness.cluster import Cluster
 
 __all__ = ["Part", "Scene"]
 
@@ -34,7 +34,7 @@ class Scene:
         afflicted: Names of members that suffer a fault.
     """
 
-    cluster: Cluster
+    cluster: Cluster[Member]
     chance: random.Random
     network: Network | None = None
     clocks: Sequence[Clock] = ()
@@ -44,7 +44,7 @@ class Scene:
     @contextmanager
     def victim(self, part: Part) -> Iterator[Member]:
         """Give a member that suffers nothing yet: the leader, or another. Without a leader it is any."""
-        leader = self.cluster.leader()
+        leader = self.cluster.known_leader()
         free = [member for member in self.cluster.members if member.name not in self.afflicted]
         if part == "leader" and leader in free:
             free = [leader]

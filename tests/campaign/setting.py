@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import random
 import shutil
-import socket
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from campaign.clock import Clock, find_library
-from campaign.cluster import Cluster
 from campaign.disk import SmallDisk
 from campaign.member import Member
 from campaign.network import Network
 from campaign.scene import Scene
+from harness.cluster import Cluster
+from harness.ports import SERVICES, ports_of_server
+from harness.process import COMMAND
 
 if TYPE_CHECKING:
     from campaign.faults import Need
 
 __all__ = ["Setting"]
+
+_PORTS: Final = (8800, 8700, 8600, 8500)
+"""Of every member: in the network, each has an address of its own."""
 
 
 @dataclass
@@ -46,12 +49,13 @@ class Setting:
         members = []
         for index in range(self.count):
             member = Member(
+                f"server{index}",
+                self.folder / f"server{index}",
                 index=index,
                 host=network.host(index) if network else "127.0.0.1",
-                ports=(8800, 8700, 8600, 8500) if network else _free_ports(),
-                data_dir=self.folder / f"server{index}",
+                ports=dict(zip(SERVICES, _PORTS, strict=True)) if network else ports_of_server(),
                 log=self.folder / f"server{index}.log",
-                prefix=network.prefix(index) if network else (),
+                command=(*network.prefix(index), COMMAND) if network else (COMMAND,),
                 environment=clocks[index].environment if clocks else {},
             )
             members.append(member)
@@ -64,7 +68,7 @@ class Setting:
         if self.scene.disk is not None:
             self.scene.disk.unmount()
         for member in self.scene.cluster.members:
-            shutil.rmtree(member.data_dir, ignore_errors=True)
+            shutil.rmtree(member.folder, ignore_errors=True)
         if not keep_logs:
             shutil.rmtree(self.folder)
 
@@ -95,10 +99,3 @@ class Setting:
             self.missing["clock"] = "libfaketime is not installed (Debian: faketime), or does not work"
             return []
         return [Clock(library, self.folder / f"server{index}.clock") for index in range(self.count)]
-
-
-def _free_ports() -> tuple[int, int, int, int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        http, mgmt, metrics, raft = (one.getsockname()[1] for one in bound)
-    return http, mgmt, metrics, raft

@@ -17,9 +17,10 @@ from qed._wire import snapshots_from_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from campaign.cluster import Cluster
     from campaign.connection import Address, Reply
     from campaign.journal import Journal, Submission
+    from campaign.member import Member
+    from harness.cluster import Cluster
 
 __all__ = ["Writer"]
 
@@ -47,7 +48,9 @@ class Writer:
         is_if_absent: Whether it retries until it succeeds. Otherwise it retries only what was refused.
     """
 
-    def __init__(self, name: str, cluster: Cluster, journal: Journal, *, is_bulk: bool, is_if_absent: bool) -> None:
+    def __init__(
+        self, name: str, cluster: Cluster[Member], journal: Journal, *, is_bulk: bool, is_if_absent: bool
+    ) -> None:
         self._name = name
         self._is_bulk = is_bulk
         self._is_if_absent = is_if_absent
