@@ -54,9 +54,9 @@ SERVER_FLOORS = [
     {"main"},
 ]
 CORE_FLOORS = [
-    {"error", "hash", "log_id", "watermark"},
-    {"position", "fjall_check"},
-    {"proof"},
+    {"hash", "log_id", "watermark"},
+    {"error", "position"},
+    {"fjall_check", "proof"},
     {"verify", "json", "store"},
     {"disk", "history", "hyper"},
     {"rows"},

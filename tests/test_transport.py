@@ -15,8 +15,10 @@ import msgspec
 import pytest
 import uvloop
 
+from qed.errors import CorruptLog, QedError
 from qed.server import greeting
 from qed.server.config import Address, Tls
+from qed.server.frames import TransportError
 from qed.server.greeting import PROTOCOL, Answer, Hello, Question
 from qed.server.transport import Transport
 
@@ -39,6 +41,7 @@ class Listening:
         self.is_asked = asyncio.Event()
         self.may_read = asyncio.Event()
         self.refusal = Answer()
+        self.why_no_page: QedError | None = None
 
     def greet(self, _: Hello) -> Answer:
         return self.refusal
@@ -54,6 +57,8 @@ class Listening:
     async def page(self, extent: bytes) -> bytes:
         self.is_asked.set()
         await self.may_read.wait()
+        if self.why_no_page:
+            raise self.why_no_page
         return b"after " + extent
 
     async def answer(self, _: Question) -> Answer:
@@ -272,6 +277,26 @@ async def test_what_a_member_cannot_take_is_dropped_and_reported_lost() -> None:
         assert peers.lost_streams == 0
         transport.send(OTHER, b"one too many")
         assert peers.lost_streams == 1
+
+
+def test_damaged_log_is_reported_where_it_is_damaged(caplog: pytest.LogCaptureFixture) -> None:
+    @runs_on_uvloop
+    async def fetch_from_a_damaged_log() -> None:
+        here, there = Listening(), Listening()
+        there.why_no_page = CorruptLog("the stored log is damaged: row 7")
+        there.may_read.set()
+        async with running(here) as (transport, _), running(there, OTHER) as (_, address):
+            transport.set_members({OTHER: ("other", address)}, ())
+            with pytest.raises(TransportError, match=r"the other member has no page: it cannot read its own log$"):
+                await transport.fetch(OTHER, lambda: b"extent", unreachable)
+
+    fetch_from_a_damaged_log()
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["page not read reason='the stored log is damaged: row 7'"]
+
+
+async def unreachable(_: bytes) -> bool:
+    raise AssertionError
 
 
 @runs_on_uvloop

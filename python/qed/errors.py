@@ -10,6 +10,8 @@
     │  ├─ AddedLater          the event was first added after the asked version
     │  ├─ StoreLocked         another process holds the data folder
     │  ├─ CorruptLog          the data folder contradicts itself
+    │  ├─ LogFull             there is no room for another event
+    │  ├─ PageError           what another member sent does not continue this log
     │  ├─ UnsupportedFormat   the data folder was written by a newer qed
     │  └─ WriteRefused        a write or sync failed; the log takes no more
     ├─ ClusterError           a retry may help
@@ -18,8 +20,9 @@
     │  ├─ MembershipRefused   somebody cannot join or leave as asked
     │  ├─ Unavailable         no server answered in time
     │  └─ Overloaded          the queue of waiting insertions is full
-    └─ ProtocolError          a server answered with an error, or with nonsense
-       └─ MalformedRequest    the server called the request malformed
+    ├─ ProtocolError          a server answered with an error, or with nonsense
+    │  └─ MalformedRequest    the server called the request malformed
+    └─ InternalError          a bug in qed
 
 Messages say what was wanted and what was found, in lower case, digests in hex.
 """
@@ -30,13 +33,16 @@ __all__ = [
     "AddedLater",
     "ClusterError",
     "CorruptLog",
+    "InternalError",
     "LogError",
+    "LogFull",
     "MalformedProof",
     "MalformedRequest",
     "MembershipRefused",
     "NotLeader",
     "OutcomeUnknown",
     "Overloaded",
+    "PageError",
     "ProtocolError",
     "QedError",
     "StoreLocked",
@@ -107,6 +113,17 @@ class CorruptLog(LogError):
     """What the data folder holds contradicts itself: a damaged or truncated file."""
 
 
+class LogFull(LogError):
+    """The hyper tree has no room for another key: 2^31 distinct events are its limit."""
+
+
+class PageError(LogError):
+    """A page of the log, or the question for one, came from another member and does not continue this log.
+
+    It says nothing against this member's own data folder.
+    """
+
+
 class UnsupportedFormat(LogError):
     """The data folder was written in a format this version of qed does not know."""
 
@@ -173,3 +190,7 @@ class ProtocolError(QedError):
 
 class MalformedRequest(ProtocolError):
     """The server called the request malformed (400, 404, 405, 413)."""
+
+
+class InternalError(QedError):
+    """A bug in qed: something that it takes for impossible has happened. Please report it."""

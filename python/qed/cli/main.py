@@ -16,7 +16,7 @@ from qed import __version__
 from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from qed.cli.options import Command, Group, global_options, write_examples
 from qed.cli.terminal import close_streams, open_streams, print_error
-from qed.errors import CorruptLog, NotLeader, OutcomeUnknown, QedError, Unavailable, VerificationError
+from qed.errors import CorruptLog, InternalError, NotLeader, OutcomeUnknown, QedError, Unavailable, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ _EXIT_VERIFICATION: Final = 1
 _EXIT_USAGE: Final = 2
 _EXIT_UNAVAILABLE: Final = 3
 _EXIT_REFUSED: Final = 4
+_EXIT_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 _EXIT_INTERRUPTED: Final = 128 + 2  # as a shell reports SIGINT
 _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
@@ -49,6 +50,7 @@ _EXIT_CODES: Final = (
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered, or none leads; what was on its way may have been added"),
     ("4", "the server refused"),
+    ("70", "a bug in qed"),
     ("130", "interrupted with Ctrl-C"),
     ("141", "whoever read the output stopped reading"),
 )
@@ -144,6 +146,8 @@ def _exit_code(exc: BaseException) -> int:
             return _EXIT_VERIFICATION
         case Unavailable() | NotLeader() | OutcomeUnknown():
             return _EXIT_UNAVAILABLE
+        case InternalError():
+            return _EXIT_BUG
         case QedError():
             return _EXIT_REFUSED
         case _:

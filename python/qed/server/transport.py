@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from qed.errors import QedError
+from qed.errors import CorruptLog, InternalError, QedError
 from qed.server.config import Address, SettingsError
 from qed.server.frames import FRAME_BYTES, SMALL_FRAME_BYTES, Frames, TransportError, frame, put, read_frame
 from qed.server.greeting import (
@@ -300,7 +300,8 @@ class Transport:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     page = await read_frame(reader, FRAME_BYTES)
                 if not page.startswith(b"\x00"):
-                    raise TransportError(page[1:200].decode(errors="replace") or "no page")
+                    reason = page[1:200].decode(errors="replace") or "no reason given"
+                    raise TransportError(f"the other member has no page: {reason}")
                 is_enough = await install(page[1:])
         except TimeoutError as exc:
             raise TransportError("no page in time") from exc
@@ -376,9 +377,17 @@ class Transport:
             try:
                 page = b"\x00" + await self.peers.page(extent)
             except QedError as exc:
-                page = b"\x01" + str(exc).encode()
+                page = b"\x01" + _why_no_page(exc).encode()
             put(writer, page)
             await writer.drain()
 
     async def _serve_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await send_answer(writer, await self.peers.answer(await read_question(reader)))
+
+
+def _why_no_page(exc: QedError) -> str:
+    """Return what the member that asked for a page is told. Damage of this log is for its operator to read."""
+    if isinstance(exc, CorruptLog | InternalError):
+        _log.error("page not read reason=%r", str(exc))
+        return "it cannot read its own log"
+    return str(exc)

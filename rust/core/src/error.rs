@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::log_id::LogId;
+
 /// Why a log could not do what was asked. A failed call has changed nothing that a later call on the same open log can see.
 ///
 /// What a failed write or sync was to make durable may be on disk or not; the log that is opened next tells, with all of the batch or
@@ -54,13 +56,24 @@ pub enum LogError {
         /// What this build reads and writes.
         known: u64,
     },
-    /// Another replica's log, or a page of it, does not continue this one: one of the two is wrong.
-    #[error("the logs of two replicas differ within their first {len} events")]
-    Diverged {
-        /// How many events were to be equal.
-        len: u64,
+    /// The hyper tree has no room for another key.
+    #[error("the log is full: its hyper tree holds {keys} keys and has room for no more")]
+    Full {
+        /// How many keys it holds.
+        keys: u64,
     },
-    /// Stored rows contradict each other.
+    /// The caller applies an entry again, or after a later one.
+    #[error("entry {given} cannot be applied: the log has already applied entry {applied}")]
+    OutOfOrder {
+        /// The entry to apply.
+        given: LogId,
+        /// The last entry that was applied.
+        applied: LogId,
+    },
+    /// qed itself is wrong, whatever it was given.
+    #[error("a bug in qed: {0}")]
+    Bug(&'static str),
+    /// This log's own rows are missing, misshapen, or contradict each other.
     #[error("the stored log is damaged: {0}")]
     Corrupt(String),
     /// The store could not be opened, read or written.

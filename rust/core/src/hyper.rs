@@ -341,10 +341,8 @@ fn is_key_of(leaf: &Leaf, key: &Digest, digest_at: &DigestAt<'_>) -> Result<bool
 
 fn index_of(index: usize) -> Result<u32, LogError> {
     // The top bit tells leaves from branches, and references count from one.
-    u32::try_from(index)
-        .ok()
-        .filter(|&index| index < NodeRef::LEAF - 1)
-        .ok_or_else(|| damaged("the tree has no room for more keys"))
+    let fitting = u32::try_from(index).ok().filter(|&index| index < NodeRef::LEAF - 1);
+    fitting.ok_or(LogError::Full { keys: index as u64 })
 }
 
 fn put<T>(array: &mut [T], index: usize, value: T) -> Result<(), LogError> {

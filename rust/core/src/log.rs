@@ -166,7 +166,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::append`]; [`LogError::Corrupt`] if `log_id` does not come after [`Self::applied`].
+    /// Those of [`Self::append`]; [`LogError::OutOfOrder`] if `log_id` does not come after [`Self::applied`].
     pub fn apply(&self, log_id: LogId, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
@@ -516,7 +516,7 @@ impl Writer {
         if log_id > self.applied && log_id.term >= self.applied.term {
             return Ok(());
         }
-        Err(LogError::Corrupt(format!("the entry at {log_id:?} was to be applied after {:?}", self.applied)))
+        Err(LogError::OutOfOrder { given: log_id, applied: self.applied })
     }
 
     /// Pass on the outcome of a write; after a failed one nothing may be written, for what is on disk is unknown.

@@ -1,5 +1,7 @@
 //! `LogId`: where an entry stands in the replicated log.
 
+use std::fmt;
+
 /// Index and term of an entry of the replicated log: which entry it is, and how two of them are ordered. The default is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct LogId {
@@ -28,5 +30,11 @@ impl LogId {
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let (index, term) = bytes.split_first_chunk()?;
         Some(Self { index: u64::from_be_bytes(*index), term: u64::from_be_bytes(term.try_into().ok()?) })
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of term {}", self.index, self.term)
     }
 }

@@ -10,9 +10,35 @@ use crate::history::Roots;
 use crate::hyper::Entry;
 use crate::log::{Log, Progress, put_digests};
 use crate::log_id::LogId;
-use crate::rows::{self, Rows, require_same};
+use crate::rows::{self, Rows};
 use crate::store::{Table, WriteBatch};
 use crate::trees::shown_and_hidden;
+
+/// Why a page was not read out or not installed. It says nothing against this log unless it is [`Self::Log`].
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    /// Bytes from another replica are not a page or an extent.
+    #[error("the bytes are not {0}")]
+    Malformed(&'static str),
+    /// A page contradicts itself: it was damaged on its way, or the log that it was read from is wrong.
+    #[error("the page from version {from} contradicts itself: {reason}")]
+    Inconsistent {
+        /// The first version of the page.
+        from: u64,
+        /// What differs.
+        reason: String,
+    },
+    /// The other replica's log, or a page of it, does not continue this one. Which of the two is wrong, or whether this one has only grown
+    /// since the page was asked for, does not show here.
+    #[error("the logs of the two replicas differ within their first {len} events")]
+    Diverged {
+        /// How many events were expected to be equal.
+        len: u64,
+    },
+    /// This replica's own log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
 
 /// How long a log is and what it commits to: enough to tell whether another continues it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,12 +98,11 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Diverged`] if this log does not continue `start`; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be
-    /// read.
-    pub fn page(&self, start: Extent, after: LogId, events: u64) -> Result<Page, LogError> {
+    /// [`PageError::Diverged`] if this log does not continue `start`; [`PageError::Log`] if its rows cannot be read.
+    pub fn page(&self, start: Extent, after: LogId, events: u64) -> Result<Page, PageError> {
         let Progress { len, applied } = self.progress();
         if start.len > len || self.extent_at(start.len)? != start {
-            return Err(LogError::Diverged { len: start.len });
+            return Err(PageError::Diverged { len: start.len });
         }
         let rows = Rows::of(self.store.as_ref());
         let batches = self.batches(start.len, len, events)?;
@@ -85,7 +110,7 @@ impl Log {
         let end = if to == len { applied } else { batches.last().map_or(after, |batch| batch.log_id) };
         Ok(Page {
             start,
-            digests: (start.len..to).map(|version| rows.digest(version)).collect::<Result<_, _>>()?,
+            digests: (start.len..to).map(|version| rows.digest(version)).collect::<Result<_, LogError>>()?,
             repeats: self.repeats(start.len, to)?,
             members: applied::members_in(self.store.as_ref(), after.index.saturating_add(1), end.index)?,
             end: end.max(after),
@@ -98,23 +123,23 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Diverged`] if the page does not continue this log; [`LogError::Corrupt`] if it contradicts itself, and nothing is
-    /// changed; [`LogError::Store`] if it could not be written.
-    pub fn install(&self, page: &Page) -> Result<(), LogError> {
+    /// [`PageError::Diverged`] if the page does not continue this log, [`PageError::Inconsistent`] if it contradicts itself: nothing is
+    /// changed then. [`PageError::Log`] if this log could not be read or written.
+    pub fn install(&self, page: &Page) -> Result<(), PageError> {
         let mut writer = self.writer.lock();
         writer.require_usable()?;
         let base = self.len();
         if page.start.len != base || self.extent_at(base)? != page.start {
-            return Err(LogError::Diverged { len: base });
+            return Err(PageError::Diverged { len: base });
         }
         page.require_consistent(writer.applied)?;
         let (entries, mut hidden) = shown_and_hidden(base, &page.digests, &page.repeats);
         let digest_at = |version: u64| self.digest_at(version, base, &page.digests);
         let change = self.trees.read().plan(&page.digests, &entries, Roots::Last, &digest_at)?;
         if let Some(last) = page.batches.last() {
-            require_same("the hyper root of a page", &last.hyper_digest, &change.hyper_root())?;
+            page.require_root("hyper", &last.hyper_digest, &change.hyper_root())?;
             let history_root = change.history_roots().last().copied().unwrap_or_default();
-            require_same("the history root of a page", &page.history_digest, &history_root)?;
+            page.require_root("history", &page.history_digest, &history_root)?;
         }
         hidden.extend(change.replaced());
         let mut batch = page.rows(&hidden);
@@ -157,8 +182,8 @@ impl Log {
 }
 
 impl Page {
-    /// Batches must cover the events without a gap, and everything must come in order.
-    fn require_consistent(&self, applied: LogId) -> Result<(), LogError> {
+    /// Require that batches cover the events without a gap, and that everything comes in order.
+    fn require_consistent(&self, applied: LogId) -> Result<(), PageError> {
         let to = self.start.len.saturating_add(self.digests.len() as u64);
         let ends = self.batches.last().map_or(self.start.len, |batch| batch.last.saturating_add(1));
         let are_within = |versions: &[u64]| {
@@ -174,7 +199,19 @@ impl Page {
         if ends == to && are_in_order && self.end >= applied {
             return Ok(());
         }
-        Err(LogError::Corrupt(format!("a page from version {} contradicts itself", self.start.len)))
+        Err(self.inconsistent("its batches, repeats or memberships are out of order".into()))
+    }
+
+    /// Require that the events of the page lead to the root that it names.
+    fn require_root(&self, tree: &str, named: &Digest, computed: &Digest) -> Result<(), PageError> {
+        if named == computed {
+            return Ok(());
+        }
+        Err(self.inconsistent(format!("it names the {tree} root {named}, but its events lead to {computed}")))
+    }
+
+    fn inconsistent(&self, reason: String) -> PageError {
+        PageError::Inconsistent { from: self.start.len, reason }
     }
 
     /// Return the rows of the page but for those of its digests.
@@ -226,25 +263,10 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] unless they are those of one page and nothing else.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LogError> {
+    /// [`PageError::Malformed`] unless they are those of one page and nothing else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PageError> {
         let mut reader = Reader(bytes);
-        let page = Self {
-            start: reader.extent()?,
-            end: reader.log_id()?,
-            history_digest: reader.digest()?,
-            digests: reader.many(DIGEST_BYTES, Reader::digest)?,
-            batches: reader.many(BATCH_BYTES, |reader| {
-                Ok(Batch { last: reader.number()?, hyper_digest: reader.digest()?, log_id: reader.log_id()? })
-            })?,
-            repeats: reader.many(8, Reader::number)?,
-            members: reader.many(20, |reader| {
-                let log_id = reader.log_id()?;
-                let count = reader.count(1)?;
-                Ok(Members { log_id, bytes: reader.take(count)?.to_vec() })
-            })?,
-        };
-        if reader.0.is_empty() { Ok(page) } else { Err(malformed()) }
+        reader.page().filter(|_| reader.0.is_empty()).ok_or(PageError::Malformed("a page"))
     }
 }
 
@@ -262,11 +284,10 @@ impl Extent {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] unless there are [`Self::BYTES`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LogError> {
+    /// [`PageError::Malformed`] unless there are [`Self::BYTES`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PageError> {
         let mut reader = Reader(bytes);
-        let extent = reader.extent()?;
-        if reader.0.is_empty() { Ok(extent) } else { Err(malformed()) }
+        reader.extent().filter(|_| reader.0.is_empty()).ok_or(PageError::Malformed("an extent"))
     }
 }
 
@@ -277,44 +298,64 @@ fn put_count(out: &mut Vec<u8>, count: usize) {
     out.extend(u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
 }
 
-/// What is left to read.
+/// What is left to read. Everything gives nothing where the bytes end too early.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], LogError> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or_else(malformed)?;
+    fn page(&mut self) -> Option<Page> {
+        Some(Page {
+            start: self.extent()?,
+            end: self.log_id()?,
+            history_digest: self.digest()?,
+            digests: self.many(DIGEST_BYTES, Reader::digest)?,
+            batches: self.many(BATCH_BYTES, |reader| {
+                Some(Batch { last: reader.number()?, hyper_digest: reader.digest()?, log_id: reader.log_id()? })
+            })?,
+            repeats: self.many(8, Reader::number)?,
+            members: self.many(20, |reader| {
+                let log_id = reader.log_id()?;
+                let count = reader.count(1)?;
+                Some(Members { log_id, bytes: reader.bytes(count)?.to_vec() })
+            })?,
+        })
+    }
+
+    fn extent(&mut self) -> Option<Extent> {
+        Some(Extent { len: self.number()?, history_digest: self.digest()?, hyper_digest: self.digest()? })
+    }
+
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
-        Ok(taken)
+        Some(bytes)
     }
 
-    fn number(&mut self) -> Result<u64, LogError> {
-        rows::version_in(self.take(8)?)
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*bytes)
     }
 
-    fn digest(&mut self) -> Result<Digest, LogError> {
-        Digest::from_slice(self.take(DIGEST_BYTES)?).ok_or_else(malformed)
+    fn number(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
     }
 
-    fn log_id(&mut self) -> Result<LogId, LogError> {
-        rows::log_id_in(self.take(LogId::BYTES)?)
+    fn digest(&mut self) -> Option<Digest> {
+        self.array().map(Digest::new)
     }
 
-    fn extent(&mut self) -> Result<Extent, LogError> {
-        Ok(Extent { len: self.number()?, history_digest: self.digest()?, hyper_digest: self.digest()? })
+    fn log_id(&mut self) -> Option<LogId> {
+        LogId::from_slice(self.bytes(LogId::BYTES)?)
     }
 
     /// Read how many things of at least `bytes` bytes follow: never more than there can be.
-    fn count(&mut self, bytes: usize) -> Result<usize, LogError> {
-        let count = self.take(4)?.iter().fold(0_usize, |count, &byte| count << 8 | usize::from(byte));
-        if count <= self.0.len() / bytes { Ok(count) } else { Err(malformed()) }
+    fn count(&mut self, bytes: usize) -> Option<usize> {
+        let count = usize::try_from(self.array().map(u32::from_be_bytes)?).ok()?;
+        (count <= self.0.len() / bytes).then_some(count)
     }
 
-    fn many<T>(&mut self, bytes: usize, read: impl Fn(&mut Self) -> Result<T, LogError>) -> Result<Vec<T>, LogError> {
+    fn many<T>(&mut self, bytes: usize, read: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.count(bytes)?;
         (0..count).map(|_| read(self)).collect()
     }
-}
-
-fn malformed() -> LogError {
-    LogError::Corrupt("a page or extent is malformed".into())
 }

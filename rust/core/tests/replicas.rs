@@ -10,7 +10,7 @@ use qed_core::hash::Digest;
 use qed_core::history::Roots;
 use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
-use qed_core::page::{Extent, Page};
+use qed_core::page::{Extent, Page, PageError};
 
 #[derive(Debug, Clone)]
 enum Entry {
@@ -130,7 +130,8 @@ fn an_entry_is_applied_once() {
     let log = log_of(&["a", "b"]);
     let request = Request { digests: vec![Digest::of_event(b"b")], if_absent: false };
     let again = log.apply(LogId { index: 2, term: 1 }, &[request], Roots::Each);
-    assert!(matches!(again, Err(LogError::Corrupt(_))));
+    let (given, applied) = (LogId { index: 2, term: 1 }, log.applied());
+    assert!(matches!(again, Err(LogError::OutOfOrder { given: g, applied: a }) if (g, a) == (given, applied)));
     assert_eq!(log.len(), 2);
 }
 
@@ -138,9 +139,9 @@ fn an_entry_is_applied_once() {
 fn a_log_that_differs_gets_no_page() {
     let (one, other) = (log_of(&["a", "b", "c"]), log_of(&["a", "x"]));
     let start = other.extent_at(2).unwrap();
-    assert!(matches!(one.page(start, other.applied(), 9), Err(LogError::Diverged { len: 2 })));
+    assert!(matches!(one.page(start, other.applied(), 9), Err(PageError::Diverged { len: 2 })));
     let page = one.page(one.extent_at(2).unwrap(), one.applied(), 9).unwrap();
-    assert!(matches!(other.install(&page), Err(LogError::Diverged { len: 2 })));
+    assert!(matches!(other.install(&page), Err(PageError::Diverged { len: 2 })));
 }
 
 #[test]
@@ -159,7 +160,8 @@ fn a_page_that_contradicts_itself_changes_nothing() {
     for damage in damages {
         let mut copy = page.clone();
         damage(&mut copy);
-        assert!(matches!(other.install(&copy), Err(LogError::Corrupt(_))), "{copy:?}");
+        let refused = other.install(&copy);
+        assert!(matches!(refused, Err(PageError::Inconsistent { from: 1, .. })), "{copy:?}: {refused:?}");
     }
     other.install(&page).unwrap();
     assert_eq!(other.extent_at(3).unwrap(), one.extent_at(3).unwrap());
@@ -168,8 +170,40 @@ fn a_page_that_contradicts_itself_changes_nothing() {
 #[test]
 fn cut_off_and_stretched_pages_are_refused() {
     let bytes = log_of(&["a", "b"]).page(Extent::default(), LogId::default(), 9).unwrap().to_bytes();
-    for length in 0..bytes.len() {
-        assert!(Page::from_bytes(&bytes[..length]).is_err());
+    let require_malformed = |bytes: &[u8]| {
+        let refused = Page::from_bytes(bytes).unwrap_err();
+        assert!(matches!(refused, PageError::Malformed("a page")), "{refused:?}");
+    };
+    (0..bytes.len()).for_each(|length| require_malformed(&bytes[..length]));
+    require_malformed(&[bytes, vec![0]].concat());
+    for length in (0..=2 * Extent::BYTES).filter(|&length| length != Extent::BYTES) {
+        let refused = Extent::from_bytes(&vec![0; length]).unwrap_err();
+        assert!(matches!(refused, PageError::Malformed("an extent")), "{refused:?}");
     }
-    assert!(Page::from_bytes(&[bytes, vec![0]].concat()).is_err());
+}
+
+proptest! {
+    #![proptest_config(seeds::searching(300))]
+
+    #[test]
+    fn garbage_from_a_peer_never_says_that_our_disk_is_damaged(
+        garbage in prop::collection::vec(any::<u8>(), 0..400),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let (one, other) = (log_of(&["a", "b", "a", "c"]), log_of(&["a"]));
+        let page = one.page(other.extent_at(1).unwrap(), other.applied(), 9).unwrap();
+        let mut bytes = page.to_bytes();
+        for (index, value) in edits {
+            let index = index.index(bytes.len());
+            bytes[index] = value;
+        }
+        let parsed = [Page::from_bytes(&garbage), Page::from_bytes(&bytes)];
+        for installed in parsed.map(|page| page.and_then(|page| other.install(&page))) {
+            prop_assert!(!matches!(installed, Err(PageError::Log(_))), "{installed:?}");
+        }
+        let extents = [Extent::from_bytes(&garbage), Extent::from_bytes(&bytes[..Extent::BYTES])];
+        for read in extents.map(|extent| extent.and_then(|start| one.page(start, LogId::default(), 9))) {
+            prop_assert!(!matches!(read, Err(PageError::Log(_))), "{read:?}");
+        }
+    }
 }

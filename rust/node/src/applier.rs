@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
-use qed_core::error::LogError;
+use qed_core::page::PageError;
 
 use crate::member::{Input, Job, Report};
 use crate::outbox::{Completion, Outcome};
@@ -101,12 +101,10 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
             Ok(conf_state) => {
                 (state.applied(), Some(conf_state), true, vec![Completion { ticket, outcome: Outcome::Done }])
             }
+            Err(PageError::Log(error)) => return Err(StateError::Log(error)),
             // The page is wrong, or the log has grown since it was asked for; the log has not changed. Whether two logs have diverged
             // is for entries to tell.
-            Err(StateError::Log(error @ (LogError::Corrupt(_) | LogError::Diverged { .. }))) => {
-                return Ok((None, vec![Completion { ticket, outcome: Outcome::Unanswered(error) }]));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Ok((None, vec![Completion { ticket, outcome: Outcome::PageRefused(error) }])),
         },
         Job::Sync => return Ok((Some(Input::Synced(state.log().sync()?)), Vec::new())),
     };

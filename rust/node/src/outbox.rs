@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use parking_lot::Mutex;
 use qed_core::error::LogError;
 use qed_core::log::Added;
+use qed_core::page::PageError;
 
 use crate::membership::Inadmissible;
 
@@ -39,6 +40,8 @@ pub enum Outcome {
     Answered(Vec<u8>),
     /// Why a question has no answer.
     Unanswered(LogError),
+    /// Why a page was not read out to another member, or one of another member was not installed.
+    PageRefused(PageError),
 }
 
 /// Everything that waits for the caller.

@@ -13,7 +13,7 @@ use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::Log;
 use qed_core::log_id::LogId;
-use qed_core::page::Extent;
+use qed_core::page::{Extent, PageError};
 
 use crate::outbox::{Completion, Outbox, Outcome};
 
@@ -58,16 +58,24 @@ pub enum Question {
 }
 
 impl Question {
-    fn answer(&self, log: &Log) -> Result<Vec<u8>, LogError> {
+    /// Return what comes of the question. A panic must not take the thread from the questions that follow.
+    fn outcome(&self, log: &Log) -> Outcome {
+        let bug = || Err(LogError::Bug("answering a question ended in a panic, which stderr describes").into());
+        match catch_unwind(AssertUnwindSafe(|| self.answer(log))).unwrap_or_else(|_| bug()) {
+            Ok(bytes) => Outcome::Answered(bytes),
+            Err(PageError::Log(error)) => Outcome::Unanswered(error),
+            Err(error) => Outcome::PageRefused(error),
+        }
+    }
+
+    fn answer(&self, log: &Log) -> Result<Vec<u8>, PageError> {
         let json = match self {
             Self::Page { start, after } => return log.page(*start, *after, PAGE_EVENTS).map(|page| page.to_bytes()),
-            Self::Membership { digest, version, key } => {
-                log.prove(digest, *version).map(|answer| answer.to_json(key.as_deref()))
-            }
-            Self::Incremental { start, end } => log.prove_incremental(*start, *end).map(|proof| proof.to_json()),
-            Self::Snapshot { version } => log.snapshot(*version).map(|snapshot| snapshot.to_json()),
+            Self::Membership { digest, version, key } => log.prove(digest, *version)?.to_json(key.as_deref()),
+            Self::Incremental { start, end } => log.prove_incremental(*start, *end)?.to_json(),
+            Self::Snapshot { version } => log.snapshot(*version)?.to_json(),
         };
-        json.map(String::into_bytes)
+        Ok(json.into_bytes())
     }
 }
 
@@ -135,13 +143,7 @@ impl Shared {
             }
             let answers: Vec<_> = questions
                 .into_iter()
-                .map(|(ticket, question)| {
-                    // A question that ends in a panic must not take the thread from those that come after it.
-                    let answered = catch_unwind(AssertUnwindSafe(|| question.answer(log)));
-                    let answer = answered.unwrap_or_else(|_| Err(LogError::Corrupt("an invariant was broken".into())));
-                    let outcome = answer.map_or_else(Outcome::Unanswered, Outcome::Answered);
-                    Completion { ticket, outcome }
-                })
+                .map(|(ticket, question)| Completion { ticket, outcome: question.outcome(log) })
                 .collect();
             outbox.put(answers);
         }

@@ -10,7 +10,7 @@ use qed_core::error::LogError;
 use qed_core::history::Roots;
 use qed_core::log::{Added, Log, Request};
 use qed_core::log_id::LogId;
-use qed_core::page::{Extent, Page};
+use qed_core::page::{Extent, Page, PageError};
 use raft::eraftpb::ConfState;
 
 use crate::consensus::Committed;
@@ -112,8 +112,12 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`StateError::Log`]: after [`LogError::Store`] the member must stop, after others nothing has changed.
-    pub fn install(&mut self, page: &Page) -> Result<ConfState, StateError> {
+    /// [`PageError::Log`]: the member must stop. After the others, which say that the page is wrong or too old, nothing has changed.
+    pub fn install(&mut self, page: &Page) -> Result<ConfState, PageError> {
+        // Once written, a membership that cannot be read would look like damage of this member's own disk.
+        if page.members.iter().any(|members| Membership::from_bytes(&members.bytes).is_none()) {
+            return Err(PageError::Malformed("a membership"));
+        }
         self.log.install(page)?;
         self.log.sync()?;
         if !page.members.is_empty() {
@@ -146,8 +150,25 @@ impl State {
     }
 }
 
-fn read_membership(log: &Log) -> Result<Membership, StateError> {
+fn read_membership(log: &Log) -> Result<Membership, LogError> {
     let Some(members) = log.members()? else { return Ok(Membership::default()) };
     let damaged = || LogError::Corrupt(format!("the membership of entry {} cannot be read", members.log_id.index));
-    Ok(Membership::from_bytes(&members.bytes).ok_or_else(damaged)?)
+    Membership::from_bytes(&members.bytes).ok_or_else(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_with_a_membership_that_cannot_be_read_changes_nothing() {
+        let leader = Log::in_memory().unwrap();
+        let log_id = LogId { index: 1, term: 1 };
+        leader.apply_members(&Members { log_id, bytes: b"no membership".to_vec() }).unwrap();
+        let page = leader.page(Extent::default(), LogId::default(), 1).unwrap();
+        let mut state = State::open(Arc::new(Log::in_memory().unwrap())).unwrap();
+        let refused = state.install(&page);
+        assert!(matches!(refused, Err(PageError::Malformed("a membership"))), "{refused:?}");
+        assert_eq!(state.applied(), LogId::default());
+    }
 }

@@ -3,6 +3,7 @@
 use pyo3::import_exception;
 use pyo3::prelude::*;
 use qed_core::error::LogError;
+use qed_core::page::PageError;
 use qed_core::proof::Malformed;
 use qed_core::verify::VerifyError;
 use qed_node::driver::SubmitError;
@@ -14,12 +15,15 @@ mod exceptions {
 
     import_exception!(qed.errors, AddedLater);
     import_exception!(qed.errors, CorruptLog);
+    import_exception!(qed.errors, InternalError);
     import_exception!(qed.errors, LogError);
+    import_exception!(qed.errors, LogFull);
     import_exception!(qed.errors, MalformedProof);
     import_exception!(qed.errors, MembershipRefused);
     import_exception!(qed.errors, NotLeader);
     import_exception!(qed.errors, OutcomeUnknown);
     import_exception!(qed.errors, Overloaded);
+    import_exception!(qed.errors, PageError);
     import_exception!(qed.errors, StoreLocked);
     import_exception!(qed.errors, Unavailable);
     import_exception!(qed.errors, UnknownVersion);
@@ -38,9 +42,22 @@ pub fn of_log(error: &LogError) -> PyErr {
         LogError::AddedLater { first, .. } => exceptions::AddedLater::new_err((message, *first)),
         LogError::Locked { .. } => exceptions::StoreLocked::new_err(message),
         LogError::UnsupportedFormat { .. } => exceptions::UnsupportedFormat::new_err(message),
-        LogError::Corrupt(_) | LogError::Diverged { .. } => exceptions::CorruptLog::new_err(message),
+        LogError::Corrupt(_) => exceptions::CorruptLog::new_err(message),
+        LogError::Full { .. } => exceptions::LogFull::new_err(message),
+        // Python never names an entry, so applying them out of order is a mistake of qed's own.
+        LogError::OutOfOrder { .. } | LogError::Bug(_) => exceptions::InternalError::new_err(message),
         LogError::WriteRefused { .. } => exceptions::WriteRefused::new_err(message),
         LogError::EmptyRequest | LogError::Store { .. } => exceptions::LogError::new_err(message),
+    }
+}
+
+/// Return the exception for a page that was not read out or not installed.
+pub fn of_page(error: &PageError) -> PyErr {
+    match error {
+        PageError::Malformed(_) | PageError::Inconsistent { .. } | PageError::Diverged { .. } => {
+            exceptions::PageError::new_err(error.to_string())
+        }
+        PageError::Log(error) => of_log(error),
     }
 }
 
@@ -77,6 +94,7 @@ pub fn of_outcome(outcome: &Outcome) -> PyErr {
         ),
         Outcome::WriteFailed(reason) => exceptions::WriteRefused::new_err(reason.clone()),
         Outcome::Unanswered(error) => of_log(error),
+        Outcome::PageRefused(error) => of_page(error),
         Outcome::Added(_) | Outcome::Done | Outcome::Answered(_) => {
             exceptions::LogError::new_err("the request was answered")
         }

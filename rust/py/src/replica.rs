@@ -6,9 +6,8 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
-use qed_core::error::LogError;
 use qed_core::log_id::LogId;
-use qed_core::page::{Extent, Page};
+use qed_core::page::{Extent, Page, PageError};
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::membership;
@@ -207,8 +206,9 @@ impl Replica {
     #[pyo3(signature = (ticket, extent, /))]
     fn ask_page(&self, py: Python<'_>, ticket: u64, extent: PyBackedBytes) -> PyResult<()> {
         let (start, after) = extent.split_at_checked(Extent::BYTES).unwrap_or((&extent, &[]));
-        let start = Extent::from_bytes(start).map_err(|error| error::of_log(&error))?;
-        let after = LogId::from_slice(after).ok_or_else(|| error::of_log(&malformed()))?;
+        let start = Extent::from_bytes(start).map_err(|error| error::of_page(&error))?;
+        let malformed = || error::of_page(&PageError::Malformed("an extent with a log id"));
+        let after = LogId::from_slice(after).ok_or_else(malformed)?;
         py.detach(|| self.0.ask(ticket, Question::Page { start, after }));
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Replica {
     #[pyo3(signature = (ticket, page, /))]
     fn install(&self, py: Python<'_>, ticket: u64, page: PyBackedBytes) -> PyResult<()> {
         let installed = py.detach(|| Page::from_bytes(&page).map(|page| self.0.install(ticket, page)));
-        installed.map_err(|error| error::of_log(&error))
+        installed.map_err(|error| error::of_page(&error))
     }
 
     /// Ask for the membership or absence proof of an event; its JSON comes under `ticket`.
@@ -283,8 +283,4 @@ fn result_of(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
         Outcome::Done => py.None(),
         other => error::of_outcome(&other).into_value(py).into_any(),
     })
-}
-
-fn malformed() -> LogError {
-    LogError::Corrupt("a page or extent is malformed".into())
 }

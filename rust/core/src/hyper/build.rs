@@ -21,7 +21,7 @@ impl HyperTree {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if the tree has no room for so many keys.
+    /// [`LogError::Full`] if the tree has no room for so many keys.
     pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
         let keys = Keys(digests);
         let leaves = keys.leaves(repeats);

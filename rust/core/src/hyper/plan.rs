@@ -34,7 +34,7 @@ impl HyperTree {
     ///
     /// # Errors
     ///
-    /// Those of `digest_at`; [`LogError::Corrupt`] if the tree is damaged or has no room for more keys.
+    /// Those of `digest_at`; [`LogError::Full`] if the tree has no room for more keys; [`LogError::Corrupt`] if it is damaged.
     pub fn plan(&self, entries: &[Entry], digest_at: &DigestAt<'_>) -> Result<HyperChange, LogError> {
         if entries.is_empty() {
             return Ok(HyperChange { root: self.root(), ..HyperChange::default() });

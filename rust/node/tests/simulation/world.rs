@@ -9,7 +9,6 @@ use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::{Completion, Outcome};
-use qed_node::state::StateError;
 use raft::eraftpb::Message;
 
 use crate::client::{Asked, Clients};
@@ -291,7 +290,7 @@ impl World {
             return Ok(());
         }
         let log = process.state.log();
-        let start = log.extent_at(log.len()).map_err(|error| stopped_state(id, &error.into()))?;
+        let start = log.extent_at(log.len()).map_err(|error| stopped_state(id, &error))?;
         let after = log.applied();
         process.fetching = Some((ticket, now));
         self.network.send(now, id, from, Parcel::Ask(ticket, start, after), &mut self.random);
@@ -324,7 +323,7 @@ impl World {
                 if process.fetching.is_none_or(|(awaited, _)| awaited != ticket) {
                     return Ok(());
                 }
-                let mut page = Page::from_bytes(&bytes).map_err(|error| stopped_state(to, &error.into()))?;
+                let mut page = Page::from_bytes(&bytes).map_err(|error| stopped_state(to, &error))?;
                 if fault == Fault::PagesWithoutMembers {
                     page.members.clear();
                 }
@@ -559,6 +558,6 @@ fn stopped(id: u64, error: &qed_node::member::MemberError) -> Violation {
     Violation { invariant: "members go on", found: format!("member {id}: {error}") }
 }
 
-fn stopped_state(id: u64, error: &StateError) -> Violation {
+fn stopped_state(id: u64, error: &dyn std::error::Error) -> Violation {
     Violation { invariant: "states go on", found: format!("member {id}: {error}") }
 }
