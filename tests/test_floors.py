@@ -43,8 +43,8 @@ CLI_FLOORS = [
 ]
 SERVER_FLOORS = [
     {"config", "origin", "refusals", "signals"},
-    {"frames", "waiting", "opening", "connection"},
-    {"greeting", "members"},
+    {"frames", "waiting", "opening", "outgoing"},
+    {"greeting", "members", "connection"},
     {"transport", "petitions"},
     {"fetching"},
     {"node"},

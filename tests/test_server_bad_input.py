@@ -6,6 +6,8 @@ import base64
 import contextlib
 import json
 import socket
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -94,6 +96,17 @@ MALFORMED = [
         for body in wrong_types({"Start": "0", "End": "0"}, name, [*NOT_A_VERSION, "null"])
     ),
 ]
+
+
+BULK_EVENTS = 60_000
+ANSWER_BYTES = 190 * BULK_EVENTS
+"""What the answer to `large_bulk` has at least."""
+
+
+def large_bulk(*lines: str) -> bytes:
+    """Return a small request with a large answer: one event, as often as a bulk may have it."""
+    body = json.dumps({"Events": [""] * BULK_EVENTS, "IfAbsent": True}).encode()
+    return head("/events/bulk", f"Content-Length: {len(body)}", *lines) + body
 
 
 def head(path: str, *lines: str) -> bytes:
@@ -380,8 +393,7 @@ def test_connections_beyond_the_limit_are_refused(start_server: StartServer, tmp
 def test_answer_that_nobody_reads_does_not_hold_the_connection(
     start_server: StartServer, tmp_path: Path, last: str
 ) -> None:
-    server = start_server(tmp_path, "--max-connections", "1", "--keep-alive-timeout-s", "1")
-    body = json.dumps({"Events": [""] * 60_000}).encode()
+    server = start_server(tmp_path, "--max-connections", "1", "--unread-timeout-s", "0.5")
 
     def is_answered() -> bool:
         with connect(server) as other:
@@ -389,12 +401,45 @@ def test_answer_that_nobody_reads_does_not_hold_the_connection(
             return read_answer(other)[0] == 200
 
     wait_until(is_answered, "the connections of the start to be gone")
-    with socket.socket() as peer:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        peer.connect(server.http_address)
-        peer.sendall(head("/events/bulk", f"Content-Length: {len(body)}", last) + body)
+    with connect_narrowly(server) as peer:
+        peer.sendall(large_bulk(last))
         assert peer.recv(1) == b"H"
         wait_until(is_answered, "the only place to be free")
+
+
+def test_unread_answers_share_a_limit(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--max-unread-bytes", "8000000", "--unread-timeout-s", "3600")
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(connect_narrowly(server)) for _ in range(6)]
+        for peer in peers:
+            peer.sendall(large_bulk())
+            assert peer.recv(1) == b"H"
+        # Of each answer of 14 MB the system keeps a few, so two are beyond the limit, and the newest stays.
+        answers = [b"H" + read_to_the_end(peer) for peer in peers[:-1]]
+        assert max(map(len, answers)) < ANSWER_BYTES
+        assert len(read_answer(peers[-1], b"H")[2]) > ANSWER_BYTES
+    assert 'event="closed the oldest unread answer"' in server.stderr
+
+
+def test_an_answer_that_is_read_slowly_arrives(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--unread-timeout-s", "1")
+    with connect_narrowly(server) as peer:
+        peer.sendall(large_bulk("Connection: close"))
+        received, pause, begun = 0, threading.Event(), time.monotonic()
+        while data := peer.recv(65536):
+            received += len(data)
+            # At this pace, the whole takes longer than a client may stall.
+            pause.wait(received / ANSWER_BYTES * 3 - (time.monotonic() - begun))
+    assert received > ANSWER_BYTES
+
+
+def test_a_connection_waits_until_its_answer_is_read(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    with connect_narrowly(server) as peer, httpx.Client(base_url=server.url) as http:
+        peer.sendall(large_bulk() + head("/events", "Content-Length: 16", "Connection: close") + b'{"Event":"YQ=="}')
+        assert peer.recv(1) == b"H"
+        assert http.post("/events", json={"Event": EVENT}).json()["Version"] == 1
+        assert read_to_the_end(peer).endswith(b'"Version":2}')
 
 
 # Plain sockets, for what a decent client does not send
@@ -406,13 +451,21 @@ def hasty(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -
     return start_server(tmp_path_factory.mktemp("hasty"), "--request-arrival-timeout-s", "0.3")
 
 
+def connect_narrowly(server: Server) -> socket.socket:
+    """Return a connection whose system keeps little of what the server sends."""
+    peer = socket.socket()
+    peer.settimeout(LIMIT_S)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.connect(server.http_address)
+    return peer
+
+
 def connect(server: Server) -> socket.socket:
     return socket.create_connection(server.http_address, timeout=LIMIT_S)
 
 
-def read_answer(peer: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of the next answer."""
-    received = b""
+def read_answer(peer: socket.socket, received: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next answer, of which some may be `received` already."""
     while b"\r\n\r\n" not in received:
         received += receive_some(peer)
     top, _, body = received.partition(b"\r\n\r\n")

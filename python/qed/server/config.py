@@ -121,6 +121,8 @@ class Limits:
             tenths of a second at this size, which fits the largest bulk of events of half a kilobyte.
         max_buffered_bytes: Bodies that arrive in pieces wait in memory, and only the number of connections bounds how
             many there are. This bounds them together: four of the largest, then 429.
+        max_unread_bytes: Answers that clients have not read, of all connections together, but for up to 64 KiB of each.
+            Beyond it, the connection whose answer has waited longest is closed.
         max_head_bytes: Everything of a request that is not its body: request line, headers, trailers, chunk extensions.
             Nothing this server reads in them is longer than a kilobyte.
         max_bulk_events: A bulk is one atomic batch that everyone behind it waits for, and its answer takes 250 bytes an
@@ -138,6 +140,8 @@ class Limits:
             client. The largest body makes it at 2.2 MB/s.
         request_timeout_s: A request that has waited this long for the disk or a thread is answered 503. An insertion
             may still be committed after that.
+        unread_timeout_s: A client that reads less than 64 KiB of a waiting answer for this long has stalled. The system
+            buffers a few megabytes, so this is seen in steps of about one.
         keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
             the proxy closes first and no request meets a closing connection.
         shutdown_grace_s: All that follows SIGTERM together: handing over, answering what was accepted, closing the log.
@@ -146,6 +150,7 @@ class Limits:
 
     max_body_bytes: int = _limit(64 * _MIB, "Largest request body, in bytes.", minimum=1024)
     max_buffered_bytes: int = _limit(256 * _MIB, "All request bodies being received together, in bytes.", minimum=1024)
+    max_unread_bytes: int = _limit(256 * _MIB, "All answers that clients have not read, in bytes.", minimum=1024)
     max_head_bytes: int = _limit(
         16 * 1024, "Most bytes of a request beside its body: line, headers, trailers.", minimum=1024
     )
@@ -157,6 +162,7 @@ class Limits:
     max_concurrent_proofs: int = _limit(1, "Threads that compute proofs.", minimum=1)
     request_arrival_timeout_s: float = _limit(30.0, "Seconds for a request to arrive whole.", minimum=0.05)
     request_timeout_s: float = _limit(30.0, "Seconds for a request to be answered once it has arrived.", minimum=0.05)
+    unread_timeout_s: float = _limit(10.0, "Seconds for a client to read on in an answer.", minimum=0.05)
     keep_alive_timeout_s: int = _limit(75, "Seconds after which an idle connection is closed.", minimum=1)
     shutdown_grace_s: int = _limit(20, "Seconds to finish accepted work on SIGTERM.", minimum=1)
 

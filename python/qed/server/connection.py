@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from qed._wire import ENCODER, ErrorBody
+from qed.server.outgoing import GatheringTransport
 
 if TYPE_CHECKING:
     import asyncio
 
     from qed.server.config import Limits
+    from qed.server.outgoing import UnreadAnswers
 
 __all__ = ["Door", "LimitedConnection", "limited_connection"]
 
@@ -53,47 +55,6 @@ class Door:
         self._is_closed = True
 
 
-class _GatheringTransport:
-    """A transport that writes once for all the pieces of an answer.
-
-    uvicorn writes head and body one after the other, and each write is a system call that wakes the client: a seventh
-    of all the time an add takes here. So pieces wait until the event loop comes round.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience_s: float) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._patience_s = patience_s
-        self._pieces: list[bytes] = []
-        self.get_extra_info = transport.get_extra_info
-        self.is_closing = transport.is_closing
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-
-    def write(self, data: bytes) -> None:
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-        if self.has_unread():
-            # uvloop closes once everything is sent: never, if the client does not read.
-            self._loop.call_later(self._patience_s, self._transport.abort)
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def has_unread(self) -> bool:
-        return self._transport.get_write_buffer_size() > 0
-
-    def _flush(self) -> None:
-        if self._pieces:
-            pieces, self._pieces = self._pieces, []
-            self._transport.write(b"".join(pieces))
-
-
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's connection, with the limits it lacks: bytes beside bodies, time to arrive and be read, connections.
 
@@ -103,9 +64,11 @@ class LimitedConnection(HttpToolsProtocol):
 
     limits: Limits
     door: Door
-    _gathering: _GatheringTransport
+    unread: UnreadAnswers
+    _gathering: GatheringTransport
     _arrival_timer: asyncio.TimerHandle | None = None
-    _unread_timer: asyncio.TimerHandle | None = None
+    _is_next_due = False
+    """Whether the next request waits until the answer before it has been read."""
     _begun = 0
     """Requests that began in the piece being parsed."""
     _body_bytes = 0
@@ -116,7 +79,7 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Start the clock for the first request, or refuse the connection when there are too many."""
         # uvicorn uses no other part of a transport than those it finds here.
-        self._gathering = _GatheringTransport(transport, self.loop, self.limits.keep_alive_timeout_s)
+        self._gathering = GatheringTransport(transport, self.loop, self.limits.unread_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._gathering))
         refusal = self.door.enter(self._port())
         if self.door.is_closed:
@@ -129,31 +92,36 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
         self._stop_timer()
-        self._stop_unread_timer()
+        self.unread.end(self._gathering)
         self.door.leave(self._port())
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Start the clock for an answer that is not read."""
         super().pause_writing()
-        if self._unread_timer is None:
-            self._unread_timer = self.loop.call_later(self.limits.keep_alive_timeout_s, self._gathering.abort)
+        self.unread.begin(self._gathering)
 
     def resume_writing(self) -> None:
-        """Stop the clock again."""
+        """Stop the clock again, and go on to the next request."""
         super().resume_writing()
-        self._stop_unread_timer()
+        self.unread.end(self._gathering)
+        if self._is_next_due:
+            self._is_next_due = False
+            super().on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, but not while the answer is unread: each connection holds one answer at most."""
+        if self.flow.write_paused and not self.transport.is_closing():
+            self._is_next_due = True
+            self.flow.pause_reading()
+        else:
+            super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, even if its client has not read the last answer."""
         super().timeout_keep_alive_handler()
-        if self._gathering.has_unread():
+        if self._gathering.unread_bytes() > 0:
             self._gathering.abort()
-
-    def _stop_unread_timer(self) -> None:
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
-            self._unread_timer = None
 
     def _port(self) -> int:
         return self.server[1] or 0 if self.server is not None else 0
@@ -224,8 +192,8 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _on_late(self) -> None:
         self._arrival_timer = None
-        if self.pipeline:
-            # Reading is paused until the request before is answered, so this client is not the one who is late.
+        if self.pipeline or self._is_next_due:
+            # Reading is paused until the request before is answered, so it is not the client that is late.
             self._start_timer()
             return
         self._refuse(408, "timeout", f"the request took longer than {self.limits.request_arrival_timeout_s:g} s")
@@ -251,9 +219,9 @@ class LimitedConnection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def limited_connection(limits: Limits, door: Door) -> type[asyncio.Protocol]:
-    """Return the connection class for `limits`, whose connections come in by `door`.
+def limited_connection(limits: Limits, door: Door, unread: UnreadAnswers) -> type[asyncio.Protocol]:
+    """Return the connection class for `limits`, whose connections come in by `door` and share what may be `unread`.
 
-    uvicorn makes connections from a class alone, so both travel as attributes of it.
+    uvicorn makes connections from a class alone, so all of them travel as attributes of it.
     """
-    return type("LimitedConnection", (LimitedConnection,), {"limits": limits, "door": door})
+    return type("LimitedConnection", (LimitedConnection,), {"limits": limits, "door": door, "unread": unread})

@@ -13,6 +13,7 @@ import uvicorn
 
 from qed.server.app import build_application
 from qed.server.connection import Door, limited_connection
+from qed.server.outgoing import UnreadAnswers
 from qed.server.signals import handle_signals
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socke
         application,
         interface="asgi3",
         loop="uvloop",
-        http=limited_connection(limits, door),
+        http=limited_connection(limits, door, UnreadAnswers(limits)),
         ws="none",
         lifespan="on",
         log_config=None,
