@@ -109,6 +109,9 @@ def large_bulk(*lines: str) -> bytes:
     return head("/events/bulk", f"Content-Length: {len(body)}", *lines) + body
 
 
+CLOSING = b"GET /healthcheck HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
 def head(path: str, *lines: str) -> bytes:
     return "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", *lines, "", "")).encode()
 
@@ -262,6 +265,21 @@ def test_many_small_requests_at_once_are_no_long_head(server: Server) -> None:
         peer.sendall(sent)
         peer.sendall(b"\r\nConnection: close\r\n\r\n")
         assert read_to_the_end(peer).count(b"HTTP/1.1 204 ") == 51
+
+
+@pytest.mark.usefixtures("http")
+def test_requests_far_ahead_of_their_answers_end_the_connection(server: Server) -> None:
+    # The first waits for a version that does not come.
+    body = b'{"Start": 0, "End": 1000000}'
+    first = head("/proofs/incremental", f"Content-Length: {len(body)}") + body
+    with connect(server) as peer:
+        peer.sendall(first + b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000)
+        assert b"HTTP/1.1 204 " not in read_to_the_end(peer)
+    with connect(server) as peer:
+        peer.sendall(first + b"GET /healthcheck HTTP/1.1\r\nHost: x\r\n\r\n" * 99 + CLOSING)
+        assert read_to_the_end(peer).count(b"HTTP/1.1 204 ") == 100
+    assert "Traceback" not in server.stderr
+    assert "level=error" not in server.stderr
 
 
 # Time

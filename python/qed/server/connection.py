@@ -21,6 +21,8 @@ _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _MANAGEMENT_CONNECTIONS: Final = 32
 """Connections kept for operators, whom clients must not be able to lock out."""
+_MOST_AHEAD: Final = 100
+"""Requests that may be sent ahead of the answers. Each takes 3 KB until its turn comes, and a piece holds thousands."""
 _CHUNK_FRAMING_BYTES: Final = 20
 """What a chunk needs around its body: a length of up to 16 digits and two line ends."""
 
@@ -142,7 +144,14 @@ class LimitedConnection(HttpToolsProtocol):
             self._stop_timer()
 
     def on_message_begin(self) -> None:
-        """Note that a request begins."""
+        """Note that a request begins.
+
+        Raises:
+            OverflowError: Too many requests wait for the answers before them. It stops the parser, which ends the
+                connection.
+        """
+        if len(self.pipeline) >= _MOST_AHEAD:
+            raise OverflowError(f"expected at most {_MOST_AHEAD} requests ahead of their answers")
         self._begun += 1
         super().on_message_begin()
 

@@ -59,7 +59,9 @@ class GatheringTransport:
     def _flush(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
-            self._transport.write(b"".join(pieces))
+            # A handler may still answer a client that has left, and uvloop raises for that.
+            if not self.is_closing():
+                self._transport.write(b"".join(pieces))
 
 
 class UnreadAnswers:
