@@ -54,8 +54,9 @@ SERVER_FLOORS = [
     {"main"},
 ]
 CORE_FLOORS = [
-    {"hash", "log_id", "watermark"},
-    {"error", "position"},
+    {"integers", "log_id", "watermark"},
+    {"error", "hash"},
+    {"position"},
     {"fjall_check", "proof"},
     {"verify", "json", "store"},
     {"disk", "history", "hyper"},

@@ -77,6 +77,10 @@ impl DiskStore {
         }
     }
 
+    fn read<T>(&self, read: impl FnOnce() -> fjall::Result<T>) -> Result<T, LogError> {
+        fjall_check::read(&self.path, || read().map_err(|error| self.failed("read", &error)))
+    }
+
     fn failed(&self, action: &str, error: &fjall::Error) -> LogError {
         store_error(format!("{action} {}", self.path.display()), error)
     }
@@ -131,7 +135,8 @@ fn make_folder(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    let parent = path.parent().unwrap_or(path);
+    #[expect(clippy::expect_used, reason = "only a root has none, which is a folder")]
+    let parent = path.parent().expect("a folder to be made has a parent");
     make_folder(parent)?;
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
@@ -176,25 +181,25 @@ fn check_format(path: &Path, text: &str) -> Result<(), LogError> {
 
 impl Store for DiskStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-        let found = self.table(table).get(key).map_err(|error| self.failed("read", &error))?;
+        let found = self.read(|| self.table(table).get(key))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
     fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
-        let found = self.table(table).range(from..=to).next().map(fjall::Guard::into_inner).transpose();
-        let found = found.map_err(|error| self.failed("read", &error))?;
+        let found =
+            self.read(|| self.table(table).range(from..=to).next().map(fjall::Guard::into_inner).transpose())?;
         Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
     fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError> {
-        let found = self.table(table).range(from..=to).next_back().map(fjall::Guard::into_inner).transpose();
-        let found = found.map_err(|error| self.failed("read", &error))?;
+        let last = || self.table(table).range(from..=to).next_back().map(fjall::Guard::into_inner).transpose();
+        let found = self.read(last)?;
         Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
     fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
-        for row in self.table(table).iter() {
-            let (key, value) = row.into_inner().map_err(|error| self.failed("read", &error))?;
+        let mut rows = self.read(|| Ok(self.table(table).iter()))?;
+        while let Some((key, value)) = self.read(|| rows.next().map(fjall::Guard::into_inner).transpose())? {
             visit(&key, &value)?;
         }
         Ok(())

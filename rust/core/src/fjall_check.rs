@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::panic::{self, UnwindSafe};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -34,31 +34,42 @@ const KIND_XXH3: u8 = 0;
 ///
 /// [`LogError::Corrupt`] if a file is missing, if a manifest is not the one whose checksum was noted, or if `open` panics;
 /// [`LogError::Store`] if a file cannot be read; what `open` fails with.
-pub fn open<T>(store: &Path, open: impl FnOnce() -> Result<T, LogError> + UnwindSafe) -> Result<T, LogError> {
+pub fn open<T>(store: &Path, open: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
     check(store)?;
     install_hook();
-    IS_OPENING.set(true);
-    let opened = panic::catch_unwind(open);
-    IS_OPENING.set(false);
-    opened.unwrap_or_else(|cause| {
+    read(store, open)
+}
+
+/// Read the store with `read`, which calls nothing but fjall. fjall asserts where its files contradict themselves; such a panic is an
+/// error and prints nothing.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if `read` panics; what it fails with.
+pub fn read<T>(store: &Path, read: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+    IS_READING.set(true);
+    // What fjall leaves behind when it panics while reading, it has only read.
+    let found = panic::catch_unwind(AssertUnwindSafe(read));
+    IS_READING.set(false);
+    found.unwrap_or_else(|cause| {
         let cause = first_line(cause.as_ref());
         Err(LogError::Corrupt(format!("the store in {} cannot be read: {cause}", store.display())))
     })
 }
 
 thread_local! {
-    /// Whether the next panic of this thread will be caught by [`open`] and told as an error.
-    static IS_OPENING: Cell<bool> = const { Cell::new(false) };
+    /// Whether the next panic of this thread will be caught by [`read`] and reported as an error.
+    static IS_READING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keep the panics that [`open`] catches off stderr. All others are shown as they were, also a second one while the first is being
+/// Keep the panics that [`read`] catches off stderr. All others are shown as they were, also a second one while the first is being
 /// unwound: that one ends the process, and must not end it silently.
 fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let shown = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            if !IS_OPENING.take() {
+            if !IS_READING.take() {
                 shown(panic);
             }
         }));
@@ -76,8 +87,11 @@ fn check(store: &Path) -> Result<(), LogError> {
     if lock.try_lock_shared().is_err() {
         return Ok(());
     }
-    if fs::metadata(store.join(VERSION_FILE)).map_or(0, |version| version.len()) < VERSION_BYTES {
-        return clear_unused(store);
+    let file = store.join(VERSION_FILE);
+    match fs::metadata(&file) {
+        Ok(version) if version.len() >= VERSION_BYTES => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unreadable(&file, &error)),
+        Ok(_) | Err(_) => return clear_unused(store),
     }
     let keyspaces = entries(&store.join(KEYSPACES_FOLDER))?.into_iter().map(|entry| entry.path());
     keyspaces.filter(|path| path.is_dir()).try_for_each(|path| check_manifest(&path))
@@ -92,7 +106,7 @@ fn clear_unused(store: &Path) -> Result<(), LogError> {
         let (path, name) = (entry.path(), entry.file_name());
         let is_unused = match name.to_str() {
             Some(LOCK_FILE) => continue,
-            Some(KEYSPACES_FOLDER) if is_empty(&path) => continue,
+            Some(KEYSPACES_FOLDER) if is_empty(&path).map_err(|error| unreadable(&path, &error))? => continue,
             Some(VERSION_FILE) => true,
             Some(name) if name.ends_with(JOURNAL_SUFFIX) => {
                 is_zeros(&path).map_err(|error| unreadable(&path, &error))?
@@ -111,11 +125,12 @@ fn clear_unused(store: &Path) -> Result<(), LogError> {
 }
 
 /// Whether a file holds nothing but zeros. A journal is 64 MiB of them when it is made.
+#[expect(clippy::indexing_slicing, reason = "no more is read than there is room for")]
 fn is_zeros(path: &Path) -> io::Result<bool> {
     let (mut file, mut chunk) = (File::open(path)?, vec![0; 1 << 16]);
     loop {
         let count = file.read(&mut chunk)?;
-        let read = chunk.get(..count).unwrap_or_default();
+        let read = &chunk[..count];
         if read.is_empty() || read.iter().any(|&byte| byte != 0) {
             return Ok(read.is_empty());
         }
@@ -127,11 +142,13 @@ fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
     let file = keyspace.join(CURRENT_FILE);
     let note = match fs::read(&file) {
         Ok(note) => note,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_empty(&keyspace.join(TABLES_FOLDER)) => {
-            // The crash of a process that was making it; the engine makes it anew.
-            return Ok(());
+        Err(error) => {
+            let tables = keyspace.join(TABLES_FOLDER);
+            let has_none = is_empty(&tables).map_err(|error| unreadable(&tables, &error))?;
+            // Without tables it is what a crash left of making it, and fjall makes it again.
+            let is_unmade = error.kind() == io::ErrorKind::NotFound && has_none;
+            return if is_unmade { Ok(()) } else { Err(unreadable(&file, &error)) };
         }
-        Err(error) => return Err(unreadable(&file, &error)),
     };
     let Ok([number @ .., KIND_XXH3]) = <[u8; CURRENT_BYTES]>::try_from(note.as_slice()) else { return Ok(()) };
     let (numbers, checksums) = number.split_at(8);
@@ -149,8 +166,13 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, LogError> {
     entries.map_err(|error| unreadable(folder, &error))
 }
 
-fn is_empty(folder: &Path) -> bool {
-    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+/// Whether a folder holds nothing, or does not exist.
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn unremovable(path: &Path, error: &io::Error) -> LogError {

@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 
 use sha2::Digest as _;
 
+use crate::integers::height_from;
+
 /// Length of every digest, in bytes.
 pub const DIGEST_BYTES: usize = 32;
 
@@ -62,17 +64,25 @@ impl Digest {
         &self.0
     }
 
-    /// Return bit `depth`, counted from the most significant; false beyond the last.
+    /// Return bit `depth`, counted from the most significant.
+    ///
+    /// # Panics
+    ///
+    /// If `depth` is 256 or more.
     #[must_use]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a bit beyond the last is a mistake of the caller, and must not read as 0"
+    )]
     pub fn bit(&self, depth: u16) -> bool {
-        let byte = self.0.get(usize::from(depth / 8)).copied().unwrap_or(0);
-        byte & (0x80 >> (depth % 8)) != 0
+        self.0[usize::from(depth / 8)] & (0x80 >> (depth % 8)) != 0
     }
 
     /// Return the first 64 bits as a number, so that numeric order is the order of digests.
     #[must_use]
-    pub fn prefix64(&self) -> u64 {
-        self.0.first_chunk().copied().map_or(0, u64::from_be_bytes)
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a digest has 32 bytes")]
+    pub const fn prefix64(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("a digest has more than 8 bytes"))
     }
 
     /// Return how many leading bits `self` and `other` share: 0 to 256.
@@ -81,7 +91,7 @@ impl Digest {
         let mut shared = 0;
         for (a, b) in self.0.iter().zip(other.0) {
             let zeros = (a ^ b).leading_zeros();
-            shared += u16::try_from(zeros).unwrap_or(8);
+            shared += height_from(zeros);
             if zeros < 8 {
                 break;
             }
@@ -130,21 +140,19 @@ fn two_blocks<const A: usize, const B: usize, const C: usize>(a: &[u8; A], b: &[
 
 /// Lay out the parts, the closing bit and the message's length in bits at the end of `blocks`.
 #[inline]
+#[expect(clippy::indexing_slicing, reason = "the callers assert that the parts leave 9 bytes")]
 fn fill<const N: usize>(blocks: &mut [u8; N], parts: &[&[u8]]) {
     let mut rest: &mut [u8] = blocks;
     let mut message_bytes = 0_u64;
     for part in parts {
-        let Some((head, tail)) = rest.split_at_mut_checked(part.len()) else { return };
+        let (head, tail) = rest.split_at_mut(part.len());
         head.copy_from_slice(part);
         message_bytes += part.len() as u64;
         rest = tail;
     }
-    if let Some(closing) = rest.first_mut() {
-        *closing = 0x80;
-    }
-    if let Some(length) = rest.last_chunk_mut::<8>() {
-        *length = (message_bytes * 8).to_be_bytes();
-    }
+    rest[0] = 0x80;
+    let length = rest.len() - 8;
+    rest[length..].copy_from_slice(&(message_bytes * 8).to_be_bytes());
 }
 
 #[inline]
@@ -194,10 +202,14 @@ pub fn hyper_inner(left: &Digest, right: &Digest, position: &[u8; 34]) -> Digest
 }
 
 /// Return the hash of an empty hyper subtree of `height` levels, `0 <= height <= 256`.
+///
+/// # Panics
+///
+/// If `height` is beyond 256.
 #[must_use]
+#[expect(clippy::indexing_slicing, reason = "a tree of other heights does not exist, and must not get a hash")]
 pub fn hyper_default(height: u16) -> Digest {
-    // Heights come from depths that are bounded by HYPER_LEVELS; the last entry is the empty tree.
-    DEFAULTS.get(usize::from(height)).or(DEFAULTS.last()).copied().unwrap_or_default()
+    DEFAULTS[usize::from(height)]
 }
 
 static DEFAULTS: LazyLock<Vec<Digest>> = LazyLock::new(|| {
@@ -236,6 +248,18 @@ mod tests {
         for bad in ["", &text[1..], &format!("{text}0"), &text.replace('5', "g"), &text.replace('5', "+")] {
             assert_eq!(Digest::from_hex(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "index out of bounds")]
+    fn an_empty_subtree_higher_than_the_tree_has_no_hash() {
+        let _ = hyper_default(HYPER_LEVELS + 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "index out of bounds")]
+    fn a_bit_beyond_the_last_has_no_value() {
+        let _ = Digest::new([0xff; 32]).bit(HYPER_LEVELS);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::error::LogError;
 use crate::hash::{Digest, history_inner, history_leaf, history_partial};
+use crate::integers::usize_from;
 use crate::position::{HistoryPosition, history_height};
 use crate::proof::{incremental_positions, membership_positions};
 
@@ -74,6 +75,7 @@ impl HistoryTree {
 
     /// Return the tree of the events `digests`: what appending them gives, each level hashed on all threads.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "`last` is the last index, and an even one is no greater")]
     pub fn of_events(digests: &[Digest]) -> Self {
         let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
         let mut tree = Self { len: (digests.len() - rest.len()) as u64, ..Self::new() };
@@ -83,7 +85,7 @@ impl HistoryTree {
         let mut level: Vec<_> = groups.par_iter().enumerate().map(group).collect();
         for (height, left) in (KEPT_HEIGHT..).zip(tree.edge.0.iter_mut().skip(KEPT_HEIGHT.into())) {
             let Some(last) = level.len().checked_sub(1) else { break };
-            *left = level.get(last & !1).copied().unwrap_or_default();
+            *left = level[last & !1];
             let above = level.as_chunks::<2>().0.par_iter().enumerate().map(|(index, [left, right])| {
                 let position = HistoryPosition { index: (index as u64) << (height + 1), height: height + 1 };
                 history_inner(left, right, &position.to_bytes())
@@ -123,6 +125,7 @@ impl HistoryTree {
     }
 
     /// Carry out a change that was planned on this very tree.
+    #[expect(clippy::indexing_slicing, reason = "the level was added just before if it was missing")]
     pub fn apply(&mut self, change: HistoryChange) {
         self.len += change.len;
         for (height, digest) in change.frozen {
@@ -130,9 +133,7 @@ impl HistoryTree {
             if self.kept.len() <= level {
                 self.kept.resize_with(level + 1, Vec::new);
             }
-            if let Some(nodes) = self.kept.get_mut(level) {
-                nodes.push(digest);
-            }
+            self.kept[level].push(digest);
         }
         self.edge = change.edge;
     }
@@ -169,17 +170,17 @@ impl HistoryTree {
     }
 
     /// Return the hash of a node in the tree at `version`; the node must exist there.
+    #[expect(clippy::expect_used, reason = "a leaf is handled before its children are asked for")]
     fn node(&self, position: HistoryPosition, version: u64, group: &Group<'_>) -> Result<Digest, LogError> {
         if let Some(kept) = self.kept(position, version) {
             return Ok(kept);
         }
         if position.height == 0 {
             let digests = group(position.index)?;
-            let offset = usize::try_from(position.index % GROUP).unwrap_or(usize::MAX);
-            let digest = digests.get(offset).ok_or_else(|| missing(position))?;
+            let digest = digests.get(usize_from(position.index % GROUP)).ok_or_else(|| missing(position))?;
             return Ok(history_leaf(digest, &position.to_bytes()));
         }
-        let (left, right) = position.children().ok_or_else(|| missing(position))?;
+        let (left, right) = position.children().expect("only a leaf has no children");
         let left = self.node(left, version, group)?;
         if right.index > version {
             return Ok(history_partial(&left, &position.to_bytes()));
@@ -193,7 +194,7 @@ impl HistoryTree {
         let last = position.index.checked_add(1_u64.checked_shl(position.height.into())? - 1)?;
         let level = position.height.checked_sub(KEPT_HEIGHT)?;
         let nodes = self.kept.get(usize::from(level)).filter(|_| last <= version)?;
-        nodes.get(usize::try_from(position.index >> position.height).ok()?).copied()
+        nodes.get(usize_from(position.index.checked_shr(position.height.into())?)).copied()
     }
 }
 
@@ -236,15 +237,12 @@ impl HistoryChange {
     }
 }
 
-/// Return the frozen node at `position`, whose leaves are those of `digests`.
+/// Return the frozen node at `position`, whose leaves are those of `digests`: as many as its height demands.
+#[expect(clippy::indexing_slicing, reason = "a leaf without a digest must not get a hash")]
 fn frozen(digests: &[Digest], position: HistoryPosition) -> Digest {
-    match (position.children(), digests) {
-        (Some((left, right)), _) => {
-            let (lefts, rights) = digests.split_at(digests.len() / 2);
-            history_inner(&frozen(lefts, left), &frozen(rights, right), &position.to_bytes())
-        }
-        (None, digests) => history_leaf(&digests.first().copied().unwrap_or_default(), &position.to_bytes()),
-    }
+    let Some((left, right)) = position.children() else { return history_leaf(&digests[0], &position.to_bytes()) };
+    let (lefts, rights) = digests.split_at(digests.len() / 2);
+    history_inner(&frozen(lefts, left), &frozen(rights, right), &position.to_bytes())
 }
 
 fn missing(position: HistoryPosition) -> LogError {

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use crate::error::LogError;
 use crate::hash::{Digest, HYPER_LEVELS, hyper_default, hyper_inner, hyper_leaf};
+use crate::integers::{height_from, usize_from};
 use crate::position::HyperPosition;
 use crate::proof::SHORTCUT_DEPTH;
 
@@ -81,7 +82,7 @@ const BLANK_BRANCH: Branch =
 impl Leaf {
     /// Return the number of its bucket below `levels` flat levels, 1 to 24.
     fn bucket(&self, levels: u16) -> usize {
-        usize::try_from(self.prefix >> (64 - levels)).unwrap_or(usize::MAX)
+        usize_from(self.prefix >> (64 - levels))
     }
 }
 
@@ -127,7 +128,7 @@ impl HyperTree {
     #[must_use]
     pub fn with_capacity(expected: u64) -> Self {
         let flat_levels = flat_levels_for(expected);
-        let level_of = |index: usize| u16::try_from(index.max(1).ilog2()).unwrap_or(0);
+        let level_of = |index: usize| height_from(index.max(1).ilog2());
         Self {
             flat_levels,
             hashes: (0..2_usize << flat_levels)
@@ -180,21 +181,21 @@ impl HyperTree {
             index = 2 * index + usize::from(key.bit(depth));
             siblings.push(self.flat(index ^ 1));
         };
-        let mut node = bucket;
-        for depth in flat_depth..=HYPER_LEVELS {
+        let (mut node, mut depth) = (bucket, flat_depth);
+        loop {
             match node.kind() {
                 Node::Empty => return Ok((siblings, PathEnd::Empty)),
                 Node::Leaf(leaf) if depth >= SHORTCUT_DEPTH => {
-                    return Ok((siblings, PathEnd::Leaf { version: self.leaf(leaf)?.version }));
+                    return Ok((siblings, PathEnd::Leaf { version: self.leaf(leaf).version }));
                 }
                 Node::Leaf(_) | Node::Branch(_) => {}
             }
             let (left, right) = self.children(node, depth, digest_at)?;
             let (own, sibling) = if key.bit(depth) { (right, left) } else { (left, right) };
-            siblings.push(self.hash_at(sibling, depth + 1, digest_at)?);
+            depth += 1;
+            siblings.push(self.hash_at(sibling, depth, digest_at)?);
             node = own;
         }
-        Err(damaged("a path has no end"))
     }
 
     /// Return the version `key` maps to, or nothing.
@@ -203,22 +204,28 @@ impl HyperTree {
     ///
     /// As [`Self::plan`].
     pub fn find(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<Option<u64>, LogError> {
-        let on_path = |levels| self.bucket(flat_index(key, levels));
-        let bucket = on_path(self.flat_levels).or_else(|| on_path(self.flat_levels + 1));
-        let mut node = bucket.ok_or_else(|| damaged("a bucket is missing"))?;
+        let mut node = self.bucket_of(key);
         loop {
             match node.kind() {
                 Node::Empty => return Ok(None),
                 Node::Leaf(leaf) => {
-                    let leaf = self.leaf(leaf)?;
+                    let leaf = self.leaf(leaf);
                     return Ok(is_key_of(&leaf, key, digest_at)?.then_some(leaf.version));
                 }
                 Node::Branch(branch) => {
-                    let branch = self.branch(branch)?;
+                    let branch = self.branch(branch);
                     node = if key.bit(branch.depth) { branch.right } else { branch.left };
                 }
             }
         }
+    }
+
+    /// Return the trie of the bucket that the path of `key` leads to.
+    #[expect(clippy::expect_used, reason = "a key whose bucket is not found must not count as absent")]
+    fn bucket_of(&self, key: &Digest) -> NodeRef {
+        let on_path = |levels| self.bucket(flat_index(key, levels));
+        let bucket = on_path(self.flat_levels).or_else(|| on_path(self.flat_levels + 1));
+        bucket.expect("the path of each key passes a bucket")
     }
 
     /// Return the two subtrees of `node`, which stands at `depth`.
@@ -226,7 +233,7 @@ impl HyperTree {
         match node.kind() {
             Node::Empty => return Ok((NodeRef::EMPTY, NodeRef::EMPTY)),
             Node::Branch(index) => {
-                let branch = self.branch(index)?;
+                let branch = self.branch(index);
                 if branch.depth == depth {
                     return Ok((branch.left, branch.right));
                 }
@@ -243,10 +250,10 @@ impl HyperTree {
             Node::Empty => Ok(hyper_default(HYPER_LEVELS - depth)),
             Node::Leaf(index) => {
                 let key = self.some_key(node, depth.max(SHORTCUT_DEPTH), digest_at)?;
-                Ok(lone_hash(&key, self.leaf(index)?.version, depth))
+                Ok(lone_hash(&key, self.leaf(index).version, depth))
             }
             Node::Branch(index) => {
-                let branch = self.branch(index)?;
+                let branch = self.branch(index);
                 if branch.depth == depth {
                     return Ok(branch.hash);
                 }
@@ -256,52 +263,59 @@ impl HyperTree {
         }
     }
 
-    /// Return a key below `node` that is right in its first `bits` bits; those that all keys below share are the same in each.
+    /// Return a key below `node`, which is not empty, that is right in its first `bits` bits; those that all keys below share are the same in each.
+    #[expect(clippy::panic, reason = "no key would be right, and a wrong one leads to a wrong root")]
     fn some_key(&self, node: NodeRef, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
         let mut node = node;
         loop {
             match node.kind() {
-                Node::Empty => return Err(damaged("a branch has no leaf")),
-                Node::Branch(index) => node = self.branch(index)?.left,
-                Node::Leaf(index) => return key_of(&self.leaf(index)?, bits, digest_at),
+                Node::Empty => panic!("a branch has a leaf on either side"),
+                Node::Branch(index) => node = self.branch(index).left,
+                Node::Leaf(index) => return key_of(&self.leaf(index), bits, digest_at),
             }
         }
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "indices come from descending the flat levels, for which the array has room"
+    )]
     fn flat(&self, index: usize) -> Digest {
-        // Indices come from descending `flat_levels` levels, for which the array has room.
-        self.hashes.get(index).copied().unwrap_or_default()
+        self.hashes[index]
     }
 
     /// Return the trie below the flat node `index`, or nothing if its children are flat too.
+    #[expect(clippy::indexing_slicing, reason = "nobody descends below a bucket that has not been split")]
     fn bucket(&self, index: usize) -> Option<NodeRef> {
         let bucket = index.checked_sub(self.buckets.len())?;
         match bucket.checked_sub(self.buckets.len()) {
-            Some(half) => self.halves.get(half).copied(),
+            Some(half) => Some(self.halves[half]),
             None if 2 * bucket < self.halves.len() => None,
-            None => self.buckets.get(bucket).copied(),
+            None => Some(self.buckets[bucket]),
         }
     }
 
-    fn leaf(&self, index: u32) -> Result<Leaf, LogError> {
-        self.leaves.get(index as usize).copied().ok_or_else(|| damaged("a leaf is missing"))
+    #[expect(clippy::indexing_slicing, reason = "a reference to a leaf is made with the leaf")]
+    fn leaf(&self, index: u32) -> Leaf {
+        self.leaves[index as usize]
     }
 
-    fn branch(&self, index: u32) -> Result<Branch, LogError> {
-        self.branches.get(index as usize).copied().ok_or_else(|| damaged("a branch is missing"))
+    #[expect(clippy::indexing_slicing, reason = "a reference to a branch is made with the branch")]
+    fn branch(&self, index: u32) -> Branch {
+        self.branches[index as usize]
     }
 }
 
 /// Return how many flat levels suit a number of keys: two to four keys a bucket.
 fn flat_levels_for(keys: u64) -> u16 {
-    let levels = u16::try_from(keys.max(1).ilog2()).unwrap_or(0).saturating_sub(1);
+    let levels = height_from(keys.max(1).ilog2()).saturating_sub(1);
     levels.clamp(*FLAT_LEVELS.start(), *FLAT_LEVELS.end())
 }
 
 /// Return the index in heap order of the flat node at `depth`, 1 to 25, on the path of `key`: its first bits after a one.
 fn flat_index(key: &Digest, depth: u16) -> usize {
     let bits = key.prefix64() >> (64 - depth);
-    usize::try_from(bits | 1 << depth).unwrap_or(0)
+    usize_from(bits | 1 << depth)
 }
 
 /// Return the hash at `depth` of a subtree with one key.
@@ -343,15 +357,6 @@ fn index_of(index: usize) -> Result<u32, LogError> {
     // The top bit tells leaves from branches, and references count from one.
     let fitting = u32::try_from(index).ok().filter(|&index| index < NodeRef::LEAF - 1);
     fitting.ok_or(LogError::Full { keys: index as u64 })
-}
-
-fn put<T>(array: &mut [T], index: usize, value: T) -> Result<(), LogError> {
-    *array.get_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = value;
-    Ok(())
-}
-
-fn damaged(what: &str) -> LogError {
-    LogError::Corrupt(format!("hyper tree: {what}"))
 }
 
 #[cfg(test)]

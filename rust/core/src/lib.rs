@@ -55,6 +55,7 @@ mod fjall_check;
 pub mod hash;
 pub mod history;
 pub mod hyper;
+pub mod integers;
 pub mod json;
 pub mod log;
 pub mod log_id;

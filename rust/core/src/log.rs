@@ -4,7 +4,6 @@
 //! it at every open, and the hyper root they come to must be the stored one: a start is an audit.
 
 use std::collections::HashMap;
-use std::panic;
 use std::path::Path;
 
 use parking_lot::{Mutex, RwLock};
@@ -15,6 +14,7 @@ use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
 use crate::hyper::{Entry, PathEnd};
+use crate::integers::usize_from;
 use crate::log_id::LogId;
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
@@ -83,9 +83,7 @@ impl Log {
     ///
     /// Those of [`DiskStore::open`] and [`Self::over`].
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        // The engine asserts where its own files contradict themselves; to who opens the log that is damage like any other.
-        let opened = panic::catch_unwind(|| Self::over(Box::new(DiskStore::open(path)?)));
-        opened.unwrap_or_else(|_| Err(LogError::Corrupt(format!("the store in {} cannot be read", path.display()))))
+        Self::over(Box::new(DiskStore::open(path)?))
     }
 
     /// Return an empty log that is gone with the process.
@@ -378,10 +376,7 @@ impl Log {
             return Ok(Vec::new());
         }
         let new = change.map_or_else(Vec::new, |change| snapshots_of(draft, change));
-        let in_batch = |version: u64| {
-            let offset = usize::try_from(version.checked_sub(draft.base)?).ok()?;
-            new.get(offset).copied()
-        };
+        let in_batch = |version: u64| new.get(usize_from(version.checked_sub(draft.base)?)).copied();
         let find = |&version: &u64| in_batch(version).map_or_else(|| self.snapshot(version), Ok);
         let added = |placed: &Placed| {
             let snapshots = placed.versions.iter().map(find).collect::<Result<_, _>>()?;
@@ -483,7 +478,7 @@ impl Draft {
 fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest], log_id: Option<LogId>) -> (WriteBatch, Vec<Digest>) {
     let mut batch = WriteBatch::default();
     let rest = put_digests(&mut batch, draft.base, tail, &draft.digests);
-    let last = draft.base + (draft.digests.len() as u64).saturating_sub(1);
+    let last = draft.base + draft.digests.len() as u64 - 1;
     batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(&change.hyper_root(), log_id));
     for other in change.replaced().iter().chain(&draft.earlier).chain(&draft.repeats) {
         batch.put(Table::Occurrences, rows::occurrence_key(&other.key, other.version), []);

@@ -138,8 +138,7 @@ impl Log {
         let change = self.trees.read().plan(&page.digests, &entries, Roots::Last, &digest_at)?;
         if let Some(last) = page.batches.last() {
             page.require_root("hyper", &last.hyper_digest, &change.hyper_root())?;
-            let history_root = change.history_roots().last().copied().unwrap_or_default();
-            page.require_root("history", &page.history_digest, &history_root)?;
+            page.require_root("history", &page.history_digest, &change.last_history_root())?;
         }
         hidden.extend(change.replaced());
         let mut batch = page.rows(&hidden);
@@ -293,9 +292,10 @@ impl Extent {
 
 const BATCH_BYTES: usize = 8 + DIGEST_BYTES + 16;
 
+#[expect(clippy::expect_used, reason = "a count that is wrong would make another page of the bytes")]
 fn put_count(out: &mut Vec<u8>, count: usize) {
-    // A page is cut at some ten thousand events, so its counts fit.
-    out.extend(u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+    let count = u32::try_from(count).expect("a page is cut after some ten thousand events");
+    out.extend(count.to_be_bytes());
 }
 
 /// What is left to read. Everything gives nothing where the bytes end too early.
@@ -350,7 +350,7 @@ impl<'a> Reader<'a> {
 
     /// Read how many things of at least `bytes` bytes follow: never more than there can be.
     fn count(&mut self, bytes: usize) -> Option<usize> {
-        let count = usize::try_from(self.array().map(u32::from_be_bytes)?).ok()?;
+        let count = self.array().map(u32::from_be_bytes)? as usize;
         (count <= self.0.len() / bytes).then_some(count)
     }
 

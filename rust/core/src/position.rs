@@ -3,20 +3,15 @@
 use std::fmt;
 
 use crate::hash::{Digest, HYPER_LEVELS};
+use crate::integers::height_from;
 
 /// Return the height of the history tree at `version`: 0 for version 0, else its bit length, at most 64.
 #[must_use]
 pub const fn history_height(version: u64) -> u16 {
     match version.checked_ilog2() {
-        Some(highest) => low_bits(highest) + 1,
+        Some(highest) => height_from(highest) + 1,
         None => 0,
     }
-}
-
-/// A number of bits, at most 64, as the type of heights; the standard library has no constant conversion.
-const fn low_bits(count: u32) -> u16 {
-    let [_, _, high, low] = count.to_be_bytes();
-    u16::from_be_bytes([high, low])
 }
 
 /// A node of the history tree: the version of its leftmost leaf, a multiple of `2^height`, and its height.
@@ -97,31 +92,35 @@ pub struct HyperPosition {
 }
 
 impl HyperPosition {
-    /// Return the node at `depth` levels below the root on the path of `key`; depths beyond 256 count as 256.
+    /// Return the node at `depth` levels below the root on the path of `key`, `0 <= depth <= 256`.
+    ///
+    /// # Panics
+    ///
+    /// If `depth` is beyond 256.
     #[must_use]
     pub fn on_path(key: &Digest, depth: u16) -> Self {
-        let depth = depth.min(HYPER_LEVELS);
         let mut prefix = *key.as_bytes();
-        let whole = usize::from(depth / 8);
-        if let Some(rest) = prefix.get_mut(whole..) {
-            let kept = rest.first().map(|byte| byte & !(0xff_u8 >> (depth % 8)));
-            rest.fill(0);
-            if let (Some(first), Some(kept)) = (rest.first_mut(), kept) {
-                *first = kept;
-            }
+        let (_, rest) = prefix.split_at_mut(usize::from(depth / 8));
+        // At depth 256 nothing is left to clear.
+        if let [first, others @ ..] = rest {
+            *first &= !(0xff_u8 >> (depth % 8));
+            others.fill(0);
         }
         Self { prefix: Digest::new(prefix), height: HYPER_LEVELS - depth }
     }
 
     /// Return the sibling of the node at `depth` on the path of `key`, `1 <= depth <= 256`.
+    ///
+    /// # Panics
+    ///
+    /// If `depth` is 0, where the root has no sibling, or beyond 256.
     #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "a sibling with no bit flipped would be the node itself")]
     pub fn sibling_on_path(key: &Digest, depth: u16) -> Self {
         let Self { prefix, height } = Self::on_path(key, depth);
         let mut bytes = *prefix.as_bytes();
-        let last_bit = depth.saturating_sub(1);
-        if let Some(byte) = bytes.get_mut(usize::from(last_bit / 8)) {
-            *byte ^= 0x80 >> (last_bit % 8);
-        }
+        let last_bit = depth - 1;
+        bytes[usize::from(last_bit / 8)] ^= 0x80 >> (last_bit % 8);
         Self { prefix: Digest::new(bytes), height }
     }
 

@@ -45,12 +45,13 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
 /// # Errors
 ///
 /// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
+#[expect(clippy::expect_used, reason = "a check of no events must not end with a root of zeros")]
 pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Result<Digest, LogError> {
     let mut replay = Replay::new(store, len)?;
     let rows = Rows::of(store);
     // Of what was appended since the check began, the digests are there too.
     replay.repeats.iter().filter(|&&version| version >= len).try_for_each(|&version| rows.digest(version).map(drop))?;
-    let (mut history_root, mut occurrences) = (Digest::default(), 0_u64);
+    let (mut history_root, mut occurrences) = (None, 0_u64);
     store.scan(Table::Roots, &mut |key, root| {
         let (base, last) = (replay.trees.len(), rows::version_in(key)?);
         if base >= len {
@@ -65,7 +66,7 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
             require_occurrence(store, occurrence)?;
         }
         occurrences += hidden.len() as u64;
-        history_root = change.history_root;
+        history_root = Some(change.history_root);
         progress(replay.trees.len());
         Ok(())
     })?;
@@ -73,7 +74,7 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
         return Err(LogError::Corrupt(format!("its roots end at {} of {len} events", replay.trees.len())));
     }
     require_no_other_occurrence(store, len, occurrences)?;
-    Ok(history_root)
+    Ok(history_root.expect("there is at least one event"))
 }
 
 /// Require that what is stored as a repeat is not the first of its event in its batch. Whether a later one came in the same request
@@ -99,17 +100,25 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
     let (rows, mut found) = (Rows::of(store), 0_u64);
     store.scan(Table::Occurrences, &mut |key, _| {
         let version = rows::version_of_occurrence(key)?;
-        if rows.digest(version)?.as_bytes().as_slice() != key.get(..32).unwrap_or_default() {
+        if !key.starts_with(rows.digest(version)?.as_bytes()) {
             return Err(LogError::Corrupt(format!("a stored occurrence at version {version} is of another event")));
         }
         found += 1;
         Ok(())
     })?;
-    let appended = Rows::of(store).digest(len).is_ok();
-    if found == expected || (appended && found > expected) {
+    if found == expected || (found > expected && holds(store, len)?) {
         return Ok(());
     }
     Err(LogError::Corrupt(format!("{found} other occurrences are stored, but the log has {expected}")))
+}
+
+/// Whether the log has the event of `version`.
+fn holds(store: &dyn Store, version: u64) -> Result<bool, LogError> {
+    match Rows::of(store).digest(version) {
+        Ok(_) => Ok(true),
+        Err(LogError::Corrupt(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Return all digests, in the order of versions.
@@ -156,15 +165,14 @@ impl<'a> Replay<'a> {
         Ok(Self { store, trees: Trees::with_capacity(expected), repeats: repeats(store)? })
     }
 
-    /// Append events as one batch; return its roots, and the occurrences that the hyper tree does not show from here on.
+    /// Append events, at least one, as one batch; return its roots, and the occurrences that the hyper tree does not show from here on.
     fn append(&mut self, digests: &[Digest]) -> Result<(Replayed, Vec<Entry>), LogError> {
         let base = self.trees.len();
         let (entries, mut hidden) = shown_and_hidden(base, digests, &self.repeats);
         let stored = |version| Rows::of(self.store).digest(version);
         let digest_at = |version| rows::pending(version, base, digests).map_or_else(|| stored(version), Ok);
         let change = self.trees.plan(digests, &entries, Roots::Last, &digest_at)?;
-        let history_root = change.history_roots().last().copied().unwrap_or_default();
-        let replayed = Replayed { history_root, hyper_root: change.hyper_root() };
+        let replayed = Replayed { history_root: change.last_history_root(), hyper_root: change.hyper_root() };
         hidden.extend(change.replaced());
         self.trees.apply(change, &digest_at)?;
         Ok((replayed, hidden))

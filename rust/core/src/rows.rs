@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::history::GROUP;
+use crate::integers::usize_from;
 use crate::log_id::LogId;
 use crate::store::{Store, Table};
 
@@ -37,10 +38,7 @@ impl<'a> Rows<'a> {
     ///
     /// [`LogError::Corrupt`] if the log lacks it; [`LogError::Store`] if it cannot be read.
     pub fn digest(&self, version: u64) -> Result<Digest, LogError> {
-        self.in_tile(version, |tile| {
-            let offset = usize::try_from(version % TILE).unwrap_or(usize::MAX);
-            tile.get(offset).copied().ok_or_else(|| lacks(version))
-        })
+        self.in_tile(version, |tile| tile.get(usize_from(version % TILE)).copied().ok_or_else(|| lacks(version)))
     }
 
     /// Return the event digests of the group of [`GROUP`] versions that holds `version`, at least up to it.
@@ -50,9 +48,9 @@ impl<'a> Rows<'a> {
     /// As [`Self::digest`].
     pub fn group(&self, version: u64) -> Result<Vec<Digest>, LogError> {
         self.in_tile(version, |tile| {
-            let first = usize::try_from(version % TILE / GROUP * GROUP).unwrap_or(usize::MAX);
+            let first = usize_from(version % TILE / GROUP * GROUP);
             let group = tile.get(first..).ok_or_else(|| lacks(version))?;
-            Ok(group.iter().take(usize::try_from(GROUP).unwrap_or(usize::MAX)).copied().collect())
+            Ok(group.iter().take(usize_from(GROUP)).copied().collect())
         })
     }
 
@@ -68,6 +66,7 @@ impl<'a> Rows<'a> {
         root_in(&row)
     }
 
+    #[expect(clippy::expect_used, reason = "the tile was put there just before if it was missing")]
     fn in_tile<T>(&self, version: u64, read: impl FnOnce(&[Digest]) -> Result<T, LogError>) -> Result<T, LogError> {
         let number = version / TILE;
         let mut tiles = self.tiles.borrow_mut();
@@ -78,17 +77,15 @@ impl<'a> Rows<'a> {
             let [newest, _] = &mut *tiles;
             *newest = Some((number, digests_in(&row)?));
         }
-        match tiles.iter().flatten().find(|(found, _)| *found == number) {
-            Some((_, tile)) => read(tile),
-            None => Err(lacks(version)),
-        }
+        let (_, tile) = tiles.iter().flatten().find(|(found, _)| *found == number).expect("the tile is cached");
+        read(tile)
     }
 }
 
 /// Return the digest of `version` if it is among `digests`, the first of which is version `base`.
 #[must_use]
 pub fn pending(version: u64, base: u64, digests: &[Digest]) -> Option<Digest> {
-    digests.get(usize::try_from(version.checked_sub(base)?).ok()?).copied()
+    digests.get(usize_from(version.checked_sub(base)?)).copied()
 }
 
 /// Return the version, or the number of a tile, that a key is.

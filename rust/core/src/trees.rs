@@ -96,6 +96,17 @@ impl TreesChange {
         &self.history.roots
     }
 
+    /// Return the root of the history tree after the change.
+    ///
+    /// # Panics
+    ///
+    /// If no event is appended: a tree without events has no root.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "zeros must never pass for a root")]
+    pub fn last_history_root(&self) -> Digest {
+        *self.history.roots.last().expect("the root of the last event is always wanted")
+    }
+
     /// Return the root of the hyper tree after the change.
     #[must_use]
     pub const fn hyper_root(&self) -> Digest {
@@ -129,4 +140,16 @@ pub fn shown_and_hidden(base: u64, digests: &[Digest], repeats: &[u64]) -> (Vec<
         is_same
     });
     (shown, hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "the root of the last event is always wanted")]
+    fn a_change_that_appends_nothing_has_no_history_root() {
+        let trees = Trees::with_capacity(0);
+        let _ = trees.plan(&[], &[], Roots::Last, &|_| Ok(Digest::default())).unwrap().last_history_root();
+    }
 }

@@ -201,6 +201,22 @@ fn a_store_without_its_version_that_holds_anything_is_refused_and_kept() {
 }
 
 #[test]
+fn a_folder_of_tables_that_cannot_be_read_does_not_count_as_empty() {
+    for steps in [9, 10, 11] {
+        let folder = begun(steps);
+        let tables = folder.path().join("store/keyspaces");
+        fs::remove_dir(&tables).unwrap();
+        fs::write(&tables, "not a folder").unwrap();
+        let before = files(folder.path());
+        match Log::open(folder.path()) {
+            Err(LogError::Store { action, .. }) => assert_eq!(action, format!("read {}", tables.display())),
+            other => panic!("after {steps} steps: {other:?}"),
+        }
+        assert_eq!(files(folder.path()), before);
+    }
+}
+
+#[test]
 fn a_folder_is_open_once() {
     let folder = filled();
     let _log = Log::open(folder.path()).unwrap();

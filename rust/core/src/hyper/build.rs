@@ -6,9 +6,10 @@
 use rayon::prelude::*;
 
 use super::{BLANK_BRANCH, Branch, HyperTree, Leaf, NodeRef};
-use super::{damaged, index_of, key_of_prefix, lift, lone_hash, put};
+use super::{index_of, key_of_prefix, lift, lone_hash};
 use crate::error::LogError;
 use crate::hash::{Digest, HYPER_LEVELS, hyper_default, hyper_inner};
+use crate::integers::{height_from, usize_from};
 use crate::position::HyperPosition;
 use crate::proof::SHORTCUT_DEPTH;
 
@@ -35,13 +36,17 @@ impl HyperTree {
     }
 
     /// Build the tries in the buckets from the leaves, with the hashes of the last flat level.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a partition point is an index, and those of later runs are no smaller"
+    )]
     fn build_buckets(&mut self, keys: Keys<'_>) -> Result<(), LogError> {
         let (depth, buckets) = (self.flat_levels, self.buckets.len());
         let per_run = (buckets / RUNS).max(1);
         let first_of = |run: usize| self.leaves.partition_point(|leaf| leaf.bucket(depth) < run * per_run);
         let leaves_of = |run| {
             let first = first_of(run);
-            (first, self.leaves.get(first..first_of(run + 1)).unwrap_or_default())
+            (first, &self.leaves[first..first_of(run + 1)])
         };
         let leaves: Vec<_> = (0..buckets / per_run).map(leaves_of).collect();
         let counts: Vec<_> = leaves.par_iter().map(|(_, leaves)| branches_below(leaves, depth)).collect();
@@ -65,6 +70,7 @@ impl HyperTree {
             let empty = hyper_default(HYPER_LEVELS - depth - 1);
             parents.par_iter_mut().zip(children).enumerate().for_each(|(index, (parent, [left, right]))| {
                 if *left != empty || *right != empty {
+                    // Shifted by all 64 bits nothing is left, as the root is on the path of every key.
                     let key = key_of_prefix((index as u64).checked_shl((64 - depth).into()).unwrap_or(0));
                     *parent = hyper_inner(left, right, &HyperPosition::on_path(&key, depth).to_bytes());
                 }
@@ -101,9 +107,9 @@ impl Keys<'_> {
         leaves
     }
 
+    #[expect(clippy::indexing_slicing, reason = "every leaf was made from one of these digests")]
     fn whole(self, leaf: &Leaf) -> Digest {
-        // Every leaf was made from one of these digests.
-        usize::try_from(leaf.version).ok().and_then(|version| self.0.get(version)).copied().unwrap_or_default()
+        self.0[usize_from(leaf.version)]
     }
 
     /// Return the key of a leaf, right in its first `bits` bits.
@@ -116,7 +122,7 @@ impl Keys<'_> {
         if a.prefix == b.prefix {
             return self.whole(a).shared_bits(&self.whole(b));
         }
-        u16::try_from((a.prefix ^ b.prefix).leading_zeros()).unwrap_or(0)
+        height_from((a.prefix ^ b.prefix).leading_zeros())
     }
 }
 
@@ -125,7 +131,7 @@ struct Run<'a> {
     keys: Keys<'a>,
     /// The last flat level.
     depth: u16,
-    /// What of the tree's arrays is of these buckets.
+    /// The parts of the tree's arrays that belong to these buckets.
     buckets: &'a mut [NodeRef],
     hashes: &'a mut [Digest],
     branches: &'a mut [Branch],
@@ -136,20 +142,20 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Build the buckets from their leaves, of which the first has an index in the tree.
+    #[expect(clippy::indexing_slicing, reason = "a chunk is not empty, and a remainder is less than the length")]
     fn build(mut self, leaves: &[Leaf], first_leaf: usize) -> Result<(), LogError> {
         let (depth, mut first_leaf) = (self.depth, first_leaf);
         for leaves in leaves.chunk_by(|a, b| a.bucket(depth) == b.bucket(depth)) {
             // As many buckets as the run has begin at a multiple of that number.
-            let place = leaves.first().map_or(0, |leaf| leaf.bucket(depth)) % self.buckets.len();
-            let (node, hash) = self.trie(leaves, first_leaf, depth)?;
-            put(self.buckets, place, node)?;
-            put(self.hashes, place, hash)?;
+            let slot = leaves[0].bucket(depth) % self.buckets.len();
+            (self.buckets[slot], self.hashes[slot]) = self.trie(leaves, first_leaf, depth)?;
             first_leaf += leaves.len();
         }
         Ok(())
     }
 
     /// Build the trie of `leaves` at `depth`; return it and its hash there.
+    #[expect(clippy::indexing_slicing, reason = "there is room for a branch fewer than there are leaves")]
     fn trie(&mut self, leaves: &[Leaf], first_leaf: usize, depth: u16) -> Result<(NodeRef, Digest), LogError> {
         let (first, last) = match leaves {
             [] => return Ok((NodeRef::EMPTY, hyper_default(HYPER_LEVELS - depth))),
@@ -161,16 +167,14 @@ impl Run<'_> {
         };
         // What the first and the last of a sorted list share, all share.
         let parting = self.keys.shared_bits(first, last);
-        if parting >= HYPER_LEVELS {
-            return Err(damaged("a key has two leaves"));
-        }
+        assert!(parting < HYPER_LEVELS, "a key has one leaf");
         let is_left = |leaf: &Leaf| !self.keys.start(leaf, parting + 1).bit(parting);
         let (lefts, rights) = leaves.split_at(leaves.partition_point(is_left));
         let (left, left_hash) = self.trie(lefts, first_leaf, parting + 1)?;
         let (right, right_hash) = self.trie(rights, first_leaf + lefts.len(), parting + 1)?;
         let key = self.keys.start(first, parting);
         let hash = hyper_inner(&left_hash, &right_hash, &HyperPosition::on_path(&key, parting).to_bytes());
-        put(self.branches, self.built, Branch { hash, left, right, depth: parting })?;
+        self.branches[self.built] = Branch { hash, left, right, depth: parting };
         let node = NodeRef::branch(index_of(self.first_branch + self.built)?);
         self.built += 1;
         Ok((node, lift(&key, hash, parting, depth)))

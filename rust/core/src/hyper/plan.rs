@@ -1,7 +1,7 @@
 //! Inserting a batch into the hyper tree: planned beside it, then put in place; and the growing of its flat part.
 
 use super::{BLANK_BRANCH, Branch, DigestAt, Entry, HyperTree, Leaf, Node, NodeRef};
-use super::{damaged, flat_levels_for, index_of, is_key_of, lone_hash, put};
+use super::{flat_levels_for, index_of, is_key_of, lone_hash};
 use crate::error::LogError;
 use crate::hash::{Digest, hyper_inner};
 use crate::position::HyperPosition;
@@ -34,7 +34,7 @@ impl HyperTree {
     ///
     /// # Errors
     ///
-    /// Those of `digest_at`; [`LogError::Full`] if the tree has no room for more keys; [`LogError::Corrupt`] if it is damaged.
+    /// Those of `digest_at`; [`LogError::Full`] if the tree has no room for more keys.
     pub fn plan(&self, entries: &[Entry], digest_at: &DigestAt<'_>) -> Result<HyperChange, LogError> {
         if entries.is_empty() {
             return Ok(HyperChange { root: self.root(), ..HyperChange::default() });
@@ -52,14 +52,14 @@ impl HyperTree {
     /// As [`Self::plan`]; the tree is unusable then.
     pub fn apply(&mut self, change: HyperChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         self.leaves.resize(self.leaves.len() + change.new_leaves, Leaf { prefix: 0, version: 0 });
-        self.free_branches.truncate(self.free_branches.len().saturating_sub(change.reused_branches));
+        self.free_branches.truncate(self.free_branches.len() - change.reused_branches);
         self.branches.resize(self.branches.len() + change.new_branches, BLANK_BRANCH);
-        put_all(&mut self.hashes, change.hashes)?;
+        put_all(&mut self.hashes, change.hashes);
         for (index, node) in change.buckets {
-            *self.bucket_mut(index).ok_or_else(|| damaged("a change lies outside the tree"))? = node;
+            *self.bucket_mut(index) = node;
         }
-        put_all(&mut self.leaves, change.leaves.into_iter().map(|(index, leaf)| (index as usize, leaf)))?;
-        put_all(&mut self.branches, change.branches.into_iter().map(|(index, branch)| (index as usize, branch)))?;
+        put_all(&mut self.leaves, change.leaves.into_iter().map(|(index, leaf)| (index as usize, leaf)));
+        put_all(&mut self.branches, change.branches.into_iter().map(|(index, branch)| (index as usize, branch)));
         for _ in 0..change.new_leaves {
             if self.flat_levels >= flat_levels_for(self.len()) {
                 break;
@@ -70,13 +70,14 @@ impl HyperTree {
     }
 
     /// Split the next bucket in two, and with the last of them begin a new level.
+    #[expect(clippy::indexing_slicing, reason = "the last bucket that is split begins a new level, with no half")]
     fn split_next(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         let depth = self.flat_levels;
-        let bucket = self.buckets.get(self.halves.len() / 2).copied().ok_or_else(|| damaged("a bucket is missing"))?;
+        let bucket = self.buckets[self.halves.len() / 2];
         let (left, right) = self.children(bucket, depth, digest_at)?;
         let hashes = [self.hash_at(left, depth + 1, digest_at)?, self.hash_at(right, depth + 1, digest_at)?];
         if let Node::Branch(index) = bucket.kind()
-            && self.branch(index)?.depth == depth
+            && self.branch(index).depth == depth
         {
             self.free_branches.push(index);
         }
@@ -94,11 +95,12 @@ impl HyperTree {
         Ok(())
     }
 
-    fn bucket_mut(&mut self, index: usize) -> Option<&mut NodeRef> {
-        let bucket = index.checked_sub(self.buckets.len())?;
+    #[expect(clippy::indexing_slicing, reason = "a change was planned on this very tree")]
+    fn bucket_mut(&mut self, index: usize) -> &mut NodeRef {
+        let bucket = index - self.buckets.len();
         match bucket.checked_sub(self.buckets.len()) {
-            Some(half) => self.halves.get_mut(half),
-            None => self.buckets.get_mut(bucket),
+            Some(half) => &mut self.halves[half],
+            None => &mut self.buckets[bucket],
         }
     }
 }
@@ -217,7 +219,7 @@ impl Planner<'_> {
                 index
             }
             Node::Leaf(index) => {
-                let leaf = self.tree.leaf(index)?;
+                let leaf = self.tree.leaf(index);
                 if !is_key_of(&leaf, &entry.key, self.digest_at)? {
                     return Ok(None);
                 }
@@ -233,7 +235,7 @@ impl Planner<'_> {
     /// Write a branch in the place of the one that stood there, or in a new one.
     fn join(&mut self, node: NodeRef, branch: Branch) -> Result<NodeRef, LogError> {
         let index = match node.kind() {
-            Node::Branch(index) if self.tree.branch(index)?.depth == branch.depth => index,
+            Node::Branch(index) if self.tree.branch(index).depth == branch.depth => index,
             Node::Empty | Node::Leaf(_) | Node::Branch(_) => self.new_branch()?,
         };
         self.change.branches.push((index, branch));
@@ -256,9 +258,9 @@ fn split(entries: &[Entry], depth: u16) -> (&[Entry], &[Entry]) {
     entries.split_at(entries.partition_point(|entry| !entry.key.bit(depth)))
 }
 
-fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) -> Result<(), LogError> {
+#[expect(clippy::indexing_slicing, reason = "a change was planned on this very tree, which has grown by what is new")]
+fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) {
     for (index, value) in values {
-        put(array, index, value)?;
+        array[index] = value;
     }
-    Ok(())
 }
