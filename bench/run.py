@@ -10,20 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qed
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from harness.process import COMMAND, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,27 +102,29 @@ def per_call_us(call: Callable[[], object]) -> float:
 
 def bench_http(events: int) -> None:
     """Fill a server over HTTP, start it again, then load each call."""
-    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=LOAD.parents[2], check=True)
-    with tempfile.TemporaryDirectory(prefix="qed-bench-") as folder:
-        with server(folder) as (address, process):
-            filled = load(address, "bulk", 4, "--bulk", 1000, "--count", events // 1000, "--prefix", "event ")
+    build_load()
+    with tempfile.TemporaryDirectory(prefix="qed-bench-") as name:
+        folder = Path(name)
+        with serving(folder) as server:
+            filled = fill(server, events)
             row("bulks of 1,000, 4 connections, while filling", filled["events_per_s"], "events/s", ">= 130,000/s")
-            row("resident", resident_mb(process.pid), "MB", "<= 250 MB at 1 M, <= 1 GB at 10 M")
+            row("resident", resident_mb(server), "MB", "<= 250 MB at 1 M, <= 1 GB at 10 M")
             time.sleep(QUIET_S)
-            row("disk an event, after a quiet minute", disk_bytes(Path(folder)) / events, "B", "<= 200 B")
+            row("disk an event, after a quiet minute", disk_bytes(folder) / events, "B", "<= 200 B")
         bench_starts(folder)
-        with server(folder) as (address, _):
-            http_calls(address, events)
+        with serving(folder) as server:
+            http_calls(server.address("http"), events)
 
 
-def bench_starts(folder: str) -> None:
+def bench_starts(folder: Path) -> None:
     """Start a server on a log several times."""
     starts = []
     for _ in range(STARTS):
         started = time.perf_counter()
-        with server(folder) as (_, process):
+        with serving(folder) as server:
+            server.info()
             starts.append((time.perf_counter() - started) * 1e3)
-            resident = resident_mb(process.pid)
+            resident = resident_mb(server)
     median, worst = statistics.median(starts), max(starts)
     row("start, until it answers, median", median, "ms", "<= 1 s at 1 M, <= 5 s at 10 M")
     row("start, worst", worst, "ms")
@@ -146,6 +147,16 @@ def http_calls(address: str, events: int) -> None:
         row("    p50 / p99 ms", answer["p50_ms"], f"/ {answer['p99_ms']:.1f}")
 
 
+def build_load() -> None:
+    """Compile the load generator."""
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=LOAD.parents[2], check=True)
+
+
+def fill(server: Server, events: int) -> dict[str, float]:
+    """Add events in bulks, and return what the load generator counted."""
+    return load(server.address("http"), "bulk", 4, "--bulk", 1000, "--count", events // 1000, "--prefix", "event ")
+
+
 def load(address: str, mode: str, connections: int, *rest: object) -> dict[str, float]:
     """Run the load generator and return what it counted; any error ends the benchmark."""
     command = [str(LOAD), mode, "--address", address, "--connections", str(connections), *map(str, rest)]
@@ -161,39 +172,20 @@ def load(address: str, mode: str, connections: int, *rest: object) -> dict[str, 
 
 
 @contextmanager
-def server(folder: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Serve a data folder on a free port until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = Path(sys.executable).with_name("qed-server")
-    data = Path(folder) / "data"
-    arguments = [str(command), "--http-addr", address, "--data-dir", str(data), "--log", "error"]
-    process = subprocess.Popen(arguments)
+def serving(folder: Path, command: str = COMMAND) -> Iterator[Server]:
+    """Serve the data in a folder until the block ends."""
+    server = Server("bench", folder / "data", command=(command,), extra=("--log", "error"))
     try:
-        wait_until_healthy(address)
-        yield address, process
+        server.start()
+        yield server
+        server.stop()
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        server.forget()
 
 
-def wait_until_healthy(address: str) -> None:
-    """Ask for the health check until it answers, at most two minutes."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://{address}/healthcheck", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.01)
-    raise SystemExit("the server did not start")
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) / 1024 if found else 0.0
+def resident_mb(server: Server) -> float:
+    """Return the resident memory of a server."""
+    return server.resident_bytes("VmRSS") / 2**20
 
 
 def disk_bytes(folder: Path) -> int:
