@@ -149,5 +149,5 @@ fn disk_bytes(folder: &Path) -> u64 {
 }
 
 fn report(what: &str, value: f64, unit: &str) {
-    println!("{what:<40} {value:>14.1} {unit}");
+    println!("{what:<40} {value:>14.2} {unit}");
 }

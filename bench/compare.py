@@ -1,0 +1,179 @@
+"""Two builds in one run: the ratio of every number that must not get worse.
+
+`python bench/compare.py OLD_CHECKOUT [--rounds N] [--events N] [--seconds S] [--only core|http|three|start]`. The old
+checkout must be built: `git worktree add /tmp/qed-before COMMIT && make -C /tmp/qed-before .venv/.installed`.
+
+Each round measures the old build and the new one, one right after the other, so that what the machine does beside this
+meets both alike. A round gives one ratio; the table has their median, the smallest and the largest. A ratio is new to
+old, turned so that above 1 is better. The machine should be quiet all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster import three_servers
+from run import ROOT, build_load, fill, load, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from harness.process import Server
+
+STARTS = 10
+BULK = ("--bulk", 1000, "--prefix", "c")
+
+
+@dataclass(frozen=True)
+class Number:
+    """What was measured once.
+
+    Attributes:
+        what: What the table calls it.
+        value: How much.
+        unit: A rate ends in `/s`, and more of it is better; of anything else, less is.
+    """
+
+    what: str
+    value: float
+    unit: str
+
+    def ratio(self, old: Number) -> float:
+        """Return how much better this is than `old`; 1 is equally good."""
+        return self.value / old.value if self.unit.endswith("/s") else old.value / self.value
+
+
+@dataclass(frozen=True)
+class Build:
+    """A checkout with its own environment."""
+
+    root: Path
+
+    def command(self, name: str) -> str:
+        """Return the path of one of its commands."""
+        return str(self.root / ".venv" / "bin" / name)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: events that fill a log, and seconds that each load lasts."""
+
+    events: int
+    seconds: float
+
+
+def core(build: Build, size: Size) -> Iterator[Number]:
+    """Measure appends, proofs and verification in Rust by the build's own benchmark."""
+    command = ["cargo", "bench", "--quiet", "-p", "qed-core", "--bench", "core", "--", str(size.events)]
+    printed = subprocess.run(command, cwd=build.root, check=True, capture_output=True, text=True).stdout
+    for what, value, unit in re.findall(r"^(\S.*?) +([\d.]+) (events/s|us|ms)$", printed, re.MULTILINE):
+        if what != "limit of two cores":
+            yield Number(what, float(value), unit)
+
+
+def http(build: Build, size: Size) -> Iterator[Number]:
+    """Measure one server under load."""
+    with (
+        tempfile.TemporaryDirectory(prefix="qed-bench-") as folder,
+        serving(Path(folder), build.command("qed-server")) as server,
+    ):
+        yield from adds(server, size)
+        answer = load(
+            server.address("http"),
+            "membership",
+            16,
+            "--seconds",
+            size.seconds,
+            "--prefix",
+            "event ",
+            "--events",
+            size.events,
+        )
+        yield Number("membership, 16 connections", answer["requests_per_s"], "requests/s")
+
+
+def three(build: Build, size: Size) -> Iterator[Number]:
+    """Measure three servers under load."""
+    with three_servers(build.command("qed-server")) as cluster:
+        yield from adds(cluster.leader(), size)
+
+
+def adds(server: Server, size: Size) -> Iterator[Number]:
+    """Fill a log, then add to it in both ways."""
+    address, seconds = server.address("http"), ("--seconds", size.seconds)
+    fill(server, size.events)
+    single = load(address, "add", 64, *seconds, "--prefix", "a")
+    yield Number("single adds, 64 connections", single["requests_per_s"], "adds/s")
+    bulks = load(address, "bulk", 4, *seconds, *BULK)
+    yield Number("bulks of 1,000, 4 connections", bulks["events_per_s"], "events/s")
+
+
+def start(build: Build, _size: Size) -> Iterator[Number]:
+    """Measure how long the command line takes to say its version."""
+    took_ms = []
+    for _ in range(STARTS):
+        started = time.perf_counter()
+        subprocess.run([build.command("qed"), "--version"], check=True, capture_output=True)
+        took_ms.append((time.perf_counter() - started) * 1e3)
+    yield Number("qed --version", statistics.median(took_ms), "ms")
+
+
+PARTS: dict[str, Callable[[Build, Size], Iterator[Number]]] = {
+    "core": core,
+    "http": http,
+    "three": three,
+    "start": start,
+}
+
+
+def compare(part: str, old: Build, new: Build, size: Size, rounds: int) -> None:
+    """Measure one part of both builds in turn, and print its table."""
+    print(f"\n{part:<42} {'old':>12} {'new':>12} {'':<10} ratio (least to most)")
+    pairs: dict[str, list[tuple[Number, Number]]] = {}
+    for _ in range(rounds):
+        before, after = list(PARTS[part](old, size)), list(PARTS[part](new, size))
+        known = {number.what: number for number in before}
+        for number in after:
+            if number.what in known:
+                pairs.setdefault(number.what, []).append((known[number.what], number))
+    for what, measured in pairs.items():
+        print_ratio(what, measured)
+
+
+def print_ratio(what: str, measured: list[tuple[Number, Number]]) -> None:
+    """Print the medians of both builds, and their ratios."""
+    before, after = (statistics.median(number.value for number in side) for side in zip(*measured, strict=True))
+    ratios = [new.ratio(old) for old, new in measured]
+    spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    print(f"  {what:<40} {before:>12,.1f} {after:>12,.1f} {measured[0][0].unit:<10} {spread}", flush=True)
+
+
+def main() -> None:
+    """Compare what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("old", type=Path, help="the checkout to compare this one with")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--only", choices=PARTS)
+    options = parser.parse_args()
+    old, new = Build(options.old.resolve()), Build(ROOT)
+    if not Path(old.command("qed-server")).exists():
+        sys.exit(f"expected a built checkout, found no {old.command('qed-server')}: run `make .venv/.installed` there")
+    build_load()
+    for part in PARTS:
+        if options.only in {None, part}:
+            compare(part, old, new, Size(options.events, options.seconds), options.rounds)
+
+
+if __name__ == "__main__":
+    main()
