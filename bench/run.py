@@ -69,18 +69,18 @@ def bench_python(_events: int) -> None:
     if not isinstance(member, qed.MembershipProof) or not isinstance(absent, qed.AbsenceProof):
         raise SystemExit("the log answered nonsense")
     text = member.to_json()
-    trusted: dict[str, Any] = {"query_snapshot": current, "current_snapshot": current}
+    trusted = qed.TrustedSnapshots(start, current)
     calls: dict[str, tuple[Callable[[], object], str]] = {
         "verify membership, decoded": (
-            lambda: qed.verify_membership(b"event 7", member, version=None, **trusted),
+            lambda: qed.verify(qed.Membership(b"event 7"), member, trusted),
             "<= 20 us",
         ),
         "verify absence, decoded": (
-            lambda: qed.verify_absence(b"nothing of the kind", absent, version=None, current_snapshot=current),
+            lambda: qed.verify(qed.Membership(b"nothing of the kind"), absent, trusted),
             "",
         ),
         "verify incremental, decoded": (
-            lambda: qed.verify_incremental(increment, start_snapshot=start, end_snapshot=current),
+            lambda: qed.verify(qed.Extension(start.version, current.version), increment, trusted),
             "",
         ),
         "decode membership JSON": (lambda: qed.MembershipProof.from_json(text), ""),

@@ -268,6 +268,7 @@ class OracleLog:
             answer["Neighbour"] = self._neighbour(*found[0])
         if latest is not None and latest > query:
             answer["LatestVersion"] = latest
+            answer["LatestHistory"] = wire_path(history_path(self.digests, latest, current))
         return answer
 
     def _occurrence(self, digest: bytes, query: int) -> int:

@@ -10,7 +10,7 @@ from oracle import DEFAULTS, Json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SNAPSHOT, MEMBERSHIP, ABSENCE, INCREMENTAL = range(4)
 
 
@@ -31,6 +31,7 @@ def _membership(answer: Json) -> bytes:
     latest = answer.get("LatestVersion", answer["ActualVersion"])
     versions = _numbers(answer["CurrentVersion"], answer["QueryVersion"], answer["ActualVersion"], latest)
     paths = _hyper_path(answer["Hyper"]) + _history_path(answer["History"])
+    paths += _history_path(answer.get("LatestHistory", {}))
     return _header(MEMBERSHIP) + _hash(answer["KeyDigest"]) + versions + paths
 
 

@@ -160,6 +160,10 @@ def verify_membership(
     if answer.get("LatestVersion") is not None:
         latest = _number(answer, "LatestVersion")
         _demand(query < latest <= current, "LatestVersion only names an event added again after the asked version")
+        path = _path(answer.get("LatestHistory"), 64)
+        _verify_history(digest, path, latest, current, current_snapshot["HistoryDigest"])
+    else:
+        _demand(answer.get("LatestHistory") is None, "LatestHistory without LatestVersion")
     hyper = _path(answer.get("Hyper"), 256)
     _demand(len(hyper) >= MIN_KEY_SIBLINGS, "a hyper path too short for a key")
     key, height = int.from_bytes(digest, "big"), 256 - len(hyper)
@@ -171,6 +175,8 @@ def verify_membership(
 def verify_absence(digest: bytes, answer: Json, *, version: int | None, current_snapshot: Json) -> None:
     """Raise `RejectedError` unless the answer proves that the log does not hold the event (§6.2)."""
     _demand(answer.get("Exists") is False and answer.get("History", "missing") is None, "not an absence")
+    later = (answer.get("LatestVersion"), answer.get("LatestHistory"))
+    _demand(later == (None, None), "an absent event has no later occurrence")
     query, current = _verify_asked(digest, answer, version, current_snapshot)
     _demand(_number(answer, "ActualVersion") == query, "an absence has no version of its own")
     hyper = _path(answer.get("Hyper"), 256)

@@ -106,7 +106,8 @@ def _older_occurrence() -> Json:
     """
     present = operations()[OLDER_ROW - 1]["response"]
     history = {**operations()[24]["response"]["History"], "8|3": _partial_node_8_to_10()}
-    return {**present, "QueryVersion": 10, "ActualVersion": 3, "LatestVersion": 16, "History": history}
+    latest = {"LatestVersion": 16, "LatestHistory": present["History"]}
+    return {**present, "QueryVersion": 10, "ActualVersion": 3, **latest, "History": history}
 
 
 def _partial_node_8_to_10() -> str:

@@ -44,12 +44,14 @@ class Question:
     def verify(self, proof: Proof) -> None:
         """Judge with the real verifier of whatever kind of answer this is."""
         digest, current = _qed.Digest(self.digest), trusted(self.current_snapshot)
+        hyper, own = current.hyper_root(), [current.history_root()]
         if isinstance(proof, _qed.AbsenceProof):
-            _qed.verify_absence(digest, proof, version=self.version, current_snapshot=current)
+            _qed.verify_absence(digest, proof, version=self.version, hyper_root=hyper, history_roots=own)
             return
         assert isinstance(proof, _qed.MembershipProof)
-        query = trusted(self.query_snapshot)
-        _qed.verify_membership(digest, proof, version=self.version, query_snapshot=query, current_snapshot=current)
+        # Only what counts: a second root, of another version, must not stand in for the one that is asked about.
+        roots = [trusted(self.query_snapshot).history_root(), *([] if proof.latest_path is None else own)]
+        _qed.verify_membership(digest, proof, version=self.version, hyper_root=hyper, history_roots=roots)
 
     def verify_with_oracle(self, answer: Json) -> None:
         if answer.get("Exists") is False:
@@ -79,7 +81,7 @@ class RangeQuestion:
     def verify(self, proof: Proof) -> None:
         assert isinstance(proof, _qed.IncrementalProof)
         start, end = trusted(self.start_snapshot), trusted(self.end_snapshot)
-        _qed.verify_incremental(proof, start_snapshot=start, end_snapshot=end)
+        _qed.verify_incremental(proof, start_root=start.history_root(), end_root=end.history_root())
 
     def verify_with_oracle(self, answer: Json) -> None:
         oracle_verify.verify_incremental(answer, start_snapshot=self.start_snapshot, end_snapshot=self.end_snapshot)

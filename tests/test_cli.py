@@ -71,7 +71,10 @@ def test_add_shows_the_recorded_snapshots(filled: Filled) -> None:
 
 
 def test_receipts_are_the_recorded_snapshots(filled: Filled) -> None:
-    assert read_lines(Path(filled.receipts).read_text()) == RECORDED
+    header, *lines = read_lines(Path(filled.receipts).read_text())
+    (info,) = read_lines(filled("info", "--json").stdout)
+    assert header == {"Format": "qed-receipts-1", "Log": info["Info"]["log"]}
+    assert lines == [{**snapshot, "Linked": True} for snapshot in RECORDED]
 
 
 def test_a_membership_verifies_with_receipts(filled: Filled) -> None:
@@ -119,10 +122,8 @@ def test_an_event_can_be_named_by_text_bytes_and_digest(filled: Filled, tmp_path
 
 def test_an_older_version_verifies_with_its_own_history_digest(filled: Filled) -> None:
     given = (
-        "--history-digest",
-        hex_of(RECORDED[2]["HistoryDigest"]),
-        "--hyper-digest",
-        hex_of(RECORDED[3]["HyperDigest"]),
+        *("--history-digest", hex_of(RECORDED[2]["HistoryDigest"]), "--query-version", "2"),
+        *("--hyper-digest", hex_of(RECORDED[3]["HyperDigest"]), "--current-version", "3"),
     )
     done = filled("membership", "--event", "event 1", "--version", "2", *given)
     assert values(done.stdout)["QueryVersion"] == "2"
@@ -130,9 +131,12 @@ def test_an_older_version_verifies_with_its_own_history_digest(filled: Filled) -
     assert done.returncode == 0
 
 
-def test_a_version_beyond_the_log_is_the_latest(filled: Filled) -> None:
-    done = filled("membership", "--event", "event 1", "--version", "4000", "--receipts", filled.receipts)
+def test_a_version_beyond_the_log_is_the_latest_and_verifies_nothing(filled: Filled) -> None:
+    question = ("membership", "--event", "event 1", "--version", "4000")
+    done = filled(*question)
     assert (values(done.stdout)["QueryVersion"], done.returncode) == ("3", 0)
+    done = filled(*question, "--receipts", filled.receipts)
+    assert (done.stdout.endswith("Verify: STALE\n"), done.returncode) == (True, 1)
 
 
 def test_a_later_event_is_refused_and_not_called_absent(filled: Filled) -> None:
@@ -146,6 +150,7 @@ def test_a_later_event_is_refused_and_not_called_absent(filled: Filled) -> None:
 def test_a_wrong_digest_fails_the_verification(filled: Filled, wrong: str) -> None:
     right = {"--hyper-digest": RECORDED[3]["HyperDigest"], "--history-digest": RECORDED[3]["HistoryDigest"]}
     given = [part for name, digest in right.items() for part in (name, "00" * 32 if name == wrong else hex_of(digest))]
+    given += ["--current-version", "3", "--query-version", "3"]
     done = filled("membership", "--event", "event 0", *given)
     assert "Verify: KO\n" in done.stdout
     assert "Verify: OK" not in done.stdout
@@ -158,17 +163,30 @@ def test_other_receipts_fail_the_verification(filled: Filled, tmp_path: Path, na
     receipts = lying_receipts(tmp_path / "receipts.jsonl", 3, name)
     done = filled("membership", "--event", "event 0", "--receipts", receipts, "--json")
     (answer,) = read_lines(done.stdout)
-    assert (answer["Verify"], done.returncode) == ("KO", 1)
-    assert answer["Reason"] == one_line(done.stderr)
+    assert (answer["Verify"], answer["TrustedBy"], done.returncode) == ("FORK", "receipts", 1)
+    assert one_line(done.stderr).startswith(answer["Reason"])
+    assert len(read_lines(Path(answer["Fork"]).read_text())) == 2
 
 
-def test_receipts_that_do_not_reach_the_version_fail_the_verification(filled: Filled, tmp_path: Path) -> None:
+def test_what_lies_beyond_the_receipts_is_tied_to_them(filled: Filled, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     receipts.write_text("".join(json.dumps(snapshot) + "\n" for snapshot in RECORDED[:3]))
     done = filled("membership", "--event", "event 0", "--receipts", str(receipts))
-    assert "Verify: KO\n" in done.stdout
-    assert "version 3" in one_line(done.stderr)
-    assert done.returncode == 1
+    assert (done.stdout.endswith("Verify: OK\n"), done.returncode) == (True, 0)
+    done = filled("incremental", "--start", "0", "--end", "3", "--receipts", str(receipts))
+    assert (done.stdout.endswith("Verify: OK\n"), done.returncode) == (True, 0)
+    # No proof ties a hyper digest to an older one, so an absence there is what the server says and nothing more.
+    done = filled("membership", "--event", "absent", "--receipts", str(receipts))
+    assert done.stdout.endswith("Consistent (the hyper digest of version 3 is the server's word)\n")
+    assert done.returncode == 5
+
+
+def test_receipts_of_the_earlier_format_are_linked_at_their_first_use(filled: Filled, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    receipts.write_text("".join(json.dumps(snapshot) + "\n" for snapshot in RECORDED))
+    done = filled("membership", "--event", "event 0", "--receipts", str(receipts))
+    assert done.returncode == 0, done.stderr
+    assert read_lines(receipts.read_text()) == read_lines(Path(filled.receipts).read_text())
 
 
 def test_verify_without_anything_trusted_is_wrong_usage(filled: Filled) -> None:
@@ -181,9 +199,9 @@ def test_verify_without_anything_trusted_is_wrong_usage(filled: Filled) -> None:
 
 def test_trusting_the_server_is_said_aloud(filled: Filled) -> None:
     done = filled("membership", "--event", "event 0", "--verify", "--trust-server")
-    assert "trusting the server's own snapshots" in one_line(done.stderr)
-    assert done.stdout.endswith("Verify: OK\n")
-    assert done.returncode == 0
+    assert done.stdout.endswith("Consistent (nothing trusted)\n")
+    assert "Verify: OK" not in done.stdout
+    assert (done.stderr, done.returncode) == ("", 0)
 
 
 def test_digests_are_asked_for_on_a_terminal(filled: Filled) -> None:
@@ -367,7 +385,7 @@ def test_receipts_that_contradict_themselves_end_in_a_verdict(
     receipts.write_text(receipts.read_text() + Path(filled.receipts).read_text())
     done = filled(*command, "--receipts", str(receipts))
     assert "two different snapshots of version 3" in one_line(done.stderr)
-    assert (done.stdout.endswith("Verify: KO\n"), done.returncode) == (True, 1)
+    assert (done.stdout.endswith("Verify: FORK\n"), done.returncode) == (True, 1)
 
 
 def test_a_server_that_lies_about_its_snapshots_ends_in_a_verdict(filled: Filled) -> None:
@@ -389,7 +407,7 @@ def test_an_answer_that_cannot_be_saved_is_verified_all_the_same(filled: Filled,
         receipts = lying_receipts(tmp_path / "receipts.jsonl", 3, "HyperDigest")
         done = filled(*command, "--receipts", receipts, "--out", out)
         assert re.search(f"; the answer was not saved: .*{re.escape(out)}", one_line(done.stderr))
-        assert (done.stdout.endswith("Verify: KO\n"), done.returncode) == (True, 1)
+        assert (done.stdout.endswith("Verify: FORK\n"), done.returncode) == (True, 1)
 
 
 def test_a_bundle_that_is_written_again_keeps_its_mode_and_the_link_to_it(filled: Filled, tmp_path: Path) -> None:

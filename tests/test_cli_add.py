@@ -64,7 +64,7 @@ def test_lines_become_events_in_their_order(own: Server, tmp_path: Path) -> None
     assert done.returncode == 0
     assert done.stdout.startswith("Received 2,500 snapshots, the last with values:\n")
     assert values(done.stdout)["Version"] == "2499"
-    kept = read_lines(receipts.read_text())
+    _, *kept = read_lines(receipts.read_text())
     assert [snapshot["Version"] for snapshot in kept] == list(range(2500))
     assert [hex_of(snapshot["EventDigest"]) for snapshot in kept] == [
         hashlib.sha256(b"line %d" % number).hexdigest() for number in range(2500)
@@ -125,7 +125,9 @@ def test_receipts_are_appended(url: str, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     for event in ("a", "b"):
         qed("add", "--event", f"appended {event}", "--receipts", str(receipts), QED_ENDPOINTS=url)
-    assert len(read_lines(receipts.read_text())) == 2
+    header, *kept = read_lines(receipts.read_text())
+    assert header["Format"] == "qed-receipts-1"
+    assert [snapshot["Linked"] for snapshot in kept] == [True, True]
 
 
 @pytest.mark.parametrize("content", ['{"EventDigest"', "no newline"])
@@ -144,14 +146,31 @@ def test_nothing_is_added_when_its_receipt_cannot_be_kept(own: Server, tmp_path:
         assert (done.returncode, own.count()) == (2, 0)
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["people", "programs"])
-def test_a_receipt_that_cannot_be_written_is_told_of_and_printed(own: Server, form: tuple[str, ...]) -> None:
-    for number, command in enumerate((("--event", "x"), ("--lines", "-"))):
-        done = qed("add", *command, *form, "--receipts", "/dev/full", stdin=b"y\n", QED_ENDPOINTS=own.url)
-        said = f"/dev/full: {os.strerror(errno.ENOSPC)}; versions {number} to {number} may have no receipt; they are on"
-        assert one_line(done.stderr).startswith(said)
-        assert done.stdout == qed("snapshot", "--version", str(number), "--json", QED_ENDPOINTS=own.url).stdout
-        assert (done.returncode, own.count()) == (2, number + 1)
+@pytest.mark.parametrize("form", ["", "--json"], ids=["people", "programs"])
+def test_a_receipt_that_cannot_be_written_is_reported_and_printed(own: Server, tmp_path: Path, form: str) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    for number, given in enumerate(("--event x", "--lines -")):
+        # As on a full disk, nothing can be written; the file can be opened all the same.
+        command = f"ulimit -f 0; exec '{QED}' --endpoints {own.url} add {given} {form} --receipts '{receipts}'"
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], input=b"y\n", capture_output=True, env=environment(), check=False
+        )
+        reported = (
+            f"{receipts}: {os.strerror(errno.EFBIG)}; versions {number} to {number} may have no receipt; they are on"
+        )
+        assert one_line(done.stderr.decode()).startswith(reported)
+        snapshot = qed("snapshot", "--version", str(number), "--json", QED_ENDPOINTS=own.url).stdout
+        assert done.stdout.decode() == snapshot
+        assert (done.returncode, own.count(), receipts.read_bytes()) == (2, number + 1, b"")
+
+
+@pytest.mark.parametrize("path", ["/dev/full", "/dev/null", "link"])
+def test_receipts_are_kept_in_regular_files_only(own: Server, tmp_path: Path, path: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    receipts = str(tmp_path / path)
+    done = qed("add", "--event", "x", "--receipts", receipts, QED_ENDPOINTS=own.url)
+    assert receipts in one_line(done.stderr)
+    assert (done.returncode, own.count()) == (2, 0)
 
 
 def test_wrong_usage_leaves_no_receipts_file(url: str, tmp_path: Path) -> None:
@@ -192,7 +211,7 @@ def test_ctrl_c_while_receipts_wait_for_their_turn_says_which_are_missing(own: S
     assert process.stdin is not None
     process.stdin.write(numbered(BULK))
     process.stdin.flush()
-    wait_for_lines(receipts, BULK, wait_until)
+    wait_for_lines(receipts, 1 + BULK, wait_until)
     with receipts.open("rb") as other:
         # As another qed does that is in the middle of its lines.
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -225,7 +244,9 @@ def test_two_at_once_keep_every_line_of_their_receipts(own: Server, tmp_path: Pa
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             stream.close()
-    assert {snapshot["Version"] for snapshot in read_lines(receipts.read_text())} == set(range(6000))
+    _, *kept = read_lines(receipts.read_text())
+    assert sorted(snapshot["Version"] for snapshot in kept) == list(range(6000))
+    assert all(snapshot["Linked"] for snapshot in kept)
 
 
 def test_a_missing_input_is_wrong_usage(url: str, tmp_path: Path) -> None:
@@ -248,7 +269,7 @@ def test_ctrl_c_says_how_many_were_acknowledged(url: str, tmp_path: Path) -> Non
     assert process.stdin is not None
     process.stdin.write(numbered(BULK, "interrupted "))
     process.stdin.flush()
-    wait_for_lines(receipts, BULK, wait_until)
+    wait_for_lines(receipts, 1 + BULK, wait_until)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=LIMIT_S)
     # The signal may come while the receipts are being synced: then it also says which may be missing, and prints them.
@@ -264,13 +285,14 @@ def test_a_server_that_dies_leaves_the_count_of_what_was_acknowledged(own: Serve
     assert process.stdin is not None
     process.stdin.write(numbered(BULK))
     process.stdin.flush()
-    wait_for_lines(receipts, BULK, wait_until)
+    wait_for_lines(receipts, 1 + BULK, wait_until)
     own.kill()
     stdout, stderr = process.communicate(numbered(BULK, "lost "), timeout=LIMIT_S)
     # Whether anything of the next bulk was sent depends on when the client hears of the death.
     unsure = "(, and the next 1,000 may or may not have been added)?"
     assert re.search(rf"1,000 events were acknowledged{unsure}$", one_line(stderr.decode()))
-    assert stdout.decode() == receipts.read_text()
+    _, *kept = read_lines(receipts.read_text())
+    assert [snapshot | {"Linked": True} for snapshot in read_lines(stdout.decode())] == kept
     assert process.returncode == 3
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from conftest import StartServer
 
 MEMBERSHIP = ("membership", "--event", "x")
-VERIFIED = (*MEMBERSHIP, "--hyper-digest", "00" * 32, "--history-digest", "00" * 32)
+ROOTS = ("--hyper-digest", "00" * 32, "--current-version", "0", "--history-digest", "00" * 32, "--query-version", "0")
+VERIFIED = (*MEMBERSHIP, *ROOTS)
 REFUSALS = {
     "malformed": (error(400, "malformed"), 4),
     "not found": (error(404, "not_found"), 4),

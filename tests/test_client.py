@@ -11,16 +11,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from both_clients import Connect, connect, open_sockets
-from qed import AsyncClient, Client
+from qed import (
+    Absent,
+    AsyncClient,
+    Client,
+    Extension,
+    Membership,
+    Present,
+    TrustedBy,
+    TrustedSnapshots,
+    verify,
+)
 from qed.errors import (
     AddedLater,
+    ForkDetected,
     MalformedRequest,
     QedError,
+    StaleAnswer,
     Unavailable,
     UnknownVersion,
-    VerificationError,
 )
-from qed.proofs import AbsenceProof, Digest, MembershipProof, verify_incremental, verify_membership
+from qed.proofs import Digest, Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,48 +56,71 @@ def client(connect: Connect, server: Server) -> Client:
 
 def test_an_added_event_is_proven_against_trusted_snapshots(client: Client) -> None:
     first = client.add(b"proven")
-    current = client.add(b"proven's successor")
-    proof = client.membership(b"proven", query_snapshot=current, current_snapshot=current)
-    assert isinstance(proof, MembershipProof)
-    assert proof.actual_version == first.version
-    verify_membership(b"proven", proof, version=None, query_snapshot=current, current_snapshot=current)
-
-
-def test_the_current_snapshot_alone_verifies_the_present(client: Client) -> None:
-    current = client.add(b"present")
-    for version in (None, current.version, current.version + 10**6):
-        proof = client.membership(b"present", version=version, current_snapshot=current)
-        assert isinstance(proof, MembershipProof)
+    trusted = TrustedSnapshots(client.add(b"proven's successor"))
+    found = client.verify(Membership(b"proven"), trusted)
+    assert isinstance(found, Present)
+    assert (found.version, found.trusted_by, found.is_linked) == (first.version, TrustedBy.SNAPSHOTS, True)
+    assert verify(Membership(b"proven"), client.membership(b"proven"), trusted) == found
 
 
 def test_a_past_version_is_proven_against_its_own_snapshot(client: Client) -> None:
     first, query, current = (client.add(event) for event in (b"past", b"past's query", b"past's end"))
-    proof = client.membership_digest(
-        Digest.of(b"past"), version=query.version, query_snapshot=query, current_snapshot=current
-    )
-    assert isinstance(proof, MembershipProof)
-    assert (proof.actual_version, proof.query_version) == (first.version, query.version)
+    found = client.verify(Membership(Digest.of(b"past"), query.version), TrustedSnapshots(query, current))
+    assert isinstance(found, Present)
+    assert (found.version, found.as_of) == (first.version, query.version)
 
 
 def test_absence_is_proven_against_the_current_snapshot(client: Client) -> None:
     current = client.add(b"something else")
-    assert isinstance(client.membership(NEVER_ADDED, current_snapshot=current), AbsenceProof)
+    found = client.verify(Membership(NEVER_ADDED), TrustedSnapshots(current))
+    assert isinstance(found, Absent)
+    assert (found.as_of, found.is_linked) == (current.version, True)
 
 
-def test_a_proof_that_does_not_fit_what_is_trusted_is_not_returned(client: Client) -> None:
-    older, current = client.add(b"stale"), client.add(b"fresh")
-    for event in (b"stale", NEVER_ADDED):
-        with pytest.raises(VerificationError):
-            client.membership(event, current_snapshot=older)
-    with pytest.raises(VerificationError):
-        client.incremental(older.version, current.version, start_snapshot=current, end_snapshot=current)
+def test_an_absence_beyond_what_is_trusted_is_the_servers_word(client: Client) -> None:
+    older, current = client.add(b"trusted"), client.add(b"not trusted")
+    found = client.verify(Membership(NEVER_ADDED), TrustedSnapshots(older))
+    assert isinstance(found, Absent)
+    assert (found.as_of, found.is_linked) == (current.version, False)
+
+
+def test_what_lies_between_trusted_snapshots_is_tied_to_them(client: Client) -> None:
+    first, second, third = (client.add(fresh()) for _ in range(3))
+    for trusted in (first, second, third):
+        found = client.verify(Extension(first.version, third.version), TrustedSnapshots(trusted))
+        assert (found.start, found.end) == (first.version, third.version)
+        past = client.verify(Membership(first.event_digest, second.version), TrustedSnapshots(trusted))
+        assert isinstance(past, Present)
+
+
+def test_a_version_that_the_log_does_not_reach_is_stale(client: Client) -> None:
+    current = client.add(b"present")
+    with pytest.raises(StaleAnswer):
+        client.verify(Membership(b"present", current.version + 10**6), TrustedSnapshots(current))
+
+
+def test_a_snapshot_of_another_log_is_a_fork(client: Client) -> None:
+    older, current = client.add(b"true"), client.add(b"newest")
+    other = Snapshot(
+        event_digest=current.event_digest,
+        history_digest=older.history_digest,
+        hyper_digest=older.hyper_digest,
+        version=current.version,
+    )
+    for question in (Membership(b"true"), Membership(NEVER_ADDED)):
+        with pytest.raises(ForkDetected) as caught:
+            client.verify(question, TrustedSnapshots(other))
+        assert (caught.value.trusted, caught.value.other) == (other, current)
+    with pytest.raises(ForkDetected):
+        client.verify(Extension(older.version, current.version), TrustedSnapshots(older, other))
 
 
 def test_a_log_is_proven_to_extend_itself(client: Client) -> None:
     start, end = client.add(b"start"), client.add(b"end")
-    proof = client.incremental(start.version, end.version, start_snapshot=start, end_snapshot=end)
-    verify_incremental(proof, start_snapshot=start, end_snapshot=end)
-    assert client.incremental(start.version, end.version) == proof
+    question, trusted = Extension(start.version, end.version), TrustedSnapshots(start, end)
+    found = client.verify(question, trusted)
+    assert (found.start, found.end) == (start.version, end.version)
+    assert verify(question, client.incremental(start.version, end.version), trusted) == found
 
 
 def test_a_bulk_gets_consecutive_versions_and_one_hyper_digest(client: Client) -> None:
@@ -116,7 +150,7 @@ def test_what_is_in_the_log_is_not_added_if_it_must_be_absent(client: Client) ->
 def test_any_bytes_are_an_event(client: Client, event: bytes) -> None:
     current = client.add(event)
     assert current.event_digest == Digest.of(event)
-    assert isinstance(client.membership(event, current_snapshot=current), MembershipProof)
+    assert isinstance(client.verify(Membership(event), TrustedSnapshots(current)), Present)
 
 
 def test_an_event_added_after_the_asked_version_is_neither_there_nor_absent(client: Client) -> None:

@@ -22,7 +22,9 @@ import pytest
 import specimens
 from adversary import Adversary, endless, error, hang, http, snapshot
 from both_clients import Connect, connect
+from qed import Absent, Extends, Extension, Membership, Present, Question, TrustedSnapshots, verify
 from qed._client.calls import ANSWER_LIMIT_BYTES
+from qed._client.examination import finding_of
 from qed._client.exchange import failure_of
 from qed._wire import Cluster, ClusterMember
 from qed.errors import (
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from adversary import Play
     from qed._client.client import Client
+    from qed.verification import Finding
 
 __all__ = ["connect"]
 
@@ -57,7 +60,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "add": lambda client: client.add(b"event"),
     "add_bulk": lambda client: client.add_bulk([b"one", b"two"]),
     "membership": lambda client: client.membership(b"event"),
-    "membership_digest": lambda client: client.membership_digest(Digest.of(b"event"), version=3),
+    "membership_digest": lambda client: client.membership(Digest.of(b"event"), version=3),
     "incremental": lambda client: client.incremental(0, 3),
     "snapshot": lambda client: client.snapshot(3),
     "info": lambda client: client.info(),
@@ -375,27 +378,41 @@ def test_a_proof_of_another_range_is_refused_even_unverified(connect: Connect) -
     assert isinstance(caught(connect, "incremental", served(specimens.named("incremental 2-13"))), VerificationError)
 
 
-def ask(client: Client, specimen: specimens.Specimen) -> object:
-    """Put the question of `specimen`, trusting its snapshots."""
+def asked(specimen: specimens.Specimen) -> tuple[Question, TrustedSnapshots]:
+    """Return the question of `specimen`, and its snapshots to trust."""
     question = specimen.question
     if isinstance(question, specimens.RangeQuestion):
         start, end = specimens.trusted(question.start_snapshot), specimens.trusted(question.end_snapshot)
-        return client.incremental(start.version, end.version, start_snapshot=start, end_snapshot=end)
-    return client.membership_digest(
-        Digest(question.digest),
-        version=question.version,
-        query_snapshot=specimens.trusted(question.query_snapshot),
-        current_snapshot=specimens.trusted(question.current_snapshot),
-    )
+        return Extension(start.version, end.version), TrustedSnapshots(start, end)
+    trusted = (specimens.trusted(question.query_snapshot), specimens.trusted(question.current_snapshot))
+    return Membership(Digest(question.digest), question.version), TrustedSnapshots(*trusted)
 
 
-every_specimen = pytest.mark.parametrize("specimen", specimens.specimens(), ids=str)
+def ask(client: Client, specimen: specimens.Specimen) -> Finding:
+    """Put the question of `specimen`, and verify the answer with its snapshots."""
+    question, trusted = asked(specimen)
+    return finding_of(client.examine(question, trusted))
+
+
+# An answer at the end of the log is no answer about a version beyond it, so that one is stale, not verified.
+ASKED = [specimen for specimen in specimens.specimens() if specimen.name != "membership asked beyond the log"]
+every_specimen = pytest.mark.parametrize("specimen", ASKED, ids=str)
 
 
 @every_specimen
 def test_an_honest_answer_is_verified_and_returned(connect: Connect, specimen: specimens.Specimen) -> None:
     with Adversary(served(specimen)) as server:
-        assert ask(connect(server.url), specimen) == specimen.proof
+        found = ask(connect(server.url), specimen)
+    answer = specimen.answer
+    match found:
+        case Present():
+            latest = answer.get("LatestVersion", answer["ActualVersion"])
+            claimed = (answer["ActualVersion"], latest, answer["QueryVersion"])
+            assert (found.version, found.latest_version, found.as_of) == claimed
+        case Absent():
+            assert (answer["Exists"], found.as_of) == (False, answer["CurrentVersion"])
+        case Extends():
+            assert (found.start, found.end) == (answer["Start"], answer["End"])
 
 
 def flipped(path: dict[str, str], position: str) -> dict[str, str]:
@@ -413,8 +430,10 @@ def test_a_tampered_answer_is_never_returned(connect: Connect, specimen: specime
         client = connect(server.url)
         for _ in plays:
             with pytest.raises(VerificationError):
-                ask(client, specimen)
+                verify(asked(specimen)[0], client.ask(asked(specimen)[0]), asked(specimen)[1])
         assert len(server.received) == len(path)
+    with Adversary(plays[0], http(404)) as server, pytest.raises(VerificationError):
+        ask(connect(server.url), specimen)
 
 
 @pytest.mark.parametrize("specimen", [each for each in specimens.specimens() if "Exists" in each.answer], ids=str)
@@ -423,19 +442,6 @@ def test_a_flipped_exists_is_never_returned(connect: Connect, specimen: specimen
     play = served(specimen, Exists=exists, History={} if exists else None)
     with Adversary(play) as server, pytest.raises(VerificationError):
         ask(connect(server.url), specimen)
-
-
-def test_a_caller_who_trusts_too_little_to_verify_is_told_before_anything_is_sent(connect: Connect) -> None:
-    trusted = specimens.trusted(snapshot(b"event", 20))
-    with Adversary(b"") as server:
-        client = connect(server.url)
-        with pytest.raises(ValueError, match="current_snapshot"):
-            client.membership(b"event", query_snapshot=trusted)
-        with pytest.raises(ValueError, match="query_snapshot"):
-            client.membership(b"event", version=7, current_snapshot=trusted)
-        with pytest.raises(ValueError, match="both"):
-            client.incremental(0, 20, end_snapshot=trusted)
-        assert server.received == []
 
 
 @pytest.mark.parametrize("version", [-1, 2**64])

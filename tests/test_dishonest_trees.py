@@ -127,13 +127,15 @@ def test_actual_version_is_in_the_log() -> None:
         refuses(question, {**answer, "ActualVersion": version, "History": nodes})
 
 
-def test_latest_version_is_in_the_log() -> None:
+def test_latest_version_is_one_where_the_log_holds_the_event() -> None:
     """The older occurrence is true and asked for; the tree claims a newer one that the log does not hold."""
-    for version, outcome in ((LAST, accepts), (LAST + 1, refuses), (BEYOND, refuses), ((1 << 64) - 1, refuses)):
+    for version in (11, 17, LAST, LAST + 1, BEYOND, (1 << 64) - 1):
         question, answer = membership(24, version)
         asked = Question(KEY, 10, log().snapshot(10), question.current_snapshot)
-        older = wire_path(history_path(log().digests, VERSION, 10))
-        outcome(asked, {**answer, "QueryVersion": 10, "LatestVersion": version, "History": older})
+        older = {"QueryVersion": 10, "History": wire_path(history_path(log().digests, VERSION, 10))}
+        latest = {"LatestVersion": version, "LatestHistory": history(version) if version <= LAST else {}}
+        refuses(asked, {**answer, **older, **latest})
+        refuses(asked, {**answer, **older, "LatestVersion": version})
 
 
 @pytest.mark.parametrize("siblings", [1, 23, 24, 255, 256])

@@ -18,26 +18,28 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "python" / "qed"
 
 PYTHON_FLOORS = [
-    {"errors", "_printable"},
     {"_qed"},
+    {"errors", "_printable", "_files"},
     {"proofs"},
-    {"log", "_wire"},
+    {"log", "_wire", "questions", "trust"},
+    {"verification", "receipts"},
+    {"bundle"},
 ]
 CLIENT_FLOORS = [
     {"sockets"},
     {"deadline"},
     {"transports"},
     {"calls", "topology"},
-    {"attempts"},
+    {"attempts", "examination"},
     {"administration", "exchange", "connections"},
     {"async_connections"},
     {"client", "async_client"},
 ]
 CLI_FLOORS = [
     {"terminal"},
-    {"options", "inputs", "questions", "receipts"},
-    {"connection", "bundle"},
-    {"answers"},
+    {"options", "inputs"},
+    {"connection", "answers", "trust"},
+    {"verdicts"},
     {"events", "proofs", "verify", "topology", "cluster", "check", "completion"},
     {"main"},
 ]
@@ -58,6 +60,7 @@ CORE_FLOORS = [
     {"error", "hash"},
     {"position"},
     {"fjall_check", "proof"},
+    {"roots", "compact"},
     {"verify", "json", "store"},
     {"disk", "history", "hyper"},
     {"rows"},
@@ -80,8 +83,12 @@ NODE_FLOORS = [
 ]
 ONLY = {
     "qed._qed": {
+        "errors",
         "proofs",
+        "trust",
+        "verification",
         "log",
+        "_client.examination",
         *(f"server.{name}" for name in ("opening", "members", "petitions", "fetching", "node")),
     },
     "httpx": {

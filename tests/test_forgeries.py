@@ -76,14 +76,15 @@ def prefix_collisions() -> Iterator[tuple[str, Json]]:
     yield "own version above the query", {**claim, "QueryVersion": 13}
     yield "own version above the query, its tree in nodes", {**claim, "QueryVersion": 13, "History": history(14, 13)}
     yield "own version above the query, its tree in one", {**claim, "QueryVersion": 7, "History": {"0|3": root_at_7}}
-    yield "latest version", {**claim, "ActualVersion": 13, "LatestVersion": LONE_VERSION, "History": history(13)}
+    latest: Json = {"LatestVersion": LONE_VERSION, "LatestHistory": history(LONE_VERSION)}
+    yield "latest version", {**claim, "ActualVersion": 13, **latest, "History": history(13)}
     yield (
         "latest version above the query",
         {
             **claim,
             "QueryVersion": 13,
             "ActualVersion": 13,
-            "LatestVersion": LONE_VERSION,
+            **latest,
             "History": history(13, 13),
         },
     )
@@ -116,7 +117,7 @@ def test_membership_under_another_leaf_is_refused(victim: bytes) -> None:
 
 def hidden(victim: bytes, answer: Json) -> Iterator[tuple[str, Json]]:
     """Yield answers that claim the absence of `victim`, cut from its own membership answer."""
-    claim = {**without(answer, "LatestVersion"), "Exists": False, "History": None}
+    claim = {**without(answer, "LatestVersion", "LatestHistory"), "Exists": False, "History": None}
     claim["ActualVersion"] = claim["QueryVersion"]
     yield "flipped flag only", {**answer, "Exists": False}
     yield "empty subtree", claim
@@ -204,17 +205,33 @@ def test_latest_version_follows_its_rules() -> None:
     assert (answer["ActualVersion"], answer["QueryVersion"], answer["LatestVersion"]) == (3, 10, 17)
     asked.verify(asked.read(dumps(answer)))
     assert_forged(asked, without(answer, "LatestVersion"))
+    assert_forged(asked, without(answer, "LatestVersion", "LatestHistory"))
     for version in (0, 3, 10, 16, 18, 20, 21, (1 << 64) - 1):
         assert_forged(asked, {**answer, "LatestVersion": version})
+        path = history(version) if 10 < version <= 20 else {}
+        assert_forged(asked, {**answer, "LatestVersion": version, "LatestHistory": path})
     assert_forged(asked, {**answer, "ActualVersion": 17})
     assert_forged(asked, {**answer, "ActualVersion": 17, "History": history(17)})
+
+
+def test_latest_version_without_its_history_is_malformed() -> None:
+    """Answers of the earlier form: nothing in them binds the end of the hyper path to the event."""
+    answer = named("membership of an older occurrence").answer
+    asked = question(READDED, 10)
+    for broken in (without(answer, "LatestHistory"), {**answer, "LatestHistory": None}):
+        with pytest.raises(MalformedProof):
+            asked.read(dumps(broken))
+        with pytest.raises(RejectedError):
+            asked.verify_with_oracle(broken)
+    assert_forged(asked, {**answer, "LatestHistory": history(16)})
 
 
 def test_latest_version_at_or_below_the_asked_one_is_refused() -> None:
     """Every hash of these is true; but whoever asks at 17 or later is owed the occurrence at 17, not the one at 3."""
     present = log().membership(READDED)
     for query in (17, 18, 20):
-        older = {"ActualVersion": 3, "LatestVersion": 17, "QueryVersion": query, "History": history(3, query)}
+        latest: Json = {"LatestVersion": 17, "LatestHistory": history(17)}
+        older = {"ActualVersion": 3, **latest, "QueryVersion": query, "History": history(3, query)}
         assert_forged(question(READDED, query), {**present, **older})
 
 

@@ -60,7 +60,7 @@ def is_refused_by_oracle(specimen: Specimen, text: bytes) -> bool:
 
 def says_the_same(text: bytes, answer: Json) -> bool:
     """Say whether the damage only took away a null, or added a name that no answer has."""
-    names = {*answer, "Neighbour", "LatestVersion"}
+    names = {*answer, "Neighbour", "LatestVersion", "LatestHistory"}
 
     def said(claims: Json) -> Json:
         return {name: value for name, value in claims.items() if name in names and value is not None}
@@ -183,15 +183,15 @@ def test_hostile_bytes_are_malformed(decode: Callable[[bytes], object]) -> None:
 @every
 def test_array_of_the_values_is_malformed(specimen: Specimen) -> None:
     """Fields have names: an array that lists their values, in whatever order, is no answer."""
-    optional = {"LatestVersion": None, "Neighbour": None} if "Exists" in specimen.answer else {}
+    optional = {"LatestVersion": None, "LatestHistory": None, "Neighbour": None} if "Exists" in specimen.answer else {}
     answer = {**optional, **specimen.answer}
-    late = [name for name in answer if name not in {"LatestVersion", "Neighbour"}]
+    late = [name for name in answer if name not in {"LatestVersion", "LatestHistory", "Neighbour"}]
     orders = [
         late,
         list(specimen.answer),
         [*late, *optional],
         [*late, *reversed(optional)],
-        [*late[:6], *(name for name in optional if name == "LatestVersion"), *late[6:], *list(optional)[1:]],
+        [*late[:6], *(name for name in optional if name != "Neighbour"), *late[6:], *list(optional)[2:]],
     ]
     for order in orders:
         with pytest.raises(MalformedProof):

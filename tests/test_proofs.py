@@ -109,6 +109,7 @@ def test_fields_are_those_of_the_answer(specimen: Specimen) -> None:
         assert proof.actual_version == answer["ActualVersion"]
         assert proof.latest_version == answer.get("LatestVersion", proof.actual_version)
         assert wire(proof.history_path) == answer["History"]
+        assert (None if proof.latest_path is None else wire(proof.latest_path)) == answer.get("LatestHistory")
         return
     neighbour = proof.neighbour
     assert (neighbour is None) == ("Neighbour" not in answer)

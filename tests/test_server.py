@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-import qed.proofs
+import qed
 from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, Snapshot
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def test_later_of_equal_events_across_requests_wins(http: httpx.Client) -> None:
     proof = ask(http, event)
     assert isinstance(proof, MembershipProof)
     assert proof.actual_version == newest.version
-    qed.proofs.verify_membership(event, proof, version=None, query_snapshot=newest, current_snapshot=newest)
+    qed.verify(qed.Membership(event), proof, qed.TrustedSnapshots(newest))
 
 
 def test_if_absent_answers_200_with_the_first_snapshot(http: httpx.Client, server: Server) -> None:
@@ -180,7 +180,7 @@ def test_membership_verifies(http: httpx.Client) -> None:
     assert base64.b64decode(body["Key"]) == event
     assert body["ActualVersion"] == body["QueryVersion"] == body["CurrentVersion"] == snapshot.version
     proof = MembershipProof.from_json(answer.content)
-    qed.proofs.verify_membership(event, proof, version=None, query_snapshot=snapshot, current_snapshot=snapshot)
+    qed.verify(qed.Membership(event), proof, qed.TrustedSnapshots(snapshot))
 
 
 def test_membership_verifies_at_an_older_version(http: httpx.Client) -> None:
@@ -189,9 +189,7 @@ def test_membership_verifies_at_an_older_version(http: httpx.Client) -> None:
     current = [snapshot_of(add(http, fresh_event())) for _ in range(7)][-1]
     proof = ask(http, event, snapshot.version)
     assert isinstance(proof, MembershipProof)
-    qed.proofs.verify_membership(
-        event, proof, version=snapshot.version, query_snapshot=snapshot, current_snapshot=current
-    )
+    qed.verify(qed.Membership(event, snapshot.version), proof, qed.TrustedSnapshots(snapshot, current))
 
 
 @pytest.mark.parametrize("version", [10**9, 2**63, 2**64 - 1])
@@ -201,7 +199,9 @@ def test_version_beyond_the_log_is_clamped(http: httpx.Client, version: int) -> 
     proof = ask(http, event, version)
     assert isinstance(proof, MembershipProof)
     assert proof.query_version == proof.current_version == snapshot.version
-    qed.proofs.verify_membership(event, proof, version=version, query_snapshot=snapshot, current_snapshot=snapshot)
+    qed.verify(qed.Membership(event), proof, qed.TrustedSnapshots(snapshot))
+    with pytest.raises(qed.StaleAnswer):
+        qed.verify(qed.Membership(event, version), proof, qed.TrustedSnapshots(snapshot))
 
 
 def test_absence_verifies(http: httpx.Client) -> None:
@@ -211,7 +211,7 @@ def test_absence_verifies(http: httpx.Client) -> None:
     assert answer.json()["Exists"] is False
     assert answer.json()["History"] is None
     proof = AbsenceProof.from_json(answer.content)
-    qed.proofs.verify_absence(b"never added", proof, version=None, current_snapshot=current)
+    qed.verify(qed.Membership(b"never added"), proof, qed.TrustedSnapshots(current))
 
 
 def test_digest_membership_answers_without_the_key(http: httpx.Client) -> None:
@@ -221,9 +221,7 @@ def test_digest_membership_answers_without_the_key(http: httpx.Client) -> None:
     assert answer.status_code == 200
     assert answer.json()["Key"] is None
     proof = MembershipProof.from_json(answer.content)
-    qed.proofs.verify_membership(
-        Digest.of(event), proof, version=None, query_snapshot=snapshot, current_snapshot=snapshot
-    )
+    qed.verify(qed.Membership(Digest.of(event)), proof, qed.TrustedSnapshots(snapshot))
 
 
 def test_event_added_later_is_refused_with_its_first_version(http: httpx.Client) -> None:
@@ -242,7 +240,7 @@ def test_older_occurrence_of_an_event_added_again_verifies(http: httpx.Client) -
     proof = ask(http, event, first.version)
     assert isinstance(proof, MembershipProof)
     assert (proof.actual_version, proof.latest_version) == (first.version, newest.version)
-    qed.proofs.verify_membership(event, proof, version=first.version, query_snapshot=first, current_snapshot=newest)
+    qed.verify(qed.Membership(event, first.version), proof, qed.TrustedSnapshots(first, newest))
 
 
 def test_incremental_verifies(http: httpx.Client) -> None:
@@ -252,7 +250,7 @@ def test_incremental_verifies(http: httpx.Client) -> None:
     assert answer.status_code == 200
     assert list(answer.json()) == ["Start", "End", "AuditPath"]
     proof = IncrementalProof.from_json(answer.content)
-    qed.proofs.verify_incremental(proof, start_snapshot=start, end_snapshot=end)
+    qed.verify(qed.Extension(start.version, end.version), proof, qed.TrustedSnapshots(start, end))
 
 
 def test_incremental_of_ranges_that_are_not_is_refused(http: httpx.Client, server: Server) -> None:

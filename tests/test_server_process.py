@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-import qed.proofs
+import qed
 from harness.ports import free_ports
 from harness.process import COMMAND, Server, StartFailed, run_to_exit
 from harness.wait import LIMIT_S, wait_until
@@ -100,12 +100,12 @@ def assert_proven(http: httpx.Client, event: bytes, snapshot: Snapshot, current:
     answer = http.post("/proofs/membership", json={"Key": key, "Version": snapshot.version})
     proof = MembershipProof.from_json(answer.content)
     assert proof.actual_version == snapshot.version
-    qed.proofs.verify_membership(
-        event, proof, version=snapshot.version, query_snapshot=snapshot, current_snapshot=current
-    )
+    qed.verify(qed.Membership(event, snapshot.version), proof, qed.TrustedSnapshots(snapshot, current))
     answer = http.post("/proofs/incremental", json={"Start": snapshot.version, "End": current.version})
-    qed.proofs.verify_incremental(
-        IncrementalProof.from_json(answer.content), start_snapshot=snapshot, end_snapshot=current
+    qed.verify(
+        qed.Extension(snapshot.version, current.version),
+        IncrementalProof.from_json(answer.content),
+        qed.TrustedSnapshots(snapshot, current),
     )
 
 
@@ -467,9 +467,7 @@ def test_concurrent_adds_and_proofs_agree(start_server: StartServer, tmp_path: P
                 answer = http.post("/proofs/membership", json={"Key": key, "Version": snapshot.version})
                 proof = MembershipProof.from_json(answer.content)
                 current = Snapshot.from_json(http.get(f"/snapshots/{proof.current_version}").content)
-                qed.proofs.verify_membership(
-                    event, proof, version=snapshot.version, query_snapshot=snapshot, current_snapshot=current
-                )
+                qed.verify(qed.Membership(event, snapshot.version), proof, qed.TrustedSnapshots(snapshot, current))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(prove, range(4)))

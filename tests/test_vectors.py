@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import qed
 import recorded
 from qed import _qed
 from qed.errors import VerificationError
@@ -45,12 +46,10 @@ def test_recorded_memberships_verify(loaded: Subject) -> None:
     for answer in recorded.load()["membership"]:
         proof = _qed.MembershipProof.from_json(text(answer))
         assert _qed.parse_answer(text(answer)) == proof
-        _qed.verify_membership(
-            _qed.Digest(recorded.key_digest(answer)),
+        qed.verify(
+            qed.Membership(_qed.Digest(recorded.key_digest(answer)), answer["QueryVersion"]),
             proof,
-            version=answer["QueryVersion"],
-            query_snapshot=loaded.log.snapshot(answer["QueryVersion"]),
-            current_snapshot=loaded.log.snapshot(9_999),
+            qed.TrustedSnapshots(loaded.log.snapshot(answer["QueryVersion"]), loaded.log.snapshot(9_999)),
         )
 
 
@@ -59,14 +58,14 @@ def test_recorded_absences_verify(loaded: Subject) -> None:
         proof = _qed.AbsenceProof.from_json(text(answer))
         assert _qed.parse_answer(text(answer)) == proof
         digest = _qed.Digest(recorded.key_digest(answer))
-        _qed.verify_absence(digest, proof, version=None, current_snapshot=loaded.log.snapshot(9_999))
+        qed.verify(qed.Membership(digest), proof, qed.TrustedSnapshots(loaded.log.snapshot(9_999)))
 
 
 def test_recorded_incrementals_verify(loaded: Subject) -> None:
     for answer in recorded.load()["incremental"]:
         start, end = loaded.log.snapshot(answer["Start"]), loaded.log.snapshot(answer["End"])
         proof = _qed.IncrementalProof.from_json(text(answer))
-        _qed.verify_incremental(proof, start_snapshot=start, end_snapshot=end)
+        qed.verify(qed.Extension(start.version, end.version), proof, qed.TrustedSnapshots(start, end))
 
 
 def test_clamped_version_as_rc2_echoed_it_is_rejected() -> None:
@@ -77,12 +76,10 @@ def test_clamped_version_as_rc2_echoed_it_is_rejected() -> None:
     row = recorded.operations()[recorded.CLAMPED_ROW]
     last = subject.log.snapshot(15)
     with pytest.raises(VerificationError):
-        _qed.verify_membership(
-            _qed.Digest.of(b"event 3"),
+        qed.verify(
+            qed.Membership(_qed.Digest.of(b"event 3"), 99),
             _qed.MembershipProof.from_json(text(row["response"])),
-            version=99,
-            query_snapshot=last,
-            current_snapshot=last,
+            qed.TrustedSnapshots(last),
         )
 
 

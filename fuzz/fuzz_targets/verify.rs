@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Snapshot};
+use qed_core::roots::HistoryRoot;
 use qed_core::verify::{verify_absence, verify_incremental, verify_membership};
 
 struct Honest {
@@ -45,15 +46,16 @@ fuzz_target!(|edits: Vec<(u8, u16, u8)>| {
         form[place] = value;
     }
     let [member, absence, incremental] = &forms;
-    let current = &honest.current;
+    let hyper = honest.current.hyper_root();
+    let history: [HistoryRoot; 1] = [honest.current.history_root()];
     if let Ok(proof) = MembershipProof::from_bytes(member) {
-        let accepted = verify_membership(&honest.present, &proof, None, current, current).is_ok();
+        let accepted = verify_membership(&honest.present, &proof, None, &hyper, &history).is_ok();
         assert_eq!(accepted, *member == honest.forms[0]);
     }
     if let Ok(proof) = AbsenceProof::from_bytes(absence) {
-        assert_eq!(verify_absence(&honest.absent, &proof, None, current).is_ok(), *absence == honest.forms[1]);
+        assert_eq!(verify_absence(&honest.absent, &proof, None, &hyper, &history).is_ok(), *absence == honest.forms[1]);
     }
     if let Ok(proof) = IncrementalProof::from_bytes(incremental) {
-        assert_eq!(verify_incremental(&proof, &honest.start, current).is_ok(), *incremental == honest.forms[2]);
+        assert_eq!(verify_incremental(&proof, &honest.start.history_root(), &history[0]).is_ok(), *incremental == honest.forms[2]);
     }
 });

@@ -4,8 +4,8 @@ Verify without any server::
 
     import qed
 
-    proof = qed.parse_answer(answer)
-    qed.verify_membership(event, proof, version=None, query_snapshot=trusted, current_snapshot=trusted)
+    receipts = qed.Receipts.load("receipts.jsonl")
+    found = qed.verify(qed.Membership(b"my event"), qed.parse_answer(answer), receipts)
 
 Talk to a server with `Client` or `AsyncClient`; keep a log in this process with `Log`.
 """
@@ -15,10 +15,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from qed.bundle import Bundle
 from qed.errors import (
     AddedLater,
     ClusterError,
+    ContradictsReceipt,
     CorruptLog,
+    ForkDetected,
     InternalError,
     LogError,
     LogFull,
@@ -26,11 +29,14 @@ from qed.errors import (
     MalformedRequest,
     MembershipRefused,
     NotLeader,
+    NotTrusted,
     OutcomeUnknown,
     Overloaded,
     PageError,
     ProtocolError,
     QedError,
+    ReceiptsError,
+    StaleAnswer,
     StoreLocked,
     Unavailable,
     UnknownVersion,
@@ -42,48 +48,75 @@ from qed.log import Log
 from qed.proofs import (
     AbsenceProof,
     Digest,
+    HistoryRoot,
+    HyperRoot,
     IncrementalProof,
     MembershipProof,
     Neighbour,
     Snapshot,
     parse_answer,
-    verify_absence,
-    verify_incremental,
-    verify_membership,
 )
+from qed.questions import Answer, Extension, Membership, Question
+from qed.receipts import Receipts
+from qed.trust import Linked, Trusted, TrustedBy, TrustedRoots, TrustedSnapshots
+from qed.verification import Absent, Extends, Finding, Present, verify
 
 if TYPE_CHECKING:
     from qed._client.async_client import AsyncClient
     from qed._client.client import Client
+    from qed._client.examination import Examination
 
     __version__: str
 
 __all__ = [
     "AbsenceProof",
+    "Absent",
     "AddedLater",
+    "Answer",
     "AsyncClient",
+    "Bundle",
     "Client",
     "ClusterError",
+    "ContradictsReceipt",
     "CorruptLog",
     "Digest",
+    "Examination",
+    "Extends",
+    "Extension",
+    "Finding",
+    "ForkDetected",
+    "HistoryRoot",
+    "HyperRoot",
     "IncrementalProof",
     "InternalError",
+    "Linked",
     "Log",
     "LogError",
     "LogFull",
     "MalformedProof",
     "MalformedRequest",
+    "Membership",
     "MembershipProof",
     "MembershipRefused",
     "Neighbour",
     "NotLeader",
+    "NotTrusted",
     "OutcomeUnknown",
     "Overloaded",
     "PageError",
+    "Present",
     "ProtocolError",
     "QedError",
+    "Question",
+    "Receipts",
+    "ReceiptsError",
     "Snapshot",
+    "StaleAnswer",
     "StoreLocked",
+    "Trusted",
+    "TrustedBy",
+    "TrustedRoots",
+    "TrustedSnapshots",
     "Unavailable",
     "UnknownVersion",
     "UnsupportedFormat",
@@ -91,9 +124,7 @@ __all__ = [
     "WriteRefused",
     "__version__",
     "parse_answer",
-    "verify_absence",
-    "verify_incremental",
-    "verify_membership",
+    "verify",
 ]
 
 
@@ -103,7 +134,11 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version  # noqa: PLC0415 - the point of this function
 
         return version("qed-log")
-    modules = {"AsyncClient": "_client.async_client", "Client": "_client.client"}
+    modules = {
+        "AsyncClient": "_client.async_client",
+        "Client": "_client.client",
+        "Examination": "_client.examination",
+    }
     if name in modules:
         return getattr(import_module(f"qed.{modules[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,12 @@
 
     QedError
     ├─ VerificationError      the proof does not show what it claims
-    │  └─ MalformedProof      the bytes are not a proof at all
+    │  ├─ MalformedProof      the bytes are not a proof at all
+    │  ├─ StaleAnswer         the log that answered ends before what is known of it
+    │  ├─ ContradictsReceipt  the answer denies what a trusted snapshot states
+    │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
+    │  └─ NotTrusted          no root is trusted of a version that the answer names
+    ├─ ReceiptsError          a receipts file cannot be used as it is
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a range upside down
     │  ├─ AddedLater          the event was first added after the asked version
@@ -29,10 +34,17 @@ Messages say what was wanted and what was found, in lower case, digests in hex.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qed._qed import Digest, Snapshot
+
 __all__ = [
     "AddedLater",
     "ClusterError",
+    "ContradictsReceipt",
     "CorruptLog",
+    "ForkDetected",
     "InternalError",
     "LogError",
     "LogFull",
@@ -40,11 +52,14 @@ __all__ = [
     "MalformedRequest",
     "MembershipRefused",
     "NotLeader",
+    "NotTrusted",
     "OutcomeUnknown",
     "Overloaded",
     "PageError",
     "ProtocolError",
     "QedError",
+    "ReceiptsError",
+    "StaleAnswer",
     "StoreLocked",
     "Unavailable",
     "UnknownVersion",
@@ -80,6 +95,59 @@ class VerificationError(QedError):
 
 class MalformedProof(VerificationError):
     """The bytes or the JSON are not a proof: wrong shape, wrong positions, too large."""
+
+
+class StaleAnswer(VerificationError):
+    """The log that answered ends before the newest trusted snapshot, or before the version asked.
+
+    The member lags behind, or its log was rolled back. Such an answer is never verified; another member may have more.
+    """
+
+
+class ContradictsReceipt(VerificationError):
+    """The answer denies what a trusted snapshot states about the event.
+
+    Attributes:
+        digest: Digest of the event.
+        version: The version at which the trusted snapshot has it.
+    """
+
+    def __init__(self, digest: Digest, version: int, claim: str) -> None:
+        super().__init__(
+            f"a trusted snapshot has event {digest.hex()} at version {version}, but the answer says it {claim}"
+        )
+        self.digest = digest
+        self.version = version
+
+
+class ForkDetected(VerificationError):
+    """Two different snapshots of one version: the log was rewritten, or shows different faces. Keep both as evidence.
+
+    Attributes:
+        trusted: The snapshot that was known.
+        other: The one that differs.
+    """
+
+    def __init__(self, trusted: Snapshot, other: Snapshot) -> None:
+        super().__init__(f"fork: two different snapshots of version {trusted.version}")
+        self.trusted = trusted
+        self.other = other
+
+
+class NotTrusted(VerificationError):
+    """No root is trusted of a version that the answer names, so nothing shows whether the answer is true.
+
+    Attributes:
+        version: The version.
+    """
+
+    def __init__(self, version: int, message: str | None = None) -> None:
+        super().__init__(message or f"no trusted snapshot of version {version}")
+        self.version = version
+
+
+class ReceiptsError(QedError):
+    """A receipts file cannot be used as it is: not receipts, cut off, of another log, or not to be written to."""
 
 
 class LogError(QedError):

@@ -115,12 +115,8 @@ def _prove_memberships(member: Member, acknowledged: Sequence[Acknowledged], las
         proof = qed.parse_answer(body)
         if isinstance(proof, AbsenceProof):
             raise Violation(f"{member.name} proves that the acknowledged {entry.event!r} is absent")
-        qed.verify_membership(
-            entry.event,
-            proof,
-            version=entry.snapshot.version,
-            query_snapshot=entry.snapshot,
-            current_snapshot=last,
+        qed.verify(
+            qed.Membership(entry.event, entry.snapshot.version), proof, qed.TrustedSnapshots(entry.snapshot, last)
         )
     return len(requests)
 
@@ -133,7 +129,11 @@ def _prove_increments(
     steps = list(zip(ordered, [*ordered[1:], last], strict=True))[member.index :: len(cluster.members)]
     requests = [incremental_request(start.version, end.version) for start, end in steps]
     for (start, end), body in zip(steps, _ask(member, requests), strict=True):
-        qed.verify_incremental(IncrementalProof.from_json(body), start_snapshot=start, end_snapshot=end)
+        qed.verify(
+            qed.Extension(start.version, end.version),
+            IncrementalProof.from_json(body),
+            qed.TrustedSnapshots(start, end),
+        )
     return len(requests)
 
 
@@ -145,5 +145,5 @@ def _prove_absences(member: Member, submissions: Sequence[Submission], last: Sna
         proof = qed.parse_answer(body)
         if not isinstance(proof, AbsenceProof):
             raise Violation(f"{member.name} proves that {event!r} is in the log, though it was refused")
-        qed.verify_absence(event, proof, version=None, current_snapshot=last)
+        qed.verify(qed.Membership(event), proof, qed.TrustedSnapshots(last))
     return len(requests)

@@ -104,7 +104,11 @@ class Reader:
         reply = connection.ask(incremental_request(start.version, end.version))
         if not _is_success(reply, _BEHIND | _BUSY):
             return False
-        qed.verify_incremental(IncrementalProof.from_json(reply.body), start_snapshot=start, end_snapshot=end)
+        qed.verify(
+            qed.Extension(start.version, end.version),
+            IncrementalProof.from_json(reply.body),
+            qed.TrustedSnapshots(start, end),
+        )
         return True
 
     def _ask_snapshot(self, connection: Connection, known: Acknowledged) -> bool:
@@ -165,5 +169,5 @@ def _verify_membership(connection: Connection, reply: Reply, known: Acknowledged
     if not _is_success(reply, _BEHIND | _BUSY):
         return False
     current = Snapshot.from_json(reply.body)
-    qed.verify_membership(known.event, proof, version=version, query_snapshot=known.snapshot, current_snapshot=current)
+    qed.verify(qed.Membership(known.event, version), proof, qed.TrustedSnapshots(known.snapshot, current))
     return True

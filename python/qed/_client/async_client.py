@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import httpx
 
@@ -12,6 +12,7 @@ from qed._client.administration import administer, overview, view
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
 from qed._client.connections import HttpSettings
+from qed._client.examination import examine, finding_of, keep
 from qed._client.exchange import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
@@ -22,8 +23,8 @@ from qed._client.exchange import (
     some_turn,
 )
 from qed._client.topology import Topology
-from qed.errors import ProtocolError
-from qed.proofs import Digest
+from qed.errors import ProtocolError, QedError
+from qed.proofs import Snapshot, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
 
     from qed._client.attempts import Outcome
     from qed._client.calls import Call, Consistency
+    from qed._client.examination import Examination
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, Info, Shards
-    from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
+    from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
+    from qed.questions import Answer, Extension, Membership, Question
+    from qed.receipts import Receipts
+    from qed.trust import Trusted
+    from qed.verification import Absent, Extends, Finding, Present
 
 __all__ = ["AsyncClient"]
 
@@ -81,59 +87,47 @@ class AsyncClient:
         """Add events to the log, all of them or none; see `Client.add_bulk`."""
         return await self._perform(calls.add_bulk(events, if_absent=if_absent))
 
+    @overload
+    async def ask(
+        self, question: Membership, *, consistency: Consistency | None = None
+    ) -> MembershipProof | AbsenceProof: ...
+    @overload
+    async def ask(self, question: Extension, *, consistency: Consistency | None = None) -> IncrementalProof: ...
+    async def ask(self, question: Question, *, consistency: Consistency | None = None) -> Answer:
+        """Ask a question; see `Client.ask`."""
+        return await self._perform(calls.ask(question, consistency=consistency))
+
+    @overload
+    async def verify(
+        self, question: Membership, trusted: Trusted, *, consistency: Consistency | None = None
+    ) -> Present | Absent: ...
+    @overload
+    async def verify(
+        self, question: Extension, trusted: Trusted, *, consistency: Consistency | None = None
+    ) -> Extends: ...
+    async def verify(self, question: Question, trusted: Trusted, *, consistency: Consistency | None = None) -> Finding:
+        """Ask a question and return what the answer shows; see `Client.verify`."""
+        return finding_of(await self.examine(question, trusted, consistency=consistency))
+
+    async def examine(
+        self, question: Question, trusted: Trusted | None, *, consistency: Consistency | None = None
+    ) -> Examination:
+        """Ask a question and return the answer with what it shows; see `Client.examine`."""
+        return await self._follow(examine(question, trusted, consistency))
+
+    async def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
+        """Prove that snapshots extend the log of the receipts, and append them; see `Client.keep`."""
+        await self._follow(keep(receipts, [snapshots] if isinstance(snapshots, Snapshot) else snapshots))
+
     async def membership(
-        self,
-        event: bytes,
-        *,
-        version: int | None = None,
-        query_snapshot: Snapshot | None = None,
-        current_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
+        self, event: bytes | Digest, *, version: int | None = None, consistency: Consistency | None = None
     ) -> MembershipProof | AbsenceProof:
         """Ask whether an event is in the log; see `Client.membership`."""
-        return await self.membership_digest(
-            Digest.of(event),
-            version=version,
-            query_snapshot=query_snapshot,
-            current_snapshot=current_snapshot,
-            consistency=consistency,
-        )
+        return await self._perform(calls.membership(digest_of(event), version=version, consistency=consistency))
 
-    async def membership_digest(
-        self,
-        digest: Digest,
-        *,
-        version: int | None = None,
-        query_snapshot: Snapshot | None = None,
-        current_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> MembershipProof | AbsenceProof:
-        """Ask whether the event of a digest is in the log; see `Client.membership_digest`."""
-        return await self._perform(
-            calls.membership(
-                digest,
-                version=version,
-                query_snapshot=query_snapshot,
-                current_snapshot=current_snapshot,
-                consistency=consistency,
-            )
-        )
-
-    async def incremental(
-        self,
-        start: int,
-        end: int,
-        *,
-        start_snapshot: Snapshot | None = None,
-        end_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> IncrementalProof:
+    async def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""
-        return await self._perform(
-            calls.incremental(
-                start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot, consistency=consistency
-            )
-        )
+        return await self._perform(calls.incremental(start, end, consistency=consistency))
 
     async def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""
@@ -178,6 +172,21 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _follow(self, steps: Generator[Call[Any], Any, _T]) -> _T:
+        """Carry out every call that the steps ask for, and return what they lead to."""
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    value = await self._perform(call)
+                except QedError as exc:
+                    call = steps.throw(exc)
+                else:
+                    call = steps.send(value)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
 
     async def _perform(self, call: Call[_T]) -> _T:
         return await self._carry_out(converse(call, self._topology, self._policy))

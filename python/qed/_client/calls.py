@@ -47,10 +47,9 @@ from qed.proofs import (
     MembershipProof,
     Snapshot,
     parse_answer,
-    verify_absence,
-    verify_incremental,
-    verify_membership,
 )
+from qed.questions import Answer as Claim
+from qed.questions import Membership, Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +62,7 @@ __all__ = [
     "Consistency",
     "add",
     "add_bulk",
+    "ask",
     "cluster",
     "error_body",
     "healthcheck",
@@ -205,40 +205,36 @@ def add_bulk(events: Sequence[bytes], *, if_absent: bool) -> Call[list[Snapshot]
     )
 
 
+def ask(question: Question, *, consistency: Consistency | None = None) -> Call[Claim]:
+    """Return the call that asks a question; its value is a claim about just that, with its proof, not yet verified."""
+    if isinstance(question, Membership):
+        return membership(question.digest, version=question.version, consistency=consistency)
+    return incremental(question.start, question.end, consistency=consistency)
+
+
 def membership(
-    digest: Digest,
-    *,
-    version: int | None = None,
-    query_snapshot: Snapshot | None = None,
-    current_snapshot: Snapshot | None = None,
-    consistency: Consistency | None = None,
+    digest: Digest, *, version: int | None = None, consistency: Consistency | None = None
 ) -> Call[MembershipProof | AbsenceProof]:
     """Return the call that asks whether an event is in the log.
 
-    Its value answers what was asked, and is verified if `current_snapshot` is given. The digest is sent even where the
-    caller has the event: the server needs no more to prove it.
+    The digest is sent even where the caller has the event: the server needs no more to prove it.
 
     Args:
         digest: The event's digest.
         version: The version asked at, or None for the latest.
-        query_snapshot: Trusted snapshot of the version asked at; by default `current_snapshot`, where that is the same.
-        current_snapshot: Trusted snapshot of the log's last version.
         consistency: Whether everything acknowledged before counts.
 
     Returns:
-        The call.
+        The call; its value is about what was asked, and not verified yet.
 
     Raises:
-        ValueError: The version or the consistency cannot exist, or the snapshots given are not enough to verify with.
+        ValueError: The version or the consistency cannot exist.
     """
     _check_version(version)
-    query_snapshot = _query_snapshot(version, query_snapshot, current_snapshot)
 
     def read(body: bytes) -> MembershipProof | AbsenceProof:
         proof = parse_answer(body)
         _check_asked(digest, version, proof)
-        if query_snapshot is not None and current_snapshot is not None:
-            _verify(digest, proof, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot)
         return proof
 
     return Call(
@@ -251,40 +247,27 @@ def membership(
     )
 
 
-def incremental(
-    start: int,
-    end: int,
-    *,
-    start_snapshot: Snapshot | None = None,
-    end_snapshot: Snapshot | None = None,
-    consistency: Consistency | None = None,
-) -> Call[IncrementalProof]:
+def incremental(start: int, end: int, *, consistency: Consistency | None = None) -> Call[IncrementalProof]:
     """Return the call that asks for the proof that the log at `end` extends the log at `start`.
 
     Args:
         start: The earlier version.
         end: The later version.
-        start_snapshot: Trusted snapshot of `start`.
-        end_snapshot: Trusted snapshot of `end`.
         consistency: Whether everything acknowledged before counts.
 
     Returns:
-        The call; its value is verified if the snapshots are given.
+        The call; its value is of this range, and not verified yet.
 
     Raises:
-        ValueError: A version or the consistency cannot exist, or only one snapshot is given.
+        ValueError: A version or the consistency cannot exist.
     """
     _check_version(start)
     _check_version(end)
-    if (start_snapshot is None) != (end_snapshot is None):
-        raise ValueError("expected both snapshots or neither: one alone verifies nothing")
 
     def read(body: bytes) -> IncrementalProof:
         proof = IncrementalProof.from_json(body)
         if (proof.start, proof.end) != (start, end):
             raise VerificationError("a proof of another range", f"{start} to {end}", f"{proof.start} to {proof.end}")
-        if start_snapshot is not None and end_snapshot is not None:
-            verify_incremental(proof, start_snapshot=start_snapshot, end_snapshot=end_snapshot)
         return proof
 
     return Call(
@@ -368,15 +351,6 @@ def _check_version(version: int | None) -> None:
         raise ValueError("expected a version of at least 0 and below 2**64")
 
 
-def _query_snapshot(version: int | None, query: Snapshot | None, current: Snapshot | None) -> Snapshot | None:
-    """Refuse what could only be verified in part: a caller who gives a snapshot counts on a verified answer."""
-    if query is not None and current is None:
-        raise ValueError("expected current_snapshot beside query_snapshot: alone it verifies nothing")
-    if query is None and current is not None and version is not None and version < current.version:
-        raise ValueError(f"expected query_snapshot too: a membership at version {version} is verified against it")
-    return current if query is None else query
-
-
 def _snapshot(body: bytes) -> Snapshot:
     try:
         return Snapshot.from_json(body)
@@ -420,22 +394,6 @@ def _check_asked(digest: Digest, version: int | None, proof: MembershipProof | A
     asked = proof.current_version if version is None else min(version, proof.current_version)
     if proof.query_version != asked:
         raise VerificationError("a proof at another version", str(asked), str(proof.query_version))
-
-
-def _verify(
-    digest: Digest,
-    proof: MembershipProof | AbsenceProof,
-    *,
-    version: int | None,
-    query_snapshot: Snapshot,
-    current_snapshot: Snapshot,
-) -> None:
-    if isinstance(proof, AbsenceProof):
-        verify_absence(digest, proof, version=version, current_snapshot=current_snapshot)
-    else:
-        verify_membership(
-            digest, proof, version=version, query_snapshot=query_snapshot, current_snapshot=current_snapshot
-        )
 
 
 def plain(text: str) -> str:

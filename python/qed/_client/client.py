@@ -8,7 +8,7 @@ and set no cookies.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import httpx
 
@@ -17,6 +17,7 @@ from qed._client.administration import administer, overview, view
 from qed._client.attempts import Policy, Send, converse
 from qed._client.connections import Connections, HttpSettings
 from qed._client.deadline import deadline
+from qed._client.examination import examine, finding_of, keep
 from qed._client.exchange import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
@@ -27,8 +28,8 @@ from qed._client.exchange import (
     some_turn,
 )
 from qed._client.topology import Topology
-from qed.errors import ProtocolError
-from qed.proofs import Digest
+from qed.errors import ProtocolError, QedError
+from qed.proofs import Snapshot, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -36,9 +37,14 @@ if TYPE_CHECKING:
 
     from qed._client.attempts import Outcome
     from qed._client.calls import Call, Consistency
+    from qed._client.examination import Examination
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, Info, Shards
-    from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof, Snapshot
+    from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
+    from qed.questions import Answer, Extension, Membership, Question
+    from qed.receipts import Receipts
+    from qed.trust import Trusted
+    from qed.verification import Absent, Extends, Finding, Present
 
 __all__ = ["Client"]
 
@@ -126,104 +132,131 @@ class Client:
         """
         return self._perform(calls.add_bulk(events, if_absent=if_absent))
 
+    @overload
+    def ask(
+        self, question: Membership, *, consistency: Consistency | None = None
+    ) -> MembershipProof | AbsenceProof: ...
+    @overload
+    def ask(self, question: Extension, *, consistency: Consistency | None = None) -> IncrementalProof: ...
+    def ask(self, question: Question, *, consistency: Consistency | None = None) -> Answer:
+        """Ask a question and return what a server claims; `qed.verify` tells what that shows.
+
+        Args:
+            question: What to ask.
+            consistency: As for `membership`.
+
+        Returns:
+            The claim with its proof, checked to be about the question and nothing more.
+
+        Raises:
+            VerificationError: The answer is about something else, or is no proof.
+            AddedLater: The event was first added after the version asked.
+            UnknownVersion: The log is empty or does not reach the range, or the range starts after its end.
+        """
+        return self._perform(calls.ask(question, consistency=consistency))
+
+    @overload
+    def verify(
+        self, question: Membership, trusted: Trusted, *, consistency: Consistency | None = None
+    ) -> Present | Absent: ...
+    @overload
+    def verify(self, question: Extension, trusted: Trusted, *, consistency: Consistency | None = None) -> Extends: ...
+    def verify(self, question: Question, trusted: Trusted, *, consistency: Consistency | None = None) -> Finding:
+        """Ask a question and return what the answer shows.
+
+        A stale answer is asked again once, where nothing acknowledged can be missing. Versions beyond what is trusted
+        are tied to it by incremental proofs; that ties history roots only, so `is_linked` is False where a finding
+        rests on a newer hyper root.
+
+        Args:
+            question: What to ask.
+            trusted: What the caller knows of the log, such as its receipts.
+            consistency: As for `membership`.
+
+        Returns:
+            What was shown.
+
+        Raises:
+            StaleAnswer: The log ends before what is known of it: it was rolled back.
+            ContradictsReceipt: The answer denies what is known of the event.
+            ForkDetected: The server has another snapshot of the newest version that is known.
+            VerificationError: A check failed; the message names it.
+            QedError: As for `ask`.
+        """
+        return finding_of(self.examine(question, trusted, consistency=consistency))
+
+    def examine(
+        self, question: Question, trusted: Trusted | None, *, consistency: Consistency | None = None
+    ) -> Examination:
+        """Ask a question and return the answer together with what it shows, or why it shows nothing.
+
+        Args:
+            question: What to ask.
+            trusted: What the caller knows of the log; None takes the server's own word, and the finding says so.
+            consistency: As for `membership`.
+
+        Returns:
+            How it ended. An answer that does not verify is evidence worth keeping.
+
+        Raises:
+            QedError: The server refused, or could not be reached.
+        """
+        return self._follow(examine(question, trusted, consistency))
+
+    def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
+        """Prove that snapshots extend the log of the receipts, and append them.
+
+        An incremental proof ties the newest to the last receipt and shows its event at its version; a membership proof
+        shows it in the hyper tree, unless others have added since. Of a bulk every history digest is computed again.
+
+        Args:
+            receipts: One's receipts of this log.
+            snapshots: What `add` or `add_bulk` returned.
+
+        Raises:
+            VerificationError: The snapshots do not extend the log of the receipts. Nothing was appended.
+            ReceiptsError: The receipts are of another log. Nothing was appended.
+            OSError: The file cannot be written.
+        """
+        self._follow(keep(receipts, [snapshots] if isinstance(snapshots, Snapshot) else snapshots))
+
     def membership(
-        self,
-        event: bytes,
-        *,
-        version: int | None = None,
-        query_snapshot: Snapshot | None = None,
-        current_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
+        self, event: bytes | Digest, *, version: int | None = None, consistency: Consistency | None = None
     ) -> MembershipProof | AbsenceProof:
         """Ask whether an event is in the log.
 
         Args:
-            event: The event. Only its digest is sent.
+            event: The event, or its digest. Only the digest is sent.
             version: The version to ask at; by default the latest.
-            query_snapshot: Trusted snapshot of that version; by default `current_snapshot`, where that is the same.
-            current_snapshot: Trusted snapshot of the log's last version. If given, the answer is verified.
             consistency: With `linearizable`, nothing that was acknowledged before, to anybody, is missing. Without,
                 a member proves from its own log, which may be a moment behind the leader's.
 
         Returns:
-            The proof that it is in the log, or that it is not. Checked to answer this question; verified, if asked to.
+            The claim that it is in the log, or that it is not, with its proof. `qed.verify` tells what that shows.
 
         Raises:
-            VerificationError: The answer is for another event or version, or does not prove what it claims.
+            VerificationError: The answer is for another event or version, or is no proof.
             AddedLater: The event was first added after `version`.
             UnknownVersion: The log is empty.
-            ValueError: The snapshots given are not enough to verify with.
         """
-        return self.membership_digest(
-            Digest.of(event),
-            version=version,
-            query_snapshot=query_snapshot,
-            current_snapshot=current_snapshot,
-            consistency=consistency,
-        )
+        return self._perform(calls.membership(digest_of(event), version=version, consistency=consistency))
 
-    def membership_digest(
-        self,
-        digest: Digest,
-        *,
-        version: int | None = None,
-        query_snapshot: Snapshot | None = None,
-        current_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> MembershipProof | AbsenceProof:
-        """Ask whether the event of a digest is in the log; everything else as for `membership`.
-
-        Args:
-            digest: The event's digest.
-            version: As for `membership`.
-            query_snapshot: As for `membership`.
-            current_snapshot: As for `membership`.
-            consistency: As for `membership`.
-
-        Returns:
-            As for `membership`.
-        """
-        return self._perform(
-            calls.membership(
-                digest,
-                version=version,
-                query_snapshot=query_snapshot,
-                current_snapshot=current_snapshot,
-                consistency=consistency,
-            )
-        )
-
-    def incremental(
-        self,
-        start: int,
-        end: int,
-        *,
-        start_snapshot: Snapshot | None = None,
-        end_snapshot: Snapshot | None = None,
-        consistency: Consistency | None = None,
-    ) -> IncrementalProof:
+    def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`.
 
         Args:
             start: The earlier version.
             end: The later version.
-            start_snapshot: Trusted snapshot of `start`. If both are given, the answer is verified.
-            end_snapshot: Trusted snapshot of `end`.
             consistency: As for `membership`.
 
         Returns:
-            The proof, checked to be of this range; verified, if asked to.
+            The claim with its proof, of this range.
 
         Raises:
-            VerificationError: The answer is for another range, or does not prove what it claims.
-            UnknownVersion: The range is upside down, or ends beyond the log.
-            ValueError: Only one snapshot is given.
+            VerificationError: The answer is for another range, or is no proof.
+            UnknownVersion: The range starts after its end, or ends beyond the log.
         """
-        return self._perform(
-            calls.incremental(
-                start, end, start_snapshot=start_snapshot, end_snapshot=end_snapshot, consistency=consistency
-            )
-        )
+        return self._perform(calls.incremental(start, end, consistency=consistency))
 
     def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged.
@@ -316,6 +349,21 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _follow(self, steps: Generator[Call[Any], Any, _T]) -> _T:
+        """Carry out every call that the steps ask for, and return what they lead to."""
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    value = self._perform(call)
+                except QedError as exc:
+                    call = steps.throw(exc)
+                else:
+                    call = steps.send(value)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
 
     def _perform(self, call: Call[_T]) -> _T:
         return self._carry_out(converse(call, self._topology, self._policy))

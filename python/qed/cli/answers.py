@@ -1,4 +1,4 @@
-"""How answers are shown: their fields, their audit paths as a tree, and whether they verify."""
+"""How answers are shown: their fields, and their audit paths as a tree. Nothing is checked here."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed.errors import VerificationError
 from qed.proofs import AbsenceProof, IncrementalProof
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qed.cli.questions import Answer, Question, Trusted
     from qed.cli.terminal import Terminal
     from qed.proofs import Digest
+    from qed.questions import Answer
 
-__all__ = ["print_record", "print_verdict", "show_answer", "show_paths", "verify_and_show"]
+__all__ = ["print_record", "show_answer", "show_paths"]
 
 _SHORT_DIGITS: Final = 16
 _KEY_BITS: Final = 256
@@ -45,42 +44,7 @@ def show_answer(terminal: Terminal, answer: Answer) -> None:
     terminal.fields(title, [*fields, ("KeyDigest", answer.key_digest.hex())])
 
 
-def verify_and_show(terminal: Terminal, answer: Answer, question: Question, trusted: Trusted) -> None:
-    """Check an answer, and show with what and how it ended.
-
-    Args:
-        terminal: Where.
-        answer: What a server said.
-        question: What was asked.
-        trusted: The roots to check it against.
-
-    Raises:
-        VerificationError: The answer is not shown to be true; that has been shown by then.
-    """
-    try:
-        fields = question.check(answer, trusted)
-    except VerificationError as exc:
-        print_verdict(terminal, exc, answer)
-        raise
-    title = "Verifying with snapshots:" if isinstance(answer, IncrementalProof) else "Verifying event with:"
-    terminal.fields(title, fields)
-    print_verdict(terminal, None, answer)
-
-
-def print_verdict(terminal: Terminal, error: VerificationError | None, answer: Answer | None) -> None:
-    """Print how a verification ended: a line for people, or the answer with a `Verify` field for programs.
-
-    Args:
-        terminal: Where.
-        error: Why it failed, or None when it passed.
-        answer: What was verified, or None when the bytes were no answer at all.
-    """
-    terminal.verdict(is_ok=error is None)
-    verdict = {"Verify": "OK"} if error is None else {"Verify": "KO", "Reason": str(error)}
-    print_record(terminal, answer, verdict)
-
-
-def print_record(terminal: Terminal, answer: Answer | None, verdict: dict[str, str]) -> None:
+def print_record(terminal: Terminal, answer: Answer | None, verdict: dict[str, object]) -> None:
     """Print an answer in its wire form with further fields, for programs.
 
     Args:
@@ -117,6 +81,9 @@ def show_paths(terminal: Terminal, answer: Answer) -> None:
         title = f"Membership of {_short(answer.key_digest)}"
         place = f"History path from version {answer.query_version} to leaf {answer.actual_version}"
         branches.append((f"{place}: {len(answer.history_path)} siblings", _history_rows(answer.history_path)))
+        if answer.latest_path is not None:
+            place = f"History path from version {answer.current_version} to the later leaf {answer.latest_version}"
+            branches.append((f"{place}: {len(answer.latest_path)} siblings", _history_rows(answer.latest_path)))
     terminal.tree(title, branches)
 
 

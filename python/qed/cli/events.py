@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import ExitStack, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
 
 import click
@@ -13,8 +12,9 @@ import click
 from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, bulks, event_given, open_input
 from qed.cli.options import FILE, INPUT, LINEARIZABLE, VERSION, Session, command, current_session
-from qed.cli.receipts import ReceiptsWriter, lines_of
-from qed.errors import MalformedRequest, NotLeader, Overloaded, Unavailable
+from qed.cli.verdicts import save_fork
+from qed.errors import ForkDetected, MalformedRequest, NotLeader, Overloaded, Unavailable
+from qed.receipts import Receipts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +32,7 @@ class AddOptions(TypedDict):
     file: str | None
     lines: str | None
     receipts: str | None
+    receipts_unverified: bool
     if_absent: bool
 
 
@@ -47,19 +48,25 @@ class AddOptions(TypedDict):
 @click.option("--event", metavar="TEXT", help="The event itself.")
 @click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are the event; - is stdin.")
 @click.option("--lines", type=INPUT, metavar="PATH", help="Each line of this file is an event; - is stdin.")
-@click.option("--receipts", type=FILE, metavar="PATH", help="Append the snapshots to this file, synced.")
+@click.option(
+    "--receipts", type=FILE, metavar="PATH", help="Prove that the snapshots extend this file's log, and append them."
+)
+@click.option("--receipts-unverified", is_flag=True, help="Append them unproven: faster, and proven at the next use.")
 @click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; safe to send again.")
 def add(**given: Unpack[AddOptions]) -> None:
     """Add one event, or many, and show the snapshots they got.
 
     A snapshot is the receipt for an event: its version and the roots of both trees. Keep it; everything a server says
-    later is checked against it. With --lines, the last snapshot is shown, or with --json all of them, one a line.
+    later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of the
+    receipts before it in the file. With --lines, the last snapshot is shown, or with --json all of them, one a line.
 
     With --if-absent, an event that is in the log keeps its first snapshot, which is shown. What became of a request
     that was cut off does not matter then, so it is sent again, to whoever leads.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"])
+    if given["receipts_unverified"] and given["receipts"] is None:
+        raise click.UsageError("--receipts-unverified needs --receipts PATH")
     if given["lines"] is not None and (given["event"] is not None or given["file"] is not None):
         raise click.UsageError("--lines stands alone: not with --event or --file")
     with ExitStack() as stack:
@@ -68,10 +75,10 @@ def add(**given: Unpack[AddOptions]) -> None:
         stream = nullcontext() if given["lines"] is None else open_input(given["lines"])
         lines = stack.enter_context(stream)
         client = stack.enter_context(connect(session.settings))
-        receipts = given["receipts"]
         # Opened before anything is sent: an event whose receipt cannot be kept should not be added.
-        writer = stack.enter_context(nullcontext() if receipts is None else ReceiptsWriter(Path(receipts)))
-        adding = _Adding(session, client, writer, is_if_absent=given["if_absent"])
+        path = given["receipts"]
+        receipts = stack.enter_context(nullcontext() if path is None else Receipts.open(path))
+        adding = _Adding(session, client, receipts, given)
         if lines is None:
             adding.add(event)
         else:
@@ -81,13 +88,12 @@ def add(**given: Unpack[AddOptions]) -> None:
 class _Adding:
     """Adds events and keeps their receipts, and knows at any moment how many were acknowledged."""
 
-    def __init__(
-        self, session: Session, client: Client, receipts: ReceiptsWriter | None, *, is_if_absent: bool
-    ) -> None:
+    def __init__(self, session: Session, client: Client, receipts: Receipts | None, given: AddOptions) -> None:
         self._session = session
         self._client = client
         self._receipts = receipts
-        self._is_if_absent = is_if_absent
+        self._is_if_absent = given["if_absent"]
+        self._is_unverified = given["receipts_unverified"]
         self._acknowledged = 0
         self._waiting = 0
         self._last: Snapshot | None = None
@@ -128,15 +134,27 @@ class _Adding:
         terminal = self._session.terminal
         try:
             if self._receipts is not None:
-                self._receipts.append(snapshots)
+                self._append(self._receipts, snapshots)
         except BaseException as exc:
             # There are no others: whoever keeps what is printed has them still.
-            exc.add_note("they are on stdout")
-            terminal.text(lines_of(snapshots).decode())
+            exc.add_note(
+                f"versions {snapshots[0].version} to {snapshots[-1].version} may have no receipt; they are on stdout"
+            )
+            terminal.text("".join(f"{snapshot.to_json().decode()}\n" for snapshot in snapshots))
             raise
         self._last = snapshots[-1]
         # The last one of all is shown at the end; a program gets every one as soon as it is safe.
         terminal.records(snapshot.to_json() for snapshot in snapshots)
+
+    def _append(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
+        if self._is_unverified:
+            receipts.append(snapshots)
+            return
+        try:
+            self._client.keep(receipts, snapshots)
+        except ForkDetected as exc:
+            save_fork(exc, receipts.path.absolute().parent)
+            raise
 
     def _so_far(self, exc: BaseException) -> str:
         text = f"{self._acknowledged:,} events were acknowledged"

@@ -16,7 +16,16 @@ from qed import __version__
 from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from qed.cli.options import Command, Group, global_options, write_examples
 from qed.cli.terminal import close_streams, open_streams, print_error
-from qed.errors import CorruptLog, InternalError, NotLeader, OutcomeUnknown, QedError, Unavailable, VerificationError
+from qed.errors import (
+    CorruptLog,
+    InternalError,
+    NotLeader,
+    OutcomeUnknown,
+    QedError,
+    ReceiptsError,
+    Unavailable,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +55,11 @@ _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
 _EXIT_CODES: Final = (
     ("0", "everything went well"),
-    ("1", "a verification failed, what is trusted does not suffice for it, or a data folder is damaged"),
+    ("1", "a verification failed: false, stale, a fork, or beyond what is trusted; or a data folder is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered, or none leads; what was on its way may have been added"),
     ("4", "the server refused"),
+    ("5", "the answer is consistent, but what it shows rests on the server's own word"),
     ("70", "a bug in qed"),
     ("130", "interrupted with Ctrl-C"),
     ("141", "whoever read the output stopped reading"),
@@ -148,6 +158,8 @@ def _exit_code(exc: BaseException) -> int:
             return _EXIT_UNAVAILABLE
         case InternalError():
             return _EXIT_BUG
+        case ReceiptsError():
+            return _EXIT_USAGE
         case QedError():
             return _EXIT_REFUSED
         case _:

@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIGEST",
-    "END_DIGEST",
     "FILE",
-    "HISTORY_DIGEST",
-    "HYPER_DIGEST",
     "INPUT",
     "LINEARIZABLE",
     "NODE",
     "RECEIPTS",
     "SHOW",
-    "START_DIGEST",
     "VERSION",
     "Command",
     "Session",
@@ -131,18 +127,6 @@ DIGEST: Final = _DigestType()
 NODE: Final = _NodeType()
 VERSION: Final = _VersionType()
 SHOW: Final = click.option("--show", is_flag=True, help="Draw the audit paths as a tree.")
-
-
-def _root(name: str, help_text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, type=DIGEST, metavar="HEX", help=help_text)
-
-
-HYPER_DIGEST: Final = _root("--hyper-digest", "Trusted HyperDigest of CurrentVersion.")
-HISTORY_DIGEST: Final = _root(
-    "--history-digest", "Trusted HistoryDigest of QueryVersion; for an absent event, of CurrentVersion."
-)
-START_DIGEST: Final = _root("--start-digest", "Trusted HistoryDigest of the earlier version.")
-END_DIGEST: Final = _root("--end-digest", "Trusted HistoryDigest of the later version.")
 
 
 def _is_endpoint(url: str) -> bool:

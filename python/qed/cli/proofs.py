@@ -7,46 +7,37 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from qed.cli.answers import print_record, print_verdict, show_answer, show_paths, verify_and_show
-from qed.cli.bundle import Bundle
+from qed._client.examination import Examination
+from qed.bundle import Bundle
+from qed.cli.answers import print_record, show_answer, show_paths
 from qed.cli.connection import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
 from qed.cli.options import (
     DIGEST,
-    END_DIGEST,
     FILE,
-    HISTORY_DIGEST,
-    HYPER_DIGEST,
     INPUT,
     LINEARIZABLE,
     RECEIPTS,
     SHOW,
-    START_DIGEST,
     VERSION,
     Session,
     command,
     current_session,
 )
-from qed.cli.questions import (
-    Answer,
-    IncrementalQuestion,
-    MembershipQuestion,
-    Question,
-    Root,
-    Trusted,
-    trusted_digests,
-    versions_of,
-)
-from qed.cli.receipts import read_receipts
+from qed.cli.trust import EndRoots, MembershipRoots, Person, end_roots, given_end_roots, given_roots, membership_roots
+from qed.cli.verdicts import print_failure, print_finding
 from qed.errors import QedError, VerificationError
-from qed.proofs import Digest
+from qed.questions import Extension, Membership
+from qed.receipts import Receipts
+from qed.trust import TrustedRoots
+from qed.verification import verify, versions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from qed._client.client import Client
-    from qed.cli.terminal import Terminal
-    from qed.proofs import Snapshot
+    from qed.proofs import Digest, Snapshot
+    from qed.questions import Answer, Question
 
 __all__ = ["incremental", "membership"]
 
@@ -62,24 +53,20 @@ class ProofOptions(TypedDict):
     linearizable: bool
 
 
-class MembershipOptions(ProofOptions):
+class MembershipOptions(ProofOptions, MembershipRoots):
     """The options of `qed membership`."""
 
     event: str | None
     file: str | None
     event_digest: Digest | None
     version: int | None
-    hyper_digest: Digest | None
-    history_digest: Digest | None
 
 
-class IncrementalOptions(ProofOptions):
+class IncrementalOptions(ProofOptions, EndRoots):
     """The options of `qed incremental`."""
 
     start: int
     end: int
-    start_digest: Digest | None
-    end_digest: Digest | None
 
 
 def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -88,7 +75,7 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
         LINEARIZABLE,
         SHOW,
         click.option("--out", type=FILE, metavar="PATH", help="Save the answer and its snapshots as a bundle."),
-        click.option("--trust-server", is_flag=True, help="Verify with the server's own snapshots."),
+        click.option("--trust-server", is_flag=True, help="Check with the server's own snapshots: proves nothing."),
         click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file."),
         click.option("--verify", is_flag=True, help="Verify the answer; any source of digests implies it."),
     ):
@@ -110,24 +97,23 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--event-digest", type=DIGEST, metavar="HEX", help="The SHA-256 digest of the event.")
 @click.option("--version", type=VERSION, metavar="N", help="Ask as of this version. Default: the latest.")
 @_proof_options
-@HYPER_DIGEST
-@HISTORY_DIGEST
+@membership_roots
 def membership(**given: Unpack[MembershipOptions]) -> None:
     """Ask whether an event is in the log, with a proof.
 
-    Either answer has its proof: of membership, or of absence. To verify, it is checked against the HyperDigest of its
-    CurrentVersion and the HistoryDigest of its QueryVersion. They come from --hyper-digest and --history-digest, from
-    --receipts, or are asked for on a terminal.
+    Either answer has its proof: of membership, or of absence. It is verified against roots that you trust: those of
+    your --receipts, those you give with --hyper-digest and --history-digest, each with its version, or those you type
+    when --verify asks. An answer that denies your own receipts, or ends before them, never verifies.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
-    question = MembershipQuestion(digest_given(named), given["version"])
+    question = Membership(digest_given(named), given["version"])
     at = "latest version" if question.version is None else f"version [ {question.version} ]"
     session.terminal.line(f"Querying {describe(named, question.digest)} with {at}")
     session.terminal.line()
-    digests = trusted_digests(hyper=given["hyper_digest"], history=given["history_digest"])
+    roots = given_roots(given)
     with connect(session.settings) as client:
-        _Examination(session, client, given, digests).run(question)
+        _Asking(session, client, given, roots).run(question)
 
 
 @command(
@@ -141,61 +127,56 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
 @click.option("--start", type=VERSION, metavar="N", required=True, help="The earlier version.")
 @click.option("--end", type=VERSION, metavar="N", required=True, help="The later version.")
 @_proof_options
-@START_DIGEST
-@END_DIGEST
+@end_roots
 def incremental(**given: Unpack[IncrementalOptions]) -> None:
     """Ask for a proof that the log only grew since a version.
 
     It shows that the log at the later version begins with the log at the earlier one, unchanged.
 
-    To verify, the proof is checked against the HistoryDigest of both versions. They come from --start-digest and
-    --end-digest, from --receipts, or are asked for on a terminal.
+    It is verified against the HistoryDigest of both versions: those of your --receipts, those you give with
+    --start-digest and --end-digest, or those you type when --verify asks.
     """
     session = current_session()
-    question = IncrementalQuestion(given["start"], given["end"])
+    question = Extension(given["start"], given["end"])
     session.terminal.line(f"Querying incremental between versions [ {question.start} ] and [ {question.end} ]")
     session.terminal.line()
-    digests = trusted_digests(start=given["start_digest"], end=given["end_digest"])
+    roots = given_end_roots(given, question.start, question.end)
     with connect(session.settings) as client:
-        _Examination(session, client, given, digests).run(question)
+        _Asking(session, client, given, roots).run(question)
 
 
-class _Examination:
-    """One question to one server, from asking to the verdict."""
+class _Asking:
+    """One question to the log, from asking to the verdict."""
 
-    def __init__(self, session: Session, client: Client, given: ProofOptions, digests: Mapping[Root, Digest]) -> None:
+    def __init__(self, session: Session, client: Client, given: ProofOptions, roots: TrustedRoots | None) -> None:
         self._terminal = session.terminal
         self._client = client
         self._given = given
-        self._digests = digests
+        self._roots = roots
         self._consistency = consistency(is_linearizable=given["linearizable"])
-        self._is_verifying = bool(given["verify"] or given["receipts"] or given["trust_server"] or digests)
-        if given["receipts"] and given["trust_server"]:
-            raise click.UsageError("--receipts and --trust-server exclude each other")
-        if given["verify"] and not self._has_source():
-            raise click.UsageError("--verify needs --receipts, trusted digests, or a terminal to ask for them")
+        self._require_one_source()
 
-    def _has_source(self) -> bool:
-        return bool(self._given["receipts"] or self._given["trust_server"] or self._digests or self._terminal.can_ask())
+    def _require_one_source(self) -> None:
+        given = self._given
+        sources = {"--receipts": given["receipts"], "--trust-server": given["trust_server"], "digests": self._roots}
+        named = [name for name, value in sources.items() if value]
+        if len(named) > 1:
+            raise click.UsageError(f"{' and '.join(named)} exclude each other: say once what is trusted")
+        if given["verify"] and not named and not self._terminal.can_ask():
+            raise click.UsageError("--verify needs --receipts, trusted digests, or a terminal to ask for them")
+        self._is_verifying = bool(given["verify"] or named)
 
     def run(self, question: Question) -> None:
-        answer = self._ask(question)
-        show_answer(self._terminal, answer)
-        if self._given["show"]:
-            show_paths(self._terminal, answer)
+        receipts = self._receipts()
+        if receipts is not None or self._given["trust_server"]:
+            examined = self._client.examine(question, receipts, consistency=self._consistency)
+            self._show(examined.answer)
+        else:
+            examined = self._ask(question)
+        # Saved before the verdict: an answer that fails is evidence worth keeping.
+        unsaved = self._save(examined, receipts)
         try:
-            receipts = self._receipts(answer)
-            trusted = self._trusted(answer, receipts)
-        except VerificationError as exc:
-            print_verdict(self._terminal, exc, answer)
-            raise
-        # Saved before it is verified: an answer that fails is evidence worth keeping. And verified in any case.
-        unsaved = self._save(question, answer, receipts)
-        try:
-            if self._is_verifying:
-                verify_and_show(self._terminal, answer, question, trusted)
-            else:
-                print_record(self._terminal, answer, {})
+            self._conclude(examined)
         except VerificationError as exc:
             if unsaved is not None:
                 exc.add_note(f"the answer was not saved: {unsaved}")
@@ -203,76 +184,71 @@ class _Examination:
         if unsaved is not None:
             raise unsaved
 
-    def _ask(self, question: Question) -> Answer:
-        try:
-            if isinstance(question, IncrementalQuestion):
-                return self._client.incremental(question.start, question.end, consistency=self._consistency)
-            return self._client.membership_digest(
-                question.digest, version=question.version, consistency=self._consistency
-            )
-        except VerificationError as exc:
-            # The client has looked already: not a proof, or not of what was asked.
-            if self._is_verifying:
-                print_verdict(self._terminal, exc, None)
-            raise
-
-    def _receipts(self, answer: Answer) -> dict[int, Snapshot]:
+    def _receipts(self) -> Receipts | None:
         path = self._given["receipts"]
-        return {} if path is None else read_receipts(Path(path), versions_of(answer))
-
-    def _save(self, question: Question, answer: Answer, receipts: Mapping[int, Snapshot]) -> OSError | QedError | None:
-        """Save the answer where that was asked for; return why that failed, or None."""
-        path = self._given["out"]
         if path is None:
             return None
         try:
-            snapshots = [receipts.get(version) or self._client.snapshot(version) for version in versions_of(answer)]
-            Bundle.of(question, answer, snapshots).save(Path(path))
+            return Receipts.load(path)
+        except VerificationError as exc:
+            print_failure(self._terminal, exc, None, trusted=None, folder=Path(path).absolute().parent)
+            raise
+
+    def _ask(self, question: Question) -> Examination:
+        """Ask, and check the answer against roots given one by one, or not at all."""
+        try:
+            answer = self._client.ask(question, consistency=self._consistency)
+        except VerificationError as exc:
+            # The client has looked already: the answer is no proof, or about something else.
+            return Examination(question, None, error=exc)
+        self._show(answer)
+        if not self._is_verifying:
+            return Examination(question, answer)
+        can_ask = self._given["verify"] and self._terminal.can_ask()
+        trusted = Person(self._terminal, question, self._roots) if can_ask else self._roots or TrustedRoots()
+        try:
+            return Examination(question, answer, verify(question, answer, trusted), trusted=trusted)
+        except VerificationError as exc:
+            return Examination(question, answer, error=exc, trusted=trusted)
+
+    def _show(self, answer: Answer | None) -> None:
+        if answer is not None:
+            show_answer(self._terminal, answer)
+            if self._given["show"]:
+                show_paths(self._terminal, answer)
+
+    def _conclude(self, examined: Examination) -> None:
+        answer, trusted = examined.answer, examined.trusted
+        if examined.error is not None:
+            if self._is_verifying:
+                folder = Path(self._given["receipts"] or "answer").absolute().parent
+                print_failure(self._terminal, examined.error, answer, trusted=trusted, folder=folder)
+            raise examined.error
+        if answer is None or examined.finding is None or trusted is None:
+            print_record(self._terminal, answer, {})
+            return
+        print_finding(
+            self._terminal,
+            examined.question,
+            answer,
+            examined.finding,
+            trusted,
+            is_word_asked=self._given["trust_server"],
+        )
+
+    def _save(self, examined: Examination, receipts: Receipts | None) -> OSError | QedError | None:
+        """Save the answer where that was asked for; return why that failed, or None."""
+        path = self._given["out"]
+        if path is None or examined.answer is None:
+            return None
+        try:
+            snapshots = [self._snapshot(version, examined, receipts) for version in versions_of(examined.answer)]
+            Bundle.of(examined.question, examined.answer, snapshots).save(path)
         except (OSError, QedError) as exc:
             return exc
         self._terminal.note(f"saved the answer with its snapshots to {path}")
         return None
 
-    def _trusted(self, answer: Answer, receipts: Mapping[int, Snapshot]) -> Trusted:
-        if self._given["receipts"]:
-            return Trusted(self._digests, receipts, origin=self._given["receipts"])
-        if self._given["trust_server"]:
-            self._terminal.note("trusting the server's own snapshots: this shows only that it agrees with itself")
-            snapshots = {version: self._client.snapshot(version) for version in versions_of(answer)}
-            return Trusted(self._digests, snapshots, origin="the server")
-        return Trusted(self._digests, ask=self._ask_digest if self._terminal.can_ask() else None)
-
-    def _ask_digest(self, root: Root, version: int) -> Digest:
-        return ask_digest(self._terminal, root, version)
-
-
-_QUESTIONS: dict[Root, str] = {
-    "hyper": "hyperDigest for current version",
-    "history": "historyDigest for version",
-    "start": "starting historyDigest for version",
-    "end": "ending historyDigest for version",
-}
-
-
-def ask_digest(terminal: Terminal, root: Root, version: int) -> Digest:
-    """Ask a person for a trusted root, until there is one.
-
-    Args:
-        terminal: Where the person sits.
-        root: Which root.
-        version: Of which version.
-
-    Returns:
-        The root.
-
-    Raises:
-        click.UsageError: The person has ended the input.
-    """
-    while True:
-        answer = terminal.ask(f"Please, provide the {_QUESTIONS[root]} [ {version} ]: ")
-        if answer is None:
-            raise click.UsageError(f"no {_QUESTIONS[root]} {version} was given, so nothing was verified")
-        try:
-            return Digest.from_hex(answer)
-        except ValueError:
-            terminal.note(f"expected 64 hex digits, found {len(answer)} characters")
+    def _snapshot(self, version: int, examined: Examination, receipts: Receipts | None) -> Snapshot:
+        known = None if receipts is None else receipts.get(version)
+        return known or examined.snapshots.get(version) or self._client.snapshot(version)

@@ -115,15 +115,24 @@ class Terminal:
             lines.append(f" {self._style(f'{label}:', '1')} {printable(text)}")
         print("\n".join([*lines, ""]), flush=True)  # noqa: T201 - this file prints
 
-    def verdict(self, *, is_ok: bool) -> None:
-        """Print `Verify: OK` or `Verify: KO`, for people.
+    def verdict(self, word: str) -> None:
+        """Print `Verify: ` and a word, for people.
 
         Args:
-            is_ok: Whether the verification passed.
+            word: `OK`, or why not.
         """
         if not self.is_json:
-            word = self._style("OK", "1;32") if is_ok else self._style("KO", "1;31")
-            print(f"Verify: {word}", flush=True)  # noqa: T201 - this file prints
+            styled = self._style(word, "1;32" if word == "OK" else "1;31")
+            print(f"Verify: {styled}", flush=True)  # noqa: T201 - this file prints
+
+    def conclusion(self, text: str) -> None:
+        """Print the end of a check that is no verification, for people.
+
+        Args:
+            text: What was found, and why it proves nothing.
+        """
+        if not self.is_json:
+            print(self._style(text, "1;33"), flush=True)  # noqa: T201 - this file prints
 
     def records(self, values: Iterable[bytes | Mapping[str, object]]) -> None:
         """Print one JSON value a line, for programs.

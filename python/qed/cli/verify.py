@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from qed.cli.answers import print_verdict, show_answer, show_paths, verify_and_show
-from qed.cli.bundle import Bundle
-from qed.cli.inputs import EventOptions, digest_given
-from qed.cli.options import (
-    DIGEST,
-    END_DIGEST,
-    HISTORY_DIGEST,
-    HYPER_DIGEST,
-    INPUT,
-    RECEIPTS,
-    SHOW,
-    START_DIGEST,
-    VERSION,
-    command,
-    current_session,
-)
-from qed.cli.questions import IncrementalQuestion, MembershipQuestion, Question, Trusted, trusted_digests, versions_of
-from qed.cli.receipts import read_receipts
+from qed.bundle import Bundle
+from qed.cli.answers import show_answer, show_paths
+from qed.cli.inputs import EventOptions, digest_given, open_input
+from qed.cli.options import DIGEST, INPUT, RECEIPTS, SHOW, VERSION, command, current_session
+from qed.cli.trust import EndRoots, MembershipRoots, end_roots, given_end_roots, given_roots, membership_roots
+from qed.cli.verdicts import print_failure, print_finding
 from qed.errors import MalformedProof, VerificationError
+from qed.questions import Extension, Membership
+from qed.receipts import Receipts
+from qed.trust import TrustedBy, TrustedSnapshots
+from qed.verification import verify as verify_answer
 
 if TYPE_CHECKING:
-    from qed.cli.terminal import Terminal
     from qed.proofs import Digest
+    from qed.questions import Question
+    from qed.trust import Trusted
 
 __all__ = ["verify"]
 
 
-class VerifyOptions(TypedDict):
+class VerifyOptions(MembershipRoots, EndRoots):
     """The options of `qed verify`."""
 
     bundle: str
@@ -45,10 +38,7 @@ class VerifyOptions(TypedDict):
     start: int | None
     end: int | None
     receipts: str | None
-    hyper_digest: Digest | None
-    history_digest: Digest | None
-    start_digest: Digest | None
-    end_digest: Digest | None
+    trust_bundle: bool
     show: bool
 
 
@@ -68,34 +58,39 @@ class VerifyOptions(TypedDict):
 @click.option("--start", type=VERSION, metavar="N", help="The earlier version that was asked.")
 @click.option("--end", type=VERSION, metavar="N", help="The later version that was asked.")
 @click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file.")
-@HYPER_DIGEST
-@HISTORY_DIGEST
-@START_DIGEST
-@END_DIGEST
+@click.option("--trust-bundle", is_flag=True, help="Check with the bundle's own snapshots: proves nothing.")
+@membership_roots
+@end_roots
 @SHOW
 def verify(**given: Unpack[VerifyOptions]) -> None:
     """Verify a saved bundle, without any server.
 
-    BUNDLE is a file that membership or incremental has saved, or - for stdin. Without --receipts or digests of your
-    own, the snapshots in the bundle are trusted: that shows only that the bundle agrees with itself. Without --event,
-    --version, --start or --end, the question is taken from the bundle too.
+    BUNDLE is a file that membership or incremental has saved, or - for stdin. Say what you trust: --receipts, or roots
+    of your own. With --trust-bundle, the snapshots in the bundle are taken as they are, which shows only that the
+    bundle agrees with itself. Without --event, --version, --start or --end, the question is taken from the bundle.
     """
     terminal = current_session().terminal
     try:
-        bundle = Bundle.load(given["bundle"])
+        with open_input(given["bundle"]) as file:
+            bundle = Bundle.read(file)
     except MalformedProof as exc:
-        print_verdict(terminal, exc, None)
+        print_failure(terminal, exc, None, trusted=None, folder=Path())
         raise
     question = _question(given, bundle)
-    show_answer(terminal, bundle.answer)
-    if given["show"]:
-        show_paths(terminal, bundle.answer)
+    trusted: Trusted | None = None
     try:
-        trusted = _trusted(given, bundle, terminal)
+        trusted = _trusted(given, bundle, question)
+        show_answer(terminal, bundle.answer)
+        if given["show"]:
+            show_paths(terminal, bundle.answer)
+        if isinstance(trusted, Receipts):
+            bundle.compare(trusted)
+        finding = verify_answer(question, bundle.answer, trusted)
     except VerificationError as exc:
-        print_verdict(terminal, exc, bundle.answer)
+        folder = Path(given["receipts"] or "bundle").absolute().parent
+        print_failure(terminal, exc, bundle.answer, trusted=trusted, folder=folder)
         raise
-    verify_and_show(terminal, bundle.answer, question, trusted)
+    print_finding(terminal, question, bundle.answer, finding, trusted, is_word_asked=given["trust_bundle"])
 
 
 def _question(given: VerifyOptions, bundle: Bundle) -> Question:
@@ -103,38 +98,44 @@ def _question(given: VerifyOptions, bundle: Bundle) -> Question:
     claimed = bundle.question
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
     has_event = any(value is not None for value in named.values())
-    if isinstance(claimed, MembershipQuestion):
+    if isinstance(claimed, Membership):
         _refuse(given, ("start", "end", "start_digest", "end_digest"), "a membership proof")
         digest = digest_given(named) if has_event else claimed.digest
-        return MembershipQuestion(digest, claimed.version if given["version"] is None else given["version"])
+        return Membership(digest, claimed.version if given["version"] is None else given["version"])
     _refuse(
-        given, ("event", "file", "event_digest", "version", "hyper_digest", "history_digest"), "an incremental proof"
+        given, ("event", "file", "event_digest", "version", *MembershipRoots.__annotations__), "an incremental proof"
     )
-    return IncrementalQuestion(
+    return Extension(
         claimed.start if given["start"] is None else given["start"],
         claimed.end if given["end"] is None else given["end"],
     )
 
 
 def _refuse(given: VerifyOptions, names: tuple[str, ...], kind: str) -> None:
-    """Refuse options that would be silently ignored, for whoever gave them believes they were checked."""
+    """Refuse options that would be silently ignored: the caller would believe that they were checked."""
     for name, value in given.items():
         if name in names and value is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} says nothing about {kind}, which this bundle holds")
 
 
-def _trusted(given: VerifyOptions, bundle: Bundle, terminal: Terminal) -> Trusted:
-    digests = trusted_digests(
-        hyper=given["hyper_digest"],
-        history=given["history_digest"],
-        start=given["start_digest"],
-        end=given["end_digest"],
+def _trusted(given: VerifyOptions, bundle: Bundle, question: Question) -> Trusted:
+    roots = (
+        given_end_roots(given, question.start, question.end) if isinstance(question, Extension) else given_roots(given)
     )
+    sources = {"--receipts": given["receipts"], "--trust-bundle": given["trust_bundle"], "digests": roots}
+    named = [name for name, value in sources.items() if value]
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} exclude each other: say once what is trusted")
     if given["receipts"] is not None:
-        receipts = read_receipts(Path(given["receipts"]), versions_of(bundle.answer))
-        bundle.compare(receipts)
-        return Trusted(digests, receipts, origin=given["receipts"])
-    if digests:
-        return Trusted(digests)
-    terminal.note("trusting the snapshots in the bundle: give --receipts or digests to verify with your own")
-    return Trusted(digests, {snapshot.version: snapshot for snapshot in bundle.snapshots}, origin="the bundle")
+        return Receipts.load(given["receipts"])
+    if roots is not None:
+        return roots
+    if given["trust_bundle"]:
+        return TrustedSnapshots(*bundle.snapshots, by=TrustedBy.BUNDLE)
+    digests = (
+        "--start-digest and --end-digest" if isinstance(question, Extension) else "--hyper-digest and --history-digest"
+    )
+    raise click.UsageError(
+        f"nothing is trusted, so nothing can be verified: give --receipts PATH, or {digests}, "
+        "or --trust-bundle to see whether the bundle agrees with itself"
+    )

@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
-    from qed._qed import Replica
+    from qed._qed import Added, Digest, Replica
     from qed._wire import Cluster, Shards
-    from qed.proofs import Added, Digest
     from qed.server.config import Settings
 
 __all__ = ["EmptyLog", "Node", "NotTaken", "register"]

@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer};
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::position::{HistoryPosition, HyperPosition};
 use crate::proof::{
-    AbsenceProof, Answer, IncrementalProof, Malformed, MembershipProof, Neighbour, Snapshot, hyper_positions,
-    incremental_positions, membership_positions,
+    AbsenceProof, Answer, IncrementalProof, LaterOccurrence, Malformed, MembershipProof, Neighbour, Snapshot,
+    hyper_positions, incremental_positions, membership_positions,
 };
 
 /// Longest text that is looked at. The longest honest answer, with 256 hyper and 128 history hashes, takes 45 KiB without its `Key`,
@@ -99,8 +99,10 @@ impl MembershipProof {
         put_version(&mut out, "CurrentVersion", self.current_version);
         put_version(&mut out, "QueryVersion", self.query_version);
         put_version(&mut out, "ActualVersion", self.actual_version);
-        if self.latest_version != self.actual_version {
-            put_version(&mut out, "LatestVersion", self.latest_version);
+        if let Some(later) = &self.later {
+            put_version(&mut out, "LatestVersion", later.version);
+            out.push_str(",\"LatestHistory\":");
+            put_path(&mut out, membership_positions(later.version, self.current_version), &later.history_path);
         }
         close_answer(out, &self.key_digest, key)
     }
@@ -173,6 +175,7 @@ struct AnswerText {
     query_version: u64,
     actual_version: u64,
     latest_version: Option<u64>,
+    latest_history: Option<PathText>,
     key_digest: DigestText,
     key: Option<Bytes>,
     neighbour: Option<Object<NeighbourText>>,
@@ -203,25 +206,29 @@ impl AnswerText {
         if self.latest_version == Some(actual_version) {
             return Err(Malformed::because("a latest version that is the actual one must be left out"));
         }
+        let later = match (self.latest_version, self.latest_history) {
+            (None, None) => None,
+            (Some(version), Some(path)) => {
+                Some(LaterOccurrence { version, history_path: history_in_order(path, version, self.current_version)? })
+            }
+            _ => return Err(Malformed::because("a latest version and its history path must stand together")),
+        };
         let proof = MembershipProof {
             key_digest: self.key_digest.0,
             current_version: self.current_version,
             query_version,
             actual_version,
-            latest_version: self.latest_version.unwrap_or(actual_version),
             hyper_path: hyper_in_order(self.hyper, &self.key_digest.0)?,
-            history_path: in_order(
-                history,
-                &membership_positions(actual_version, query_version),
-                HistoryPosition::parse,
-            )?,
+            history_path: history_in_order(history, actual_version, query_version)?,
+            later,
         };
         proof.check_shape()?;
         Ok(proof)
     }
 
     fn into_absence(self) -> Result<AbsenceProof, Malformed> {
-        if self.history.is_some() || self.latest_version.is_some() || self.actual_version != self.query_version {
+        let has_version = self.latest_version.is_some() || self.actual_version != self.query_version;
+        if self.history.is_some() || self.latest_history.is_some() || has_version {
             return Err(Malformed::because(
                 "an event that does not exist has no history path and no version of its own",
             ));
@@ -243,8 +250,7 @@ impl AnswerText {
 
 impl NeighbourText {
     fn into_neighbour(self, current_version: u64) -> Result<Neighbour, Malformed> {
-        let positions = membership_positions(self.version, current_version);
-        let history_path = in_order(self.history, &positions, HistoryPosition::parse)?;
+        let history_path = history_in_order(self.history, self.version, current_version)?;
         Ok(Neighbour { key_digest: self.key_digest.0, version: self.version, history_path })
     }
 }
@@ -355,6 +361,10 @@ fn in_order<P: Copy + Eq>(
     };
     let missing = || Malformed::because("a path lacks one of its positions, or names one that is not its own");
     positions.iter().enumerate().map(|pair| find(pair).ok_or_else(missing)).collect()
+}
+
+fn history_in_order(path: PathText, actual: u64, query: u64) -> Result<Vec<Digest>, Malformed> {
+    in_order(path, &membership_positions(actual, query), HistoryPosition::parse)
 }
 
 fn hyper_in_order(path: PathText, key: &Digest) -> Result<Vec<Digest>, Malformed> {

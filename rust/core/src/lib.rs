@@ -10,10 +10,10 @@
 //! - The [hyper tree](hyper) is a sparse Merkle tree of 256 levels that maps an event digest to its version. Its root commits to
 //!   what is in the log and so also to what is not.
 //!
-//! Whoever adds an event gets a [`Snapshot`](proof::Snapshot): its version and both roots. With trusted snapshots, a
+//! Adding an event gives a [`Snapshot`](proof::Snapshot): its version and both roots. With trusted snapshots, a
 //! [`MembershipProof`](proof::MembershipProof) shows that an event is in the log, an [`AbsenceProof`](proof::AbsenceProof) that it is
 //! not, an [`IncrementalProof`](proof::IncrementalProof) that one snapshot's log extends another's. [`verify`] needs nothing but
-//! the proof and the snapshots.
+//! the proof and the [roots](roots) of the snapshots.
 //!
 //! # Examples
 //!
@@ -28,7 +28,8 @@
 //! let added = log.append(&[Request { digests: vec![event], if_absent: false }])?;
 //! let snapshot = added[0].snapshots[0];
 //! let Answer::Member(proof) = log.prove(&event, None)? else { panic!("it was just added") };
-//! verify_membership(&event, &proof, None, &snapshot, &snapshot)?;
+//! let shown = verify_membership(&event, &proof, None, &snapshot.hyper_root(), &[snapshot.history_root()])?;
+//! assert_eq!(shown.version, 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -49,6 +50,7 @@
 )]
 
 pub mod applied;
+mod compact;
 pub mod disk;
 pub mod error;
 mod fjall_check;
@@ -64,6 +66,7 @@ pub mod position;
 pub mod proof;
 mod replay;
 mod replica;
+pub mod roots;
 mod rows;
 pub mod store;
 mod trees;

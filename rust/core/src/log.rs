@@ -16,7 +16,7 @@ use crate::history::Roots;
 use crate::hyper::{Entry, PathEnd};
 use crate::integers::usize_from;
 use crate::log_id::LogId;
-use crate::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Neighbour, Snapshot};
+use crate::proof::{AbsenceProof, Answer, IncrementalProof, LaterOccurrence, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
 use crate::rows::{self, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
@@ -239,16 +239,23 @@ impl Log {
         rows: &Rows<'_>,
     ) -> Result<MembershipProof, LogError> {
         let actual = if latest <= query { latest } else { self.earlier_occurrence(digest, query, latest)? };
-        let history_path =
-            self.trees.read().history().membership_path(actual, query, &|version| rows.group(version))?;
+        let group = |version| rows.group(version);
+        let trees = self.trees.read();
+        let history_path = trees.history().membership_path(actual, query, &group)?;
+        let later = if latest == actual {
+            None
+        } else {
+            let history_path = trees.history().membership_path(latest, current, &group)?;
+            Some(LaterOccurrence { version: latest, history_path })
+        };
         Ok(MembershipProof {
             key_digest: *digest,
             current_version: current,
             query_version: query,
             actual_version: actual,
-            latest_version: latest,
             hyper_path,
             history_path,
+            later,
         })
     }
 

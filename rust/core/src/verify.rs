@@ -1,16 +1,14 @@
-//! Proofs against snapshots that the verifier already trusts: pure functions, no store, no clock.
+//! Proofs against roots that the verifier already trusts: pure functions, no store, no clock.
 //!
-//! What is asked and what is trusted always comes from the caller; nothing is taken from the proof where the caller has its own.
-//! Work is bounded by the shape of the proof types: at most 256 hyper hashes and 64 history levels.
+//! What is asked and what is trusted always comes from the caller; nothing is taken from the proof where the caller has its own. What
+//! was shown is returned: only that is proven, whatever else the proof says. Work is bounded by the shape of the proof types: at most
+//! 256 hyper hashes and 128 history levels.
 //!
 //! Why it is sound: a root binds one hash to each position, because leaf, inner and default preimages have different lengths and
 //! every one but the default names its position. A shortcut leaf binds only the first bits of its key and a version; the history
-//! root binds that version to one event digest. So for one pair of roots there is either a membership or an absence proof of a
-//! key, never both. What it does not show is that the server built the hyper tree from the whole history: that takes a replay.
-//!
-//! A membership of an older occurrence (its latest version comes after the one asked) binds the event to its actual version alone. The
-//! latest version is only where the hyper path ends: nothing shows that the event stands there, or that it does not stand again between
-//! the actual and the asked version.
+//! root of the current version binds that version to one event digest, in every kind of answer. So for one pair of roots there is
+//! either a membership or an absence proof of a key, never both. What it does not show is that the server built the hyper tree from
+//! the whole history: that takes a replay.
 
 use crate::hash::{
     Digest, HYPER_LEVELS, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf,
@@ -19,6 +17,34 @@ use crate::position::{HistoryPosition, HyperPosition, history_height};
 use crate::proof::{
     AbsenceProof, IncrementalProof, Malformed, MembershipProof, Neighbour, Snapshot, incremental_positions,
 };
+use crate::roots::{HistoryRoot, HyperRoot};
+
+/// What a membership proof showed: the event is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// A version the event stands at.
+    pub version: u64,
+    /// Another version it stands at, later than the one asked, or `version` where the hyper tree shows none.
+    pub latest_version: u64,
+    /// The version that was answered: the history root of this version holds the event at `version`.
+    pub as_of: u64,
+}
+
+/// What an absence proof showed: the event is not in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absent {
+    /// The event does not stand at any version up to this one.
+    pub as_of: u64,
+}
+
+/// What an incremental proof showed: the log at `end` begins with the log at `start`, unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extends {
+    /// The earlier version.
+    pub start: u64,
+    /// The later version.
+    pub end: u64,
+}
 
 /// The proof does not show what it claims.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,14 +66,16 @@ impl From<Malformed> for VerifyError {
 
 /// Check that `proof` shows the event `digest` to be in the log, at or below the version asked.
 ///
-/// `asked` is the version that was asked for, or nothing for the latest. `query` is the caller's snapshot of the proof's query version,
-/// of which the history digest counts; `current` that of its current version, of which the hyper digest counts.
+/// `asked` is the version that was asked for, or nothing for the latest. `hyper` is a trusted root of the proof's current version;
+/// among `history` must be one of its query version and, if there is a later occurrence, one of its current version.
 ///
 /// 1. The proof is well-formed and about `digest`.
-/// 2. Its versions are those of the question and of the snapshots.
+/// 2. Its versions are those of the question and of the roots.
 /// 3. The hyper path has exactly the siblings of the key's own path: by the type, which stores no positions.
-/// 4. The hyper path leads from the latest version to the hyper digest.
-/// 5. The history path leads from `digest` at the actual version to the history digest. Never skipped: only this binds the event.
+/// 4. The hyper path leads from the latest version to the hyper root.
+/// 5. The history path leads from `digest` at the actual version to the history root of the query version. Never skipped: only this
+///    binds the event.
+/// 6. A later occurrence has a history path of its own, from `digest` at the latest version to the history root of the current one.
 ///
 /// # Errors
 ///
@@ -56,29 +84,38 @@ pub fn verify_membership(
     digest: &Digest,
     proof: &MembershipProof,
     asked: Option<u64>,
-    query: &Snapshot,
-    current: &Snapshot,
-) -> Result<(), VerifyError> {
+    hyper: &HyperRoot,
+    history: &[HistoryRoot],
+) -> Result<Present, VerifyError> {
     // 1.
     proof.check_shape()?;
     same("key digest", digest, &proof.key_digest)?;
     // 2. and 3.
-    same("current version", &current.version, &proof.current_version)?;
-    same("query version", &asked_version(asked, current), &proof.query_version)?;
-    same("version of the query snapshot", &proof.query_version, &query.version)?;
+    same("current version", &hyper.version, &proof.current_version)?;
+    same("query version", &asked_version(asked, hyper), &proof.query_version)?;
     // 4.
-    let end = HyperEnd::Leaf { version: proof.latest_version };
-    same("hyper digest", &current.hyper_digest, &fold_hyper(digest, &proof.hyper_path, end))?;
+    let latest_version = proof.latest_version();
+    let end = HyperEnd::Leaf { version: latest_version };
+    same("hyper digest", &hyper.digest, &fold_hyper(digest, &proof.hyper_path, end))?;
     // 5.
-    let history = fold_history(digest, proof.actual_version, proof.query_version, &proof.history_path)?;
-    same("history digest", &query.history_digest, &history)
+    let shown = fold_history(digest, proof.actual_version, proof.query_version, &proof.history_path)?;
+    same_root("history digest", history, shown)?;
+    // 6.
+    if let Some(later) = &proof.later {
+        let shown = fold_history(digest, later.version, proof.current_version, &later.history_path)?;
+        same_root("history digest of the latest version", history, shown)?;
+    }
+    Ok(Present { version: proof.actual_version, latest_version, as_of: proof.query_version })
 }
 
-/// Check that `proof` shows the event `digest` not to be in the log of the caller's snapshot `current`.
+/// Check that `proof` shows the event `digest` not to be in the log.
 ///
-/// 1. The proof is about `digest`, and its versions are those of the question and of the snapshot.
-/// 2. The hyper path leads to the hyper digest, either from an empty subtree or from a neighbour's leaf.
-/// 3. The neighbour is another event that shares the path, and its history path leads to the history digest.
+/// `asked` is the version that was asked for, or nothing for the latest. `hyper` is a trusted root of the proof's current version; if
+/// the path ends at another event, `history` must hold one of the same version.
+///
+/// 1. The proof is about `digest`, and its versions are those of the question and of the roots.
+/// 2. The hyper path leads to the hyper root, either from an empty subtree or from a neighbour's leaf.
+/// 3. The neighbour is another event that shares the path, and its history path leads to the history root.
 ///
 /// # Errors
 ///
@@ -87,28 +124,32 @@ pub fn verify_absence(
     digest: &Digest,
     proof: &AbsenceProof,
     asked: Option<u64>,
-    current: &Snapshot,
-) -> Result<(), VerifyError> {
+    hyper: &HyperRoot,
+    history: &[HistoryRoot],
+) -> Result<Absent, VerifyError> {
     // 1.
     proof.check_shape()?;
     same("key digest", digest, &proof.key_digest)?;
-    same("current version", &current.version, &proof.current_version)?;
-    same("query version", &asked_version(asked, current), &proof.query_version)?;
+    same("current version", &hyper.version, &proof.current_version)?;
+    same("query version", &asked_version(asked, hyper), &proof.query_version)?;
     // 2.
     let end = match &proof.neighbour {
         None => HyperEnd::Empty,
         Some(neighbour) => HyperEnd::Leaf { version: neighbour.version },
     };
-    same("hyper digest", &current.hyper_digest, &fold_hyper(digest, &proof.hyper_path, end))?;
+    same("hyper digest", &hyper.digest, &fold_hyper(digest, &proof.hyper_path, end))?;
     // 3.
-    proof.neighbour.as_ref().map_or(Ok(()), |neighbour| verify_neighbour(digest, proof, neighbour, current))
+    if let Some(neighbour) = &proof.neighbour {
+        verify_neighbour(digest, proof, neighbour, history)?;
+    }
+    Ok(Absent { as_of: proof.current_version })
 }
 
 fn verify_neighbour(
     digest: &Digest,
     proof: &AbsenceProof,
     neighbour: &Neighbour,
-    current: &Snapshot,
+    history: &[HistoryRoot],
 ) -> Result<(), VerifyError> {
     let shared = digest.shared_bits(&neighbour.key_digest);
     let is_other = shared < HYPER_LEVELS;
@@ -119,34 +160,120 @@ fn verify_neighbour(
             computed: format!("{} sharing {shared}", neighbour.key_digest),
         });
     }
-    let history = fold_history(&neighbour.key_digest, neighbour.version, current.version, &neighbour.history_path)?;
-    same("history digest of the neighbour", &current.history_digest, &history)
+    let shown = fold_history(&neighbour.key_digest, neighbour.version, proof.current_version, &neighbour.history_path)?;
+    same_root("history digest of the neighbour", history, shown)
 }
 
-/// Check that `proof` shows the log of snapshot `end` to extend the log of snapshot `start`.
+/// Check that `proof` shows the log of root `end` to extend the log of root `start`.
 ///
-/// 1. The proof is about the two snapshots' versions.
-/// 2. The path gives the history digest of `start`.
-/// 3. The same path gives the history digest of `end`.
+/// 1. The proof is about the two roots' versions.
+/// 2. The path gives the digest of `start`.
+/// 3. The same path gives the digest of `end`.
 ///
 /// # Errors
 ///
 /// [`VerifyError`] names the first check that failed.
-pub fn verify_incremental(proof: &IncrementalProof, start: &Snapshot, end: &Snapshot) -> Result<(), VerifyError> {
+pub fn verify_incremental(
+    proof: &IncrementalProof,
+    start: &HistoryRoot,
+    end: &HistoryRoot,
+) -> Result<Extends, VerifyError> {
     // 1.
     proof.check_shape()?;
     same("start version", &start.version, &proof.start)?;
     same("end version", &end.version, &proof.end)?;
     // 2. and 3.
-    let nodes: Vec<_> = incremental_positions(proof.start, proof.end).into_iter().zip(&proof.audit_path).collect();
+    let nodes = nodes_of(proof);
     let start_root = root_from(&nodes, HistoryPosition::root(proof.start), proof.start).ok_or_else(path_too_short)?;
-    same("history digest of the start", &start.history_digest, &start_root)?;
+    same("history digest of the start", &start.digest, &start_root)?;
     let end_root = root_from(&nodes, HistoryPosition::root(proof.end), proof.end).ok_or_else(path_too_short)?;
-    same("history digest of the end", &end.history_digest, &end_root)
+    same("history digest of the end", &end.digest, &end_root)?;
+    Ok(Extends { start: proof.start, end: proof.end })
+}
+
+/// Check that a new snapshot belongs to the log of a trusted root, and that its event stands at its version.
+///
+/// `proof` is the incremental proof between the two versions, whichever comes first. An incremental path holds the leaves of both of
+/// its ends, so no second proof is needed for the event. This says nothing of the hyper digest of `added`.
+///
+/// 1. The proof leads from the earlier of the two history roots to the later one.
+/// 2. Its leaf at the version of `added` is the event of `added`.
+///
+/// # Errors
+///
+/// [`VerifyError`] names the first check that failed.
+pub fn verify_addition(proof: &IncrementalProof, trusted: &HistoryRoot, added: &Snapshot) -> Result<(), VerifyError> {
+    // 1.
+    let own = added.history_root();
+    let (start, end) = if trusted.version <= own.version { (trusted, &own) } else { (&own, trusted) };
+    verify_incremental(proof, start, end)?;
+    // 2.
+    let position = HistoryPosition::above(added.version, 0);
+    let found = root_from(&nodes_of(proof), position, proof.end).ok_or_else(path_too_short)?;
+    same("leaf of the added event", &history_leaf(&added.event_digest, &position.to_bytes()), &found)
+}
+
+/// Check that the snapshots of one bulk belong to one log: every event stands at its version, and every history digest is its own.
+///
+/// `proof` is the incremental proof from the version of the first of `added` to that of the last. From it and the events, the root of
+/// each version is computed again. This links no snapshot to anything that was trusted before, and says nothing of hyper digests.
+///
+/// 1. The versions are consecutive.
+/// 2. The proof leads from the history root of the first snapshot to that of the last.
+/// 3. On the subtrees that the proof gives for everything before the bulk, the events lead to every history digest.
+///
+/// # Errors
+///
+/// [`VerifyError`] names the first check that failed.
+pub fn verify_bulk(proof: &IncrementalProof, added: &[Snapshot]) -> Result<(), VerifyError> {
+    let (Some(first), Some(last)) = (added.first(), added.last()) else { return Ok(()) };
+    // 1.
+    for (snapshot, version) in added.iter().zip(first.version..) {
+        same("version in the bulk", &version, &snapshot.version)?;
+    }
+    // 2.
+    verify_incremental(proof, &first.history_root(), &last.history_root())?;
+    // 3.
+    let before = nodes_of(proof).into_iter().take_while(|(position, _)| position.index < first.version);
+    let mut frozen: Vec<_> = before.map(|(position, digest)| (position, *digest)).collect();
+    for snapshot in added {
+        let root = append_leaf(&mut frozen, snapshot);
+        same("history digest in the bulk", &snapshot.history_digest, &root)?;
+    }
+    Ok(())
+}
+
+/// Append the event of `added` to the whole subtrees before it, left to right, and return the history root at its version.
+fn append_leaf(frozen: &mut Vec<(HistoryPosition, Digest)>, added: &Snapshot) -> Digest {
+    let mut position = HistoryPosition::above(added.version, 0);
+    let mut node = history_leaf(&added.event_digest, &position.to_bytes());
+    // A subtree is whole once its last leaf is there, so right children take their left siblings along.
+    while let Some(&(left, hash)) =
+        frozen.last().filter(|(left, _)| *left == position.sibling() && left.index < position.index)
+    {
+        frozen.pop();
+        position = HistoryPosition::above(left.index, position.height + 1);
+        node = history_inner(&hash, &node, &position.to_bytes());
+    }
+    frozen.push((position, node));
+    let mut rest = frozen.iter().rev().skip(1).peekable();
+    for height in position.height..history_height(added.version) {
+        let own = HistoryPosition::above(added.version, height);
+        let parent = HistoryPosition::above(added.version, height + 1).to_bytes();
+        node = match rest.next_if(|(left, _)| *left == own.sibling()) {
+            Some((_, left)) => history_inner(left, &node, &parent),
+            None => history_partial(&node, &parent),
+        };
+    }
+    node
+}
+
+fn nodes_of(proof: &IncrementalProof) -> Vec<(HistoryPosition, &Digest)> {
+    incremental_positions(proof.start, proof.end).into_iter().zip(&proof.audit_path).collect()
 }
 
 /// The version a truthful server answers: the one asked, or the last one if that is beyond the log or none was asked.
-fn asked_version(asked: Option<u64>, current: &Snapshot) -> u64 {
+fn asked_version(asked: Option<u64>, current: &HyperRoot) -> u64 {
     asked.map_or(current.version, |version| version.min(current.version))
 }
 
@@ -159,8 +286,9 @@ enum HyperEnd {
 
 /// Return the hyper root that `path`, root down, gives for a path of `key` that ends so.
 fn fold_hyper(key: &Digest, path: &[Digest], end: HyperEnd) -> Digest {
-    let depths = 1..=u16::try_from(path.len()).unwrap_or(HYPER_LEVELS).min(HYPER_LEVELS);
-    let last = *depths.end();
+    #[expect(clippy::expect_used, reason = "`check_shape` comes before and allows 256 hashes at most")]
+    let last = u16::try_from(path.len()).expect("a hyper path of at most 256 hashes");
+    let depths = 1..=last;
     let start = match end {
         HyperEnd::Empty => hyper_default(HYPER_LEVELS - last),
         HyperEnd::Leaf { version } => hyper_leaf(version, &HyperPosition::on_path(key, last).to_bytes()),
@@ -172,8 +300,8 @@ fn fold_hyper(key: &Digest, path: &[Digest], end: HyperEnd) -> Digest {
     })
 }
 
-/// Return the history root at `query` that `path`, leaf up, gives for `digest` at version `actual`.
-fn fold_history(digest: &Digest, actual: u64, query: u64, path: &[Digest]) -> Result<Digest, VerifyError> {
+/// Return the history root of `query` that `path`, leaf up, gives for `digest` at version `actual`.
+fn fold_history(digest: &Digest, actual: u64, query: u64, path: &[Digest]) -> Result<HistoryRoot, VerifyError> {
     let mut siblings = path.iter();
     let mut node = history_leaf(digest, &HistoryPosition::above(actual, 0).to_bytes());
     for height in 0..history_height(query) {
@@ -188,7 +316,7 @@ fn fold_history(digest: &Digest, actual: u64, query: u64, path: &[Digest]) -> Re
             history_inner(left, right, &parent)
         };
     }
-    Ok(node)
+    Ok(HistoryRoot { version: query, digest: node })
 }
 
 /// Return the hash of `node` in the tree at `version`, from the hashes of an incremental path.
@@ -219,4 +347,17 @@ fn same<T: PartialEq + ToString>(check: &'static str, expected: &T, computed: &T
         return Ok(());
     }
     Err(VerifyError { check, expected: expected.to_string(), computed: computed.to_string() })
+}
+
+/// Check that a trusted root stands for the version of `shown`, and that every such root is `shown`.
+fn same_root(check: &'static str, trusted: &[HistoryRoot], shown: HistoryRoot) -> Result<(), VerifyError> {
+    let mut of_version = trusted.iter().filter(|root| root.version == shown.version).peekable();
+    if of_version.peek().is_none() {
+        return Err(VerifyError {
+            check,
+            expected: format!("a trusted history root of version {}", shown.version),
+            computed: "none".into(),
+        });
+    }
+    of_version.try_for_each(|root| same(check, &root.digest, &shown.digest))
 }

@@ -24,8 +24,8 @@ mod _qed {
     use super::log::{Added, Log};
     #[pymodule_export]
     use super::proofs::{
-        AbsenceProof, Digest, IncrementalProof, MembershipProof, Neighbour, Snapshot, parse_answer, verify_absence,
-        verify_incremental, verify_membership,
+        AbsenceProof, Digest, HistoryRoot, HyperRoot, IncrementalProof, MembershipProof, Neighbour, Snapshot,
+        parse_answer, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,
     };
     #[pymodule_export]
     use super::replica::{Member, Replica, Status};

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use qed_core::hash;
 use qed_core::proof::{self, Answer};
-use qed_core::verify;
+use qed_core::{roots, verify};
 
 use crate::error;
 
@@ -122,6 +122,16 @@ impl Snapshot {
         self.0.version
     }
 
+    /// Return the root of the history tree, with its version.
+    fn history_root(&self) -> HistoryRoot {
+        HistoryRoot(self.0.history_root())
+    }
+
+    /// Return the root of the hyper tree, with its version.
+    fn hyper_root(&self) -> HyperRoot {
+        HyperRoot(self.0.hyper_root())
+    }
+
     /// Return the snapshot in a JSON object; raise `MalformedProof` if the text is none.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
@@ -149,6 +159,66 @@ impl Snapshot {
     fn __repr__(&self) -> String {
         let proof::Snapshot { event_digest, history_digest, hyper_digest, version } = self.0;
         format!("<Snapshot version={version} event={event_digest} history={history_digest} hyper={hyper_digest}>")
+    }
+}
+
+/// Root of the history tree at a version.
+#[pyclass(frozen, eq, hash, module = "qed._qed")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HistoryRoot(pub roots::HistoryRoot);
+
+#[pymethods]
+impl HistoryRoot {
+    #[new]
+    #[pyo3(signature = (version, digest))]
+    fn new(version: u64, digest: PyRef<'_, Digest>) -> Self {
+        Self(roots::HistoryRoot { version, digest: digest.0 })
+    }
+
+    /// The last version that the root commits to.
+    #[getter]
+    fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// The root's hash.
+    #[getter]
+    fn digest(&self) -> Digest {
+        Digest(self.0.digest)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("HistoryRoot({}, {})", self.0.version, Digest(self.0.digest).__repr__())
+    }
+}
+
+/// Root of the hyper tree after the commit batch that a version belongs to.
+#[pyclass(frozen, eq, hash, module = "qed._qed")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HyperRoot(pub roots::HyperRoot);
+
+#[pymethods]
+impl HyperRoot {
+    #[new]
+    #[pyo3(signature = (version, digest))]
+    fn new(version: u64, digest: PyRef<'_, Digest>) -> Self {
+        Self(roots::HyperRoot { version, digest: digest.0 })
+    }
+
+    /// A version of the batch; an answer is verified against the root only if this is its current version.
+    #[getter]
+    fn version(&self) -> u64 {
+        self.0.version
+    }
+
+    /// The root's hash.
+    #[getter]
+    fn digest(&self) -> Digest {
+        Digest(self.0.digest)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("HyperRoot({}, {})", self.0.version, Digest(self.0.digest).__repr__())
     }
 }
 
@@ -184,10 +254,17 @@ impl MembershipProof {
         self.0.actual_version
     }
 
-    /// Version the hyper path shows: `actual_version`, unless the event was added again after `query_version`.
+    /// Version the hyper path ends at: `actual_version`, unless the event was added again after `query_version`.
     #[getter]
     fn latest_version(&self) -> u64 {
-        self.0.latest_version
+        self.0.latest_version()
+    }
+
+    /// Siblings in the history tree of the later occurrence, with their positions, leaf up; None if there is no later one.
+    #[getter]
+    fn latest_path(&self) -> Option<Vec<(String, Digest)>> {
+        let later = self.0.later.as_ref()?;
+        Some(named(proof::membership_positions(later.version, self.0.current_version), &later.history_path))
     }
 
     /// Siblings in the hyper tree with their positions, root down.
@@ -412,46 +489,77 @@ pub fn answer_to_python(py: Python<'_>, answer: Answer) -> PyResult<Py<PyAny>> {
     })
 }
 
-/// Raise `VerificationError` unless the proof shows the event to be in the log.
+/// Return what the proof shows of the event; raise `VerificationError` unless it shows that the event is in the log.
 #[pyfunction]
-#[pyo3(signature = (digest, proof, *, version, query_snapshot, current_snapshot))]
+#[pyo3(signature = (digest, proof, *, version, hyper_root, history_roots))]
 pub fn verify_membership(
     py: Python<'_>,
     digest: PyRef<'_, Digest>,
     proof: PyRef<'_, MembershipProof>,
     version: Option<u64>,
-    query_snapshot: PyRef<'_, Snapshot>,
-    current_snapshot: PyRef<'_, Snapshot>,
-) -> PyResult<()> {
-    let (digest, proof, query, current) = (&digest.0, &proof.0, &query_snapshot.0, &current_snapshot.0);
-    py.detach(|| verify::verify_membership(digest, proof, version, query, current)).map_err(error::of_verify)
+    hyper_root: PyRef<'_, HyperRoot>,
+    history_roots: Vec<PyRef<'_, HistoryRoot>>,
+) -> PyResult<(u64, u64, u64)> {
+    let history: Vec<_> = history_roots.iter().map(|root| root.0).collect();
+    let (digest, proof, hyper) = (&digest.0, &proof.0, &hyper_root.0);
+    let shown = py.detach(|| verify::verify_membership(digest, proof, version, hyper, &history));
+    shown.map(|shown| (shown.version, shown.latest_version, shown.as_of)).map_err(error::of_verify)
 }
 
-/// Raise `VerificationError` unless the proof shows the event not to be in the log.
+/// Return what the proof shows of the event; raise `VerificationError` unless it shows that the event is not in the log.
 #[pyfunction]
-#[pyo3(signature = (digest, proof, *, version, current_snapshot))]
+#[pyo3(signature = (digest, proof, *, version, hyper_root, history_roots))]
 pub fn verify_absence(
     py: Python<'_>,
     digest: PyRef<'_, Digest>,
     proof: PyRef<'_, AbsenceProof>,
     version: Option<u64>,
-    current_snapshot: PyRef<'_, Snapshot>,
-) -> PyResult<()> {
-    let (digest, proof, current) = (&digest.0, &proof.0, &current_snapshot.0);
-    py.detach(|| verify::verify_absence(digest, proof, version, current)).map_err(error::of_verify)
+    hyper_root: PyRef<'_, HyperRoot>,
+    history_roots: Vec<PyRef<'_, HistoryRoot>>,
+) -> PyResult<u64> {
+    let history: Vec<_> = history_roots.iter().map(|root| root.0).collect();
+    let (digest, proof, hyper) = (&digest.0, &proof.0, &hyper_root.0);
+    let shown = py.detach(|| verify::verify_absence(digest, proof, version, hyper, &history));
+    shown.map(|shown| shown.as_of).map_err(error::of_verify)
 }
 
-/// Raise `VerificationError` unless the proof shows the log of one snapshot to extend that of the other.
+/// Raise `VerificationError` unless the proof shows the log of one root to extend that of the other.
 #[pyfunction]
-#[pyo3(signature = (proof, *, start_snapshot, end_snapshot))]
+#[pyo3(signature = (proof, *, start_root, end_root))]
 pub fn verify_incremental(
     py: Python<'_>,
     proof: PyRef<'_, IncrementalProof>,
-    start_snapshot: PyRef<'_, Snapshot>,
-    end_snapshot: PyRef<'_, Snapshot>,
+    start_root: PyRef<'_, HistoryRoot>,
+    end_root: PyRef<'_, HistoryRoot>,
 ) -> PyResult<()> {
-    let (proof, start, end) = (&proof.0, &start_snapshot.0, &end_snapshot.0);
-    py.detach(|| verify::verify_incremental(proof, start, end)).map_err(error::of_verify)
+    let (proof, start, end) = (&proof.0, &start_root.0, &end_root.0);
+    py.detach(|| verify::verify_incremental(proof, start, end)).map(|_| ()).map_err(error::of_verify)
+}
+
+/// Raise `VerificationError` unless the proof shows the snapshot to belong to the log of the root, and to hold its event.
+#[pyfunction]
+#[pyo3(signature = (proof, *, trusted, added))]
+pub fn verify_addition(
+    py: Python<'_>,
+    proof: PyRef<'_, IncrementalProof>,
+    trusted: PyRef<'_, HistoryRoot>,
+    added: PyRef<'_, Snapshot>,
+) -> PyResult<()> {
+    let (proof, trusted, added) = (&proof.0, &trusted.0, &added.0);
+    py.detach(|| verify::verify_addition(proof, trusted, added)).map_err(error::of_verify)
+}
+
+/// Raise `VerificationError` unless the proof and the events lead to the history digest of every snapshot of a bulk.
+#[pyfunction]
+#[pyo3(signature = (proof, added, /))]
+pub fn verify_bulk(
+    py: Python<'_>,
+    proof: PyRef<'_, IncrementalProof>,
+    added: Vec<PyRef<'_, Snapshot>>,
+) -> PyResult<()> {
+    let added: Vec<_> = added.iter().map(|snapshot| snapshot.0).collect();
+    let proof = &proof.0;
+    py.detach(|| verify::verify_bulk(proof, &added)).map_err(error::of_verify)
 }
 
 fn named(positions: impl IntoIterator<Item = impl ToString>, path: &[hash::Digest]) -> Vec<(String, Digest)> {

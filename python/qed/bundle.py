@@ -1,27 +1,32 @@
-"""A bundle: a question, its answer and the snapshots to check it by, in one JSON file that needs no server."""
+"""A bundle: a question, its answer and the snapshots to check it by, in one JSON file that needs no server.
+
+FORMATS.md, "Receipts and bundles". The snapshots in a bundle are its maker's word; `verify` checks the answer against
+what the caller trusts.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
-import stat
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
 
 import msgspec
 
+from qed._files import replace_file
 from qed._wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
-from qed.cli.inputs import open_input
-from qed.cli.questions import Answer, IncrementalQuestion, MembershipQuestion, Question, versions_of
-from qed.cli.receipts import sync_folder
-from qed.errors import MalformedProof, VerificationError
+from qed.errors import ForkDetected, MalformedProof
 from qed.proofs import Digest, IncrementalProof, Snapshot, parse_answer
+from qed.questions import Answer, Extension, Membership, Question
+from qed.trust import TrustedBy, TrustedSnapshots
+from qed.verification import Finding, verify, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from qed.receipts import Receipts
+    from qed.trust import Trusted
 
 __all__ = ["Bundle"]
 
@@ -44,8 +49,8 @@ class Bundle:
     """One answer with its question and snapshots.
 
     Attributes:
-        question: What was asked, a version beyond the log as the last one. It stands beside the answer, for the same
-            proof of absence answers for many events.
+        question: What was asked, exactly as it was. It stands beside the answer, for the same proof of absence answers
+            for many events.
         answer: What a server said.
         snapshots: One snapshot for each version the answer speaks of, in their order.
     """
@@ -73,16 +78,47 @@ class Bundle:
         found, wanted = [snapshot.version for snapshot in ordered], sorted(versions_of(answer))
         if found != wanted:
             raise MalformedProof(f"expected snapshots of versions {wanted}, found {found}")
-        if isinstance(question, MembershipQuestion) and question.version is not None:
-            question = replace(question, version=min(question.version, wanted[-1]))
         return cls(question, answer, ordered)
+
+    def verify(self, trusted: Trusted | None = None, *, question: Question | None = None) -> Finding:
+        """Return what the answer shows.
+
+        Args:
+            trusted: What the caller knows of the log; None trusts the bundle's own snapshots, which shows only that the
+                bundle agrees with itself: `trusted_by` of the finding says so.
+            question: What the caller wants to know; by default what the bundle says was asked.
+
+        Returns:
+            What was shown.
+
+        Raises:
+            ForkDetected: The bundle has another snapshot of a version than the caller.
+            VerificationError: As `qed.verify`.
+        """
+        if trusted is None:
+            trusted = TrustedSnapshots(*self.snapshots, by=TrustedBy.BUNDLE)
+        return verify(self.question if question is None else question, self.answer, trusted)
+
+    def compare(self, receipts: Receipts) -> None:
+        """Check that the bundle's snapshots are those that were received, where both have one of a version.
+
+        Args:
+            receipts: What was received.
+
+        Raises:
+            ForkDetected: Two snapshots of one version differ.
+        """
+        for snapshot in self.snapshots:
+            known = receipts.get(snapshot.version)
+            if known is not None and known != snapshot:
+                raise ForkDetected(known, snapshot)
 
     def to_json(self) -> bytes:
         """Return the bundle as one line of JSON."""
         asked = self.question
         form = _Form(
             format="qed-bundle-1",
-            kind="membership" if isinstance(asked, MembershipQuestion) else "incremental",
+            kind="membership" if isinstance(asked, Membership) else "incremental",
             question=msgspec.Raw(msgspec.json.encode(_question_form(asked))),
             answer=msgspec.Raw(self.answer.to_json()),
             snapshots=[msgspec.Raw(snapshot.to_json()) for snapshot in self.snapshots],
@@ -93,8 +129,8 @@ class Bundle:
     def from_json(cls, text: bytes) -> Bundle:
         """Return the bundle that `text` spells.
 
-        The JSON may be re-formatted, but must say nothing beside what is verified: whoever reads the file itself must
-        not find a statement in it that no check has seen.
+        The JSON may be re-formatted, but must say nothing beside what is verified: a person who reads the file must not
+        find a statement in it that no check has seen.
 
         Args:
             text: Untrusted bytes.
@@ -125,20 +161,20 @@ class Bundle:
         answer: Answer
         if form.kind == "membership":
             asked = DIGEST_MEMBERSHIP_REQUEST.decode(bytes(form.question))
-            question = MembershipQuestion(Digest(asked.key_digest), asked.version)
+            question = Membership(Digest(asked.key_digest), asked.version)
             answer = parse_answer(bytes(form.answer))
         else:
             versions = INCREMENTAL_REQUEST.decode(bytes(form.question))
-            question = IncrementalQuestion(versions.start, versions.end)
+            question = Extension(versions.start, versions.end)
             answer = IncrementalProof.from_json(bytes(form.answer))
         return cls.of(question, answer, [Snapshot.from_json(bytes(raw)) for raw in form.snapshots])
 
     @classmethod
-    def load(cls, path: str) -> Bundle:
-        """Return the bundle in a file.
+    def read(cls, file: BinaryIO) -> Bundle:
+        """Return the bundle in an open file.
 
         Args:
-            path: The file, or `-` for stdin.
+            file: Where to read from; no more than a bundle can hold is read.
 
         Returns:
             The bundle.
@@ -147,68 +183,55 @@ class Bundle:
             OSError: The file cannot be read.
             MalformedProof: It is not a bundle.
         """
-        with open_input(path) as file:
-            return cls.from_json(file.read(_BYTES_MAX + 1))
+        return cls.from_json(file.read(_BYTES_MAX + 1))
 
-    def save(self, path: Path) -> None:
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Return the bundle in a file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The bundle.
+
+        Raises:
+            OSError: The file cannot be read.
+            MalformedProof: It is not a bundle.
+        """
+        with Path(path).open("rb") as file:
+            return cls.read(file)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle to a file, synced: all of it, or the file stays as it was.
 
         Args:
-            path: The file. What is no regular file, such as `/dev/stdout`, is written to as it is.
+            path: The file. Anything but a regular file, such as `/dev/stdout`, is written to as it is.
 
         Raises:
             OSError: It cannot be written; names the file.
         """
+        target = Path(path)
         try:
-            if path.exists() and not path.is_file():
-                path.write_bytes(self.to_json())
+            if target.exists() and not target.is_file():
+                target.write_bytes(self.to_json())
             else:
                 # Unlike `resolve`, this leaves a loop of links to be found when the file is opened.
-                _replace(Path(os.path.realpath(path)), self.to_json())
+                replace_file(Path(os.path.realpath(target)), self.to_json())
         except OSError as exc:
             exc.filename = str(path)
             raise
 
-    def compare(self, receipts: Mapping[int, Snapshot]) -> None:
-        """Check that the bundle tells of no other snapshots than those that were received.
 
-        Args:
-            receipts: What was received, by version. A version without a receipt is passed over.
-
-        Raises:
-            VerificationError: A snapshot differs from its receipt.
-        """
-        for snapshot in self.snapshots:
-            if receipts.get(snapshot.version, snapshot) != snapshot:
-                raise VerificationError(f"the bundle's snapshot of version {snapshot.version} is not the one received")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Give a file new content in one step: a crash leaves the old one or the new one, and perhaps a file beside it."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("xb") as file:
-            with suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        sync_folder(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def _question_form(question: Question) -> dict[str, object]:
-    if isinstance(question, MembershipQuestion):
+def _question_form(question: Question) -> Mapping[str, object]:
+    if isinstance(question, Membership):
         return {"KeyDigest": bytes(question.digest), "Version": question.version}
     return {"Start": question.start, "End": question.end}
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object of which every field was given once: readers differ in which of two they believe."""
+    """Return a JSON object in which every field stands once: readers differ in which of two they believe."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field is there twice")
+        raise ValueError("a field stands twice")
     return found

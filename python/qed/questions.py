@@ -1,0 +1,71 @@
+"""What can be asked of a log, and the kinds of answers there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, digest_of
+
+__all__ = ["Answer", "Extension", "Membership", "Question"]
+
+# Versions are 64 bits wide everywhere.
+_VERSION_LIMIT = 2**64
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Membership:
+    """Is this event in the log, as of this version?
+
+    Attributes:
+        digest: Digest of the event.
+        version: As of which version, or None for the latest that the answering member has.
+    """
+
+    digest: Digest
+    version: int | None
+
+    def __init__(self, event: bytes | Digest, version: int | None = None) -> None:
+        """Ask about an event.
+
+        Args:
+            event: The event, or its digest.
+            version: As of which version, `0 <= version < 2**64`, or None for the latest.
+
+        Raises:
+            ValueError: No log can have such a version.
+        """
+        object.__setattr__(self, "digest", digest_of(event))
+        object.__setattr__(self, "version", None if version is None else _version(version))
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Does the log at one version extend the log at another, with nothing changed or removed?
+
+    Attributes:
+        start: The earlier version.
+        end: The later version.
+
+    Raises:
+        ValueError: No log can have such a version. A start after the end is for the server to refuse.
+    """
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        _version(self.start)
+        _version(self.end)
+
+
+Question: TypeAlias = Membership | Extension
+
+Answer: TypeAlias = MembershipProof | AbsenceProof | IncrementalProof
+"""What a server says to a question: a claim with its proof. Only `qed.verify` turns it into a fact."""
+
+
+def _version(version: int) -> int:
+    if 0 <= version < _VERSION_LIMIT:
+        return version
+    raise ValueError(f"expected a version of 0 to 2**64 - 1, found {version}")

@@ -1,0 +1,371 @@
+"""Where trusted roots come from. A root is always a digest together with its version; neither comes from the answer.
+
+`Trusted` is what `qed.verify` asks. `TrustedSnapshots` and `TrustedRoots` are for values a program holds,
+`qed.Receipts` for a file of one's own snapshots, `Linked` for a newer snapshot that a proof ties to what is trusted.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from qed import _qed
+from qed.errors import ForkDetected, NotTrusted
+from qed.proofs import Digest, HistoryRoot, HyperRoot, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from qed.proofs import IncrementalProof
+
+_Root = TypeVar("_Root", HistoryRoot, HyperRoot)
+
+__all__ = ["Linked", "Trusted", "TrustedBy", "TrustedRoots", "TrustedSnapshots"]
+
+
+class TrustedBy(StrEnum):
+    """On whose word the roots are trusted that an answer was checked against."""
+
+    RECEIPTS = "receipts"
+    """The caller's own receipts."""
+    SNAPSHOTS = "snapshots"
+    """Snapshots that the caller holds."""
+    DIGESTS = "digests"
+    """Roots that the caller has given one by one."""
+    SERVER = "server"
+    """The word of the server that answered: it shows only that the server agrees with itself."""
+    BUNDLE = "bundle"
+    """The snapshots in the bundle itself: they show only that the bundle agrees with itself."""
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the roots come from anywhere but the source of the answer."""
+        return self not in {TrustedBy.SERVER, TrustedBy.BUNDLE}
+
+
+class Trusted(Protocol):
+    """What a verifier knows of one log."""
+
+    @property
+    def by(self) -> TrustedBy:
+        """On whose word."""
+        ...
+
+    @property
+    def anchor(self) -> Snapshot | None:
+        """The newest trusted snapshot, or None. An answer of a log that ends before it is stale."""
+        ...
+
+    def history_root(self, version: int) -> HistoryRoot:
+        """Return the trusted history root of a version.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+
+        Raises:
+            NotTrusted: No root of this version is trusted.
+        """
+        ...
+
+    def hyper_root(self, version: int) -> HyperRoot:
+        """Return the trusted hyper root of a version.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+
+        Raises:
+            NotTrusted: No root of this version is trusted.
+        """
+        ...
+
+    def is_linked(self, version: int) -> bool:
+        """Return whether the hyper root of a version rests on more than the word of the server that answered.
+
+        Args:
+            version: A version of which `hyper_root` returns a root.
+
+        Returns:
+            False if the root came with an answer, and only the history root of its version was tied to a trusted one.
+        """
+        ...
+
+    def newest_of(self, digest: Digest) -> int | None:
+        """Return the version that any true answer about an event must reach.
+
+        Args:
+            digest: Digest of the event.
+
+        Returns:
+            The version of the newest trusted snapshot of this event, or None if there is none. If the event was added
+            several times in one commit batch, the first version in it: the hyper tree may show that one.
+        """
+        ...
+
+
+class TrustedSnapshots:
+    """Snapshots of one log that the caller holds.
+
+    Args:
+        snapshots: The snapshots, in any order.
+        by: On whose word they are trusted.
+
+    Raises:
+        ForkDetected: Two of them have one version and are not equal.
+    """
+
+    def __init__(self, *snapshots: Snapshot, by: TrustedBy = TrustedBy.SNAPSHOTS) -> None:
+        self._by = by
+        self._snapshots: dict[int, Snapshot] = {}
+        for snapshot in snapshots:
+            known = self._snapshots.setdefault(snapshot.version, snapshot)
+            if known != snapshot:
+                raise ForkDetected(known, snapshot)
+
+    @property
+    def by(self) -> TrustedBy:
+        """On whose word."""
+        return self._by
+
+    @property
+    def anchor(self) -> Snapshot | None:
+        """The newest snapshot."""
+        return self._snapshots[max(self._snapshots)] if self._snapshots else None
+
+    def history_root(self, version: int) -> HistoryRoot:
+        """Return the history root of the snapshot of a version.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+
+        Raises:
+            NotTrusted: There is no such snapshot.
+        """
+        return self._snapshot(version).history_root()
+
+    def hyper_root(self, version: int) -> HyperRoot:
+        """Return the hyper root of the snapshot of a version.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+
+        Raises:
+            NotTrusted: There is no such snapshot.
+        """
+        return self._snapshot(version).hyper_root()
+
+    def is_linked(self, version: int) -> bool:
+        """Return True: the caller vouches for both roots.
+
+        Args:
+            version: Any version.
+
+        Returns:
+            True.
+        """
+        del version
+        return True
+
+    def newest_of(self, digest: Digest) -> int | None:
+        """Return the version that any true answer about an event must reach.
+
+        Args:
+            digest: Digest of the event.
+
+        Returns:
+            As `Trusted.newest_of`.
+        """
+        return newest_of(snapshot for snapshot in self._snapshots.values() if snapshot.event_digest == digest)
+
+    def _snapshot(self, version: int) -> Snapshot:
+        found = self._snapshots.get(version)
+        if found is None:
+            raise NotTrusted(version)
+        return found
+
+
+class TrustedRoots:
+    """Roots that the caller gives one by one. They bound nothing: an answer is checked at exactly these versions.
+
+    Args:
+        roots: History and hyper roots, in any order.
+    """
+
+    def __init__(self, *roots: HistoryRoot | HyperRoot) -> None:
+        self._history = {root.version: root for root in roots if isinstance(root, HistoryRoot)}
+        self._hyper = {root.version: root for root in roots if isinstance(root, HyperRoot)}
+
+    @property
+    def by(self) -> TrustedBy:
+        """On whose word: the caller's."""
+        return TrustedBy.DIGESTS
+
+    @property
+    def anchor(self) -> None:
+        """None: roots without an event are no snapshot. The exact match of versions takes its place."""
+        return
+
+    def history_root(self, version: int) -> HistoryRoot:
+        """Return the history root that was given for a version.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+
+        Raises:
+            NotTrusted: None was given.
+        """
+        return _given(self._history, version, "history digest")
+
+    def hyper_root(self, version: int) -> HyperRoot:
+        """Return the hyper root that was given for a version.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+
+        Raises:
+            NotTrusted: None was given.
+        """
+        return _given(self._hyper, version, "hyper digest")
+
+    def is_linked(self, version: int) -> bool:
+        """Return True: the caller vouches for each root.
+
+        Args:
+            version: Any version.
+
+        Returns:
+            True.
+        """
+        del version
+        return True
+
+    def newest_of(self, digest: Digest) -> None:
+        """Return None: roots state nothing about single events.
+
+        Args:
+            digest: Digest of any event.
+        """
+        del digest
+
+
+class Linked:
+    """What is trusted, and one more snapshot whose history root an incremental proof ties to the anchor.
+
+    Only the history root is tied: the hyper root of the snapshot stays the word of the server it came from.
+
+    Args:
+        trusted: What is trusted already; it must have an anchor.
+        snapshot: The snapshot, older or newer than the anchor.
+        proof: The incremental proof between the versions of the two, whichever comes first.
+
+    Raises:
+        VerificationError: The proof does not tie the snapshot to the anchor, or shows another event.
+        NotTrusted: There is no anchor.
+    """
+
+    def __init__(self, trusted: Trusted, snapshot: Snapshot, proof: IncrementalProof) -> None:
+        if trusted.anchor is None:
+            raise NotTrusted(snapshot.version)
+        _qed.verify_addition(proof, trusted=trusted.anchor.history_root(), added=snapshot)
+        self._trusted = trusted
+        self._snapshot = snapshot
+
+    @property
+    def by(self) -> TrustedBy:
+        """On whose word: that of what was trusted before."""
+        return self._trusted.by
+
+    @property
+    def anchor(self) -> Snapshot | None:
+        """The anchor of what was trusted before."""
+        return self._trusted.anchor
+
+    def history_root(self, version: int) -> HistoryRoot:
+        """Return the history root of the linked snapshot, or one that was trusted before.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+        """
+        if version == self._snapshot.version:
+            return self._snapshot.history_root()
+        return self._trusted.history_root(version)
+
+    def hyper_root(self, version: int) -> HyperRoot:
+        """Return the hyper root of the linked snapshot, or one that was trusted before.
+
+        Args:
+            version: The version.
+
+        Returns:
+            The root.
+        """
+        if version == self._snapshot.version:
+            return self._snapshot.hyper_root()
+        return self._trusted.hyper_root(version)
+
+    def is_linked(self, version: int) -> bool:
+        """Return whether a hyper root is not the linked snapshot's.
+
+        Args:
+            version: The version.
+
+        Returns:
+            False for the linked snapshot.
+        """
+        return version != self._snapshot.version and self._trusted.is_linked(version)
+
+    def newest_of(self, digest: Digest) -> int | None:
+        """Return the version that any true answer about an event must reach.
+
+        Args:
+            digest: Digest of the event.
+
+        Returns:
+            As before the link: what only the server says states nothing.
+        """
+        return self._trusted.newest_of(digest)
+
+
+def newest_of(snapshots: Iterable[Snapshot]) -> int | None:
+    """Return the version that any true answer about an event must reach.
+
+    Args:
+        snapshots: Trusted snapshots of this one event.
+
+    Returns:
+        As `Trusted.newest_of`.
+    """
+    known = list(snapshots)
+    if not known:
+        return None
+    newest = max(known, key=lambda snapshot: snapshot.version)
+    # One hyper digest, one commit batch: of equal events in one bulk, the hyper tree shows the first.
+    return min(snapshot.version for snapshot in known if snapshot.hyper_digest == newest.hyper_digest)
+
+
+def _given(roots: Mapping[int, _Root], version: int, what: str) -> _Root:
+    found = roots.get(version)
+    if found is None:
+        given = ", ".join(map(str, sorted(roots))) or "none"
+        raise NotTrusted(version, f"the answer needs the {what} of version {version}, found {given}")
+    return found

@@ -1,0 +1,220 @@
+"""The one place where an answer becomes a fact: `verify`. It needs no server, no network and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, overload
+
+from qed import _qed
+from qed.errors import ContradictsReceipt, MalformedProof, StaleAnswer, VerificationError
+from qed.proofs import AbsenceProof, Digest, HistoryRoot, IncrementalProof, MembershipProof
+from qed.questions import Extension, Membership
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qed.questions import Answer, Question
+    from qed.trust import Trusted, TrustedBy
+
+__all__ = ["Absent", "Extends", "Finding", "Present", "verify", "versions_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """The event is in the log. Every field is proven.
+
+    Attributes:
+        digest: Digest of the event.
+        version: A version it stands at, at or below the one that was asked.
+        latest_version: A later version it stands at as well, or `version` where the answer shows no other.
+        as_of: The version whose history root shows it: the one asked, or the last of the log.
+        trusted_by: On whose word the roots are trusted.
+        is_linked: Whether the hyper root is. The event's place rests on history roots alone, which always are.
+    """
+
+    digest: Digest
+    version: int
+    latest_version: int
+    as_of: int
+    trusted_by: TrustedBy
+    is_linked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """The event is not in the log. Every field is proven.
+
+    Attributes:
+        digest: Digest of the event.
+        as_of: It stands at no version up to this one.
+        trusted_by: On whose word the roots are trusted.
+        is_linked: Whether the hyper root is. If not, the absence is the word of the server that answered.
+    """
+
+    digest: Digest
+    as_of: int
+    trusted_by: TrustedBy
+    is_linked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extends:
+    """The log at `end` begins with the log at `start`, unchanged.
+
+    Attributes:
+        start: The earlier version.
+        end: The later version.
+        trusted_by: On whose word the roots are trusted.
+    """
+
+    start: int
+    end: int
+    trusted_by: TrustedBy
+
+
+Finding: TypeAlias = Present | Absent | Extends
+
+
+@overload
+def verify(question: Membership, answer: Answer, trusted: Trusted) -> Present | Absent: ...
+@overload
+def verify(question: Extension, answer: Answer, trusted: Trusted) -> Extends: ...
+@overload
+def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding: ...
+def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding:
+    """Return what an answer shows, checked against trusted roots.
+
+    1. The answer is of a kind that can answer the question.
+    2. It is not stale: its log reaches the newest trusted snapshot, and the version asked. Nothing but "the latest" is
+       ever taken for another version than it says.
+    3. It does not contradict a trusted snapshot of the event asked about, whatever its roots say.
+    4. Its proof leads to the trusted roots of exactly the versions it names.
+
+    Args:
+        question: What was asked.
+        answer: What a server said. Any answer, of any server.
+        trusted: What the caller knows of the log.
+
+    Returns:
+        What was shown; nothing else in the answer is proven.
+
+    Raises:
+        StaleAnswer: The log that answered ends too early. Another member may have more.
+        ContradictsReceipt: The answer denies what a trusted snapshot states.
+        NotTrusted: No root is trusted of a version that the answer names.
+        VerificationError: A check failed; the message names it.
+    """
+    # 1.
+    if isinstance(question, Extension):
+        if not isinstance(answer, IncrementalProof):
+            raise MalformedProof("expected an incremental proof, found one of membership or absence")
+        return _verify_extension(question, answer, trusted)
+    if isinstance(answer, IncrementalProof):
+        raise MalformedProof("expected a proof of membership or absence, found an incremental proof")
+    # 2.
+    require_fresh(question, answer, trusted)
+    # 3.
+    require_consistent(question, answer, trusted)
+    # 4.
+    current = answer.current_version
+    hyper, is_linked = trusted.hyper_root(current), trusted.is_linked(current)
+    if isinstance(answer, AbsenceProof):
+        as_of = _qed.verify_absence(
+            question.digest,
+            answer,
+            version=question.version,
+            hyper_root=hyper,
+            history_roots=_history(trusted, versions_of(answer, history=True)),
+        )
+        return Absent(digest=question.digest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked)
+    version, latest_version, as_of = _qed.verify_membership(
+        question.digest,
+        answer,
+        version=question.version,
+        hyper_root=hyper,
+        history_roots=_history(trusted, versions_of(answer, history=True)),
+    )
+    return Present(
+        digest=question.digest,
+        version=version,
+        latest_version=latest_version,
+        as_of=as_of,
+        trusted_by=trusted.by,
+        is_linked=is_linked,
+    )
+
+
+def versions_of(answer: Answer, *, history: bool = False) -> frozenset[int]:
+    """Return the versions whose snapshots an answer is checked against.
+
+    Args:
+        answer: What a server said.
+        history: Only those whose history root counts.
+
+    Returns:
+        One or two versions, or none of an absence that ends at an empty subtree and counts on no history root.
+    """
+    if isinstance(answer, IncrementalProof):
+        return frozenset({answer.start, answer.end})
+    current = answer.current_version
+    if isinstance(answer, MembershipProof):
+        needs_current = not history or answer.latest_path is not None
+        return frozenset({answer.query_version} | ({current} if needs_current else set()))
+    return frozenset({current} if not history or answer.neighbour is not None else ())
+
+
+def require_fresh(question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
+    """Check that the log that answered reaches the anchor and the version asked.
+
+    Args:
+        question: What was asked.
+        answer: What a server said.
+        trusted: What the caller knows of the log.
+
+    Raises:
+        StaleAnswer: It ends too early.
+        VerificationError: It is an answer at another version than the one asked.
+    """
+    current, asked = answer.current_version, question.version
+    if trusted.anchor is not None and current < trusted.anchor.version:
+        raise StaleAnswer(
+            f"expected a log that reaches version {trusted.anchor.version}, found one that ends at {current}"
+        )
+    if asked is not None and current < asked:
+        raise StaleAnswer(f"expected an answer at version {asked}, found a log that ends at {current}")
+    expected = current if asked is None else asked
+    if answer.query_version != expected:
+        raise VerificationError("query version", str(expected), str(answer.query_version))
+
+
+def require_consistent(question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
+    """Check that an answer does not deny what a trusted snapshot states about the event.
+
+    Args:
+        question: What was asked.
+        answer: What a server said.
+        trusted: What the caller knows of the log.
+
+    Raises:
+        ContradictsReceipt: It does.
+    """
+    known = trusted.newest_of(question.digest)
+    if known is None:
+        return
+    if isinstance(answer, AbsenceProof):
+        raise ContradictsReceipt(question.digest, known, f"is absent up to version {answer.current_version}")
+    if answer.latest_version < known:
+        raise ContradictsReceipt(question.digest, known, f"was last added at version {answer.latest_version}")
+
+
+def _verify_extension(question: Extension, answer: IncrementalProof, trusted: Trusted) -> Extends:
+    if (answer.start, answer.end) != (question.start, question.end):
+        asked, found = f"{question.start} to {question.end}", f"{answer.start} to {answer.end}"
+        raise VerificationError("range", asked, found)
+    start, end = trusted.history_root(question.start), trusted.history_root(question.end)
+    _qed.verify_incremental(answer, start_root=start, end_root=end)
+    return Extends(start=question.start, end=question.end, trusted_by=trusted.by)
+
+
+def _history(trusted: Trusted, versions: Iterable[int]) -> list[HistoryRoot]:
+    return [trusted.history_root(version) for version in versions]
