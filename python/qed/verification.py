@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias, overload
 
 from qed import _qed
 from qed.errors import ContradictsReceipt, MalformedProof, StaleAnswer, VerificationError
-from qed.proofs import AbsenceProof, Digest, HistoryRoot, IncrementalProof, MembershipProof
+from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
 from qed.questions import Extension, Membership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from qed.questions import Answer, Question
     from qed.trust import Trusted, TrustedBy
 
@@ -111,36 +109,28 @@ def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding:
         return _verify_extension(question, answer, trusted)
     if isinstance(answer, IncrementalProof):
         raise MalformedProof("expected a proof of membership or absence, found an incremental proof")
+    return _verify_membership(question, answer, trusted)
+
+
+def _verify_membership(
+    question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted
+) -> Present | Absent:
     # 2.
     require_fresh(question, answer, trusted)
     # 3.
     require_consistent(question, answer, trusted)
     # 4.
+    digest, version = question.digest, question.version
     current = answer.current_version
     hyper, is_linked = trusted.hyper_root(current), trusted.is_linked(current)
+    history = [trusted.history_root(needed) for needed in versions_of(answer, history=True)]
     if isinstance(answer, AbsenceProof):
-        as_of = _qed.verify_absence(
-            question.digest,
-            answer,
-            version=question.version,
-            hyper_root=hyper,
-            history_roots=_history(trusted, versions_of(answer, history=True)),
-        )
-        return Absent(digest=question.digest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked)
-    version, latest_version, as_of = _qed.verify_membership(
-        question.digest,
-        answer,
-        version=question.version,
-        hyper_root=hyper,
-        history_roots=_history(trusted, versions_of(answer, history=True)),
-    )
+        as_of = _qed.verify_absence(digest, answer, version=version, hyper_root=hyper, history_roots=history)
+        return Absent(digest=digest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked)
+    shown = _qed.verify_membership(digest, answer, version=version, hyper_root=hyper, history_roots=history)
+    found, latest, as_of = shown
     return Present(
-        digest=question.digest,
-        version=version,
-        latest_version=latest_version,
-        as_of=as_of,
-        trusted_by=trusted.by,
-        is_linked=is_linked,
+        digest=digest, version=found, latest_version=latest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked
     )
 
 
@@ -214,7 +204,3 @@ def _verify_extension(question: Extension, answer: IncrementalProof, trusted: Tr
     start, end = trusted.history_root(question.start), trusted.history_root(question.end)
     _qed.verify_incremental(answer, start_root=start, end_root=end)
     return Extends(start=question.start, end=question.end, trusted_by=trusted.by)
-
-
-def _history(trusted: Trusted, versions: Iterable[int]) -> list[HistoryRoot]:
-    return [trusted.history_root(version) for version in versions]

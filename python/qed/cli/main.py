@@ -158,9 +158,7 @@ def _exit_code(exc: BaseException) -> int:
             return _EXIT_UNAVAILABLE
         case InternalError():
             return _EXIT_BUG
-        case ReceiptsError():
-            return _EXIT_USAGE
-        case QedError():
+        case QedError() if not isinstance(exc, ReceiptsError):
             return _EXIT_REFUSED
         case _:
             return _EXIT_USAGE
