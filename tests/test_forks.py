@@ -16,15 +16,15 @@ import pytest
 
 from adversary import Adversary, hang
 from both_clients import open_sockets
+from harness.wait import LIMIT_S, wait_until
 from qed import AsyncClient, Client, Log
 from qed.errors import LogError, Unavailable
-from servers import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from servers import RunningServer
+    from harness.process import Server
 
 EACH = 200
 
@@ -67,13 +67,13 @@ async def add_many_async(client: AsyncClient, name: str) -> None:
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
+def client(server: Server) -> Iterator[Client]:
     with Client(server.url) as client:
         client.add(b"opens a connection")
         yield client
 
 
-def test_parent_and_child_add_at_once(client: Client, server: RunningServer) -> None:
+def test_parent_and_child_add_at_once(client: Client, server: Server) -> None:
     before = server.count()
     child = in_child(lambda: add_many(client, "child"))
     add_many(client, "parent")
@@ -81,7 +81,7 @@ def test_parent_and_child_add_at_once(client: Client, server: RunningServer) -> 
     assert server.count() == before + 2 * EACH
 
 
-def test_workers_of_multiprocessing_add_at_once(client: Client, server: RunningServer) -> None:
+def test_workers_of_multiprocessing_add_at_once(client: Client, server: Server) -> None:
     before = server.count()
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=add_many, args=(client, f"worker {number}")) for number in range(3)]
@@ -94,7 +94,7 @@ def test_workers_of_multiprocessing_add_at_once(client: Client, server: RunningS
     assert server.count() == before + 4 * EACH
 
 
-def test_asyncio_adds_in_parent_and_child_at_once(server: RunningServer) -> None:
+def test_asyncio_adds_in_parent_and_child_at_once(server: Server) -> None:
     before = server.count()
 
     async def fork_and_add() -> int:
@@ -108,7 +108,7 @@ def test_asyncio_adds_in_parent_and_child_at_once(server: RunningServer) -> None
     assert server.count() == before + 2 * EACH + 1
 
 
-def test_a_grandchild_has_its_own_connections_too(client: Client, server: RunningServer) -> None:
+def test_a_grandchild_has_its_own_connections_too(client: Client, server: Server) -> None:
     before = server.count()
 
     def fork_again() -> None:
@@ -140,7 +140,7 @@ def test_what_a_child_closes_stays_open_in_the_parent(client: Client) -> None:
     assert open_sockets() == mine
 
 
-async def test_what_a_child_of_asyncio_closes_stays_open_in_the_parent(server: RunningServer) -> None:
+async def test_what_a_child_of_asyncio_closes_stays_open_in_the_parent(server: Server) -> None:
     client = AsyncClient(server.url)
 
     def close_all() -> None:
@@ -174,7 +174,7 @@ def test_turns_that_threads_of_the_parent_have_taken_are_free_in_the_child() -> 
             thread.join()
 
 
-def test_a_closed_client_stays_closed_in_a_child(server: RunningServer) -> None:
+def test_a_closed_client_stays_closed_in_a_child(server: Server) -> None:
     client = Client(server.url)
     client.close()
 
@@ -185,7 +185,7 @@ def test_a_closed_client_stays_closed_in_a_child(server: RunningServer) -> None:
     assert ended(in_child(use)) == 0
 
 
-def test_a_closed_client_of_asyncio_cannot_be_used(server: RunningServer) -> None:
+def test_a_closed_client_of_asyncio_cannot_be_used(server: Server) -> None:
     client = AsyncClient(server.url)
     asyncio.run(client.aclose())
     with pytest.raises(RuntimeError, match="closed"):
@@ -232,7 +232,7 @@ def test_a_child_that_drops_its_parents_log_ends(tmp_path: Path) -> None:
 # What is still open when a loop ends is closed with it, and Python says so.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_one_event_loop_after_the_other_may_use_a_client(server: RunningServer) -> None:
+def test_one_event_loop_after_the_other_may_use_a_client(server: Server) -> None:
     client = AsyncClient(server.url)
     for number in range(3):
         asyncio.run(add_many_async(client, f"loop {number}"))
@@ -243,7 +243,7 @@ def test_one_event_loop_after_the_other_may_use_a_client(server: RunningServer) 
 # As above.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_event_loops_of_several_threads_may_use_a_client_at_once(server: RunningServer) -> None:
+def test_event_loops_of_several_threads_may_use_a_client_at_once(server: Server) -> None:
     before = server.count()
     client = AsyncClient(server.url)
     threads = [
