@@ -58,14 +58,14 @@ SERVER_FLOORS = [
 CORE_FLOORS = [
     {"integers", "log_id", "watermark"},
     {"error", "hash"},
-    {"position"},
+    {"position", "bytes"},
     {"fjall_check", "proof"},
     {"roots", "compact"},
     {"verify", "json", "store"},
     {"disk", "history", "hyper"},
     {"rows"},
     {"trees", "applied"},
-    {"replay"},
+    {"replay", "batch"},
     {"log"},
     {"replica", "page"},
 ]

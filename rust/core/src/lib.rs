@@ -50,6 +50,8 @@
 )]
 
 pub mod applied;
+mod batch;
+mod bytes;
 mod compact;
 pub mod disk;
 pub mod error;

@@ -3,17 +3,18 @@
 //! What is stored is the log itself, version → event digest, with the hyper root after each commit batch. Both trees are built from
 //! it at every open, and the hyper root they come to must be the stored one: a start is an audit.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::applied;
+pub use crate::batch::{Added, Request};
+use crate::batch::{Draft, Placed, put_digests, require_events};
 use crate::disk::DiskStore;
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::Roots;
-use crate::hyper::{Entry, PathEnd};
+use crate::hyper::PathEnd;
 use crate::integers::usize_from;
 use crate::log_id::LogId;
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, LaterOccurrence, MembershipProof, Neighbour, Snapshot};
@@ -22,31 +23,13 @@ use crate::rows::{self, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
 use crate::trees::{Trees, TreesChange};
 
-/// Events that one client asked to have appended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Digests of the events, at least one.
-    pub digests: Vec<Digest>,
-    /// Whether an event that is in the log already is answered with its first snapshot instead of being added again.
-    pub if_absent: bool,
-}
-
-/// What a request got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Added {
-    /// One snapshot an event, in the order asked.
-    pub snapshots: Vec<Snapshot>,
-    /// Whether the request added anything.
-    pub is_new: bool,
-}
-
 /// A tamper-evident log. Any number of threads may ask it for proofs while one appends.
 pub struct Log {
     pub(crate) store: Box<dyn Store>,
     /// Changed only by the holder of `writer`, and only to what is durable: synced by the store, or committed by a majority.
     pub(crate) trees: RwLock<Trees>,
     pub(crate) writer: Mutex<Writer>,
-    /// What whoever appended last has left behind, for those who must not wait while a batch is hashed.
+    /// Length and applied entry after the last batch. Readable without `writer`, so it never waits for a batch that is being hashed.
     progress: Mutex<Progress>,
 }
 
@@ -70,6 +53,19 @@ pub(crate) struct Writer {
     pub(crate) refusal: Option<String>,
 }
 
+/// A batch that is planned and ready to become part of the log.
+pub(crate) struct Landing<'a> {
+    /// The version of its first event.
+    pub(crate) base: u64,
+    pub(crate) digests: &'a [Digest],
+    /// What it changes in the trees, planned on those of the log.
+    pub(crate) change: TreesChange,
+    /// Its rows but for those of its digests.
+    pub(crate) rows: WriteBatch,
+    /// The entry that it is the outcome of, in a replicated log, which holds it until the log is synced.
+    pub(crate) log_id: Option<LogId>,
+}
+
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log").field("len", &self.len()).finish_non_exhaustive()
@@ -77,7 +73,7 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Open the log in the data folder at `path`, which is made if there is nothing.
+    /// Open the log in the data folder at `path`, created if it does not exist.
     ///
     /// # Errors
     ///
@@ -86,7 +82,7 @@ impl Log {
         Self::over(Box::new(DiskStore::open(path)?))
     }
 
-    /// Return an empty log that is gone with the process.
+    /// Return an empty log in memory, which ends with the process.
     ///
     /// # Errors
     ///
@@ -118,7 +114,7 @@ impl Log {
         *self.progress.lock()
     }
 
-    /// Let others see what `writer` has left behind.
+    /// Make the progress of `writer` visible.
     pub(crate) fn publish(&self, writer: &Writer) {
         *self.progress.lock() = Progress { len: self.len(), applied: writer.applied };
     }
@@ -189,23 +185,48 @@ impl Log {
             }
             return Ok(added);
         }
-        let base = draft.base;
-        let digest_at = |version| self.digest_at(version, base, &draft.digests);
+        let (base, digests) = (draft.base, draft.digests.as_slice());
+        let digest_at = |version| self.digest_at(version, base, digests);
         // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
-        let change = self.trees.read().plan(&draft.digests, &draft.entries(), wanted, &digest_at)?;
+        let change = self.trees.read().plan(digests, &draft.entries(), wanted, &digest_at)?;
         let added = self.answers(&draft, wanted, Some(&change))?;
-        let (batch, tail) = rows_of(&draft, &change, &writer.tail, log_id);
-        let synced = || if log_id.is_none() { self.store.sync() } else { Ok(()) };
-        writer.or_refuse(self.store.write(batch).and_then(|()| synced()))?;
-        // From here on a crash does not lose the batch: it is synced, or the replicated log holds it. It becomes visible to proofs
-        // all at once.
-        let len = base + draft.digests.len() as u64;
-        let noted = || if log_id.is_none() { self.store.note_durable(len) } else { Ok(()) };
-        let published = self.trees.write().apply(change, &digest_at).and_then(|()| noted());
-        writer.or_refuse(published)?;
+        let rows = draft.rows(&change, log_id);
+        self.land(writer, Landing { base, digests, change, rows, log_id })?;
+        Ok(added)
+    }
+
+    /// Make a batch part of the log, in the order that a crash demands.
+    ///
+    /// 1. Its rows are written, all of them or none. A crash from here on leaves the batch as a whole, once the rows are synced or the
+    ///    replicated log applies it again; a crash before leaves nothing of it.
+    /// 2. A batch that is not replicated is synced, so nothing is visible that a crash could take back.
+    /// 3. The trees change, which shows it to proofs all at once.
+    /// 4. The watermark follows what is synced. It may stay behind it, never be ahead.
+    ///
+    /// Where a step fails or panics, rows and trees may differ, so nothing may be written until the log is opened again.
+    pub(crate) fn land(&self, writer: &mut Writer, landing: Landing<'_>) -> Result<(), LogError> {
+        let Landing { base, digests, change, mut rows, log_id } = landing;
+        let tail = put_digests(&mut rows, base, &writer.tail, digests);
+        let is_synced_here = log_id.is_none();
+        let steps = || {
+            self.store.write(rows)?;
+            if is_synced_here {
+                self.store.sync()?;
+            }
+            self.trees.write().apply(change, &|version| self.digest_at(version, base, digests))?;
+            if is_synced_here {
+                self.store.note_durable(base + digests.len() as u64)?;
+            }
+            Ok(())
+        };
+        // What a panic would leave behind.
+        writer.refusal = Some("an earlier batch was not finished".into());
+        let landed = steps();
+        writer.refusal = None;
+        writer.or_refuse(landed)?;
         (writer.tail, writer.applied) = (tail, log_id.unwrap_or(writer.applied));
         self.publish(writer);
-        Ok(added)
+        Ok(())
     }
 
     /// Answer for the event `digest` at `version`, or at the last version if none is named or it lies beyond.
@@ -345,22 +366,13 @@ impl Log {
 
     /// Decide the version of every event, or where its answer is.
     fn draft(&self, requests: &[Request]) -> Result<Draft, LogError> {
-        let base = self.len();
-        let count = requests.iter().map(|request| request.digests.len()).sum();
-        let mut draft = Draft {
-            base,
-            digests: Vec::with_capacity(count),
-            placed: Vec::with_capacity(requests.len()),
-            shown: HashMap::with_capacity(count),
-            earlier: Vec::new(),
-            repeats: Vec::new(),
-        };
+        let mut draft = Draft::new(self.len(), requests);
         for (number, request) in requests.iter().enumerate() {
             let before = draft.digests.len();
             let mut versions = Vec::with_capacity(request.digests.len());
             for digest in &request.digests {
                 let known = if request.if_absent { self.first_of(digest, &draft)? } else { None };
-                versions.push(known.unwrap_or_else(|| draft.place(digest, number)));
+                versions.push(known.unwrap_or_else(|| draft.assign(digest, number)));
             }
             draft.placed.push(Placed { versions, is_new: draft.digests.len() > before });
         }
@@ -382,7 +394,7 @@ impl Log {
         if matches!(wanted, Roots::Last) {
             return Ok(Vec::new());
         }
-        let new = change.map_or_else(Vec::new, |change| snapshots_of(draft, change));
+        let new = change.map_or_else(Vec::new, |change| draft.snapshots(change));
         let in_batch = |version: u64| new.get(usize_from(version.checked_sub(draft.base)?)).copied();
         let find = |&version: &u64| in_batch(version).map_or_else(|| self.snapshot(version), Ok);
         let added = |placed: &Placed| {
@@ -421,93 +433,6 @@ impl Log {
     }
 }
 
-/// A commit batch before anything is hashed.
-struct Draft {
-    base: u64,
-    /// The events that are added, in the order of their versions.
-    digests: Vec<Digest>,
-    /// Where the events of each request are.
-    placed: Vec<Placed>,
-    /// What the hyper tree will show.
-    shown: HashMap<Digest, Shown>,
-    /// Occurrences in this batch that a later request of it replaces.
-    earlier: Vec<Entry>,
-    /// Occurrences of events that stand again in one request.
-    repeats: Vec<Entry>,
-}
-
-/// What a request came to in a draft.
-struct Placed {
-    /// The version of each event, in the order asked.
-    versions: Vec<u64>,
-    /// Whether any of them was given to this request: others of the batch may be the answer to it, and are not its own.
-    is_new: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Shown {
-    /// The version that the hyper tree will show.
-    version: u64,
-    /// The first version in this batch.
-    first: u64,
-    /// The request that `version` was given to.
-    request: usize,
-}
-
-impl Draft {
-    /// Return what the hyper tree is to show, in the order of keys.
-    fn entries(&self) -> Vec<Entry> {
-        let mut entries: Vec<_> =
-            self.shown.iter().map(|(&key, shown)| Entry { key, version: shown.version }).collect();
-        entries.sort_unstable();
-        entries
-    }
-
-    /// Give an event the next version.
-    fn place(&mut self, digest: &Digest, request: usize) -> u64 {
-        let version = self.base + self.digests.len() as u64;
-        self.digests.push(*digest);
-        match self.shown.get_mut(digest) {
-            None => {
-                self.shown.insert(*digest, Shown { version, first: version, request });
-            }
-            Some(shown) if shown.request == request => self.repeats.push(Entry { key: *digest, version }),
-            Some(shown) => {
-                self.earlier.push(Entry { key: *digest, version: shown.version });
-                *shown = Shown { version, request, ..*shown };
-            }
-        }
-        version
-    }
-}
-
-/// Return the rows of a batch and the digests of the tile that it leaves unfinished.
-fn rows_of(draft: &Draft, change: &TreesChange, tail: &[Digest], log_id: Option<LogId>) -> (WriteBatch, Vec<Digest>) {
-    let mut batch = WriteBatch::default();
-    let rest = put_digests(&mut batch, draft.base, tail, &draft.digests);
-    let last = draft.base + draft.digests.len() as u64 - 1;
-    batch.put(Table::Roots, last.to_be_bytes(), rows::root_row(&change.hyper_root(), log_id));
-    for other in change.replaced().iter().chain(&draft.earlier).chain(&draft.repeats) {
-        batch.put(Table::Occurrences, rows::occurrence_key(&other.key, other.version), []);
-    }
-    for repeat in &draft.repeats {
-        batch.put(Table::Repeats, repeat.version.to_be_bytes(), []);
-    }
-    (batch, rest)
-}
-
-/// Put the rows of `digests`, the first of which is version `base` and follows those in `tail` in its tile. Return the digests of
-/// the tile that is left unfinished.
-pub(crate) fn put_digests(batch: &mut WriteBatch, base: u64, tail: &[Digest], digests: &[Digest]) -> Vec<Digest> {
-    let digests: Vec<_> = tail.iter().chain(digests).copied().collect();
-    let tiles = digests.chunks(rows::TILE_DIGESTS);
-    for (tile, digests) in (base / rows::TILE..).zip(tiles.clone()) {
-        let row = digests.iter().map(|digest| digest.as_bytes().as_slice()).collect::<Vec<_>>().concat();
-        batch.put(Table::Digests, tile.to_be_bytes(), row);
-    }
-    tiles.last().filter(|last| last.len() < rows::TILE_DIGESTS).unwrap_or_default().to_vec()
-}
-
 impl Writer {
     pub(crate) fn require_usable(&self) -> Result<(), LogError> {
         self.refusal.as_ref().map_or(Ok(()), |reason| Err(LogError::WriteRefused { reason: reason.clone() }))
@@ -525,23 +450,6 @@ impl Writer {
     pub(crate) fn or_refuse<T>(&mut self, outcome: Result<T, LogError>) -> Result<T, LogError> {
         outcome.inspect_err(|error| self.refusal = Some(error.to_string()))
     }
-}
-
-fn require_events(requests: &[Request]) -> Result<(), LogError> {
-    let is_empty = |request: &Request| request.digests.is_empty();
-    if requests.iter().any(is_empty) { Err(LogError::EmptyRequest) } else { Ok(()) }
-}
-
-fn snapshots_of(draft: &Draft, change: &TreesChange) -> Vec<Snapshot> {
-    let versions = draft.base..;
-    let events = draft.digests.iter().zip(change.history_roots());
-    let snapshot = |(version, (event, root)): (u64, (&Digest, &Digest))| Snapshot {
-        event_digest: *event,
-        history_digest: *root,
-        hyper_digest: change.hyper_root(),
-        version,
-    };
-    versions.zip(events).map(snapshot).collect()
 }
 
 fn require_known(asked: u64, len: u64) -> Result<(), LogError> {

@@ -4,11 +4,12 @@
 //! would be had it applied the entries one by one. A transfer can break off anywhere and go on from there.
 
 use crate::applied::{self, Members};
+use crate::bytes::Reader;
 use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::history::Roots;
 use crate::hyper::Entry;
-use crate::log::{Log, Progress, put_digests};
+use crate::log::{Landing, Log, Progress};
 use crate::log_id::LogId;
 use crate::rows::{self, Rows};
 use crate::store::{Table, WriteBatch};
@@ -141,14 +142,10 @@ impl Log {
             page.require_root("history", &page.history_digest, &change.last_history_root())?;
         }
         hidden.extend(change.replaced());
-        let mut batch = page.rows(&hidden);
-        let tail = put_digests(&mut batch, base, &writer.tail, &page.digests);
-        self.write_applied(&mut writer, page.end, batch)?;
-        let published = self.trees.write().apply(change, &digest_at);
-        writer.or_refuse(published)?;
-        writer.tail = tail;
-        self.publish(&writer);
-        Ok(())
+        let mut rows = page.rows(&hidden);
+        applied::put_applied(&mut rows, page.end);
+        let landing = Landing { base, digests: &page.digests, change, rows, log_id: Some(page.end) };
+        Ok(self.land(&mut writer, landing)?)
     }
 
     /// Return the batches after the first `from` events, up to one that ends at `to` or has `events` before its end.
@@ -264,8 +261,25 @@ impl Page {
     ///
     /// [`PageError::Malformed`] unless they are those of one page and nothing else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PageError> {
-        let mut reader = Reader(bytes);
-        reader.page().filter(|_| reader.0.is_empty()).ok_or(PageError::Malformed("a page"))
+        Reader::whole(bytes, Self::read).ok_or(PageError::Malformed("a page"))
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            start: Extent::read(reader)?,
+            end: reader.log_id()?,
+            history_digest: reader.digest()?,
+            digests: reader.many(DIGEST_BYTES, Reader::digest)?,
+            batches: reader.many(BATCH_BYTES, |reader| {
+                Some(Batch { last: reader.number()?, hyper_digest: reader.digest()?, log_id: reader.log_id()? })
+            })?,
+            repeats: reader.many(8, Reader::number)?,
+            members: reader.many(20, |reader| {
+                let log_id = reader.log_id()?;
+                let count = reader.count(1)?;
+                Some(Members { log_id, bytes: reader.bytes(count)?.to_vec() })
+            })?,
+        })
     }
 }
 
@@ -285,8 +299,11 @@ impl Extent {
     ///
     /// [`PageError::Malformed`] unless there are [`Self::BYTES`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PageError> {
-        let mut reader = Reader(bytes);
-        reader.extent().filter(|_| reader.0.is_empty()).ok_or(PageError::Malformed("an extent"))
+        Reader::whole(bytes, Self::read).ok_or(PageError::Malformed("an extent"))
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { len: reader.number()?, history_digest: reader.digest()?, hyper_digest: reader.digest()? })
     }
 }
 
@@ -296,66 +313,4 @@ const BATCH_BYTES: usize = 8 + DIGEST_BYTES + 16;
 fn put_count(out: &mut Vec<u8>, count: usize) {
     let count = u32::try_from(count).expect("a page is cut after some ten thousand events");
     out.extend(count.to_be_bytes());
-}
-
-/// What is left to read. Everything gives nothing where the bytes end too early.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn page(&mut self) -> Option<Page> {
-        Some(Page {
-            start: self.extent()?,
-            end: self.log_id()?,
-            history_digest: self.digest()?,
-            digests: self.many(DIGEST_BYTES, Reader::digest)?,
-            batches: self.many(BATCH_BYTES, |reader| {
-                Some(Batch { last: reader.number()?, hyper_digest: reader.digest()?, log_id: reader.log_id()? })
-            })?,
-            repeats: self.many(8, Reader::number)?,
-            members: self.many(20, |reader| {
-                let log_id = reader.log_id()?;
-                let count = reader.count(1)?;
-                Some(Members { log_id, bytes: reader.bytes(count)?.to_vec() })
-            })?,
-        })
-    }
-
-    fn extent(&mut self) -> Option<Extent> {
-        Some(Extent { len: self.number()?, history_digest: self.digest()?, hyper_digest: self.digest()? })
-    }
-
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn digest(&mut self) -> Option<Digest> {
-        self.array().map(Digest::new)
-    }
-
-    fn log_id(&mut self) -> Option<LogId> {
-        LogId::from_slice(self.bytes(LogId::BYTES)?)
-    }
-
-    /// Read how many things of at least `bytes` bytes follow: never more than there can be.
-    fn count(&mut self, bytes: usize) -> Option<usize> {
-        let count = self.array().map(u32::from_be_bytes)? as usize;
-        (count <= self.0.len() / bytes).then_some(count)
-    }
-
-    fn many<T>(&mut self, bytes: usize, read: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let count = self.count(bytes)?;
-        (0..count).map(|_| read(self)).collect()
-    }
 }
