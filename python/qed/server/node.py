@@ -198,11 +198,11 @@ class Node:
         leader = self._members.leader
         return f"http://{leader.http_addr}" if leader else None
 
-    async def add(self, events: Sequence[bytes], *, if_absent: bool = False) -> Added:
+    async def add(self, events: Sequence[bytes | Digest], *, if_absent: bool = False) -> Added:
         """Add `events` as one atomic batch and return their snapshots, synced on a majority.
 
         Args:
-            events: At least one event; the first occurrence wins among equal ones.
+            events: At least one event, or the digest of one; the first occurrence wins among equal ones.
             if_absent: Answer the first snapshot of an event that is in the log already, and add nothing for it.
 
         Returns:

@@ -13,6 +13,7 @@
 )]
 
 mod error;
+mod events;
 mod log;
 mod proofs;
 mod replica;

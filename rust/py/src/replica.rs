@@ -15,7 +15,8 @@ use qed_node::outbox::{Completion, Outcome};
 use qed_node::prover::Question;
 
 use crate::error;
-use crate::log::{Added, request_of};
+use crate::events::{Event, request_of};
+use crate::log::Added;
 use crate::proofs::Digest;
 
 /// One member of a cluster, as it describes itself.
@@ -141,9 +142,9 @@ impl Replica {
         }
     }
 
-    /// Put a request into the queue; its result comes under `ticket`.
+    /// Put events, or digests of events, into the queue as one request; its result comes under `ticket`.
     #[pyo3(signature = (ticket, events, /, *, if_absent = false))]
-    fn submit(&self, py: Python<'_>, ticket: u64, events: Vec<PyBackedBytes>, if_absent: bool) -> PyResult<()> {
+    fn submit(&self, py: Python<'_>, ticket: u64, events: Vec<Event>, if_absent: bool) -> PyResult<()> {
         let submitted = py.detach(|| self.0.submit(ticket, request_of(&events, if_absent)));
         submitted.map_err(|error| error::of_submit(&error))
     }
