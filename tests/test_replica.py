@@ -48,7 +48,7 @@ def added(replica: Replica, ticket: int) -> Added:
 
 
 def test_a_digest_adds_what_its_event_adds(replica: Replica) -> None:
-    events = [b"one", qed.Digest.of(b"two"), b"three", qed.Digest.of(b"one")]
+    events: list[bytes | qed.Digest] = [b"one", qed.Digest.of(b"two"), b"three", qed.Digest.of(b"one")]
     replica.submit(1, events)
     snapshots = added(replica, 1).snapshots
     expected = [qed.Digest.of(event) for event in (b"one", b"two", b"three", b"one")]
@@ -62,6 +62,6 @@ def test_a_digest_adds_what_its_event_adds(replica: Replica) -> None:
 @pytest.mark.parametrize("event", ["text", 1, None, b"event".hex(), qed.Digest])
 def test_what_is_neither_an_event_nor_a_digest_is_refused(replica: Replica, event: object) -> None:
     with pytest.raises(TypeError):
-        replica.submit(1, [b"one", event])  # type: ignore[list-item]
+        replica.submit(1, [b"one", event])  # type: ignore[list-item]  # not what is promised
     replica.submit(2, [b"two"])
     assert added(replica, 2).snapshots[0].version == 0

@@ -132,6 +132,32 @@ def test_later_of_equal_events_across_requests_wins(http: httpx.Client) -> None:
     qed.verify(qed.Membership(event), proof, qed.TrustedSnapshots(newest))
 
 
+def test_a_digest_adds_what_its_event_adds(http: httpx.Client) -> None:
+    event = fresh_event()
+    digest = b64(hashlib.sha256(event).digest())
+    added = http.post("/events", json={"EventDigest": digest})
+    assert added.status_code == 201
+    assert added.json()["EventDigest"] == digest
+    again = add(http, event, IfAbsent=True)
+    assert (again.status_code, again.json()) == (200, added.json())
+    again = http.post("/events", json={"EventDigest": digest, "IfAbsent": True})
+    assert (again.status_code, again.json()) == (200, added.json())
+    proof = ask(http, event)
+    newest = snapshot_of(added)
+    assert isinstance(proof, MembershipProof)
+    qed.verify(qed.Membership(event), proof, qed.TrustedSnapshots(newest))
+
+
+def test_a_bulk_of_digests_adds_what_a_bulk_of_events_adds(http: httpx.Client) -> None:
+    events = [fresh_event() for _ in range(10)]
+    digests = [b64(hashlib.sha256(event).digest()) for event in events]
+    added = http.post("/events/bulk", json={"EventDigests": digests})
+    assert added.status_code == 201
+    assert [snapshot["EventDigest"] for snapshot in added.json()] == digests
+    again = add_bulk(http, events, IfAbsent=True)
+    assert (again.status_code, again.json()) == (200, added.json())
+
+
 def test_if_absent_answers_200_with_the_first_snapshot(http: httpx.Client, server: Server) -> None:
     event = fresh_event()
     first = add(http, event, IfAbsent=True)
@@ -311,7 +337,7 @@ def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) ->
             "raft_addr": "[::1]:3",
             "current_version": 1,
             "events": 2,
-            "accepts": [],
+            "accepts": ["digests"],
         }
         assert http.get("/info/shards").json() == {
             "nodeId": "server7",

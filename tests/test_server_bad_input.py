@@ -69,17 +69,27 @@ def wrong_types(fields: dict[str, str], name: str, values: list[str]) -> Iterato
         yield ("{" + spelt + "}").encode()
 
 
+QUOTED_EVENT, QUOTED_DIGEST = json.dumps(EVENT), json.dumps(DIGEST)
 NOT_BYTES = ["null", "7", "0.5", "true", "[]", "{}", *(json.dumps(text) for text in NOT_BASE64)]
 NOT_A_DIGEST = [*NOT_BYTES, *(json.dumps(base64.b64encode(bytes(n)).decode()) for n in (0, 31, 33, 64))]
 NOT_EVENTS = ["[]", "null", "7", '"YQ=="', "{}", "[null]", "[7]", '["YQ==", null]', '["YQ==", "!"]', '[["YQ=="]]']
+NOT_DIGESTS = ["[]", "null", QUOTED_DIGEST, "{}", *(f"[{QUOTED_DIGEST}, {text}]" for text in NOT_A_DIGEST)]
 NOT_A_FLAG = ["null", "0", "1", '"true"', "[]"]
-QUOTED_EVENT, QUOTED_DIGEST = json.dumps(EVENT), json.dumps(DIGEST)
 
 MALFORMED = [
     *(("/events", body) for body in wrong_types({"Event": ""}, "Event", NOT_BYTES)),
     *(("/events", body) for body in wrong_types({"Event": QUOTED_EVENT, "IfAbsent": ""}, "IfAbsent", NOT_A_FLAG)),
     *(("/events/bulk", body) for body in wrong_types({"Events": ""}, "Events", NOT_EVENTS)),
     *(("/events/bulk", body) for body in wrong_types({"Events": '["YQ=="]', "IfAbsent": ""}, "IfAbsent", NOT_A_FLAG)),
+    *(("/events", body) for body in wrong_types({"EventDigest": ""}, "EventDigest", NOT_A_DIGEST)),
+    *(("/events/bulk", body) for body in wrong_types({"EventDigests": ""}, "EventDigests", NOT_DIGESTS)),
+    ("/events", f'{{"Event": {QUOTED_EVENT}, "EventDigest": {QUOTED_DIGEST}}}'.encode()),
+    ("/events", f'{{"Events": [{QUOTED_EVENT}]}}'.encode()),
+    ("/events", b'{"IfAbsent": true}'),
+    ("/events", f'{{"Event": {QUOTED_EVENT}, "Event": {QUOTED_EVENT}}}'.encode()),
+    ("/events/bulk", f'{{"Events": [{QUOTED_EVENT}], "EventDigests": [{QUOTED_DIGEST}]}}'.encode()),
+    ("/events/bulk", f'{{"Event": {QUOTED_EVENT}}}'.encode()),
+    ("/events/bulk", b'{"IfAbsent": true}'),
     *(("/proofs/membership", body) for body in wrong_types({"Key": ""}, "Key", NOT_BYTES)),
     *(
         ("/proofs/membership", body)
@@ -203,6 +213,7 @@ def test_bulk_of_too_many_events_is_refused(start_server: StartServer, tmp_path:
     server = start_server(tmp_path, "--max-bulk-events", "10")
     with httpx.Client(base_url=server.url) as http:
         assert_error(http.post("/events/bulk", json={"Events": [EVENT] * 11}), 413, "too_large")
+        assert_error(http.post("/events/bulk", json={"EventDigests": [DIGEST] * 11}), 413, "too_large")
         assert server.count() == 0
         assert http.post("/events/bulk", json={"Events": [EVENT] * 10}).status_code == 201
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adversary import b64, snapshot
 from qed import _wire as wire
 from qed.errors import MalformedProof
+from qed.proofs import Digest
 
 if TYPE_CHECKING:
     import msgspec
@@ -40,6 +41,13 @@ FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
     (wire.ADD_REQUEST, wire.AddRequest(b"", if_absent=True), {"Event": "", "IfAbsent": True}),
     (wire.ADD_BULK_REQUEST, wire.AddBulkRequest([b"a", b""]), {"Events": [b64(b"a"), ""]}),
     (wire.ADD_BULK_REQUEST, wire.AddBulkRequest([b"a"], if_absent=True), {"Events": [b64(b"a")], "IfAbsent": True}),
+    (wire.ADD_REQUEST, wire.AddRequest(event_digest=bytes(32)), {"EventDigest": b64(bytes(32))}),
+    (
+        wire.ADD_BULK_REQUEST,
+        wire.AddBulkRequest(event_digests=[bytes(32)], if_absent=True),
+        {"EventDigests": [b64(bytes(32))], "IfAbsent": True},
+    ),
+    (wire.MEMBER_REQUEST, wire.MemberRequest("server1"), {"name": "server1"}),
     (wire.MEMBERSHIP_REQUEST, wire.MembershipRequest(b"event"), {"Key": b64(b"event")}),
     (wire.MEMBERSHIP_REQUEST, wire.MembershipRequest(b"event", 0), {"Key": b64(b"event"), "Version": 0}),
     (wire.DIGEST_MEMBERSHIP_REQUEST, wire.DigestMembershipRequest(bytes(32)), {"KeyDigest": b64(bytes(32))}),
@@ -63,7 +71,7 @@ FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
         {"error": "added_later", "message": "text", "FirstVersion": 9},
     ),
 ]
-OPTIONAL = {"IfAbsent", "Version", "FirstVersion", "log", "accepts"}
+OPTIONAL = {"IfAbsent", "Version", "FirstVersion", "log", "accepts", "name"}
 every_form = pytest.mark.parametrize(
     ("decoder", "value", "form"), FORMS, ids=[type(form[1]).__name__ for form in FORMS]
 )
@@ -166,9 +174,67 @@ def test_a_digest_has_32_bytes(size: int) -> None:
         wire.DIGEST_MEMBERSHIP_REQUEST.decode(json.dumps({"KeyDigest": b64(bytes(size))}).encode())
 
 
-def test_a_bulk_has_at_least_one_event() -> None:
+@pytest.mark.parametrize("field", ["Events", "EventDigests"])
+def test_a_bulk_has_at_least_one_event(field: str) -> None:
     with pytest.raises(wire.DecodeError):
-        wire.ADD_BULK_REQUEST.decode(b'{"Events":[]}')
+        wire.ADD_BULK_REQUEST.decode(b'{"%s":[]}' % field.encode())
+
+
+def test_what_is_added_are_events_or_digests() -> None:
+    digest = Digest.of(b"event")
+    assert wire.ADD_REQUEST.decode(b'{"Event":"YQ=="}').added() == b"a"
+    assert wire.ADD_REQUEST.decode(b'{"EventDigest":"%s"}' % b64(bytes(digest)).encode()).added() == digest
+    assert wire.ADD_BULK_REQUEST.decode(b'{"Events":["YQ==",""]}').added() == [b"a", b""]
+    body = json.dumps({"EventDigests": [b64(bytes(digest))] * 2}).encode()
+    assert wire.ADD_BULK_REQUEST.decode(body).added() == [digest, digest]
+
+
+REQUESTS = [form for form in FORMS if isinstance(form[0], wire.RequestDecoder)]
+
+
+@pytest.mark.parametrize(("decoder", "value", "form"), REQUESTS)
+def test_a_field_stands_once(decoder: Decoder[Any], value: msgspec.Struct, form: dict[str, object]) -> None:
+    fields = [f"{json.dumps(name)}: {json.dumps(content)}" for name, content in form.items()]
+    for name, content in form.items():
+        again = json.dumps(content)
+        for spelt in (json.dumps(name), f'"\\u{ord(name[0]):04x}{name[1:]}"'):
+            for gap in ("", " ", "\n\t"):
+                body = "{%s, %s%s:%s}" % (", ".join(fields), spelt, gap, again)  # noqa: UP031  # full of braces
+                with pytest.raises(wire.DecodeError, match="once"):
+                    decoder.decode(body.encode())
+        # The name as a value, or of a field inside an unknown one, is no field of the request.
+        others = [f'"x": {json.dumps(name)}', f'"y": {{{json.dumps(name)}: [{{{json.dumps(name)}: 1}}]}}']
+        assert decoder.decode(f"{{{', '.join([*fields, *others])}}}".encode()) == value
+
+
+_members = st.lists(
+    st.tuples(
+        st.sampled_from(["Key", "Version", '"Key', "Key\\", "x:", ""]),
+        st.sampled_from(['"YQ=="', "null", '"Key"', '{"Key":"","Version":[{"Key":":"}]}', '[",\\"Key\\":", ":"]']),
+        st.booleans(),
+        st.sampled_from(["", " "]),
+    ),
+    max_size=6,
+)
+
+
+@given(_members)
+def test_repeated_fields_are_found_as_a_plain_parser_finds_them(members: list[tuple[str, str, bool, str]]) -> None:
+    def spell(name: str, *, is_escaped: bool) -> str:
+        return '"' + "".join(f"\\u{ord(char):04x}" for char in name) + '"' if is_escaped else json.dumps(name)
+
+    spelt = [f"{spell(name, is_escaped=escaped)}{gap}:{value}" for name, value, escaped, gap in members]
+    body = "{" + ",".join(spelt) + "}"
+    names = [name for name, *_ in members]
+    is_repeated = any(names.count(name) > 1 for name in ("Key", "Version"))
+    try:
+        wire.MEMBERSHIP_REQUEST.decode(body.encode())
+        refusal = ""
+    except wire.DecodeError as exc:
+        refusal = str(exc)
+    # Unknown fields may repeat. What they hold then counts as a field of the request, or not.
+    assert "once" not in refusal or len(names) > len(set(names))
+    assert refusal or not is_repeated
 
 
 DEEP = {

@@ -10,15 +10,20 @@ Untrusted bytes are parsed once, by the decoders below, into values that cannot 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Generic, TypeVar
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Final, Generic, TypeVar, cast
 
 import msgspec
-from msgspec import DecodeError, Meta, Struct
+from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
 
 from qed.errors import MalformedProof
-from qed.proofs import Snapshot
+from qed.proofs import Digest, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
+    "ACCEPTS_DIGESTS",
     "ADD_BULK_REQUEST",
     "ADD_REQUEST",
     "CLUSTER",
@@ -30,6 +35,7 @@ __all__ = [
     "MEMBERSHIP_REQUEST",
     "MEMBER_REQUEST",
     "SHARDS",
+    "VERSION_LIMIT",
     "AddBulkRequest",
     "AddRequest",
     "Cluster",
@@ -47,38 +53,67 @@ __all__ = [
     "snapshots_from_json",
 ]
 
+VERSION_LIMIT: Final = 2**64
+"""Versions are below it."""
+ACCEPTS_DIGESTS: Final = "digests"
+"""What `Info.accepts` has if events can be added by their digests."""
+
 # The upper bound is checked by hand in `__post_init__`: msgspec compares constraints as signed 64-bit numbers.
 _Version = Annotated[int, Meta(ge=0)]
-_VERSION_LIMIT: Final = 2**64
+_DigestBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 def _check_version(version: int) -> None:
-    if version >= _VERSION_LIMIT:
+    if version >= VERSION_LIMIT:
         raise ValueError(f"expected a version below 2**64, got one of {version.bit_length()} bits")
 
 
 class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
-    """The body of `POST /events`.
+    """The body of `POST /events`: exactly one of `event` and `event_digest`.
 
     Attributes:
         event: The event itself; may be empty.
         if_absent: Answer the first snapshot of an event that is in the log already, and add nothing.
+        event_digest: The 32-byte digest of an event that stays where it is.
     """
 
-    event: bytes
+    event: bytes | UnsetType = UNSET
     if_absent: bool = False
+    event_digest: _DigestBytes | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if (self.event is UNSET) is (self.event_digest is UNSET):
+            raise ValueError("expected exactly one of `Event` and `EventDigest`")
+
+    def added(self) -> bytes | Digest:
+        """Return what is to be added."""
+        if isinstance(self.event_digest, bytes):
+            return Digest(self.event_digest)
+        return cast("bytes", self.event)  # One of them is there.
 
 
 class AddBulkRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
-    """The body of `POST /events/bulk`.
+    """The body of `POST /events/bulk`: exactly one of `events` and `event_digests`.
 
     Attributes:
         events: At least one event, in the order of their versions.
         if_absent: As in `AddRequest`, for each event on its own.
+        event_digests: At least one 32-byte digest of an event, in the order of their versions.
     """
 
-    events: Annotated[list[bytes], Meta(min_length=1)]
+    events: Annotated[list[bytes], Meta(min_length=1)] | UnsetType = UNSET
     if_absent: bool = False
+    event_digests: Annotated[list[_DigestBytes], Meta(min_length=1)] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if (self.events is UNSET) is (self.event_digests is UNSET):
+            raise ValueError("expected exactly one of `Events` and `EventDigests`")
+
+    def added(self) -> Sequence[bytes | Digest]:
+        """Return what is to be added, in order."""
+        if isinstance(self.event_digests, list):
+            return [Digest(digest) for digest in self.event_digests]
+        return cast("list[bytes]", self.events)  # One of them is there.
 
 
 class MembershipRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
@@ -105,7 +140,7 @@ class DigestMembershipRequest(Struct, frozen=True, rename="pascal", omit_default
         version: The version asked at, or None for the latest.
     """
 
-    key_digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    key_digest: _DigestBytes
     version: _Version | None = None
 
     def __post_init__(self) -> None:
@@ -296,14 +331,21 @@ class Decoder(Generic[_T]):
             raise DecodeError("expected utf-8 text") from exc
 
 
-class BytesDecoder(Decoder[_T]):
-    """Parses the JSON of one form that holds byte strings, each in the only base64 that spells it.
+class RequestDecoder(Decoder[_T]):
+    """Parses the JSON of a request: each field once, and each byte string in the only base64 that spells it.
 
-    msgspec drops the bits of a last character that belong to no byte. Whoever signs, compares or limits the text of a
-    request would then see several requests where the log sees one.
+    msgspec takes the last of two equal fields, and drops the bits of a last character that belong to no byte. A proxy
+    that signs, compares or limits the text of a request could then see another request than the log does.
     """
 
-    __slots__ = ()
+    __slots__ = ("_defaults", "_field", "_names")
+
+    def __init__(self, form: type[_T]) -> None:
+        super().__init__(form)
+        fields = msgspec.structs.fields(form)  # type: ignore[arg-type]  # the forms of requests are structs
+        self._defaults = [(field.name, field.default) for field in fields]
+        self._names = [field.encode_name for field in fields]
+        self._field = re.compile(rb'(?<!\\)"(%s)"\s*:' % "|".join(self._names).encode())
 
     def decode(self, body: bytes) -> _T:
         """Return the value that `body` spells.
@@ -315,14 +357,43 @@ class BytesDecoder(Decoder[_T]):
             The value, complete and within its limits.
 
         Raises:
-            DecodeError: As for `Decoder`, or a byte string has bits that belong to no byte.
+            DecodeError: As for `Decoder`, or a field is there twice, or a byte string has bits that belong to no byte.
         """
         value = super().decode(body)
-        # Ordinary requests end here: of the text, only the padding is looked at.
-        if b"\\" in body or _DOUBTFUL_PADDING.search(body):
+        is_escaped = b"\\" in body
+        # Ordinary requests end here: of the text, only colons and padding are looked at.
+        if is_escaped or self._may_repeat_a_field(body, value):
+            self._require_each_field_once(body)
+        if is_escaped or _DOUBTFUL_PADDING.search(body):
             _require_canonical(body, value)
         return value
 
+    def _may_repeat_a_field(self, body: bytes, value: _T) -> bool:
+        # Base64 has no colons: there is one a field, or some fields are unknown, there twice or spelt-out defaults.
+        colons = body.count(b":")
+        return colons > 1 and colons > sum(getattr(value, name) is not default for name, default in self._defaults)
+
+    def _require_each_field_once(self, body: bytes) -> None:
+        """Count the fields of this form. Those inside the values of unknown fields are somebody else's."""
+        counted = self._count_fields(body)
+        repeated = [name for name, count in counted.items() if count > 1]
+        values = _FIELDS.decode(body).values() if repeated else ()
+        for name in repeated:
+            if counted[name] - sum(self._count_fields(bytes(value))[name] for value in values) > 1:
+                raise DecodeError(f"expected each field once, found two of `{name}`")
+
+    def _count_fields(self, text: bytes) -> Counter[str]:
+        """Return how often each field of this form stands in valid JSON, at any depth."""
+        # A match cannot begin at the end of a string, for between two strings stands no name, nor at an escaped quote.
+        counted = Counter(name.decode() for name in self._field.findall(text))
+        if b"\\" in text:
+            names = Counter(msgspec.json.decode(name) for name in _ESCAPED_NAME.findall(text))
+            counted.update({name: names[name] for name in self._names})
+        return counted
+
+
+# A string with an escape in it, before a colon. Possessive, so that it takes no memory for the way back.
+_ESCAPED_NAME: Final = re.compile(rb'(?<!\\)("[^"\\]*+(?:\\.[^"\\]*+)++")\s*:')
 
 # A padded group whose last character has bits below its bytes. It may be in a field that nobody reads, and an escape
 # may hide one, so this only says where to look closer.
@@ -337,15 +408,15 @@ def _require_canonical(body: bytes, value: object) -> None:
             raise DecodeError(f"expected base64 whose unused bits are zero - at `$.{name}`")
 
 
-ADD_REQUEST: Final = BytesDecoder(AddRequest)
-ADD_BULK_REQUEST: Final = BytesDecoder(AddBulkRequest)
-MEMBERSHIP_REQUEST: Final = BytesDecoder(MembershipRequest)
-DIGEST_MEMBERSHIP_REQUEST: Final = BytesDecoder(DigestMembershipRequest)
-INCREMENTAL_REQUEST: Final = Decoder(IncrementalRequest)
+ADD_REQUEST: Final = RequestDecoder(AddRequest)
+ADD_BULK_REQUEST: Final = RequestDecoder(AddBulkRequest)
+MEMBERSHIP_REQUEST: Final = RequestDecoder(MembershipRequest)
+DIGEST_MEMBERSHIP_REQUEST: Final = RequestDecoder(DigestMembershipRequest)
+INCREMENTAL_REQUEST: Final = RequestDecoder(IncrementalRequest)
 INFO: Final = Decoder(Info)
 SHARDS: Final = Decoder(Shards)
 CLUSTER: Final = Decoder(Cluster)
-MEMBER_REQUEST: Final = Decoder(MemberRequest)
+MEMBER_REQUEST: Final = RequestDecoder(MemberRequest)
 ERROR_BODY: Final = Decoder(ErrorBody)
 ENCODER: Final = msgspec.json.Encoder()
 

@@ -18,6 +18,7 @@ from qed._wire import (
     INCREMENTAL_REQUEST,
     MEMBER_REQUEST,
     MEMBERSHIP_REQUEST,
+    VERSION_LIMIT,
     DecodeError,
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
@@ -54,7 +55,6 @@ _CONTENT_TYPE: Final = (b"content-type", b"application/json")
 _CONSISTENCY: Final = b"consistency"
 _LINEARIZABLE: Final = b"linearizable"
 _VERSION: Final = re.compile(r"[0-9]{1,20}")
-_VERSION_LIMIT: Final = 2**64
 
 
 class ClientGone(QedError):
@@ -188,7 +188,7 @@ class Add(_Call):
     async def answer(self, body: bytes) -> tuple[int, bytes]:
         """Add one event."""
         request = ADD_REQUEST.decode(body)
-        added = await self.node.add([request.event], if_absent=request.if_absent)
+        added = await self.node.add([request.added()], if_absent=request.if_absent)
         return 201 if added.is_new else 200, added.to_json()
 
 
@@ -201,9 +201,10 @@ class AddBulk(_Call):
         """Add events as one batch."""
         request = ADD_BULK_REQUEST.decode(body)
         limit = self.node.settings.limits.max_bulk_events
-        if len(request.events) > limit:
-            raise RequestTooLarge(f"expected at most {limit} events in a bulk, found {len(request.events)}")
-        added = await self.node.add(request.events, if_absent=request.if_absent)
+        events = request.added()
+        if len(events) > limit:
+            raise RequestTooLarge(f"expected at most {limit} events in a bulk, found {len(events)}")
+        added = await self.node.add(events, if_absent=request.if_absent)
         return 201 if added.is_new else 200, added.to_json_array()
 
 
@@ -255,7 +256,7 @@ class PastSnapshot(_Lookup):
     async def answer(self, scope: Scope) -> bytes:
         """Look one version up."""
         text = scope["path_params"]["version"]
-        if not _VERSION.fullmatch(text) or int(text) >= _VERSION_LIMIT:
+        if not _VERSION.fullmatch(text) or int(text) >= VERSION_LIMIT:
             raise DecodeError("expected a version from 0 to 2**64 - 1 in the path")
         try:
             return await self.node.snapshot(int(text))

@@ -12,7 +12,7 @@ import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from qed._wire import Info
+from qed._wire import ACCEPTS_DIGESTS, VERSION_LIMIT, Info
 from qed.errors import (
     ClusterError,
     LogError,
@@ -48,7 +48,6 @@ _log = logging.getLogger(__name__)
 
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member has not heard of yet."""
-_EVENTS_LIMIT: Final = 2**64 - 1
 _TRANSFER_ELECTIONS: Final = 2
 """Election time-outs within which leadership is handed over."""
 
@@ -253,7 +252,7 @@ class Node:
         if version < len(self._replica):
             return
         ticket, future = self._waiting.enter(Kind.READ)
-        events = min(version + 1, _EVENTS_LIMIT)
+        events = min(version + 1, VERSION_LIMIT - 1)
         self._replica.await_events(ticket, events, int(_VERSION_WAIT_S * 1000) // self.settings.pace.tick_ms)
         await future
 
@@ -320,6 +319,7 @@ class Node:
             current_version=events - 1 if events else None,
             events=events,
             log=self._members.cluster,
+            accepts=[ACCEPTS_DIGESTS],
         )
 
     def topology(self) -> Shards:
