@@ -318,6 +318,15 @@ def test_empty_log_has_nothing_to_prove(start_server: StartServer, tmp_path: Pat
 # Information
 
 
+def test_the_root_says_what_answers(http: httpx.Client) -> None:
+    answer = http.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.text.startswith(f"qed-server {http.get('/info').json()['version']}, ")
+    assert "docs/api.md" in answer.text
+    assert http.post("/").status_code == 405
+
+
 def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) -> None:
     addresses = {"mgmt": "mgmt.example:1", "metrics": "127.0.0.1:2", "raft": "[::1]:3"}
     flags = [text for name, address in addresses.items() for text in (f"--{name}-advertise-addr", address)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from harness.process import COMMAND, Server
 from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import StartServer
-    from harness.process import Server
 
 EVENT = base64.b64encode(b"an event").decode()
 DIGEST = base64.b64encode(bytes(32)).decode()
@@ -293,6 +293,36 @@ def test_requests_far_ahead_of_their_answers_end_the_connection(server: Server) 
     assert "level=error" not in server.stderr
 
 
+HEADS = {
+    "no host": (b"GET /info HTTP/1.1\r\n", 400, "malformed"),
+    "two hosts": (b"GET /info HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400, "malformed"),
+    "two hosts in HTTP/1.0": (b"GET /info HTTP/1.0\r\nHost: a\r\nhost: b\r\n", 400, "malformed"),
+    "a compressed body": (
+        b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Encoding: gzip\r\n",
+        415,
+        "unsupported_encoding",
+    ),
+}
+
+
+@pytest.mark.usefixtures("http")
+@pytest.mark.parametrize(("sent", "status", "code"), HEADS.values(), ids=HEADS)
+def test_a_head_with_two_readings_is_refused(server: Server, sent: bytes, status: int, code: str) -> None:
+    with connect(server) as peer:
+        peer.sendall(sent + b"\r\n")
+        found, _, body = read_answer(peer)
+    assert (found, json.loads(body)["error"]) == (status, code)
+    assert status != 415 or "gzip" in json.loads(body)["message"]
+
+
+def test_a_head_with_one_reading_is_taken(http: httpx.Client, server: Server) -> None:
+    range_ = {"Start": 0, "End": 0}
+    assert http.post("/proofs/incremental", json=range_, headers={"Content-Encoding": "Identity"}).status_code == 200
+    with connect(server) as peer:
+        peer.sendall(b"GET /info HTTP/1.0\r\n\r\n")
+        assert read_answer(peer)[0] == 200
+
+
 # Time
 
 
@@ -416,6 +446,27 @@ def test_connections_beyond_the_limit_are_refused(start_server: StartServer, tmp
         first.sendall(request)
         assert read_answer(first)[0] == 200
     wait_until(is_answered_alone, "room for one more")
+
+
+def test_clients_leave_file_descriptors_to_the_store(tmp_path: Path) -> None:
+    limited = ("/bin/sh", "-c", f"ulimit -n 64; exec '{COMMAND}' \"$@\"", "sh")
+    server = Server("few", tmp_path, command=limited)
+    server.start()
+    try:
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(connect(server)) for _ in range(80)]
+            assert {read_answer(peer)[0] for peer in peers[40:]} == {503}
+            peers[0].sendall(head("/events", "Content-Length: 16") + b'{"Event":"YQ=="}')
+            assert read_answer(peers[0])[0] == 201
+        wait_until(lambda: server.add(b"after").status_code == 201, "connections again")
+        said = server.stderr
+        assert 'event="too few file descriptors for --max-connections: raise ulimit -n" limit=64 connections=16' in said
+        assert said.count("level=warning") == 2
+        assert "event=\"connections refused\" limit=16 raise='ulimit -n'" in said
+        assert "level=error" not in said
+        assert server.stop() == 0
+    finally:
+        server.forget()
 
 
 @pytest.mark.parametrize("last", ["Connection: close", "Connection: keep-alive"])

@@ -44,6 +44,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     EmptyLog: (412, "empty_log"),
     UnknownVersion: (412, "invalid_range"),
     endpoints.RequestTooLarge: (413, "too_large"),
+    endpoints.UnsupportedEncoding: (415, "unsupported_encoding"),
     MembershipRefused: (409, "refused"),
     Overloaded: (429, "overloaded"),
     NotLeader: (503, "no_leader"),
@@ -92,6 +93,7 @@ class Application:
             scope["app"] = self  # The router then raises what it does not find instead of answering itself.
             endpoint = self._router
         try:
+            endpoints.require_plain_head(scope)
             await endpoint(scope, receive, send)
         except endpoints.ClientGone:
             return
@@ -185,10 +187,12 @@ def build_application(node: Node, raft_listener: socket.socket, *, on_failure: C
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
         Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
+        Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/info", endpoints.Information(node), methods=["GET"]),
         Route("/info/shards", endpoints.Topology(node), methods=["GET"]),
     ]
     management = [
+        Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/cluster", endpoints.ClusterView(node), methods=["GET"]),
         Route("/cluster/remove", endpoints.Remove(node, bodies), methods=["POST"]),
         Route("/cluster/transfer", endpoints.Transfer(node, bodies), methods=["POST"]),

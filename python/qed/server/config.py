@@ -25,6 +25,8 @@ _HEARTBEAT_TICKS: Final = 5
 _MAX_PACE_MS: Final = 60_000
 _MAX_LIMIT: Final = 2**31 - 1
 """More is no limit, and some of them end up in numbers of 32 bits."""
+_DESCRIPTORS_BESIDE: Final = 512
+"""File descriptors that connections of clients leave to the store, to members and to operators."""
 _Number = TypeVar("_Number", int, float)
 
 
@@ -176,6 +178,13 @@ class Limits:
                 f"expected max_buffered_bytes to hold one body of {self.max_body_bytes} bytes, "
                 f"found {self.max_buffered_bytes}"
             )
+
+    def connections_within(self, descriptors: int) -> int:
+        """Return how many connections of clients a process takes that may have `descriptors` files open.
+
+        If clients could use them all, the store could open no file, and the member would stop as for a failed disk.
+        """
+        return min(self.max_connections, max(descriptors - _DESCRIPTORS_BESIDE, descriptors // 4, 1))
 
     @property
     def closing_grace_s(self) -> int:

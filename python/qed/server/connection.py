@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import resource
 from typing import TYPE_CHECKING, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from qed._wire import ENCODER, ErrorBody
 from qed.server.outgoing import GatheringTransport
+from qed.server.refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from qed.server.outgoing import UnreadAnswers
 
 __all__ = ["Door", "LimitedConnection", "limited_connection"]
+
+_log = logging.getLogger(__name__)
 
 _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
@@ -32,16 +37,30 @@ class Door:
 
     def __init__(self, limits: Limits, management_port: int) -> None:
         self._management_port = management_port
-        self._room = {False: limits.max_connections, True: _MANAGEMENT_CONNECTIONS}
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = limits.connections_within(descriptors)
+        self._raise = "--max-connections" if room == limits.max_connections else "ulimit -n"
+        self._last_descriptor = descriptors - 1
+        self._room = {False: room, True: _MANAGEMENT_CONNECTIONS}
         self._inside = {False: 0, True: 0}
         self._is_closed = False
+        self._refusals = Refusals()
 
     def enter(self, port: int) -> str | None:
         """Count a connection to `port` in; return why it may not stay, if so."""
         is_management = port == self._management_port
         self._inside[is_management] += 1
         room = self._room[is_management]
-        return f"all {room} connections are taken" if self._inside[is_management] > room else None
+        if self._inside[is_management] <= room:
+            return None
+        if not is_management and self._refusals.is_due("clients", "connections"):
+            _log.warning("connections refused limit=%d raise=%r", room, self._raise)
+        return f"all {room} connections are taken"
+
+    def note_descriptor(self, descriptor: int) -> None:
+        """Note which file descriptor a connection has. After the last, the system resets connections unseen."""
+        if descriptor >= self._last_descriptor and self._refusals.is_due("clients", "descriptors"):
+            _log.error("file descriptors run out limit=%d raise=%r", self._last_descriptor + 1, "ulimit -n")
 
     def leave(self, port: int) -> None:
         """Count a connection out."""
@@ -83,6 +102,7 @@ class LimitedConnection(HttpToolsProtocol):
         # uvicorn uses no other part of a transport than those it finds here.
         self._gathering = GatheringTransport(transport, self.loop, self.limits.unread_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._gathering))
+        self.door.note_descriptor(transport.get_extra_info("socket").fileno())
         refusal = self.door.enter(self._port())
         if self.door.is_closed:
             transport.abort()

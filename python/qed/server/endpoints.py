@@ -23,6 +23,7 @@ from qed._wire import (
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
+from qed.server.node import software_version
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -48,10 +49,18 @@ __all__ = [
     "RequestTooLarge",
     "Topology",
     "Transfer",
+    "UnsupportedEncoding",
+    "Welcome",
+    "require_plain_head",
     "send_json",
 ]
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/json")
+_WELCOME: Final = b"""qed-server %s, a tamper-evident log.
+
+GET /info describes this server. The calls are in docs/api.md of the package qed-log,
+and `qed --help` has a client for the command line.
+"""
 _CONSISTENCY: Final = b"consistency"
 _LINEARIZABLE: Final = b"linearizable"
 _VERSION: Final = re.compile(r"[0-9]{1,20}")
@@ -71,6 +80,27 @@ class BodyTooLarge(RequestTooLarge):
 
 class NoSuchSnapshot(QedError):
     """The version is beyond the log, so it has no snapshot yet."""
+
+
+class UnsupportedEncoding(QedError):
+    """The body is compressed, or encoded otherwise. This server reads it as it is."""
+
+
+def require_plain_head(scope: Scope) -> None:
+    """Check what of a head could have two readings: which host is meant, and how the body is encoded.
+
+    Raises:
+        DecodeError: In HTTP/1.1, there is no `Host` header, or more than one.
+        UnsupportedEncoding: `Content-Encoding` names an encoding.
+    """
+    hosts = 0
+    for name, value in scope["headers"]:
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            raise UnsupportedEncoding(f"expected a body without Content-Encoding, found {value.decode('latin-1')!r}")
+    if hosts != 1 and (hosts or scope["http_version"] == "1.1"):
+        raise DecodeError(f"expected one Host header, found {hosts}")
 
 
 async def send_json(
@@ -311,6 +341,17 @@ class Transfer(_Call):
         """Hand leadership over."""
         await self.node.transfer(MEMBER_REQUEST.decode(body).name)
         return 200, ENCODER.encode(self.node.cluster())
+
+
+class Welcome:
+    """`GET /`: 200 with a short text for people who look what this is."""
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        """Say what this is, which version, and where more is said."""
+        text = _WELCOME % software_version().encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
 
 
 class Healthcheck:

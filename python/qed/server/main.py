@@ -212,7 +212,7 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
 def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
     handle_signals(_stop_before_serving)
-    _raise_descriptor_limit()
+    _raise_descriptor_limit(settings.limits)
     listeners = {name: _bind(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}
     bound = {
         name: replace(getattr(settings, name), port=listener.getsockname()[1]) for name, listener in listeners.items()
@@ -308,11 +308,19 @@ def _listen(address: Address, listener: socket.socket, backlog: int) -> None:
         _fail(f"cannot listen on {address}: {exc.strerror or exc}")
 
 
-def _raise_descriptor_limit() -> None:
+def _raise_descriptor_limit(limits: Limits) -> None:
     # The usual soft limit of 1,024 is below the most connections plus the files of the store.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    room = limits.connections_within(hard)
+    if room < limits.max_connections:
+        _log.warning(
+            "too few file descriptors for --max-connections: raise ulimit -n limit=%d connections=%d wanted=%d",
+            hard,
+            room,
+            limits.max_connections,
+        )
 
 
 def _stop_before_serving(_number: int, _frame: FrameType | None) -> None:

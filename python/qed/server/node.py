@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qed._wire import Cluster, Shards
     from qed.server.config import Settings
 
-__all__ = ["EmptyLog", "Node", "NotTaken", "register"]
+__all__ = ["EmptyLog", "Node", "NotTaken", "register", "software_version"]
 
 _log = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ class Node:
             mgmt_addr=own.mgmt_addr,
             http_addr=own.http_addr,
             metrics_addr=own.metrics_addr,
-            version=_software_version(),
+            version=software_version(),
             current_version=events - 1 if events else None,
             events=events,
             log=self._members.cluster,
@@ -506,7 +506,8 @@ class Node:
 
 
 @functools.cache
-def _software_version() -> str:
+def software_version() -> str:
+    """Return the version of the software, such as `1.0.0`."""
     return metadata.version("qed-log")
 
 
