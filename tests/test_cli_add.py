@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import signal
 import subprocess
+import termios
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from adversary import Adversary, hang
 from commands import (
     QED,
     environment,
@@ -205,7 +209,7 @@ def test_a_reader_who_leaves_is_no_secret_about_what_was_added(own: Server) -> N
     assert (process.wait(LIMIT_S), own.count()) == (141, BULK)
 
 
-def test_ctrl_c_while_receipts_wait_for_their_turn_says_which_are_missing(own: Server, tmp_path: Path) -> None:
+def test_a_second_signal_while_receipts_wait_for_their_turn_says_which_are_missing(own: Server, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     process = feed(own.url, "--receipts", str(receipts))
     assert process.stdin is not None
@@ -219,11 +223,17 @@ def test_ctrl_c_while_receipts_wait_for_their_turn_says_which_are_missing(own: S
         process.stdin.flush()
         wait_until(lambda: own.count() == 2 * BULK, "the second bulk to be added")
         wait_until(lambda: is_waiting_for_a_lock(process.pid), "the wait for the lock")
-        process.send_signal(signal.SIGINT)
+        interrupt_twice(process)
         stdout, stderr = process.communicate(timeout=LIMIT_S)
-    said = "interrupted; versions 1000 to 1999 may have no receipt; they are on stdout; 2,000 events were acknowledged"
+    said = "terminated; versions 1000 to 1999 may have no receipt; they are on stdout; 2,000 events were acknowledged"
     assert one_line(stderr.decode()) == said
     assert [snapshot["Version"] for snapshot in read_lines(stdout.decode())] == list(range(BULK, 2 * BULK))
+
+
+def interrupt_twice(process: subprocess.Popen[bytes]) -> None:
+    """Send two signals; different ones, since of two that are alike the second may be lost."""
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
 
 
 def is_waiting_for_a_lock(pid: int) -> bool:
@@ -338,3 +348,102 @@ def test_a_closed_stdout_is_no_error(own: Server) -> None:
     command = f"exec '{QED}' --endpoints {own.url} add --event x >&-"
     done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, env=environment(), check=False)
     assert (done.stderr, done.returncode, own.count()) == (b"", 0, 1)
+
+
+def feed_live(url: str, receipts: Path, *args: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    process = feed(url, "--receipts", str(receipts), *args)
+    assert process.stdin is not None
+    return process, process.stdin
+
+
+def write(pipe: IO[bytes], lines: bytes) -> None:
+    pipe.write(lines)
+    pipe.flush()
+
+
+def digests_in(receipts: Path) -> list[str]:
+    """Return the digests in a receipts file, whose first line names the log."""
+    return [hex_of(snapshot["EventDigest"]) for snapshot in read_lines(receipts.read_text())[1:]]
+
+
+def sha256_of(*events: bytes) -> list[str]:
+    return [hashlib.sha256(event).hexdigest() for event in events]
+
+
+def test_a_line_of_a_live_pipe_is_added_while_the_pipe_is_open(own: Server, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    process, pipe = feed_live(own.url, receipts)
+    write(pipe, b"first\n")
+    wait_for_lines(receipts, 1 + 1, wait_until)
+    # What has no end yet is not an event yet.
+    write(pipe, b"second\nthi")
+    wait_for_lines(receipts, 2 + 1, wait_until)
+    write(pipe, b"rd\nfourth")
+    wait_for_lines(receipts, 3 + 1, wait_until)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert (stdout.startswith(b"Received 4 snapshots"), stderr, process.returncode) == (True, b"", 0)
+    assert digests_in(receipts) == sha256_of(b"first", b"second", b"third", b"fourth")
+
+
+def test_a_line_is_added_though_others_keep_coming(own: Server, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    process, pipe = feed_live(own.url, receipts)
+
+    numbers = itertools.count()
+
+    def is_added_after_one_more() -> bool:
+        write(pipe, b"line %d\n" % next(numbers))
+        return bool(own.count())
+
+    # Each comes long before the others have lingered.
+    wait_until(is_added_after_one_more, "the first line to be added")
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+
+
+def test_lines_linger_as_long_as_asked(own: Server, tmp_path: Path) -> None:
+    process, pipe = feed_live(own.url, tmp_path / "receipts.jsonl", "--linger", "86400")
+    write(pipe, numbered(BULK + 1))
+    wait_until(lambda: own.count() == BULK, "the full bulk")
+    process.communicate(timeout=LIMIT_S)
+    assert (own.count(), process.returncode) == (BULK + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_what_was_read_is_added_when_a_signal_ends_it(
+    own: Server, tmp_path: Path, number: signal.Signals, said: str, code: int
+) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    process, pipe = feed_live(own.url, receipts, "--linger", "86400")
+    write(pipe, b"first\nsecond\nhalf a li")
+    wait_until(lambda: waiting_bytes(pipe) == 0, "the lines to be read")
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
+    assert (stdout, one_line(stderr.decode())) == (b"", f"{said}; 2 events were acknowledged")
+    assert process.returncode == code
+    assert digests_in(receipts) == sha256_of(b"first", b"second")
+
+
+def waiting_bytes(pipe: IO[bytes]) -> int:
+    """Return how many bytes wait in a pipe for their reader."""
+    found = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, found)
+    return found[0]
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with Adversary(hang) as server:
+        process, pipe = feed_live(server.url, tmp_path / "receipts.jsonl", "--linger", "0", "--timeout", "86400")
+        write(pipe, b"first\n")
+        wait_until(lambda: bool(server.received), "the request")
+        interrupt_twice(process)
+        _, stderr = process.communicate(timeout=LIMIT_S)
+    said = "terminated; 0 events were acknowledged, and the next 1 may or may not have been added"
+    assert (one_line(stderr.decode()), process.returncode) == (said, 143)
+
+
+def test_lingering_is_for_lines(url: str) -> None:
+    done = qed("add", "--event", "x", "--linger", "1", QED_ENDPOINTS=url)
+    assert (one_line(done.stderr).startswith("--linger goes with --lines"), done.returncode) == (True, 2)

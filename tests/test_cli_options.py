@@ -105,6 +105,9 @@ def test_the_version_is_the_packages() -> None:
         ("--timeout", "soon", "info"),
         ("--api-key", "line\nbreak", "info"),
         ("--log", "loud", "info"),
+        ("add", "--lines", "-", "--linger", "-1"),
+        ("add", "--lines", "-", "--linger", "nan"),
+        ("add", "--event", "x", "--linger", "1"),
         ("cluster", "remove", "\udcff"),
         ("cluster", "transfer", "\udcff"),
         ("cluster", "remove", ""),
@@ -115,6 +118,19 @@ def test_wrong_usage_is_one_line_and_its_own_exit_code(args: tuple[str, ...]) ->
     done = qed(*args, QED_ENDPOINTS=DEAD)
     assert len(one_line(done.stderr)) < 1000
     assert (done.stdout, done.returncode) == ("", 2)
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (("membershp",), "'membership'"),
+        (("cluster", "statsu"), "'status'"),
+        (("add", "--evnt", "x"), "'--event'"),
+        (("--endpoint", "x", "info"), "'--endpoints'"),
+    ],
+)
+def test_what_is_mistyped_is_answered_with_what_was_meant(args: tuple[str, ...], meant: str) -> None:
+    assert f"Did you mean {meant}?" in one_line(qed(*args).stderr)
 
 
 def test_choices_are_listed_in_the_line_that_misses_one() -> None:

@@ -36,9 +36,9 @@ CLIENT_FLOORS = [
     {"client", "async_client"},
 ]
 CLI_FLOORS = [
-    {"terminal"},
+    {"terminal", "signals"},
     {"options", "inputs"},
-    {"connection", "answers", "trust"},
+    {"connection", "answers", "trust", "lines"},
     {"verdicts"},
     {"events", "proofs", "verify", "topology", "cluster", "check", "completion"},
     {"main"},

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict, Unpack
 
 import click
 
 from qed.cli.connection import connect, consistency
-from qed.cli.inputs import EventOptions, bulks, event_given, open_input
-from qed.cli.options import FILE, INPUT, LINEARIZABLE, VERSION, Session, command, current_session
+from qed.cli.inputs import EventOptions, event_given, open_input
+from qed.cli.lines import bulks
+from qed.cli.options import FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session
+from qed.cli.signals import StopRequest
 from qed.cli.verdicts import save_fork
 from qed.errors import ForkDetected, MalformedRequest, NotLeader, Overloaded, Unavailable
 from qed.receipts import Receipts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from qed._client.client import Client
     from qed.proofs import Snapshot
 
 __all__ = ["add", "snapshot"]
+
+LINGER_S: Final = 0.2
+"""How long a line waits for others by default: too short for a person to notice, and some 100 of a busy log's lines."""
 
 
 class AddOptions(TypedDict):
@@ -34,6 +40,7 @@ class AddOptions(TypedDict):
     receipts: str | None
     receipts_unverified: bool
     if_absent: bool
+    linger: float | None
 
 
 @command(
@@ -42,7 +49,7 @@ class AddOptions(TypedDict):
         'qed add --event "event 0"',
         "qed add --file report.pdf --receipts receipts.jsonl",
         "qed add --lines access.log --receipts receipts.jsonl --if-absent",
-        "journalctl --output cat | qed add --lines - --json > receipts.jsonl",
+        "journalctl --follow --output cat | qed add --lines - --receipts receipts.jsonl",
     ],
 )
 @click.option("--event", metavar="TEXT", help="The event itself.")
@@ -53,6 +60,12 @@ class AddOptions(TypedDict):
 )
 @click.option("--receipts-unverified", is_flag=True, help="Append them unproven: faster, and proven at the next use.")
 @click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; safe to send again.")
+@click.option(
+    "--linger",
+    type=SECONDS,
+    metavar="SECONDS",
+    help=f"Longest that a line from a pipe waits for more. Default: {LINGER_S}.",
+)
 def add(**given: Unpack[AddOptions]) -> None:
     """Add one event, or many, and show the snapshots they got.
 
@@ -60,8 +73,11 @@ def add(**given: Unpack[AddOptions]) -> None:
     later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of the
     receipts before it in the file. With --lines, the last snapshot is shown, or with --json all of them, one a line.
 
-    With --if-absent, an event that is in the log keeps its first snapshot, which is shown. What became of a request
-    that was cut off does not matter then, so it is sent again, to whoever leads.
+    Lines from a pipe are added soon after they were written, see --linger. Ctrl-C and SIGTERM stop the reading; what
+    was read is added before the command ends. A second signal ends it at once.
+
+    With --if-absent, an event that is in the log keeps its first snapshot, which is shown. Interrupted requests are
+    retried against the current leader, because adding twice has no effect.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"])
@@ -69,6 +85,8 @@ def add(**given: Unpack[AddOptions]) -> None:
         raise click.UsageError("--receipts-unverified needs --receipts PATH")
     if given["lines"] is not None and (given["event"] is not None or given["file"] is not None):
         raise click.UsageError("--lines stands alone: not with --event or --file")
+    if given["lines"] is None and given["linger"] is not None:
+        raise click.UsageError("--linger goes with --lines")
     with ExitStack() as stack:
         # Nothing is made of wrong usage, not even an empty receipts file.
         event = event_given(named) if given["lines"] is None else b""
@@ -82,7 +100,7 @@ def add(**given: Unpack[AddOptions]) -> None:
         if lines is None:
             adding.add(event)
         else:
-            adding.add_lines(lines)
+            adding.add_lines(lines, LINGER_S if given["linger"] is None else given["linger"])
 
 
 class _Adding:
@@ -107,11 +125,14 @@ class _Adding:
         self._keep([added])
         _show(self._session, "Received snapshot with values:", added)
 
-    def add_lines(self, stream: BinaryIO) -> None:
-        terminal = self._session.terminal
+    def add_lines(self, stream: BinaryIO, linger_s: float) -> None:
+        terminal, size_bytes = self._session.terminal, _size_bytes(stream)
+        # A file has all of its lines already: none waits for a producer.
+        linger_s = linger_s if size_bytes is None else math.inf
         try:
-            with terminal.progress(_size_bytes(stream)) as advance:
-                self._add_bulks(stream, advance)
+            with StopRequest.heeded() as stop, terminal.progress(size_bytes) as advance:
+                self._add_bulks(bulks(stream.fileno(), linger_s, stop), advance)
+                stop.require_none()
         except BaseException as exc:
             # Whatever ended this early, Ctrl-C included, the caller must learn where to go on.
             exc.add_note(self._so_far(exc))
@@ -121,8 +142,8 @@ class _Adding:
             return
         _show(self._session, f"Received {self._acknowledged:,} snapshots, the last with values:", self._last)
 
-    def _add_bulks(self, stream: BinaryIO, advance: Callable[[int, int], None]) -> None:
-        for events, size_bytes in bulks(stream):
+    def _add_bulks(self, found: Iterable[tuple[list[bytes], int]], advance: Callable[[int, int], None]) -> None:
+        for events, size_bytes in found:
             self._waiting = len(events)
             snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
             self._acknowledged += len(snapshots)

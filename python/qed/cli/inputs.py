@@ -1,4 +1,4 @@
-"""Events as a caller gives them: a text, the bytes of a file, the lines of a stream, or only a digest."""
+"""Events as a caller gives them: a text, the bytes of a file, or only a digest."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from qed.proofs import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EventOptions", "bulks", "describe", "digest_given", "event_given", "open_input"]
+__all__ = ["EVENT_BYTES_MAX", "EventOptions", "describe", "digest_given", "event_given", "open_input"]
 
-# A bulk is one round trip and one sync, so it should be large; the server's default limit for a body is 64 MiB.
-BULK_EVENTS: Final = 1000
-BULK_BYTES: Final = 4 * 1024 * 1024
 # An event is in memory several times on its way, so a file picked by mistake must not fill it.
 EVENT_BYTES_MAX: Final = 256 * 1024 * 1024
 
@@ -120,37 +117,3 @@ def _require_one(given: EventOptions) -> None:
     found = [name for name, value in names.items() if value is not None]
     if len(found) != 1:
         raise click.UsageError(f"expected one of {', '.join(names)}, found {' and '.join(found) or 'none of them'}")
-
-
-def bulks(stream: BinaryIO) -> Iterator[tuple[list[bytes], int]]:
-    r"""Cut a stream into bulks of one event a line.
-
-    Only the final `\n` of a line is not part of its event, so an empty line is the empty event.
-
-    Args:
-        stream: Where the lines come from.
-
-    Yields:
-        Events, at least one and in their order, and how many bytes of the stream they took.
-
-    Raises:
-        click.UsageError: A line is longer than an event can be.
-        OSError: The stream cannot be read.
-    """
-    events: list[bytes] = []
-    size_bytes = 0
-    while line := stream.readline(EVENT_BYTES_MAX + 2):
-        event = line.removesuffix(b"\n")
-        if len(event) > EVENT_BYTES_MAX:
-            raise click.UsageError(f"a line is larger than an event can be, {EVENT_BYTES_MAX} bytes")
-        if events and size_bytes + len(line) > BULK_BYTES:
-            yield events, size_bytes
-            events, size_bytes = [], 0
-        events.append(event)
-        size_bytes += len(line)
-        # A full bulk does not wait for the next line: a pipe may be in no hurry to give one.
-        if len(events) == BULK_EVENTS:
-            yield events, size_bytes
-            events, size_bytes = [], 0
-    if events:
-        yield events, size_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -15,6 +16,7 @@ from click.shell_completion import shell_complete
 from qed import __version__
 from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from qed.cli.options import Command, Group, global_options, write_examples
+from qed.cli.signals import Interrupted
 from qed.cli.terminal import close_streams, open_streams, print_error
 from qed.errors import (
     CorruptLog,
@@ -50,7 +52,7 @@ _EXIT_USAGE: Final = 2
 _EXIT_UNAVAILABLE: Final = 3
 _EXIT_REFUSED: Final = 4
 _EXIT_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
-_EXIT_INTERRUPTED: Final = 128 + 2  # as a shell reports SIGINT
+_EXIT_SIGNAL: Final = 128  # and the number of the signal, as a shell reports it
 _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
 _EXIT_CODES: Final = (
@@ -62,6 +64,7 @@ _EXIT_CODES: Final = (
     ("5", "the answer is consistent, but what it shows rests on the server's own word"),
     ("70", "a bug in qed"),
     ("130", "interrupted with Ctrl-C"),
+    ("143", "ended by SIGTERM"),
     ("141", "whoever read the output stopped reading"),
 )
 
@@ -80,6 +83,15 @@ class _Root(click.Group):
             return None
         found: Command | Group = getattr(import_module(module), cmd_name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as exc:
+            # click knows those only that are loaded.
+            raise click.exceptions.NoSuchCommand(exc.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -151,7 +163,7 @@ def _run(args: Sequence[str]) -> int:
 def _exit_code(exc: BaseException) -> int:
     match exc:
         case KeyboardInterrupt():
-            return _EXIT_INTERRUPTED
+            return _EXIT_SIGNAL + (exc.number if isinstance(exc, Interrupted) else signal.SIGINT)
         case VerificationError() | CorruptLog():
             return _EXIT_VERIFICATION
         case Unavailable() | NotLeader() | OutcomeUnknown():
@@ -167,6 +179,8 @@ def _exit_code(exc: BaseException) -> int:
 def _sentence(exc: BaseException) -> str:
     """Return what an exception says to a person, with its notes."""
     match exc:
+        case Interrupted(number=signal.SIGTERM):
+            text = "terminated"
         case KeyboardInterrupt():
             text = "interrupted"
         case click.UsageError():

@@ -25,6 +25,7 @@ __all__ = [
     "LINEARIZABLE",
     "NODE",
     "RECEIPTS",
+    "SECONDS",
     "SHOW",
     "VERSION",
     "Command",
@@ -94,13 +95,17 @@ class _EndpointsType(click.ParamType[tuple[str, ...]]):
 class _SecondsType(click.ParamType[float]):
     name = "seconds"
 
+    def __init__(self, *, has_zero: bool) -> None:
+        self._has_zero = has_zero
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
         try:
             seconds = float(value)
         except ValueError:
             seconds = math.nan
-        if not 0 < seconds <= _DAY_S:
-            self.fail(f"{value!r} is not a number of seconds above 0 and at most {_DAY_S:.0f}", param, ctx)
+        if not (0 < seconds <= _DAY_S or (self._has_zero and seconds == 0)):
+            least = "of at least 0" if self._has_zero else "above 0"
+            self.fail(f"{value!r} is not a number of seconds {least} and at most {_DAY_S:.0f}", param, ctx)
         return seconds
 
 
@@ -126,6 +131,7 @@ class _KeyType(click.ParamType[str]):
 DIGEST: Final = _DigestType()
 NODE: Final = _NodeType()
 VERSION: Final = _VersionType()
+SECONDS: Final = _SecondsType(has_zero=True)
 SHOW: Final = click.option("--show", is_flag=True, help="Draw the audit paths as a tree.")
 
 
@@ -229,7 +235,7 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
             type=_EndpointsType(),
             multiple=True,
         ),
-        option("--timeout", "timeout_s", "Time for one request. Default: 10.", type=_SecondsType()),
+        option("--timeout", "timeout_s", "Time for one request. Default: 10.", type=_SecondsType(has_zero=False)),
         option(
             "--read",
             "read",

@@ -1,0 +1,134 @@
+"""The lines of a stream as events, in bulks: full ones from a file, soon ones from a pipe that is still written to."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from qed.cli.inputs import EVENT_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qed.cli.signals import StopRequest
+
+__all__ = ["bulks"]
+
+# A bulk is one round trip and one sync, so it should be large; the server's default limit for a body is 64 MiB.
+BULK_EVENTS: Final = 1000
+BULK_BYTES: Final = 4 * 1024 * 1024
+# What a pipe holds. More would be faster from a file, and leave more to send after a signal.
+_READ_BYTES: Final = 1 << 16
+
+
+def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple[list[bytes], int]]:
+    r"""Cut a stream into bulks of one event a line.
+
+    Only the final `\n` of a line is not part of its event, so an empty line is the empty event. At the end of the
+    stream, what follows the last `\n` is a line too; when a signal asks for the end, it is half of one, and left out.
+
+    Args:
+        descriptor: Where the lines come from.
+        linger_s: How long a line waits for others, at most.
+        stop: When it is set, what was read is yielded, and nothing more is read.
+
+    Yields:
+        Events, at least one and in their order, and how many bytes of the stream they took.
+
+    Raises:
+        click.UsageError: A line is longer than an event can be.
+        OSError: The stream cannot be read.
+    """
+    reader = _Reader(descriptor, linger_s, stop)
+    while reader.read():
+        yield from reader.take(is_all=reader.has_lingered())
+    yield from reader.take(is_all=True)
+
+
+class _Reader:
+    """Reads lines as they come, and gives them in bulks."""
+
+    def __init__(self, descriptor: int, linger_s: float, stop: StopRequest) -> None:
+        self._descriptor = descriptor
+        self._linger_s = linger_s
+        self._stop = stop
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(stop.descriptor, select.POLLIN)
+        # Whole lines that were not taken yet, the bytes they took, and when the first and the last of them were read.
+        self._lines: deque[bytes] = deque()
+        self._size_bytes = 0
+        self._first_read_s = 0.0
+        self._last_read_s = 0.0
+        # The line that has no end yet, in the parts in which it came.
+        self._half: list[bytes] = []
+        self._half_bytes = 0
+
+    def read(self) -> bool:
+        """Wait for more, for as long as the lines may linger, and read it. Return False at the end."""
+        ready = {descriptor for descriptor, _ in self._poll.poll(self._wait_ms())}
+        if self._stop.number is not None:
+            return False
+        if self._descriptor not in ready:
+            return True
+        part = os.read(self._descriptor, _READ_BYTES)
+        if part:
+            self._cut(part)
+        elif self._half:
+            self._add([b"".join(self._half)])
+        return bool(part)
+
+    def has_lingered(self) -> bool:
+        """Return whether there is a line that has waited long enough."""
+        return bool(self._lines) and self._left_s() <= 0
+
+    def take(self, *, is_all: bool) -> Iterator[tuple[list[bytes], int]]:
+        """Yield full bulks, and with `is_all` what is left after them as a bulk too."""
+        while self._lines and (is_all or self._is_full()):
+            events: list[bytes] = []
+            size_bytes = 0
+            while self._lines and len(events) < BULK_EVENTS:
+                line_bytes = len(self._lines[0]) + 1
+                if events and size_bytes + line_bytes > BULK_BYTES:
+                    break
+                events.append(self._lines.popleft())
+                size_bytes += line_bytes
+            self._size_bytes -= size_bytes
+            self._first_read_s = self._last_read_s
+            yield events, size_bytes
+
+    def _is_full(self) -> bool:
+        return len(self._lines) >= BULK_EVENTS or self._size_bytes > BULK_BYTES
+
+    def _left_s(self) -> float:
+        return self._first_read_s + self._linger_s - time.monotonic()
+
+    def _wait_ms(self) -> float | None:
+        if not self._lines or self._linger_s == math.inf:
+            return None
+        # Rounded up: a poll that ends a little early would be followed by several that do not wait.
+        return max(math.ceil(self._left_s() * 1000), 0)
+
+    def _cut(self, part: bytes) -> None:
+        first, *others = part.split(b"\n")
+        self._half.append(first)
+        self._half_bytes += len(first)
+        if self._half_bytes > EVENT_BYTES_MAX:
+            raise click.UsageError(f"a line is larger than an event can be, {EVENT_BYTES_MAX} bytes")
+        if others:
+            *whole, half = others
+            self._add([b"".join(self._half), *whole])
+            self._half, self._half_bytes = [half] if half else [], len(half)
+
+    def _add(self, lines: list[bytes]) -> None:
+        self._last_read_s = time.monotonic()
+        if not self._lines:
+            self._first_read_s = self._last_read_s
+        self._lines += lines
+        self._size_bytes += sum(map(len, lines)) + len(lines)
