@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DOCUMENTS", "ROOT", "anchors_in", "blocks_in", "links_in", "section_of", "snippets_in"]
+__all__ = ["DOCUMENTS", "ROOT", "anchors_in", "blocks_in", "links_in", "prose_of", "section_of", "snippets_in"]
 
 ROOT: Final = Path(__file__).parent.parent
 DOCUMENTS: Final = sorted(
@@ -46,3 +46,8 @@ def anchors_in(text: str) -> set[str]:
 def links_in(text: str) -> list[str]:
     """Return where the links lead."""
     return re.findall(r"\]\(([^)\s]+)\)", _FENCED.sub("", text))
+
+
+def prose_of(text: str) -> str:
+    """Return the text without blocks of code, and with nothing between backticks."""
+    return re.sub(r"`[^`\n]*`", "``", _FENCED.sub("", text))
