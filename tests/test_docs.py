@@ -6,16 +6,13 @@ import fnmatch
 import re
 import subprocess
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from commands import qed
 from documents import DOCUMENTS, ROOT, anchors_in, blocks_in, links_in, section_of, snippets_in
 from harness.process import COMMAND
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OPTION = re.compile(r"(?<![\w-])--[a-z*][a-z*-]*")
 """An option, or several by a pattern."""
@@ -99,6 +96,33 @@ def test_links_lead_somewhere(name: str) -> None:
         target = document.parent / path if path else document
         assert target.exists(), link
         assert not anchor or anchor in anchors_in(target.read_text()), link
+
+
+REFERENCE = re.compile(r'\b([A-Z]+\.md),[\s/!#*]+"([^"]+)"')
+"""A heading of a document, as code and texts refer to it: also where a line ends in between."""
+
+
+def references_in(text: str) -> list[tuple[str, str]]:
+    return [(document, re.sub(r"[\s/!#*]+", " ", heading)) for document, heading in REFERENCE.findall(text)]
+
+
+def headings_of(document: str) -> set[str]:
+    found = re.findall(r"^#+ (.+)$", (ROOT / document).read_text(), re.MULTILINE)
+    return {name for heading in found for name in (heading, heading.partition(", ")[0])}
+
+
+def test_references_are_seen_in_every_form() -> None:
+    text = 'x (FORMATS.md, "JSON"). /// FORMATS.md,\n//! "Data\n//! folder" # FORMATS.md,\n    # "Pages"'
+    assert references_in(text) == [("FORMATS.md", "JSON"), ("FORMATS.md", "Data folder"), ("FORMATS.md", "Pages")]
+
+
+def test_headings_that_code_refers_to_exist() -> None:
+    patterns = ("python/**/*.py", "python/**/*.pyi", "rust/*/src/**/*.rs", "rust/*/tests/**/*.rs", "tests/**/*.py")
+    sources = [path for pattern in patterns for path in ROOT.glob(pattern) if path != Path(__file__)]
+    found = [(path, *reference) for path in [*sources, *DOCUMENTS] for reference in references_in(path.read_text())]
+    assert len(found) > 10
+    for path, document, heading in found:
+        assert heading in headings_of(document), f"{path} refers to {heading!r} in {document}"
 
 
 def modules() -> list[Path]:

@@ -1,6 +1,6 @@
 """The JSON forms of requests and answers, for both ends.
 
-Field names are exact, unknown fields are ignored, byte strings travel as standard padded base64 (FORMATS.md, "HTTP").
+Field names are exact, unknown fields are ignored, byte strings travel as standard padded base64 (FORMATS.md, "JSON").
 Snapshots and proofs have their forms in `qed.proofs`; here is only what surrounds them.
 
 Untrusted bytes are parsed once, by the decoders below, into values that cannot be wrong. Every decoder raises
