@@ -1,0 +1,159 @@
+//! Hyper trees that no honest log has: whatever a server puts into one, it cannot show an event both present and absent.
+//!
+//! Each world is a short log of events whose digests share 24 bits and more, with its honest history roots, and a hyper root over a
+//! leaf of any version, or over nothing. In it every well-formed claim about every event is tried, at every version asked.
+//! `QED_TRIES` sets how many claims; a long run sets a million.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod seeds;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use qed_core::hash::{Digest, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf};
+use qed_core::position::{HistoryPosition, HyperPosition};
+use qed_core::proof::{AbsenceProof, LaterOccurrence, MembershipProof, Neighbour, membership_positions};
+use qed_core::roots::{HistoryRoot, HyperRoot};
+use qed_core::verify::{verify_absence, verify_membership};
+
+/// Events that share 24, 25, 30 and 200 bits with the first: a shortcut leaf can stand for several of them.
+fn keys() -> Vec<Digest> {
+    let first = *Digest::of_event(b"first").as_bytes();
+    let diverged = [24_usize, 25, 30, 200].map(|bit| {
+        let mut bytes = first;
+        bytes[bit / 8] ^= 0x80 >> (bit % 8);
+        Digest::new(bytes)
+    });
+    [vec![Digest::new(first)], diverged.to_vec()].concat()
+}
+
+#[derive(Debug)]
+struct World {
+    /// The events of the log, by version.
+    log: Vec<Digest>,
+    /// Siblings of the dishonest path, root down.
+    path: Vec<Digest>,
+    hyper: HyperRoot,
+    history: Vec<HistoryRoot>,
+}
+
+impl World {
+    fn new(log: Vec<Digest>, depth: u16, leaf: Option<u64>, empty: &[bool]) -> Self {
+        let sibling = |d: u16| {
+            if empty[usize::from(d) % empty.len()] {
+                hyper_default(256 - d)
+            } else {
+                Digest::of_event(&d.to_be_bytes())
+            }
+        };
+        let path: Vec<_> = (1..=depth).map(sibling).collect();
+        // All keys share the whole path, so any of them gives the same root.
+        let key = keys()[0];
+        let end = leaf.map_or(hyper_default(256 - depth), |version| {
+            hyper_leaf(version, &HyperPosition::on_path(&key, depth).to_bytes())
+        });
+        let digest = (1..=depth).rev().zip(path.iter().rev()).fold(end, |below, (d, sibling)| {
+            let (left, right) = if key.bit(d - 1) { (sibling, &below) } else { (&below, sibling) };
+            hyper_inner(left, right, &HyperPosition::on_path(&key, d - 1).to_bytes())
+        });
+        let history = (0..log.len() as u64)
+            .map(|version| HistoryRoot { version, digest: node(&log, HistoryPosition::root(version), version) })
+            .collect();
+        let hyper = HyperRoot { version: log.len() as u64 - 1, digest };
+        Self { log, path, hyper, history }
+    }
+
+    fn history_path(&self, actual: u64, query: u64) -> Vec<Digest> {
+        membership_positions(actual, query).into_iter().map(|position| node(&self.log, position, query)).collect()
+    }
+
+    fn memberships(&self, key: Digest, query: u64) -> Vec<MembershipProof> {
+        let current = self.hyper.version;
+        let later = |version| LaterOccurrence { version, history_path: self.history_path(version, current) };
+        let laters = || std::iter::once(None).chain((query + 1..=current).map(later).map(Some));
+        let proof = |actual: u64, later| MembershipProof {
+            key_digest: key,
+            current_version: current,
+            query_version: query,
+            actual_version: actual,
+            hyper_path: self.path.clone(),
+            history_path: self.history_path(actual, query),
+            later,
+        };
+        (0..=query).flat_map(|actual| laters().map(move |later| proof(actual, later))).collect()
+    }
+
+    fn absences(&self, key: Digest, query: u64) -> Vec<AbsenceProof> {
+        let current = self.hyper.version;
+        let others = (0..=current)
+            .flat_map(|version| keys().into_iter().map(move |key_digest| (key_digest, version)).collect::<Vec<_>>());
+        let neighbours = others.map(|(key_digest, version)| {
+            Some(Neighbour { key_digest, version, history_path: self.history_path(version, current) })
+        });
+        let proof = |neighbour| AbsenceProof {
+            key_digest: key,
+            current_version: current,
+            query_version: query,
+            hyper_path: self.path.clone(),
+            neighbour,
+        };
+        std::iter::once(None).chain(neighbours).map(proof).collect()
+    }
+}
+
+/// The hash of a node in the history tree at a version, by its definition.
+fn node(log: &[Digest], position: HistoryPosition, version: u64) -> Digest {
+    let Some((left, right)) = position.children() else {
+        return history_leaf(&log[usize::try_from(position.index).unwrap()], &position.to_bytes());
+    };
+    let left = node(log, left, version);
+    if right.index > version {
+        return history_partial(&left, &position.to_bytes());
+    }
+    history_inner(&left, &node(log, right, version), &position.to_bytes())
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    let log = proptest::collection::vec(proptest::sample::select(keys()), 1..7);
+    let leaf = proptest::option::weighted(0.9, 0..8_u64);
+    (log, leaf, proptest::collection::vec(any::<bool>(), 24))
+        .prop_map(|(log, leaf, empty)| World::new(log, 24, leaf, &empty))
+}
+
+#[test]
+fn no_question_is_answered_both_ways() {
+    let tries: usize = std::env::var("QED_TRIES").map_or(50_000, |text| text.parse().expect("a number of tries"));
+    let mut runner = TestRunner::new(seeds::searching(1));
+    let (mut claims, mut present, mut absent, mut traps) = (0, 0, 0, 0);
+    while claims < tries {
+        let world = worlds().new_tree(&mut runner).unwrap().current();
+        for key in keys() {
+            for query in 0..=world.hyper.version {
+                let (hyper, history, asked) = (&world.hyper, &world.history, Some(query));
+                let memberships = world.memberships(key, query);
+                let absences = world.absences(key, query);
+                claims += memberships.len() + absences.len();
+                let shown =
+                    memberships.iter().filter(|proof| verify_membership(&key, proof, asked, hyper, history).is_ok());
+                let denied = absences.iter().filter(|proof| verify_absence(&key, proof, asked, hyper, history).is_ok());
+                let (shown, denied) = (shown.count(), denied.count());
+                assert!(shown == 0 || denied == 0, "{key} at {query} both ways in {world:?}");
+                present += shown;
+                absent += denied;
+                // Here the event is in the history, the hyper tree leads to another one's version, and the denial verifies: only the
+                // later occurrence's own history path keeps a membership of the older one from verifying too.
+                let stands = world.log[..=usize::try_from(query).unwrap()].contains(&key);
+                traps += usize::from(stands && denied > 0);
+            }
+        }
+    }
+    println!("{claims} claims, {present} shown present, {absent} absent, {traps} traps");
+    assert!(present > 0 && absent > 0 && traps > 0, "the worlds were too tame to show anything");
+}
