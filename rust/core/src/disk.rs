@@ -200,7 +200,9 @@ impl Store for DiskStore {
     fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
         let mut rows = self.read(|| Ok(self.table(table).iter()))?;
         while let Some((key, value)) = self.read(|| rows.next().map(fjall::Guard::into_inner).transpose())? {
-            visit(&key, &value)?;
+            if visit(&key, &value)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! What is stored is the log itself, version → event digest, with the hyper root after each commit batch. Both trees are built from
 //! it at every open, and the hyper root they come to must be the stored one: a start is an audit.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use parking_lot::{Mutex, RwLock};
@@ -155,13 +156,25 @@ impl Log {
     /// Append the events of `requests` as the outcome of the entry at `log_id` of a replicated log.
     ///
     /// As [`Self::append`], but nothing is synced: the replicated log holds the entry until [`Self::sync`] has returned, and applies
-    /// it again to a log that a crash has thrown back behind it. Equal logs that apply equal entries stay equal, whatever is in
-    /// `wanted`. With [`Roots::Last`], for a caller that wants no snapshots, most of the hashing is saved and nothing is returned.
+    /// it again to a log that a crash has thrown back behind it. Equal logs that apply equal entries stay equal.
     ///
     /// # Errors
     ///
     /// Those of [`Self::append`]; [`LogError::OutOfOrder`] if `log_id` does not come after [`Self::applied`].
-    pub fn apply(&self, log_id: LogId, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
+    pub fn apply(&self, log_id: LogId, requests: &[Request]) -> Result<Vec<Added>, LogError> {
+        self.apply_with(log_id, requests, Roots::Each)
+    }
+
+    /// Do what [`Self::apply`] does for a caller that wants no snapshots, which saves most of the hashing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn apply_silently(&self, log_id: LogId, requests: &[Request]) -> Result<(), LogError> {
+        self.apply_with(log_id, requests, Roots::Last).map(drop)
+    }
+
+    fn apply_with(&self, log_id: LogId, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
         writer.require_after(log_id)?;
@@ -334,20 +347,25 @@ impl Log {
 
     /// Build both trees again from the log, one commit batch at a time, and compare every hyper root that was acknowledged, the
     /// history root, and every row of occurrences and repeats. Places and memberships are not compared: no other row says what they
-    /// must be. `progress` is told how many events are done.
+    /// must be. `progress` is told how many events are
+    /// done, and may break the check off with a value, which is returned.
     ///
     /// # Errors
     ///
     /// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
-    pub fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<(), LogError> {
+    pub fn check<B>(&self, progress: &mut dyn FnMut(u64) -> ControlFlow<B>) -> Result<ControlFlow<B>, LogError> {
         let (len, history_root) = {
             let trees = self.trees.read();
             let rows = Rows::of(self.store.as_ref());
-            let Some(last) = trees.len().checked_sub(1) else { return Ok(()) };
+            let Some(last) = trees.len().checked_sub(1) else { return Ok(ControlFlow::Continue(())) };
             (trees.len(), trees.history().root(last, &|version| rows.group(version))?)
         };
-        let replayed = replay::check(self.store.as_ref(), len, progress)?;
-        rows::require_same("the history root", &history_root, &replayed)
+        match replay::check(self.store.as_ref(), len, progress)? {
+            ControlFlow::Break(value) => Ok(ControlFlow::Break(value)),
+            ControlFlow::Continue(replayed) => {
+                rows::require_same("the history root", &history_root, &replayed).map(ControlFlow::Continue)
+            }
+        }
     }
 
     /// Write `batch`, and that everything up to `log_id` is applied.

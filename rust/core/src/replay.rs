@@ -1,6 +1,7 @@
 //! Building both trees from the rows of a log: at once, when it is opened, and batch by batch, when it is checked.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use crate::error::LogError;
 use crate::hash::Digest;
@@ -40,23 +41,28 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
 }
 
 /// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of another occurrence with
-/// what is stored; require of each row of a repeat that its event stands before it in its batch; return the history root of the last.
+/// what is stored; require of each row of a repeat that its event stands before it in its batch; return the history root of the last, or what
+/// `progress` breaks with.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
 #[expect(clippy::expect_used, reason = "a check of no events must not end with a root of zeros")]
-pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Result<Digest, LogError> {
+pub fn check<B>(
+    store: &dyn Store,
+    len: u64,
+    progress: &mut dyn FnMut(u64) -> ControlFlow<B>,
+) -> Result<ControlFlow<B, Digest>, LogError> {
     let mut replay = Replay::new(store, len)?;
     let rows = Rows::of(store);
     // Of what was appended since the check began, the digests are there too.
     replay.repeats.iter().filter(|&&version| version >= len).try_for_each(|&version| rows.digest(version).map(drop))?;
-    let (mut history_root, mut occurrences) = (None, 0_u64);
+    let (mut history_root, mut occurrences, mut broken) = (None, 0_u64, None);
     store.scan(Table::Roots, &mut |key, root| {
         let (base, last) = (replay.trees.len(), rows::version_in(key)?);
         if base >= len {
             // Appended since the check began.
-            return Ok(());
+            return Ok(ControlFlow::Break(()));
         }
         let digests = (base..=last).map(|version| rows.digest(version)).collect::<Result<Vec<_>, _>>()?;
         require_repeated(base, &digests, &replay.repeats)?;
@@ -67,14 +73,16 @@ pub fn check(store: &dyn Store, len: u64, progress: &mut dyn FnMut(u64)) -> Resu
         }
         occurrences += hidden.len() as u64;
         history_root = Some(change.history_root);
-        progress(replay.trees.len());
-        Ok(())
+        Ok(progress(replay.trees.len()).map_break(|value| broken = Some(value)))
     })?;
+    if let Some(value) = broken {
+        return Ok(ControlFlow::Break(value));
+    }
     if replay.trees.len() != len {
         return Err(LogError::Corrupt(format!("its roots end at {} of {len} events", replay.trees.len())));
     }
     require_no_other_occurrence(store, len, occurrences)?;
-    Ok(history_root.expect("there is at least one event"))
+    Ok(ControlFlow::Continue(history_root.expect("there is at least one event")))
 }
 
 /// Require that what is stored as a repeat is not the first of its event in its batch. Whether a later one came in the same request
@@ -104,7 +112,7 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
             return Err(LogError::Corrupt(format!("a stored occurrence at version {version} is of another event")));
         }
         found += 1;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     if found == expected || (found > expected && holds(store, len)?) {
         return Ok(());
@@ -131,7 +139,7 @@ fn all_digests(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
         }
         expected += 1;
         all.extend(rows::digests_in(row)?);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(all)
 }
@@ -141,7 +149,7 @@ fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
     let mut repeats = Vec::new();
     store.scan(Table::Repeats, &mut |key, _| {
         repeats.push(rows::version_in(key)?);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(repeats)
 }

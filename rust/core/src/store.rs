@@ -4,7 +4,7 @@
 //! stays true. The one thing a store must do exactly is [`Store::sync`].
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use parking_lot::RwLock;
 
@@ -46,8 +46,8 @@ impl Table {
     }
 }
 
-/// What is shown each row of a scan: its key and its value.
-pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), LogError> + 'a;
+/// What is shown each row of a scan, its key and its value, and says whether the scan goes on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, LogError> + 'a;
 
 /// A key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
@@ -95,7 +95,7 @@ pub trait Store: Send + Sync {
     /// [`LogError::Store`] if it cannot be read.
     fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError>;
 
-    /// Show every row of a table to `visit`, in the order of keys, until it fails.
+    /// Show every row of a table to `visit`, in the order of keys, until it breaks or fails.
     ///
     /// # Errors
     ///
@@ -172,7 +172,12 @@ impl Store for MemoryStore {
         let of_table =
             |((found, key), value): (&Key, &Vec<u8>)| (*found == table).then(|| (key.clone(), value.clone()));
         let rows: Vec<Row> = self.rows.read().range((table, Vec::new())..).map_while(of_table).collect();
-        rows.iter().try_for_each(|(key, value)| visit(key, value))
+        for (key, value) in &rows {
+            if visit(key, value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), LogError> {

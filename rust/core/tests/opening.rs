@@ -7,6 +7,7 @@ mod seeds;
 use proptest::prelude::*;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
+use std::ops::ControlFlow;
 
 /// Few different events, so that many come again: in one request, in one batch and later.
 fn request() -> impl Strategy<Value = Request> {
@@ -41,6 +42,16 @@ proptest! {
         for batch in &after {
             prop_assert_eq!(opened.append(batch).unwrap(), stays.append(batch).unwrap());
         }
-        opened.check(&mut |_| {}).unwrap();
+        assert!(opened.check(&mut |_| ControlFlow::<()>::Continue(())).unwrap().is_continue());
     }
+}
+
+#[test]
+fn a_check_that_is_broken_off_says_what_with() {
+    let log = Log::in_memory().unwrap();
+    for event in 0..5_u8 {
+        log.append(&[Request { digests: vec![Digest::of_event(&[event])], if_absent: false }]).unwrap();
+    }
+    let checked = log.check(&mut |len| if len == 3 { ControlFlow::Break("enough") } else { ControlFlow::Continue(()) });
+    assert_eq!(checked.unwrap(), ControlFlow::Break("enough"));
 }

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -146,7 +147,7 @@ fn nothing_acknowledged_is_lost_whenever_the_power_goes() {
             let reopened = Log::over(Box::new(Unreliable::over(&platter, usize::MAX))).unwrap();
             require_proven(&reopened, &acknowledged);
             reopened.append(&[request(1)]).unwrap();
-            reopened.check(&mut |_| {}).unwrap();
+            assert!(reopened.check(&mut |_| ControlFlow::<()>::Continue(())).unwrap().is_continue());
         }
     }
 }
@@ -192,14 +193,17 @@ fn a_surplus_repeat_is_found() {
         let platter = Arc::default();
         let log = Log::over(Box::new(Unreliable::over(&platter, usize::MAX))).unwrap();
         log.append(&[request(), request()]).unwrap();
-        log.check(&mut |_| {}).unwrap();
+        assert!(log.check(&mut |_| ControlFlow::<()>::Continue(())).unwrap().is_continue());
         drop(log);
         let store = Unreliable::over(&platter, usize::MAX);
         let mut batch = WriteBatch::default();
         batch.put(Table::Repeats, surplus.to_be_bytes(), []);
         store.write(batch).unwrap();
         let log = Log::over(Box::new(store)).unwrap();
-        assert!(matches!(log.check(&mut |_| {}), Err(LogError::Corrupt(_))), "version {surplus}");
+        assert!(
+            matches!(log.check(&mut |_| ControlFlow::<()>::Continue(())), Err(LogError::Corrupt(_))),
+            "version {surplus}"
+        );
     }
 }
 
@@ -233,7 +237,10 @@ fn a_changed_or_missing_row_is_found() {
         match Log::over(Box::new(store)) {
             Err(LogError::Corrupt(_)) => {}
             Ok(log) if !seen_at_open => {
-                assert!(matches!(log.check(&mut |_| {}), Err(LogError::Corrupt(_))), "{table:?}");
+                assert!(
+                    matches!(log.check(&mut |_| ControlFlow::<()>::Continue(())), Err(LogError::Corrupt(_))),
+                    "{table:?}"
+                );
             }
             other => panic!("{table:?}: {other:?}"),
         }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use qed_core::applied::Members;
 use qed_core::error::LogError;
-use qed_core::history::Roots;
 use qed_core::log::{Added, Log, Request};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
@@ -137,8 +136,11 @@ impl State {
         if own != base {
             return Err(StateError::Diverged { leader: Box::new(base), own: Box::new(own) });
         }
-        let wanted = if is_wanted { Roots::Each } else { Roots::Last };
-        Ok(self.log.apply(log_id, requests, wanted)?)
+        if is_wanted {
+            return Ok(self.log.apply(log_id, requests)?);
+        }
+        self.log.apply_silently(log_id, requests)?;
+        Ok(Vec::new())
     }
 
     fn change_members(&mut self, committed: &Committed, changes: Vec<Change>) -> Result<(), StateError> {

@@ -1,7 +1,8 @@
 //! A log in this process, and what adding to one gives.
 
 use std::mem;
-use std::panic::{self, AssertUnwindSafe};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, RwLock};
@@ -12,6 +13,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use qed_core::error::LogError;
 use qed_core::hash;
+use qed_core::integers::usize_from;
 use qed_core::log::{self as core, Request};
 
 use crate::error;
@@ -36,9 +38,10 @@ impl Added {
     }
 
     /// Return the JSON object of the first snapshot.
-    fn to_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let text = self.0.snapshots.first().map(qed_core::proof::Snapshot::to_json).unwrap_or_default();
-        PyBytes::new(py, text.as_bytes())
+    fn to_json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let first = self.0.snapshots.first();
+        let first = first.ok_or_else(|| error::of_log(&LogError::Bug("a request was answered with no snapshot")))?;
+        Ok(PyBytes::new(py, first.to_json().as_bytes()))
     }
 
     /// Return the JSON array of all snapshots.
@@ -60,7 +63,13 @@ impl Added {
     }
 }
 
-/// How often a check tells how far it is: smooth to look at, and nothing beside the work between.
+/// Call the log; a panic is a bug, which the log itself survives: it writes nothing after one that interrupted a batch.
+fn guarded<T>(call: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+    let bug = |_| Err(LogError::Bug("a call of the log ended in a panic, which stderr describes"));
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(bug)
+}
+
+/// How often a check reports how far it is: smooth to look at, and nothing beside the work between.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A log in this process.
@@ -94,7 +103,7 @@ impl Log {
         call: impl FnOnce(&core::Log) -> Result<T, LogError> + Send,
     ) -> PyResult<T> {
         let log = self.opened()?;
-        py.detach(move || call(&log)).map_err(|error| error::of_log(&error))
+        py.detach(move || guarded(|| call(&log))).map_err(|error| error::of_log(&error))
     }
 
     fn append_request(&self, py: Python<'_>, request: impl FnOnce() -> Request + Send) -> PyResult<Added> {
@@ -109,10 +118,11 @@ impl Log {
     #[staticmethod]
     #[pyo3(signature = (path, /))]
     fn open(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Self> {
-        let opened = py.detach(|| match path {
+        let open = || match path {
             Some(path) => core::Log::open(&path),
             None => core::Log::in_memory(),
-        });
+        };
+        let opened = py.detach(|| guarded(open));
         let log = opened.map_err(|error| error::of_log(&error))?;
         Ok(Self { log: RwLock::new(Some(Arc::new(log))), opener: process::id() })
     }
@@ -150,32 +160,23 @@ impl Log {
         self.call(py, |log| log.snapshot(version)).map(Snapshot)
     }
 
-    /// Build both trees again from the log and compare the stored roots, occurrences and repeats with them; tell `progress` how many events are done.
+    /// Build both trees again from the log and compare the stored roots, occurrences and repeats with them; report to `progress` how many events are done.
     #[pyo3(signature = (*, progress = None))]
     fn check(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
-        let mut told: Option<Instant> = None;
-        let mut tell = |len: u64| {
-            if told.is_some_and(|told| told.elapsed() < PROGRESS_INTERVAL) {
+        let mut shown: Option<Instant> = None;
+        let mut show = |len: u64| {
+            if shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
                 return Ok(());
             }
-            told = Some(Instant::now());
+            shown = Some(Instant::now());
             Python::attach(|py| {
                 py.check_signals()?;
                 progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (len,)).map(drop))
             })
         };
-        // A check takes minutes and holds no lock, so Ctrl-C and a failed callback leave it by unwinding.
-        let checked = self.call(py, |log| {
-            let mut visit = |len| tell(len).unwrap_or_else(|error| panic::resume_unwind(Box::new(error)));
-            Ok(panic::catch_unwind(AssertUnwindSafe(|| log.check(&mut visit))))
-        })?;
-        match checked {
-            Ok(result) => result.map_err(|error| error::of_log(&error)),
-            Err(cause) => match cause.downcast::<PyErr>() {
-                Ok(error) => Err(*error),
-                Err(cause) => panic::resume_unwind(cause),
-            },
-        }
+        let checked = self
+            .call(py, |log| log.check(&mut |len| show(len).map_or_else(ControlFlow::Break, ControlFlow::Continue)))?;
+        checked.break_value().map_or(Ok(()), Err)
     }
 
     /// Close the log; every later call fails. Closing twice does nothing, nor does closing it in a forked child.
@@ -189,7 +190,7 @@ impl Log {
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
-        self.call(py, |log| Ok(usize::try_from(log.len()).unwrap_or(usize::MAX)))
+        self.call(py, |log| Ok(usize_from(log.len())))
     }
 }
 
