@@ -61,7 +61,7 @@ def bench_core(events: int) -> None:
 def bench_python(_events: int) -> None:
     """Measure verification as a Python program calls it."""
     with qed.Log() as log:
-        current = log.append_bulk(b"event %d" % i for i in range(100_000))[-1]
+        current = log.add_bulk(b"event %d" % i for i in range(100_000))[-1]
         member = log.membership(b"event 7")
         absent = log.membership(b"nothing of the kind")
         increment = log.incremental(7, len(log) - 1)

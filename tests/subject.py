@@ -26,10 +26,10 @@ class Subject:
         self.log = _qed.Log.open(self._path)
 
     def append_events(self, events: list[bytes]) -> list[Json]:
-        return wire_snapshots(self.log.append(events))
+        return wire_snapshots(self.log.add(events))
 
     def append(self, digests: Iterable[bytes], *, if_absent: bool = False) -> _qed.Added:
-        return self.log.append_digests([_qed.Digest(digest) for digest in digests], if_absent=if_absent)
+        return self.log.add([_qed.Digest(digest) for digest in digests], if_absent=if_absent)
 
     def snapshot(self, version: int) -> Json:
         return parse(self.log.snapshot(version).to_json())

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, note, seed
 from hypothesis import strategies as st
 
+import qed
 from oracle import OracleLog, Request, event_digest
 from oracle_compact import answer_bytes
 from oracle_verify import parse
@@ -195,6 +196,27 @@ def test_empty_request_changes_nothing(if_absent: bool) -> None:
         assert not subject.append([], if_absent=if_absent).is_new
     assert len(subject.log) == 1
     assert wire_snapshots(subject.append([bytes(32)]))[0]["Version"] == 1
+
+
+def test_events_are_added_by_their_digests_as_by_themselves() -> None:
+    events = [b"", b"event 0", bytes(1000)]
+    with qed.Log() as by_event, qed.Log() as by_digest:
+        assert by_event.add(events[0]) == by_digest.add(qed.Digest.of(events[0]))
+        mixed: list[bytes | qed.Digest] = [events[1], qed.Digest.of(events[2])]
+        assert by_event.add_bulk(iter(events[1:])) == by_digest.add_bulk(mixed)
+        again = by_digest.add(qed.Digest.of(events[1]), if_absent=True)
+        assert again == by_event.snapshot(1)
+        assert len(by_digest) == len(events)
+
+
+@pytest.mark.parametrize("nonsense", ["text", 7, None, [1], object()])
+def test_what_is_neither_an_event_nor_a_digest_is_a_type_error(nonsense: object) -> None:
+    with qed.Log() as log:
+        with pytest.raises(TypeError):
+            log.add(nonsense)  # type: ignore[arg-type]  # the point of the test
+        with pytest.raises(TypeError):
+            log.add_bulk([b"event", nonsense])  # type: ignore[list-item]  # the point of the test
+        assert len(log) == 0
 
 
 def leading_replica(folder: Path) -> _qed.Replica:

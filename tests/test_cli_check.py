@@ -23,7 +23,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "log"
     with qed.Log(folder) as log:
         for bulk in range(EVENTS // 10):
-            log.append_bulk([b"%d.%d" % (bulk, i) for i in range(10)])
+            log.add_bulk([b"%d.%d" % (bulk, i) for i in range(10)])
     # Opening replays the journal into tables.
     qed.Log(folder).close()
     return folder
@@ -108,6 +108,6 @@ def test_a_check_tells_how_far_it_is_and_can_be_stopped(folder: Path) -> None:
         with pytest.raises(Stopped):
             log.check(progress=stop)
         log.check()
-        assert log.append(b"more").version == EVENTS
+        assert log.add(b"more").version == EVENTS
     assert told[0] == 10
     assert told == sorted(told)

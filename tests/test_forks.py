@@ -194,9 +194,9 @@ def test_a_closed_client_of_asyncio_cannot_be_used(server: Server) -> None:
 
 def test_a_child_is_refused_its_parents_log(tmp_path: Path) -> None:
     with Log(tmp_path / "log") as log:
-        log.append(b"of the parent")
+        log.add(b"of the parent")
         calls: list[Callable[[], object]] = [
-            lambda: log.append(b"of the child"),
+            lambda: log.add(b"of the child"),
             lambda: log.membership(b"of the parent"),
             lambda: log.snapshot(0),
             lambda: len(log),
@@ -210,7 +210,7 @@ def test_a_child_is_refused_its_parents_log(tmp_path: Path) -> None:
 
         parent = os.getpid()
         assert ended(in_child(use)) == 0
-        assert log.append(b"still of the parent").version == 1
+        assert log.add(b"still of the parent").version == 1
         log.check()
 
 
@@ -224,7 +224,7 @@ def test_a_child_that_drops_its_parents_log_ends(tmp_path: Path) -> None:
         gc.collect()
 
     assert ended(in_child(drop)) == 0
-    assert log.append(b"still open").version == 0
+    assert log.add(b"still open").version == 0
     log.close()
     Log(tmp_path / "log").close()
 

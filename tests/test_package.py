@@ -49,7 +49,7 @@ def test_library_makes_a_log_and_proves(installed: Path, tmp_path: Path) -> None
     code = f"""
 import qed
 with qed.Log({str(tmp_path / "log")!r}) as log:
-    snapshot = log.append(b"event 0")
+    snapshot = log.add(b"event 0")
 print(snapshot.version, snapshot.event_digest.hex())
 """
     digest = "5beeaf427ee0bfcd1a7b6f63010f2745110cf23ae088b859275cd0aad369561b"

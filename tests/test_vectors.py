@@ -98,9 +98,9 @@ def test_events_are_added_as_their_digests() -> None:
 
 def test_added_is_answered_as_snapshots() -> None:
     subject = Subject()
-    one = subject.log.append([b"one"])
+    one = subject.log.add([b"one"])
     assert json.loads(one.to_json()) == subject.snapshot(0)
-    more = subject.log.append([b"two", b"three"])
+    more = subject.log.add([b"two", b"three"])
     assert json.loads(more.to_json_array()) == [subject.snapshot(1), subject.snapshot(2)]
     assert (len(one), len(more), one.is_new, more.is_new) == (1, 2, True, True)
 

@@ -23,7 +23,7 @@ class Log:
 
     Example:
         >>> with Log() as log:
-        ...     snapshot = log.append(b"event 0")
+        ...     snapshot = log.add(b"event 0")
         ...     snapshot.version, log.membership(b"event 0").actual_version
         (0, 0)
     """
@@ -42,31 +42,36 @@ class Log:
         """
         self._log = _qed.Log.open(None if path is None else os.fspath(path))
 
-    def append(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
-        """Append an event and return its snapshot. The event is on disk when this returns.
+    def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
+        """Add an event and return its snapshot. The event is on disk when this returns.
 
         Args:
-            event: Any bytes, also none. Only their digest is kept.
-            if_absent: Answer an event that is in the log already with its first snapshot, and add nothing.
+            event: The event, any bytes, also none; or its digest. The log keeps the digest only.
+            if_absent: If the event is in the log already, add nothing and return its first snapshot.
 
         Raises:
             WriteRefused: An earlier write or sync failed.
+            LogFull: The log has no room for another event.
             LogError: This write or sync failed; whether the event is in the log shows when it is opened again.
         """
-        return self._log.append([event], if_absent=if_absent).snapshots[0]
+        return self._log.add([event], if_absent=if_absent).snapshots[0]
 
-    def append_bulk(self, events: Iterable[bytes], *, if_absent: bool = False) -> list[Snapshot]:
-        """Append events as one batch, all or nothing, and return their snapshots; the new ones share one hyper digest.
+    def add_bulk(self, events: Iterable[bytes | Digest], *, if_absent: bool = False) -> list[Snapshot]:
+        """Add events as one batch, all of them or none, and return one snapshot an event, in their order.
 
         Args:
-            events: At least one event.
-            if_absent: As for `append`, for each event.
+            events: At least one event or digest of an event, in the order of their versions.
+            if_absent: As for `add`, for each event on its own.
+
+        Returns:
+            One snapshot an event, in their order; those of added events share one hyper digest.
 
         Raises:
             WriteRefused: An earlier write or sync failed.
-            LogError: There is no event, or this write or sync failed, as for `append`.
+            LogFull: As for `add`.
+            LogError: There is no event, or this write or sync failed, as for `add`.
         """
-        return self._log.append(list(events), if_absent=if_absent).snapshots
+        return self._log.add(list(events), if_absent=if_absent).snapshots
 
     def membership(self, event: bytes | Digest, *, version: int | None = None) -> MembershipProof | AbsenceProof:
         """Return the proof that the event is in the log, or the one that it is not.

@@ -9,14 +9,13 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use qed_core::error::LogError;
-use qed_core::hash;
 use qed_core::integers::usize_from;
-use qed_core::log::{self as core, Request};
+use qed_core::log as core;
 
 use crate::error;
+use crate::events::{Event, request_of};
 use crate::proofs::{Digest, IncrementalProof, Snapshot, answer_to_python};
 
 /// What one request added: its snapshots, and whether anything was new.
@@ -105,11 +104,6 @@ impl Log {
         let log = self.opened()?;
         py.detach(move || guarded(|| call(&log))).map_err(|error| error::of_log(&error))
     }
-
-    fn append_request(&self, py: Python<'_>, request: impl FnOnce() -> Request + Send) -> PyResult<Added> {
-        let added = self.call(py, |log| log.append(&[request()]))?;
-        added.into_iter().next().map(Added).ok_or_else(|| error::of_log(&LogError::EmptyRequest))
-    }
 }
 
 #[pymethods]
@@ -127,17 +121,11 @@ impl Log {
         Ok(Self { log: RwLock::new(Some(Arc::new(log))), opener: process::id() })
     }
 
-    /// Append events as one commit batch; durable on return.
+    /// Add events, or digests of events, as one commit batch; durable on return.
     #[pyo3(signature = (events, /, *, if_absent = false))]
-    fn append(&self, py: Python<'_>, events: Vec<PyBackedBytes>, if_absent: bool) -> PyResult<Added> {
-        self.append_request(py, || request_of(&events, if_absent))
-    }
-
-    /// Append event digests as one commit batch; durable on return.
-    #[pyo3(signature = (digests, /, *, if_absent = false))]
-    fn append_digests(&self, py: Python<'_>, digests: Vec<PyRef<'_, Digest>>, if_absent: bool) -> PyResult<Added> {
-        let digests: Vec<hash::Digest> = digests.iter().map(|digest| digest.0).collect();
-        self.append_request(py, move || Request { digests, if_absent })
+    fn add(&self, py: Python<'_>, events: Vec<Event>, if_absent: bool) -> PyResult<Added> {
+        let added = self.call(py, |log| log.append(&[request_of(&events, if_absent)]))?;
+        added.into_iter().next().map(Added).ok_or_else(|| error::of_log(&LogError::EmptyRequest))
     }
 
     /// Return the membership or absence proof of an event.
@@ -205,9 +193,4 @@ impl Drop for Log {
         // Closing a store syncs it and waits for its worker.
         Python::attach(|py| py.detach(|| drop(log)));
     }
-}
-
-/// Hash events into a request.
-pub fn request_of(events: &[PyBackedBytes], if_absent: bool) -> Request {
-    Request { digests: events.iter().map(|event| hash::Digest::of_event(event)).collect(), if_absent }
 }
