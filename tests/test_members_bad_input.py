@@ -228,7 +228,6 @@ def unsound_messages(target: Server, sender: Server) -> list[bytes]:
         message((1, 99), *head),  # of a kind that there is not
         message((1, 8), (2, to), (3, by)),  # of no term: to the engine, from itself
         message((1, 5), (2, to), (3, by)),  # likewise: a request for a vote
-        message((1, 8), (2, to), (3, by), (4, (1 << 64) - 1)),  # of a term after which there is no other
         message((1, 3), *head, (6, 1 << 40)),  # entries after one that has no term
         message((1, 13), *head),  # leadership handed over by somebody else
         message((1, 4), *head, (6, 1), (8, (1 << 64) - 1), (10, 1), (11, (1 << 64) - 1)),  # it refuses less than it has
@@ -245,6 +244,19 @@ def test_unsound_messages_change_nothing(cluster: Cluster) -> None:
             peer.shutdown(socket.SHUT_WR)
             assert_closed(peer)
     assert cluster.leader() is leader
+
+
+def test_forged_terms_leave_a_cluster_the_next_one(cluster: Cluster) -> None:
+    # One of these was enough: everybody adopted its term, and refused the one after it.
+    for member in cluster.members:
+        with closing(accepted(member)) as peer:
+            for term in ((1 << 64) - 1, (1 << 63) - 1, 1 << 40):
+                peer.sendall(frame(message((1, 8), (2, number_of(member)), (3, 77), (4, term))))
+            peer.shutdown(socket.SHUT_WR)
+            assert_closed(peer)
+    wait_until(lambda: all(member.view().term > 1 << 20 for member in cluster.members), "the terms to move")
+    cluster.wait_whole()
+    assert all(member.view().term < 1 << 30 for member in cluster.members)
 
 
 def test_noise_for_messages_changes_nothing(cluster: Cluster) -> None:

@@ -24,7 +24,7 @@ use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::contact::Contacts;
 use crate::raftlog::RaftLog;
-use crate::soundness::fault_in;
+use crate::soundness::{fault_in, furthest_term, reached_term};
 use crate::wal::{Bounds, Frame, Recovered};
 
 /// How one member takes part.
@@ -271,6 +271,7 @@ impl Consensus {
     /// [`Refusal::Unsound`] or [`Refusal::Raft`] if it is not taken.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
         if let Some(reason) = fault_in(&message, &self.raw.raft) {
+            self.approach(&message);
             return Err(Refusal::Unsound { from: message.from, reason });
         }
         if self.raw.raft.prs().get(message.from).is_some() {
@@ -281,6 +282,7 @@ impl Consensus {
             let age = |message: &Message| (message.term, message.get_snapshot().get_metadata().index);
             let is_overtaken = self.awaited.as_ref().is_some_and(|awaited| age(awaited) > age(&message));
             if message.term >= self.raw.raft.term && !is_overtaken {
+                self.reach(message.term);
                 self.awaited = Some(message);
             }
             return Ok(());
@@ -289,6 +291,21 @@ impl Consensus {
         let stepped = self.raw.step(message);
         self.draw_timeout();
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
+    }
+
+    /// Go towards the term of a message that is too far ahead, so that members that are further apart meet.
+    fn approach(&mut self, message: &Message) {
+        let furthest = furthest_term(self.raw.raft.term);
+        if message.to == self.settings.id && message.term > furthest {
+            self.reach(reached_term(message).min(furthest));
+        }
+    }
+
+    fn reach(&mut self, term: u64) {
+        if term > self.raw.raft.term {
+            self.raw.raft.become_follower(term, 0);
+            self.draw_timeout();
+        }
     }
 
     /// Return the member to fetch pages from, and the log id they must reach, if the state lags behind a snapshot.

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use prost::Message as _;
 use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
-use qed_core::page::Page;
+use qed_core::page::{Page, PageError};
 use raft::eraftpb::Message;
 
 use crate::applier::{Jobs, perform};
@@ -28,6 +28,7 @@ use crate::member::{Effects, Input, Job, Member, MemberError};
 use crate::membership::{Member as Description, Membership};
 use crate::outbox::{Completion, Delivery, Outbox, Outcome};
 use crate::prover::{Prover, Question};
+use crate::soundness::furthest_term;
 use crate::state::State;
 
 /// How much may wait, and how time passes.
@@ -250,6 +251,14 @@ impl Driver {
 
     /// Append a page from another member. The outcome comes under `ticket`.
     pub fn install(&self, ticket: u64, page: Page) {
+        // After a restart, the term of this member is not below that of its state: a forged one must not get there.
+        if page.end.term > furthest_term(self.status().role.term) {
+            self.outbox.put([Completion {
+                ticket,
+                outcome: Outcome::PageRefused(PageError::Malformed("a page that ends in a term within reach")),
+            }]);
+            return;
+        }
         let refused = self.shared.jobs.put(vec![Job::Install(ticket, Box::new(page))]);
         let failure = self.failure();
         self.outbox.put(refused.iter().flat_map(Job::tickets).map(|ticket| left(ticket, failure.clone(), false)));

@@ -11,8 +11,10 @@ use raft::eraftpb::{ConfChangeV2, ConfState, EntryType, Message, MessageType};
 
 use crate::raftlog::RaftLog;
 
-/// Greatest term that is believed. Each election adds one, so no sound member comes near it, and there is always a next one.
-const MAX_TERM: u64 = u64::MAX / 2;
+/// How far ahead of this member's term a message may be: the elections of a year, if there is one every half minute.
+pub const MAX_TERM_JUMP: u64 = 1 << 20;
+/// The term from which on each message may add only one, so that there are always more terms than messages to use them up.
+pub const LAST_JUMP: u64 = 1 << 62;
 
 /// Return what is wrong with a message to the member that `raft` is, if anything.
 #[must_use]
@@ -24,16 +26,18 @@ pub fn fault_in(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str>
         return Some("it is not addressed to this member by another");
     }
     // To the crate, term 0 says that a message comes from the member itself. Reads have none, for whoever leads answers them.
-    if (message.term == 0) != (kind == MessageType::MsgReadIndex) || message.term > MAX_TERM {
-        return Some("its term is none that a member can have");
+    if (message.term == 0) != (kind == MessageType::MsgReadIndex) {
+        return Some("its term is invalid");
+    }
+    if message.term > furthest_term(raft.term) {
+        return Some("its term is too far ahead of the term of this member");
     }
     match kind {
         MessageType::MsgHeartbeat => (message.term >= raft.term && message.commit > raft.raft_log.last_index())
             .then_some("it says that more is committed than this member holds"),
         MessageType::MsgAppend => fault_in_entries(message, raft),
         MessageType::MsgAppendResponse => fault_in_acknowledgement(message, raft),
-        MessageType::MsgSnapshot => (!is_possible(message.get_snapshot().get_metadata().get_conf_state()))
-            .then_some("its snapshot has no configuration, or one that cannot be"),
+        MessageType::MsgSnapshot => fault_in_snapshot(message),
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             (message.entries.len() != 1).then_some("it does not name one read")
         }
@@ -51,6 +55,34 @@ pub fn fault_in(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str>
         | MessageType::MsgRequestPreVoteResponse
         | MessageType::MsgTimeoutNow => None,
     }
+}
+
+/// Return the greatest term that one message may bring a member to that is at `term`.
+///
+/// A term is saved and never lowered, so a forged one must not use up all that there are. A message from further ahead is refused,
+/// but brings its receiver as far as this: members that are further apart, and new ones, which are at term 0, get to the same term
+/// after a few messages.
+#[must_use]
+pub const fn furthest_term(term: u64) -> u64 {
+    term.saturating_add(if term < LAST_JUMP { MAX_TERM_JUMP } else { 1 })
+}
+
+/// Return the term that the sender of a message says it has reached, 0 if it says none. A pre-vote is asked for the term after.
+#[must_use]
+pub fn reached_term(message: &Message) -> u64 {
+    match message.msg_type() {
+        MessageType::MsgRequestPreVote => message.term.saturating_sub(1),
+        MessageType::MsgRequestPreVoteResponse if !message.reject => 0,
+        _ => message.term,
+    }
+}
+
+fn fault_in_snapshot(message: &Message) -> Option<&'static str> {
+    let metadata = message.get_snapshot().get_metadata();
+    if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
+        return Some("its snapshot stands at no entry of its term or an earlier one");
+    }
+    (!is_possible(metadata.get_conf_state())).then_some("its snapshot has no configuration, or one that cannot be")
 }
 
 fn fault_in_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {

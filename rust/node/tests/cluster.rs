@@ -386,7 +386,7 @@ fn what_no_member_says_is_told_to_the_caller() {
     loop {
         let unsound = cluster.drivers[&to].drain().unwrap().unsound;
         if let [(from, reason)] = unsound[..] {
-            assert_eq!((from, reason), (leader, "its term is none that a member can have"));
+            assert_eq!((from, reason), (leader, "its term is too far ahead of the term of this member"));
             return;
         }
         assert!(begun.elapsed() < PATIENCE);

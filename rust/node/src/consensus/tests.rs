@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
 
 use super::*;
+use crate::soundness::{LAST_JUMP, MAX_TERM_JUMP};
 
 const ELECTION_TICKS: usize = 10;
 
@@ -31,12 +32,14 @@ struct Group {
     cut_off: Vec<u64>,
     /// What is dropped on its way, for a test to say.
     is_dropped: fn(&Message) -> bool,
+    /// Whether somebody forges messages, so that others are refused.
+    are_forged: bool,
 }
 
 impl Group {
     fn of(ids: &[u64]) -> Self {
         let members = ids.iter().map(|&id| (id, fresh(id, ids))).collect();
-        Self { members, cut_off: Vec::new(), is_dropped: |_| false }
+        Self { members, cut_off: Vec::new(), is_dropped: |_| false, are_forged: false }
     }
 
     /// Return a group of three in which member 1 leads.
@@ -64,8 +67,10 @@ impl Group {
                 if is_lost || (self.is_dropped)(&message) {
                     continue;
                 }
-                if let Some(member) = self.members.get_mut(&message.to) {
-                    member.step(message).unwrap();
+                if let Some(member) = self.members.get_mut(&message.to)
+                    && let Err(refusal) = member.step(message)
+                {
+                    assert!(self.are_forged, "{refusal}");
                 }
             }
         }
@@ -209,6 +214,107 @@ fn a_refusal_that_hints_at_no_entry_is_unsound() {
     refusal.set_msg_type(MessageType::MsgAppendResponse);
     (refusal.reject, refusal.reject_hint) = (true, u64::MAX);
     assert!(matches!(leader.step(refusal), Err(Refusal::Unsound { from: 2, .. })));
+}
+
+/// Return a message with which a stranger says that it leads in `term`.
+fn forged(to: u64, term: u64) -> Message {
+    let mut message = Message { from: 77, to, term, ..Message::default() };
+    message.set_msg_type(MessageType::MsgHeartbeat);
+    message
+}
+
+fn is_refused(member: &mut Consensus, message: Message) -> bool {
+    matches!(member.step(message), Err(Refusal::Unsound { from: 77, .. }))
+}
+
+#[test]
+fn no_message_moves_a_term_by_more_than_a_million() {
+    for far in [u64::MAX, u64::MAX / 2, LAST_JUMP, 3 * MAX_TERM_JUMP] {
+        let mut group = Group::led();
+        let member = group.member(2);
+        let term = member.role().term;
+        assert!(is_refused(member, forged(2, far)));
+        assert_eq!(member.role().term, term + MAX_TERM_JUMP, "after term {far}");
+    }
+}
+
+#[test]
+fn a_message_far_ahead_for_another_moves_no_term() {
+    let mut group = Group::led();
+    let term = group.member(2).role().term;
+    assert!(is_refused(group.member(2), forged(3, u64::MAX)));
+    assert_eq!(group.member(2).role().term, term);
+}
+
+#[test]
+fn a_pre_vote_moves_a_term_no_further_than_its_sender_is() {
+    let mut group = Group::led();
+    let term = group.member(2).role().term;
+    for (asked, reached) in [(term + MAX_TERM_JUMP + 1, term + MAX_TERM_JUMP), (u64::MAX, term + 2 * MAX_TERM_JUMP)] {
+        let mut request = forged(2, asked);
+        request.set_msg_type(MessageType::MsgRequestPreVote);
+        assert!(is_refused(group.member(2), request));
+        assert_eq!(group.member(2).role().term, reached);
+    }
+}
+
+#[test]
+fn the_last_terms_are_used_up_one_by_one() {
+    let mut member = fresh(1, &[]);
+    member.raw.raft.become_follower(LAST_JUMP, 0);
+    for next in 1..4 {
+        assert!(is_refused(&mut member, forged(1, u64::MAX)));
+        assert_eq!(member.role().term, LAST_JUMP + next);
+    }
+}
+
+#[test]
+fn members_that_forged_messages_have_parted_meet_again() {
+    let mut group = Group::led();
+    group.are_forged = true;
+    for (id, count) in [(2, 3), (3, 7)] {
+        (0..count).for_each(|_| assert!(is_refused(group.member(id), forged(id, u64::MAX))));
+    }
+    group.tick(20 * ELECTION_TICKS);
+    group.are_forged = false;
+    group.tick(2 * ELECTION_TICKS);
+    let terms: Vec<_> = group.members.values().map(|member| member.role().term).collect();
+    assert!(terms.iter().all(|&term| term == terms[0] && term > 7 * MAX_TERM_JUMP), "{terms:?}");
+    let leader = group.members.values().find(|member| member.role().is_leader).map(|member| member.settings.id);
+    let place = group.propose(leader.unwrap(), b"x");
+    group.tick(ELECTION_TICKS);
+    assert!(group.members.values().all(|member| member.commit_index() == place.index));
+}
+
+#[test]
+fn a_new_member_joins_a_cluster_of_any_age() {
+    for age in [MAX_TERM_JUMP, 50 * MAX_TERM_JUMP] {
+        let mut group = Group::of(&[1]);
+        group.settle();
+        group.member(1).raw.raft.become_follower(age, 0);
+        group.member(1).raw.campaign().unwrap();
+        group.settle();
+        group.are_forged = true;
+        group.members.insert(2, fresh(2, &[]));
+        group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, 2)], Vec::new()).unwrap();
+        group.tick(20 * ELECTION_TICKS);
+        assert_eq!(group.member(1).raw.raft.prs().conf().to_conf_state().voters.len(), 2, "term {age}");
+        assert_eq!(group.member(2).role().term, age + 1);
+    }
+}
+
+#[test]
+fn a_snapshot_of_a_later_term_than_its_message_is_unsound() {
+    let mut group = Group::led();
+    let term = group.member(2).role().term;
+    for of_snapshot in [0, term + 1, u64::MAX] {
+        let mut message = forged(2, term);
+        message.set_msg_type(MessageType::MsgSnapshot);
+        let conf_state = Some(ConfState { voters: vec![1, 2, 3], ..ConfState::default() });
+        let metadata = SnapshotMetadata { conf_state, index: 1 << 40, term: of_snapshot };
+        message.snapshot = Some(Snapshot { data: Vec::new(), metadata: Some(metadata) });
+        assert!(is_refused(group.member(2), message), "term {of_snapshot}");
+    }
 }
 
 /// What a test asks of a member that hears anything.

@@ -15,6 +15,7 @@ use crate::media::Folder;
 use crate::media::memory::Memory;
 use crate::member;
 use crate::recovery::recover;
+use crate::soundness::MAX_TERM_JUMP;
 use crate::wal::Wal;
 
 /// Entries that are kept, so few that they are forgotten soon.
@@ -276,6 +277,22 @@ fn whoever_waits_when_it_ends_is_told() {
     assert!(outcomes.keys().copied().eq(1..10));
     let untold = |ticket: &u64| matches!(outcomes[ticket], Outcome::NotLeader | Outcome::Unknown);
     assert!(outcomes.keys().all(untold), "{outcomes:?}");
+}
+
+#[test]
+fn a_page_of_a_term_far_ahead_is_not_installed() {
+    let folder = TempDir::new().unwrap();
+    let driver = open(folder.path(), Beginning::Join);
+    let mut page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
+    for (ticket, term) in [(1, u64::MAX), (2, MAX_TERM_JUMP + 1), (3, MAX_TERM_JUMP)] {
+        page.end = LogId { index: 9, term };
+        driver.install(ticket, page.clone());
+    }
+    let outcomes = wait(&driver, 3);
+    assert!(matches!(outcomes[&1], Outcome::PageRefused(PageError::Malformed(_))));
+    assert!(matches!(outcomes[&2], Outcome::PageRefused(PageError::Malformed(_))));
+    assert!(matches!(outcomes[&3], Outcome::Done));
+    assert_eq!(driver.log().applied().term, MAX_TERM_JUMP);
 }
 
 /// Add events, and return the snapshots as they were acknowledged.

@@ -9,7 +9,7 @@ use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::{Completion, Outcome};
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 
 use crate::client::{Asked, Clients};
 use crate::disk::Disk;
@@ -24,6 +24,15 @@ use crate::weather::Weather;
 const CONVERGENCE_TICKS: u64 = 3000;
 /// Ticks after healing of a run with a fault, which is to break a promise and not only to stop its members.
 const PLANTED_TICKS: u64 = 300;
+
+/// What the forging of messages is drawn with.
+const FORGED: u64 = 0x666f_7267_6564;
+/// Messages for each that is forged.
+const MESSAGES_A_FORGERY: u64 = 499;
+/// Who sends them.
+const STRANGER: u64 = 1 << 40;
+/// Their terms.
+const FORGED_TERMS: [u64; 4] = [1 << 40, 1 << 62, u64::MAX / 2, u64::MAX];
 
 /// What a run came to: the same for the same seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,10 +348,28 @@ impl World {
         self.checksum = said.iter().fold(self.checksum, |sum, &word| mixed(sum ^ word));
         self.truncate(to, &message);
         self.give_in(to, &message);
+        self.forge(to);
         for message in self.distorted(flight, message) {
             if let Some(process) = self.process(to) {
                 process.inbox.push_back(Input::Message(message));
             }
+        }
+    }
+
+    /// Now and then, let a stranger speak as the leader of a term that nobody will reach.
+    fn forge(&mut self, to: u64) {
+        // Drawn from what has happened: a run without forged messages goes the same way.
+        let drawn = mixed(self.checksum ^ FORGED);
+        // Without pre-votes, a member that is ahead of the others and does not know yet that it votes answers no candidate, and does not
+        // stand for election: they would meet only after as many elections.
+        if self.is_healed || !self.weather.setting.pre_vote || !drawn.is_multiple_of(MESSAGES_A_FORGERY) {
+            return;
+        }
+        let term = FORGED_TERMS[(drawn >> 32) as usize % FORGED_TERMS.len()];
+        let mut message = Message { from: STRANGER, to, term, ..Message::default() };
+        message.set_msg_type(MessageType::MsgHeartbeat);
+        if let Some(process) = self.process(to) {
+            process.inbox.push_back(Input::Message(message));
         }
     }
 
