@@ -70,10 +70,10 @@ CORE_FLOORS = [
     {"replica", "page"},
 ]
 NODE_FLOORS = [
-    {"media", "identity", "membership", "contact"},
+    {"segments", "identity", "membership", "liveness"},
     {"wal", "entry", "outbox"},
     {"raftlog", "prover"},
-    {"soundness"},
+    {"message_check"},
     {"consensus"},
     {"state"},
     {"member"},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import qed
-from qed._qed import Added, Member, Replica
+from qed._qed import Added, MemberInfo, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ LIMIT_S = 30.0
 
 @pytest.fixture
 def replica(tmp_path: Path) -> Iterator[Replica]:
-    member = Member(name="a", raft_addr="a:1", http_addr="a:2", mgmt_addr="a:3", metrics_addr="a:4")
+    member = MemberInfo(name="a", raft_addr="a:1", http_addr="a:2", mgmt_addr="a:3", metrics_addr="a:4")
     opened = Replica.open(
         str(tmp_path),
         member,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import httpx
 import pytest
 
-from qed._qed import Member
+from qed._qed import MemberInfo
 from qed.errors import CorruptLog, Overloaded, QedError
 from qed.server.app import build_application
 from qed.server.config import Address, Limits, Settings
@@ -29,7 +29,7 @@ EVENT = {"Event": base64.b64encode(b"an event").decode()}
 KEY = {"Key": EVENT["Event"]}
 
 
-OWN = Member(
+OWN = MemberInfo(
     name="x",
     http_addr="127.0.0.1:1",
     mgmt_addr="127.0.0.1:2",
@@ -49,7 +49,7 @@ class Status:
     is_leader: bool = True
     commit_index: int = 1
     applied_index: int = 1
-    members: list[tuple[int, Member]] = field(default_factory=lambda: [(7, OWN)])
+    members: list[tuple[int, MemberInfo]] = field(default_factory=lambda: [(7, OWN)])
     voters: list[int] = field(default_factory=lambda: [7])
     removed: list[int] = field(default_factory=list)
     followers: list[tuple[int, int, bool]] = field(default_factory=list)

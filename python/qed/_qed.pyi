@@ -9,7 +9,7 @@ __all__ = [
     "HyperRoot",
     "IncrementalProof",
     "Log",
-    "Member",
+    "MemberInfo",
     "MembershipProof",
     "Neighbour",
     "Replica",
@@ -202,13 +202,13 @@ class Log:
     def __len__(self) -> int: ...
 
 @final
-class Member:
+class MemberInfo:
     name: str
     raft_addr: str
     http_addr: str
     mgmt_addr: str
     metrics_addr: str
-    def __new__(cls, *, name: str, raft_addr: str, http_addr: str, mgmt_addr: str, metrics_addr: str) -> Member: ...
+    def __new__(cls, *, name: str, raft_addr: str, http_addr: str, mgmt_addr: str, metrics_addr: str) -> MemberInfo: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
@@ -221,7 +221,7 @@ class Status:
     is_leader: bool
     commit_index: int
     applied_index: int
-    members: list[tuple[int, Member]]
+    members: list[tuple[int, MemberInfo]]
     voters: list[int]
     removed: list[int]
     followers: list[tuple[int, int, bool]]
@@ -232,7 +232,7 @@ class Replica:
     @staticmethod
     def open(
         path: str,
-        member: Member,
+        member: MemberInfo,
         /,
         *,
         is_joining: bool,
@@ -252,7 +252,7 @@ class Replica:
     def lost(self, receiver: int, /) -> None: ...
     def read(self, ticket: int, /) -> None: ...
     def await_events(self, ticket: int, events: int, ticks: int, /) -> None: ...
-    def admit(self, ticket: int, number: int, member: Member, /) -> None: ...
+    def admit(self, ticket: int, number: int, member: MemberInfo, /) -> None: ...
     def remove(self, ticket: int, name: str, /) -> None: ...
     def transfer(self, ticket: int, name: str | None, /) -> None: ...
     def extent(self) -> bytes: ...

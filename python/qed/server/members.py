@@ -11,7 +11,7 @@ from qed.server.opening import description
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qed._qed import Member, Replica, Status
+    from qed._qed import MemberInfo, Replica, Status
     from qed.server.config import Settings
 
 __all__ = ["Members"]
@@ -54,7 +54,7 @@ class Members:
         return self.status.is_leader
 
     @property
-    def leader(self) -> Member | None:
+    def leader(self) -> MemberInfo | None:
         """The leader, if one is known."""
         return self.by_number.get(self.status.leader)
 
@@ -63,7 +63,7 @@ class Members:
         """Whether the cluster knows this member, and where it is."""
         return self.by_number.get(self.number) == self.own
 
-    def others(self) -> dict[int, Member]:
+    def others(self) -> dict[int, MemberInfo]:
         """Return the other members by number."""
         return {number: member for number, member in self.by_number.items() if number != self.number}
 
@@ -116,7 +116,7 @@ class Members:
         await self._changed.wait()
 
 
-def _by_number(status: Status) -> dict[int, Member]:
+def _by_number(status: Status) -> dict[int, MemberInfo]:
     # Numbers are drawn at random; people look for names.
     return dict(sorted(status.members, key=lambda entry: entry[1].name))
 

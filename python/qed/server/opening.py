@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from qed._qed import Member, Replica
+from qed._qed import MemberInfo, Replica
 
 if TYPE_CHECKING:
     from qed.server.config import Settings
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "description", "open_replica"]
 
 
-def description(settings: Settings) -> Member:
+def description(settings: Settings) -> MemberInfo:
     """Return the member that `settings` describe."""
-    return Member(
+    return MemberInfo(
         name=settings.node_id,
         raft_addr=str(settings.advertised("raft")),
         http_addr=str(settings.advertised("http")),

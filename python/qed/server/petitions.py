@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed._qed import Member
+from qed._qed import MemberInfo
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.frames import TransportError
@@ -216,7 +216,7 @@ class Petitions:
         return None
 
 
-def _described(question: Question) -> Member:
+def _described(question: Question) -> MemberInfo:
     """Return the member that asks for admission.
 
     Raises:
@@ -238,4 +238,4 @@ def _described(question: Question) -> Member:
         raise MembershipRefused(str(exc)) from exc
     if not 0 < question.id < _NUMBER_LIMIT:
         raise MembershipRefused(f"expected the number of a member, found {question.id}")
-    return Member(name=question.name, **addresses)
+    return MemberInfo(name=question.name, **addresses)

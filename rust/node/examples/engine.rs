@@ -21,11 +21,11 @@ use qed_core::log_id::LogId;
 use qed_node::applier::perform;
 use qed_node::consensus::{Consensus, KEPT_BYTES, Settings};
 use qed_node::entry::Command;
-use qed_node::media::Folder;
 use qed_node::member::{Effects, Input, Job, Limits, Member};
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::{Completion, Outcome};
 use qed_node::recovery::reconcile;
+use qed_node::segments::SegmentFolder;
 use qed_node::state::State;
 use qed_node::wal::Wal;
 use raft::eraftpb::{Message, MessageType};
@@ -84,7 +84,7 @@ struct Sent {
 struct Engine {
     id: u64,
     has_quorum_timer: bool,
-    member: Member<Folder>,
+    member: Member<SegmentFolder>,
     state: State,
     /// Commands that are not acknowledged, by ticket.
     waiting: HashMap<u64, String>,
@@ -121,7 +121,7 @@ fn main() -> Result<()> {
 impl Engine {
     fn open(path: &Path, settings: Settings, voters: u64) -> Result<Self> {
         let log = Arc::new(Log::open(path)?);
-        let (mut wal, mut recovered) = Wal::open(Folder::open(&path.join("raft"))?)?;
+        let (mut wal, mut recovered) = Wal::open(SegmentFolder::open(&path.join("raft"))?)?;
         let mut state = State::open(Arc::clone(&log))?;
         if state.applied() == LogId::default() {
             let configuration = Configuration { voters: (1..=voters).collect(), ..Configuration::default() };

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
+use qed_core::log::Added;
 use qed_core::page::PageError;
 
 use crate::member::{Input, Job, Report};
@@ -18,7 +19,7 @@ use crate::state::{State, StateError};
 pub struct Jobs {
     waiting: Mutex<Waiting>,
     /// Told when a job comes, and when no more will.
-    is_fed: Condvar,
+    arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -39,14 +40,14 @@ impl Jobs {
         }
         waiting.jobs.extend(jobs);
         drop(waiting);
-        self.is_fed.notify_one();
+        self.arrived.notify_one();
         Vec::new()
     }
 
     /// Put no more jobs.
     pub fn close(&self) {
         self.waiting.lock().is_closed = true;
-        self.is_fed.notify_one();
+        self.arrived.notify_one();
     }
 
     /// Take no more jobs; return those that wait.
@@ -66,7 +67,7 @@ impl Jobs {
             if waiting.is_closed {
                 return None;
             }
-            self.is_fed.wait(&mut waiting);
+            self.arrived.wait(&mut waiting);
         }
     }
 }
@@ -88,14 +89,16 @@ impl Job {
 /// # Errors
 ///
 /// [`StateError`]: the member must stop.
+///
+/// # Panics
+///
+/// If an entry added for more or fewer requests than it was proposed with.
 pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Completion>), StateError> {
     let before = Arc::clone(state.membership());
     let (log_id, conf_state, is_fetched, completions) = match job {
         Job::Apply(committed, tickets) => {
-            let mut added = state.apply(&committed, tickets.is_some())?.into_iter();
-            let outcome = |ticket| Completion { ticket, outcome: added.next().map_or(Outcome::Done, Outcome::Added) };
-            let completions = tickets.unwrap_or_default().into_iter().map(outcome).collect();
-            (committed.log_id, committed.conf_state, false, completions)
+            let added = state.apply(&committed, tickets.is_some())?;
+            (committed.log_id, committed.conf_state, false, answers(tickets.unwrap_or_default(), added))
         }
         Job::Install(ticket, page) => match state.install(&page) {
             Ok(conf_state) => {
@@ -110,4 +113,14 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
     };
     let membership = (!Arc::ptr_eq(&before, state.membership())).then(|| Arc::clone(state.membership()));
     Ok((Some(Input::Report(Report { log_id, conf_state, membership, is_fetched })), completions))
+}
+
+/// Return what each of those who wait for an entry is told. Only an entry that appends adds anything, and then for each of them.
+fn answers(tickets: Vec<u64>, added: Vec<Added>) -> Vec<Completion> {
+    if added.is_empty() {
+        return tickets.into_iter().map(|ticket| Completion { ticket, outcome: Outcome::Done }).collect();
+    }
+    assert_eq!(added.len(), tickets.len(), "an answer for each request of an entry");
+    let answer = |(ticket, added)| Completion { ticket, outcome: Outcome::Added(added) };
+    tickets.into_iter().zip(added).map(answer).collect()
 }

@@ -22,9 +22,9 @@ use raft::eraftpb::{
 };
 use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
-use crate::contact::Contacts;
+use crate::liveness::Liveness;
+use crate::message_check::{check_message, furthest_term, reached_term};
 use crate::raftlog::RaftLog;
-use crate::soundness::{fault_in, furthest_term, reached_term};
 use crate::wal::{Bounds, Frame, Recovered};
 
 /// How one member takes part.
@@ -115,9 +115,9 @@ pub enum Refusal {
     /// A change of membership is under way.
     #[error("another change of membership is under way")]
     Busy,
-    /// The message cannot come from a sound member.
+    /// The message is invalid: a correct member does not send it.
     #[error("a message from member {from:016x} was refused: {reason}")]
-    Unsound {
+    InvalidMessage {
         /// Who it says it is from.
         from: u64,
         /// What is wrong with it.
@@ -147,8 +147,8 @@ pub struct Consensus {
     applying: VecDeque<(u64, usize)>,
     applying_bytes: usize,
     /// A snapshot whose state is being fetched.
-    awaited: Option<Message>,
-    contacts: Contacts,
+    pending_snapshot: Option<Message>,
+    liveness: Liveness,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -204,8 +204,8 @@ impl Consensus {
             applied: applied.index,
             applying: VecDeque::new(),
             applying_bytes: 0,
-            awaited: None,
-            contacts: Contacts::new(settings.election_ticks as u64),
+            pending_snapshot: None,
+            liveness: Liveness::new(settings.election_ticks as u64),
         };
         if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id] {
             // Whoever decides alone has nobody to wait for.
@@ -243,20 +243,20 @@ impl Consensus {
     /// Return whether a member was heard of within the last election time-out.
     #[must_use]
     pub fn is_active(&self, id: u64) -> bool {
-        self.contacts.is_active(id)
+        self.liveness.is_active(id)
     }
 
     /// Return whether this member leads, and has missed another for so long that it must be taken for dead.
     #[must_use]
-    pub fn is_missed(&self, id: u64) -> bool {
-        id != self.settings.id && self.contacts.is_missed(id)
+    pub fn is_presumed_dead(&self, id: u64) -> bool {
+        id != self.settings.id && self.liveness.is_presumed_dead(id)
     }
 
     /// Let a tick pass.
     pub fn tick(&mut self) {
         self.raw.tick();
         let Role { term, is_leader, .. } = self.role();
-        self.contacts.tick(is_leader.then_some(term));
+        self.liveness.tick(is_leader.then_some(term));
         if is_leader {
             self.settle_configuration();
             self.repeat_snapshots();
@@ -268,22 +268,22 @@ impl Consensus {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Unsound`] or [`Refusal::Raft`] if it is not taken.
+    /// [`Refusal::InvalidMessage`] or [`Refusal::Raft`] if it is not taken.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
-        if let Some(reason) = fault_in(&message, &self.raw.raft) {
+        if let Some(reason) = check_message(&message, &self.raw.raft) {
             self.approach(&message);
-            return Err(Refusal::Unsound { from: message.from, reason });
+            return Err(Refusal::InvalidMessage { from: message.from, reason });
         }
         if self.raw.raft.prs().get(message.from).is_some() {
-            self.contacts.hear(message.from);
+            self.liveness.hear(message.from);
         }
         if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
             // One that was overtaken must not take the place of the last, which is the one that the leader waits for.
             let age = |message: &Message| (message.term, message.get_snapshot().get_metadata().index);
-            let is_overtaken = self.awaited.as_ref().is_some_and(|awaited| age(awaited) > age(&message));
+            let is_overtaken = self.pending_snapshot.as_ref().is_some_and(|pending| age(pending) > age(&message));
             if message.term >= self.raw.raft.term && !is_overtaken {
                 self.reach(message.term);
-                self.awaited = Some(message);
+                self.pending_snapshot = Some(message);
             }
             return Ok(());
         }
@@ -310,8 +310,8 @@ impl Consensus {
 
     /// Return the member to fetch pages from, and the log id they must reach, if the state lags behind a snapshot.
     #[must_use]
-    pub fn awaited(&self) -> Option<(u64, LogId)> {
-        let message = self.awaited.as_ref()?;
+    pub fn snapshot_source(&self) -> Option<(u64, LogId)> {
+        let message = self.pending_snapshot.as_ref()?;
         let metadata = message.get_snapshot().get_metadata();
         Some((message.from, LogId { index: metadata.index, term: metadata.term }))
     }
@@ -325,7 +325,7 @@ impl Consensus {
     /// Step the snapshot that was waited for, if the state is there.
     fn end_fetching(&mut self, log_id: LogId) {
         if let Some(message) =
-            self.awaited.take_if(|message| message.get_snapshot().get_metadata().index <= log_id.index)
+            self.pending_snapshot.take_if(|message| message.get_snapshot().get_metadata().index <= log_id.index)
         {
             // It may be out of date by now, which is for Raft to see.
             let _ = self.raw.step(message);
@@ -453,7 +453,7 @@ impl Consensus {
             let must_save = ready.must_sync() || frame.bounds.is_some();
             // A commit index alone is saved with the next frame.
             let needs_state = frame.bounds.is_some();
-            self.raw.mut_store().take(&frame);
+            self.raw.mut_store().apply(&frame);
             self.saving = Some(ready);
             if must_save {
                 output.save = Some(Save { frame, needs_state });
@@ -483,7 +483,7 @@ impl Consensus {
         self.waiting.extend(light.take_committed_entries());
         if light.commit_index().is_some() {
             let hard_state = self.raw.raft.hard_state();
-            self.raw.mut_store().take(&Frame { hard_state, ..Frame::default() });
+            self.raw.mut_store().apply(&Frame { hard_state, ..Frame::default() });
         }
         self.draw_timeout();
     }
@@ -506,7 +506,7 @@ impl Consensus {
         let bounds = Some(Bounds { index: log_id.index, term: log_id.term, is_reset: false });
         let hard_state = self.raw.store().hard_state().clone();
         let frame = Frame { hard_state, bounds, entries: Vec::new() };
-        self.raw.mut_store().take(&frame);
+        self.raw.mut_store().apply(&frame);
         Some(frame)
     }
 
@@ -537,7 +537,7 @@ impl Consensus {
         // A change that cannot be made, such as removing the last voter, is made by nobody: all have the same configuration here.
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
-        self.contacts.set_members(self.raw.raft.prs().iter().map(|(&id, _)| id));
+        self.liveness.set_members(self.raw.raft.prs().iter().map(|(&id, _)| id));
         if self.role().is_leader && self.raw.raft.prs().get(self.settings.id).is_none() {
             // Leadership was handed to a member that was being removed. The crate panics if such a leader commits anything.
             self.raw.raft.become_follower(self.raw.raft.term, 0);
@@ -577,7 +577,7 @@ impl Consensus {
     /// crate waits without end.
     fn repeat_snapshots(&mut self) {
         let receivers = self.raw.raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot);
-        for id in self.contacts.overdue(receivers.map(|(&id, _)| id)) {
+        for id in self.liveness.overdue(receivers.map(|(&id, _)| id)) {
             self.raw.report_snapshot(id, SnapshotStatus::Failure);
         }
     }
@@ -600,7 +600,8 @@ impl Consensus {
     fn draw_timeout(&mut self) {
         let Settings { id, election_ticks, seed, .. } = self.settings;
         let drawn = mix(seed ^ mix(id ^ mix(self.raw.raft.term)));
-        let spread = usize::try_from(drawn % election_ticks as u64).unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, reason = "less than `election_ticks`, which is a usize")]
+        let spread = (drawn % election_ticks as u64) as usize;
         self.raw.raft.set_randomized_election_timeout(election_ticks + spread);
     }
 }

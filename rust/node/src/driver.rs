@@ -23,12 +23,12 @@ use crate::applier::{Jobs, perform};
 use crate::consensus::Role;
 use crate::folder::Opened;
 use crate::identity::Identity;
-use crate::media::Media;
 use crate::member::{Effects, Input, Job, Member, MemberError};
-use crate::membership::{Member as Description, Membership};
+use crate::membership::{MemberInfo, Membership};
+use crate::message_check::furthest_term;
 use crate::outbox::{Completion, Delivery, Outbox, Outcome};
 use crate::prover::{Prover, Question};
-use crate::soundness::furthest_term;
+use crate::segments::SegmentStore;
 use crate::state::State;
 
 /// How much may wait, and how time passes.
@@ -79,7 +79,7 @@ pub struct Status {
     /// The last entry that is applied.
     pub applied_index: u64,
     /// From whom pages are to be fetched, and up to where, if this member lags too far behind for entries.
-    pub awaited: Option<(u64, LogId)>,
+    pub snapshot_source: Option<(u64, LogId)>,
     /// To a leader: what each member holds, and whether it was heard of lately.
     pub followers: Vec<(u64, u64, bool)>,
 }
@@ -100,7 +100,7 @@ struct Shared {
     limits: Limits,
     inbox: Mutex<Inbox>,
     /// Told when something is put into the inbox, and when it is closed.
-    is_fed: Condvar,
+    arrived: Condvar,
     jobs: Jobs,
     status: Mutex<Status>,
 }
@@ -125,7 +125,7 @@ impl Driver {
     /// # Errors
     ///
     /// What the operating system says if it gives no pipe or no thread.
-    pub fn start<M: Media + Send + 'static>(
+    pub fn start<M: SegmentStore + Send + 'static>(
         identity: Identity,
         member: Member<M>,
         state: State,
@@ -133,8 +133,13 @@ impl Driver {
     ) -> io::Result<Self> {
         let (log, outbox) = (Arc::clone(state.log()), Arc::new(Outbox::new()?));
         let status = Mutex::new(status_of(&member));
-        let shared =
-            Arc::new(Shared { limits, inbox: Mutex::default(), is_fed: Condvar::new(), jobs: Jobs::default(), status });
+        let shared = Arc::new(Shared {
+            limits,
+            inbox: Mutex::default(),
+            arrived: Condvar::new(),
+            jobs: Jobs::default(),
+            status,
+        });
         let prover = Prover::start(&log, &outbox, limits.proof_threads)?;
         let (of_driver, driver_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
         let driver = move || of_driver.run_member(member, &driver_outbox);
@@ -199,7 +204,7 @@ impl Driver {
         inbox.waiting_events += request.digests.len();
         inbox.inputs.push_back(Input::Append(ticket, request));
         drop(inbox);
-        self.shared.is_fed.notify_one();
+        self.shared.arrived.notify_one();
         Ok(())
     }
 
@@ -213,7 +218,7 @@ impl Driver {
             inbox.messages += 1;
             inbox.inputs.push_back(Input::Message(message));
             drop(inbox);
-            self.shared.is_fed.notify_one();
+            self.shared.arrived.notify_one();
         }
         true
     }
@@ -235,7 +240,7 @@ impl Driver {
     }
 
     /// Admit a member, or note its new addresses. The outcome comes under `ticket`.
-    pub fn admit(&self, ticket: u64, id: u64, description: Description) {
+    pub fn admit(&self, ticket: u64, id: u64, description: MemberInfo) {
         self.put(Input::Admit(ticket, id, description));
     }
 
@@ -292,7 +297,7 @@ impl Driver {
             inbox.refusal.get_or_insert_with(|| "it is closing".into());
             inbox.deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.grace);
         }
-        self.shared.is_fed.notify_one();
+        self.shared.arrived.notify_one();
         for thread in self.threads.lock().drain(..) {
             // What a thread fails with, it has reported.
             let _ = thread.join();
@@ -309,7 +314,7 @@ impl Driver {
         }
         inbox.inputs.push_back(input);
         drop(inbox);
-        self.shared.is_fed.notify_one();
+        self.shared.arrived.notify_one();
     }
 }
 
@@ -321,7 +326,7 @@ impl Drop for Driver {
 
 impl Shared {
     /// Turn the member until it is closed or fails. Whatever is left then is told so.
-    fn run_member<M: Media>(&self, mut member: Member<M>, outbox: &Outbox) {
+    fn run_member<M: SegmentStore>(&self, mut member: Member<M>, outbox: &Outbox) {
         let failure = failure_of(|| self.drive(&mut member, outbox));
         self.note_failure(failure, outbox);
         let inputs = {
@@ -355,10 +360,10 @@ impl Shared {
         inbox.refusal = Some(reason);
         inbox.deadline = Some(Instant::now());
         drop(inbox);
-        self.is_fed.notify_one();
+        self.arrived.notify_one();
     }
 
-    fn drive<M: Media>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
+    fn drive<M: SegmentStore>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
         // The first turn is at once: who decides alone leads already, but has not saved that.
         let mut next_tick = Instant::now();
         while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
@@ -375,7 +380,7 @@ impl Shared {
         Ok(())
     }
 
-    fn hand_out<M: Media>(&self, member: &Member<M>, mut effects: Effects, outbox: &Outbox) {
+    fn hand_out<M: SegmentStore>(&self, member: &Member<M>, mut effects: Effects, outbox: &Outbox) {
         if !effects.jobs.is_empty() {
             let refused = self.jobs.put(effects.jobs);
             let tickets = refused.iter().flat_map(Job::tickets);
@@ -388,8 +393,8 @@ impl Shared {
         if !effects.completions.is_empty() {
             outbox.put(effects.completions);
         }
-        if !effects.unsound.is_empty() {
-            outbox.complain(effects.unsound);
+        if !effects.invalid_messages.is_empty() {
+            outbox.report_invalid(effects.invalid_messages);
         }
         if effects.is_status_new {
             outbox.renew_status();
@@ -407,7 +412,7 @@ impl Shared {
             }
             if let Some(input) = input {
                 self.inbox.lock().inputs.push_back(input);
-                self.is_fed.notify_one();
+                self.arrived.notify_one();
             }
         }
         // So that the next start has nothing to apply again.
@@ -433,7 +438,7 @@ impl Shared {
                 inbox.messages = 0;
                 return Some(std::mem::take(&mut inbox.inputs));
             }
-            self.is_fed.wait_until(&mut inbox, *next_tick);
+            self.arrived.wait_until(&mut inbox, *next_tick);
         }
     }
 }
@@ -457,7 +462,7 @@ fn events_of(input: &Input) -> usize {
     if let Input::Append(_, request) = input { request.digests.len() } else { 0 }
 }
 
-fn status_of<M: Media>(member: &Member<M>) -> Status {
+fn status_of<M: SegmentStore>(member: &Member<M>) -> Status {
     let consensus = member.consensus();
     let membership = member.membership();
     let of_follower = |&id: &u64| Some((id, consensus.matched(id)?, consensus.is_active(id)));
@@ -465,7 +470,7 @@ fn status_of<M: Media>(member: &Member<M>) -> Status {
         role: member.role(),
         commit_index: consensus.commit_index(),
         applied_index: consensus.log().applied().index,
-        awaited: member.awaited(),
+        snapshot_source: member.snapshot_source(),
         followers: membership.members.keys().filter_map(of_follower).collect(),
         membership: Arc::clone(membership),
     }

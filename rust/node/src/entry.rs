@@ -30,12 +30,17 @@ pub enum Command {
 
 impl Command {
     /// Return the bytes of the entry.
+    ///
+    /// # Panics
+    ///
+    /// On a request of 2^32 events or more.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Nothing => Vec::new(),
             Self::Members(changes) => {
-                let json = serde_json::to_vec(changes).unwrap_or_default();
+                #[expect(clippy::expect_used, reason = "numbers and text always become JSON")]
+                let json = serde_json::to_vec(changes).expect("changes as JSON");
                 [&[MEMBERS], json.as_slice()].concat()
             }
             Self::Append { base, requests } => {
@@ -46,8 +51,8 @@ impl Command {
                 out.extend(base.to_bytes());
                 for request in requests {
                     out.push(if request.if_absent { IF_ABSENT } else { 0 });
-                    // A request holds at most as many events as a queue.
-                    out.extend(u32::try_from(request.digests.len()).unwrap_or(u32::MAX).to_be_bytes());
+                    #[expect(clippy::expect_used, reason = "the digests of 2^32 events are 128 GiB")]
+                    out.extend(u32::try_from(request.digests.len()).expect("events of one request").to_be_bytes());
                     request.digests.iter().for_each(|digest| out.extend(digest.as_bytes()));
                 }
                 out
@@ -91,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::membership::Member;
+    use crate::membership::MemberInfo;
 
     fn command() -> impl Strategy<Value = Command> {
         let request =
@@ -104,7 +109,7 @@ mod tests {
             history_digest: Digest::new(history),
             hyper_digest: Digest::new(hyper),
         });
-        let member = (any::<String>(), any::<String>()).prop_map(|(name, address)| Member {
+        let member = (any::<String>(), any::<String>()).prop_map(|(name, address)| MemberInfo {
             name,
             raft_addr: address.clone(),
             http_addr: address.clone(),

@@ -10,10 +10,10 @@ use qed_core::log_id::LogId;
 
 use crate::consensus::{KEPT_BYTES, Settings};
 use crate::identity::{Identity, random, random_cluster};
-use crate::media::Folder;
 use crate::member::{Limits, Member, MemberError};
-use crate::membership::{Member as Description, Membership};
+use crate::membership::{MemberInfo, Membership};
 use crate::recovery::go_on;
+use crate::segments::SegmentFolder;
 use crate::state::State;
 use crate::wal::{Frame, Recovered, Wal};
 
@@ -82,7 +82,7 @@ pub struct Opened {
     /// Who it is.
     pub identity: Identity,
     /// Its part in Raft.
-    pub member: Member<Folder>,
+    pub member: Member<SegmentFolder>,
     /// Its state, which the member's jobs change.
     pub state: State,
 }
@@ -95,7 +95,7 @@ impl Opened {
     /// [`FolderError`]. The folder is unchanged then, or as after a crash.
     pub fn open(
         path: &Path,
-        description: &Description,
+        description: &MemberInfo,
         beginning: Beginning,
         timing: Timing,
         batch_events: usize,
@@ -103,7 +103,7 @@ impl Opened {
         let log = Arc::new(Log::open(path)?);
         let of_io = |cause| unusable(path, cause);
         let known = owner(path, description)?;
-        let folder = Folder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
+        let folder = SegmentFolder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
         let (mut wal, recovered) = Wal::open(folder).map_err(MemberError::from)?;
         let identity = match known {
             Some(identity) if wal.is_new() => return Err(raft_log_is_missing(&identity)),
@@ -138,7 +138,7 @@ fn unusable(path: &Path, cause: io::Error) -> FolderError {
 }
 
 /// Return who the folder belongs to, if to anybody; fail if that is another than who asks.
-fn owner(path: &Path, description: &Description) -> Result<Option<Identity>, FolderError> {
+fn owner(path: &Path, description: &MemberInfo) -> Result<Option<Identity>, FolderError> {
     let found = Identity::read(path).map_err(|cause| unusable(path, cause))?;
     match found {
         Some(identity) if identity.name != description.name => Err(FolderError::Foreign {
@@ -163,8 +163,8 @@ fn raft_log_is_missing(identity: &Identity) -> FolderError {
 fn take_over(
     path: &Path,
     log: &Log,
-    (wal, recovered): (&mut Wal<Folder>, &Recovered),
-    description: &Description,
+    (wal, recovered): (&mut Wal<SegmentFolder>, &Recovered),
+    description: &MemberInfo,
     beginning: Beginning,
 ) -> Result<Identity, FolderError> {
     let of_io = |cause| unusable(path, cause);

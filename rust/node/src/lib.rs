@@ -18,19 +18,19 @@
 
 pub mod applier;
 pub mod consensus;
-pub mod contact;
 pub mod driver;
 pub mod entry;
 pub mod folder;
 pub mod identity;
-pub mod media;
+pub mod liveness;
 pub mod member;
 pub mod membership;
+pub mod message_check;
 pub mod outbox;
 pub mod prover;
 pub mod raftlog;
 pub mod recovery;
-pub mod soundness;
+pub mod segments;
 pub mod state;
 pub mod wal;
 

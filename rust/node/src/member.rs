@@ -12,9 +12,9 @@ use raft::eraftpb::{ConfState, Message};
 
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
-use crate::media::Media;
-use crate::membership::{Change, Inadmissible, Member as Description, Membership};
+use crate::membership::{Change, Inadmissible, MemberInfo, Membership};
 use crate::outbox::{Completion, Outcome};
+use crate::segments::SegmentStore;
 use crate::state::StateError;
 use crate::wal::{Wal, WalError};
 
@@ -47,7 +47,7 @@ pub enum Input {
         ticks: usize,
     },
     /// Somebody wants to be a member, or has new addresses.
-    Admit(u64, u64, Description),
+    Admit(u64, u64, MemberInfo),
     /// An operator wants a member of this name to leave.
     Remove(u64, String),
     /// An operator wants another leader: this one, or any.
@@ -107,9 +107,9 @@ pub struct Effects {
     pub jobs: Vec<Job>,
     /// To be told to those who asked.
     pub completions: Vec<Completion>,
-    /// Who has said what no sound member says, and what is wrong with it.
-    pub unsound: Vec<(u64, &'static str)>,
-    /// Whether leader, membership or what is awaited has changed.
+    /// Invalid messages: the id of their sender, and what is wrong.
+    pub invalid_messages: Vec<(u64, &'static str)>,
+    /// Whether leader, membership or snapshot source has changed.
     pub is_status_new: bool,
 }
 
@@ -176,7 +176,7 @@ pub struct Member<M> {
     election_ticks: usize,
     ticks: usize,
     role: Role,
-    awaited: Option<(u64, LogId)>,
+    snapshot_source: Option<(u64, LogId)>,
     /// Requests that are not proposed yet.
     queue: VecDeque<(u64, Request)>,
     /// Proposals that are not known to be committed, in order.
@@ -192,7 +192,7 @@ pub struct Member<M> {
     durable: Option<LogId>,
 }
 
-impl<M: Media> Member<M> {
+impl<M: SegmentStore> Member<M> {
     /// Return a member with everything that was recovered.
     #[must_use]
     pub fn new(consensus: Consensus, wal: Wal<M>, log: Arc<Log>, membership: Arc<Membership>, limits: Limits) -> Self {
@@ -206,7 +206,7 @@ impl<M: Media> Member<M> {
             election_ticks: limits.election_ticks,
             ticks: 0,
             role,
-            awaited: None,
+            snapshot_source: None,
             queue: VecDeque::new(),
             proposals: VecDeque::new(),
             under_way: VecDeque::new(),
@@ -232,8 +232,8 @@ impl<M: Media> Member<M> {
 
     /// Return the member to fetch pages from and how far, if this one lags too far behind for entries.
     #[must_use]
-    pub const fn awaited(&self) -> Option<(u64, LogId)> {
-        self.awaited
+    pub const fn snapshot_source(&self) -> Option<(u64, LogId)> {
+        self.snapshot_source
     }
 
     /// Return the part in Raft.
@@ -261,7 +261,7 @@ impl<M: Media> Member<M> {
     /// [`MemberError`]: the member must stop, and what was under way is unknown.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Result<(), MemberError> {
         for input in inputs {
-            self.take(input, effects);
+            self.handle(input, effects);
         }
         self.forget()?;
         loop {
@@ -284,14 +284,14 @@ impl<M: Media> Member<M> {
         (proposed, queued.chain(reads).chain(waiters).collect())
     }
 
-    fn take(&mut self, input: Input, effects: &mut Effects) {
+    fn handle(&mut self, input: Input, effects: &mut Effects) {
         let done = |ticket, outcome| Completion { ticket, outcome };
         match input {
             Input::Tick => self.tick(effects),
-            // What is refused changes nothing; a sound member asks again.
+            // A refused message changes nothing but the term; a correct member sends again.
             Input::Message(message) => {
-                if let Err(Refusal::Unsound { from, reason }) = self.consensus.step(message) {
-                    effects.unsound.push((from, reason));
+                if let Err(Refusal::InvalidMessage { from, reason }) = self.consensus.step(message) {
+                    effects.invalid_messages.push((from, reason));
                 }
             }
             Input::Lost(id) => self.consensus.lost(id),
@@ -308,7 +308,7 @@ impl<M: Media> Member<M> {
                 self.wake_waiters(effects);
             }
             Input::Admit(ticket, id, description) => {
-                let is_alive = |id| !self.consensus.is_missed(id);
+                let is_alive = |id| !self.consensus.is_presumed_dead(id);
                 let changes = self.membership.admit(id, &description, &is_alive);
                 let outcome = self.change_members(ticket, changes);
                 effects.completions.extend(outcome.map(|outcome| done(ticket, outcome)));
@@ -477,8 +477,9 @@ impl<M: Media> Member<M> {
             effects.jobs.push(Job::Apply(committed, tickets));
         }
         for read in output.reads {
-            let context = read.context.try_into().map(u64::from_be_bytes).unwrap_or_default();
-            if let Some(Read { ticket, deadline, .. }) = self.reads.remove(&context) {
+            // Another member may send back anything: what is no context of this one answers no read.
+            let context = read.context.try_into().map(u64::from_be_bytes);
+            if let Some(Read { ticket, deadline, .. }) = context.ok().and_then(|context| self.reads.remove(&context)) {
                 let late = || Outcome::NotLeader;
                 self.waiters.push(Waiter { ticket, index: read.index, events: 0, deadline, late });
             }
@@ -505,9 +506,9 @@ impl<M: Media> Member<M> {
             effects.completions.extend(self.proposals.drain(..).flat_map(unknown));
             self.under_way.clear();
         }
-        let awaited = self.consensus.awaited();
-        effects.is_status_new |= role != self.role || awaited != self.awaited;
-        (self.role, self.awaited) = (role, awaited);
+        let source = self.consensus.snapshot_source();
+        effects.is_status_new |= role != self.role || source != self.snapshot_source;
+        (self.role, self.snapshot_source) = (role, source);
     }
 
     /// Have the state synced if there are entries to forget. Not here: heartbeats would wait for it.

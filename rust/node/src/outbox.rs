@@ -51,14 +51,14 @@ pub struct Delivery {
     pub completions: Vec<Completion>,
     /// Messages for other members, by their numbers, oldest first.
     pub messages: Vec<(u64, Vec<u8>)>,
-    /// Messages that no sound member sends: their senders by number, and what is wrong. Of many, the first.
-    pub unsound: Vec<(u64, &'static str)>,
+    /// Invalid messages: the id of their sender, and what is wrong. Of many, the first ones.
+    pub invalid_messages: Vec<(u64, &'static str)>,
     /// Whether leader, membership or what is to be fetched may have changed.
     pub is_status_new: bool,
 }
 
-/// Most unsound messages that are kept for the caller, which has as many sentences to say about them.
-const MOST_UNSOUND: usize = 16;
+/// At most this many invalid messages are kept between two drains; the caller only logs them.
+const MOST_INVALID: usize = 16;
 
 /// Deliveries on their way to the caller, and a pipe that is readable while there are any.
 #[derive(Debug)]
@@ -94,11 +94,11 @@ impl Outbox {
         self.change(|waiting| waiting.delivery.messages.extend(messages));
     }
 
-    /// Say what is wrong with messages.
-    pub(crate) fn complain(&self, unsound: Vec<(u64, &'static str)>) {
+    /// Report invalid messages.
+    pub(crate) fn report_invalid(&self, messages: Vec<(u64, &'static str)>) {
         self.change(|waiting| {
-            let room = MOST_UNSOUND.saturating_sub(waiting.delivery.unsound.len());
-            waiting.delivery.unsound.extend(unsound.into_iter().take(room));
+            let room = MOST_INVALID.saturating_sub(waiting.delivery.invalid_messages.len());
+            waiting.delivery.invalid_messages.extend(messages.into_iter().take(room));
         });
     }
 
@@ -137,7 +137,8 @@ impl Outbox {
         let mut waiting = self.waiting.lock();
         change(&mut waiting);
         let delivery = &waiting.delivery;
-        let is_empty = delivery.completions.is_empty() && delivery.messages.is_empty() && delivery.unsound.is_empty();
+        let is_empty =
+            delivery.completions.is_empty() && delivery.messages.is_empty() && delivery.invalid_messages.is_empty();
         let is_empty = is_empty && !delivery.is_status_new;
         if !waiting.is_signalled && (!is_empty || waiting.failure.is_some()) {
             // An empty pipe has room for a byte; without a reader there is nobody to wake.

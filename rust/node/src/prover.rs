@@ -90,7 +90,7 @@ pub(crate) struct Prover {
 struct Shared {
     waiting: Mutex<Waiting>,
     /// Told when a question comes, and when no more will.
-    is_asked: Condvar,
+    arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -114,13 +114,13 @@ impl Prover {
     /// Put a question. Its answer comes under `ticket`, exactly once, unless the prover is closed.
     pub(crate) fn ask(&self, ticket: u64, question: Question) {
         self.shared.waiting.lock().questions.push_back((ticket, question));
-        self.shared.is_asked.notify_one();
+        self.shared.arrived.notify_one();
     }
 
     /// Answer what waits, then end the threads.
     pub(crate) fn close(&self) {
         self.shared.waiting.lock().is_closed = true;
-        self.shared.is_asked.notify_all();
+        self.shared.arrived.notify_all();
         for thread in self.threads.lock().drain(..) {
             // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
             let _ = thread.join();
@@ -153,7 +153,7 @@ impl Shared {
     fn take(&self) -> Vec<(u64, Question)> {
         let mut waiting = self.waiting.lock();
         while waiting.questions.is_empty() && !waiting.is_closed {
-            self.is_asked.wait(&mut waiting);
+            self.arrived.wait(&mut waiting);
         }
         let count = waiting.questions.len().min(QUESTIONS_A_WAKE_UP);
         waiting.questions.drain(..count).collect()

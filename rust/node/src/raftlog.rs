@@ -37,17 +37,18 @@ impl RaftLog {
     }
 
     /// Carry out what a frame makes durable.
-    pub fn take(&mut self, frame: &Frame) {
+    pub fn apply(&mut self, frame: &Frame) {
         self.hard_state = frame.hard_state.clone();
         if let Some(bounds) = frame.bounds {
-            while self.entries.front().is_some_and(|entry| bounds.is_reset || entry.index <= bounds.index) {
-                self.entries_bytes -= self.entries.pop_front().as_ref().map_or(0, size_of);
+            let is_gone = |entry: &mut Entry| bounds.is_reset || entry.index <= bounds.index;
+            while let Some(entry) = self.entries.pop_front_if(is_gone) {
+                self.entries_bytes -= size_of(&entry);
             }
             self.bounds = bounds;
         }
         if let Some(first) = frame.entries.first() {
-            while self.entries.back().is_some_and(|entry| entry.index >= first.index) {
-                self.entries_bytes -= self.entries.pop_back().as_ref().map_or(0, size_of);
+            while let Some(entry) = self.entries.pop_back_if(|entry| entry.index >= first.index) {
+                self.entries_bytes -= size_of(&entry);
             }
         }
         self.entries_bytes += frame.entries.iter().map(size_of).sum::<usize>();
@@ -143,7 +144,9 @@ impl Storage for RaftLog {
             size = size.saturating_add(entry.encoded_len() as u64);
             is_first || size <= limit
         };
-        Ok((low..high).filter_map(|index| self.get(index)).take_while(is_wanted).cloned().collect())
+        #[expect(clippy::expect_used, reason = "entries follow each other without a gap, and both ends were compared")]
+        let entry = |index| self.get(index).expect("an entry between the first and the last");
+        Ok((low..high).map(entry).take_while(is_wanted).cloned().collect())
     }
 
     fn term(&self, index: u64) -> Result<u64> {

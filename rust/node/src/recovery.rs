@@ -6,9 +6,9 @@ use qed_core::log::Log;
 use qed_core::log_id::LogId;
 
 use crate::consensus::{Consensus, Settings};
-use crate::media::Media;
 use crate::member::{Limits, Member, MemberError};
 use crate::membership::Membership;
+use crate::segments::SegmentStore;
 use crate::state::State;
 use crate::wal::{Bounds, Frame, Recovered, Wal};
 
@@ -18,14 +18,14 @@ use crate::wal::{Bounds, Frame, Recovered, Wal};
 /// # Errors
 ///
 /// [`MemberError`] if they cannot be read or contradict each other. What is on disk is unchanged then, or as after a crash.
-pub fn recover<M: Media>(
+pub fn recover<M: SegmentStore>(
     log: Arc<Log>,
-    media: M,
+    store: M,
     founded: Option<Membership>,
     settings: Settings,
     limits: Limits,
 ) -> Result<(Member<M>, State), MemberError> {
-    go_on(log, Wal::open(media)?, founded, settings, limits)
+    go_on(log, Wal::open(store)?, founded, settings, limits)
 }
 
 /// As [`recover`], with a Raft log that was opened already.
@@ -33,7 +33,7 @@ pub fn recover<M: Media>(
 /// # Errors
 ///
 /// As [`recover`].
-pub fn go_on<M: Media>(
+pub fn go_on<M: SegmentStore>(
     log: Arc<Log>,
     (mut wal, mut recovered): (Wal<M>, Recovered),
     founded: Option<Membership>,

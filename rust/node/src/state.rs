@@ -145,7 +145,7 @@ impl State {
 
     fn change_members(&mut self, committed: &Committed, changes: Vec<Change>) -> Result<(), StateError> {
         let mut membership = Membership::clone(&self.membership);
-        membership.take(changes, committed.conf_state.as_ref());
+        membership.apply(changes, committed.conf_state.as_ref());
         self.log.apply_members(&Members { log_id: committed.log_id, bytes: membership.to_bytes() })?;
         self.membership = Arc::new(membership);
         Ok(())

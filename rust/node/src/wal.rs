@@ -15,7 +15,7 @@ use std::ops::Range;
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState};
 
-use crate::media::Media;
+use crate::segments::SegmentStore;
 
 const MAGIC: u32 = u32::from_be_bytes(*b"qedW");
 /// Magic, CRC-32C, number, length.
@@ -29,9 +29,12 @@ pub enum WalError {
     /// Its files contradict themselves.
     #[error("the Raft log is damaged: {0}")]
     Corrupt(String),
+    /// A frame or an entry does not fit into the format.
+    #[error("{0} bytes are too many for the Raft log, which holds up to 4 GiB in a frame")]
+    TooLarge(usize),
     /// The operating system refused.
     #[error("cannot {action} the Raft log: {cause}")]
-    Media {
+    Io {
         /// What was attempted.
         action: &'static str,
         /// What the operating system says.
@@ -74,9 +77,9 @@ pub struct Recovered {
     missing_to: u64,
 }
 
-/// The Raft log on some media.
+/// The Raft log in a segment store.
 pub struct Wal<M> {
-    media: M,
+    store: M,
     segments: Vec<Segment>,
     /// Number of the next frame.
     next_frame: u64,
@@ -105,26 +108,28 @@ impl<M> fmt::Debug for Wal<M> {
     }
 }
 
-impl<M: Media> Wal<M> {
-    /// Open the log on `media` and return it with what it holds, all of it durable. A torn frame at the end is cut off.
+impl<M: SegmentStore> Wal<M> {
+    /// Open the log on `store` and return it with what it holds, all of it durable. A torn frame at the end is cut off.
     ///
     /// # Errors
     ///
-    /// [`WalError::Corrupt`] if anything but the last frame is damaged or missing; [`WalError::Media`] if it cannot be read.
-    pub fn open(media: M) -> Result<(Self, Recovered), WalError> {
+    /// [`WalError::Corrupt`] if anything but the last frame is damaged or missing; [`WalError::Io`] if it cannot be read.
+    pub fn open(store: M) -> Result<(Self, Recovered), WalError> {
         let mut wal =
-            Self { media, segments: Vec::new(), next_frame: 0, position: 0, bounds: Bounds::default(), failure: None };
+            Self { store, segments: Vec::new(), next_frame: 0, position: 0, bounds: Bounds::default(), failure: None };
         let mut recovered = Recovered::default();
         let mut last_frame = None;
-        let numbers = wal.media.list().map_err(|cause| WalError::Media { action: "list", cause })?;
+        let numbers = wal.store.list().map_err(|cause| WalError::Io { action: "list", cause })?;
         for (at, &number) in numbers.iter().enumerate() {
-            let bytes = wal.media.read(number).map_err(|cause| WalError::Media { action: "read", cause })?;
+            let bytes = wal.store.read(number).map_err(|cause| WalError::Io { action: "read", cause })?;
             let is_last = at + 1 == numbers.len();
             if let Some(last) = wal.recover_segment(number, &bytes, is_last, &mut recovered)? {
-                last_frame = Some((number, last.start, bytes.get(last).unwrap_or_default().to_vec()));
+                #[expect(clippy::indexing_slicing, reason = "the frame was read from these bytes")]
+                let frame = bytes[last.clone()].to_vec();
+                last_frame = Some((number, last.start, frame));
             }
         }
-        let noted = wal.media.noted();
+        let noted = wal.store.noted();
         if noted > wal.next_frame && !wal.is_new() {
             return Err(WalError::Corrupt(format!("frame {} was synced and is gone", noted - 1)));
         }
@@ -148,10 +153,10 @@ impl<M: Media> Wal<M> {
 
     /// Write bytes of a segment that is recovered, and make them durable.
     fn harden(&mut self, number: u64, position: usize, bytes: &[u8]) -> Result<(), WalError> {
-        self.media
+        self.store
             .write(number, position, bytes)
-            .and_then(|()| self.media.sync(number))
-            .map_err(|cause| WalError::Media { action: "write to", cause })
+            .and_then(|()| self.store.sync(number))
+            .map_err(|cause| WalError::Io { action: "write to", cause })
     }
 
     /// Return whether no frame was ever appended.
@@ -164,7 +169,7 @@ impl<M: Media> Wal<M> {
     ///
     /// # Errors
     ///
-    /// [`WalError::Media`]: whether the frame is on disk is then unknown, and each later call fails with the same.
+    /// [`WalError::Io`]: whether the frame is on disk is then unknown, and each later call fails with the same.
     pub fn append(&mut self, frame: &Frame) -> Result<(), WalError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -173,51 +178,45 @@ impl<M: Media> Wal<M> {
     }
 
     fn try_append(&mut self, frame: &Frame) -> Result<(), WalError> {
-        let mut bytes = self.encoded(frame);
+        let mut bytes = self.encoded(frame)?;
         let room = self.segments.last().map_or(0, |segment| segment.size_bytes - self.position);
         if room < bytes.len() || self.position == 0 {
             let bounds = frame.bounds.or(Some(Bounds { is_reset: false, ..self.bounds }));
-            bytes = self.encoded(&Frame { bounds, ..frame.clone() });
+            bytes = self.encoded(&Frame { bounds, ..frame.clone() })?;
         }
         if room < bytes.len() {
             self.begin_segment(bytes.len())?;
         }
-        self.write(&bytes)?;
+        self.write(&bytes, frame.entries.last().map_or(0, |entry| entry.index))?;
         if let Some(bounds) = frame.bounds {
             self.bounds = bounds;
         }
-        let last_index = frame.entries.last().map_or(0, |entry| entry.index);
-        if let Some(segment) = self.segments.last_mut() {
-            segment.last_index = segment.last_index.max(last_index);
-        }
         self.next_frame += 1;
-        self.media.note(self.next_frame).map_err(|cause| WalError::Media { action: "write beside", cause })?;
+        self.store.note(self.next_frame).map_err(|cause| WalError::Io { action: "write beside", cause })?;
         self.delete_needless()
     }
 
-    fn encoded(&self, frame: &Frame) -> Vec<u8> {
-        let payload = encode(frame);
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len() + ALIGNMENT);
+    fn encoded(&self, frame: &Frame) -> Result<Vec<u8>, WalError> {
+        let payload = encode(frame)?;
+        let [number, length] = [self.next_frame.to_be_bytes().as_slice(), &length_of(&payload)?].map(<[u8]>::to_vec);
+        let checked = [number, length, payload].concat();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + checked.len() + ALIGNMENT);
         bytes.extend(MAGIC.to_be_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(self.next_frame.to_be_bytes());
-        // A frame holds at most a few entries of some MiB each.
-        bytes.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
-        bytes.extend(payload);
-        let checksum = crc32c::crc32c(bytes.get(8..).unwrap_or_default());
-        if let Some(place) = bytes.get_mut(4..8) {
-            place.copy_from_slice(&checksum.to_be_bytes());
-        }
+        bytes.extend(crc32c::crc32c(&checked).to_be_bytes());
+        bytes.extend(checked);
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
-        bytes
+        Ok(bytes)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), WalError> {
-        let Some(segment) = self.segments.last() else { return Ok(()) };
-        self.media
+    /// Write a frame whose greatest index of an entry is `last_index` to the last segment.
+    fn write(&mut self, bytes: &[u8], last_index: u64) -> Result<(), WalError> {
+        #[expect(clippy::expect_used, reason = "without a segment there is no room, and one is begun")]
+        let segment = self.segments.last_mut().expect("a segment with room for the frame");
+        segment.last_index = segment.last_index.max(last_index);
+        self.store
             .write(segment.number, self.position, bytes)
-            .and_then(|()| self.media.sync(segment.number))
-            .map_err(|cause| WalError::Media { action: "write to", cause })?;
+            .and_then(|()| self.store.sync(segment.number))
+            .map_err(|cause| WalError::Io { action: "write to", cause })?;
         self.position += bytes.len();
         Ok(())
     }
@@ -225,8 +224,8 @@ impl<M: Media> Wal<M> {
     /// Begin a segment with room for a frame of `frame_bytes`.
     fn begin_segment(&mut self, frame_bytes: usize) -> Result<(), WalError> {
         let number = self.segments.last().map_or(0, |last| last.number + 1);
-        let size_bytes = self.media.segment_bytes().max(frame_bytes);
-        self.media.create(number, size_bytes).map_err(|cause| WalError::Media { action: "extend", cause })?;
+        let size_bytes = self.store.segment_bytes().max(frame_bytes);
+        self.store.create(number, size_bytes).map_err(|cause| WalError::Io { action: "extend", cause })?;
         self.segments.push(Segment { number, size_bytes, last_index: 0 });
         self.position = 0;
         Ok(())
@@ -237,7 +236,7 @@ impl<M: Media> Wal<M> {
         while let [first, _, ..] = self.segments.as_slice()
             && (first.last_index <= self.bounds.index)
         {
-            self.media.delete(first.number).map_err(|cause| WalError::Media { action: "shorten", cause })?;
+            self.store.delete(first.number).map_err(|cause| WalError::Io { action: "shorten", cause })?;
             self.segments.remove(0);
         }
         Ok(())
@@ -257,7 +256,7 @@ impl<M: Media> Wal<M> {
             return Err(WalError::Corrupt(format!("segment {} is missing", previous.number + 1)));
         }
         // A segment gets its name after its size.
-        if bytes.len() < self.media.segment_bytes() || !bytes.len().is_multiple_of(ALIGNMENT) {
+        if bytes.len() < self.store.segment_bytes() || !bytes.len().is_multiple_of(ALIGNMENT) {
             return Err(WalError::Corrupt(format!("segment {number} was cut off at {} bytes", bytes.len())));
         }
         let mut segment = Segment { number, size_bytes: bytes.len(), last_index: 0 };
@@ -273,7 +272,7 @@ impl<M: Media> Wal<M> {
                 return Err(WalError::Corrupt(format!("frame {found} does not begin a segment")));
             }
             segment.last_index = segment.last_index.max(frame.entries.last().map_or(0, |entry| entry.index));
-            recovered.take(frame)?;
+            recovered.apply(frame)?;
             let end = position + HEADER_BYTES + payload.len();
             position = end.next_multiple_of(ALIGNMENT);
             // What a crash leaves unwritten is zero.
@@ -291,14 +290,15 @@ impl<M: Media> Wal<M> {
 
     /// Cut off a torn frame at `position`; fail if it cannot be a torn one.
     fn require_end(&mut self, number: u64, bytes: &[u8], position: usize, is_last: bool) -> Result<(), WalError> {
-        let rest = bytes.get(position..).unwrap_or_default();
+        #[expect(clippy::indexing_slicing, reason = "the frames before it and their padding are within these bytes")]
+        let rest = &bytes[position..];
         if rest.iter().all(|&byte| byte == 0) {
             return Ok(());
         }
         // A frame with an earlier number is none of this log's: it may stand in what a client had appended.
         let is_later = |at| frame_at(bytes, at).is_some_and(|(found, _)| found > self.next_frame);
         let goes_on = (position..bytes.len()).step_by(ALIGNMENT).skip(1).any(is_later);
-        if !is_last || goes_on || self.media.noted() > self.next_frame {
+        if !is_last || goes_on || self.store.noted() > self.next_frame {
             return Err(WalError::Corrupt(format!("frame {} in segment {number} is damaged", self.next_frame)));
         }
         self.harden(number, position, &vec![0; rest.len()])
@@ -307,7 +307,7 @@ impl<M: Media> Wal<M> {
 
 impl Recovered {
     /// Carry out a frame.
-    fn take(&mut self, frame: Frame) -> Result<(), WalError> {
+    fn apply(&mut self, frame: Frame) -> Result<(), WalError> {
         if let Some(bounds) = frame.bounds {
             if bounds.is_reset {
                 self.entries.clear();
@@ -352,7 +352,13 @@ fn frame_at(bytes: &[u8], position: usize) -> Option<(u64, &[u8])> {
     (found == u32::from_be_bytes(*checksum)).then_some((u64::from_be_bytes(*number), payload))
 }
 
-fn encode(frame: &Frame) -> Vec<u8> {
+/// Return the length of a part of a frame as it is written, or an error: it would be read as a shorter one.
+fn length_of(part: &[u8]) -> Result<[u8; 4], WalError> {
+    let too_large = |_| WalError::TooLarge(part.len());
+    u32::try_from(part.len()).map(u32::to_be_bytes).map_err(too_large)
+}
+
+fn encode(frame: &Frame) -> Result<Vec<u8>, WalError> {
     let mut out = Vec::new();
     let bounds = frame.bounds.map(|bounds| (bounds.index, bounds.term, 1 + u8::from(bounds.is_reset)));
     let (index, term, kind) = bounds.unwrap_or_default();
@@ -361,10 +367,11 @@ fn encode(frame: &Frame) -> Vec<u8> {
         out.extend(number.to_be_bytes());
     }
     for entry in &frame.entries {
-        out.extend(u32::try_from(entry.encoded_len()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend(entry.encode_to_vec());
+        let entry = entry.encode_to_vec();
+        out.extend(length_of(&entry)?);
+        out.extend(entry);
     }
-    out
+    Ok(out)
 }
 
 fn decode(payload: &[u8]) -> Option<Frame> {

@@ -20,7 +20,7 @@ use qed_core::page::Page;
 use qed_core::proof::Snapshot;
 use qed_node::driver::{Driver, Limits};
 use qed_node::folder::{Beginning, Opened, Timing};
-use qed_node::membership::{Inadmissible, Member};
+use qed_node::membership::{Inadmissible, MemberInfo};
 use qed_node::outbox::Outcome;
 use qed_node::prover::Question;
 use raft::eraftpb::Message;
@@ -39,10 +39,10 @@ struct Cluster {
     acknowledged: Vec<Snapshot>,
 }
 
-fn description(name: &str) -> Member {
+fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    Member { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
 }
 
 fn digest(text: &str) -> Digest {
@@ -115,7 +115,7 @@ impl Cluster {
         let begun = Instant::now();
         while !is_met(self) {
             self.exchange();
-            let awaiting = self.drivers.iter().find_map(|(&id, driver)| Some((id, driver.status().awaited?.0)));
+            let awaiting = self.drivers.iter().find_map(|(&id, driver)| Some((id, driver.status().snapshot_source?.0)));
             if let Some((id, from)) = awaiting
                 && self.drivers.contains_key(&from)
             {
@@ -384,8 +384,8 @@ fn what_no_member_says_is_told_to_the_caller() {
     assert!(cluster.drivers[&to].receive(&message.encode_to_vec()));
     let begun = Instant::now();
     loop {
-        let unsound = cluster.drivers[&to].drain().unwrap().unsound;
-        if let [(from, reason)] = unsound[..] {
+        let invalid = cluster.drivers[&to].drain().unwrap().invalid_messages;
+        if let [(from, reason)] = invalid[..] {
             assert_eq!((from, reason), (leader, "its term is too far ahead of the term of this member"));
             return;
         }

@@ -22,7 +22,7 @@ use crate::proofs::Digest;
 /// One member of a cluster, as it describes itself.
 #[pyclass(frozen, eq, get_all, module = "qed._qed")]
 #[derive(Clone, PartialEq, Eq)]
-pub struct Member {
+pub struct MemberInfo {
     name: String,
     raft_addr: String,
     http_addr: String,
@@ -31,7 +31,7 @@ pub struct Member {
 }
 
 #[pymethods]
-impl Member {
+impl MemberInfo {
     #[new]
     #[pyo3(signature = (*, name, raft_addr, http_addr, mgmt_addr, metrics_addr))]
     const fn new(name: String, raft_addr: String, http_addr: String, mgmt_addr: String, metrics_addr: String) -> Self {
@@ -39,16 +39,16 @@ impl Member {
     }
 }
 
-impl From<Member> for membership::Member {
-    fn from(member: Member) -> Self {
-        let Member { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
+impl From<MemberInfo> for membership::MemberInfo {
+    fn from(member: MemberInfo) -> Self {
+        let MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
         Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
     }
 }
 
-impl From<membership::Member> for Member {
-    fn from(member: membership::Member) -> Self {
-        let membership::Member { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
+impl From<membership::MemberInfo> for MemberInfo {
+    fn from(member: membership::MemberInfo) -> Self {
+        let membership::MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
         Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
     }
 }
@@ -67,7 +67,7 @@ pub struct Status {
     commit_index: u64,
     applied_index: u64,
     /// Members by number.
-    members: Vec<(u64, Member)>,
+    members: Vec<(u64, MemberInfo)>,
     /// Numbers of those who vote.
     voters: Vec<u64>,
     /// Numbers that were removed.
@@ -91,7 +91,7 @@ impl Replica {
     fn open(
         py: Python<'_>,
         path: PathBuf,
-        member: PyRef<'_, Member>,
+        member: PyRef<'_, MemberInfo>,
         is_joining: bool,
         tick_ms: u64,
         heartbeat_ticks: usize,
@@ -101,7 +101,7 @@ impl Replica {
         batch_events: usize,
         proof_threads: usize,
     ) -> PyResult<Self> {
-        let description = membership::Member::from(member.clone());
+        let description = membership::MemberInfo::from(member.clone());
         let beginning = if is_joining { Beginning::Join } else { Beginning::Bootstrap };
         let timing = Timing { heartbeat_ticks, election_ticks };
         let opened = py.detach(|| Opened::open(&path, &description, beginning, timing, batch_events));
@@ -138,7 +138,7 @@ impl Replica {
             voters: members.configuration.voters.clone(),
             removed: members.removed.keys().copied().collect(),
             followers: status.followers,
-            fetch_from: status.awaited.map(|(from, _)| from),
+            fetch_from: status.snapshot_source.map(|(from, _)| from),
         }
     }
 
@@ -175,8 +175,8 @@ impl Replica {
 
     /// Admit a member, or note its new addresses; None comes under `ticket`.
     #[pyo3(signature = (ticket, number, member, /))]
-    fn admit(&self, py: Python<'_>, ticket: u64, number: u64, member: PyRef<'_, Member>) {
-        let description = membership::Member::from(member.clone());
+    fn admit(&self, py: Python<'_>, ticket: u64, number: u64, member: PyRef<'_, MemberInfo>) {
+        let description = membership::MemberInfo::from(member.clone());
         py.detach(|| self.0.admit(ticket, number, description));
     }
 
@@ -259,7 +259,7 @@ impl Replica {
         let to_python = |Completion { ticket, outcome }| Ok((ticket, result_of(py, outcome)?));
         let completions = delivery.completions.into_iter().map(to_python).collect::<PyResult<_>>()?;
         let messages = delivery.messages.iter().map(|(to, bytes)| (*to, PyBytes::new(py, bytes).unbind())).collect();
-        Ok((completions, messages, delivery.unsound, delivery.is_status_new))
+        Ok((completions, messages, delivery.invalid_messages, delivery.is_status_new))
     }
 
     /// Return why the threads have stopped, if they have.

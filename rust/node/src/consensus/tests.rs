@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use raft::eraftpb::{Snapshot, SnapshotMetadata};
 
 use super::*;
-use crate::soundness::{LAST_JUMP, MAX_TERM_JUMP};
+use crate::message_check::{LAST_JUMP, MAX_TERM_JUMP};
 
 const ELECTION_TICKS: usize = 10;
 
@@ -146,7 +146,7 @@ fn a_follower_that_answers_is_active_at_every_tick_and_never_missed() {
     for _ in 0..20 * ELECTION_TICKS {
         group.tick(1);
         assert!(group.member(1).is_active(2));
-        assert!(!group.member(1).is_missed(2));
+        assert!(!group.member(1).is_presumed_dead(2));
     }
 }
 
@@ -156,11 +156,11 @@ fn a_follower_that_is_silent_is_missed_after_two_timeouts() {
     group.tick(4 * ELECTION_TICKS);
     group.cut_off.push(3);
     group.tick(2 * ELECTION_TICKS - 2);
-    assert!(!group.member(1).is_missed(3));
+    assert!(!group.member(1).is_presumed_dead(3));
     group.tick(4);
-    assert!(group.member(1).is_missed(3));
-    assert!(!group.member(1).is_missed(2));
-    assert!(!group.member(1).is_missed(1));
+    assert!(group.member(1).is_presumed_dead(3));
+    assert!(!group.member(1).is_presumed_dead(2));
+    assert!(!group.member(1).is_presumed_dead(1));
 }
 
 #[test]
@@ -182,14 +182,14 @@ fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
     group.cut_off.clear();
     group.is_dropped = |message| message.msg_type() == MessageType::MsgSnapshot;
     group.tick(3 * ELECTION_TICKS);
-    assert!(group.member(3).awaited().is_none());
+    assert!(group.member(3).snapshot_source().is_none());
     group.is_dropped = |_| false;
     group.tick(5 * ELECTION_TICKS);
-    assert_eq!(group.member(3).awaited().map(|(from, _)| from), Some(1));
+    assert_eq!(group.member(3).snapshot_source().map(|(from, _)| from), Some(1));
 }
 
 #[test]
-fn a_change_of_configuration_that_cannot_be_read_is_unsound() {
+fn a_change_of_configuration_that_cannot_be_read_is_invalid() {
     let mut group = Group::led();
     let term = group.member(1).role().term;
     let follower = group.member(2);
@@ -199,11 +199,11 @@ fn a_change_of_configuration_that_cannot_be_read_is_unsound() {
     entry.set_entry_type(EntryType::EntryConfChangeV2);
     let mut append = Message { to: 2, from: 1, term, log_term, index, entries: vec![entry], ..Message::default() };
     append.set_msg_type(MessageType::MsgAppend);
-    assert!(matches!(follower.step(append), Err(Refusal::Unsound { from: 1, .. })));
+    assert!(matches!(follower.step(append), Err(Refusal::InvalidMessage { from: 1, .. })));
 }
 
 #[test]
-fn a_refusal_that_hints_at_no_entry_is_unsound() {
+fn a_refusal_that_hints_at_no_entry_is_invalid() {
     let mut group = Group::led();
     group.cut_off = vec![2, 3];
     group.propose(1, b"x");
@@ -213,7 +213,7 @@ fn a_refusal_that_hints_at_no_entry_is_unsound() {
     let mut refusal = Message { to: 1, from: 2, term: leader.role().term, index, ..Message::default() };
     refusal.set_msg_type(MessageType::MsgAppendResponse);
     (refusal.reject, refusal.reject_hint) = (true, u64::MAX);
-    assert!(matches!(leader.step(refusal), Err(Refusal::Unsound { from: 2, .. })));
+    assert!(matches!(leader.step(refusal), Err(Refusal::InvalidMessage { from: 2, .. })));
 }
 
 /// Return a message with which a stranger says that it leads in `term`.
@@ -224,7 +224,7 @@ fn forged(to: u64, term: u64) -> Message {
 }
 
 fn is_refused(member: &mut Consensus, message: Message) -> bool {
-    matches!(member.step(message), Err(Refusal::Unsound { from: 77, .. }))
+    matches!(member.step(message), Err(Refusal::InvalidMessage { from: 77, .. }))
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_new_member_joins_a_cluster_of_any_age() {
 }
 
 #[test]
-fn a_snapshot_of_a_later_term_than_its_message_is_unsound() {
+fn a_snapshot_of_a_later_term_than_its_message_is_invalid() {
     let mut group = Group::led();
     let term = group.member(2).role().term;
     for of_snapshot in [0, term + 1, u64::MAX] {

@@ -11,11 +11,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::consensus::Settings;
 use crate::folder::{Beginning, Timing};
-use crate::media::Folder;
-use crate::media::memory::Memory;
 use crate::member;
+use crate::message_check::MAX_TERM_JUMP;
 use crate::recovery::recover;
-use crate::soundness::MAX_TERM_JUMP;
+use crate::segments::SegmentFolder;
+use crate::segments::memory::Memory;
 use crate::wal::Wal;
 
 /// Entries that are kept, so few that they are forgotten soon.
@@ -63,9 +63,9 @@ impl Store for FailingStore {
 }
 
 /// A folder with small segments.
-struct Small(Folder, usize);
+struct Small(SegmentFolder, usize);
 
-impl Media for Small {
+impl SegmentStore for Small {
     fn segment_bytes(&self) -> usize {
         self.1
     }
@@ -107,13 +107,13 @@ fn limits(queue_events: usize) -> Limits {
     Limits { queue_events, proof_threads: 1, tick: Duration::from_millis(10), grace: PATIENCE }
 }
 
-fn description() -> Description {
+fn description() -> MemberInfo {
     let [name, raft_addr, http_addr, mgmt_addr, metrics_addr] = ["a", "b", "c", "d", "e"].map(String::from);
-    Description { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
 }
 
 /// Start a member that decides alone.
-fn alone<M: Media + Send + 'static>(media: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
+fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
     let founded = Membership::of_one("cluster".into(), 1, description());
     let settings = Settings {
         id: 1,
@@ -125,7 +125,7 @@ fn alone<M: Media + Send + 'static>(media: M, log: Log, batch_events: usize, que
         kept_bytes: KEPT_BYTES,
     };
     let of_member = member::Limits { batch_events, election_ticks: 10, first_read: 0 };
-    let (member, state) = recover(Arc::new(log), media, Some(founded), settings, of_member).unwrap();
+    let (member, state) = recover(Arc::new(log), store, Some(founded), settings, of_member).unwrap();
     Driver::start(Identity::draw("a", false).unwrap(), member, state, limits(queue_events)).unwrap()
 }
 
@@ -190,9 +190,9 @@ fn what_was_accepted_is_finished_on_close() {
 #[test]
 fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
     for good in 8..20 {
-        let media = Memory::default();
-        media.0.lock().good_changes = Some(good);
-        let driver = alone(media.clone(), Log::in_memory().unwrap(), 1, 1000);
+        let store = Memory::default();
+        store.0.lock().good_changes = Some(good);
+        let driver = alone(store.clone(), Log::in_memory().unwrap(), 1, 1000);
         let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
         let outcomes = wait(&driver, submitted);
         let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
@@ -204,9 +204,9 @@ fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
         // What failed is not shown, though it may be on the disk.
         assert_eq!(driver.log().len(), added as u64);
         driver.close();
-        assert_eq!(media.0.lock().changes, good + 1, "a failed change is the last");
-        media.0.lock().good_changes = None;
-        let (_, recovered) = Wal::open(media).unwrap();
+        assert_eq!(store.0.lock().changes, good + 1, "a failed change is the last");
+        store.0.lock().good_changes = None;
+        let (_, recovered) = Wal::open(store).unwrap();
         let entries = recovered.entries.iter().filter(|entry| !entry.data.is_empty()).count();
         assert!(added <= entries, "{added} were acknowledged, {entries} are there");
     }
@@ -362,10 +362,10 @@ fn everything_acknowledged_is_there_after_a_kill() {
 fn the_raft_log_stays_small_under_load() {
     let folder = TempDir::new().unwrap();
     let segment_bytes = 4096;
-    let media = || Small(Folder::open(&folder.path().join("raft")).unwrap(), segment_bytes);
+    let store = || Small(SegmentFolder::open(&folder.path().join("raft")).unwrap(), segment_bytes);
     let open = || {
         let log = Log::open(folder.path()).unwrap();
-        alone(media(), log, 10, 1000)
+        alone(store(), log, 10, 1000)
     };
     let size = || -> u64 {
         let files = fs::read_dir(folder.path().join("raft")).unwrap();

@@ -9,10 +9,10 @@ use crate::member::Effects;
 use crate::member::{Input, Job};
 use crate::outbox::Outcome;
 
-fn description(name: &str) -> Description {
+fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    Description { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
 }
 
 fn open(folder: &TempDir, name: &str, beginning: Beginning) -> Result<Opened, FolderError> {
@@ -191,9 +191,9 @@ fn a_crash_at_any_step_of_the_beginning_is_harmless() {
     for steps in 0..4 {
         let folder = TempDir::new().unwrap();
         drop(Log::open(folder.path()).unwrap());
-        let media = Folder::open(&folder.path().join(RAFT_FOLDER)).unwrap();
+        let store = SegmentFolder::open(&folder.path().join(RAFT_FOLDER)).unwrap();
         if steps > 0 {
-            Wal::open(media).unwrap().0.append(&Frame::default()).unwrap();
+            Wal::open(store).unwrap().0.append(&Frame::default()).unwrap();
         }
         let identity = Identity::draw("a", false).unwrap();
         if steps > 1 {

@@ -2,19 +2,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn member(name: &str) -> Member {
+fn member(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    Member { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
 }
 
 /// Members 1 to 3, called a to c, who all vote, and 9, called z, who was removed.
 fn three() -> Membership {
     let mut membership = Membership::of_one("cluster".into(), 1, member("a"));
     let changes = vec![Change::Put(2, member("b")), Change::Put(3, member("c")), Change::Put(9, member("z"))];
-    membership.take(changes, None);
+    membership.apply(changes, None);
     let conf_state = ConfState { voters: vec![3, 1, 2], ..ConfState::default() };
-    membership.take(vec![Change::Remove(9)], Some(&conf_state));
+    membership.apply(vec![Change::Remove(9)], Some(&conf_state));
     membership
 }
 
@@ -47,12 +47,12 @@ fn a_member_that_is_as_described_changes_nothing() {
 
 #[test]
 fn new_addresses_are_noted_without_raft() {
-    let moved = Member { http_addr: "elsewhere".into(), ..member("b") };
+    let moved = MemberInfo { http_addr: "elsewhere".into(), ..member("b") };
     let changes = three().admit(2, &moved, &all_alive).unwrap();
     assert_eq!(changes, [Change::Put(2, moved.clone())]);
     assert_eq!(three().configuration_changes(&changes), []);
     let mut membership = three();
-    membership.take(changes, None);
+    membership.apply(changes, None);
     assert_eq!(membership.members[&2], moved);
     assert_eq!(membership.configuration, three().configuration);
 }
@@ -78,15 +78,15 @@ fn a_dead_member_makes_room_for_one_of_its_name() {
     let of_raft = [(ConfChangeType::RemoveNode, 2), (ConfChangeType::AddLearnerNode, 4)];
     assert_eq!(three().configuration_changes(&changes), of_raft);
     let mut membership = three();
-    membership.take(changes, None);
+    membership.apply(changes, None);
     assert_eq!((membership.find("b"), membership.removed[&2].as_str()), (Some(4), "b"));
 }
 
 #[test]
 fn an_address_noted_behind_a_removal_makes_no_ghost() {
     let mut membership = three();
-    membership.take(vec![Change::Remove(2)], None);
-    membership.take(vec![Change::Put(2, member("b"))], None);
+    membership.apply(vec![Change::Remove(2)], None);
+    membership.apply(vec![Change::Put(2, member("b"))], None);
     assert_eq!(membership.find("b"), None);
 }
 
@@ -103,7 +103,7 @@ fn an_address_of_another_is_refused() {
 
 #[test]
 fn texts_that_are_empty_or_long_are_refused() {
-    let fields: [fn(&mut Member) -> &mut String; 5] = [
+    let fields: [fn(&mut MemberInfo) -> &mut String; 5] = [
         |member| &mut member.name,
         |member| &mut member.raft_addr,
         |member| &mut member.http_addr,
@@ -128,10 +128,10 @@ fn texts_that_are_empty_or_long_are_refused() {
 fn a_full_cluster_admits_only_who_is_a_member_or_takes_a_dead_ones_place() {
     let mut membership = three();
     let more = (100..).take(MAX_MEMBERS - 3).map(|id| Change::Put(id, member(&id.to_string())));
-    membership.take(more.collect(), None);
+    membership.apply(more.collect(), None);
     assert_eq!(membership.admit(4, &member("d"), &all_dead), Err(Inadmissible::Full));
     assert_eq!(membership.admit(4, &member("b"), &all_dead).unwrap().len(), 2);
-    let moved = Member { http_addr: "elsewhere".into(), ..member("b") };
+    let moved = MemberInfo { http_addr: "elsewhere".into(), ..member("b") };
     assert_eq!(membership.admit(2, &moved, &all_dead), Ok(vec![Change::Put(2, moved)]));
 }
 
@@ -147,7 +147,7 @@ fn a_member_is_removed_by_name() {
 fn the_only_voter_is_not_removed() {
     let mut membership = three();
     let conf_state = ConfState { voters: vec![1], learners: vec![2, 3], ..ConfState::default() };
-    membership.take(Vec::new(), Some(&conf_state));
+    membership.apply(Vec::new(), Some(&conf_state));
     assert_eq!(membership.remove("a"), Err(Inadmissible::LastVoter("a".into())));
     assert_eq!(membership.remove("b"), Ok(vec![Change::Remove(2)]));
 }
@@ -156,7 +156,7 @@ fn the_only_voter_is_not_removed() {
 fn equal_memberships_have_equal_bytes() {
     let mut other = three();
     let conf_state = ConfState { voters: vec![2, 3, 1], ..ConfState::default() };
-    other.take(Vec::new(), Some(&conf_state));
+    other.apply(Vec::new(), Some(&conf_state));
     assert_eq!(other.to_bytes(), three().to_bytes());
     assert_eq!(Membership::from_bytes(&three().to_bytes()), Some(three()));
 }

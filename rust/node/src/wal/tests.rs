@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::media::memory::{Memory, SEGMENT_BYTES};
+use crate::segments::memory::{Memory, SEGMENT_BYTES};
 
 fn entries(first: u64, count: u64, term: u64, size_bytes: usize) -> Vec<Entry> {
     let entry = |index| Entry { index, term, data: vec![0xff; size_bytes], ..Entry::default() };
@@ -21,14 +21,14 @@ fn forget(index: u64) -> Frame {
     Frame { hard_state: state(1, 1, index), bounds, entries: Vec::new() }
 }
 
-fn open(media: &Memory) -> Result<(Wal<Memory>, Recovered), WalError> {
-    Wal::open(media.clone())
+fn open(store: &Memory) -> Result<(Wal<Memory>, Recovered), WalError> {
+    Wal::open(store.clone())
 }
 
 /// Return a log with these frames, and where each of them stands: its segment, its first byte, the byte after it.
 fn written(frames: &[Frame]) -> (Memory, Vec<(u64, usize, usize)>) {
-    let media = Memory::default();
-    let (mut wal, _) = open(&media).unwrap();
+    let store = Memory::default();
+    let (mut wal, _) = open(&store).unwrap();
     let mut places = Vec::new();
     for frame in frames {
         let before = wal.segments.last().map(|segment| (segment.number, wal.position));
@@ -37,12 +37,12 @@ fn written(frames: &[Frame]) -> (Memory, Vec<(u64, usize, usize)>) {
         let from = before.filter(|(last, _)| *last == number).map_or(0, |(_, position)| position);
         places.push((number, from, wal.position));
     }
-    (media, places)
+    (store, places)
 }
 
-fn copy_of(media: &Memory) -> Memory {
+fn copy_of(store: &Memory) -> Memory {
     let copy = Memory::default();
-    copy.0.lock().segments = media.0.lock().segments.clone();
+    copy.0.lock().segments = store.0.lock().segments.clone();
     copy
 }
 
@@ -137,18 +137,18 @@ proptest! {
 
     #[test]
     fn what_was_appended_is_recovered(steps in prop::collection::vec(step(), 0..60)) {
-        let (media, mut model) = (Memory::default(), Model::default());
-        let (mut wal, _) = open(&media).unwrap();
+        let (store, mut model) = (Memory::default(), Model::default());
+        let (mut wal, _) = open(&store).unwrap();
         for step in &steps {
             if let Some(frame) = model.take(step) {
                 wal.append(&frame).unwrap();
             } else {
-                let (reopened, recovered) = open(&media).unwrap();
+                let (reopened, recovered) = open(&store).unwrap();
                 model.require(&recovered);
                 wal = reopened;
             }
         }
-        model.require(&open(&media).unwrap().1);
+        model.require(&open(&store).unwrap().1);
     }
 
     #[test]
@@ -159,63 +159,63 @@ proptest! {
 
     #[test]
     fn arbitrary_segments_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..2 * SEGMENT_BYTES)) {
-        let media = Memory::default();
-        media.0.lock().segments.insert(0, bytes);
-        let _ = open(&media);
+        let store = Memory::default();
+        store.0.lock().segments.insert(0, bytes);
+        let _ = open(&store);
     }
 }
 
 #[test]
 fn a_frame_cut_at_any_byte_is_gone_and_the_log_goes_on() {
     for frames in [vec![frame(1, 2, 20), frame(3, 3, 30)], vec![frame(1, 2, 180), frame(3, 1, 300)]] {
-        let (media, places) = written(&frames);
+        let (store, places) = written(&frames);
         let &(number, from, to) = places.last().unwrap();
-        let written = media.0.lock().segments[&number][from..to].iter().rposition(|&byte| byte != 0).unwrap();
+        let written = store.0.lock().segments[&number][from..to].iter().rposition(|&byte| byte != 0).unwrap();
         for cut in from..=from + written {
-            let media = copy_of(&media);
-            media.0.lock().segments.get_mut(&number).unwrap()[cut..].fill(0);
-            let (mut wal, recovered) = open(&media).unwrap();
+            let store = copy_of(&store);
+            store.0.lock().segments.get_mut(&number).unwrap()[cut..].fill(0);
+            let (mut wal, recovered) = open(&store).unwrap();
             assert_eq!((indices(&recovered), recovered.hard_state.commit), (vec![1, 2], 0), "cut at {cut}");
             wal.append(&frame(3, 1, 5)).unwrap();
-            assert_eq!(indices(&open(&media).unwrap().1), [1, 2, 3]);
+            assert_eq!(indices(&open(&store).unwrap().1), [1, 2, 3]);
         }
     }
 }
 
 #[test]
 fn a_torn_frame_of_which_only_the_end_was_written_is_gone() {
-    let (media, places) = written(&[frame(1, 1, 20), frame(2, 1, 300)]);
+    let (store, places) = written(&[frame(1, 1, 20), frame(2, 1, 300)]);
     let (number, from, to) = places[1];
     for cut in (from..to).step_by(ALIGNMENT) {
-        let media = copy_of(&media);
-        media.0.lock().segments.get_mut(&number).unwrap()[from..=cut].fill(0);
-        assert_eq!(indices(&open(&media).unwrap().1), [1]);
+        let store = copy_of(&store);
+        store.0.lock().segments.get_mut(&number).unwrap()[from..=cut].fill(0);
+        assert_eq!(indices(&open(&store).unwrap().1), [1]);
     }
 }
 
 #[test]
 fn a_torn_frame_that_quotes_an_earlier_one_is_gone() {
-    let (media, places) = written(&[frame(1, 1, 20)]);
+    let (store, places) = written(&[frame(1, 1, 20)]);
     let end = places[0].2;
-    let quoted = media.0.lock().segments[&0][..end].to_vec();
-    media.0.lock().segments.get_mut(&0).unwrap().resize(4 * SEGMENT_BYTES, 0);
-    let (mut wal, _) = open(&media).unwrap();
+    let quoted = store.0.lock().segments[&0][..end].to_vec();
+    store.0.lock().segments.get_mut(&0).unwrap().resize(4 * SEGMENT_BYTES, 0);
+    let (mut wal, _) = open(&store).unwrap();
     // One of the quotations begins at a multiple of the alignment.
     let data = (0..ALIGNMENT).flat_map(|_| [quoted.as_slice(), &[0xff]].concat()).collect();
     let entry = Entry { index: 2, term: 1, data, ..Entry::default() };
     wal.append(&Frame { hard_state: state(1, 1, 1), bounds: None, entries: vec![entry] }).unwrap();
-    media.0.lock().noted = 1;
-    media.0.lock().segments.get_mut(&0).unwrap()[end..end + ALIGNMENT].fill(0);
-    assert_eq!(indices(&open(&media).unwrap().1), [1]);
+    store.0.lock().noted = 1;
+    store.0.lock().segments.get_mut(&0).unwrap()[end..end + ALIGNMENT].fill(0);
+    assert_eq!(indices(&open(&store).unwrap().1), [1]);
 }
 
 #[test]
 fn any_bit_of_the_last_frame_that_flips_after_its_sync_is_found() {
-    let (media, places) = written(&[frame(1, 1, 11), frame(2, 2, 30)]);
+    let (store, places) = written(&[frame(1, 1, 11), frame(2, 2, 30)]);
     let (number, from, to) = places[1];
     for bit in from * 8..to * 8 {
-        let copy = copy_of(&media);
-        copy.0.lock().noted = media.0.lock().noted;
+        let copy = copy_of(&store);
+        copy.0.lock().noted = store.0.lock().noted;
         copy.0.lock().segments.get_mut(&number).unwrap()[bit / 8] ^= 1 << (bit % 8);
         let opened = open(&copy);
         assert!(matches!(opened, Err(WalError::Corrupt(_))), "bit {bit}: {opened:?}");
@@ -225,112 +225,112 @@ fn any_bit_of_the_last_frame_that_flips_after_its_sync_is_found() {
 
 #[test]
 fn any_bit_of_an_earlier_frame_that_flips_is_found() {
-    let (media, places) = written(&[frame(1, 1, 11), frame(2, 2, 30), frame(4, 1, 301), frame(5, 1, 3)]);
+    let (store, places) = written(&[frame(1, 1, 11), frame(2, 2, 30), frame(4, 1, 301), frame(5, 1, 3)]);
     assert_eq!(places.iter().map(|place| place.0).collect::<Vec<_>>(), [0, 0, 1, 1]);
     for &(number, from, to) in &places[..3] {
         for bit in from * 8..to * 8 {
-            let media = copy_of(&media);
-            media.0.lock().segments.get_mut(&number).unwrap()[bit / 8] ^= 1 << (bit % 8);
-            let opened = open(&media);
+            let store = copy_of(&store);
+            store.0.lock().segments.get_mut(&number).unwrap()[bit / 8] ^= 1 << (bit % 8);
+            let opened = open(&store);
             assert!(matches!(opened, Err(WalError::Corrupt(_))), "bit {bit} of segment {number}: {opened:?}");
-            assert_eq!(media.0.lock().changes, 0, "what is damaged is left as it is");
+            assert_eq!(store.0.lock().changes, 0, "what is damaged is left as it is");
         }
     }
 }
 
 #[test]
 fn a_segment_that_is_missing_is_found() {
-    let (media, places) = written(&(0..8).map(|at| frame(1 + at, 1, 300)).collect::<Vec<_>>());
+    let (store, places) = written(&(0..8).map(|at| frame(1 + at, 1, 300)).collect::<Vec<_>>());
     let last = places.last().unwrap().0;
     for missing in 1..last {
-        let media = copy_of(&media);
-        media.0.lock().segments.remove(&missing);
-        let error = open(&media).unwrap_err();
+        let store = copy_of(&store);
+        store.0.lock().segments.remove(&missing);
+        let error = open(&store).unwrap_err();
         assert_eq!(error, WalError::Corrupt(format!("segment {missing} is missing")));
     }
     // The first may have been deleted, but then a frame would say that its entries are not needed.
-    media.0.lock().segments.remove(&0);
-    assert!(matches!(open(&media), Err(WalError::Corrupt(_))));
+    store.0.lock().segments.remove(&0);
+    assert!(matches!(open(&store), Err(WalError::Corrupt(_))));
 }
 
 #[test]
 fn a_segment_that_is_wiped_or_cut_off_is_found() {
-    let (media, places) = written(&(0..8).map(|at| frame(1 + at, 1, 300)).collect::<Vec<_>>());
+    let (store, places) = written(&(0..8).map(|at| frame(1 + at, 1, 300)).collect::<Vec<_>>());
     let last = places.last().unwrap().0;
     for number in 0..last {
-        let media = copy_of(&media);
-        media.0.lock().segments.get_mut(&number).unwrap().fill(0);
-        assert!(matches!(open(&media), Err(WalError::Corrupt(_))), "segment {number} wiped");
+        let store = copy_of(&store);
+        store.0.lock().segments.get_mut(&number).unwrap().fill(0);
+        assert!(matches!(open(&store), Err(WalError::Corrupt(_))), "segment {number} wiped");
     }
     for number in 0..=last {
         for left in 0..SEGMENT_BYTES {
-            let media = copy_of(&media);
-            media.0.lock().segments.get_mut(&number).unwrap().truncate(left);
-            assert!(matches!(open(&media), Err(WalError::Corrupt(_))), "segment {number} with {left} bytes");
+            let store = copy_of(&store);
+            store.0.lock().segments.get_mut(&number).unwrap().truncate(left);
+            assert!(matches!(open(&store), Err(WalError::Corrupt(_))), "segment {number} with {left} bytes");
         }
     }
 }
 
 #[test]
 fn the_only_segment_cannot_be_empty_if_it_is_not_the_first() {
-    let (media, _) = written(&[frame(1, 1, 300), Frame { hard_state: state(1, 1, 1), ..frame(2, 1, 300) }, forget(2)]);
-    assert_eq!(media.0.lock().segments.keys().copied().collect::<Vec<_>>(), [1]);
-    media.0.lock().segments.get_mut(&1).unwrap().fill(0);
-    assert!(matches!(open(&media), Err(WalError::Corrupt(_))));
+    let (store, _) = written(&[frame(1, 1, 300), Frame { hard_state: state(1, 1, 1), ..frame(2, 1, 300) }, forget(2)]);
+    assert_eq!(store.0.lock().segments.keys().copied().collect::<Vec<_>>(), [1]);
+    store.0.lock().segments.get_mut(&1).unwrap().fill(0);
+    assert!(matches!(open(&store), Err(WalError::Corrupt(_))));
 }
 
 #[test]
 fn a_crash_before_the_first_frame_of_a_segment_is_harmless() {
-    let (media, _) = written(&[frame(1, 2, 20)]);
+    let (store, _) = written(&[frame(1, 2, 20)]);
     // Twice, with frames that do not fit between.
     for (number, at) in [(1, 3), (3, 4)] {
-        media.clone().create(number, SEGMENT_BYTES).unwrap();
-        let (mut wal, recovered) = open(&media).unwrap();
+        store.clone().create(number, SEGMENT_BYTES).unwrap();
+        let (mut wal, recovered) = open(&store).unwrap();
         assert_eq!(indices(&recovered), (1..at).collect::<Vec<_>>());
         wal.append(&frame(at, 1, 2 * SEGMENT_BYTES)).unwrap();
     }
-    assert_eq!(indices(&open(&media).unwrap().1), [1, 2, 3, 4]);
+    assert_eq!(indices(&open(&store).unwrap().1), [1, 2, 3, 4]);
     // As is one between two deletions, which leaves an empty segment as the first.
-    let (mut wal, _) = open(&media).unwrap();
-    let before = copy_of(&media);
+    let (mut wal, _) = open(&store).unwrap();
+    let before = copy_of(&store);
     wal.append(&forget(3)).unwrap();
-    assert_eq!(media.0.lock().segments.keys().copied().collect::<Vec<_>>(), [4, 5]);
-    media.0.lock().segments.insert(3, before.0.lock().segments[&3].clone());
-    assert_eq!(indices(&open(&media).unwrap().1), [4]);
+    assert_eq!(store.0.lock().segments.keys().copied().collect::<Vec<_>>(), [4, 5]);
+    store.0.lock().segments.insert(3, before.0.lock().segments[&3].clone());
+    assert_eq!(indices(&open(&store).unwrap().1), [4]);
 }
 
 #[test]
 fn a_crash_before_the_first_frame_of_all_is_harmless() {
-    let media = Memory::default();
-    media.clone().create(0, SEGMENT_BYTES).unwrap();
-    let (mut wal, recovered) = open(&media).unwrap();
+    let store = Memory::default();
+    store.clone().create(0, SEGMENT_BYTES).unwrap();
+    let (mut wal, recovered) = open(&store).unwrap();
     assert_eq!((wal.is_new(), recovered), (true, Recovered::default()));
     wal.append(&frame(1, 1, 5)).unwrap();
-    let (wal, recovered) = open(&media).unwrap();
+    let (wal, recovered) = open(&store).unwrap();
     assert_eq!((wal.is_new(), indices(&recovered)), (false, vec![1]));
 }
 
 #[test]
 fn a_frame_larger_than_a_segment_gets_one_of_its_size() {
-    let (media, places) = written(&[frame(1, 1, 5), frame(2, 3, 5 * SEGMENT_BYTES), frame(5, 1, 5)]);
+    let (store, places) = written(&[frame(1, 1, 5), frame(2, 3, 5 * SEGMENT_BYTES), frame(5, 1, 5)]);
     assert_eq!(places.iter().map(|place| place.0).collect::<Vec<_>>(), [0, 1, 2]);
-    assert_eq!(media.0.lock().segments[&1].len(), places[1].2);
-    assert_eq!(indices(&open(&media).unwrap().1), [1, 2, 3, 4, 5]);
+    assert_eq!(store.0.lock().segments[&1].len(), places[1].2);
+    assert_eq!(indices(&open(&store).unwrap().1), [1, 2, 3, 4, 5]);
 }
 
 #[test]
 fn needless_segments_are_deleted_and_the_others_are_not() {
     let frames: Vec<_> = (0..40).map(|at| frame(1 + at, 1, 100)).collect();
-    let (media, places) = written(&frames);
+    let (store, places) = written(&frames);
     for (next, index) in (1..=40).enumerate() {
-        let media = copy_of(&media);
-        let (mut wal, _) = open(&media).unwrap();
+        let store = copy_of(&store);
+        let (mut wal, _) = open(&store).unwrap();
         wal.append(&forget(index)).unwrap();
-        let first = media.0.lock().segments.keys().next().copied().unwrap();
+        let first = store.0.lock().segments.keys().next().copied().unwrap();
         // The segment of the first entry that is needed is the first, but if that would be the one that is written.
-        let last = *media.0.lock().segments.keys().last().unwrap();
+        let last = *store.0.lock().segments.keys().last().unwrap();
         assert_eq!(first, places.get(next + 1).map_or(last, |place| place.0));
-        let (_, recovered) = open(&media).unwrap();
+        let (_, recovered) = open(&store).unwrap();
         assert_eq!(indices(&recovered), (index + 1..=40).collect::<Vec<_>>());
         assert_eq!(recovered.bounds.index, index);
     }
@@ -340,15 +340,15 @@ fn needless_segments_are_deleted_and_the_others_are_not() {
 fn a_change_that_fails_is_an_error_and_is_not_retried() {
     // Create, write and sync of the first frame; write and sync of the second.
     for good in 0..5 {
-        let media = Memory::default();
-        media.0.lock().good_changes = Some(good);
-        let (mut wal, _) = open(&media).unwrap();
+        let store = Memory::default();
+        store.0.lock().good_changes = Some(good);
+        let (mut wal, _) = open(&store).unwrap();
         let outcomes = [wal.append(&frame(1, 1, 5)), wal.append(&frame(2, 1, 5))];
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), good / 3);
-        assert!(matches!(outcomes[1], Err(WalError::Media { .. })));
+        assert!(matches!(outcomes[1], Err(WalError::Io { .. })));
         // The disk is back, which does not bring back what it lost.
-        media.0.lock().good_changes = None;
+        store.0.lock().good_changes = None;
         assert_eq!(wal.append(&frame(2, 1, 5)), outcomes[1]);
-        assert_eq!(media.0.lock().changes, good + 1);
+        assert_eq!(store.0.lock().changes, good + 1);
     }
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use qed_core::error::LogError;
 use qed_core::log_id::LogId;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
-use qed_node::media::Media;
+use qed_node::segments::SegmentStore;
 
 use crate::random::Random;
 
@@ -147,7 +147,7 @@ impl Disk {
     }
 }
 
-impl Media for Disk {
+impl SegmentStore for Disk {
     fn segment_bytes(&self) -> usize {
         SEGMENT_BYTES
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use qed_core::log::Log;
 use qed_node::consensus::Settings;
 use qed_node::member::{Effects, Input, Job, Limits, Member};
-use qed_node::membership::{Member as Description, Membership};
+use qed_node::membership::{MemberInfo, Membership};
 use qed_node::recovery::recover;
 use qed_node::state::State;
 
@@ -70,9 +70,9 @@ pub struct Process {
 
 impl Host {
     /// Return how a member of this name describes itself.
-    pub fn description(id: u64, name: &str) -> Description {
+    pub fn description(id: u64, name: &str) -> MemberInfo {
         let address = |kind: &str| format!("{kind}.{id}");
-        Description {
+        MemberInfo {
             name: name.into(),
             raft_addr: address("raft"),
             http_addr: address("http"),

@@ -291,7 +291,7 @@ impl World {
     fn fetch(&mut self, id: u64) -> Result<(), Violation> {
         let (now, ticket) = (self.now, self.random.number());
         let Some(process) = self.process(id) else { return Ok(()) };
-        let Some((from, _)) = process.member.awaited() else {
+        let Some((from, _)) = process.member.snapshot_source() else {
             process.fetching = None;
             return Ok(());
         };
@@ -500,7 +500,7 @@ impl World {
             let process = self.hosts[id].process.as_ref();
             process.is_some_and(|process| {
                 let (member, state) = (&process.member, &process.state);
-                state.membership() == membership && state.applied() == applied && member.awaited().is_none()
+                state.membership() == membership && state.applied() == applied && member.snapshot_source().is_none()
             })
         };
         let is_settled = learners.is_empty() && voters_outgoing.is_empty();

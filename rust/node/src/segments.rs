@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use qed_core::watermark::Watermark;
 
 /// Numbered files of fixed size. Errors are what the operating system says.
-pub trait Media {
+pub trait SegmentStore {
     /// Return the size that a segment has at least, ever since. Zeroing it takes some milliseconds; a frame that does not fit gets a
     /// segment of its own size.
     fn segment_bytes(&self) -> usize {
@@ -71,14 +71,14 @@ pub trait Media {
 
 /// Segments as files of a folder.
 #[derive(Debug)]
-pub struct Folder {
+pub struct SegmentFolder {
     path: PathBuf,
     /// The segment written last, kept open.
     open: Option<(u64, File)>,
     synced: Watermark,
 }
 
-impl Folder {
+impl SegmentFolder {
     /// Return the folder at `path`, which is made if there is nothing.
     ///
     /// # Errors
@@ -131,7 +131,8 @@ impl Folder {
         let mut left = size_bytes;
         while left > 0 {
             let count = left.min(zeros.len());
-            file.write_all(zeros.get(..count).unwrap_or_default())?;
+            #[expect(clippy::indexing_slicing, reason = "no more than there are zeros")]
+            file.write_all(&zeros[..count])?;
             left -= count;
         }
         file.sync_all()?;
@@ -140,7 +141,7 @@ impl Folder {
     }
 }
 
-impl Media for Folder {
+impl SegmentStore for SegmentFolder {
     fn list(&mut self) -> Result<Vec<u64>, String> {
         self.try_list().map_err(|error| error.to_string())
     }
@@ -185,7 +186,7 @@ pub(crate) mod memory {
 
     use parking_lot::Mutex;
 
-    use super::Media;
+    use super::SegmentStore;
 
     /// Clones share what is in them.
     #[derive(Debug, Clone, Default)]
@@ -217,7 +218,7 @@ pub(crate) mod memory {
     /// So small that frames fill several.
     pub(crate) const SEGMENT_BYTES: usize = 512;
 
-    impl Media for Memory {
+    impl SegmentStore for Memory {
         fn segment_bytes(&self) -> usize {
             SEGMENT_BYTES
         }

@@ -18,7 +18,7 @@ pub const LAST_JUMP: u64 = 1 << 62;
 
 /// Return what is wrong with a message to the member that `raft` is, if anything.
 #[must_use]
-pub fn fault_in(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+pub fn check_message(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     let kind = message.msg_type();
     // A read keeps its origin when it is passed on, and may come back to it.
     let is_own = message.from == raft.id && kind != MessageType::MsgReadIndex;
@@ -35,9 +35,9 @@ pub fn fault_in(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str>
     match kind {
         MessageType::MsgHeartbeat => (message.term >= raft.term && message.commit > raft.raft_log.last_index())
             .then_some("it says that more is committed than this member holds"),
-        MessageType::MsgAppend => fault_in_entries(message, raft),
-        MessageType::MsgAppendResponse => fault_in_acknowledgement(message, raft),
-        MessageType::MsgSnapshot => fault_in_snapshot(message),
+        MessageType::MsgAppend => check_entries(message, raft),
+        MessageType::MsgAppendResponse => check_acknowledgement(message, raft),
+        MessageType::MsgSnapshot => check_snapshot(message),
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             (message.entries.len() != 1).then_some("it does not name one read")
         }
@@ -77,7 +77,7 @@ pub fn reached_term(message: &Message) -> u64 {
     }
 }
 
-fn fault_in_snapshot(message: &Message) -> Option<&'static str> {
+fn check_snapshot(message: &Message) -> Option<&'static str> {
     let metadata = message.get_snapshot().get_metadata();
     if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
         return Some("its snapshot stands at no entry of its term or an earlier one");
@@ -85,7 +85,7 @@ fn fault_in_snapshot(message: &Message) -> Option<&'static str> {
     (!is_possible(metadata.get_conf_state())).then_some("its snapshot has no configuration, or one that cannot be")
 }
 
-fn fault_in_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+fn check_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     // The crate takes term 0 for the term of any entry that is not there.
     if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
         return Some("it does not name the entry before its own");
@@ -109,7 +109,7 @@ fn fault_in_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static 
     None
 }
 
-fn fault_in_acknowledgement(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+fn check_acknowledgement(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     if message.reject {
         return (message.reject_hint > message.index).then_some("it refuses less than it has");
     }

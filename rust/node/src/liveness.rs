@@ -12,7 +12,7 @@ const SNAPSHOT_TIMEOUTS: u64 = 4;
 
 /// Who was heard of, and when.
 #[derive(Debug)]
-pub struct Contacts {
+pub struct Liveness {
     election_ticks: u64,
     now: u64,
     /// When each member was heard of last.
@@ -25,7 +25,7 @@ pub struct Contacts {
     snapshots: BTreeMap<u64, u64>,
 }
 
-impl Contacts {
+impl Liveness {
     /// Return what a member knows that has heard nobody.
     #[must_use]
     pub fn new(election_ticks: u64) -> Self {
@@ -62,9 +62,9 @@ impl Contacts {
 
     /// Return whether this member leads, and has for long enough to miss a member that it does not hear.
     #[must_use]
-    pub fn is_missed(&self, id: u64) -> bool {
-        let noted = [&self.heard, &self.known].map(|noted| noted.get(&id).copied().unwrap_or_default());
-        let begun = self.leading.map(|(_, since)| noted.into_iter().fold(since, u64::max));
+    pub fn is_presumed_dead(&self, id: u64) -> bool {
+        let noted = [self.heard.get(&id), self.known.get(&id)].into_iter().flatten().copied();
+        let begun = self.leading.map(|(_, since)| noted.fold(since, u64::max));
         begun.is_some_and(|begun| self.now - begun > MISSED_TIMEOUTS * self.election_ticks)
     }
 
@@ -88,81 +88,81 @@ impl Contacts {
 mod tests {
     use super::*;
 
-    fn led(ticks: u64) -> Contacts {
-        let mut contacts = Contacts::new(10);
-        (0..ticks).for_each(|_| contacts.tick(Some(1)));
-        contacts
+    fn led(ticks: u64) -> Liveness {
+        let mut liveness = Liveness::new(10);
+        (0..ticks).for_each(|_| liveness.tick(Some(1)));
+        liveness
     }
 
     #[test]
     fn a_member_is_active_for_an_election_timeout_after_it_was_heard() {
-        let mut contacts = led(50);
-        assert!(!contacts.is_active(2));
-        contacts.hear(2);
-        (0..10).for_each(|_| contacts.tick(Some(1)));
-        assert!(contacts.is_active(2));
-        contacts.tick(Some(1));
-        assert!(!contacts.is_active(2));
+        let mut liveness = led(50);
+        assert!(!liveness.is_active(2));
+        liveness.hear(2);
+        (0..10).for_each(|_| liveness.tick(Some(1)));
+        assert!(liveness.is_active(2));
+        liveness.tick(Some(1));
+        assert!(!liveness.is_active(2));
     }
 
     #[test]
     fn only_who_leads_long_enough_misses_anybody() {
-        assert!(led(22).is_missed(2));
-        assert!(!led(21).is_missed(2));
-        let mut contacts = led(50);
-        contacts.tick(None);
-        assert!(!contacts.is_missed(2));
-        (0..21).for_each(|_| contacts.tick(Some(2)));
-        assert!(!contacts.is_missed(2));
+        assert!(led(22).is_presumed_dead(2));
+        assert!(!led(21).is_presumed_dead(2));
+        let mut liveness = led(50);
+        liveness.tick(None);
+        assert!(!liveness.is_presumed_dead(2));
+        (0..21).for_each(|_| liveness.tick(Some(2)));
+        assert!(!liveness.is_presumed_dead(2));
     }
 
     #[test]
     fn whoever_was_heard_lately_is_not_missed() {
-        let mut contacts = led(50);
-        contacts.hear(2);
-        (0..20).for_each(|_| contacts.tick(Some(1)));
-        assert!(!contacts.is_missed(2));
-        contacts.tick(Some(1));
-        assert!(contacts.is_missed(2));
+        let mut liveness = led(50);
+        liveness.hear(2);
+        (0..20).for_each(|_| liveness.tick(Some(1)));
+        assert!(!liveness.is_presumed_dead(2));
+        liveness.tick(Some(1));
+        assert!(liveness.is_presumed_dead(2));
     }
 
     #[test]
     fn a_new_member_has_time_to_be_heard_of() {
-        let mut contacts = led(50);
-        contacts.set_members([2].into_iter());
-        (0..10).for_each(|_| contacts.tick(Some(1)));
-        contacts.set_members([2, 3].into_iter());
-        (0..11).for_each(|_| contacts.tick(Some(1)));
-        assert!(contacts.is_missed(2));
-        assert!(!contacts.is_missed(3));
-        assert!(!contacts.is_active(3));
+        let mut liveness = led(50);
+        liveness.set_members([2].into_iter());
+        (0..10).for_each(|_| liveness.tick(Some(1)));
+        liveness.set_members([2, 3].into_iter());
+        (0..11).for_each(|_| liveness.tick(Some(1)));
+        assert!(liveness.is_presumed_dead(2));
+        assert!(!liveness.is_presumed_dead(3));
+        assert!(!liveness.is_active(3));
     }
 
     #[test]
     fn a_snapshot_is_overdue_after_four_timeouts_and_again_after_four_more() {
-        let mut contacts = led(1);
+        let mut liveness = led(1);
         let mut overdue = Vec::new();
         for tick in 0..100 {
-            if !contacts.overdue([2].into_iter()).is_empty() {
+            if !liveness.overdue([2].into_iter()).is_empty() {
                 overdue.push(tick);
             }
-            contacts.tick(Some(1));
+            liveness.tick(Some(1));
         }
         assert_eq!(overdue, [40, 80]);
     }
 
     #[test]
     fn a_snapshot_that_was_taken_begins_anew() {
-        let mut contacts = led(1);
+        let mut liveness = led(1);
         for _ in 0..30 {
-            assert!(contacts.overdue([2].into_iter()).is_empty());
-            contacts.tick(Some(1));
+            assert!(liveness.overdue([2].into_iter()).is_empty());
+            liveness.tick(Some(1));
         }
-        assert!(contacts.overdue(std::iter::empty()).is_empty());
+        assert!(liveness.overdue(std::iter::empty()).is_empty());
         for _ in 0..40 {
-            assert!(contacts.overdue([2].into_iter()).is_empty());
-            contacts.tick(Some(1));
+            assert!(liveness.overdue([2].into_iter()).is_empty());
+            liveness.tick(Some(1));
         }
-        assert_eq!(contacts.overdue([2].into_iter()), [2]);
+        assert_eq!(liveness.overdue([2].into_iter()), [2]);
     }
 }
