@@ -223,7 +223,7 @@ def leading_replica(folder: Path) -> _qed.Replica:
     """Return the only member of a new cluster, once it leads it."""
     folder.mkdir()
     address = "127.0.0.1:1"
-    own = _qed.Member(name="x", raft_addr=address, http_addr=address, mgmt_addr=address, metrics_addr=address)
+    own = _qed.MemberInfo(name="x", raft_addr=address, http_addr=address, mgmt_addr=address, metrics_addr=address)
     replica = _qed.Replica.open(
         str(folder),
         own,
@@ -260,10 +260,9 @@ def drained(replica: _qed.Replica, submissions: Sequence[Submission]) -> list[_q
     answers: dict[int, _qed.Added] = {}
     while len(answers) < len(submissions):
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
-        completions, *_ = replica.drain()
-        for ticket, answer in completions:
-            assert isinstance(answer, _qed.Added)
-            answers[ticket] = answer
+        for completion in replica.drain().completions:
+            assert isinstance(completion.result, _qed.Added)
+            answers[completion.ticket] = completion.result
     return [answers[ticket] for ticket in range(len(submissions))]
 
 
@@ -287,11 +286,11 @@ def commit_batches(
     return batches
 
 
-def completion_of(replica: _qed.Replica) -> tuple[int, object]:
+def completion_of(replica: _qed.Replica) -> _qed.Completion:
     """Return the next answer; what the replica says of itself in between is passed over."""
     while True:
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
-        completions, *_ = replica.drain()
+        completions = replica.drain().completions
         if completions:
             [completion] = completions
             return completion
@@ -317,8 +316,8 @@ def test_group_commits_are_the_oracles_batches(run_seed: int, tmp_path: Path) ->
     for number in range(62):
         digest = event_digest(b"%d" % number)
         replica.ask_membership(number, _qed.Digest(digest))
-        ticket, reply = completion_of(replica)
-        assert ticket == number
-        assert isinstance(reply, bytes)
-        assert parse(reply) == oracle.membership(digest)
+        reply = completion_of(replica)
+        assert reply.ticket == number
+        assert isinstance(reply.result, bytes)
+        assert parse(reply.result) == oracle.membership(digest)
     replica.close()

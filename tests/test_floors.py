@@ -47,8 +47,9 @@ SERVER_FLOORS = [
     {"config", "origin", "refusals", "signals"},
     {"frames", "waiting", "opening", "outgoing"},
     {"greeting", "members", "connection"},
-    {"transport", "petitions"},
+    {"transport", "leader_requests"},
     {"fetching"},
+    {"peers"},
     {"node"},
     {"endpoints"},
     {"app"},
@@ -71,11 +72,11 @@ CORE_FLOORS = [
 ]
 NODE_FLOORS = [
     {"segments", "identity", "membership", "liveness"},
-    {"wal", "entry", "outbox"},
-    {"raftlog", "prover"},
+    {"wal", "entry"},
+    {"raftlog"},
     {"message_check"},
-    {"consensus"},
-    {"state"},
+    {"consensus", "outbox"},
+    {"state", "prover"},
     {"member"},
     {"applier", "recovery"},
     {"folder"},
@@ -89,7 +90,10 @@ ONLY = {
         "verification",
         "log",
         "_client.examination",
-        *(f"server.{name}" for name in ("opening", "members", "petitions", "fetching", "node")),
+        *(
+            f"server.{name}"
+            for name in ("opening", "members", "waiting", "leader_requests", "fetching", "peers", "node")
+        ),
     },
     "httpx": {
         f"_client.{name}"

@@ -31,9 +31,9 @@ def replica(tmp_path: Path) -> Iterator[_qed.Replica]:
 
 def page_after(replica: _qed.Replica, extent: bytes) -> object:
     replica.ask_page(1, extent)
-    ticket, page = completion_of(replica)
-    assert ticket == 1
-    return page
+    completion = completion_of(replica)
+    assert completion.ticket == 1
+    return completion.result
 
 
 def install(replica: _qed.Replica, page: bytes) -> object:
@@ -42,9 +42,9 @@ def install(replica: _qed.Replica, page: bytes) -> object:
         replica.install(2, page)
     except qed.LogError as exc:
         return exc
-    ticket, outcome = completion_of(replica)
-    assert ticket == 2
-    return outcome
+    completion = completion_of(replica)
+    assert completion.ticket == 2
+    return completion.result
 
 
 def require_page_error(outcome: object) -> None:

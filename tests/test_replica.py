@@ -41,10 +41,10 @@ def added(replica: Replica, ticket: int) -> Added:
     while True:
         ready, _, _ = select.select([replica.wake_fd], [], [], LIMIT_S)
         assert ready, "nothing came"
-        for found, result in replica.drain()[0]:
-            if found == ticket:
-                assert isinstance(result, Added), result
-                return result
+        for completion in replica.drain().completions:
+            if completion.ticket == ticket:
+                assert isinstance(completion.result, Added), completion.result
+                return completion.result
 
 
 def test_a_digest_adds_what_its_event_adds(replica: Replica) -> None:

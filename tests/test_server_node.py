@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import httpx
 import pytest
 
-from qed._qed import MemberInfo
+from qed._qed import Follower, MemberInfo
 from qed.errors import CorruptLog, Overloaded, QedError
 from qed.server.app import build_application
 from qed.server.config import Address, Limits, Settings
@@ -52,8 +52,26 @@ class Status:
     members: list[tuple[int, MemberInfo]] = field(default_factory=lambda: [(7, OWN)])
     voters: list[int] = field(default_factory=lambda: [7])
     removed: list[int] = field(default_factory=list)
-    followers: list[tuple[int, int, bool]] = field(default_factory=list)
+    followers: list[Follower] = field(default_factory=list)
     fetch_from: int | None = None
+
+
+@dataclass
+class Completion:
+    """What came of a request."""
+
+    ticket: int
+    result: Exception | None
+
+
+@dataclass
+class Delivery:
+    """What a replica hands out."""
+
+    completions: list[Completion]
+    messages: list[tuple[int, bytes]] = field(default_factory=list)
+    invalid_messages: list[tuple[int, str]] = field(default_factory=list)
+    is_status_new: bool = False
 
 
 class FailingReplica:
@@ -89,11 +107,11 @@ class FailingReplica:
         if len(self.tickets) == 3:
             self.has_taken_three.set()
 
-    def drain(self) -> tuple[list[tuple[int, Exception | None]], list[tuple[int, bytes]], list[tuple[int, str]], bool]:
+    def drain(self) -> Delivery:
         with suppress(BlockingIOError):
             os.read(self.wake_fd, 1000)
         results, self.results = self.results, []
-        return results, [], [], False
+        return Delivery([Completion(ticket, result) for ticket, result in results])
 
     def failure(self) -> str | None:
         return self.reason

@@ -19,7 +19,7 @@ from qed.errors import CorruptLog, QedError
 from qed.server import greeting
 from qed.server.config import Address, Tls
 from qed.server.frames import TransportError
-from qed.server.greeting import PROTOCOL, Answer, Hello, Question
+from qed.server.greeting import PROTOCOL, Answer, Hello, LeaderRequest
 from qed.server.transport import Transport
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Listening:
             raise self.why_no_page
         return b"after " + extent
 
-    async def answer(self, _: Question) -> Answer:
+    async def answer(self, _: LeaderRequest) -> Answer:
         return Answer()
 
     def removed(self, _: str) -> None: ...

@@ -4,10 +4,14 @@ from typing import Final, Self, final
 __all__ = [
     "AbsenceProof",
     "Added",
+    "Completion",
+    "Delivery",
     "Digest",
+    "Follower",
     "HistoryRoot",
     "HyperRoot",
     "IncrementalProof",
+    "InvalidMessage",
     "Log",
     "MemberInfo",
     "MembershipProof",
@@ -15,6 +19,7 @@ __all__ = [
     "Replica",
     "Snapshot",
     "Status",
+    "Wish",
     "is_optimised",
     "parse_answer",
     "verify_absence",
@@ -224,8 +229,40 @@ class Status:
     members: list[tuple[int, MemberInfo]]
     voters: list[int]
     removed: list[int]
-    followers: list[tuple[int, int, bool]]
+    followers: list[Follower]
     fetch_from: int | None
+
+@final
+class Follower:
+    number: int
+    matched: int
+    is_active: bool
+
+@final
+class Wish:
+    @staticmethod
+    def admit(number: int, member: MemberInfo, /) -> Wish: ...
+    @staticmethod
+    def remove(name: str, /) -> Wish: ...
+    @staticmethod
+    def transfer(name: str | None, /) -> Wish: ...
+
+@final
+class Completion:
+    ticket: int
+    result: Added | bytes | Exception | None
+
+@final
+class InvalidMessage:
+    sender: int
+    reason: str
+
+@final
+class Delivery:
+    completions: list[Completion]
+    messages: list[tuple[int, bytes]]
+    invalid_messages: list[InvalidMessage]
+    is_status_new: bool
 
 @final
 class Replica:
@@ -252,9 +289,7 @@ class Replica:
     def lost(self, receiver: int, /) -> None: ...
     def read(self, ticket: int, /) -> None: ...
     def await_events(self, ticket: int, events: int, ticks: int, /) -> None: ...
-    def admit(self, ticket: int, number: int, member: MemberInfo, /) -> None: ...
-    def remove(self, ticket: int, name: str, /) -> None: ...
-    def transfer(self, ticket: int, name: str | None, /) -> None: ...
+    def request(self, ticket: int, wish: Wish, /) -> None: ...
     def extent(self) -> bytes: ...
     def ask_page(self, ticket: int, extent: bytes, /) -> None: ...
     def install(self, ticket: int, page: bytes, /) -> None: ...
@@ -263,11 +298,7 @@ class Replica:
     ) -> None: ...
     def ask_incremental(self, ticket: int, start: int, end: int, /) -> None: ...
     def ask_snapshot(self, ticket: int, version: int, /) -> None: ...
-    def drain(
-        self,
-    ) -> tuple[
-        list[tuple[int, Added | bytes | Exception | None]], list[tuple[int, bytes]], list[tuple[int, str]], bool
-    ]: ...
+    def drain(self) -> Delivery: ...
     def failure(self) -> str | None: ...
     def close(self) -> None: ...
     def __len__(self) -> int: ...

@@ -2,8 +2,8 @@
 
 ::
 
-    config < frames, waiting, opening < greeting, members < transport, petitions < fetching < node
-           < endpoints < app < serving < main
+    config < frames, waiting, opening < greeting, members < transport, leader_requests < fetching
+           < peers < node < endpoints < app < serving < main
 
 `connection`, `origin`, `refusals` and `signals` stand beside them.
 """

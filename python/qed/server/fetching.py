@@ -7,11 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from qed.errors import LogError, QedError
-from qed.server.waiting import Kind, delays
+from qed.server.waiting import TASK, delays
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from qed._qed import Replica
     from qed.server.members import Members
     from qed.server.transport import Transport
@@ -34,14 +32,11 @@ class Fetching:
         waiting: Waiting,
         members: Members,
         transport: Transport,
-        *,
-        note_status: Callable[[], None],
     ) -> None:
         self._replica = replica
         self._waiting = waiting
         self._members = members
         self._transport = transport
-        self._note_status = note_status
 
     async def run(self) -> None:
         """Fetch what this member lacks of the log, page by page, until it can go on with entries."""
@@ -70,18 +65,12 @@ class Fetching:
             await asyncio.gather(pages, other, return_exceptions=True)
 
     async def _install(self, page: bytes) -> bool:
-        """Append a page; return whether no more is needed."""
-        ticket, installed = self._waiting.enter(Kind.TASK)
+        """Append a page; return whether no more is needed. The status is new by the time that the page is installed."""
+        ticket, installed = self._waiting.enter(TASK)
         try:
             self._replica.install(ticket, page)
         except LogError:
             self._waiting.leave(ticket)
             raise
         await installed
-        # The driver makes something of it with its next turn, in which it also finds that nothing is waited for here.
-        # Should it come first after all, one more page is asked for, and has nothing in it.
-        ticket, has_turned = self._waiting.enter(Kind.TASK)
-        self._replica.await_events(ticket, 0, 0)
-        await has_turned
-        self._note_status()
-        return self._members.status.fetch_from is None
+        return self._replica.status().fetch_from is None

@@ -25,8 +25,8 @@ __all__ = [
     "PROTOCOL",
     "Answer",
     "Hello",
+    "LeaderRequest",
     "Mismatch",
-    "Question",
     "Removed",
     "Stream",
     "ask",
@@ -34,7 +34,7 @@ __all__ = [
     "connect",
     "greet",
     "read_hello",
-    "read_question",
+    "read_request",
     "send_answer",
     "set_options",
     "tls_contexts",
@@ -91,18 +91,18 @@ class _AnyHello(msgspec.Struct):
     protocol: int
 
 
-class Question(msgspec.Struct, frozen=True, omit_defaults=True):
+class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kind": "wish"}):
     """Something that only a leader can do.
 
     Attributes:
-        wish: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to anyone.
+        kind: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to anyone.
         name: Name of a member.
         id: The number of who wants to be admitted.
         raft_addr: Where members reach it; likewise the other addresses.
         is_passed_on: Whether a member has passed it on already. It goes no further then.
     """
 
-    wish: Literal["admit", "remove", "transfer"]
+    kind: Literal["admit", "remove", "transfer"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""
@@ -129,7 +129,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 _REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch}
 _ANY_HELLO: Final = msgspec.json.Decoder(_AnyHello)
 _HELLO: Final = msgspec.json.Decoder(Hello)
-_QUESTION: Final = msgspec.json.Decoder(Question)
+_REQUEST: Final = msgspec.json.Decoder(LeaderRequest)
 _ANSWER: Final = msgspec.json.Decoder(Answer)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -168,15 +168,15 @@ async def read_hello(reader: asyncio.StreamReader) -> Hello:
     return decode(_HELLO, payload)
 
 
-async def read_question(reader: asyncio.StreamReader) -> Question:
-    """Return the question that follows the hello.
+async def read_request(reader: asyncio.StreamReader) -> LeaderRequest:
+    """Return the request that follows the hello.
 
     Raises:
         TransportError: It is none.
         TimeoutError: It does not come.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
-        return decode(_QUESTION, await read_frame(reader, SMALL_FRAME_BYTES))
+        return decode(_REQUEST, await read_frame(reader, SMALL_FRAME_BYTES))
 
 
 async def send_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
@@ -239,8 +239,8 @@ async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) 
     stream.writer.transport.abort()
 
 
-async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, question: Question) -> Answer:
-    """Put `question` to the member at `address`, which passes it on to the leader.
+async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, request: LeaderRequest) -> Answer:
+    """Put `request` to the member at `address`, which passes it on to the leader.
 
     Returns:
         What came of it.
@@ -251,7 +251,7 @@ async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, qu
     reader, writer, _ = stream = await connect(address, context)
     await begin(stream, hello)
     try:
-        put(writer, _ENCODER.encode(question))
+        put(writer, _ENCODER.encode(request))
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             answer = decode(_ANSWER, await read_frame(reader, SMALL_FRAME_BYTES))
     except TimeoutError as exc:

@@ -59,6 +59,12 @@ class Members:
         return self.by_number.get(self.status.leader)
 
     @property
+    def leader_name(self) -> str | None:
+        """The name of the leader, if one is known."""
+        leader = self.leader
+        return leader.name if leader else None
+
+    @property
     def is_admitted(self) -> bool:
         """Whether the cluster knows this member, and where it is."""
         return self.by_number.get(self.number) == self.own
@@ -67,22 +73,24 @@ class Members:
         """Return the other members by number."""
         return {number: member for number, member in self.by_number.items() if number != self.number}
 
+    def name_of(self, number: int) -> str:
+        """Return the name of a member, or its number when it is not known yet."""
+        member = self.by_number.get(number)
+        return member.name if member else f"{number:016x}"
+
     def topology(self) -> Shards:
         """Return the members, also those that are down, and their leader."""
         members = self.by_number.values()
         shards = {member.name: Shard(node_id=member.name, http_addr=member.http_addr) for member in members}
-        leader = self.leader
-        leader_id = leader.name if leader else ""
-        return Shards(node_id=self.own.name, leader_id=leader_id, uri_scheme="http", shards=shards)
+        return Shards(node_id=self.own.name, leader_id=self.leader_name or "", uri_scheme="http", shards=shards)
 
     def view(self, *, events: int) -> Cluster:
         """Return what the replica knows of the cluster at this moment; a leader also knows how far the others are."""
-        status, leader = self._replica.status(), self.leader
-        followers = {number: (held, is_heard) for number, held, is_heard in status.followers}
+        status = self._replica.status()
+        followers = {follower.number: follower for follower in status.followers}
         members = []
         for number, member in _by_number(status).items():
-            held, is_heard = followers.get(number, (None, None))
-            is_self = number == status.id
+            follower, is_self = followers.get(number), number == status.id
             members.append(
                 ClusterMember(
                     node_id=member.name,
@@ -90,14 +98,14 @@ class Members:
                     raft_addr=member.raft_addr,
                     http_addr=member.http_addr,
                     mgmt_addr=member.mgmt_addr,
-                    is_reachable=True if is_self else is_heard,
-                    entry=status.applied_index if is_self else held,
+                    is_reachable=True if is_self else follower and follower.is_active,
+                    entry=status.applied_index if is_self else follower and follower.matched,
                 )
             )
         return Cluster(
             node_id=self.own.name,
             cluster_id=self.cluster,
-            leader_id=leader.name if leader else "",
+            leader_id=self.leader_name or "",
             term=status.term,
             commit_index=status.commit_index,
             applied_index=status.applied_index,

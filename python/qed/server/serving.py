@@ -88,8 +88,6 @@ def serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socke
             err=True,
         )
 
-    node.on_leader(lambda: _log.info("leads events=%d", len(node)))
-    node.on_follower(lambda: _log.info("follows events=%d", len(node)))
     limits = node.settings.limits
     application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
     door = Door(limits, node.settings.mgmt_addr.port)

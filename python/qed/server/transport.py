@@ -21,14 +21,14 @@ from qed.server.greeting import (
     HELLO_TIMEOUT_S,
     Answer,
     Hello,
+    LeaderRequest,
     Mismatch,
-    Question,
     Removed,
     Stream,
     begin,
     connect,
     read_hello,
-    read_question,
+    read_request,
     send_answer,
     set_options,
     tls_contexts,
@@ -72,7 +72,7 @@ class Peers(Protocol):
     async def page(self, extent: bytes) -> bytes:
         """Return the page that continues `extent`."""
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, request: LeaderRequest) -> Answer:
         """Do what is asked, or have it done."""
 
     def removed(self, message: str) -> None:
@@ -382,7 +382,7 @@ class Transport:
             await writer.drain()
 
     async def _serve_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send_answer(writer, await self.peers.answer(await read_question(reader)))
+        await send_answer(writer, await self.peers.answer(await read_request(reader)))
 
 
 def _why_no_page(exc: QedError) -> str:

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from qed.errors import Unavailable
+from qed.errors import Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Kind", "Waiting", "delays"]
+    from qed._qed import Added
+
+__all__ = ["ADD", "PROOF", "READ", "TASK", "Kind", "Waiting", "delays"]
+
+T = TypeVar("T")
 
 _SWEEP_INTERVAL_S: Final = 0.5
 """How late a time-out may come. All waiting requests share one timer: a timer each costs more than a proof."""
 
 
-class Kind(enum.Enum):
-    """What is waited for, and what is said when it has not come in time."""
+@dataclass(frozen=True, eq=False)
+class Kind(Generic[T]):
+    """What is waited for. The type is that of its result.
 
-    ADD = "not confirmed within {:g} s; the insertion may still be committed"
-    PROOF = "no proof within {:g} s"
-    READ = "no leader within {:g} s"
-    TASK = "not done within {:g} s"
+    Attributes:
+        late: The message when no result has come in time, with a place for the seconds.
+    """
+
+    late: str
+
+
+ADD: Final[Kind[Added]] = Kind("not confirmed within {:g} s; the insertion may still be committed")
+PROOF: Final[Kind[bytes]] = Kind("no proof within {:g} s")
+READ: Final[Kind[None]] = Kind("no leader within {:g} s")
+TASK: Final[Kind[None]] = Kind("not done within {:g} s")
 
 
 class Waiting:
     """Futures by ticket, oldest first: all may wait equally long, so the first to time out is the first in line."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, *, max_proofs: int) -> None:
         self._timeout_s = timeout_s
+        self._max_proofs = max_proofs
         self._tickets = itertools.count()
-        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind]] = {}
-        self._counts: Counter[Kind] = Counter()
-        self._refusals: dict[Kind, str] = {}
+        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind[Any]]] = {}
+        self._counts: Counter[Kind[Any]] = Counter()
+        self._refusals: dict[Kind[Any], str] = {}
         # Kept from `start` on: to ask for the running loop is a system call, and every request needs it.
         self._loop: asyncio.AbstractEventLoop
         self._sweeper: asyncio.TimerHandle | None = None
@@ -51,21 +64,19 @@ class Waiting:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def count(self, kind: Kind) -> int:
-        """Return how many wait for something of `kind`."""
-        return self._counts[kind]
-
-    # Whoever enters knows what is answered under its ticket.
-    def enter(self, kind: Kind) -> tuple[int, asyncio.Future[Any]]:
+    def enter(self, kind: Kind[T]) -> tuple[int, asyncio.Future[T]]:
         """Return a new ticket, and where its result will be.
 
         Raises:
-            Unavailable: Nothing of this kind is waited for any more.
+            Unavailable: Nothing of this kind will get a result any more.
+            Overloaded: As many proofs wait as may.
         """
         if kind in self._refusals:
             raise Unavailable(self._refusals[kind])
+        if kind is PROOF and self._counts[kind] >= self._max_proofs:
+            raise Overloaded(f"{self._max_proofs} proofs are waiting already")
         ticket = next(self._tickets)
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[T] = self._loop.create_future()
         self._entries[ticket] = (future, self._loop.time(), kind)
         self._counts[kind] += 1
         return ticket, future
@@ -88,12 +99,12 @@ class Waiting:
         else:
             future.set_result(result)
 
-    def fail(self, kind: Kind, reason: Callable[[], Exception]) -> None:
+    def fail(self, kind: Kind[Any], reason: Callable[[], Exception]) -> None:
         """Fail everyone who waits for something of `kind`."""
         for ticket in [ticket for ticket, (_, _, found) in self._entries.items() if found is kind]:
             self.settle(ticket, reason())
 
-    def refuse(self, kind: Kind, reason: str) -> None:
+    def refuse(self, kind: Kind[Any], reason: str) -> None:
         """Fail everyone who waits for something of `kind`, and everyone who will."""
         self._refusals.setdefault(kind, reason)
         self.fail(kind, lambda: Unavailable(reason))
@@ -104,7 +115,7 @@ class Waiting:
             ticket, (_, entered, kind) = next(iter(self._entries.items()))
             if entered >= moment:
                 break
-            self.settle(ticket, Unavailable(kind.value.format(self._timeout_s)))
+            self.settle(ticket, Unavailable(kind.late.format(self._timeout_s)))
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
 

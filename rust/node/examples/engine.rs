@@ -23,7 +23,7 @@ use qed_node::consensus::{Consensus, KEPT_BYTES, Settings};
 use qed_node::entry::Command;
 use qed_node::member::{Effects, Input, Job, Limits, Member};
 use qed_node::membership::{Configuration, Membership};
-use qed_node::outbox::{Completion, Outcome};
+use qed_node::outbox::{Completion, Success};
 use qed_node::recovery::reconcile;
 use qed_node::segments::SegmentFolder;
 use qed_node::state::State;
@@ -221,7 +221,7 @@ impl Engine {
     fn acknowledge(&mut self, completions: Vec<Completion>) {
         for Completion { ticket, outcome } in completions {
             let command = self.waiting.remove(&ticket);
-            if matches!(outcome, Outcome::Added(_)) {
+            if matches!(outcome, Ok(Success::Added(_))) {
                 self.answer.acknowledged.extend(command);
             }
         }

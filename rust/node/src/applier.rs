@@ -11,7 +11,7 @@ use qed_core::log::Added;
 use qed_core::page::PageError;
 
 use crate::member::{Input, Job, Report};
-use crate::outbox::{Completion, Outcome};
+use crate::outbox::{Completion, Failure, Success};
 use crate::state::{State, StateError};
 
 /// Jobs on their way to the state.
@@ -84,7 +84,7 @@ impl Job {
     }
 }
 
-/// Carry out a job on the state; return what the member is told of it, and those who wait for it.
+/// Carry out a job on the state; return what the member is told of it, and the outcomes that are known without the member.
 ///
 /// # Errors
 ///
@@ -95,32 +95,43 @@ impl Job {
 /// If an entry added for more or fewer requests than it was proposed with.
 pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Completion>), StateError> {
     let before = Arc::clone(state.membership());
-    let (log_id, conf_state, is_fetched, completions) = match job {
+    let (log_id, conf_state, page, completions) = match job {
         Job::Apply(committed, tickets) => {
             let added = state.apply(&committed, tickets.is_some())?;
-            (committed.log_id, committed.conf_state, false, answers(tickets.unwrap_or_default(), added))
+            (committed.log_id, committed.conf_state, None, answers(tickets.unwrap_or_default(), added))
         }
         Job::Install(ticket, page) => match state.install(&page) {
-            Ok(conf_state) => {
-                (state.applied(), Some(conf_state), true, vec![Completion { ticket, outcome: Outcome::Done }])
-            }
+            Ok(conf_state) => (state.applied(), Some(conf_state), Some(ticket), Vec::new()),
             Err(PageError::Log(error)) => return Err(StateError::Log(error)),
             // The page is wrong, or the log has grown since it was asked for; the log has not changed. Whether two logs have diverged
             // is for entries to tell.
-            Err(error) => return Ok((None, vec![Completion { ticket, outcome: Outcome::PageRefused(error) }])),
+            Err(error) => return Ok((None, vec![Completion { ticket, outcome: Err(Failure::PageRefused(error)) }])),
         },
         Job::Sync => return Ok((Some(Input::Synced(state.log().sync()?)), Vec::new())),
     };
     let membership = (!Arc::ptr_eq(&before, state.membership())).then(|| Arc::clone(state.membership()));
-    Ok((Some(Input::Report(Report { log_id, conf_state, membership, is_fetched })), completions))
+    let report = Report { log_id, conf_state, membership, is_fetched: page.is_some(), ticket: page };
+    Ok((Some(Input::Report(report)), completions))
 }
 
 /// Return what each of those who wait for an entry is told. Only an entry that appends adds anything, and then for each of them.
 fn answers(tickets: Vec<u64>, added: Vec<Added>) -> Vec<Completion> {
     if added.is_empty() {
-        return tickets.into_iter().map(|ticket| Completion { ticket, outcome: Outcome::Done }).collect();
+        return tickets.into_iter().map(|ticket| Completion { ticket, outcome: Ok(Success::Done) }).collect();
     }
     assert_eq!(added.len(), tickets.len(), "an answer for each request of an entry");
-    let answer = |(ticket, added)| Completion { ticket, outcome: Outcome::Added(added) };
+    let answer = |(ticket, added)| Completion { ticket, outcome: Ok(Success::Added(added)) };
     tickets.into_iter().zip(added).map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "an answer for each request of an entry")]
+    fn an_entry_that_answers_some_of_its_requests_stops_the_applier() {
+        let added = Added { snapshots: Vec::new(), is_new: true };
+        answers(vec![1, 2], vec![added]);
+    }
 }

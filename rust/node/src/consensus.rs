@@ -23,7 +23,7 @@ use raft::eraftpb::{
 use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::liveness::Liveness;
-use crate::message_check::{check_message, furthest_term, reached_term};
+use crate::message_check::{InvalidMessage, check_message, furthest_term, reached_term};
 use crate::raftlog::RaftLog;
 use crate::wal::{Bounds, Frame, Recovered};
 
@@ -115,14 +115,9 @@ pub enum Refusal {
     /// A change of membership is under way.
     #[error("another change of membership is under way")]
     Busy,
-    /// The message is invalid: a correct member does not send it.
-    #[error("a message from member {from:016x} was refused: {reason}")]
-    InvalidMessage {
-        /// Who it says it is from.
-        from: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    /// The message is not one of a correct member.
+    #[error(transparent)]
+    InvalidMessage(#[from] InvalidMessage),
     /// Raft does not take it.
     #[error("refused by Raft: {0}")]
     Raft(String),
@@ -270,9 +265,9 @@ impl Consensus {
     ///
     /// [`Refusal::InvalidMessage`] or [`Refusal::Raft`] if it is not taken.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
-        if let Some(reason) = check_message(&message, &self.raw.raft) {
+        if let Err(invalid) = check_message(&message, &self.raw.raft) {
             self.approach(&message);
-            return Err(Refusal::InvalidMessage { from: message.from, reason });
+            return Err(invalid.into());
         }
         if self.raw.raft.prs().get(message.from).is_some() {
             self.liveness.hear(message.from);

@@ -24,9 +24,9 @@ use crate::consensus::Role;
 use crate::folder::Opened;
 use crate::identity::Identity;
 use crate::member::{Effects, Input, Job, Member, MemberError};
-use crate::membership::{MemberInfo, Membership};
+use crate::membership::{Membership, Wish};
 use crate::message_check::furthest_term;
-use crate::outbox::{Completion, Delivery, Outbox, Outcome};
+use crate::outbox::{Completion, Delivery, Failure, Outbox};
 use crate::prover::{Prover, Question};
 use crate::segments::SegmentStore;
 use crate::state::State;
@@ -80,8 +80,19 @@ pub struct Status {
     pub applied_index: u64,
     /// From whom pages are to be fetched, and up to where, if this member lags too far behind for entries.
     pub snapshot_source: Option<(u64, LogId)>,
-    /// To a leader: what each member holds, and whether it was heard of lately.
-    pub followers: Vec<(u64, u64, bool)>,
+    /// To a leader: the members, itself among them.
+    pub followers: Vec<Follower>,
+}
+
+/// A member as its leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// Which.
+    pub id: u64,
+    /// The last entry that it is known to hold.
+    pub matched: u64,
+    /// Whether it was heard from within the last election time-out.
+    pub is_active: bool,
 }
 
 /// A replica of a log with its threads.
@@ -228,30 +239,20 @@ impl Driver {
         self.put(Input::Lost(id));
     }
 
-    /// Wait until a read would show everything acknowledged by now. [`Outcome::Done`] comes under `ticket`; if there is no leader to
-    /// ask for long, [`Outcome::NotLeader`].
+    /// Wait until a read would show everything acknowledged by now. [`Success::Done`](crate::outbox::Success::Done) comes under `ticket`; if there is no leader to
+    /// ask for long, [`Failure::NotLeader`].
     pub fn read(&self, ticket: u64) {
         self.put(Input::Read(ticket));
     }
 
-    /// Wait until the log holds so many events, or for so many ticks. [`Outcome::Done`] comes under `ticket`.
+    /// Wait until the log holds so many events, or for so many ticks. [`Success::Done`](crate::outbox::Success::Done) comes under `ticket`.
     pub fn await_events(&self, ticket: u64, events: u64, ticks: usize) {
         self.put(Input::Await { ticket, events, ticks });
     }
 
-    /// Admit a member, or note its new addresses. The outcome comes under `ticket`.
-    pub fn admit(&self, ticket: u64, id: u64, description: MemberInfo) {
-        self.put(Input::Admit(ticket, id, description));
-    }
-
-    /// Remove a member. The outcome comes under `ticket`.
-    pub fn remove(&self, ticket: u64, name: String) {
-        self.put(Input::Remove(ticket, name));
-    }
-
-    /// Hand leadership over to a member, or to any if none is named. The outcome comes under `ticket`, before it is done.
-    pub fn transfer(&self, ticket: u64, name: Option<String>) {
-        self.put(Input::Transfer(ticket, name));
+    /// Do what only a leader can do. The outcome comes under `ticket`; of handing leadership over, before it is done.
+    pub fn request(&self, ticket: u64, wish: Wish) {
+        self.put(Input::Request(ticket, wish));
     }
 
     /// Append a page from another member. The outcome comes under `ticket`.
@@ -260,7 +261,7 @@ impl Driver {
         if page.end.term > furthest_term(self.status().role.term) {
             self.outbox.put([Completion {
                 ticket,
-                outcome: Outcome::PageRefused(PageError::Malformed("a page that ends in a term within reach")),
+                outcome: Err(Failure::PageRefused(PageError::Malformed("a page that ends in a term within reach"))),
             }]);
             return;
         }
@@ -306,15 +307,7 @@ impl Driver {
     }
 
     fn put(&self, input: Input) {
-        let mut inbox = self.shared.inbox.lock();
-        if inbox.is_over {
-            drop(inbox);
-            self.outbox.put(input.ticket().map(|ticket| left(ticket, self.failure(), false)));
-            return;
-        }
-        inbox.inputs.push_back(input);
-        drop(inbox);
-        self.shared.arrived.notify_one();
+        self.shared.put(input, &self.outbox);
     }
 }
 
@@ -325,6 +318,19 @@ impl Drop for Driver {
 }
 
 impl Shared {
+    /// Put an input. Without a member that takes it, whoever waits for it is told so.
+    fn put(&self, input: Input, outbox: &Outbox) {
+        let mut inbox = self.inbox.lock();
+        if inbox.is_over {
+            drop(inbox);
+            outbox.put(input.ticket().map(|ticket| left(ticket, outbox.failure(), false)));
+            return;
+        }
+        inbox.inputs.push_back(input);
+        drop(inbox);
+        self.arrived.notify_one();
+    }
+
     /// Turn the member until it is closed or fails. Whatever is left then is told so.
     fn run_member<M: SegmentStore>(&self, mut member: Member<M>, outbox: &Outbox) {
         let failure = failure_of(|| self.drive(&mut member, outbox));
@@ -390,14 +396,15 @@ impl Shared {
         if !effects.messages.is_empty() {
             outbox.send(effects.messages.into_iter().map(|message| (message.to, message.encode_to_vec())));
         }
+        // First: whoever is told that something is done finds the status that it led to.
+        if effects.is_status_new {
+            outbox.renew_status();
+        }
         if !effects.completions.is_empty() {
             outbox.put(effects.completions);
         }
         if !effects.invalid_messages.is_empty() {
             outbox.report_invalid(effects.invalid_messages);
-        }
-        if effects.is_status_new {
-            outbox.renew_status();
         }
     }
 
@@ -411,8 +418,7 @@ impl Shared {
                 outbox.put(completions);
             }
             if let Some(input) = input {
-                self.inbox.lock().inputs.push_back(input);
-                self.arrived.notify_one();
+                self.put(input, outbox);
             }
         }
         // So that the next start has nothing to apply again.
@@ -445,8 +451,8 @@ impl Shared {
 
 /// Return what becomes of a request that is left when the threads end.
 fn left(ticket: u64, failure: Option<String>, is_proposed: bool) -> Completion {
-    let unfinished = if is_proposed { Outcome::Unknown } else { Outcome::NotLeader };
-    Completion { ticket, outcome: failure.map_or(unfinished, Outcome::WriteFailed) }
+    let unfinished = if is_proposed { Failure::Unknown } else { Failure::NotLeader };
+    Completion { ticket, outcome: Err(failure.map_or(unfinished, Failure::WriteFailed)) }
 }
 
 /// Return why a thread has failed, if it has.
@@ -465,7 +471,8 @@ fn events_of(input: &Input) -> usize {
 fn status_of<M: SegmentStore>(member: &Member<M>) -> Status {
     let consensus = member.consensus();
     let membership = member.membership();
-    let of_follower = |&id: &u64| Some((id, consensus.matched(id)?, consensus.is_active(id)));
+    let of_follower =
+        |&id: &u64| Some(Follower { id, matched: consensus.matched(id)?, is_active: consensus.is_active(id) });
     Status {
         role: member.role(),
         commit_index: consensus.commit_index(),

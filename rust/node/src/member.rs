@@ -12,8 +12,9 @@ use raft::eraftpb::{ConfState, Message};
 
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
-use crate::membership::{Change, Inadmissible, MemberInfo, Membership};
-use crate::outbox::{Completion, Outcome};
+use crate::membership::{Change, Inadmissible, Membership, Wish};
+use crate::message_check::InvalidMessage;
+use crate::outbox::{Completion, Failure, Outcome, Success};
 use crate::segments::SegmentStore;
 use crate::state::StateError;
 use crate::wal::{Wal, WalError};
@@ -46,12 +47,8 @@ pub enum Input {
         /// How long.
         ticks: usize,
     },
-    /// Somebody wants to be a member, or has new addresses.
-    Admit(u64, u64, MemberInfo),
-    /// An operator wants a member of this name to leave.
-    Remove(u64, String),
-    /// An operator wants another leader: this one, or any.
-    Transfer(u64, Option<String>),
+    /// A member or an operator wants what only a leader can do.
+    Request(u64, Wish),
     /// A job is done.
     Report(Report),
     /// The state is synced up to here.
@@ -63,13 +60,11 @@ impl Input {
     #[must_use]
     pub const fn ticket(&self) -> Option<u64> {
         match self {
-            Self::Append(ticket, _)
-            | Self::Read(ticket)
-            | Self::Await { ticket, .. }
-            | Self::Admit(ticket, ..)
-            | Self::Remove(ticket, _)
-            | Self::Transfer(ticket, _) => Some(*ticket),
-            Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Report(_) | Self::Synced(_) => None,
+            Self::Append(ticket, _) | Self::Read(ticket) | Self::Await { ticket, .. } | Self::Request(ticket, _) => {
+                Some(*ticket)
+            }
+            Self::Report(report) => report.ticket,
+            Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Synced(_) => None,
         }
     }
 }
@@ -96,6 +91,8 @@ pub struct Report {
     pub membership: Option<Arc<Membership>>,
     /// Whether it was a page that brought it there.
     pub is_fetched: bool,
+    /// Who waits for the page. They are told once the member has taken note, so that its status is the one after the page.
+    pub ticket: Option<u64>,
 }
 
 /// What a member wants done.
@@ -107,8 +104,8 @@ pub struct Effects {
     pub jobs: Vec<Job>,
     /// To be told to those who asked.
     pub completions: Vec<Completion>,
-    /// Invalid messages: the id of their sender, and what is wrong.
-    pub invalid_messages: Vec<(u64, &'static str)>,
+    /// Messages that were refused.
+    pub invalid_messages: Vec<InvalidMessage>,
     /// Whether leader, membership or snapshot source has changed.
     pub is_status_new: bool,
 }
@@ -285,13 +282,12 @@ impl<M: SegmentStore> Member<M> {
     }
 
     fn handle(&mut self, input: Input, effects: &mut Effects) {
-        let done = |ticket, outcome| Completion { ticket, outcome };
         match input {
             Input::Tick => self.tick(effects),
             // A refused message changes nothing but the term; a correct member sends again.
             Input::Message(message) => {
-                if let Err(Refusal::InvalidMessage { from, reason }) = self.consensus.step(message) {
-                    effects.invalid_messages.push((from, reason));
+                if let Err(Refusal::InvalidMessage(invalid)) = self.consensus.step(message) {
+                    effects.invalid_messages.push(invalid);
                 }
             }
             Input::Lost(id) => self.consensus.lost(id),
@@ -303,22 +299,14 @@ impl<M: SegmentStore> Member<M> {
                     index: 0,
                     events,
                     deadline: self.ticks + ticks,
-                    late: || Outcome::Done,
+                    late: || Ok(Success::Done),
                 });
                 self.wake_waiters(effects);
             }
-            Input::Admit(ticket, id, description) => {
-                let is_alive = |id| !self.consensus.is_presumed_dead(id);
-                let changes = self.membership.admit(id, &description, &is_alive);
-                let outcome = self.change_members(ticket, changes);
-                effects.completions.extend(outcome.map(|outcome| done(ticket, outcome)));
+            Input::Request(ticket, wish) => {
+                let outcome = self.request(ticket, wish);
+                effects.completions.extend(outcome.map(|outcome| Completion { ticket, outcome }));
             }
-            Input::Remove(ticket, name) => {
-                let changes = self.membership.remove(&name);
-                let outcome = self.remove(ticket, changes);
-                effects.completions.extend(outcome.map(|outcome| done(ticket, outcome)));
-            }
-            Input::Transfer(ticket, name) => effects.completions.push(done(ticket, self.transfer(name))),
             Input::Report(report) => self.note_report(report, effects),
             Input::Synced(durable) => self.durable = Some(durable),
         }
@@ -331,7 +319,7 @@ impl<M: SegmentStore> Member<M> {
         let late: Vec<_> = self.reads.extract_if(.., |_, read| read.again <= ticks).map(|(_, read)| read).collect();
         for Read { ticket, deadline, .. } in late {
             if deadline <= ticks {
-                effects.completions.push(Completion { ticket, outcome: Outcome::NotLeader });
+                effects.completions.push(Completion { ticket, outcome: Err(Failure::NotLeader) });
             } else {
                 self.read(ticket, deadline);
             }
@@ -348,15 +336,31 @@ impl<M: SegmentStore> Member<M> {
         self.reads.insert(context, Read { ticket, again: self.ticks + pause, deadline });
     }
 
+    /// Do what is wished, or propose it; return what is known already.
+    fn request(&mut self, ticket: u64, wish: Wish) -> Option<Outcome> {
+        match wish {
+            Wish::Admit(id, info) => {
+                let is_alive = |id| !self.consensus.is_presumed_dead(id);
+                let changes = self.membership.admit(id, &info, &is_alive);
+                self.change_members(ticket, changes)
+            }
+            Wish::Remove(name) => {
+                let changes = self.membership.remove(&name);
+                self.remove(ticket, changes)
+            }
+            Wish::Transfer(name) => Some(self.transfer(name)),
+        }
+    }
+
     /// Propose a change; return what is known already.
     fn change_members(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
         if !self.consensus.can_propose() {
-            return Some(Outcome::NotLeader);
+            return Some(Err(Failure::NotLeader));
         }
         let changes = match changes {
-            Ok(changes) if changes.is_empty() => return Some(Outcome::Done),
+            Ok(changes) if changes.is_empty() => return Some(Ok(Success::Done)),
             Ok(changes) => changes,
-            Err(reason) => return Some(Outcome::Inadmissible(reason)),
+            Err(reason) => return Some(Err(Failure::Inadmissible(reason))),
         };
         let of_configuration = self.membership.configuration_changes(&changes);
         let command = Command::Members(changes).to_bytes();
@@ -371,8 +375,8 @@ impl<M: SegmentStore> Member<M> {
                 self.under_way.push_back(log_id);
                 None
             }
-            Err(Refusal::NotLeader) => Some(Outcome::NotLeader),
-            Err(_) => Some(Outcome::Busy),
+            Err(Refusal::NotLeader) => Some(Err(Failure::NotLeader)),
+            Err(_) => Some(Err(Failure::Busy)),
         }
     }
 
@@ -381,23 +385,25 @@ impl<M: SegmentStore> Member<M> {
         if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
             // A leader hands over first: its successor is then asked to let it go.
             let successor = self.consensus.transfer(None);
-            return Some(successor.map_or(Outcome::Inadmissible(Inadmissible::NoSuccessor), |_| Outcome::NotLeader));
+            return Some(
+                successor.map_or(Err(Failure::Inadmissible(Inadmissible::NoSuccessor)), |_| Err(Failure::NotLeader)),
+            );
         }
         self.change_members(ticket, changes)
     }
 
     fn transfer(&mut self, name: Option<String>) -> Outcome {
         if !self.role.is_leader {
-            return Outcome::NotLeader;
+            return Err(Failure::NotLeader);
         }
         let Some(name) = name else {
             let successor = self.consensus.transfer(None);
-            return successor.map_or(Outcome::Inadmissible(Inadmissible::NoSuccessor), |_| Outcome::Done);
+            return successor.map_or(Err(Failure::Inadmissible(Inadmissible::NoSuccessor)), |_| Ok(Success::Done));
         };
         match self.membership.find(&name) {
-            Some(id) if id == self.role.leader || self.consensus.transfer(Some(id)).is_some() => Outcome::Done,
-            Some(_) => Outcome::Inadmissible(Inadmissible::NotReady(name)),
-            None => Outcome::Inadmissible(Inadmissible::Unknown(name)),
+            Some(id) if id == self.role.leader || self.consensus.transfer(Some(id)).is_some() => Ok(Success::Done),
+            Some(_) => Err(Failure::Inadmissible(Inadmissible::NotReady(name))),
+            None => Err(Failure::Inadmissible(Inadmissible::Unknown(name))),
         }
     }
 
@@ -414,6 +420,8 @@ impl<M: SegmentStore> Member<M> {
             self.membership = membership;
             effects.is_status_new = true;
         }
+        let installed = report.ticket.map(|ticket| Completion { ticket, outcome: Ok(Success::Done) });
+        effects.completions.extend(installed);
         self.wake_waiters(effects);
     }
 
@@ -425,7 +433,7 @@ impl<M: SegmentStore> Member<M> {
         let is_there = |waiter: &Waiter| waiter.index <= applied && waiter.events <= len;
         let over = self.waiters.extract_if(.., |waiter| waiter.deadline <= ticks || is_there(waiter));
         effects.completions.extend(over.map(|waiter| {
-            let outcome = if is_there(&waiter) { Outcome::Done } else { (waiter.late)() };
+            let outcome = if is_there(&waiter) { Ok(Success::Done) } else { (waiter.late)() };
             Completion { ticket: waiter.ticket, outcome }
         }));
     }
@@ -433,7 +441,8 @@ impl<M: SegmentStore> Member<M> {
     /// As a leader, propose what waits; otherwise refuse it.
     fn propose(&mut self, effects: &mut Effects) -> Result<(), MemberError> {
         if !self.consensus.role().is_leader {
-            let refused = self.queue.drain(..).map(|(ticket, _)| Completion { ticket, outcome: Outcome::NotLeader });
+            let refused =
+                self.queue.drain(..).map(|(ticket, _)| Completion { ticket, outcome: Err(Failure::NotLeader) });
             effects.completions.extend(refused);
             return Ok(());
         }
@@ -444,7 +453,7 @@ impl<M: SegmentStore> Member<M> {
                 self.proposals.push_back(Proposal { log_id, tickets });
                 self.under_way.push_back(log_id);
             } else {
-                let refused = |ticket| Completion { ticket, outcome: Outcome::NotLeader };
+                let refused = |ticket| Completion { ticket, outcome: Err(Failure::NotLeader) };
                 effects.completions.extend(tickets.into_iter().map(refused));
             }
         }
@@ -480,7 +489,7 @@ impl<M: SegmentStore> Member<M> {
             // Another member may send back anything: what is no context of this one answers no read.
             let context = read.context.try_into().map(u64::from_be_bytes);
             if let Some(Read { ticket, deadline, .. }) = context.ok().and_then(|context| self.reads.remove(&context)) {
-                let late = || Outcome::NotLeader;
+                let late = || Err(Failure::NotLeader);
                 self.waiters.push(Waiter { ticket, index: read.index, events: 0, deadline, late });
             }
         }
@@ -543,5 +552,5 @@ pub struct Limits {
 }
 
 fn unknown(proposal: Proposal) -> impl Iterator<Item = Completion> {
-    proposal.tickets.into_iter().map(|ticket| Completion { ticket, outcome: Outcome::Unknown })
+    proposal.tickets.into_iter().map(|ticket| Completion { ticket, outcome: Err(Failure::Unknown) })
 }

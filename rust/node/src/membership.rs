@@ -65,6 +65,17 @@ pub enum Change {
     Remove(u64),
 }
 
+/// What only a leader can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Admit the member with this id, or note its new addresses.
+    Admit(u64, MemberInfo),
+    /// Remove the member with this name.
+    Remove(String),
+    /// Make the member with this name the leader, or any if none is named.
+    Transfer(Option<String>),
+}
+
 /// Why somebody was not admitted or not removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inadmissible {

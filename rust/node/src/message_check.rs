@@ -1,7 +1,7 @@
-//! What a message must be for the crate `raft` to take it.
+//! Checks that a message must pass before the crate `raft` sees it.
 //!
-//! The crate trusts its peers: some messages make it panic, others make it forget a term or a vote. Whatever comes off the wire is
-//! judged here first. That does not make a dishonest member harmless, but its bytes end in a refusal.
+//! The crate trusts its peers: some messages make it panic, others make it forget a term or a vote. Everything from the network is
+//! checked here first. That does not make a dishonest member harmless, but such messages are refused.
 
 use std::collections::BTreeSet;
 
@@ -16,9 +16,26 @@ pub const MAX_TERM_JUMP: u64 = 1 << 20;
 /// The term from which on each message may add only one, so that there are always more terms than messages to use them up.
 pub const LAST_JUMP: u64 = 1 << 62;
 
-/// Return what is wrong with a message to the member that `raft` is, if anything.
-#[must_use]
-pub fn check_message(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+/// A message that no correct member sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message from member {from:016x} was refused: {reason}")]
+pub struct InvalidMessage {
+    /// Who it says it is from.
+    pub from: u64,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// Check a message to the member that `raft` is.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn check_message(message: &Message, raft: &Raft<RaftLog>) -> Result<(), InvalidMessage> {
+    defect(message, raft).map_or(Ok(()), |reason| Err(InvalidMessage { from: message.from, reason }))
+}
+
+fn defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     let kind = message.msg_type();
     // A read keeps its origin when it is passed on, and may come back to it.
     let is_own = message.from == raft.id && kind != MessageType::MsgReadIndex;
@@ -35,9 +52,9 @@ pub fn check_message(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static
     match kind {
         MessageType::MsgHeartbeat => (message.term >= raft.term && message.commit > raft.raft_log.last_index())
             .then_some("it says that more is committed than this member holds"),
-        MessageType::MsgAppend => check_entries(message, raft),
-        MessageType::MsgAppendResponse => check_acknowledgement(message, raft),
-        MessageType::MsgSnapshot => check_snapshot(message),
+        MessageType::MsgAppend => entries_defect(message, raft),
+        MessageType::MsgAppendResponse => acknowledgement_defect(message, raft),
+        MessageType::MsgSnapshot => snapshot_defect(message),
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
             (message.entries.len() != 1).then_some("it does not name one read")
         }
@@ -77,7 +94,7 @@ pub fn reached_term(message: &Message) -> u64 {
     }
 }
 
-fn check_snapshot(message: &Message) -> Option<&'static str> {
+fn snapshot_defect(message: &Message) -> Option<&'static str> {
     let metadata = message.get_snapshot().get_metadata();
     if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
         return Some("its snapshot stands at no entry of its term or an earlier one");
@@ -85,7 +102,7 @@ fn check_snapshot(message: &Message) -> Option<&'static str> {
     (!is_possible(metadata.get_conf_state())).then_some("its snapshot has no configuration, or one that cannot be")
 }
 
-fn check_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+fn entries_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     // The crate takes term 0 for the term of any entry that is not there.
     if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
         return Some("it does not name the entry before its own");
@@ -109,7 +126,7 @@ fn check_entries(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str
     None
 }
 
-fn check_acknowledgement(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
+fn acknowledgement_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     if message.reject {
         return (message.reject_hint > message.index).then_some("it refuses less than it has");
     }

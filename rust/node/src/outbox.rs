@@ -9,6 +9,7 @@ use qed_core::log::Added;
 use qed_core::page::PageError;
 
 use crate::membership::Inadmissible;
+use crate::message_check::InvalidMessage;
 
 /// What came of one request or question, under the ticket it was put with.
 #[derive(Debug)]
@@ -19,28 +20,43 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// What a request can come to.
+/// What a request or question comes to.
+pub type Outcome = Result<Success, Failure>;
+
+/// What a request or question gives.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Success {
     /// What was added, durable on a majority.
     Added(Added),
-    /// It was done.
-    Done,
-    /// This member does not lead, so nothing was done.
-    NotLeader,
-    /// Something of the same kind is under way, so nothing was done.
-    Busy,
-    /// The membership does not allow it, so nothing was done.
-    Inadmissible(Inadmissible),
-    /// Leadership was lost with the request under way: it may still be carried out.
-    Unknown,
-    /// Why it is not known whether anything was added: this member's disk failed.
-    WriteFailed(String),
     /// The answer to a question.
     Answered(Vec<u8>),
-    /// Why a question has no answer.
+    /// It was done, and there is no more to say.
+    Done,
+}
+
+/// Why a request or question gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing was done.
+    #[error("this member is not the leader")]
+    NotLeader,
+    /// Something of the same kind is under way, so nothing was done.
+    #[error("another change of leader or members is under way")]
+    Busy,
+    /// The membership does not allow it, so nothing was done.
+    #[error(transparent)]
+    Inadmissible(#[from] Inadmissible),
+    /// Leadership was lost with the request under way: it may still be carried out.
+    #[error("leadership was lost while the insertion was under way; it may still be committed")]
+    Unknown,
+    /// This member's disk failed, so it is not known whether anything was added.
+    #[error("{0}")]
+    WriteFailed(String),
+    /// The log cannot answer a question.
+    #[error(transparent)]
     Unanswered(LogError),
-    /// Why a page was not read out to another member, or one of another member was not installed.
+    /// A page was not read out to another member, or one of another member was not installed.
+    #[error(transparent)]
     PageRefused(PageError),
 }
 
@@ -51,8 +67,8 @@ pub struct Delivery {
     pub completions: Vec<Completion>,
     /// Messages for other members, by their numbers, oldest first.
     pub messages: Vec<(u64, Vec<u8>)>,
-    /// Invalid messages: the id of their sender, and what is wrong. Of many, the first ones.
-    pub invalid_messages: Vec<(u64, &'static str)>,
+    /// Invalid messages; of many, the first ones.
+    pub invalid_messages: Vec<InvalidMessage>,
     /// Whether leader, membership or what is to be fetched may have changed.
     pub is_status_new: bool,
 }
@@ -95,7 +111,7 @@ impl Outbox {
     }
 
     /// Report invalid messages.
-    pub(crate) fn report_invalid(&self, messages: Vec<(u64, &'static str)>) {
+    pub(crate) fn report_invalid(&self, messages: Vec<InvalidMessage>) {
         self.change(|waiting| {
             let room = MOST_INVALID.saturating_sub(waiting.delivery.invalid_messages.len());
             waiting.delivery.invalid_messages.extend(messages.into_iter().take(room));

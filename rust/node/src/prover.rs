@@ -15,7 +15,7 @@ use qed_core::log::Log;
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, PageError};
 
-use crate::outbox::{Completion, Outbox, Outcome};
+use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
 
 /// Most questions whose answers are handed out together. A wake-up costs the caller as much as a proof costs here, and the first
 /// answer waits for the last: half a millisecond.
@@ -62,9 +62,9 @@ impl Question {
     fn outcome(&self, log: &Log) -> Outcome {
         let bug = || Err(LogError::Bug("answering a question ended in a panic, which stderr describes").into());
         match catch_unwind(AssertUnwindSafe(|| self.answer(log))).unwrap_or_else(|_| bug()) {
-            Ok(bytes) => Outcome::Answered(bytes),
-            Err(PageError::Log(error)) => Outcome::Unanswered(error),
-            Err(error) => Outcome::PageRefused(error),
+            Ok(bytes) => Ok(Success::Answered(bytes)),
+            Err(PageError::Log(error)) => Err(Failure::Unanswered(error)),
+            Err(error) => Err(Failure::PageRefused(error)),
         }
     }
 

@@ -20,8 +20,9 @@ use qed_core::page::Page;
 use qed_core::proof::Snapshot;
 use qed_node::driver::{Driver, Limits};
 use qed_node::folder::{Beginning, Opened, Timing};
-use qed_node::membership::{Inadmissible, MemberInfo};
-use qed_node::outbox::Outcome;
+use qed_node::membership::{Inadmissible, MemberInfo, Wish};
+use qed_node::message_check::InvalidMessage;
+use qed_node::outbox::{Failure, Outcome, Success};
 use qed_node::prover::Question;
 use raft::eraftpb::Message;
 use tempfile::TempDir;
@@ -84,8 +85,8 @@ impl Cluster {
     /// Start a member with an empty folder, and wait until it votes.
     fn join(&mut self, name: &str) -> u64 {
         let id = self.start(name, Beginning::Join);
-        let outcome = self.at_leader(|driver, ticket| driver.admit(ticket, id, description(name)));
-        assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+        let outcome = self.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(id, description(name))));
+        assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
         self.wait(|cluster| cluster.drivers.values().all(|driver| driver.status().membership.is_voter(id)));
         id
     }
@@ -131,10 +132,10 @@ impl Cluster {
         let log = self.drivers[&id].log();
         let (start, after) = (log.extent_at(log.len()).unwrap(), log.applied());
         let outcome = self.outcome(from, |driver, ticket| driver.ask(ticket, Question::Page { start, after }));
-        let Outcome::Answered(bytes) = outcome else { panic!("{outcome:?}") };
+        let Ok(Success::Answered(bytes)) = outcome else { panic!("{outcome:?}") };
         let page = Page::from_bytes(&bytes).unwrap();
         // One that came too late may be refused.
-        self.outcome(id, |driver, ticket| driver.install(ticket, page));
+        let _ = self.outcome(id, |driver, ticket| driver.install(ticket, page));
         self.pages += 1;
     }
 
@@ -170,7 +171,7 @@ impl Cluster {
         loop {
             let leader = self.leader();
             match self.outcome(leader, &mut put) {
-                Outcome::NotLeader | Outcome::Busy | Outcome::Unknown => {
+                Err(Failure::NotLeader | Failure::Busy | Failure::Unknown) => {
                     assert!(begun.elapsed() < PATIENCE);
                     // So that the next attempt meets another state of things.
                     self.exchange();
@@ -183,7 +184,7 @@ impl Cluster {
     fn add(&mut self, text: &str) {
         let request = || Request { digests: vec![digest(text)], if_absent: true };
         let outcome = self.at_leader(|driver, ticket| driver.submit(ticket, request()).unwrap());
-        let Outcome::Added(added) = outcome else { panic!("{outcome:?}") };
+        let Ok(Success::Added(added)) = outcome else { panic!("{outcome:?}") };
         self.acknowledged.extend(added.snapshots);
     }
 
@@ -221,7 +222,7 @@ fn a_read_on_a_follower_shows_what_was_acknowledged() {
         let leader = cluster.leader();
         for &id in ids.iter().filter(|&&id| id != leader) {
             let outcome = cluster.outcome(id, Driver::read);
-            assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+            assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
             assert!(cluster.drivers[&id].log().len() > number);
         }
     }
@@ -235,7 +236,7 @@ fn a_follower_refuses_to_add() {
         let request = Request { digests: vec![digest("any")], if_absent: false };
         let outcome = cluster.outcome(id, |driver, ticket| driver.submit(ticket, request).unwrap());
         // It may have been elected meanwhile.
-        assert!(matches!(outcome, Outcome::NotLeader) || cluster.leader() == id, "{outcome:?}");
+        assert!(matches!(outcome, Err(Failure::NotLeader)) || cluster.leader() == id, "{outcome:?}");
     }
 }
 
@@ -246,7 +247,7 @@ fn leadership_is_handed_over_to_whom_is_named() {
     for (name, id) in ["c", "a", "b"].into_iter().zip([ids[2], ids[0], ids[1]]) {
         let begun = Instant::now();
         while cluster.leader() != id {
-            cluster.at_leader(|driver, ticket| driver.transfer(ticket, Some(name.into())));
+            let _ = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(Some(name.into()))));
             assert!(begun.elapsed() < PATIENCE);
         }
         cluster.add_some(name);
@@ -288,8 +289,8 @@ fn a_fourth_member_joins_by_pages() {
 fn a_member_that_is_removed_is_gone_for_good() {
     let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
     cluster.add_some("x");
-    let outcome = cluster.at_leader(|driver, ticket| driver.remove(ticket, "b".into()));
-    assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Remove("b".into())));
+    assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
     // Stopped, as its process is: it would otherwise be heard of no more, and stand in the way of `require_all`.
     drop(cluster.drivers.remove(&ids[1]));
     cluster.wait(|cluster| {
@@ -300,8 +301,8 @@ fn a_member_that_is_removed_is_gone_for_good() {
     cluster.require_all();
     let leader = cluster.leader();
     assert_eq!(cluster.drivers[&leader].status().membership.configuration.voters.len(), 2);
-    let outcome = cluster.at_leader(|driver, ticket| driver.admit(ticket, ids[1], description("b")));
-    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::Removed(_))), "{outcome:?}");
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(ids[1], description("b"))));
+    assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::Removed(_)))), "{outcome:?}");
 }
 
 #[test]
@@ -315,9 +316,9 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     let begun = Instant::now();
     // Until the old one is missed, its name is taken.
     loop {
-        match cluster.at_leader(|driver, ticket| driver.admit(ticket, id, description("c"))) {
-            Outcome::Done => break,
-            Outcome::Inadmissible(Inadmissible::NameTaken(_)) => assert!(begun.elapsed() < PATIENCE),
+        match cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(id, description("c")))) {
+            Ok(Success::Done) => break,
+            Err(Failure::Inadmissible(Inadmissible::NameTaken(_))) => assert!(begun.elapsed() < PATIENCE),
             other => panic!("{other:?}"),
         }
     }
@@ -363,16 +364,16 @@ fn a_replica_whose_roots_differ_stops_and_says_so() {
 #[test]
 fn nobody_is_made_to_lead_who_cannot() {
     let (mut cluster, ids) = Cluster::of(["a", "b"]);
-    let outcome = cluster.at_leader(|driver, ticket| driver.transfer(ticket, Some("z".into())));
-    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::Unknown(_))), "{outcome:?}");
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(Some("z".into()))));
+    assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::Unknown(_)))), "{outcome:?}");
     let mut alone = Cluster::of(["a"]).0;
-    let outcome = alone.at_leader(|driver, ticket| driver.transfer(ticket, None));
-    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::NoSuccessor)), "{outcome:?}");
+    let outcome = alone.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(None)));
+    assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NoSuccessor))), "{outcome:?}");
     let learner = ids[0] ^ 1;
-    let admitted = cluster.at_leader(|driver, ticket| driver.admit(ticket, learner, description("l")));
-    assert!(matches!(admitted, Outcome::Done), "{admitted:?}");
-    let outcome = cluster.at_leader(|driver, ticket| driver.transfer(ticket, Some("l".into())));
-    assert!(matches!(outcome, Outcome::Inadmissible(Inadmissible::NotReady(_))), "{outcome:?}");
+    let admitted = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(learner, description("l"))));
+    assert!(matches!(admitted, Ok(Success::Done)), "{admitted:?}");
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(Some("l".into()))));
+    assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NotReady(_)))), "{outcome:?}");
 }
 
 #[test]
@@ -385,7 +386,7 @@ fn what_no_member_says_is_told_to_the_caller() {
     let begun = Instant::now();
     loop {
         let invalid = cluster.drivers[&to].drain().unwrap().invalid_messages;
-        if let [(from, reason)] = invalid[..] {
+        if let [InvalidMessage { from, reason }] = invalid[..] {
             assert_eq!((from, reason), (leader, "its term is too far ahead of the term of this member"));
             return;
         }

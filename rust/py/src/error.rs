@@ -8,7 +8,7 @@ use qed_core::proof::Malformed;
 use qed_core::verify::VerifyError;
 use qed_node::driver::SubmitError;
 use qed_node::folder::FolderError;
-use qed_node::outbox::Outcome;
+use qed_node::outbox::Failure;
 
 mod exceptions {
     use super::import_exception;
@@ -83,21 +83,17 @@ pub fn of_folder(error: &FolderError) -> PyErr {
     }
 }
 
-/// Return the exception for a request that came to nothing, or to nobody knows what.
-pub fn of_outcome(outcome: &Outcome) -> PyErr {
-    match outcome {
-        Outcome::NotLeader => exceptions::NotLeader::new_err("this member is not the leader"),
-        Outcome::Busy => exceptions::Unavailable::new_err("another change of leader or members is under way"),
-        Outcome::Inadmissible(reason) => exceptions::MembershipRefused::new_err(reason.to_string()),
-        Outcome::Unknown => exceptions::OutcomeUnknown::new_err(
-            "leadership was lost while the insertion was under way; it may still be committed",
-        ),
-        Outcome::WriteFailed(reason) => exceptions::WriteRefused::new_err(reason.clone()),
-        Outcome::Unanswered(error) => of_log(error),
-        Outcome::PageRefused(error) => of_page(error),
-        Outcome::Added(_) | Outcome::Done | Outcome::Answered(_) => {
-            exceptions::LogError::new_err("the request was answered")
-        }
+/// Return the exception for a request or question that gives nothing.
+pub fn of_failure(failure: &Failure) -> PyErr {
+    let message = failure.to_string();
+    match failure {
+        Failure::NotLeader => exceptions::NotLeader::new_err(message),
+        Failure::Busy => exceptions::Unavailable::new_err(message),
+        Failure::Inadmissible(_) => exceptions::MembershipRefused::new_err(message),
+        Failure::Unknown => exceptions::OutcomeUnknown::new_err(message),
+        Failure::WriteFailed(_) => exceptions::WriteRefused::new_err(message),
+        Failure::Unanswered(error) => of_log(error),
+        Failure::PageRefused(error) => of_page(error),
     }
 }
 

@@ -11,7 +11,8 @@ use qed_core::page::{Extent, Page, PageError};
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::membership;
-use qed_node::outbox::{Completion, Outcome};
+use qed_node::message_check;
+use qed_node::outbox::{self, Outcome, Success};
 use qed_node::prover::Question;
 
 use crate::error;
@@ -72,10 +73,87 @@ pub struct Status {
     voters: Vec<u64>,
     /// Numbers that were removed.
     removed: Vec<u64>,
-    /// To a leader: number, last entry held, heard of lately.
-    followers: Vec<(u64, u64, bool)>,
+    /// To a leader: the members, itself among them.
+    followers: Vec<Follower>,
     /// The member to fetch pages from, if this one lags too far behind.
     fetch_from: Option<u64>,
+}
+
+/// A member as its leader sees it.
+#[pyclass(frozen, get_all, module = "qed._qed")]
+#[derive(Clone, Copy)]
+pub struct Follower {
+    /// Number of the member.
+    number: u64,
+    /// The last entry that it is known to hold.
+    matched: u64,
+    /// Whether it was heard from within the last election time-out.
+    is_active: bool,
+}
+
+impl From<driver::Follower> for Follower {
+    fn from(driver::Follower { id, matched, is_active }: driver::Follower) -> Self {
+        Self { number: id, matched, is_active }
+    }
+}
+
+/// What only a leader can do.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Wish(membership::Wish);
+
+#[pymethods]
+impl Wish {
+    /// Admit a member, or note its new addresses.
+    #[staticmethod]
+    #[pyo3(signature = (number, member, /))]
+    fn admit(number: u64, member: PyRef<'_, MemberInfo>) -> Self {
+        Self(membership::Wish::Admit(number, member.clone().into()))
+    }
+
+    /// Remove the member with a name.
+    #[staticmethod]
+    #[pyo3(signature = (name, /))]
+    const fn remove(name: String) -> Self {
+        Self(membership::Wish::Remove(name))
+    }
+
+    /// Hand leadership over to the member with a name, or to any.
+    #[staticmethod]
+    #[pyo3(signature = (name, /))]
+    const fn transfer(name: Option<String>) -> Self {
+        Self(membership::Wish::Transfer(name))
+    }
+}
+
+/// What came of a request or question.
+#[pyclass(frozen, get_all, module = "qed._qed")]
+pub struct Completion {
+    /// The ticket it was put with.
+    ticket: u64,
+    /// What it gave: what was added, the bytes of an answer, None, or the exception to raise.
+    result: Py<PyAny>,
+}
+
+/// A message that was refused.
+#[pyclass(frozen, get_all, module = "qed._qed")]
+pub struct InvalidMessage {
+    /// Number of the member that it says it is from.
+    sender: u64,
+    /// What is wrong with it.
+    reason: &'static str,
+}
+
+/// What has come since the last call of `drain`.
+#[pyclass(frozen, get_all, module = "qed._qed")]
+pub struct Delivery {
+    /// What came of requests and questions.
+    completions: Vec<Py<Completion>>,
+    /// Messages by the number of the member they are for.
+    messages: Vec<(u64, Py<PyBytes>)>,
+    /// Messages that were refused.
+    invalid_messages: Vec<Py<InvalidMessage>>,
+    /// Whether the status may have changed.
+    is_status_new: bool,
 }
 
 /// A log with the threads that replicate it.
@@ -137,7 +215,7 @@ impl Replica {
             members: members.members.iter().map(|(&id, member)| (id, member.clone().into())).collect(),
             voters: members.configuration.voters.clone(),
             removed: members.removed.keys().copied().collect(),
-            followers: status.followers,
+            followers: status.followers.into_iter().map(Follower::from).collect(),
             fetch_from: status.snapshot_source.map(|(from, _)| from),
         }
     }
@@ -173,23 +251,11 @@ impl Replica {
         py.detach(|| self.0.await_events(ticket, events, ticks));
     }
 
-    /// Admit a member, or note its new addresses; None comes under `ticket`.
-    #[pyo3(signature = (ticket, number, member, /))]
-    fn admit(&self, py: Python<'_>, ticket: u64, number: u64, member: PyRef<'_, MemberInfo>) {
-        let description = membership::MemberInfo::from(member.clone());
-        py.detach(|| self.0.admit(ticket, number, description));
-    }
-
-    /// Remove a member; None comes under `ticket`.
-    #[pyo3(signature = (ticket, name, /))]
-    fn remove(&self, py: Python<'_>, ticket: u64, name: String) {
-        py.detach(|| self.0.remove(ticket, name));
-    }
-
-    /// Hand leadership over; None comes under `ticket`, before it is done.
-    #[pyo3(signature = (ticket, name, /))]
-    fn transfer(&self, py: Python<'_>, ticket: u64, name: Option<String>) {
-        py.detach(|| self.0.transfer(ticket, name));
+    /// Do what only a leader can do; None comes under `ticket`.
+    #[pyo3(signature = (ticket, wish, /))]
+    fn request(&self, py: Python<'_>, ticket: u64, wish: PyRef<'_, Wish>) {
+        let wish = wish.0.clone();
+        py.detach(|| self.0.request(ticket, wish));
     }
 
     /// Return where this log ends: what another member needs to know to read on from there.
@@ -247,19 +313,21 @@ impl Replica {
         py.detach(|| self.0.ask(ticket, Question::Snapshot { version }));
     }
 
-    /// Return what has come since the last call: results by ticket (what was added or answered, None if that is all, or the exception
-    /// to raise), messages by the number of the member they are for, what was wrong with messages by the number of their sender, and
-    /// whether the status may have changed.
-    #[allow(clippy::type_complexity, reason = "three lists, as the stub says")]
-    fn drain(
-        &self,
-        py: Python<'_>,
-    ) -> PyResult<(Vec<(u64, Py<PyAny>)>, Vec<(u64, Py<PyBytes>)>, Vec<(u64, &'static str)>, bool)> {
+    /// Return what has come since the last call.
+    fn drain(&self, py: Python<'_>) -> PyResult<Delivery> {
         let delivery = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
-        let to_python = |Completion { ticket, outcome }| Ok((ticket, result_of(py, outcome)?));
-        let completions = delivery.completions.into_iter().map(to_python).collect::<PyResult<_>>()?;
-        let messages = delivery.messages.iter().map(|(to, bytes)| (*to, PyBytes::new(py, bytes).unbind())).collect();
-        Ok((completions, messages, delivery.invalid_messages, delivery.is_status_new))
+        let outbox::Delivery { completions, messages, invalid_messages, is_status_new } = delivery;
+        let completed = |outbox::Completion { ticket, outcome }| {
+            Py::new(py, Completion { ticket, result: result_of(py, outcome)? })
+        };
+        let refused =
+            |message_check::InvalidMessage { from, reason }| Py::new(py, InvalidMessage { sender: from, reason });
+        Ok(Delivery {
+            completions: completions.into_iter().map(completed).collect::<PyResult<_>>()?,
+            messages: messages.iter().map(|(to, bytes)| (*to, PyBytes::new(py, bytes).unbind())).collect(),
+            invalid_messages: invalid_messages.into_iter().map(refused).collect::<PyResult<_>>()?,
+            is_status_new,
+        })
     }
 
     /// Return why the threads have stopped, if they have.
@@ -279,9 +347,9 @@ impl Replica {
 
 fn result_of(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
     Ok(match outcome {
-        Outcome::Added(added) => Py::new(py, Added(added))?.into_any(),
-        Outcome::Answered(bytes) => PyBytes::new(py, &bytes).unbind().into_any(),
-        Outcome::Done => py.None(),
-        other => error::of_outcome(&other).into_value(py).into_any(),
+        Ok(Success::Added(added)) => Py::new(py, Added(added))?.into_any(),
+        Ok(Success::Answered(bytes)) => PyBytes::new(py, &bytes).unbind().into_any(),
+        Ok(Success::Done) => py.None(),
+        Err(failure) => error::of_failure(&failure).into_value(py).into_any(),
     })
 }

@@ -199,7 +199,7 @@ fn a_change_of_configuration_that_cannot_be_read_is_invalid() {
     entry.set_entry_type(EntryType::EntryConfChangeV2);
     let mut append = Message { to: 2, from: 1, term, log_term, index, entries: vec![entry], ..Message::default() };
     append.set_msg_type(MessageType::MsgAppend);
-    assert!(matches!(follower.step(append), Err(Refusal::InvalidMessage { from: 1, .. })));
+    assert!(matches!(follower.step(append), Err(Refusal::InvalidMessage(InvalidMessage { from: 1, .. }))));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_refusal_that_hints_at_no_entry_is_invalid() {
     let mut refusal = Message { to: 1, from: 2, term: leader.role().term, index, ..Message::default() };
     refusal.set_msg_type(MessageType::MsgAppendResponse);
     (refusal.reject, refusal.reject_hint) = (true, u64::MAX);
-    assert!(matches!(leader.step(refusal), Err(Refusal::InvalidMessage { from: 2, .. })));
+    assert!(matches!(leader.step(refusal), Err(Refusal::InvalidMessage(InvalidMessage { from: 2, .. }))));
 }
 
 /// Return a message with which a stranger says that it leads in `term`.
@@ -224,7 +224,7 @@ fn forged(to: u64, term: u64) -> Message {
 }
 
 fn is_refused(member: &mut Consensus, message: Message) -> bool {
-    matches!(member.step(message), Err(Refusal::InvalidMessage { from: 77, .. }))
+    matches!(member.step(message), Err(Refusal::InvalidMessage(InvalidMessage { from: 77, .. })))
 }
 
 #[test]

@@ -12,7 +12,9 @@ use super::*;
 use crate::consensus::Settings;
 use crate::folder::{Beginning, Timing};
 use crate::member;
+use crate::membership::MemberInfo;
 use crate::message_check::MAX_TERM_JUMP;
+use crate::outbox::{Outcome, Success};
 use crate::recovery::recover;
 use crate::segments::SegmentFolder;
 use crate::segments::memory::Memory;
@@ -156,7 +158,7 @@ fn wait(driver: &Driver, count: usize) -> BTreeMap<u64, Outcome> {
 }
 
 fn is_added(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Added(_))
+    matches!(outcome, Ok(Success::Added(_)))
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn every_request_gets_its_own_result_once() {
         driver.submit(ticket, request(&ticket.to_string())).unwrap();
     }
     for (ticket, outcome) in wait(&driver, 100) {
-        let Outcome::Added(added) = outcome else { panic!("{outcome:?}") };
+        let Ok(Success::Added(added)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(added.snapshots[0].event_digest, Digest::of_event(ticket.to_string().as_bytes()));
         assert_eq!(added.snapshots[0].version, ticket);
     }
@@ -196,8 +198,7 @@ fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
         let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
         let outcomes = wait(&driver, submitted);
         let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
-        let is_failed =
-            |outcome: &Outcome| matches!(outcome, Outcome::WriteFailed(reason) if reason.contains("the disk is gone"));
+        let is_failed = |outcome: &Outcome| matches!(outcome, Err(Failure::WriteFailed(reason)) if reason.contains("the disk is gone"));
         assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted - added);
         assert!(driver.failure().unwrap().contains("the disk is gone"));
         assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
@@ -223,7 +224,7 @@ fn a_store_that_fails_fails_everyone_who_waits_and_all_who_come() {
     // The membership is one write, and the leader's first entry another.
     assert_eq!(added, 3);
     let is_failed =
-        |outcome: &Outcome| matches!(outcome, Outcome::WriteFailed(reason) if reason.contains("the disk is full"));
+        |outcome: &Outcome| matches!(outcome, Err(Failure::WriteFailed(reason)) if reason.contains("the disk is full"));
     assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted + 1 - added);
     assert!(driver.failure().unwrap().contains("the disk is full"));
     driver.read(101);
@@ -250,8 +251,8 @@ fn questions_are_answered_beside_requests_and_before_the_end() {
     let expected = driver.log().snapshot(0).unwrap().to_json();
     for (ticket, outcome) in wait(&driver, 99) {
         match outcome {
-            Outcome::Answered(json) => assert_eq!((ticket % 2, json), (0, expected.clone().into_bytes())),
-            Outcome::Unanswered(LogError::UnknownVersion { .. }) => assert_eq!(ticket % 2, 1),
+            Ok(Success::Answered(json)) => assert_eq!((ticket % 2, json), (0, expected.clone().into_bytes())),
+            Err(Failure::Unanswered(LogError::UnknownVersion { .. })) => assert_eq!(ticket % 2, 1),
             other => panic!("{other:?}"),
         }
     }
@@ -268,14 +269,14 @@ fn whoever_waits_when_it_ends_is_told() {
     driver.close();
     driver.read(4);
     driver.await_events(5, 0, 1);
-    driver.admit(6, 1, description());
-    driver.remove(7, "a".into());
-    driver.transfer(8, None);
+    driver.request(6, Wish::Admit(1, description()));
+    driver.request(7, Wish::Remove("a".into()));
+    driver.request(8, Wish::Transfer(None));
     let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
     driver.install(9, page);
     let outcomes = wait(&driver, 9);
     assert!(outcomes.keys().copied().eq(1..10));
-    let untold = |ticket: &u64| matches!(outcomes[ticket], Outcome::NotLeader | Outcome::Unknown);
+    let untold = |ticket: &u64| matches!(outcomes[ticket], Err(Failure::NotLeader | Failure::Unknown));
     assert!(outcomes.keys().all(untold), "{outcomes:?}");
 }
 
@@ -289,9 +290,11 @@ fn a_page_of_a_term_far_ahead_is_not_installed() {
         driver.install(ticket, page.clone());
     }
     let outcomes = wait(&driver, 3);
-    assert!(matches!(outcomes[&1], Outcome::PageRefused(PageError::Malformed(_))));
-    assert!(matches!(outcomes[&2], Outcome::PageRefused(PageError::Malformed(_))));
-    assert!(matches!(outcomes[&3], Outcome::Done));
+    assert!(matches!(outcomes[&1], Err(Failure::PageRefused(PageError::Malformed(_)))));
+    assert!(matches!(outcomes[&2], Err(Failure::PageRefused(PageError::Malformed(_)))));
+    assert!(matches!(outcomes[&3], Ok(Success::Done)));
+    // Whoever is told that a page is installed finds it in the status.
+    assert_eq!(driver.status().applied_index, 9);
     assert_eq!(driver.log().applied().term, MAX_TERM_JUMP);
 }
 
@@ -300,7 +303,7 @@ fn add(driver: &Driver, texts: impl Iterator<Item = String>) -> Vec<qed_core::pr
     let count = (0..).zip(texts).map(|(ticket, text)| driver.submit(ticket, request(&text)).unwrap()).count();
     let outcomes = wait(driver, count).into_values();
     let snapshots = outcomes.map(|outcome| match outcome {
-        Outcome::Added(added) => added.snapshots[0],
+        Ok(Success::Added(added)) => added.snapshots[0],
         other => panic!("{other:?}"),
     });
     snapshots.collect()
@@ -316,7 +319,7 @@ fn require_all(driver: &Driver, acknowledged: &[qed_core::proof::Snapshot]) {
 /// Wait until the member leads and has applied what was committed before.
 fn wait_until_ready(driver: &Driver) {
     driver.read(u64::MAX);
-    assert!(matches!(wait(driver, 1)[&u64::MAX], Outcome::Done));
+    assert!(matches!(wait(driver, 1)[&u64::MAX], Ok(Success::Done)));
 }
 
 #[test]

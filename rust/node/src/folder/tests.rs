@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::member::Effects;
 use crate::member::{Input, Job};
-use crate::outbox::Outcome;
+use crate::outbox::Success;
 
 fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
@@ -37,7 +37,7 @@ fn append(opened: &mut Opened, text: &str) {
         opened.member.turn(inputs, &mut effects).unwrap();
         let perform = |job: Job| crate::applier::perform(&mut opened.state, job).unwrap();
         let (reports, completions): (Vec<_>, Vec<_>) = effects.jobs.into_iter().map(perform).unzip();
-        is_added |= completions.iter().flatten().any(|completion| matches!(completion.outcome, Outcome::Added(_)));
+        is_added |= completions.iter().flatten().any(|completion| matches!(completion.outcome, Ok(Success::Added(_))));
         inputs = reports.into_iter().flatten().collect();
     }
     assert!(is_added);

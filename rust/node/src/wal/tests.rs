@@ -352,3 +352,11 @@ fn a_change_that_fails_is_an_error_and_is_not_retried() {
         assert_eq!(store.0.lock().changes, good + 1);
     }
 }
+
+#[test]
+fn what_is_too_long_for_a_frame_is_refused() {
+    // Zeros that nobody touches take no memory.
+    let longest = vec![0; (1 << 32) - 1];
+    assert_eq!(length_of(&longest), Ok([0xff; 4]));
+    assert_eq!(length_of(&vec![0; 1 << 32]), Err(WalError::TooLarge(1 << 32)));
+}

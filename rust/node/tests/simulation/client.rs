@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
-use qed_node::outbox::Outcome;
+use qed_node::outbox::{Failure, Outcome, Success};
 
 use crate::invariants::{Invariants, Violation, require};
 use crate::random::Random;
@@ -107,7 +107,7 @@ impl Clients {
             return require(false, "each request is answered once", || format!("ticket {ticket}: {outcome:?}"));
         };
         match (asked, outcome) {
-            (Asked::Append(request), Outcome::Added(added)) => {
+            (Asked::Append(request), Ok(Success::Added(added))) => {
                 self.answered.0 += 1;
                 let found: Vec<_> = added.snapshots.iter().map(|snapshot| snapshot.event_digest).collect();
                 require(found == request.digests, "who waits gets what was asked for", || {
@@ -116,12 +116,12 @@ impl Clients {
                 self.note(&request, true);
                 invariants.acknowledge(&added, request.if_absent)
             }
-            (Asked::Append(_), Outcome::NotLeader) => Ok(()),
-            (Asked::Append(request), Outcome::Unknown) => {
+            (Asked::Append(_), Err(Failure::NotLeader)) => Ok(()),
+            (Asked::Append(request), Err(Failure::Unknown)) => {
                 self.forsake(request, random);
                 Ok(())
             }
-            (Asked::Read(floor), Outcome::Done) => {
+            (Asked::Read(floor), Ok(Success::Done)) => {
                 self.answered.1 += 1;
                 let len = log.len();
                 self.shown = self.shown.max(len);

@@ -8,7 +8,7 @@ use qed_core::page::Page;
 use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
 use qed_node::membership::{Configuration, Membership};
-use qed_node::outbox::{Completion, Outcome};
+use qed_node::outbox::{Completion, Success};
 use raft::eraftpb::{Message, MessageType};
 
 use crate::client::{Asked, Clients};
@@ -25,6 +25,8 @@ const CONVERGENCE_TICKS: u64 = 3000;
 /// Ticks after healing of a run with a fault, which is to break a promise and not only to stop its members.
 const PLANTED_TICKS: u64 = 300;
 
+/// Set in the tickets of pages, which no client waits for.
+const OF_PAGE: u64 = 1 << 63;
 /// What the forging of messages is drawn with.
 const FORGED: u64 = 0x666f_7267_6564;
 /// Messages for each that is forged.
@@ -252,6 +254,9 @@ impl World {
         let Some(process) = self.hosts.get(&id).and_then(|host| host.process.as_ref()) else { return Ok(()) };
         let log = process.state.log().clone();
         for Completion { ticket, outcome } in completions {
+            if ticket & OF_PAGE != 0 {
+                continue;
+            }
             self.note(|| format!("{id} answers {ticket}: {outcome:?}"));
             self.clients.answer((ticket, outcome), &log, &mut self.invariants, &mut self.random)?;
         }
@@ -289,7 +294,7 @@ impl World {
 
     /// Ask for the next page, if a member waits for one.
     fn fetch(&mut self, id: u64) -> Result<(), Violation> {
-        let (now, ticket) = (self.now, self.random.number());
+        let (now, ticket) = (self.now, self.random.number() | OF_PAGE);
         let Some(process) = self.process(id) else { return Ok(()) };
         let Some((from, _)) = process.member.snapshot_source() else {
             process.fetching = None;
@@ -391,7 +396,7 @@ impl World {
         let input = match asked {
             Asked::Append(request) => Input::Append(ticket, request),
             _ if self.is_hasty(host) => {
-                return self.complete(host, vec![Completion { ticket, outcome: Outcome::Done }]);
+                return self.complete(host, vec![Completion { ticket, outcome: Ok(Success::Done) }]);
             }
             _ => Input::Read(ticket),
         };

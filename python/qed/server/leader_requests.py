@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed._qed import MemberInfo
+from qed._qed import MemberInfo, Wish
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.frames import TransportError
-from qed.server.greeting import Answer, Mismatch, Question, Removed, ask, greet
-from qed.server.waiting import Kind, delays
+from qed.server.greeting import Answer, LeaderRequest, Mismatch, Removed, ask, greet
+from qed.server.waiting import TASK, delays
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from qed.server.members import Members
     from qed.server.waiting import Waiting
 
-__all__ = ["NO_LEADER", "Petitions"]
+__all__ = ["NO_LEADER", "LeaderRequests"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ _SUCCESSOR_ELECTIONS: Final = 2
 NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
-class Petitions:
-    """Puts questions to whoever leads, be it this member."""
+class LeaderRequests:
+    """Takes requests to the leader, which may be this member."""
 
     def __init__(
         self,
@@ -64,30 +64,30 @@ class Petitions:
         self._context = context
         self._hello = hello
 
-    async def ask_leader(self, question: Question) -> None:
-        """Carry a question out as the leader, or have the leader do it.
+    async def ask_leader(self, request: LeaderRequest) -> None:
+        """Carry a request out as the leader, or pass it on to the leader.
 
         Raises:
             MembershipRefused: The membership does not allow it.
             ClusterError: It could not be done now.
         """
         try:
-            await self._carry_out(question)
+            await self._carry_out(request)
         except NotLeader:
-            await self._pass_on(question)
+            await self._pass_on(request)
 
-    async def _pass_on(self, question: Question) -> None:
-        members, has_no_place = self._members, question.wish == "remove" and question.name == self._settings.node_id
+    async def _pass_on(self, request: LeaderRequest) -> None:
+        members, has_no_place = self._members, request.kind == "remove" and request.name == self._settings.node_id
         if has_no_place:
             # Asked to remove itself, a leader hands over: its successor lets it go.
             await self._await_successor()
         leader = members.leader
         if leader is None:
             raise Unavailable(NO_LEADER)
-        if members.is_leader or (question.is_passed_on and not has_no_place):
+        if members.is_leader or (request.is_passed_on and not has_no_place):
             raise Unavailable("leadership is changing; try again")
         try:
-            await self._put(Address.parse(leader.raft_addr), msgspec.structs.replace(question, is_passed_on=True))
+            await self._put(Address.parse(leader.raft_addr), msgspec.structs.replace(request, is_passed_on=True))
         except TransportError as exc:
             raise Unavailable(str(exc)) from exc
 
@@ -97,17 +97,12 @@ class Petitions:
             async with asyncio.timeout(_SUCCESSOR_ELECTIONS * self._settings.pace.election_ms / 1000):
                 await members.wait_until(lambda: members.leader is not None and not members.is_leader)
 
-    async def _carry_out(self, question: Question) -> None:
-        member = _described(question) if question.wish == "admit" else None
-        if member is not None and question.id != self._members.number:
+    async def _carry_out(self, request: LeaderRequest) -> None:
+        wish = _wish_of(request)
+        if request.kind == "admit" and request.id != self._members.number:
             self._require_reachable()
-        ticket, done = self._waiting.enter(Kind.TASK)
-        if member is not None:
-            self._replica.admit(ticket, question.id, member)
-        elif question.wish == "remove":
-            self._replica.remove(ticket, question.name)
-        else:
-            self._replica.transfer(ticket, question.name or None)
+        ticket, done = self._waiting.enter(TASK)
+        self._replica.request(ticket, wish)
         await done
 
     def _require_reachable(self) -> None:
@@ -117,15 +112,15 @@ class Petitions:
         except SettingsError as exc:
             raise MembershipRefused(f"{self._settings.node_id} has to be started otherwise first: {exc}") from exc
 
-    async def _put(self, address: Address, question: Question) -> Answer:
-        """Put a question to the member at `address`.
+    async def _put(self, address: Address, request: LeaderRequest) -> Answer:
+        """Send a request to the member at `address`.
 
         Raises:
-            TransportError: Nobody takes it there.
+            TransportError: No member there accepts it.
             MembershipRefused: The membership does not allow it.
             Unavailable: It could not be done now.
         """
-        answer = await ask(address, self._context, self._hello(0, "question"), question)
+        answer = await ask(address, self._context, self._hello(0, "question"), request)
         if answer.error == "refused":
             raise MembershipRefused(answer.message)
         if answer.error:
@@ -138,7 +133,7 @@ class Petitions:
         for _ in range(_HAND_OVER_TRIES):
             with contextlib.suppress(ClusterError, TimeoutError):
                 async with asyncio.timeout(_HAND_OVER_HEARTBEATS * self._settings.pace.heartbeat_ms / 1000):
-                    await self._carry_out(Question("transfer"))
+                    await self._carry_out(LeaderRequest("transfer"))
                     await members.wait_until(lambda: not members.is_leader)
                     return
 
@@ -156,7 +151,7 @@ class Petitions:
     async def seek_admission(self) -> str | None:
         """Ask members to be admitted, or to note new addresses, until they have; return why not, if that is final."""
         own, loop = self._members.own, asyncio.get_running_loop()
-        question = Question(
+        request = LeaderRequest(
             "admit",
             name=own.name,
             id=self._members.number,
@@ -170,9 +165,9 @@ class Petitions:
         while not self._members.is_admitted:
             if self._members.is_leader:
                 with contextlib.suppress(ClusterError):
-                    await self._carry_out(question)
+                    await self._carry_out(request)
             try:
-                answered_by = await self._ask_admission(question, level)
+                answered_by = await self._ask_admission(request, level)
             except MembershipRefused as exc:
                 # Whoever had the name may have died a moment ago, and is missed two elections after it.
                 if loop.time() > patient_until:
@@ -188,7 +183,7 @@ class Petitions:
             await asyncio.sleep(next(retries))
         return None
 
-    async def _ask_admission(self, question: Question, level: int) -> Address | None:
+    async def _ask_admission(self, request: LeaderRequest, level: int) -> Address | None:
         """Ask one member after the other; return who has seen to it.
 
         Raises:
@@ -200,7 +195,7 @@ class Petitions:
         known = [Address.parse(member.raft_addr) for member in self._members.others().values()]
         for address in [*joined, *known]:
             try:
-                answer = await self._put(address, question)
+                answer = await self._put(address, request)
             except Mismatch as exc:
                 # Where a member was there may be a stranger by now; where to join is what the operator has said.
                 if address in joined:
@@ -216,26 +211,40 @@ class Petitions:
         return None
 
 
-def _described(question: Question) -> MemberInfo:
+def _wish_of(request: LeaderRequest) -> Wish:
+    """Return what is requested, checked.
+
+    Raises:
+        MembershipRefused: As `_described`.
+    """
+    if request.kind == "admit":
+        return Wish.admit(request.id, _described(request))
+    if request.kind == "remove":
+        return Wish.remove(request.name)
+    return Wish.transfer(request.name or None)
+
+
+def _described(request: LeaderRequest) -> MemberInfo:
     """Return the member that asks for admission.
 
     Raises:
-        MembershipRefused: Its number, its name or an address is none. Once replicated, no member could do without.
+        MembershipRefused: Its number, its name or an address is invalid. It must be refused here, before every member
+            stores it.
     """
     addresses = {
-        "raft_addr": question.raft_addr,
-        "http_addr": question.http_addr,
-        "mgmt_addr": question.mgmt_addr,
-        "metrics_addr": question.metrics_addr,
+        "raft_addr": request.raft_addr,
+        "http_addr": request.http_addr,
+        "mgmt_addr": request.mgmt_addr,
+        "metrics_addr": request.metrics_addr,
     }
     try:
-        require_node_id(question.name)
+        require_node_id(request.name)
         for name, address in addresses.items():
             parsed = Address.parse(address)
             if name != "metrics_addr":  # Reserved: nobody goes there.
                 parsed.require_somewhere(name)
     except SettingsError as exc:
         raise MembershipRefused(str(exc)) from exc
-    if not 0 < question.id < _NUMBER_LIMIT:
-        raise MembershipRefused(f"expected the number of a member, found {question.id}")
-    return MemberInfo(name=question.name, **addresses)
+    if not 0 < request.id < _NUMBER_LIMIT:
+        raise MembershipRefused(f"expected the number of a member, found {request.id}")
+    return MemberInfo(name=request.name, **addresses)
