@@ -71,12 +71,12 @@ CORE_FLOORS = [
     {"replica", "page"},
 ]
 NODE_FLOORS = [
-    {"segments", "identity", "membership", "liveness"},
+    {"segments", "identity", "membership", "liveness", "queue"},
     {"wal", "entry"},
     {"raftlog"},
     {"message_check"},
     {"consensus", "outbox"},
-    {"state", "prover"},
+    {"state", "prover", "reads"},
     {"member"},
     {"applier", "recovery"},
     {"folder"},

@@ -3,74 +3,14 @@
 //! It is not the driver's thread, so that heartbeats go on while a large batch is hashed, and one batch is applied while the next is
 //! synced and sent.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
 use qed_core::log::Added;
 use qed_core::page::PageError;
 
 use crate::member::{Input, Job, Report};
 use crate::outbox::{Completion, Failure, Success};
 use crate::state::{State, StateError};
-
-/// Jobs on their way to the state.
-#[derive(Debug, Default)]
-pub struct Jobs {
-    waiting: Mutex<Waiting>,
-    /// Told when a job comes, and when no more will.
-    arrived: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    jobs: VecDeque<Job>,
-    is_closed: bool,
-    /// Whether nobody takes jobs any more.
-    is_over: bool,
-}
-
-impl Jobs {
-    /// Put jobs; return those that nobody will carry out.
-    #[must_use]
-    pub fn put(&self, jobs: Vec<Job>) -> Vec<Job> {
-        let mut waiting = self.waiting.lock();
-        if waiting.is_over {
-            return jobs;
-        }
-        waiting.jobs.extend(jobs);
-        drop(waiting);
-        self.arrived.notify_one();
-        Vec::new()
-    }
-
-    /// Put no more jobs.
-    pub fn close(&self) {
-        self.waiting.lock().is_closed = true;
-        self.arrived.notify_one();
-    }
-
-    /// Take no more jobs; return those that wait.
-    pub fn end(&self) -> VecDeque<Job> {
-        let mut waiting = self.waiting.lock();
-        waiting.is_over = true;
-        std::mem::take(&mut waiting.jobs)
-    }
-
-    /// Wait for a job; nothing if there will be none.
-    pub fn take(&self) -> Option<Job> {
-        let mut waiting = self.waiting.lock();
-        loop {
-            if let Some(job) = waiting.jobs.pop_front() {
-                return Some(job);
-            }
-            if waiting.is_closed {
-                return None;
-            }
-            self.arrived.wait(&mut waiting);
-        }
-    }
-}
 
 impl Job {
     /// Return the tickets of those who wait for it.

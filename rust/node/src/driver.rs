@@ -19,7 +19,7 @@ use qed_core::log_id::LogId;
 use qed_core::page::{Page, PageError};
 use raft::eraftpb::Message;
 
-use crate::applier::{Jobs, perform};
+use crate::applier::perform;
 use crate::consensus::Role;
 use crate::folder::Opened;
 use crate::identity::Identity;
@@ -28,6 +28,7 @@ use crate::membership::{Membership, Wish};
 use crate::message_check::furthest_term;
 use crate::outbox::{Completion, Delivery, Failure, Outbox};
 use crate::prover::{Prover, Question};
+use crate::queue::Queue;
 use crate::segments::SegmentStore;
 use crate::state::State;
 
@@ -112,7 +113,7 @@ struct Shared {
     inbox: Mutex<Inbox>,
     /// Told when something is put into the inbox, and when it is closed.
     arrived: Condvar,
-    jobs: Jobs,
+    jobs: Queue<Job>,
     status: Mutex<Status>,
 }
 
@@ -148,7 +149,7 @@ impl Driver {
             limits,
             inbox: Mutex::default(),
             arrived: Condvar::new(),
-            jobs: Jobs::default(),
+            jobs: Queue::default(),
             status,
         });
         let prover = Prover::start(&log, &outbox, limits.proof_threads)?;

@@ -1,7 +1,7 @@
 //! One member as a value: what it does with ticks, messages and requests, on its log and its Raft log, without clock, thread or
 //! socket. The driver turns it in a thread, simulations turn many of them in one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use qed_core::error::LogError;
@@ -15,6 +15,7 @@ use crate::entry::Command;
 use crate::membership::{Change, Inadmissible, Membership, Wish};
 use crate::message_check::InvalidMessage;
 use crate::outbox::{Completion, Failure, Outcome, Success};
+use crate::reads::{Due, PendingReads};
 use crate::segments::SegmentStore;
 use crate::state::StateError;
 use crate::wal::{Wal, WalError};
@@ -138,30 +139,6 @@ struct Proposal {
     tickets: Vec<u64>,
 }
 
-/// A request to read that waits for the state.
-#[derive(Debug)]
-struct Waiter {
-    ticket: u64,
-    /// The entry that must be applied.
-    index: u64,
-    /// The events that must be there.
-    events: u64,
-    /// When it is over, in ticks.
-    deadline: usize,
-    /// What it comes to then.
-    late: fn() -> Outcome,
-}
-
-/// A read that no leader has answered.
-#[derive(Debug, Clone, Copy)]
-struct Read {
-    ticket: u64,
-    /// When to ask again, in ticks.
-    again: usize,
-    /// When to give up, in ticks.
-    deadline: usize,
-}
-
 /// One member.
 #[derive(Debug)]
 pub struct Member<M> {
@@ -180,10 +157,7 @@ pub struct Member<M> {
     proposals: VecDeque<Proposal>,
     /// Log ids of own proposals that are not applied, in order.
     under_way: VecDeque<LogId>,
-    /// Reads that no leader has answered, by context.
-    reads: BTreeMap<u64, Read>,
-    next_read: u64,
-    waiters: Vec<Waiter>,
+    reads: PendingReads,
     /// Up to where entries will be forgotten, once the state is synced so far, and how far it is, once that is known.
     forgettable: Option<LogId>,
     durable: Option<LogId>,
@@ -207,9 +181,7 @@ impl<M: SegmentStore> Member<M> {
             queue: VecDeque::new(),
             proposals: VecDeque::new(),
             under_way: VecDeque::new(),
-            reads: BTreeMap::new(),
-            next_read: limits.first_read,
-            waiters: Vec::new(),
+            reads: PendingReads::new(limits.first_read),
             forgettable: None,
             durable: None,
         }
@@ -276,9 +248,7 @@ impl<M: SegmentStore> Member<M> {
     pub fn abandon(&mut self) -> (Vec<u64>, Vec<u64>) {
         let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.tickets).collect();
         let queued = self.queue.drain(..).map(|(ticket, _)| ticket);
-        let reads = std::mem::take(&mut self.reads).into_values().map(|read| read.ticket);
-        let waiters = self.waiters.drain(..).map(|waiter| waiter.ticket);
-        (proposed, queued.chain(reads).chain(waiters).collect())
+        (proposed, queued.chain(self.reads.abandon()).collect())
     }
 
     fn handle(&mut self, input: Input, effects: &mut Effects) {
@@ -294,13 +264,7 @@ impl<M: SegmentStore> Member<M> {
             Input::Append(ticket, request) => self.queue.push_back((ticket, request)),
             Input::Read(ticket) => self.read(ticket, self.ticks + READ_TIMEOUTS * self.election_ticks),
             Input::Await { ticket, events, ticks } => {
-                self.waiters.push(Waiter {
-                    ticket,
-                    index: 0,
-                    events,
-                    deadline: self.ticks + ticks,
-                    late: || Ok(Success::Done),
-                });
+                self.reads.await_events(ticket, events, self.ticks + ticks);
                 self.wake_waiters(effects);
             }
             Input::Request(ticket, wish) => {
@@ -315,25 +279,20 @@ impl<M: SegmentStore> Member<M> {
     fn tick(&mut self, effects: &mut Effects) {
         self.ticks += 1;
         self.consensus.tick();
-        let ticks = self.ticks;
-        let late: Vec<_> = self.reads.extract_if(.., |_, read| read.again <= ticks).map(|(_, read)| read).collect();
-        for Read { ticket, deadline, .. } in late {
-            if deadline <= ticks {
-                effects.completions.push(Completion { ticket, outcome: Err(Failure::NotLeader) });
-            } else {
-                self.read(ticket, deadline);
-            }
+        let Due { again, over } = self.reads.due(self.ticks);
+        effects.completions.extend(over);
+        for (ticket, deadline) in again {
+            self.read(ticket, deadline);
         }
         self.wake_waiters(effects);
     }
 
     fn read(&mut self, ticket: u64, deadline: usize) {
-        let context = self.next_read;
-        self.next_read = self.next_read.wrapping_add(1);
+        let context = self.reads.next_context();
         let is_asked = self.consensus.read(context.to_be_bytes().to_vec());
         // A leader commits the first entry of its term in a moment.
         let pause = if is_asked { self.election_ticks } else { 1 };
-        self.reads.insert(context, Read { ticket, again: self.ticks + pause, deadline });
+        self.reads.insert(context, ticket, self.ticks + pause, deadline);
     }
 
     /// Do what is wished, or propose it; return what is known already.
@@ -426,16 +385,10 @@ impl<M: SegmentStore> Member<M> {
     }
 
     fn wake_waiters(&mut self, effects: &mut Effects) {
-        if self.waiters.is_empty() {
-            return;
+        if !self.reads.is_settled() {
+            let (applied, len) = (self.consensus.log().applied().index, self.log.len());
+            effects.completions.extend(self.reads.settle(self.ticks, applied, len));
         }
-        let (applied, len, ticks) = (self.consensus.log().applied().index, self.log.len(), self.ticks);
-        let is_there = |waiter: &Waiter| waiter.index <= applied && waiter.events <= len;
-        let over = self.waiters.extract_if(.., |waiter| waiter.deadline <= ticks || is_there(waiter));
-        effects.completions.extend(over.map(|waiter| {
-            let outcome = if is_there(&waiter) { Ok(Success::Done) } else { (waiter.late)() };
-            Completion { ticket: waiter.ticket, outcome }
-        }));
     }
 
     /// As a leader, propose what waits; otherwise refuse it.
@@ -486,12 +439,7 @@ impl<M: SegmentStore> Member<M> {
             effects.jobs.push(Job::Apply(committed, tickets));
         }
         for read in output.reads {
-            // Another member may send back anything: what is no context of this one answers no read.
-            let context = read.context.try_into().map(u64::from_be_bytes);
-            if let Some(Read { ticket, deadline, .. }) = context.ok().and_then(|context| self.reads.remove(&context)) {
-                let late = || Err(Failure::NotLeader);
-                self.waiters.push(Waiter { ticket, index: read.index, events: 0, deadline, late });
-            }
+            self.reads.confirm(read.context, read.index);
         }
         self.wake_waiters(effects);
         Ok(())

@@ -2,13 +2,12 @@
 //!
 //! They take no lock that a writer holds for long: each answer comes from one consistent view of the log.
 
-use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::Log;
@@ -16,6 +15,7 @@ use qed_core::log_id::LogId;
 use qed_core::page::{Extent, PageError};
 
 use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
+use crate::queue::Queue;
 
 /// Most questions whose answers are handed out together. A wake-up costs the caller as much as a proof costs here, and the first
 /// answer waits for the last: half a millisecond.
@@ -82,30 +82,17 @@ impl Question {
 /// Threads that answer questions in turn.
 #[derive(Debug)]
 pub(crate) struct Prover {
-    shared: Arc<Shared>,
+    questions: Arc<Queue<(u64, Question)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    /// Told when a question comes, and when no more will.
-    arrived: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    questions: VecDeque<(u64, Question)>,
-    is_closed: bool,
 }
 
 impl Prover {
     /// Start `threads` threads that answer from `log` into `outbox`.
     pub(crate) fn start(log: &Arc<Log>, outbox: &Arc<Outbox>, threads: usize) -> io::Result<Self> {
-        let prover = Self { shared: Arc::default(), threads: Mutex::default() };
+        let prover = Self { questions: Arc::default(), threads: Mutex::default() };
         for number in 0..threads {
-            let (shared, log, outbox) = (Arc::clone(&prover.shared), Arc::clone(log), Arc::clone(outbox));
-            let run = move || shared.run(&log, &outbox);
+            let (questions, log, outbox) = (Arc::clone(&prover.questions), Arc::clone(log), Arc::clone(outbox));
+            let run = move || run(&questions, &log, &outbox);
             prover.threads.lock().push(thread::Builder::new().name(format!("qed-prover-{number}")).spawn(run)?);
         }
         Ok(prover)
@@ -113,14 +100,13 @@ impl Prover {
 
     /// Put a question. Its answer comes under `ticket`, exactly once, unless the prover is closed.
     pub(crate) fn ask(&self, ticket: u64, question: Question) {
-        self.shared.waiting.lock().questions.push_back((ticket, question));
-        self.shared.arrived.notify_one();
+        // It is never ended, only closed.
+        let _ = self.questions.put(vec![(ticket, question)]);
     }
 
     /// Answer what waits, then end the threads.
     pub(crate) fn close(&self) {
-        self.shared.waiting.lock().is_closed = true;
-        self.shared.arrived.notify_all();
+        self.questions.close();
         for thread in self.threads.lock().drain(..) {
             // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
             let _ = thread.join();
@@ -134,28 +120,14 @@ impl Drop for Prover {
     }
 }
 
-impl Shared {
-    fn run(&self, log: &Log, outbox: &Outbox) {
-        loop {
-            let questions = self.take();
-            if questions.is_empty() {
-                return;
-            }
-            let answers: Vec<_> = questions
-                .into_iter()
-                .map(|(ticket, question)| Completion { ticket, outcome: question.outcome(log) })
-                .collect();
-            outbox.put(answers);
+/// Answer questions until the queue is closed and empty.
+fn run(questions: &Queue<(u64, Question)>, log: &Log, outbox: &Outbox) {
+    loop {
+        let taken = questions.take_up_to(QUESTIONS_A_WAKE_UP);
+        if taken.is_empty() {
+            return;
         }
-    }
-
-    /// Wait for questions and take as many as are answered together; none when the prover is closed and nothing waits.
-    fn take(&self) -> Vec<(u64, Question)> {
-        let mut waiting = self.waiting.lock();
-        while waiting.questions.is_empty() && !waiting.is_closed {
-            self.arrived.wait(&mut waiting);
-        }
-        let count = waiting.questions.len().min(QUESTIONS_A_WAKE_UP);
-        waiting.questions.drain(..count).collect()
+        let answered = |(ticket, question): (u64, Question)| Completion { ticket, outcome: question.outcome(log) };
+        outbox.put(taken.into_iter().map(answered).collect::<Vec<_>>());
     }
 }
