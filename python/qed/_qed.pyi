@@ -220,8 +220,8 @@ class MemberInfo:
 @final
 class Status:
     id: int
-    cluster: str
-    leader: int
+    cluster: str | None
+    leader: int | None
     term: int
     is_leader: bool
     commit_index: int

@@ -206,7 +206,7 @@ class LeaderRequests:
             except (ClusterError, TransportError) as exc:
                 _log.log(level, "not admitted yet reason=%r", str(exc))
             else:
-                self._members.cluster = self._members.cluster or answer.cluster
+                self._members.cluster = self._members.cluster or answer.cluster or None
                 return address
         return None
 

@@ -23,7 +23,7 @@ class Members:
     Attributes:
         status: What the replica knew when it was last asked.
         by_number: The members in the order of their names, this one too once it is admitted.
-        cluster: Name of the cluster; empty while this member has none.
+        cluster: Name of the cluster; None while this member has none.
         own: This member, as it wants to be known.
     """
 
@@ -56,7 +56,8 @@ class Members:
     @property
     def leader(self) -> MemberInfo | None:
         """The leader, if one is known."""
-        return self.by_number.get(self.status.leader)
+        leader = self.status.leader
+        return None if leader is None else self.by_number.get(leader)
 
     @property
     def leader_name(self) -> str | None:
@@ -104,7 +105,7 @@ class Members:
             )
         return Cluster(
             node_id=self.own.name,
-            cluster_id=self.cluster,
+            cluster_id=self.cluster or "",
             leader_id=self.leader_name or "",
             term=status.term,
             commit_index=status.commit_index,

@@ -268,7 +268,7 @@ class Node:
             version=software_version(),
             current_version=events - 1 if events else None,
             events=events,
-            log=self._members.cluster,
+            log=self._members.cluster or "",
             accepts=[ACCEPTS_DIGESTS],
         )
 

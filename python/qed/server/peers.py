@@ -121,8 +121,8 @@ class Peers:
             return Answer("cluster", f"it is a member of cluster {cluster}, not {hello.cluster}")
         if not is_question:
             # A member that waits to be admitted learns the name of its cluster from any member that knows its number.
-            members.cluster = hello.cluster
-        return Answer(cluster=members.cluster)
+            members.cluster = hello.cluster or None
+        return Answer(cluster=members.cluster or "")
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Hand messages of another member to the replica."""
@@ -149,10 +149,10 @@ class Peers:
         try:
             await self.leader_requests.ask_leader(request)
         except MembershipRefused as exc:
-            return Answer("refused", str(exc), self._members.cluster)
+            return Answer("refused", str(exc), self._members.cluster or "")
         except QedError as exc:
-            return Answer("unavailable", str(exc), self._members.cluster)
-        return Answer(cluster=self._members.cluster)
+            return Answer("unavailable", str(exc), self._members.cluster or "")
+        return Answer(cluster=self._members.cluster or "")
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or will not have it."""
@@ -162,7 +162,7 @@ class Peers:
         return Hello(
             protocol=PROTOCOL,
             kind=kind,  # type: ignore[arg-type]  # one of the literals, from the transport
-            cluster=self._members.cluster,
+            cluster=self._members.cluster or "",
             sender=self._members.number,
             receiver=receiver,
             raft_addr=self._members.own.raft_addr,

@@ -232,7 +232,7 @@ impl Engine {
         let role = self.member.role();
         let log = self.member.consensus().log();
         // It shows in no other way that a member stands, and its vote for itself is all that matters.
-        let is_candidate = role.leader == 0 && log.hard_state().vote == self.id;
+        let is_candidate = role.leader.is_none() && log.hard_state().vote == self.id;
         answer.role = match role.is_leader {
             true => "leader",
             false if is_candidate => "candidate",

@@ -98,8 +98,8 @@ pub struct Read {
 /// Who leads, as far as this member knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Role {
-    /// The leader's number, 0 if none is known.
-    pub leader: u64,
+    /// The leader's id, if one is known.
+    pub leader: Option<u64>,
     /// The term.
     pub term: u64,
     /// Whether this member is the leader.
@@ -214,7 +214,11 @@ impl Consensus {
     #[must_use]
     pub fn role(&self) -> Role {
         let raft = &self.raw.raft;
-        Role { leader: raft.leader_id, term: raft.term, is_leader: raft.state == StateRole::Leader }
+        Role {
+            leader: Some(raft.leader_id).filter(|&id| id != 0),
+            term: raft.term,
+            is_leader: raft.state == StateRole::Leader,
+        }
     }
 
     /// Return the log, as far as it is saved or being saved.

@@ -340,7 +340,7 @@ impl<M: SegmentStore> Member<M> {
     }
 
     fn remove(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
-        let is_own = |change: &Change| matches!(change, Change::Remove(id) if *id == self.role.leader);
+        let is_own = |change: &Change| matches!(change, Change::Remove(id) if Some(*id) == self.role.leader);
         if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
             // A leader hands over first: its successor is then asked to let it go.
             let successor = self.consensus.transfer(None);
@@ -360,7 +360,9 @@ impl<M: SegmentStore> Member<M> {
             return successor.map_or(Err(Failure::Inadmissible(Inadmissible::NoSuccessor)), |_| Ok(Success::Done));
         };
         match self.membership.find(&name) {
-            Some(id) if id == self.role.leader || self.consensus.transfer(Some(id)).is_some() => Ok(Success::Done),
+            Some(id) if Some(id) == self.role.leader || self.consensus.transfer(Some(id)).is_some() => {
+                Ok(Success::Done)
+            }
             Some(_) => Err(Failure::Inadmissible(Inadmissible::NotReady(name))),
             None => Err(Failure::Inadmissible(Inadmissible::Unknown(name))),
         }

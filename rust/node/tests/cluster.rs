@@ -162,7 +162,7 @@ impl Cluster {
     fn agreed_leader(&self) -> Option<u64> {
         let roles: Vec<_> = self.drivers.values().map(|driver| driver.status().role).collect();
         let (&id, _) = self.drivers.iter().find(|(_, driver)| driver.status().role.is_leader)?;
-        roles.iter().all(|role| role.leader == id || role.leader == 0).then_some(id)
+        roles.iter().all(|role| role.leader.is_none_or(|leader| leader == id)).then_some(id)
     }
 
     /// Put something to the leader, again if it is not the leader any more or does something of the kind.

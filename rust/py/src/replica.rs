@@ -59,10 +59,10 @@ impl From<membership::MemberInfo> for MemberInfo {
 pub struct Status {
     /// Number of this member.
     id: u64,
-    /// Name of the cluster; empty before this member is admitted.
-    cluster: String,
-    /// Number of the leader, 0 if none is known.
-    leader: u64,
+    /// Name of the cluster; none before this member is admitted.
+    cluster: Option<String>,
+    /// Number of the leader, if one is known.
+    leader: Option<u64>,
     term: u64,
     is_leader: bool,
     commit_index: u64,
@@ -206,7 +206,7 @@ impl Replica {
         let cluster = Some(members.cluster.clone()).filter(|cluster| !cluster.is_empty());
         Status {
             id,
-            cluster: cluster.or_else(|| self.0.identity().cluster.clone()).unwrap_or_default(),
+            cluster: cluster.or_else(|| self.0.identity().cluster.clone()),
             leader: status.role.leader,
             term: status.role.term,
             is_leader: status.role.is_leader,
@@ -340,8 +340,8 @@ impl Replica {
         py.detach(|| self.0.close());
     }
 
-    fn __len__(&self, py: Python<'_>) -> usize {
-        py.detach(|| usize::try_from(self.0.log().len()).unwrap_or(usize::MAX))
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(usize::try_from(py.detach(|| self.0.log().len()))?)
     }
 }
 

@@ -238,7 +238,7 @@ impl World {
         let Some(process) = &host.process else { return };
         let role = process.member.consensus().role();
         let is_leaders = [MessageType::MsgAppend, MessageType::MsgHeartbeat].contains(&message.msg_type());
-        let stands = host.stood == Some((role.term, false)) && role.leader == 0;
+        let stands = host.stood == Some((role.term, false)) && role.leader.is_none();
         if self.fault == Fault::VoteForgottenToALeader && is_leaders && message.term == role.term && stands {
             self.stop(to, false, 0);
             forget_vote(&self.hosts[&to].disk);

@@ -107,10 +107,10 @@ impl Invariants {
         })?;
         let known = std::mem::replace(&mut view.commit, commit);
         view.term = role.term;
-        if role.leader != 0 {
-            let leader = *self.leaders.entry(role.term).or_insert(role.leader);
-            require(leader == role.leader, "one leader a term", || {
-                format!("term {}: {leader}, and {} in the eyes of {id}", role.term, role.leader)
+        if let Some(seen) = role.leader {
+            let leader = *self.leaders.entry(role.term).or_insert(seen);
+            require(leader == seen, "one leader a term", || {
+                format!("term {}: {leader}, and {seen} in the eyes of {id}", role.term)
             })?;
         }
         self.match_log(id, member)?;
