@@ -15,7 +15,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from qed.bundle import Bundle
 from qed.errors import (
     AddedLater,
     ClusterError,
@@ -57,7 +56,6 @@ from qed.proofs import (
     parse_answer,
 )
 from qed.questions import Answer, Extension, Membership, Question
-from qed.receipts import Receipts
 from qed.trust import Linked, Trusted, TrustedBy, TrustedRoots, TrustedSnapshots
 from qed.verification import Absent, Extends, Finding, Present, verify
 
@@ -65,6 +63,8 @@ if TYPE_CHECKING:
     from qed._client.async_client import AsyncClient
     from qed._client.client import Client
     from qed._client.examination import Examination
+    from qed.bundle import Bundle
+    from qed.receipts import Receipts
 
     __version__: str
 
@@ -129,15 +129,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Give what takes long when it is first used: who only verifies does not wait for an HTTP library."""
+    """Import a name when it is first used: a program that only verifies does not wait for an HTTP library."""
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - the point of this function
 
         return version("qed-log")
     modules = {
         "AsyncClient": "_client.async_client",
+        "Bundle": "bundle",
         "Client": "_client.client",
         "Examination": "_client.examination",
+        "Receipts": "receipts",
     }
     if name in modules:
         return getattr(import_module(f"qed.{modules[name]}"), name)
