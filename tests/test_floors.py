@@ -44,9 +44,9 @@ CLI_FLOORS = [
     {"main"},
 ]
 SERVER_FLOORS = [
-    {"config", "origin", "refusals", "signals"},
+    {"config", "logs", "signals"},
     {"frames", "waiting", "opening", "outgoing"},
-    {"greeting", "members", "connection"},
+    {"handshake", "members", "connection"},
     {"transport", "leader_requests"},
     {"fetching"},
     {"peers"},

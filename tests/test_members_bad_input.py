@@ -19,7 +19,7 @@ from harness.cluster import Cluster, new_cluster
 from harness.ports import free_ports, ports_of_server
 from harness.process import Server, StartFailed
 from harness.wait import LIMIT_S, wait_until
-from qed.server.greeting import PROTOCOL
+from qed.server.handshake import PROTOCOL
 from seeds import SEED, chance
 
 if TYPE_CHECKING:

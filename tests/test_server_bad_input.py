@@ -462,7 +462,7 @@ def test_clients_leave_file_descriptors_to_the_store(tmp_path: Path) -> None:
         said = server.stderr
         assert 'event="too few file descriptors for --max-connections: raise ulimit -n" limit=64 connections=16' in said
         assert said.count("level=warning") == 2
-        assert "event=\"connections refused\" limit=16 raise='ulimit -n'" in said
+        assert "event=\"connections refused\" limit=16 to_raise='ulimit -n'" in said
         assert "level=error" not in said
         assert server.stop() == 0
     finally:

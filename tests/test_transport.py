@@ -16,10 +16,10 @@ import pytest
 import uvloop
 
 from qed.errors import CorruptLog, QedError
-from qed.server import greeting
+from qed.server import handshake
 from qed.server.config import Address, Tls
 from qed.server.frames import TransportError
-from qed.server.greeting import PROTOCOL, Answer, Hello, LeaderRequest
+from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Reply
 from qed.server.transport import Transport
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Listening:
         self.received: asyncio.Queue[bytes] = asyncio.Queue()
         self.is_asked = asyncio.Event()
         self.may_read = asyncio.Event()
-        self.refusal = Answer()
+        self.refusal = Reply()
         self.why_no_page: QedError | None = None
 
-    def greet(self, _: Hello) -> Answer:
+    def greet(self, _: Hello) -> Reply:
         return self.refusal
 
     def receive(self, _: int, messages: Sequence[bytes]) -> None:
@@ -61,8 +61,8 @@ class Listening:
             raise self.why_no_page
         return b"after " + extent
 
-    async def answer(self, _: LeaderRequest) -> Answer:
-        return Answer()
+    async def answer(self, _: LeaderRequest) -> Reply:
+        return Reply()
 
     def removed(self, _: str) -> None: ...
 
@@ -118,7 +118,7 @@ async def accept(listener: socket.socket) -> tuple[socket.socket, bytes]:
     loop = asyncio.get_running_loop()
     connection, _ = await loop.sock_accept(listener)
     hello = await loop.sock_recv(connection, 65536)
-    await loop.sock_sendall(connection, frame(Answer()))
+    await loop.sock_sendall(connection, frame(Reply()))
     return connection, hello
 
 
@@ -127,13 +127,13 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-async def say_hello(address: Address, claims: Address | str, **changes: object) -> tuple[asyncio.StreamWriter, Answer]:
+async def say_hello(address: Address, claims: Address | str, **changes: object) -> tuple[asyncio.StreamWriter, Reply]:
     """Greet as the other member, which says that it is reached at `claims`."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     whole = {"protocol": PROTOCOL, "kind": "messages", "cluster": "c", "sender": OTHER, "receiver": OWN}
     writer.write(frame(whole | {"raft_addr": str(claims)} | changes))
     length = int.from_bytes(await reader.readexactly(4), "big")
-    return writer, msgspec.json.decode(await reader.readexactly(length), type=Answer)
+    return writer, msgspec.json.decode(await reader.readexactly(length), type=Reply)
 
 
 @runs_on_uvloop
@@ -194,7 +194,7 @@ async def black_hole() -> AsyncIterator[Address]:
 
 def test_dial_that_hangs_is_given_up_when_the_member_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     # Only what is under test ends the dial within the limit of this test.
-    monkeypatch.setattr(greeting, "_CONNECT_TIMEOUT_S", 10 * LIMIT_S)
+    monkeypatch.setattr(handshake, "_CONNECT_TIMEOUT_S", 10 * LIMIT_S)
 
     @runs_on_uvloop
     async def dial_while_it_hangs() -> None:
@@ -246,7 +246,7 @@ def test_strangers_neither_fill_nor_forge_the_log(caplog: pytest.LogCaptureFixtu
     @runs_on_uvloop
     async def greet_again_and_again() -> None:
         peers = Listening()
-        peers.refusal = Answer("cluster", "it is a member of another cluster")
+        peers.refusal = Reply("cluster", "it is a member of another cluster")
         async with running(peers) as (_, own):
             for number in range(20):
                 writer, answer = await say_hello(own, f"nowhere\r\nlevel=error \x1b[2J{number}")

@@ -29,6 +29,8 @@
     │  └─ MalformedRequest    the server called the request malformed
     └─ InternalError          a bug in qed
 
+A server's settings raise `SettingsError`, which is a ValueError and stands in `qed.server.config`: no log is at fault.
+
 Messages say what was wanted and what was found, in lower case, digests in hex.
 """
 

@@ -2,8 +2,8 @@
 
 ::
 
-    config < frames, waiting, opening < greeting, members < transport, leader_requests < fetching
+    config, logs < frames, waiting, opening < handshake, members < transport, leader_requests < fetching
            < peers < node < endpoints < app < serving < main
 
-`connection`, `origin`, `refusals` and `signals` stand beside them.
+`outgoing`, `connection` and `signals` stand beside them.
 """

@@ -22,8 +22,8 @@ from qed.errors import (
     WriteRefused,
 )
 from qed.server import endpoints
+from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
-from qed.server.origin import origin
 
 if TYPE_CHECKING:
     import socket
@@ -123,7 +123,7 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
     status, code = next((_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS), (500, "internal"))
     message = str(exc)
     if status == 500:  # noqa: PLR2004  # named by the line above
-        _log.error("unexpected error %s", origin(exc))
+        _log.error(Line("unexpected error", **where(exc)))
         message = "the server failed to answer; its log says more"
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
     # The header promises that nothing was taken: without it, an insertion may be committed for all the server knows.

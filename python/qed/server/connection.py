@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from qed._wire import ENCODER, ErrorBody
+from qed.server.logs import Line, OncePerMinute
 from qed.server.outgoing import GatheringTransport
-from qed.server.refusals import Refusals
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qed.server.config import Limits
     from qed.server.outgoing import UnreadAnswers
 
-__all__ = ["Door", "LimitedConnection", "limited_connection"]
+__all__ = ["ConnectionLimit", "LimitedConnection", "limited_connection"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,47 +32,47 @@ _CHUNK_FRAMING_BYTES: Final = 20
 """What a chunk needs around its body: a length of up to 16 digits and two line ends."""
 
 
-class Door:
-    """Lets connections in while there is room: so many of clients, and some of operators."""
+class ConnectionLimit:
+    """How many connections may be open: a number of clients, and a few more of operators."""
 
     def __init__(self, limits: Limits, management_port: int) -> None:
         self._management_port = management_port
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = limits.connections_within(descriptors)
-        self._raise = "--max-connections" if room == limits.max_connections else "ulimit -n"
+        self._to_raise = "--max-connections" if room == limits.max_connections else "ulimit -n"
         self._last_descriptor = descriptors - 1
         self._room = {False: room, True: _MANAGEMENT_CONNECTIONS}
-        self._inside = {False: 0, True: 0}
+        self._open = {False: 0, True: 0}
         self._is_closed = False
-        self._refusals = Refusals()
+        self._once_per_minute = OncePerMinute()
 
-    def enter(self, port: int) -> str | None:
-        """Count a connection to `port` in; return why it may not stay, if so."""
+    def open(self, port: int) -> str | None:
+        """Count a new connection to `port`; return why it must be refused, or None."""
         is_management = port == self._management_port
-        self._inside[is_management] += 1
+        self._open[is_management] += 1
         room = self._room[is_management]
-        if self._inside[is_management] <= room:
+        if self._open[is_management] <= room:
             return None
-        if not is_management and self._refusals.is_due("clients", "connections"):
-            _log.warning("connections refused limit=%d raise=%r", room, self._raise)
+        if not is_management and self._once_per_minute.is_due("clients", "connections"):
+            _log.warning(Line("connections refused", limit=room, to_raise=self._to_raise))
         return f"all {room} connections are taken"
 
     def note_descriptor(self, descriptor: int) -> None:
         """Note which file descriptor a connection has. After the last, the system resets connections unseen."""
-        if descriptor >= self._last_descriptor and self._refusals.is_due("clients", "descriptors"):
-            _log.error("file descriptors run out limit=%d raise=%r", self._last_descriptor + 1, "ulimit -n")
+        if descriptor >= self._last_descriptor and self._once_per_minute.is_due("clients", "descriptors"):
+            _log.error(Line("file descriptors run out", limit=self._last_descriptor + 1, to_raise="ulimit -n"))
 
-    def leave(self, port: int) -> None:
-        """Count a connection out."""
-        self._inside[port == self._management_port] -= 1
+    def release(self, port: int) -> None:
+        """Stop counting a connection to `port`, which has ended."""
+        self._open[port == self._management_port] -= 1
 
     @property
     def is_closed(self) -> bool:
-        """Whether nobody may come in any more."""
+        """Whether new connections are refused."""
         return self._is_closed
 
     def close(self) -> None:
-        """Let nobody in any more: who came now would be waited for, though nothing was promised to them."""
+        """Refuse new connections: shutdown would wait for them although nothing was accepted."""
         self._is_closed = True
 
 
@@ -84,7 +84,7 @@ class LimitedConnection(HttpToolsProtocol):
     """
 
     limits: Limits
-    door: Door
+    connection_limit: ConnectionLimit
     unread: UnreadAnswers
     _gathering: GatheringTransport
     _arrival_timer: asyncio.TimerHandle | None = None
@@ -102,9 +102,9 @@ class LimitedConnection(HttpToolsProtocol):
         # uvicorn uses no other part of a transport than those it finds here.
         self._gathering = GatheringTransport(transport, self.loop, self.limits.unread_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._gathering))
-        self.door.note_descriptor(transport.get_extra_info("socket").fileno())
-        refusal = self.door.enter(self._port())
-        if self.door.is_closed:
+        self.connection_limit.note_descriptor(transport.get_extra_info("socket").fileno())
+        refusal = self.connection_limit.open(self._port())
+        if self.connection_limit.is_closed:
             transport.abort()
         elif refusal is not None:
             self._refuse(503, "unavailable", refusal, _RETRY_AFTER)
@@ -115,7 +115,7 @@ class LimitedConnection(HttpToolsProtocol):
         """Stop the clocks."""
         self._stop_timer()
         self.unread.end(self._gathering)
-        self.door.leave(self._port())
+        self.connection_limit.release(self._port())
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -248,9 +248,15 @@ class LimitedConnection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def limited_connection(limits: Limits, door: Door, unread: UnreadAnswers) -> type[asyncio.Protocol]:
-    """Return the connection class for `limits`, whose connections come in by `door` and share what may be `unread`.
+def limited_connection(
+    limits: Limits, connection_limit: ConnectionLimit, unread: UnreadAnswers
+) -> type[asyncio.Protocol]:
+    """Return the connection class for these limits, which its connections share.
 
-    uvicorn makes connections from a class alone, so all of them travel as attributes of it.
+    uvicorn makes connections from a class alone, so the limits travel as attributes of it.
     """
-    return type("LimitedConnection", (LimitedConnection,), {"limits": limits, "door": door, "unread": unread})
+    return type(
+        "LimitedConnection",
+        (LimitedConnection,),
+        {"limits": limits, "connection_limit": connection_limit, "unread": unread},
+    )

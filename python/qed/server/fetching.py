@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from qed.errors import LogError, QedError
+from qed.server.logs import Line
 from qed.server.waiting import TASK, delays
 
 if TYPE_CHECKING:
@@ -40,16 +41,16 @@ class Fetching:
 
     async def run(self) -> None:
         """Fetch what this member lacks of the log, page by page, until it can go on with entries."""
-        _log.info("catching up events=%d", len(self._replica))
+        _log.info(Line("catching up", events=len(self._replica)))
         retries = delays(*_RETRY_S)
         while (sender := self._members.status.fetch_from) is not None:
             try:
                 await self._fetch_from(sender)
                 retries = delays(*_RETRY_S)
             except QedError as exc:
-                _log.warning("catching up is interrupted reason=%r", str(exc))
+                _log.warning(Line("catching up is interrupted", reason=exc))
                 await asyncio.sleep(next(retries))
-        _log.info("caught up events=%d", len(self._replica))
+        _log.info(Line("caught up", events=len(self._replica)))
 
     async def _fetch_from(self, sender: int) -> None:
         """Fetch pages of `sender` until no more are needed, or another is to be asked: this one may never answer."""

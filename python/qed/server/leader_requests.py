@@ -13,7 +13,8 @@ from qed._qed import MemberInfo, Wish
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.frames import TransportError
-from qed.server.greeting import Answer, LeaderRequest, Mismatch, Removed, ask, greet
+from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply, ask, probe
+from qed.server.logs import Line
 from qed.server.waiting import TASK, delays
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from qed._qed import Replica
     from qed.server.config import Settings
-    from qed.server.greeting import Hello
+    from qed.server.handshake import Hello
     from qed.server.members import Members
     from qed.server.waiting import Waiting
 
@@ -112,7 +113,7 @@ class LeaderRequests:
         except SettingsError as exc:
             raise MembershipRefused(f"{self._settings.node_id} has to be started otherwise first: {exc}") from exc
 
-    async def _put(self, address: Address, request: LeaderRequest) -> Answer:
+    async def _put(self, address: Address, request: LeaderRequest) -> Reply:
         """Send a request to the member at `address`.
 
         Raises:
@@ -141,11 +142,11 @@ class LeaderRequests:
         """Greet the members that this one is told to join; return why it is not one of them, if somebody says so."""
         for address in self._settings.raft_join_addrs:
             try:
-                await greet(address, self._context, self._hello(0, "question"))
+                await probe(address, self._context, self._hello(0, "question"))
             except (Mismatch, Removed) as exc:
                 return f"{self._settings.data_dir} cannot join: {exc}"
             except TransportError as exc:
-                _log.debug("not greeted address=%s reason=%r", address, str(exc))
+                _log.debug(Line("not greeted", address=address, reason=exc))
         return None
 
     async def seek_admission(self) -> str | None:
@@ -178,7 +179,7 @@ class LeaderRequests:
             if answered_by is not None and admitted_by is None:
                 # Whoever has much to catch up with is told so again and again before it can see it.
                 admitted_by = answered_by
-                _log.info("admitted by=%s", admitted_by)
+                _log.info(Line("admitted", by=admitted_by))
             level = logging.DEBUG
             await asyncio.sleep(next(retries))
         return None
@@ -200,11 +201,11 @@ class LeaderRequests:
                 # Where a member was there may be a stranger by now; where to join is what the operator has said.
                 if address in joined:
                     raise
-                _log.warning("a stranger is at the address of a member address=%s reason=%r", address, str(exc))
+                _log.warning(Line("a stranger is at the address of a member", address=address, reason=exc))
             except (Removed, MembershipRefused):
                 raise
             except (ClusterError, TransportError) as exc:
-                _log.log(level, "not admitted yet reason=%r", str(exc))
+                _log.log(level, Line("not admitted yet", reason=exc))
             else:
                 self._members.cluster = self._members.cluster or answer.cluster or None
                 return address

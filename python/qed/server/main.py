@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 import resource
 import signal
 import socket
 import sys
-import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 
-from qed._printable import printable
 from qed.errors import QedError
 from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
+from qed.server.logs import KeyValueFormatter, Line
 from qed.server.opening import Opening
-from qed.server.origin import origin
 from qed.server.signals import handle_signals
 
 if TYPE_CHECKING:
@@ -33,26 +30,9 @@ __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
-_FIELDS: Final = re.compile(r"^(?P<event>.*?)(?P<fields>(?: \w+=.*)?)$", re.DOTALL)
 _EXIT_FAILURE: Final = 1
 
 _Command = TypeVar("_Command", bound="Callable[..., None]")
-
-
-class _KeyValueFormatter(logging.Formatter):
-    """`time=… level=… logger=… event="…"`, then the fields of the message, all on one line; of exceptions, where."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        match = _FIELDS.match(printable(record.getMessage()))
-        event, rest = match.group("event", "fields") if match else ("", "")
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        event = event.replace('"', "'")
-        if record.exc_info and record.exc_info[1] is not None:
-            rest += f" {origin(record.exc_info[1])}"
-        return (
-            f"time={moment}.{record.msecs:03.0f}Z level={record.levelname.lower()} "
-            f'logger={record.name} event="{event}"{rest}'
-        )
 
 
 def _parse_address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
@@ -232,14 +212,14 @@ def _run(settings: Settings) -> None:
         node.close_now()
     if node.failure is not None:
         _fail(f"stopped: {node.failure}")
-    _log.info("stopped events=%d", len(node))
+    _log.info(Line("stopped", events=len(node)))
 
 
 def _warn_of_unreachable_addresses(settings: Settings) -> None:
     for name in settings.unreachable():
         addr = settings.advertised(name)
         _log.warning(
-            "others cannot be told where to reach this member: advertise an address name=%s addr=%s", name, addr
+            Line("others cannot be told where to reach this member: advertise an address", name=name, addr=addr)
         )
 
 
@@ -250,7 +230,7 @@ def _warn_of_plain_streams(settings: Settings) -> None:
         is_loopback = settings.raft_addr.host == "localhost"
     if settings.raft_tls is None and not is_loopback:
         _log.warning(
-            "members talk without TLS: whoever reaches the address can rewrite the log addr=%s", settings.raft_addr
+            Line("members talk without TLS: whoever reaches the address can rewrite the log", addr=settings.raft_addr)
         )
 
 
@@ -316,10 +296,12 @@ def _raise_descriptor_limit(limits: Limits) -> None:
     room = limits.connections_within(hard)
     if room < limits.max_connections:
         _log.warning(
-            "too few file descriptors for --max-connections: raise ulimit -n limit=%d connections=%d wanted=%d",
-            hard,
-            room,
-            limits.max_connections,
+            Line(
+                "too few file descriptors for --max-connections: raise ulimit -n",
+                limit=hard,
+                connections=room,
+                wanted=limits.max_connections,
+            )
         )
 
 
@@ -330,7 +312,7 @@ def _stop_before_serving(_number: int, _frame: FrameType | None) -> None:
 
 def _configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_KeyValueFormatter())
+    handler.setFormatter(KeyValueFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("qed").setLevel(level.upper())
     # uvicorn warns of every request that is not HTTP, so any stranger could fill the disk with log lines.

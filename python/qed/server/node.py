@@ -17,8 +17,9 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server.greeting import LeaderRequest
+from qed.server.handshake import LeaderRequest
 from qed.server.leader_requests import NO_LEADER
+from qed.server.logs import Line
 from qed.server.members import Members
 from qed.server.opening import open_replica
 from qed.server.peers import Peers
@@ -153,7 +154,7 @@ class Node:
 
         Args:
             events: At least one event, or the digest of one; the first occurrence wins among equal ones.
-            if_absent: Answer the first snapshot of an event that is in the log already, and add nothing for it.
+            if_absent: Reply the first snapshot of an event that is in the log already, and add nothing for it.
 
         Returns:
             One snapshot an event, and whether anything was added.
@@ -334,7 +335,7 @@ class Node:
 
     def _fail(self, reason: str) -> None:
         self._failure = reason
-        _log.error("stopping reason=%r", reason)
+        _log.error(Line("stopping", reason=reason))
         self._waiting.fail(ADD, lambda: WriteRefused(reason))
         # A replica that has failed would never answer, and whoever waits would hold up the end of this process.
         self._waiting.refuse(READ, reason)

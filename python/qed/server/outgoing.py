@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from qed.server.refusals import Refusals
+from qed.server.logs import Line, OncePerMinute
 
 if TYPE_CHECKING:
     from qed.server.config import Limits
@@ -74,7 +74,7 @@ class UnreadAnswers:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._clocks: dict[GatheringTransport, asyncio.TimerHandle] = {}
-        self._refusals = Refusals()
+        self._once_per_minute = OncePerMinute()
 
     def begin(self, transport: GatheringTransport) -> None:
         """Start the clock of an answer that fills the buffers of its connection, and make room for it."""
@@ -109,5 +109,5 @@ class UnreadAnswers:
             unread_bytes -= transport.unread_bytes()
             self.end(transport)
             transport.abort()
-            if self._refusals.is_due("clients", "unread"):
-                _log.warning("closed the oldest unread answer limit_bytes=%d", self._limits.max_unread_bytes)
+            if self._once_per_minute.is_due("clients", "unread"):
+                _log.warning(Line("closed the oldest unread answer", limit_bytes=self._limits.max_unread_bytes))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from qed.errors import LogError, MembershipRefused, QedError
 from qed.server.config import Address
 from qed.server.fetching import Fetching
-from qed.server.greeting import PROTOCOL, Answer, Hello
+from qed.server.handshake import PROTOCOL, Hello, Reply
 from qed.server.leader_requests import LeaderRequests
-from qed.server.refusals import Refusals
+from qed.server.logs import Line, OncePerMinute
 from qed.server.transport import Transport
 from qed.server.waiting import PROOF
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qed._qed import Delivery, Replica
     from qed.server.config import Settings
-    from qed.server.greeting import LeaderRequest
+    from qed.server.handshake import LeaderRequest
     from qed.server.members import Members
     from qed.server.waiting import Waiting
 
@@ -56,7 +56,7 @@ class Peers:
             settings, replica, waiting, members, context=self._transport.client_context, hello=self._hello
         )
         self._fetching = Fetching(replica, waiting, members, self._transport)
-        self._refusals = Refusals()
+        self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, listener: socket.socket) -> None:
@@ -81,8 +81,8 @@ class Peers:
             self._transport.send(receiver, message)
         for invalid in delivery.invalid_messages:
             name = self._members.name_of(invalid.sender)
-            if self._refusals.is_due(name, invalid.reason):
-                _log.warning("message refused sender=%s reason=%r", name, invalid.reason)
+            if self._once_per_minute.is_due(name, invalid.reason):
+                _log.warning(Line("message refused", sender=name, reason=invalid.reason))
 
     def note_status(self) -> None:
         """Look at what the replica knows of its cluster, and act on what is new."""
@@ -96,9 +96,9 @@ class Peers:
             frozenset(status.removed),
         )
         if before.leader != status.leader:
-            _log.info("leader changed leader=%s term=%d", members.leader_name or "none", status.term)
+            _log.info(Line("leader changed", leader=members.leader_name or "none", term=status.term))
         if before.is_leader != status.is_leader:
-            _log.info("leads events=%d" if status.is_leader else "follows events=%d", len(self._replica))
+            _log.info(Line("leads" if status.is_leader else "follows", events=len(self._replica)))
         if status.fetch_from is not None:
             self._run_once("fetch", self._fetching.run)
         if not members.is_admitted:
@@ -106,29 +106,27 @@ class Peers:
 
     # What the transport calls.
 
-    def greet(self, hello: Hello) -> Answer:
+    def greet(self, hello: Hello) -> Reply:
         """Judge a hello that names the right protocol."""
         members, cluster = self._members, self._members.cluster
         if hello.sender in members.status.removed:
             name = self._settings.node_id
-            return Answer(
-                "removed", f"{name} says that this member was removed from the cluster; empty its data folder"
-            )
+            return Reply("removed", f"{name} says that this member was removed from the cluster; empty its data folder")
         is_question = hello.kind == "question"
         if not is_question and hello.receiver != members.number:
-            return Answer("receiver", f"member {members.number:016x} is here, not {hello.receiver:016x}")
+            return Reply("receiver", f"member {members.number:016x} is here, not {hello.receiver:016x}")
         if cluster and hello.cluster != cluster and (hello.cluster or not is_question):
-            return Answer("cluster", f"it is a member of cluster {cluster}, not {hello.cluster}")
+            return Reply("cluster", f"it is a member of cluster {cluster}, not {hello.cluster}")
         if not is_question:
             # A member that waits to be admitted learns the name of its cluster from any member that knows its number.
             members.cluster = hello.cluster or None
-        return Answer(cluster=members.cluster or "")
+        return Reply(cluster=members.cluster or "")
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Hand messages of another member to the replica."""
         name = self._members.name_of(sender)
-        if self._replica.receive(messages) and self._refusals.is_due(name, "malformed"):
-            _log.warning("messages refused sender=%s reason=%r", name, "they cannot be read")
+        if self._replica.receive(messages) and self._once_per_minute.is_due(name, "malformed"):
+            _log.warning(Line("messages refused", sender=name, reason="they cannot be read"))
 
     def lost(self, receiver: int) -> None:
         """Note that messages to `receiver` may have been lost."""
@@ -144,15 +142,15 @@ class Peers:
             raise
         return await answer
 
-    async def answer(self, request: LeaderRequest) -> Answer:
+    async def answer(self, request: LeaderRequest) -> Reply:
         """Do what another member requests, or pass it on to the leader."""
         try:
             await self.leader_requests.ask_leader(request)
         except MembershipRefused as exc:
-            return Answer("refused", str(exc), self._members.cluster or "")
+            return Reply("refused", str(exc), self._members.cluster or "")
         except QedError as exc:
-            return Answer("unavailable", str(exc), self._members.cluster or "")
-        return Answer(cluster=self._members.cluster or "")
+            return Reply("unavailable", str(exc), self._members.cluster or "")
+        return Reply(cluster=self._members.cluster or "")
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or will not have it."""

@@ -12,7 +12,8 @@ import click
 import uvicorn
 
 from qed.server.app import build_application
-from qed.server.connection import Door, limited_connection
+from qed.server.connection import ConnectionLimit, limited_connection
+from qed.server.logs import Line
 from qed.server.outgoing import UnreadAnswers
 from qed.server.signals import handle_signals
 
@@ -30,10 +31,12 @@ _log = logging.getLogger(__name__)
 class _Server(uvicorn.Server):
     """uvicorn, but it says when it listens, stops in order and in time, and a signal is a clean end."""
 
-    def __init__(self, config: uvicorn.Config, node: Node, door: Door, *, on_listening: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, node: Node, connection_limit: ConnectionLimit, *, on_listening: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._node = node
-        self._door = door
+        self._connection_limit = connection_limit
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -43,14 +46,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Hand over while clients are still sent on, stop listening, finish what was accepted, close the log."""
-        _log.info("stopping connections=%d", len(self.server_state.connections))
+        _log.info(Line("stopping", connections=len(self.server_state.connections)))
         limits = self._node.settings.limits
         loop = asyncio.get_running_loop()
         answered_by = loop.time() + limits.shutdown_grace_s - limits.closing_grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(answered_by):
                 await self._node.retire()
-        self._door.close()
+        self._connection_limit.close()
         rest_s = max(answered_by - loop.time(), 0.0)
         self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio takes fractions
         await super().shutdown(sockets=sockets)
@@ -90,12 +93,12 @@ def serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socke
 
     limits = node.settings.limits
     application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
-    door = Door(limits, node.settings.mgmt_addr.port)
+    connection_limit = ConnectionLimit(limits, node.settings.mgmt_addr.port)
     config = uvicorn.Config(
         application,
         interface="asgi3",
         loop="uvloop",
-        http=limited_connection(limits, door, UnreadAnswers(limits)),
+        http=limited_connection(limits, connection_limit, UnreadAnswers(limits)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -106,5 +109,5 @@ def serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socke
         backlog=limits.max_connections,
         timeout_keep_alive=limits.keep_alive_timeout_s,
     )
-    server = _Server(config, node, door, on_listening=announce)
+    server = _Server(config, node, connection_limit, on_listening=announce)
     server.run(sockets=listeners)

@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from qed.errors import CorruptLog, InternalError, QedError
 from qed.server.config import Address, SettingsError
 from qed.server.frames import FRAME_BYTES, SMALL_FRAME_BYTES, Frames, TransportError, frame, put, read_frame
-from qed.server.greeting import (
-    ANSWER_TIMEOUT_S,
+from qed.server.handshake import (
     HELLO_TIMEOUT_S,
-    Answer,
+    REPLY_TIMEOUT_S,
     Hello,
     LeaderRequest,
     Mismatch,
     Removed,
+    Reply,
     Stream,
-    begin,
     connect,
+    open_stream,
     read_hello,
     read_request,
-    send_answer,
+    send_reply,
     set_options,
     tls_contexts,
 )
-from qed.server.refusals import Refusals
+from qed.server.logs import Line, OncePerMinute
 from qed.server.waiting import delays
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from qed.server.config import Tls
 
-__all__ = ["Peers", "Transport"]
+__all__ = ["StreamHandler", "Transport"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ _REFUSED_S: Final = 1.0
 """How long the other side has to read why it is refused."""
 
 
-class Peers(Protocol):
-    """Who a transport works for."""
+class StreamHandler(Protocol):
+    """What a transport calls for each stream and message."""
 
-    def greet(self, hello: Hello) -> Answer:
+    def greet(self, hello: Hello) -> Reply:
         """Judge a hello that names the right protocol."""
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
@@ -72,7 +72,7 @@ class Peers(Protocol):
     async def page(self, extent: bytes) -> bytes:
         """Return the page that continues `extent`."""
 
-    async def answer(self, request: LeaderRequest) -> Answer:
+    async def answer(self, request: LeaderRequest) -> Reply:
         """Do what is asked, or have it done."""
 
     def removed(self, message: str) -> None:
@@ -96,7 +96,7 @@ class _Link:
 
     def send(self, message: bytes) -> None:
         if self._queued_bytes + len(message) > _QUEUE_BYTES:
-            self._transport.peers.lost(self._receiver)
+            self._transport.handler.lost(self._receiver)
             return
         self._queue.append(message)
         self._queued_bytes += len(message)
@@ -130,14 +130,14 @@ class _Link:
                 await self._transmit()
                 retries = delays(*_RETRY_S)
             except Removed as exc:
-                self._transport.peers.removed(str(exc))
+                self._transport.handler.removed(str(exc))
             except TransportError as exc:
                 level = logging.DEBUG if self._is_missed else logging.WARNING
                 self._is_missed = True
-                _log.log(level, "cannot send receiver=%s reason=%r", self._transport.name_of(self._receiver), str(exc))
+                _log.log(level, Line("cannot send", receiver=self._transport.name_of(self._receiver), reason=exc))
             self._queue.clear()
             self._queued_bytes = 0
-            self._transport.peers.lost(self._receiver)
+            self._transport.handler.lost(self._receiver)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(next(retries)):
                     await self._is_there.wait()
@@ -145,14 +145,14 @@ class _Link:
     async def _transmit(self) -> None:
         """Send until the stream ends. Returns then, unless it never began."""
         reader, writer, _ = stream = await self._connect()
-        await self._transport.greet(self._receiver, stream, "messages")
+        await self._transport.open_stream(self._receiver, stream, "messages")
         self._is_missed = False
-        _log.info("connected receiver=%s", self._transport.name_of(self._receiver))
+        _log.info(Line("connected", receiver=self._transport.name_of(self._receiver)))
         try:
             await self._send_all(reader, writer)
         finally:
             writer.transport.abort()
-        _log.info("disconnected receiver=%s", self._transport.name_of(self._receiver))
+        _log.info(Line("disconnected", receiver=self._transport.name_of(self._receiver)))
 
     async def _connect(self) -> Stream:
         """Connect; begin again if the member is heard of meanwhile.
@@ -194,8 +194,8 @@ class _Link:
 class Transport:
     """All streams of one member."""
 
-    def __init__(self, peers: Peers, hello: Callable[[int, str], Hello], tls: Tls | None) -> None:
-        self.peers = peers
+    def __init__(self, handler: StreamHandler, hello: Callable[[int, str], Hello], tls: Tls | None) -> None:
+        self.handler = handler
         self._hello = hello
         self._server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
@@ -205,7 +205,7 @@ class Transport:
         self._addresses: dict[int, tuple[str, Address]] = {}
         self._learned: dict[int, Address] = {}
         self._inbound: dict[asyncio.StreamWriter, int] = {}
-        self._refusals = Refusals()
+        self._once_per_minute = OncePerMinute()
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
@@ -275,13 +275,13 @@ class Transport:
             raise TransportError("its address is not known")
         return await connect(address, self.client_context)
 
-    async def greet(self, receiver: int, stream: Stream, kind: Literal["messages", "pages"]) -> None:
+    async def open_stream(self, receiver: int, stream: Stream, kind: Literal["messages", "pages"]) -> None:
         """Begin a stream to a member. If it is refused, it is ended.
 
         Raises:
             TransportError: The other side does not agree to it.
         """
-        await begin(stream, self._hello(receiver, kind))
+        await open_stream(stream, self._hello(receiver, kind))
 
     async def fetch(
         self, sender: int, extents: Callable[[], bytes], install: Callable[[bytes], Awaitable[bool]]
@@ -293,11 +293,11 @@ class Transport:
         """
         reader, writer, _ = stream = await self.connect(sender)
         try:
-            await self.greet(sender, stream, "pages")
+            await self.open_stream(sender, stream, "pages")
             is_enough = False
             while not is_enough:
                 put(writer, extents())
-                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
                     page = await read_frame(reader, FRAME_BYTES)
                 if not page.startswith(b"\x00"):
                     reason = page[1:200].decode(errors="replace") or "no reason given"
@@ -318,7 +318,7 @@ class Transport:
             set_options(writer)
             await self._serve(reader, writer)
         except (TransportError, TimeoutError, OSError) as exc:
-            _log.debug("stream ended peer=%s reason=%r", peer, str(exc))
+            _log.debug(Line("stream ended", peer=peer, reason=exc))
         finally:
             del self._inbound[writer]
             writer.transport.abort()
@@ -327,13 +327,13 @@ class Transport:
         try:
             hello = await read_hello(reader)
         except Mismatch as exc:
-            await self._refuse(Answer("protocol", str(exc)), reader, writer)
+            await self._refuse(Reply("protocol", str(exc)), reader, writer)
             return
-        answer = self.peers.greet(hello)
+        answer = self.handler.greet(hello)
         if answer.error:
             await self._refuse(answer, reader, writer)
             return
-        await send_answer(writer, answer)
+        await send_reply(writer, answer)
         if hello.kind == "question":
             await self._serve_question(reader, writer)
             return
@@ -346,11 +346,11 @@ class Transport:
         else:
             await self._serve_messages(hello.sender, reader)
 
-    async def _refuse(self, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _refuse(self, answer: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host = str((writer.get_extra_info("peername") or ["nobody"])[0])
-        level = logging.WARNING if self._refusals.is_due(host, answer.error) else logging.DEBUG
-        _log.log(level, "stream refused peer=%r reason=%r", host, answer.message)
-        await send_answer(writer, answer)
+        level = logging.WARNING if self._once_per_minute.is_due(host, answer.error) else logging.DEBUG
+        _log.log(level, Line("stream refused", peer=host, reason=answer.message))
+        await send_reply(writer, answer)
         # The other side reads why before it closes.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REFUSED_S):
@@ -369,25 +369,25 @@ class Transport:
         frames = Frames()
         while chunk := await reader.read(_READ_BYTES):
             if messages := frames.feed(chunk):
-                self.peers.receive(sender, messages)
+                self.handler.receive(sender, messages)
 
     async def _serve_pages(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             extent = await read_frame(reader, SMALL_FRAME_BYTES)
             try:
-                page = b"\x00" + await self.peers.page(extent)
+                page = b"\x00" + await self.handler.page(extent)
             except QedError as exc:
                 page = b"\x01" + _why_no_page(exc).encode()
             put(writer, page)
             await writer.drain()
 
     async def _serve_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await send_answer(writer, await self.peers.answer(await read_request(reader)))
+        await send_reply(writer, await self.handler.answer(await read_request(reader)))
 
 
 def _why_no_page(exc: QedError) -> str:
     """Return what the member that asked for a page is told. Damage of this log is for its operator to read."""
     if isinstance(exc, CorruptLog | InternalError):
-        _log.error("page not read reason=%r", str(exc))
+        _log.error(Line("page not read", reason=exc))
         return "it cannot read its own log"
     return str(exc)

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from qed.server.config import Address, Tls
 
 __all__ = [
-    "ANSWER_TIMEOUT_S",
     "HELLO_TIMEOUT_S",
     "PROTOCOL",
-    "Answer",
+    "REPLY_TIMEOUT_S",
     "Hello",
     "LeaderRequest",
     "Mismatch",
     "Removed",
+    "Reply",
     "Stream",
     "ask",
-    "begin",
     "connect",
-    "greet",
+    "open_stream",
+    "probe",
     "read_hello",
     "read_request",
-    "send_answer",
+    "send_reply",
     "set_options",
     "tls_contexts",
 ]
@@ -44,7 +44,7 @@ PROTOCOL: Final = 1
 HELLO_TIMEOUT_S: Final = 5.0
 _CONNECT_TIMEOUT_S: Final = 1.0
 """As long as the system waits before it asks again: to begin anew is as good."""
-ANSWER_TIMEOUT_S: Final = 15.0
+REPLY_TIMEOUT_S: Final = 15.0
 _SILENCE_MS: Final = 3000
 """A stream whose bytes are not confirmed for so long is dead, and dialled again."""
 
@@ -112,7 +112,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     is_passed_on: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """What came of a hello or a question.
 
     Attributes:
@@ -130,7 +130,7 @@ _REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatc
 _ANY_HELLO: Final = msgspec.json.Decoder(_AnyHello)
 _HELLO: Final = msgspec.json.Decoder(Hello)
 _REQUEST: Final = msgspec.json.Decoder(LeaderRequest)
-_ANSWER: Final = msgspec.json.Decoder(Answer)
+_REPLY: Final = msgspec.json.Decoder(Reply)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -157,8 +157,8 @@ async def read_hello(reader: asyncio.StreamReader) -> Hello:
 
     Raises:
         Mismatch: The other side speaks another protocol. Of its hello, nothing else is looked at then.
-        TransportError: It is none.
-        TimeoutError: It does not come.
+        TransportError: The frame is not a valid hello.
+        TimeoutError: No hello arrived in time.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
         payload = await read_frame(reader, SMALL_FRAME_BYTES)
@@ -172,14 +172,14 @@ async def read_request(reader: asyncio.StreamReader) -> LeaderRequest:
     """Return the request that follows the hello.
 
     Raises:
-        TransportError: It is none.
-        TimeoutError: It does not come.
+        TransportError: The frame is not a valid request.
+        TimeoutError: No request arrived in time.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
         return decode(_REQUEST, await read_frame(reader, SMALL_FRAME_BYTES))
 
 
-async def send_answer(writer: asyncio.StreamWriter, answer: Answer) -> None:
+async def send_reply(writer: asyncio.StreamWriter, answer: Reply) -> None:
     """Send what came of a hello or a question.
 
     Raises:
@@ -204,8 +204,8 @@ async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
     return Stream(reader, writer, address)
 
 
-async def begin(stream: Stream, hello: Hello) -> None:
-    """Greet on a new stream, which is ended unless the other side agrees.
+async def open_stream(stream: Stream, hello: Hello) -> None:
+    """Send the hello of a new stream. The stream is closed unless the other side agrees.
 
     Raises:
         TransportError: Nobody answers as a member.
@@ -216,7 +216,7 @@ async def begin(stream: Stream, hello: Hello) -> None:
     try:
         put(writer, _ENCODER.encode(hello))
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            answer = decode(_ANSWER, await read_frame(reader, SMALL_FRAME_BYTES))
+            answer = decode(_REPLY, await read_frame(reader, SMALL_FRAME_BYTES))
     except (TransportError, TimeoutError) as exc:
         writer.transport.abort()
         raise TransportError(f"{address} did not answer as a member: {exc or 'no answer in time'}") from exc
@@ -228,32 +228,32 @@ async def begin(stream: Stream, hello: Hello) -> None:
         raise _REFUSALS.get(answer.error, TransportError)(f"{address} refused: {answer.message}")
 
 
-async def greet(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
-    """See whether a member at `address` takes this one for one of its cluster.
+async def probe(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
+    """Check that a member at `address` accepts this one as a member of its cluster.
 
     Raises:
-        TransportError: Nobody answers there, or it does not.
+        TransportError: No member answers there, or it refuses.
     """
     stream = await connect(address, context)
-    await begin(stream, hello)
+    await open_stream(stream, hello)
     stream.writer.transport.abort()
 
 
-async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, request: LeaderRequest) -> Answer:
+async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, request: LeaderRequest) -> Reply:
     """Put `request` to the member at `address`, which passes it on to the leader.
 
     Returns:
         What came of it.
 
     Raises:
-        TransportError: As `greet`.
+        TransportError: As `probe`.
     """
     reader, writer, _ = stream = await connect(address, context)
-    await begin(stream, hello)
+    await open_stream(stream, hello)
     try:
         put(writer, _ENCODER.encode(request))
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            answer = decode(_ANSWER, await read_frame(reader, SMALL_FRAME_BYTES))
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            answer = decode(_REPLY, await read_frame(reader, SMALL_FRAME_BYTES))
     except TimeoutError as exc:
         raise TransportError(f"{address} did not answer in time") from exc
     finally:
