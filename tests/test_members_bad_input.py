@@ -212,8 +212,8 @@ def varint(value: int) -> bytes:
     return bytes(head) + bytes([value])
 
 
-def unsound_messages(target: Server, sender: Server) -> list[bytes]:
-    """Return messages that no sound member sends: believed, each would end a process or break a promise of Raft."""
+def invalid_messages(target: Server, sender: Server) -> list[bytes]:
+    """Return messages that no correct member sends: believed, each would end a process or break a promise of Raft."""
     to, by, term = number_of(target), number_of(sender), target.view().term
     head = [(2, to), (3, by), (4, term)]
     return [
@@ -230,17 +230,19 @@ def unsound_messages(target: Server, sender: Server) -> list[bytes]:
         message((1, 5), (2, to), (3, by)),  # likewise: a request for a vote
         message((1, 3), *head, (6, 1 << 40)),  # entries after one that has no term
         message((1, 13), *head),  # leadership handed over by somebody else
-        message((1, 4), *head, (6, 1), (8, (1 << 64) - 1), (10, 1), (11, (1 << 64) - 1)),  # it refuses less than it has
+        message(
+            (1, 4), *head, (6, 1), (8, (1 << 64) - 1), (10, 1), (11, (1 << 64) - 1)
+        ),  # its reject hint is beyond the index
         b"",
     ]
 
 
-def test_unsound_messages_change_nothing(cluster: Cluster) -> None:
+def test_invalid_messages_change_nothing(cluster: Cluster) -> None:
     leader = cluster.leader()
     for member in cluster.members:
         other = next(other for other in (leader, *cluster.members) if other is not member)
         with closing(accepted(member)) as peer:
-            peer.sendall(b"".join(map(frame, unsound_messages(member, other))))
+            peer.sendall(b"".join(map(frame, invalid_messages(member, other))))
             peer.shutdown(socket.SHUT_WR)
             assert_closed(peer)
     assert cluster.leader() is leader

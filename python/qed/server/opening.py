@@ -64,7 +64,8 @@ class Opening:
     """A replica that a thread of its own opens. It lets go of the interpreter, so this thread can import meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
-        # Not the end of the thread is waited for: a signal that comes meanwhile has `join` take it for ended.
+        # Wait on a future, not on `Thread.join`: if a signal handler raises during `join`, the thread is marked as
+        # finished although it is still running.
         self._replica: Future[Replica] = Future()
         threading.Thread(target=self._open, args=(settings,), name="qed-opening").start()
 
@@ -83,6 +84,6 @@ class Opening:
         return self._replica.result()
 
     def abandon(self) -> None:
-        """Close the replica once it is open: nobody wants it any more."""
+        """Close the replica once it is open: it is not needed any more."""
         if self._replica.exception() is None:
             self._replica.result().close()

@@ -556,7 +556,7 @@ impl Consensus {
         }
         let enough = self.raw.raft.raft_log.last_index().saturating_sub(PROMOTION_ENTRIES);
         let learners = self.raw.raft.prs().conf().to_conf_state().learners;
-        // Of one that has acknowledged nothing, index 0 is all that is known, and in a short log that is near enough to the end.
+        // A learner that has acknowledged nothing has `matched == 0`; in a short log that would already count as caught up.
         let is_ready =
             |&id: &u64| self.is_active(id) && self.matched(id).is_some_and(|index| index > 0 && index >= enough);
         if let Some(id) = learners.into_iter().filter(is_ready).min() {

@@ -1,8 +1,9 @@
-//! The driver: one replica with its threads, fed by queues. Events and messages are bounded here, whatever else may wait by the caller.
+//! The driver: one replica with its threads, fed by queues. This layer bounds queued events and Raft messages. The caller bounds
+//! everything else.
 //!
-//! One thread turns the [`Member`], one applies what is committed ([`crate::applier`]), some answer questions ([`crate::prover`]).
-//! Whatever waits when the first is free becomes one entry with one sync, so the batch grows with the load and a lone request waits
-//! for nobody. Results are handed out together, with one wake-up through a pipe that an event loop can watch.
+//! One thread runs the [`Member`], one applies committed entries ([`crate::applier`]), some answer questions ([`crate::prover`]).
+//! All requests that wait when the first is free become one entry with one sync, so batches grow with the load and a lone request
+//! does not wait. Results are handed out together, with one wake-up through a pipe that an event loop can watch.
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,7 +46,7 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-/// Most messages from other members that wait for a turn; more are dropped, as a network may, and are sent again.
+/// At most this many messages from other members are queued. More are dropped, as a network may do, and are sent again.
 const QUEUE_MESSAGES: usize = 4096;
 
 /// Why a request was not taken. Nothing of it will be appended.

@@ -1,21 +1,21 @@
-//! When other members were last heard of, in ticks: what a leader judges them by.
+//! When each other member last sent a message, in ticks: how a leader decides whether it is alive.
 //!
-//! The crate `raft` keeps a flag for it and clears that flag at each check of its quorum, so for a round trip afterwards everybody
-//! looks dead. Whoever is dead may be replaced under its name, so that is not good enough.
+//! The crate `raft` keeps a flag for this but clears it at each check of its quorum, so for a round trip afterwards every member
+//! looks dead. That is not good enough here: a dead member may be replaced under its name.
 
 use std::collections::BTreeMap;
 
-/// Election time-outs of silence after which a member is missed.
+/// Election time-outs of silence after which a member is presumed dead.
 const MISSED_TIMEOUTS: u64 = 2;
 /// Election time-outs after which a snapshot that was sent is sent again. Its receiver may be fetching still, and goes on then.
 const SNAPSHOT_TIMEOUTS: u64 = 4;
 
-/// Who was heard of, and when.
+/// When each member last sent a message.
 #[derive(Debug)]
 pub struct Liveness {
     election_ticks: u64,
     now: u64,
-    /// When each member was heard of last.
+    /// When each member last sent a message.
     heard: BTreeMap<u64, u64>,
     /// When each became a member, as far as this one knows.
     known: BTreeMap<u64, u64>,
@@ -26,7 +26,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Return what a member knows that has heard nobody.
+    /// Return the state of a member that has received no message.
     #[must_use]
     pub fn new(election_ticks: u64) -> Self {
         let none = BTreeMap::new;
@@ -42,25 +42,25 @@ impl Liveness {
         }
     }
 
-    /// Note that a member was heard of.
+    /// Note a message from a member.
     pub fn hear(&mut self, id: u64) {
         self.heard.insert(id, self.now);
     }
 
-    /// Note who the members are: who is new has time to be heard of.
+    /// Note who the members are. A new one has as much time as the others to send a message.
     pub fn set_members(&mut self, ids: impl Iterator<Item = u64>) {
         let now = self.now;
         self.known = ids.map(|id| (id, self.known.get(&id).copied().unwrap_or(now))).collect();
         self.heard.retain(|id, _| self.known.contains_key(id));
     }
 
-    /// Return whether a member was heard of within the last election time-out.
+    /// Return whether a member sent a message within the last election time-out.
     #[must_use]
     pub fn is_active(&self, id: u64) -> bool {
         self.heard.get(&id).is_some_and(|heard| self.now - heard <= self.election_ticks)
     }
 
-    /// Return whether this member leads, and has for long enough to miss a member that it does not hear.
+    /// Return whether this member has led for long enough without a message from another that it presumes it dead.
     #[must_use]
     pub fn is_presumed_dead(&self, id: u64) -> bool {
         let noted = [self.heard.get(&id), self.known.get(&id)].into_iter().flatten().copied();
@@ -68,7 +68,7 @@ impl Liveness {
         begun.is_some_and(|begun| self.now - begun > MISSED_TIMEOUTS * self.election_ticks)
     }
 
-    /// Return who of `receivers`, to whom snapshots are on their way, has been one of them for too long. Their time begins anew.
+    /// Return which of `receivers`, to which snapshots are on their way, have been waiting for too long. Their time starts again.
     pub fn overdue(&mut self, receivers: impl Iterator<Item = u64>) -> Vec<u64> {
         let (now, before) = (self.now, std::mem::take(&mut self.snapshots));
         self.snapshots = receivers.map(|id| (id, before.get(&id).copied().unwrap_or(now))).collect();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_leads_long_enough_misses_anybody() {
+    fn only_a_leader_of_two_timeouts_presumes_anybody_dead() {
         assert!(led(22).is_presumed_dead(2));
         assert!(!led(21).is_presumed_dead(2));
         let mut liveness = led(50);
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_heard_lately_is_not_missed() {
+    fn a_member_that_sent_a_message_lately_is_not_presumed_dead() {
         let mut liveness = led(50);
         liveness.hear(2);
         (0..20).for_each(|_| liveness.tick(Some(1)));

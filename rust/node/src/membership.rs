@@ -59,9 +59,9 @@ pub struct Membership {
 /// What an entry changes in the membership.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Somebody joins, or has new addresses.
+    /// A member joins, or has new addresses.
     Put(u64, MemberInfo),
-    /// Somebody leaves.
+    /// A member leaves.
     Remove(u64),
 }
 
@@ -80,33 +80,33 @@ pub enum Wish {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inadmissible {
     /// The number was removed before.
-    #[error("this member of the name {0} was removed from the cluster; empty its data folder to join as a new one")]
+    #[error("member {0} was removed from the cluster; empty its data folder to join as a new one")]
     Removed(String),
-    /// Somebody who is alive has the name.
+    /// A member that is alive has the name.
     #[error("the node id {0} is taken by a member that is alive")]
     NameTaken(String),
-    /// Somebody else has an address.
+    /// Another member has an address.
     #[error("the address {address} is taken by {name}")]
     AddressTaken {
         /// The address.
         address: String,
-        /// Who has it.
+        /// The member that has it.
         name: String,
     },
     /// There are as many members as there may be.
     #[error("the cluster has {MAX_MEMBERS} members already")]
     Full,
-    /// Nobody has this name.
+    /// No member has this name.
     #[error("no member is called {0}")]
     Unknown(String),
     /// It is the only one that votes.
     #[error("{0} is the only voting member")]
     LastVoter(String),
-    /// It cannot lead.
-    #[error("{0} cannot lead: it is not heard of, or does not vote yet")]
+    /// It is unreachable, or does not vote yet.
+    #[error("{0} cannot become leader: it is unreachable or still a learner")]
     NotReady(String),
-    /// There is nobody to lead in place of the leader.
-    #[error("no other member could lead: none is heard of, or none votes yet")]
+    /// No other voting member is reachable.
+    #[error("no other voting member is reachable")]
     NoSuccessor,
     /// A name or address is empty or too long.
     #[error("a name or address is empty or longer than {MAX_TEXT_BYTES} bytes")]

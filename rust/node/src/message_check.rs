@@ -40,9 +40,9 @@ fn defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     // A read keeps its origin when it is passed on, and may come back to it.
     let is_own = message.from == raft.id && kind != MessageType::MsgReadIndex;
     if message.to != raft.id || message.from == 0 || is_own {
-        return Some("it is not addressed to this member by another");
+        return Some("it is not from another member to this one");
     }
-    // To the crate, term 0 says that a message comes from the member itself. Reads have none, for whoever leads answers them.
+    // To the crate, term 0 means that a message comes from the member itself. Reads have no term: any leader answers them.
     if (message.term == 0) != (kind == MessageType::MsgReadIndex) {
         return Some("its term is invalid");
     }
@@ -97,13 +97,13 @@ pub fn reached_term(message: &Message) -> u64 {
 fn snapshot_defect(message: &Message) -> Option<&'static str> {
     let metadata = message.get_snapshot().get_metadata();
     if metadata.index == 0 || metadata.term == 0 || metadata.term > message.term {
-        return Some("its snapshot stands at no entry of its term or an earlier one");
+        return Some("its snapshot has no index or an invalid term");
     }
-    (!is_possible(metadata.get_conf_state())).then_some("its snapshot has no configuration, or one that cannot be")
+    (!is_possible(metadata.get_conf_state())).then_some("its snapshot has no valid configuration")
 }
 
 fn entries_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
-    // The crate takes term 0 for the term of any entry that is not there.
+    // To the crate, an entry that is missing has term 0.
     if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
         return Some("it does not name the entry before its own");
     }
@@ -115,7 +115,7 @@ fn entries_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static st
         }
         let is_change = entry.entry_type() != EntryType::EntryNormal;
         if is_change && ConfChangeV2::decode(entry.data.as_slice()).is_err() {
-            return Some("it changes the configuration to none that can be read");
+            return Some("its change of the configuration cannot be decoded");
         }
         let is_committed = message.term >= raft.term && entry.index <= raft.raft_log.committed;
         if is_committed && raft.raft_log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term) {
@@ -128,9 +128,9 @@ fn entries_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static st
 
 fn acknowledgement_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     if message.reject {
-        return (message.reject_hint > message.index).then_some("it refuses less than it has");
+        return (message.reject_hint > message.index).then_some("its reject hint is beyond the index that it rejects");
     }
-    // One from a term before may be of entries that another leader has taken back since.
+    // One of an earlier term may be about entries that a later leader has replaced.
     let is_heeded = raft.state == raft::StateRole::Leader && message.term == raft.term;
     let is_beyond = message.index > raft.raft_log.last_index();
     (is_heeded && is_beyond).then_some("it acknowledges entries that do not exist")

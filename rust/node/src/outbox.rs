@@ -1,4 +1,4 @@
-//! The outbox: what the threads of a replica hand to its caller, with one wake-up for however much waits there.
+//! The outbox: results that the threads of a replica hand to its caller, with one wake-up for all that are ready.
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -123,7 +123,7 @@ impl Outbox {
         self.change(|waiting| waiting.delivery.is_status_new = true);
     }
 
-    /// Say why no request will be carried out any more. The first reason is the one that counts.
+    /// Record why no request will be carried out any more. The first reason is kept.
     pub(crate) fn fail(&self, reason: String) {
         self.change(|waiting| {
             waiting.failure.get_or_insert(reason);

@@ -9,8 +9,8 @@ use qed_core::watermark::Watermark;
 
 /// Numbered files of fixed size. Errors are what the operating system says.
 pub trait SegmentStore {
-    /// Return the size that a segment has at least, ever since. Zeroing it takes some milliseconds; a frame that does not fit gets a
-    /// segment of its own size.
+    /// Return the minimum segment size in bytes. It has never changed, so a shorter file was truncated. Zeroing a segment takes some
+    /// milliseconds; a frame that does not fit gets a segment of its own size.
     fn segment_bytes(&self) -> usize {
         8 << 20
     }
