@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import re
 import signal
@@ -17,7 +18,8 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from adversary import Adversary, hang
+from adversary import Adversary, hang, http
+from adversary import snapshot as adversary_snapshot
 from commands import (
     QED,
     environment,
@@ -447,3 +449,56 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 def test_lingering_is_for_lines(url: str) -> None:
     done = qed("add", "--event", "x", "--linger", "1", QED_ENDPOINTS=url)
     assert (one_line(done.stderr).startswith("--linger goes with --lines"), done.returncode) == (True, 2)
+
+
+HUGE_BYTES = 300 * 1024 * 1024
+"""More than an event that is sent may have, and than the memory that the test allows."""
+
+
+@pytest.fixture
+def huge(tmp_path: Path) -> Path:
+    """Give a file that takes no room on disk."""
+    file = tmp_path / "huge.bin"
+    with file.open("wb") as opened:
+        opened.truncate(HUGE_BYTES)
+    return file
+
+
+def test_a_file_of_any_size_is_added_in_constant_memory(url: str, huge: Path) -> None:
+    command = f"ulimit -v {HUGE_BYTES // 1024 + 200 * 1024}; exec '{QED}' --endpoints {url} add --file '{huge}' --json"
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, env=environment(), check=False)
+    assert (done.stderr, done.returncode) == (b"", 0)
+    with huge.open("rb") as opened:
+        expected = hashlib.file_digest(opened, "sha256").hexdigest()
+    assert hex_of(read_lines(done.stdout.decode())[0]["EventDigest"]) == expected
+    assert qed("membership", "--event-digest", expected, QED_ENDPOINTS=url).returncode == 0
+    assert values(qed("membership", "--file", str(huge), QED_ENDPOINTS=url).stdout)["Exists"] == "true"
+
+
+def test_hashing_a_large_file_shows_a_bar(url: str, huge: Path) -> None:
+    code, _, screen = qed_with_bar("add", "--file", str(huge), "--json", QED_ENDPOINTS=url)
+    assert ("MB" in screen, code) == (True, 0)
+
+
+def test_a_file_that_is_sent_must_be_an_event(own: Server, huge: Path) -> None:
+    done = qed("add", "--file", str(huge), "--send", "event", QED_ENDPOINTS=own.url)
+    assert "larger than an event that can be sent" in one_line(done.stderr)
+    assert (done.returncode, own.count()) == (2, 0)
+
+
+def test_a_digest_is_added_without_its_event(url: str) -> None:
+    digest = hashlib.sha256(b"elsewhere").hexdigest()
+    done = qed("add", "--event-digest", digest, "--json", QED_ENDPOINTS=url)
+    assert hex_of(read_lines(done.stdout)[0]["EventDigest"]) == digest
+    both = qed("add", "--event-digest", digest, "--event", "x", QED_ENDPOINTS=url)
+    assert (one_line(both.stderr) != "", both.returncode) == (True, 2)
+
+
+@pytest.mark.parametrize(("sent", "field"), [("digest", "EventDigest"), ("event", "Event")])
+def test_what_is_sent_is_what_was_asked_for(sent: str, field: str, tmp_path: Path) -> None:
+    file = tmp_path / "event"
+    file.write_bytes(b"x")
+    with Adversary(http(201, adversary_snapshot(b"x"))) as server:
+        for given in (("--event", "x"), ("--file", str(file))):
+            assert qed("add", *given, "--send", sent, QED_ENDPOINTS=server.url).returncode == 0
+        assert [list(json.loads(each.body)) for each in server.received] == [[field], [field]]

@@ -31,7 +31,7 @@ CLIENT_FLOORS = [
     {"transports"},
     {"calls", "topology"},
     {"attempts", "examination"},
-    {"administration", "exchange", "connections"},
+    {"administration", "adding", "exchange", "connections"},
     {"async_connections"},
     {"client", "async_client"},
 ]

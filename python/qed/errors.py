@@ -27,6 +27,7 @@
     │  └─ Overloaded          the queue of waiting insertions is full
     ├─ ProtocolError          a server answered with an error, or with nonsense
     │  └─ MalformedRequest    the server called the request malformed
+    │     └─ DigestsRefused   the server accepts events only, and a digest was given
     └─ InternalError          a bug in qed
 
 A server's settings raise `SettingsError`, which is a ValueError and stands in `qed.server.config`: no log is at fault.
@@ -46,6 +47,7 @@ __all__ = [
     "ClusterError",
     "ContradictsReceipt",
     "CorruptLog",
+    "DigestsRefused",
     "ForkDetected",
     "InternalError",
     "LogError",
@@ -260,6 +262,10 @@ class ProtocolError(QedError):
 
 class MalformedRequest(ProtocolError):
     """The server called the request malformed (400, 404, 405, 413)."""
+
+
+class DigestsRefused(MalformedRequest):
+    """The server is an older one that accepts events only, and only a digest was given. Nothing was added."""
 
 
 class InternalError(QedError):

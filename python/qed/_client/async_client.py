@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import httpx
 
 from qed._client import calls
+from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, overview, view
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
@@ -17,6 +18,7 @@ from qed._client.exchange import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
     DEFAULT_READ,
+    DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
     Inbox,
     failure_of,
@@ -27,9 +29,10 @@ from qed.errors import ProtocolError, QedError
 from qed.proofs import Snapshot, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from types import TracebackType
 
+    from qed._client.adding import Sent
     from qed._client.attempts import Outcome
     from qed._client.calls import Call, Consistency
     from qed._client.examination import Examination
@@ -58,12 +61,13 @@ class AsyncClient:
         verify_tls: As for `Client`.
         attempts: As for `Client`.
         read: As for `Client`.
+        send: As for `Client`.
 
     Raises:
         ValueError: As for `Client`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
         *,
@@ -72,20 +76,31 @@ class AsyncClient:
         verify_tls: bool = True,
         attempts: int = DEFAULT_ATTEMPTS,
         read: Read = DEFAULT_READ,
+        send: Sent = DEFAULT_SEND,
     ) -> None:
         self._topology = Topology.parse(endpoints, first_turn=some_turn())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
+        self._sent = parse_sent(send)
         settings = HttpSettings.of(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
         self._connections = AsyncConnections(settings)
 
-    async def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
+    async def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log; see `Client.add`."""
-        return await self._perform(calls.add(event, if_absent=if_absent))
 
-    async def add_bulk(self, events: Sequence[bytes], *, if_absent: bool = False) -> list[Snapshot]:
+        def build(is_digest_sent: bool) -> Call[Snapshot]:
+            return calls.add(event, if_absent=if_absent, is_digest_sent=is_digest_sent)
+
+        return await self._carry_out(insert(build, [event], self._sent, self._topology, self._policy))
+
+    async def add_bulk(self, events: Iterable[bytes | Digest], *, if_absent: bool = False) -> list[Snapshot]:
         """Add events to the log, all of them or none; see `Client.add_bulk`."""
-        return await self._perform(calls.add_bulk(events, if_absent=if_absent))
+        given = list(events)
+
+        def build(is_digest_sent: bool) -> Call[list[Snapshot]]:
+            return calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
+
+        return await self._carry_out(insert(build, given, self._sent, self._topology, self._policy))
 
     @overload
     async def ask(

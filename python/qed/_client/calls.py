@@ -46,6 +46,7 @@ from qed.proofs import (
     IncrementalProof,
     MembershipProof,
     Snapshot,
+    digest_of,
     parse_answer,
 )
 from qed.questions import Answer as Claim
@@ -160,9 +161,19 @@ class Call(Generic[_T_co]):
             raise protocol_error(answer, f"with nonsense: {plain(str(exc))}") from exc
 
 
-def add(event: bytes, *, if_absent: bool) -> Call[Snapshot]:
-    """Return the call that adds `event`; its value is the snapshot, checked to be of this very event."""
-    digest = Digest.of(event)
+def add(event: bytes | Digest, *, if_absent: bool, is_digest_sent: bool = False) -> Call[Snapshot]:
+    """Return the call that adds `event`; its value is the snapshot, checked to be of this very event.
+
+    Args:
+        event: The event, or its digest.
+        if_absent: Add nothing that is in the log already.
+        is_digest_sent: Send the digest in place of the event.
+
+    Returns:
+        The call.
+    """
+    digest = digest_of(event)
+    sent = {"event_digest": bytes(digest)} if is_digest_sent else {"event": bytes(event)}
 
     def read(body: bytes) -> Snapshot:
         snapshot = _snapshot(body)
@@ -172,7 +183,7 @@ def add(event: bytes, *, if_absent: bool) -> Call[Snapshot]:
     return Call(
         method="POST",
         path="/events",
-        body=ENCODER.encode(AddRequest(event, if_absent)),
+        body=ENCODER.encode(AddRequest(if_absent=if_absent, **sent)),
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
         is_insertion=True,
@@ -181,9 +192,21 @@ def add(event: bytes, *, if_absent: bool) -> Call[Snapshot]:
     )
 
 
-def add_bulk(events: Sequence[bytes], *, if_absent: bool) -> Call[list[Snapshot]]:
-    """Return the call that adds `events`; its value is one snapshot an event, checked to be theirs, in order."""
-    digests = [Digest.of(event) for event in events]
+def add_bulk(
+    events: Sequence[bytes | Digest], *, if_absent: bool, is_digest_sent: bool = False
+) -> Call[list[Snapshot]]:
+    """Return the call that adds `events`; its value is one snapshot an event, checked to be theirs, in order.
+
+    Args:
+        events: The events, or their digests.
+        if_absent: Add nothing that is in the log already.
+        is_digest_sent: Send digests in place of events.
+
+    Returns:
+        The call.
+    """
+    digests = [digest_of(event) for event in events]
+    name, sent = ("event_digests", digests) if is_digest_sent else ("events", events)
 
     def read(body: bytes) -> list[Snapshot]:
         snapshots = _snapshots(body)
@@ -195,7 +218,7 @@ def add_bulk(events: Sequence[bytes], *, if_absent: bool) -> Call[list[Snapshot]
     return Call(
         method="POST",
         path="/events/bulk",
-        body=ENCODER.encode(AddBulkRequest(list(events), if_absent)),
+        body=ENCODER.encode(AddBulkRequest(if_absent=if_absent, **{name: list(map(bytes, sent))})),
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
         is_insertion=True,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import httpx
 
 from qed._client import calls
+from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, overview, view
 from qed._client.attempts import Policy, Send, converse
 from qed._client.connections import Connections, HttpSettings
@@ -22,6 +23,7 @@ from qed._client.exchange import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
     DEFAULT_READ,
+    DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
     Inbox,
     failure_of,
@@ -32,9 +34,10 @@ from qed.errors import ProtocolError, QedError
 from qed.proofs import Snapshot, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from types import TracebackType
 
+    from qed._client.adding import Sent
     from qed._client.attempts import Outcome
     from qed._client.calls import Call, Consistency
     from qed._client.examination import Examination
@@ -70,6 +73,8 @@ class Client:
         read: Which members prove: the leader (`primary`), another (`secondary`), either but rather the one than the
             other (`primary-preferred`, `secondary-preferred`), or all in turn (`any`). Members that are equally good
             take turns. As long as it is not known who leads, `primary-preferred` takes the first endpoint.
+        send: What is sent of an event that is added: its `digest`, so that the event stays here, or the `event`. An
+            older server that accepts no digests is sent the event in both cases.
 
     Raises:
         ValueError: An endpoint is no http or https URL, or another setting is out of range.
@@ -79,7 +84,7 @@ class Client:
     malformed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each by its name
         self,
         endpoints: str | Sequence[str] = DEFAULT_ENDPOINT,
         *,
@@ -88,18 +93,20 @@ class Client:
         verify_tls: bool = True,
         attempts: int = DEFAULT_ATTEMPTS,
         read: Read = DEFAULT_READ,
+        send: Sent = DEFAULT_SEND,
     ) -> None:
         self._topology = Topology.parse(endpoints, first_turn=some_turn())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
+        self._sent = parse_sent(send)
         settings = HttpSettings.of(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
         self._connections = Connections(settings)
 
-    def add(self, event: bytes, *, if_absent: bool = False) -> Snapshot:
+    def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log.
 
         Args:
-            event: The event; the log keeps its digest only.
+            event: The event, or its digest. The log keeps the digest only.
             if_absent: If the event is in the log already, add nothing and return its first snapshot. Adding it again
                 changes nothing then, so it is sent again, to any member, whatever became of it before.
 
@@ -108,18 +115,23 @@ class Client:
 
         Raises:
             VerificationError: The snapshot is of another event.
+            DigestsRefused: A digest was given, and the server accepts events only. Nothing was added.
             NotLeader: Servers answer, but none of them leads. Nothing was added, unless the message says that it may.
             OutcomeUnknown: Leadership was lost meanwhile; the event may be added all the same. Not with `if_absent`.
             Unavailable: No server answered. The event may be added all the same if the message says so.
             Overloaded: The server's queue is full, still after the retries.
         """
-        return self._perform(calls.add(event, if_absent=if_absent))
 
-    def add_bulk(self, events: Sequence[bytes], *, if_absent: bool = False) -> list[Snapshot]:
+        def build(is_digest_sent: bool) -> Call[Snapshot]:
+            return calls.add(event, if_absent=if_absent, is_digest_sent=is_digest_sent)
+
+        return self._carry_out(insert(build, [event], self._sent, self._topology, self._policy))
+
+    def add_bulk(self, events: Iterable[bytes | Digest], *, if_absent: bool = False) -> list[Snapshot]:
         """Add events to the log, all of them or none.
 
         Args:
-            events: At least one event, in the order of their versions.
+            events: At least one event or digest, in the order of their versions.
             if_absent: As for `add`, for each event on its own.
 
         Returns:
@@ -130,7 +142,12 @@ class Client:
             NotLeader: As for `add`; likewise `OutcomeUnknown` and `Unavailable`.
             Overloaded: As for `add`.
         """
-        return self._perform(calls.add_bulk(events, if_absent=if_absent))
+        given = list(events)
+
+        def build(is_digest_sent: bool) -> Call[list[Snapshot]]:
+            return calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
+
+        return self._carry_out(insert(build, given, self._sent, self._topology, self._policy))
 
     @overload
     def ask(

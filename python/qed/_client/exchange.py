@@ -16,6 +16,7 @@ __all__ = [
     "DEFAULT_ATTEMPTS",
     "DEFAULT_ENDPOINT",
     "DEFAULT_READ",
+    "DEFAULT_SEND",
     "DEFAULT_TIMEOUT_S",
     "Inbox",
     "failure_of",
@@ -26,6 +27,7 @@ DEFAULT_ENDPOINT: Final = "http://127.0.0.1:8800"
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_ATTEMPTS: Final = 3
 DEFAULT_READ: Final = "primary-preferred"
+DEFAULT_SEND: Final = "digest"
 
 
 class Inbox:

@@ -24,6 +24,8 @@ DOWN_S: Final = 5.0
 """How long an endpoint that did not answer is asked last. Longer than an election, shorter than anybody's patience."""
 FRESH_S: Final = 10.0
 """How long a list of members is believed where nothing speaks against it."""
+EVENTS_ONLY_S: Final = 60.0
+"""How long a server is believed to accept no digests: until it is upgraded, which is nobody's hurry."""
 MEMBERS_MOST: Final = 32
 """How many of a list are believed. More than any cluster has; a list without end would hold a call without end."""
 
@@ -57,6 +59,7 @@ class Topology:
         self._advertised: Mapping[str, str] = {}
         self._names: Mapping[str, str] = {}
         self._down_since: dict[str, float] = {}
+        self._events_only_since: dict[str, float] = {}
         self._is_learnt = False
         # The first call goes out at once: a program that makes only one has no use for a list of members.
         self._due_at = float("inf")
@@ -133,6 +136,11 @@ class Topology:
         others = [url for url in members if not self._leads(url)]
         return self._in_turn(others, turn, self.everyone() if read == "secondary-preferred" else ())
 
+    def may_accept_digests(self) -> bool:
+        """Return whether the server that is asked first to add is not known to accept events only."""
+        since = self._events_only_since.get(self.for_insertions()[0])
+        return since is None or self.clock() - since >= EVENTS_ONLY_S
+
     def next_turn(self) -> int:
         """Return a number one above the last."""
         return next(self._turns)
@@ -177,6 +185,10 @@ class Topology:
         if name is None or name != self._leader_name:
             self._is_learnt = False
         self._leader_name = name
+
+    def note_no_digests(self, url: str) -> None:
+        """Note that the server at `url` accepts events only."""
+        self._events_only_since[url] = self.clock()
 
     def note_down(self, url: str) -> None:
         """Note that the server at `url` does not serve."""

@@ -8,8 +8,10 @@ import click
 
 from qed._client.async_client import AsyncClient
 from qed._client.client import Client
+from qed._client.exchange import DEFAULT_SEND
 
 if TYPE_CHECKING:
+    from qed._client.adding import Sent
     from qed._client.calls import Consistency
     from qed.cli.options import Settings
 
@@ -18,11 +20,12 @@ __all__ = ["connect", "connect_async", "consistency"]
 _Client = TypeVar("_Client", Client, AsyncClient)
 
 
-def connect(settings: Settings) -> Client:
+def connect(settings: Settings, send: Sent = DEFAULT_SEND) -> Client:
     """Return a client for the servers that the global options name. Nothing is sent yet.
 
     Args:
         settings: The values of the global options.
+        send: What is sent of an event that is added.
 
     Returns:
         The client; close it.
@@ -30,7 +33,7 @@ def connect(settings: Settings) -> Client:
     Raises:
         click.UsageError: A URL or the key is not one that can be used.
     """
-    return _connect(Client, settings)
+    return _connect(Client, settings, send)
 
 
 def connect_async(settings: Settings) -> AsyncClient:
@@ -42,10 +45,10 @@ def connect_async(settings: Settings) -> AsyncClient:
     Returns:
         The client; close it.
     """
-    return _connect(AsyncClient, settings)
+    return _connect(AsyncClient, settings, DEFAULT_SEND)
 
 
-def _connect(kind: type[_Client], settings: Settings) -> _Client:
+def _connect(kind: type[_Client], settings: Settings, send: Sent) -> _Client:
     try:
         return kind(
             settings.endpoints,
@@ -53,6 +56,7 @@ def _connect(kind: type[_Client], settings: Settings) -> _Client:
             api_key=settings.api_key,
             verify_tls=not settings.is_insecure,
             read=settings.read,
+            send=send,
         )
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc

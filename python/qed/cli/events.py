@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict, Unpack
 
 import click
 
+from qed._client.adding import SENDS
+from qed._client.exchange import DEFAULT_SEND
 from qed.cli.connection import connect, consistency
-from qed.cli.inputs import EventOptions, event_given, open_input
+from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.lines import bulks
-from qed.cli.options import FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session
+from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session
 from qed.cli.signals import StopRequest
 from qed.cli.verdicts import save_fork
 from qed.errors import ForkDetected, MalformedRequest, NotLeader, Overloaded, Unavailable
@@ -22,8 +22,9 @@ from qed.receipts import Receipts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from qed._client.adding import Sent
     from qed._client.client import Client
-    from qed.proofs import Snapshot
+    from qed.proofs import Digest, Snapshot
 
 __all__ = ["add", "snapshot"]
 
@@ -36,7 +37,9 @@ class AddOptions(TypedDict):
 
     event: str | None
     file: str | None
+    event_digest: Digest | None
     lines: str | None
+    send: Sent
     receipts: str | None
     receipts_unverified: bool
     if_absent: bool
@@ -54,11 +57,18 @@ class AddOptions(TypedDict):
 )
 @click.option("--event", metavar="TEXT", help="The event itself.")
 @click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are the event; - is stdin.")
+@click.option("--event-digest", type=DIGEST, metavar="HEX", help="The event's SHA-256 digest, where it is elsewhere.")
 @click.option("--lines", type=INPUT, metavar="PATH", help="Each line of this file is an event; - is stdin.")
 @click.option(
     "--receipts", type=FILE, metavar="PATH", help="Prove that the snapshots extend this file's log, and append them."
 )
 @click.option("--receipts-unverified", is_flag=True, help="Append them unproven: faster, and proven at the next use.")
+@click.option(
+    "--send",
+    type=click.Choice(SENDS),
+    default=DEFAULT_SEND,
+    help=f"What the server gets of an event. Default: {DEFAULT_SEND}.",
+)
 @click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; safe to send again.")
 @click.option(
     "--linger",
@@ -73,6 +83,9 @@ def add(**given: Unpack[AddOptions]) -> None:
     later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of the
     receipts before it in the file. With --lines, the last snapshot is shown, or with --json all of them, one a line.
 
+    Only digests are sent, so events stay on this machine, and a file may have any size. An older server that accepts
+    events only is sent texts and lines all the same; for a file, give --send event.
+
     Lines from a pipe are added soon after they were written, see --linger. Ctrl-C and SIGTERM stop the reading; what
     was read is added before the command ends. A second signal ends it at once.
 
@@ -80,19 +93,19 @@ def add(**given: Unpack[AddOptions]) -> None:
     retried against the current leader, because adding twice has no effect.
     """
     session = current_session()
-    named = EventOptions(event=given["event"], file=given["file"])
+    named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
     if given["receipts_unverified"] and given["receipts"] is None:
         raise click.UsageError("--receipts-unverified needs --receipts PATH")
-    if given["lines"] is not None and (given["event"] is not None or given["file"] is not None):
-        raise click.UsageError("--lines stands alone: not with --event or --file")
+    if given["lines"] is not None and any(value is not None for value in named.values()):
+        raise click.UsageError("--lines stands alone: not with --event, --file or --event-digest")
     if given["lines"] is None and given["linger"] is not None:
         raise click.UsageError("--linger goes with --lines")
     with ExitStack() as stack:
         # Nothing is made of wrong usage, not even an empty receipts file.
-        event = event_given(named) if given["lines"] is None else b""
+        event = _event_to_add(session, named, given["send"]) if given["lines"] is None else b""
         stream = nullcontext() if given["lines"] is None else open_input(given["lines"])
         lines = stack.enter_context(stream)
-        client = stack.enter_context(connect(session.settings))
+        client = stack.enter_context(connect(session.settings, given["send"]))
         # Opened before anything is sent: an event whose receipt cannot be kept should not be added.
         path = given["receipts"]
         receipts = stack.enter_context(nullcontext() if path is None else Receipts.open(path))
@@ -101,6 +114,13 @@ def add(**given: Unpack[AddOptions]) -> None:
             adding.add(event)
         else:
             adding.add_lines(lines, LINGER_S if given["linger"] is None else given["linger"])
+
+
+def _event_to_add(session: Session, named: EventOptions, sent: Sent) -> bytes | Digest:
+    """Return the event itself where it is at hand or to be sent, else its digest."""
+    if named.get("event") is not None or (sent == "event" and named.get("file") is not None):
+        return event_given(named)
+    return digest_given(named, session.terminal)
 
 
 class _Adding:
@@ -116,7 +136,7 @@ class _Adding:
         self._waiting = 0
         self._last: Snapshot | None = None
 
-    def add(self, event: bytes) -> None:
+    def add(self, event: bytes | Digest) -> None:
         try:
             added = self._client.add(event, if_absent=self._is_if_absent)
         except KeyboardInterrupt as exc:
@@ -126,7 +146,7 @@ class _Adding:
         _show(self._session, "Received snapshot with values:", added)
 
     def add_lines(self, stream: BinaryIO, linger_s: float) -> None:
-        terminal, size_bytes = self._session.terminal, _size_bytes(stream)
+        terminal, size_bytes = self._session.terminal, size_of(stream)
         # A file has all of its lines already: none waits for a producer.
         linger_s = linger_s if size_bytes is None else math.inf
         try:
@@ -189,11 +209,6 @@ def _may_have_happened(exc: BaseException) -> bool:
     if isinstance(exc, Unavailable):
         return exc.may_have_happened
     return not isinstance(exc, (Overloaded, MalformedRequest, NotLeader))
-
-
-def _size_bytes(stream: BinaryIO) -> int | None:
-    status = os.fstat(stream.fileno())
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 @command(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict
 
@@ -15,10 +17,15 @@ from qed.proofs import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["EVENT_BYTES_MAX", "EventOptions", "describe", "digest_given", "event_given", "open_input"]
+    from qed.cli.terminal import Terminal
+
+__all__ = ["EVENT_BYTES_MAX", "EventOptions", "describe", "digest_given", "event_given", "open_input", "size_of"]
 
 # An event is in memory several times on its way, so a file picked by mistake must not fill it.
 EVENT_BYTES_MAX: Final = 256 * 1024 * 1024
+_READ_BYTES: Final = 1 << 20
+# Below this, a file is hashed before a bar could be seen.
+_SHOWN_BYTES: Final = 64 * 1024 * 1024
 
 
 class EventOptions(TypedDict, total=False):
@@ -70,19 +77,22 @@ def event_given(given: EventOptions) -> bytes:
         # The bytes the shell passed, also where they are not valid text.
         return os.fsencode(text)
     if path is None:
-        raise click.UsageError("an event is needed: --event or --file")
+        raise click.UsageError("expected the event itself, --event or --file, found only its digest")
     with open_input(path) as file:
         event = file.read(EVENT_BYTES_MAX + 1)
     if len(event) > EVENT_BYTES_MAX:
-        raise click.UsageError(f"{path} is larger than an event can be, {EVENT_BYTES_MAX} bytes")
+        raise click.UsageError(f"{path} is larger than an event that can be sent, {EVENT_BYTES_MAX} bytes")
     return event
 
 
-def digest_given(given: EventOptions) -> Digest:
+def digest_given(given: EventOptions, terminal: Terminal) -> Digest:
     """Return the digest of the event that exactly one of `--event`, `--file` and `--event-digest` names.
+
+    A file is hashed as it is read, so it may have any size.
 
     Args:
         given: The options.
+        terminal: Shows how far a large file is.
 
     Returns:
         The digest.
@@ -92,8 +102,30 @@ def digest_given(given: EventOptions) -> Digest:
         OSError: The file cannot be read.
     """
     _require_one(given)
-    digest = given.get("event_digest")
-    return Digest.of(event_given(given)) if digest is None else digest
+    digest, path = given.get("event_digest"), given.get("file")
+    if digest is not None:
+        return digest
+    if path is None:
+        return Digest.of(event_given(given))
+    with open_input(path) as file:
+        return _digest_of_stream(file, terminal)
+
+
+def _digest_of_stream(file: BinaryIO, terminal: Terminal) -> Digest:
+    size_bytes = size_of(file)
+    is_shown = size_bytes is None or size_bytes >= _SHOWN_BYTES
+    hashed = hashlib.sha256()
+    with terminal.reading(size_bytes) if is_shown else nullcontext(lambda _: None) as advance:
+        while part := file.read(_READ_BYTES):
+            hashed.update(part)
+            advance(len(part))
+    return Digest(hashed.digest())
+
+
+def size_of(file: BinaryIO) -> int | None:
+    """Return the size of a file in bytes, or None of a pipe or a device."""
+    status = os.fstat(file.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def describe(given: EventOptions, digest: Digest) -> str:

@@ -107,7 +107,7 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
-    question = Membership(digest_given(named), given["version"])
+    question = Membership(digest_given(named, current_session().terminal), given["version"])
     at = "latest version" if question.version is None else f"version [ {question.version} ]"
     session.terminal.line(f"Querying {describe(named, question.digest)} with {at}")
     session.terminal.line()

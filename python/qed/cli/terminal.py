@@ -281,6 +281,34 @@ class Terminal:
 
             yield advance
 
+    @contextmanager
+    def reading(self, total: int | None) -> Iterator[Callable[[int], None]]:
+        """Show a bar, the bytes that were read, their rate and the time left on stderr, while the block runs.
+
+        Args:
+            total: How many bytes there are to read; None when nobody knows.
+
+        Yields:
+            A function that takes how many bytes were read since it was last called. Where stderr is not a terminal it
+            does nothing.
+        """
+        if not sys.stderr.isatty():
+            yield lambda _bytes: None
+            return
+        from rich import progress  # noqa: PLC0415 - see the module's docstring
+
+        columns = (
+            progress.BarColumn(bar_width=20),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        # As on a screen: the bar must not take from a file or a pipe what is meant for it.
+        console, is_shared = self._console(sys.stderr), sys.stdout.isatty()
+        with progress.Progress(*columns, console=console, transient=True, redirect_stdout=is_shared) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda size_bytes: bar.update(task, advance=size_bytes)
+
     def _style(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._has_color and sys.stdout.isatty() else text
 

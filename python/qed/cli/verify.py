@@ -100,7 +100,7 @@ def _question(given: VerifyOptions, bundle: Bundle) -> Question:
     has_event = any(value is not None for value in named.values())
     if isinstance(claimed, Membership):
         _refuse(given, ("start", "end", "start_digest", "end_digest"), "a membership proof")
-        digest = digest_given(named) if has_event else claimed.digest
+        digest = digest_given(named, current_session().terminal) if has_event else claimed.digest
         return Membership(digest, claimed.version if given["version"] is None else given["version"])
     _refuse(
         given, ("event", "file", "event_digest", "version", *MembershipRoots.__annotations__), "an incremental proof"
