@@ -207,7 +207,7 @@ def test_a_reader_who_leaves_is_no_secret_about_what_was_added(own: Server) -> N
     process.stdin.close()
     stderr = process.stderr.read().decode()
     process.stderr.close()
-    assert one_line(stderr) == "whoever read the output stopped reading; 1,000 events were acknowledged"
+    assert one_line(stderr) == "output pipe closed; 1,000 events were acknowledged"
     assert (process.wait(LIMIT_S), own.count()) == (141, BULK)
 
 

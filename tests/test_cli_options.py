@@ -125,12 +125,14 @@ def test_wrong_usage_is_one_line_and_its_own_exit_code(args: tuple[str, ...]) ->
     [
         (("membershp",), "'membership'"),
         (("cluster", "statsu"), "'status'"),
-        (("add", "--evnt", "x"), "'--event'"),
+        (("add", "--evnt-digest", "x"), "'--event-digest'"),
         (("--endpoint", "x", "info"), "'--endpoints'"),
     ],
 )
 def test_what_is_mistyped_is_answered_with_what_was_meant(args: tuple[str, ...], meant: str) -> None:
-    assert f"Did you mean {meant}?" in one_line(qed(*args).stderr)
+    said = one_line(qed(*args).stderr)
+    assert "Did you mean" in said
+    assert meant in said
 
 
 def test_choices_are_listed_in_the_line_that_misses_one() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qed._wire import Shards
 
-__all__ = ["READS", "Read", "Topology", "is_base_url", "member_url", "path_of", "scheme_of"]
+__all__ = ["MEMBERS_MOST", "READS", "Read", "Topology", "is_base_url", "member_url", "path_of", "scheme_of"]
 
 Read: TypeAlias = Literal["primary", "primary-preferred", "secondary", "secondary-preferred", "any"]
 """Which members a read may go to: the leader (primary), the others (secondary), or one of them first."""

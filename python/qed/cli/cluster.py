@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import click
 import msgspec
 
+from qed._client.topology import MEMBERS_MOST
 from qed.cli.connection import connect, connect_async
 from qed.cli.options import NODE, Session, command, current_session, group
 from qed.errors import QedError
@@ -125,7 +126,8 @@ def _views(session: Session, seen: Cluster) -> Views:
                 except QedError:
                     return None
 
-            asked = [member for member in seen.members if member.is_reachable is not False]
+            # A server may list anybody: whatever it names, only so many are asked.
+            asked = [member for member in seen.members if member.is_reachable is not False][:MEMBERS_MOST]
             found = await asyncio.gather(*map(view, asked))
             return {member.node_id: own for member, own in zip(asked, found, strict=True) if own is not None}
 

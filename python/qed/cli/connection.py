@@ -9,6 +9,7 @@ import click
 from qed._client.async_client import AsyncClient
 from qed._client.client import Client
 from qed._client.exchange import DEFAULT_SEND
+from qed.cli.terminal import print_error
 
 if TYPE_CHECKING:
     from qed._client.adding import Sent
@@ -33,6 +34,8 @@ def connect(settings: Settings, send: Sent = DEFAULT_SEND) -> Client:
     Raises:
         click.UsageError: A URL or the key is not one that can be used.
     """
+    if settings.is_insecure:
+        print_error("warning: the servers' certificates are not checked (--insecure)")
     return _connect(Client, settings, send)
 
 

@@ -59,13 +59,13 @@ _EXIT_CODES: Final = (
     ("0", "everything went well"),
     ("1", "a verification failed: false, stale, a fork, or beyond what is trusted; or a data folder is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
-    ("3", "no server answered, or none leads; what was on its way may have been added"),
+    ("3", "no server answered, or none leads; a request that was sent may have been carried out"),
     ("4", "the server refused"),
     ("5", "the answer is consistent, but what it shows rests on the server's own word"),
     ("70", "a bug in qed"),
     ("130", "interrupted with Ctrl-C"),
+    ("141", "output pipe closed"),
     ("143", "ended by SIGTERM"),
-    ("141", "whoever read the output stopped reading"),
 )
 
 
@@ -135,7 +135,7 @@ def main(args: Sequence[str] | None = None) -> None:
         # Where it went unread what became of an insertion, that is still said.
         if notes := getattr(exc, "__notes__", ()):
             with suppress(OSError):
-                print_error("; ".join(["whoever read the output stopped reading", *notes]))
+                print_error("; ".join(["output pipe closed", *notes]))
         close_streams()
         sys.exit(_EXIT_PIPE)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import msgspec
 
-from qed._printable import printable
+from qed._printable import printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -138,13 +138,13 @@ class Terminal:
         """Print one JSON value a line, for programs.
 
         Args:
-            values: Objects, or JSON text that is printed as it is.
+            values: Objects, or JSON text. What is not printable in their strings is escaped.
         """
         if not self.is_json:
             return
         for value in values:
             text = value if isinstance(value, bytes) else msgspec.json.encode(value)
-            sys.stdout.write(text.decode() + "\n")
+            sys.stdout.write(printable_json(text.decode()) + "\n")
         sys.stdout.flush()
 
     def text(self, text: str) -> None:
