@@ -57,8 +57,8 @@ SERVER_FLOORS = [
     {"main"},
 ]
 CORE_FLOORS = [
-    {"integers", "log_id", "watermark"},
-    {"error", "hash"},
+    {"integers", "log_id", "durable"},
+    {"error", "hash", "watermark"},
     {"position", "bytes"},
     {"fjall_check", "proof"},
     {"roots", "compact"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import resource
 import signal
 import socket
@@ -191,6 +192,8 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
 
 def _run(settings: Settings) -> None:
     """Open, serve, close; leave by `SystemExit` when something is wrong."""
+    # The files of the store get their permissions from here: nobody else has a use for any of them.
+    os.umask(0o077)
     handle_signals(_stop_before_serving)
     _raise_descriptor_limit(settings.limits)
     listeners = {name: _bind(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}

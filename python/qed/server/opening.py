@@ -36,7 +36,7 @@ def open_replica(settings: Settings) -> Replica:
         OSError: The folder cannot be made, read or written.
         SettingsError: Other members could not reach this one.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     limits, pace = settings.limits, settings.pace
     replica = Replica.open(
         str(settings.data_dir),

@@ -1,13 +1,14 @@
 //! The durable store: an LSM tree (fjall) in a data folder, beside two small files (FORMATS.md, "Data folder").
 
 use std::error::Error as StdError;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use crate::durable;
 use crate::error::LogError;
 use crate::fjall_check;
 use crate::store::{Row, Store, Table, Visit, WriteBatch};
@@ -50,19 +51,21 @@ impl DiskStore {
     ///
     /// # Errors
     ///
-    /// [`LogError::Locked`] if another process has it open, [`LogError::UnsupportedFormat`] if a later version wrote it,
-    /// [`LogError::Corrupt`] if its files contradict themselves, [`LogError::Store`] if it cannot be made, read or written, or is
+    /// [`LogError::Locked`] if another process has it open, [`LogError::Unprotected`] if other users may write to it,
+    /// [`LogError::UnsupportedFormat`] if a later version wrote it, [`LogError::Corrupt`] if its files contradict themselves, [`LogError::Store`] if it cannot be made, read or written, or is
     /// a folder of something else.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         prepare(path)?;
         let store = path.join(STORE_FOLDER);
+        // fjall creates its files by the umask, so its folder has to keep others out.
+        durable::make_folder(&store).map_err(|error| io_error(format!("make {}", store.display()), &error))?;
         let opened = fjall_check::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
         let (database, tables) = opened?;
-        let durable = Watermark::open(&path.join(DURABLE_FILE))
+        let watermark = Watermark::open(&path.join(DURABLE_FILE))
             .map_err(|error| io_error(format!("open {}", path.join(DURABLE_FILE).display()), &error))?;
         // The engine syncs its own folder, but not the one that names it.
-        sync_folder(path).map_err(|error| io_error(format!("sync {}", path.display()), &error))?;
-        Ok(Self { path: path.to_path_buf(), database, tables, durable })
+        durable::sync_folder(path).map_err(|error| io_error(format!("sync {}", path.display()), &error))?;
+        Ok(Self { path: path.to_path_buf(), database, tables, durable: watermark })
     }
 
     fn table(&self, table: Table) -> &Keyspace {
@@ -112,7 +115,10 @@ fn table_options() -> KeyspaceCreateOptions {
 /// a crash left half made is known, or holds nothing but a draft of it.
 fn prepare(path: &Path) -> Result<(), LogError> {
     let failed = |action: &str, error: &io::Error| io_error(format!("{action} {}", path.display()), error);
-    make_folder(path).map_err(|error| failed("make the data folder", &error))?;
+    durable::make_folder(path).map_err(|error| failed("make the data folder", &error))?;
+    if let Some(mode) = durable::close_to_others(path).map_err(|error| failed("protect", &error))? {
+        return Err(LogError::Unprotected { path: path.to_path_buf(), mode });
+    }
     let file = path.join(FORMAT_FILE);
     match fs::read_to_string(&file) {
         Ok(text) => check_format(path, &text),
@@ -121,32 +127,14 @@ fn prepare(path: &Path) -> Result<(), LogError> {
                 let cause = io::Error::other(format!("it holds files but no {FORMAT_FILE}, so it is not a log's"));
                 return Err(failed("use", &cause));
             }
-            write_format(path, &file).map_err(|error| failed("write to", &error))
+            let written = durable::replace(&file, |out| writeln!(out, "{FORMAT_PREFIX}{FORMAT}"));
+            written.map_err(|error| failed("write to", &error))
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             Err(LogError::Corrupt(format!("{} is not text", file.display())))
         }
         Err(error) => Err(failed("read", &error)),
     }
-}
-
-/// Make a folder and those above it, each synced into the one that names it: a power cut must not take the log's name away.
-fn make_folder(path: &Path) -> io::Result<()> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Ok(());
-    }
-    #[expect(clippy::expect_used, reason = "only a root has none, which is a folder")]
-    let parent = path.parent().expect("a folder to be made has a parent");
-    make_folder(parent)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
-        _ => {}
-    }
-    sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Whether a folder without a format holds anything else. The draft is what a crash or a full disk left of the very first start.
@@ -157,15 +145,6 @@ fn holds_others(path: &Path) -> io::Result<bool> {
         }
     }
     Ok(false)
-}
-
-fn write_format(folder: &Path, file: &Path) -> io::Result<()> {
-    let draft = folder.join(FORMAT_DRAFT_FILE);
-    let mut out = File::create(&draft)?;
-    writeln!(out, "{FORMAT_PREFIX}{FORMAT}")?;
-    out.sync_all()?;
-    fs::rename(&draft, file)?;
-    sync_folder(folder)
 }
 
 fn check_format(path: &Path, text: &str) -> Result<(), LogError> {

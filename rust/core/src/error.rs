@@ -46,6 +46,14 @@ pub enum LogError {
         /// The data folder.
         path: PathBuf,
     },
+    /// Other users of the machine may write to the data folder, so what it holds proves nothing.
+    #[error("{} can be written by others (mode {mode:04o}): make sure that nobody did, then run chmod go-w", path.display())]
+    Unprotected {
+        /// The data folder.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The data folder was written in a format this build does not know.
     #[error("{} holds format {found}, this build knows format {known}", path.display())]
     UnsupportedFormat {

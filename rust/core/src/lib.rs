@@ -54,6 +54,7 @@ mod batch;
 mod bytes;
 mod compact;
 pub mod disk;
+pub mod durable;
 pub mod error;
 mod fjall_check;
 pub mod hash;

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use crate::durable::open_file;
+
 /// One number in a file.
 #[derive(Debug)]
 pub struct Watermark(File);
@@ -17,7 +19,7 @@ impl Watermark {
     ///
     /// What the operating system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        File::options().read(true).write(true).create(true).truncate(false).open(path).map(Self)
+        open_file(path).map(Self)
     }
 
     /// Replace the number.

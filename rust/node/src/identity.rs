@@ -3,10 +3,11 @@
 //! A vote is a promise, and a disk that is lost has forgotten its promises. So a member is not its name but its folder: whoever
 //! comes back under its old name with an empty folder has a new number, and the cluster lets the old one go.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use qed_core::durable;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "MEMBER";
@@ -66,13 +67,11 @@ impl Identity {
     ///
     /// What the operating system says.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let draft = path.join(format!("{FILE}.new"));
-        let mut file = File::create(&draft)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(draft, path.join(FILE))?;
-        File::open(path)?.sync_all()
+        let text = serde_json::to_vec(self)?;
+        durable::replace(&path.join(FILE), |file| {
+            file.write_all(&text)?;
+            file.write_all(b"\n")
+        })
     }
 }
 

@@ -1,10 +1,11 @@
 //! Where the Raft log keeps its segments: a folder of files, or, in simulations, memory that forgets what was not synced.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use qed_core::durable;
 use qed_core::watermark::Watermark;
 
 /// Numbered files of fixed size. Errors are what the operating system says.
@@ -85,10 +86,7 @@ impl SegmentFolder {
     ///
     /// What the operating system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
-        if let Some(parent) = path.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+        durable::make_folder(path)?;
         // A crash while a segment was made leaves its draft.
         for entry in fs::read_dir(path)? {
             let entry = entry?.path();
@@ -124,20 +122,10 @@ impl SegmentFolder {
     }
 
     fn try_create(&self, segment: u64, size_bytes: usize) -> io::Result<()> {
-        let path = self.path_of(segment);
-        let draft = path.with_extension("new");
-        let mut file = File::create(&draft)?;
-        let zeros = vec![0; 1 << 20];
-        let mut left = size_bytes;
-        while left > 0 {
-            let count = left.min(zeros.len());
-            #[expect(clippy::indexing_slicing, reason = "no more than there are zeros")]
-            file.write_all(&zeros[..count])?;
-            left -= count;
-        }
-        file.sync_all()?;
-        fs::rename(draft, path)?;
-        File::open(&self.path)?.sync_all()
+        durable::replace(&self.path_of(segment), |file| {
+            let zeros = io::repeat(0).take(size_bytes as u64);
+            io::copy(&mut BufReader::with_capacity(1 << 20, zeros), file).map(drop)
+        })
     }
 }
 

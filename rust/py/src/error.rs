@@ -47,7 +47,9 @@ pub fn of_log(error: &LogError) -> PyErr {
         // Python never names an entry, so applying them out of order is a mistake of qed's own.
         LogError::OutOfOrder { .. } | LogError::Bug(_) => exceptions::InternalError::new_err(message),
         LogError::WriteRefused { .. } => exceptions::WriteRefused::new_err(message),
-        LogError::EmptyRequest | LogError::Store { .. } => exceptions::LogError::new_err(message),
+        LogError::EmptyRequest | LogError::Store { .. } | LogError::Unprotected { .. } => {
+            exceptions::LogError::new_err(message)
+        }
     }
 }
 

@@ -1,0 +1,131 @@
+//! Files and folders that outlive a power cut, and that only their owner may read.
+//!
+//! Whoever can read a digest can guess the event behind it where events are few, and whoever can write to a data folder can replace
+//! the log. So nothing depends on the umask of the process that creates them.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// What the group and everybody else may do, and of that, what changes anything.
+const OTHERS: u32 = 0o077;
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Create a folder, and those above it, each synced into the one that names it: a power cut must not take the log's name away. Only
+/// the folder itself is private.
+///
+/// # Errors
+///
+/// What the operating system says. A folder that exists is no error.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    make(path, FOLDER_MODE)
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    #[expect(clippy::expect_used, reason = "only a root has none, which is a folder")]
+    let parent = path.parent().expect("a folder to be made has a parent");
+    make(parent, 0o777)?;
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
+        _ => {}
+    }
+    sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+}
+
+/// Make the names in a folder durable.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Replace a file by what `write` writes: after a crash it holds the old content or the new, and when this returns the new. What is
+/// not complete yet has the extension `new`.
+///
+/// # Errors
+///
+/// What `write` or the operating system says.
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&draft)?;
+    write(&mut file)?;
+    file.sync_all()?;
+    fs::rename(draft, path)?;
+    sync_folder(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Open a file for reading and writing, creating an empty one if it does not exist.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
+}
+
+/// Return the mode of a folder if others may write to it; otherwise take from them what else they may, as far as it is ours.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub fn close_to_others(folder: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(folder)?.permissions().mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 {
+        return Ok(Some(mode));
+    }
+    if mode & OTHERS != 0 {
+        match fs::set_permissions(folder, Permissions::from_mode(mode & !OTHERS)) {
+            // The folder of another owner, who decides who may read it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_made_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("above").join("data");
+        make_folder(&path).unwrap();
+        make_folder(&path).unwrap();
+        let file = path.join("FORMAT");
+        replace(&file, |file| io::Write::write_all(file, b"one")).unwrap();
+        replace(&file, |file| io::Write::write_all(file, b"two")).unwrap();
+        open_file(&path.join("durable")).unwrap();
+        assert_eq!((mode(&path), mode(&file), mode(&path.join("durable"))), (0o700, 0o600, 0o600));
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert!(!path.join("FORMAT.new").exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_only_read_is_closed_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for (found, left) in [(0o755, 0o700), (0o750, 0o700), (0o700, 0o700), (0o500, 0o500)] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(found)).unwrap();
+            assert_eq!(close_to_others(folder.path()).unwrap(), None);
+            assert_eq!(mode(folder.path()), left);
+        }
+        for found in [0o775, 0o702, 0o777, 0o1777] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(found)).unwrap();
+            assert_eq!(close_to_others(folder.path()).unwrap(), Some(found));
+            assert_eq!(mode(folder.path()), found & 0o777, "left as it was found");
+        }
+    }
+}
