@@ -502,3 +502,11 @@ def test_what_is_sent_is_what_was_asked_for(sent: str, field: str, tmp_path: Pat
         for given in (("--event", "x"), ("--file", str(file))):
             assert qed("add", *given, "--send", sent, QED_ENDPOINTS=server.url).returncode == 0
         assert [list(json.loads(each.body)) for each in server.received] == [[field], [field]]
+
+
+def test_equal_lines_of_one_bulk_have_receipts(own: Server, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts.jsonl"
+    for _ in range(2):
+        done = qed("add", "--lines", "-", "--receipts", str(receipts), stdin=b"a\nb\na\na\n", QED_ENDPOINTS=own.url)
+        assert (done.stderr, done.returncode) == ("", 0)
+    assert digests_in(receipts) == 2 * sha256_of(b"a", b"b", b"a", b"a")

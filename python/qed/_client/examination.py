@@ -247,7 +247,7 @@ def _log_name(receipts: Receipts) -> Generator[Call[Any], Any, str | None]:
 
 def _prove(anchor: Snapshot | None, added: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
     """Prove that snapshots belong to one log, that of the anchor if there is one."""
-    newest: Snapshot | None = None
+    batch: Sequence[Snapshot] = ()
     for batch in batches(added):
         newest = batch[-1]
         if len(batch) > 1:
@@ -260,14 +260,18 @@ def _prove(anchor: Snapshot | None, added: Sequence[Snapshot]) -> Generator[Call
         proof = yield calls.incremental(*sorted((tied_to.version, newest.version)))
         _qed.verify_addition(proof, trusted=tied_to.history_root(), added=newest)
         anchor = newest if anchor is None or newest.version > anchor.version else anchor
-    if newest is not None:
-        yield from _prove_in_hyper_tree(newest)
+    if batch:
+        yield from _prove_in_hyper_tree(batch)
 
 
-def _prove_in_hyper_tree(added: Snapshot) -> Generator[Call[Any], Any, None]:
-    """Prove that the hyper root of a new snapshot holds its event, unless the log has grown beyond it already."""
+def _prove_in_hyper_tree(batch: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
+    """Prove that the hyper root of a new batch holds its last event, unless the log has grown beyond it already.
+
+    All of the batch is needed: of events that are equal, the hyper tree shows the first.
+    """
+    added = batch[-1]
     question = Membership(added.event_digest, added.version)
     answer: Answer = yield calls.ask(question)
     if not isinstance(answer, IncrementalProof) and answer.current_version > added.version:
         return
-    verify(question, answer, TrustedSnapshots(added))
+    verify(question, answer, TrustedSnapshots(*batch))
