@@ -227,3 +227,12 @@ def test_public_names_are_sorted_and_exist() -> None:
         assert public == sorted(public)
     for name in importlib.import_module("qed.errors").__all__:
         assert name in names
+
+
+@pytest.mark.parametrize("kind", [qed.Client, qed.AsyncClient])
+def test_every_name_in_a_client_s_signatures_is_public(kind: type) -> None:
+    local = {"Generator", "Iterable", "None", "Self", "Sequence", "TracebackType", "BaseException", "Never"}
+    for name, method in vars(kind).items():
+        if callable(method) and (not name.startswith("_") or name == "__init__"):
+            words = set(re.findall(r"\b[A-Z]\w+", " ".join(map(str, method.__annotations__.values()))))
+            assert words - local <= set(qed.__all__), name

@@ -61,9 +61,13 @@ from qed.trust import Linked, Trusted, TrustedBy, TrustedRoots, TrustedSnapshots
 from qed.verification import Absent, Extends, Finding, Present, verify
 
 if TYPE_CHECKING:
+    from qed._client.adding import Sent
     from qed._client.async_client import AsyncClient
+    from qed._client.calls import Consistency
     from qed._client.client import Client
     from qed._client.examination import Examination
+    from qed._client.topology import Read
+    from qed._wire import Cluster, ClusterMember, Info, Shard, Shards
     from qed.bundle import Bundle
     from qed.receipts import Receipts
 
@@ -77,7 +81,10 @@ __all__ = [
     "AsyncClient",
     "Bundle",
     "Client",
+    "Cluster",
     "ClusterError",
+    "ClusterMember",
+    "Consistency",
     "ContradictsReceipt",
     "CorruptLog",
     "Digest",
@@ -90,6 +97,7 @@ __all__ = [
     "HistoryRoot",
     "HyperRoot",
     "IncrementalProof",
+    "Info",
     "InternalError",
     "Linked",
     "Log",
@@ -110,8 +118,12 @@ __all__ = [
     "ProtocolError",
     "QedError",
     "Question",
+    "Read",
     "Receipts",
     "ReceiptsError",
+    "Sent",
+    "Shard",
+    "Shards",
     "Snapshot",
     "StaleAnswer",
     "StoreLocked",
@@ -140,8 +152,16 @@ def __getattr__(name: str) -> object:
         "AsyncClient": "_client.async_client",
         "Bundle": "bundle",
         "Client": "_client.client",
+        "Cluster": "_wire",
+        "ClusterMember": "_wire",
+        "Consistency": "_client.calls",
         "Examination": "_client.examination",
+        "Info": "_wire",
+        "Read": "_client.topology",
         "Receipts": "receipts",
+        "Sent": "_client.adding",
+        "Shard": "_wire",
+        "Shards": "_wire",
     }
     if name in modules:
         return getattr(import_module(f"qed.{modules[name]}"), name)
