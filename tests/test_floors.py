@@ -21,7 +21,7 @@ PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_printable", "_files"},
     {"proofs"},
-    {"log", "_wire", "questions", "trust"},
+    {"log", "_wire", "questions", "trust", "_receipt_index"},
     {"verification", "receipts"},
     {"bundle"},
 ]

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 __all__ = ["replace_file", "sync_folder"]
@@ -27,12 +28,12 @@ def sync_folder(path: Path) -> None:
             os.close(folder)
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+def replace_file(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
     """Give a file new content in one step, synced: a crash leaves the old or the new one, and perhaps a file beside it.
 
     Args:
         path: The file; created if there is none. It keeps its permissions.
-        content: All of it.
+        content: All of it, or its parts in order.
         mode: Permissions of a new file, before the umask.
 
     Raises:
@@ -44,7 +45,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - pathlib cannot open a descriptor
             with suppress(FileNotFoundError):
                 os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

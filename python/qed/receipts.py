@@ -11,16 +11,18 @@ import fcntl
 import os
 import stat
 from contextlib import contextmanager, suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 import msgspec
 
 from qed._files import replace_file, sync_folder
+from qed._printable import printable
+from qed._receipt_index import ReceiptIndex
 from qed.errors import ForkDetected, MalformedProof, NotTrusted, ReceiptsError
 from qed.proofs import Digest, Snapshot
-from qed.trust import TrustedBy, newest_of
+from qed.trust import TrustedBy, batch_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
 
     from qed.proofs import HistoryRoot, HyperRoot
 
-__all__ = ["Receipts", "batches"]
+__all__ = ["LOG_NAME_MAX", "Receipts", "runs"]
 
 # A snapshot takes about 230 bytes. The limit keeps a file that is no receipts file from being read into memory whole.
 _LINE_BYTES_MAX: Final = 4096
 _FORMAT: Final = "qed-receipts-1"
 _MODE: Final = 0o600
+_READ_BYTES: Final = 1024 * 1024
+LOG_NAME_MAX: Final = 256
+"""A server chooses the name of its log. The first line of the file must not become longer than any line may be."""
 
 
 class _Header(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
@@ -53,6 +58,9 @@ _HEADER: Final = msgspec.json.Decoder(_Header)
 _MARK: Final = msgspec.json.Decoder(_Mark)
 _PROBE: Final = msgspec.json.Decoder(_Probe)
 _LINKED: Final = b',"Linked":true}'
+_LINKED_LINE: Final = _LINKED + b"\n"
+# What reading a line as JSON can raise.
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Receipts:
@@ -74,9 +82,7 @@ class Receipts:
     def _forget(self) -> None:
         self.log: str | None = None
         self._is_headed = False
-        self._offsets: dict[int, int] = {}
-        self._by_digest: dict[int, list[int]] = {}
-        self._unlinked: set[int] = set()
+        self._index = ReceiptIndex()
         self._anchor: Snapshot | None = None
         self._inode = (0, 0)
         self._size_bytes = 0
@@ -117,7 +123,8 @@ class Receipts:
             ForkDetected: It holds two different snapshots of one version.
         """
         receipts = cls(Path(path))
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Without O_NONBLOCK, a named pipe would be waited for here, perhaps for good.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             receipts._require_regular(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -127,50 +134,71 @@ class Receipts:
             os.close(descriptor)
         return receipts
 
-    def append(self, snapshots: Sequence[Snapshot], *, log: str | None = None, is_linked: bool = False) -> None:
-        """Append snapshots, synced, all of them or none. Those that stand in the file already are left out.
+    def append(self, snapshots: Sequence[Snapshot], *, log: str | None = None) -> None:
+        """Append snapshots unproven, synced, all of them or none. Those that stand in the file already are left out.
 
-        `Client.keep` proves them first. Called directly this takes them unproven, and marks them so.
+        `Client.keep` proves them first. These are proven at the next use with a server.
 
         Args:
             snapshots: What a server acknowledged, in its order.
             log: The name of the log they are of, where the caller knows it.
-            is_linked: Whether they are proven to belong to the log of the others.
 
         Raises:
             OSError: They cannot be written or synced.
             ReceiptsError: The file is of another log.
             ForkDetected: The file has another snapshot of one of their versions.
         """
-        try:
-            with self._locked() as descriptor:
-                self._require_log(log)
-                fresh = self.unknown(snapshots)
-                if fresh:
-                    header = b"" if self._is_headed or self._size_bytes else self._header(log)
-                    self._write(
-                        descriptor, header + b"".join(_line(snapshot, is_linked=is_linked) for snapshot in fresh)
-                    )
-        except OSError as exc:
-            exc.filename = str(self.path)
-            raise
+        with self._appending() as descriptor:
+            self._append(descriptor, snapshots, log, is_linked=False)
 
-    def mark_linked(self, log: str | None) -> None:
-        """Write the file anew with a first line that names the log and every receipt linked: all or nothing.
+    def append_proven(self, snapshots: Sequence[Snapshot], *, log: str | None, anchor: Snapshot | None) -> bool:
+        """Append snapshots that are proven to extend the log of one receipt, if that is what they would extend.
 
-        `Client.keep` and `Client.verify` call this once they have proven every receipt.
+        Others may have appended since the proof. What was proven against an empty file is tied to nothing that is in it
+        by then, and may be of another log.
+
+        Args:
+            snapshots: What a server acknowledged, in its order.
+            log: The name of the log they are of, if it has one.
+            anchor: The receipt that they are tied to, or None for those that begin the file.
+
+        Returns:
+            Whether they were appended. If not, they are to be proven against the receipts that are there now.
+
+        Raises:
+            OSError: They cannot be written or synced.
+            ReceiptsError: The file is of another log.
+            ForkDetected: The file has another snapshot of one of their versions.
+        """
+        with self._appending() as descriptor:
+            is_tied = len(self._index) == 0 if anchor is None else self.get(anchor.version) == anchor
+            if is_tied:
+                self._append(descriptor, snapshots, log, is_linked=True)
+        return is_tied
+
+    def mark_linked(self, log: str | None, proven: Sequence[Snapshot]) -> None:
+        """Mark receipts as linked, and write the file anew so, with a first line that names the log: all or nothing.
+
+        `Client.keep` and `Client.verify` call this once they have proven these receipts. What others have appended
+        meanwhile keeps its own mark.
 
         Args:
             log: The name of the log.
+            proven: The receipts that are proven to belong to it.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be written. These receipts count as linked here all the same.
             ReceiptsError: It is of another log.
         """
+        self._mark(proven)
         with self._locked() as descriptor:
             self._require_log(log)
-            lines = [_line(self._at(descriptor, offset), is_linked=True) for offset in sorted(self._offsets.values())]
-            replace_file(self.path, self._header(log) + b"".join(lines), mode=_MODE)
+            # Once more, for the file may be another one by now.
+            self._mark(proven)
+            lines = (
+                _line(self._at(descriptor, offset), is_linked=is_linked) for offset, is_linked in self._index.lines()
+            )
+            replace_file(self.path, chain((self._header(log),), lines), mode=_MODE)
         with self._locked():
             pass
 
@@ -214,14 +242,24 @@ class Receipts:
 
         Returns:
             Its snapshot, or None if there is none.
+
+        Raises:
+            ReceiptsError: The file was edited since it was read.
         """
-        offset = self._offsets.get(version)
-        return None if offset is None else self._at(self._descriptor, offset)
+        offset = self._index.offset_of(version)
+        if offset is None:
+            return None
+        found = self._at(self._descriptor, offset)
+        if found.version != version:
+            raise ReceiptsError(f"{self.path} was edited while it was in use: run the command again")
+        return found
 
     @property
     def unlinked(self) -> list[Snapshot]:
         """The receipts that are not proven to belong to the log of the others, by version."""
-        return [snapshot for version in sorted(self._unlinked) if (snapshot := self.get(version))]
+        if not self._index.has_unlinked:
+            return []
+        return [snapshot for version in self._index.unlinked() if (snapshot := self.get(version))]
 
     @property
     def by(self) -> TrustedBy:
@@ -236,10 +274,10 @@ class Receipts:
     @property
     def linked_anchor(self) -> Snapshot | None:
         """The newest receipt that is linked, which further ones are tied to."""
-        if not self._unlinked:
+        if not self._index.has_unlinked:
             return self._anchor
-        linked = self._offsets.keys() - self._unlinked
-        return self.get(max(linked)) if linked else None
+        newest = self._index.newest_linked()
+        return None if newest is None else self.get(newest)
 
     def history_root(self, version: int) -> HistoryRoot:
         """Return the history root of the receipt of a version.
@@ -251,7 +289,7 @@ class Receipts:
             The root.
 
         Raises:
-            NotTrusted: There is no receipt of it.
+            NotTrusted: There is no receipt of it, or one that is not linked to the others.
         """
         return self._snapshot(version).history_root()
 
@@ -265,7 +303,7 @@ class Receipts:
             The root.
 
         Raises:
-            NotTrusted: There is no receipt of it.
+            NotTrusted: There is no receipt of it, or one that is not linked to the others.
         """
         return self._snapshot(version).hyper_root()
 
@@ -281,17 +319,30 @@ class Receipts:
         del version
         return True
 
-    def newest_of(self, digest: Digest) -> int | None:
-        """Return the version that any true answer about an event must reach.
+    def occurrences_of(self, digest: Digest) -> Sequence[int]:
+        """Return the versions at which an event is known to stand.
 
         Args:
             digest: Digest of the event.
 
         Returns:
-            As `Trusted.newest_of`.
+            As `Trusted.occurrences_of`.
         """
-        found = (self.get(version) for version in self._by_digest.get(hash(digest), ()))
-        return newest_of(snapshot for snapshot in found if snapshot and snapshot.event_digest == digest)
+        found = (self.get(version) for version in self._index.versions_about(hash(digest)))
+        return sorted(snapshot.version for snapshot in found if snapshot and snapshot.event_digest == digest)
+
+    def batch_start(self, version: int) -> int:
+        """Return the first version that may have been committed together with a trusted one.
+
+        Args:
+            version: Version of a trusted snapshot.
+
+        Returns:
+            As `Trusted.batch_start`.
+        """
+        earlier = (self.get(known) for known in self._index.versions_before(version))
+        own = self.get(version)
+        return 0 if own is None else batch_start(own, (snapshot for snapshot in earlier if snapshot))
 
     def close(self) -> None:
         """Close the file."""
@@ -300,7 +351,7 @@ class Receipts:
             self._descriptor = -1
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._index)
 
     def __enter__(self) -> Self:
         return self
@@ -314,14 +365,43 @@ class Receipts:
         self.close()
 
     def _snapshot(self, version: int) -> Snapshot:
+        """Return a receipt as a root. One alone is tied to nothing; of several, each must be tied to the others."""
         found = self.get(version)
         if found is None:
             raise NotTrusted(version, f"no trusted snapshot of version {version}: {self.path} has none")
+        if len(self._index) > 1 and not self._index.is_linked(version):
+            raise NotTrusted(
+                version,
+                f"the snapshot of version {version} in {self.path} was never proven to belong to the log of the "
+                "others: use the file once with a server, as in qed membership --receipts",
+            )
         return found
 
     def _at(self, descriptor: int, offset: int) -> Snapshot:
         line = os.pread(descriptor, _LINE_BYTES_MAX, offset).partition(b"\n")[0]
         return self._parse(line, "a line that was read before")
+
+    def _mark(self, proven: Sequence[Snapshot]) -> None:
+        for snapshot in proven:
+            if self.get(snapshot.version) == snapshot:
+                self._index.mark(snapshot.version)
+
+    @contextmanager
+    def _appending(self) -> Iterator[int]:
+        """Hold the file as `_locked` does, and name it in errors."""
+        try:
+            with self._locked() as descriptor:
+                yield descriptor
+        except OSError as exc:
+            exc.filename = str(self.path)
+            raise
+
+    def _append(self, descriptor: int, snapshots: Sequence[Snapshot], log: str | None, *, is_linked: bool) -> None:
+        self._require_log(log)
+        fresh = self.unknown(snapshots)
+        if fresh:
+            header = b"" if self._is_headed or self._size_bytes else self._header(log)
+            self._write(descriptor, header + b"".join(_line(snapshot, is_linked=is_linked) for snapshot in fresh))
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -381,7 +461,7 @@ class Receipts:
             self._inode = _inode(status)
             self._descriptor = os.dup(descriptor)
         number = 0
-        with open(descriptor, "rb", closefd=False) as lines:
+        with open(descriptor, "rb", buffering=_READ_BYTES, closefd=False) as lines:
             lines.seek(self._size_bytes)
             while line := lines.readline(_LINE_BYTES_MAX):
                 number += 1
@@ -397,30 +477,38 @@ class Receipts:
         if self._note_header(line, where):
             return
         snapshot = self._parse(line, where)
-        known = self.get(snapshot.version)
-        if known is not None and known != snapshot:
-            raise ForkDetected(known, snapshot)
-        is_linked = b'"Linked"' in line and _MARK.decode(line).linked
+        version = snapshot.version
+        is_linked = line.endswith(_LINKED_LINE) or self._has_mark(line, where)
+        known = None if self._index.is_beyond(version) else self.get(version)
         if known is not None:
-            self._unlinked -= {snapshot.version} if is_linked else set()
+            if known != snapshot:
+                raise ForkDetected(known, snapshot)
+            if is_linked:
+                self._index.mark(version)
             return
-        if not is_linked:
-            self._unlinked.add(snapshot.version)
-        self._offsets[snapshot.version] = self._size_bytes
-        self._by_digest.setdefault(hash(snapshot.event_digest), []).append(snapshot.version)
-        if self._anchor is None or snapshot.version > self._anchor.version:
+        self._index.add(version, self._size_bytes, hash(snapshot.event_digest), is_linked=is_linked)
+        if self._anchor is None or version > self._anchor.version:
             self._anchor = snapshot
+
+    def _has_mark(self, line: bytes, where: str) -> bool:
+        if b'"Linked"' not in line:
+            return False
+        try:
+            return _MARK.decode(line).linked
+        except _UNREADABLE as exc:
+            raise self._refused(where, str(exc)) from exc
 
     def _note_header(self, line: bytes, where: str) -> bool:
         if b'"Format"' not in line:
             return False
         try:
             header = _HEADER.decode(line)
-        except msgspec.MsgspecError as exc:
+        except _UNREADABLE as exc:
             raise self._refused(where, _found_format(line) or str(exc)) from exc
         if self._is_headed and header.log != self.log:
+            first, second = (printable(log or "one without a name") for log in (self.log, header.log))
             raise ReceiptsError(
-                f"{self.path} holds receipts of two logs, {self.log} and {header.log}: keep a file for each log"
+                f"{self.path} holds receipts of two logs, {first} and {second}: keep a file for each log"
             )
         self._is_headed, self.log = True, header.log
         return True
@@ -435,9 +523,12 @@ class Receipts:
         return ReceiptsError(f"{self.path} is not a receipts file: {where}: {why}")
 
     def _require_log(self, log: str | None) -> None:
+        if log and len(log) > LOG_NAME_MAX:
+            raise ReceiptsError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(log)}")
         if log and self.log and log != self.log:
             raise ReceiptsError(
-                f"{self.path} holds receipts of log {self.log}, this is log {log}: keep a file for each log"
+                f"{self.path} holds receipts of log {printable(self.log)}, this is log {printable(log)}: "
+                "keep a file for each log"
             )
 
     def _header(self, log: str | None) -> bytes:
@@ -458,17 +549,17 @@ class Receipts:
         self._read(descriptor, is_whole=True)
 
 
-def batches(snapshots: Iterable[Snapshot]) -> list[list[Snapshot]]:
-    """Return snapshots in groups of consecutive versions with one hyper digest: what was acknowledged together.
+def runs(snapshots: Iterable[Snapshot]) -> list[list[Snapshot]]:
+    """Return snapshots in groups of consecutive versions, which one proof can show to belong together.
 
     Args:
-        snapshots: Snapshots of one log.
+        snapshots: Snapshots of one log, each version once.
 
     Returns:
         The groups, by version.
     """
     ordered = sorted(snapshots, key=lambda snapshot: snapshot.version)
-    numbered = groupby(enumerate(ordered), lambda pair: (pair[1].hyper_digest, pair[1].version - pair[0]))
+    numbered = groupby(enumerate(ordered), lambda pair: pair[1].version - pair[0])
     return [[snapshot for _, snapshot in group] for _, group in numbered]
 
 
@@ -482,7 +573,7 @@ def _inode(status: os.stat_result) -> tuple[int, int]:
 
 
 def _found_format(line: bytes) -> str | None:
-    with suppress(msgspec.MsgspecError):
+    with suppress(*_UNREADABLE):
         found = _PROBE.decode(line).format
         if found is not None and found != _FORMAT:
             return f"expected format {_FORMAT}, found {found!r}; a newer qed may read it"

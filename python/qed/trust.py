@@ -14,7 +14,7 @@ from qed.errors import ForkDetected, NotTrusted
 from qed.proofs import Digest, HistoryRoot, HyperRoot, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from qed.proofs import IncrementalProof
 
@@ -95,15 +95,27 @@ class Trusted(Protocol):
         """
         ...
 
-    def newest_of(self, digest: Digest) -> int | None:
-        """Return the version that any true answer about an event must reach.
+    def occurrences_of(self, digest: Digest) -> Sequence[int]:
+        """Return the versions at which an event is known to stand.
 
         Args:
             digest: Digest of the event.
 
         Returns:
-            The version of the newest trusted snapshot of this event, or None if there is none. If the event was added
-            several times in one commit batch, the first version in it: the hyper tree may show that one.
+            The versions of the trusted snapshots of this event, in ascending order.
+        """
+        ...
+
+    def batch_start(self, version: int) -> int:
+        """Return the first version that may have been committed together with a trusted one.
+
+        Of equal events in one commit batch, the hyper tree shows the first, whoever added it.
+
+        Args:
+            version: Version of a trusted snapshot.
+
+        Returns:
+            The version after the newest trusted one before it that has another hyper digest; 0 if there is none.
         """
         ...
 
@@ -177,16 +189,28 @@ class TrustedSnapshots:
         del version
         return True
 
-    def newest_of(self, digest: Digest) -> int | None:
-        """Return the version that any true answer about an event must reach.
+    def occurrences_of(self, digest: Digest) -> Sequence[int]:
+        """Return the versions at which an event is known to stand.
 
         Args:
             digest: Digest of the event.
 
         Returns:
-            As `Trusted.newest_of`.
+            As `Trusted.occurrences_of`.
         """
-        return newest_of(snapshot for snapshot in self._snapshots.values() if snapshot.event_digest == digest)
+        return sorted(snapshot.version for snapshot in self._snapshots.values() if snapshot.event_digest == digest)
+
+    def batch_start(self, version: int) -> int:
+        """Return the first version that may have been committed together with a trusted one.
+
+        Args:
+            version: Version of a trusted snapshot.
+
+        Returns:
+            As `Trusted.batch_start`.
+        """
+        earlier = sorted((known for known in self._snapshots if known < version), reverse=True)
+        return batch_start(self._snapshot(version), (self._snapshots[known] for known in earlier))
 
     def _snapshot(self, version: int) -> Snapshot:
         found = self._snapshots.get(version)
@@ -200,11 +224,23 @@ class TrustedRoots:
 
     Args:
         roots: History and hyper roots, in any order.
+
+    Raises:
+        ValueError: Two roots of one kind have one version and are not equal.
     """
 
     def __init__(self, *roots: HistoryRoot | HyperRoot) -> None:
-        self._history = {root.version: root for root in roots if isinstance(root, HistoryRoot)}
-        self._hyper = {root.version: root for root in roots if isinstance(root, HyperRoot)}
+        self._history: dict[int, HistoryRoot] = {}
+        self._hyper: dict[int, HyperRoot] = {}
+        for root in roots:
+            if isinstance(root, HistoryRoot):
+                known: HistoryRoot | HyperRoot = self._history.setdefault(root.version, root)
+            else:
+                known = self._hyper.setdefault(root.version, root)
+            if known != root:
+                # To let one of them stand would ignore what the caller trusts.
+                found = f"{known.digest.hex()} and {root.digest.hex()}"
+                raise ValueError(f"expected one root of version {root.version}, found {found}")
 
     @property
     def by(self) -> TrustedBy:
@@ -256,13 +292,23 @@ class TrustedRoots:
         del version
         return True
 
-    def newest_of(self, digest: Digest) -> None:
-        """Return None: roots state nothing about single events.
+    def occurrences_of(self, digest: Digest) -> Sequence[int]:
+        """Return nothing: roots state nothing about single events.
 
         Args:
             digest: Digest of any event.
         """
         del digest
+        return ()
+
+    def batch_start(self, version: int) -> int:
+        """Return 0: roots do not tell what was committed together.
+
+        Args:
+            version: Any version.
+        """
+        del version
+        return 0
 
 
 class Linked:
@@ -334,8 +380,8 @@ class Linked:
         """
         return version != self._snapshot.version and self._trusted.is_linked(version)
 
-    def newest_of(self, digest: Digest) -> int | None:
-        """Return the version that any true answer about an event must reach.
+    def occurrences_of(self, digest: Digest) -> Sequence[int]:
+        """Return the versions at which an event is known to stand.
 
         Args:
             digest: Digest of the event.
@@ -343,24 +389,32 @@ class Linked:
         Returns:
             As before the link: what only the server says states nothing.
         """
-        return self._trusted.newest_of(digest)
+        return self._trusted.occurrences_of(digest)
+
+    def batch_start(self, version: int) -> int:
+        """Return the first version that may have been committed together with a trusted one.
+
+        Args:
+            version: Version of a trusted snapshot.
+
+        Returns:
+            As before the link.
+        """
+        return self._trusted.batch_start(version)
 
 
-def newest_of(snapshots: Iterable[Snapshot]) -> int | None:
-    """Return the version that any true answer about an event must reach.
+def batch_start(snapshot: Snapshot, earlier: Iterable[Snapshot]) -> int:
+    """Return the first version that may have been committed together with a trusted one.
 
     Args:
-        snapshots: Trusted snapshots of this one event.
+        snapshot: The trusted snapshot.
+        earlier: The trusted snapshots of lower versions, newest first.
 
     Returns:
-        As `Trusted.newest_of`.
+        As `Trusted.batch_start`.
     """
-    known = list(snapshots)
-    if not known:
-        return None
-    newest = max(known, key=lambda snapshot: snapshot.version)
-    # One hyper digest, one commit batch: of equal events in one bulk, the hyper tree shows the first.
-    return min(snapshot.version for snapshot in known if snapshot.hyper_digest == newest.hyper_digest)
+    # One commit batch has one hyper digest.
+    return next((known.version + 1 for known in earlier if known.hyper_digest != snapshot.hyper_digest), 0)
 
 
 def _given(roots: Mapping[int, _Root], version: int, what: str) -> _Root:

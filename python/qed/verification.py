@@ -188,13 +188,16 @@ def require_consistent(question: Membership, answer: MembershipProof | AbsencePr
     Raises:
         ContradictsReceipt: It does.
     """
-    known = trusted.newest_of(question.digest)
-    if known is None:
+    known = trusted.occurrences_of(question.digest)
+    if not known:
         return
+    newest = known[-1]
     if isinstance(answer, AbsenceProof):
-        raise ContradictsReceipt(question.digest, known, f"is absent up to version {answer.current_version}")
-    if answer.latest_version < known:
-        raise ContradictsReceipt(question.digest, known, f"was last added at version {answer.latest_version}")
+        raise ContradictsReceipt(question.digest, newest, f"is absent up to version {answer.current_version}")
+    latest = answer.latest_version
+    # Of equal events in one commit batch, the hyper tree shows the first.
+    if latest < newest and latest < trusted.batch_start(newest):
+        raise ContradictsReceipt(question.digest, newest, f"was last added at version {latest}")
 
 
 def _verify_extension(question: Extension, answer: IncrementalProof, trusted: Trusted) -> Extends:

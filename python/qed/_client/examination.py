@@ -5,18 +5,26 @@ Each is a generator that yields calls and is sent their values, so that both cli
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qed import _qed
 from qed._client import calls
-from qed.errors import AddedLater, ContradictsReceipt, ForkDetected, QedError, StaleAnswer, VerificationError
+from qed.errors import (
+    AddedLater,
+    ContradictsReceipt,
+    ForkDetected,
+    QedError,
+    ReceiptsError,
+    StaleAnswer,
+    UnknownVersion,
+    VerificationError,
+)
 from qed.proofs import IncrementalProof, Snapshot
 from qed.questions import Extension, Membership
-from qed.receipts import Receipts, batches
+from qed.receipts import LOG_NAME_MAX, Receipts, runs
 from qed.trust import Linked, TrustedBy, TrustedSnapshots
-from qed.verification import Finding, require_fresh, verify, versions_of
+from qed.verification import Finding, require_consistent, require_fresh, verify, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -98,7 +106,7 @@ def examine(
             yield from _link_if_writable(trusted)
         if trusted is None:
             for version in versions_of(answer):
-                snapshots[version] = yield calls.snapshot(version)
+                snapshots[version] = yield from _snapshot(version)
             trusted = TrustedSnapshots(*snapshots.values(), by=TrustedBy.SERVER)
         else:
             trusted = yield from _linked(question, answer, trusted, snapshots)
@@ -114,25 +122,54 @@ def _fresh_answer(
 ) -> Generator[Call[Any], Any, Answer]:
     try:
         answer: Answer = yield calls.ask(question, consistency=consistency)
+        if trusted is None or isinstance(answer, IncrementalProof) or isinstance(question, Extension):
+            return answer
+        require_fresh(question, answer, trusted)
     except AddedLater as exc:
         raise _denial(question, trusted, exc) from exc
-    if trusted is None or isinstance(answer, IncrementalProof) or isinstance(question, Extension):
+    except (StaleAnswer, UnknownVersion) as exc:
+        if isinstance(exc, UnknownVersion) and not _must_reach(question, trusted):
+            raise
+    else:
         return answer
+    return (yield from _linearizable_answer(question, trusted))
+
+
+def _linearizable_answer(question: Question, trusted: Trusted | None) -> Generator[Call[Any], Any, Answer]:
+    """Ask again, of a member that first learns of everything acknowledged. An answer that is stale now is final."""
     try:
-        require_fresh(question, answer, trusted)
-    except StaleAnswer:
-        answer = yield calls.ask(question, consistency="linearizable")
+        answer: Answer = yield calls.ask(question, consistency="linearizable")
+    except AddedLater as exc:
+        raise _denial(question, trusted, exc) from exc
+    except UnknownVersion as exc:
+        raise StaleAnswer(f"expected a log that reaches what is trusted of it, found one that does not: {exc}") from exc
     return answer
 
 
+def _must_reach(question: Question, trusted: Trusted | None) -> bool:
+    """Return whether a log that extends what is trusted can answer a question."""
+    anchor = None if trusted is None else trusted.anchor
+    if anchor is None:
+        return False
+    return isinstance(question, Membership) or question.start <= question.end <= anchor.version
+
+
 def _denial(question: Question, trusted: Trusted | None, refusal: AddedLater) -> QedError:
-    """Return what a refusal amounts to that says the event was added after the version asked."""
-    if isinstance(question, Membership) and trusted is not None:
-        known = trusted.newest_of(question.digest)
-        if known is not None and known < refusal.first_version:
-            claim = f"was first added at version {refusal.first_version}"
-            return ContradictsReceipt(question.digest, known, claim)
+    """Return what a refusal amounts to that says the event was first added after the version asked."""
+    if not isinstance(question, Membership) or trusted is None:
+        return refusal
+    asked, first = question.version, refusal.first_version
+    known = trusted.occurrences_of(question.digest)
+    if known and (known[0] < first or (asked is not None and known[0] <= asked)):
+        return ContradictsReceipt(question.digest, known[0], f"was first added at version {first}")
+    if asked is None or first <= asked:
+        found = f"a refusal, because the event was first added at version {first}"
+        return VerificationError(f"expected an answer at {_as_of(asked)}, found {found}")
     return refusal
+
+
+def _as_of(asked: int | None) -> str:
+    return "the latest version" if asked is None else f"version {asked}"
 
 
 def _linked(
@@ -147,8 +184,8 @@ def _linked(
     for version in sorted(versions_of(answer)):
         if _is_trusted(trusted, version):
             continue
-        snapshots[version] = yield calls.snapshot(version)
-        proof = yield calls.incremental(*sorted((version, anchor.version)))
+        snapshots[version] = yield from _snapshot(version)
+        proof = yield from _range(version, anchor.version)
         trusted = Linked(trusted, snapshots[version], proof)
     return trusted
 
@@ -160,6 +197,34 @@ def _is_trusted(trusted: Trusted, version: int) -> bool:
     except VerificationError:
         return False
     return True
+
+
+def _snapshot(version: int) -> Generator[Call[Any], Any, Snapshot]:
+    """Fetch a snapshot that the log must have, for it has named the version. Members that lag are asked again."""
+    try:
+        found: Snapshot = yield calls.snapshot(version)
+    except UnknownVersion:
+        found = yield from _surely(calls.snapshot(version, consistency="linearizable"))
+    return found
+
+
+def _range(one: int, other: int) -> Generator[Call[Any], Any, IncrementalProof]:
+    """Fetch the incremental proof between two versions that the log must have, whichever comes first."""
+    start, end = sorted((one, other))
+    try:
+        proof: IncrementalProof = yield calls.incremental(start, end)
+    except UnknownVersion:
+        proof = yield from _surely(calls.incremental(start, end, consistency="linearizable"))
+    return proof
+
+
+def _surely(call: Call[Any]) -> Generator[Call[Any], Any, Any]:
+    try:
+        return (yield call)
+    except UnknownVersion as exc:
+        raise StaleAnswer(
+            f"expected a log that reaches the versions it has named, found one that does not: {exc}"
+        ) from exc
 
 
 def _diagnosed(error: VerificationError, trusted: Trusted) -> Generator[Call[Any], Any, VerificationError]:
@@ -199,13 +264,16 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Generator[Call[An
         QedError: The proofs could not be had; nothing was appended.
     """
     log = yield from _log_name(receipts)
-    yield from link(receipts, log)
-    try:
-        fresh = receipts.unknown(snapshots)
-        yield from _prove(receipts.linked_anchor, fresh)
-    except VerificationError as exc:
-        raise (yield from _diagnosed(exc, receipts)) from exc
-    receipts.append(fresh, log=log, is_linked=True)
+    is_appended = False
+    while not is_appended:
+        try:
+            yield from link(receipts, log)
+            fresh = receipts.unknown(snapshots)
+            anchor = receipts.linked_anchor
+            yield from _prove(anchor, fresh)
+        except VerificationError as exc:
+            raise (yield from _diagnosed(exc, receipts)) from exc
+        is_appended = receipts.append_proven(fresh, log=log, anchor=anchor)
 
 
 def link(receipts: Receipts, log: str | None = None) -> Generator[Call[Any], Any, None]:
@@ -230,48 +298,57 @@ def link(receipts: Receipts, log: str | None = None) -> Generator[Call[Any], Any
         return
     log = log or (yield from _log_name(receipts))
     yield from _prove(receipts.linked_anchor, pending)
-    receipts.mark_linked(log)
+    receipts.mark_linked(log, pending)
 
 
 def _link_if_writable(receipts: Receipts) -> Generator[Call[Any], Any, None]:
     """Link receipts to verify with them; a file that cannot be written is linked again the next time."""
-    with suppress(OSError):
+    try:
         yield from link(receipts)
+    except (OSError, ReceiptsError):
+        # Whether it is of this log was settled first, so this file is a link, read-only, or ends in half a line.
+        if receipts.unlinked:
+            raise
 
 
 def _log_name(receipts: Receipts) -> Generator[Call[Any], Any, str | None]:
     info = yield calls.info()
+    if len(info.log) > LOG_NAME_MAX:
+        raise VerificationError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(info.log)}")
     receipts.require_log(info.log or None)
     return info.log or None
 
 
 def _prove(anchor: Snapshot | None, added: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
     """Prove that snapshots belong to one log, that of the anchor if there is one."""
-    batch: Sequence[Snapshot] = ()
-    for batch in batches(added):
-        newest = batch[-1]
-        if len(batch) > 1:
-            proof = yield calls.incremental(batch[0].version, newest.version)
-            _qed.verify_bulk(proof, batch)
-        if anchor is None and len(batch) > 1:
+    run: Sequence[Snapshot] = ()
+    for run in runs(added):
+        newest = run[-1]
+        if len(run) > 1:
+            proof = yield from _range(run[0].version, newest.version)
+            _qed.verify_bulk(proof, run)
+        if anchor is None and len(run) > 1:
             anchor = newest
             continue
         tied_to = anchor or newest
-        proof = yield calls.incremental(*sorted((tied_to.version, newest.version)))
+        proof = yield from _range(tied_to.version, newest.version)
         _qed.verify_addition(proof, trusted=tied_to.history_root(), added=newest)
         anchor = newest if anchor is None or newest.version > anchor.version else anchor
-    if batch:
-        yield from _prove_in_hyper_tree(batch)
+    if run:
+        yield from _prove_in_hyper_tree(run)
 
 
-def _prove_in_hyper_tree(batch: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
-    """Prove that the hyper root of a new batch holds its last event, unless the log has grown beyond it already.
+def _prove_in_hyper_tree(run: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
+    """Prove that the hyper root of the newest snapshot holds its event, unless the log has grown beyond it already.
 
-    All of the batch is needed: of events that are equal, the hyper tree shows the first.
+    Of a log that has grown, the answer must still be that the event is there. The others of the run tell how far back
+    its commit batch may reach: of events that are equal, the hyper tree shows the first.
     """
-    added = batch[-1]
+    added, trusted = run[-1], TrustedSnapshots(*run)
     question = Membership(added.event_digest, added.version)
-    answer: Answer = yield calls.ask(question)
-    if not isinstance(answer, IncrementalProof) and answer.current_version > added.version:
+    answer = yield from _fresh_answer(question, trusted, None)
+    if isinstance(answer, IncrementalProof) or answer.current_version == added.version:
+        verify(question, answer, trusted)
         return
-    verify(question, answer, TrustedSnapshots(*batch))
+    require_fresh(question, answer, trusted)
+    require_consistent(question, answer, trusted)

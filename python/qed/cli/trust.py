@@ -12,7 +12,7 @@ from qed.proofs import Digest, HistoryRoot, HyperRoot
 from qed.trust import TrustedBy, TrustedRoots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from qed.cli.terminal import Terminal
     from qed.questions import Question
@@ -77,7 +77,7 @@ def given_roots(given: MembershipRoots) -> TrustedRoots | None:
         The roots with their versions, or None if none were given.
 
     Raises:
-        click.UsageError: A digest stands without its version, or a version without a digest.
+        click.UsageError: A digest stands without its version, a version without a digest, or two differ for one.
     """
     _require_pair(
         given["hyper_digest"] or given["current_history_digest"], given["current_version"], "hyper", "current"
@@ -90,7 +90,7 @@ def given_roots(given: MembershipRoots) -> TrustedRoots | None:
         roots.append(HistoryRoot(given["current_version"], given["current_history_digest"]))
     if given["query_version"] is not None and given["history_digest"] is not None:
         roots.append(HistoryRoot(given["query_version"], given["history_digest"]))
-    return TrustedRoots(*roots) if roots else None
+    return _trusted(roots)
 
 
 def given_end_roots(given: EndRoots, start: int, end: int) -> TrustedRoots | None:
@@ -106,7 +106,14 @@ def given_end_roots(given: EndRoots, start: int, end: int) -> TrustedRoots | Non
     """
     pairs = ((start, given["start_digest"]), (end, given["end_digest"]))
     roots = [HistoryRoot(version, digest) for version, digest in pairs if digest is not None]
-    return TrustedRoots(*roots) if roots else None
+    return _trusted(roots)
+
+
+def _trusted(roots: Sequence[HistoryRoot | HyperRoot]) -> TrustedRoots | None:
+    try:
+        return TrustedRoots(*roots) if roots else None
+    except ValueError as exc:
+        raise click.UsageError(f"two digests were given for one version: {exc}") from exc
 
 
 def _require_pair(digest: Digest | None, version: int | None, root: str, what: str) -> None:
@@ -161,9 +168,15 @@ class Person:
         del version
         return True
 
-    def newest_of(self, digest: Digest) -> None:
-        """Return None: roots state nothing about single events."""
+    def occurrences_of(self, digest: Digest) -> Sequence[int]:
+        """Return nothing: roots state nothing about single events."""
         del digest
+        return ()
+
+    def batch_start(self, version: int) -> int:
+        """Return 0: roots do not tell what was committed together."""
+        del version
+        return 0
 
     def _history_name(self, version: int) -> str:
         ends = {getattr(self._question, "start", None): "starting ", getattr(self._question, "end", None): "ending "}
