@@ -20,7 +20,7 @@ from both_clients import Connect, connect
 from commands import one_line, qed, read_lines
 from dishonesty import Faces, changed, log_of
 from harness.process import Server
-from qed import Absent, Extension, Membership, Present, Receipts
+from qed import Absent, Digest, Extension, Membership, Present, Receipts, Snapshot, _qed
 from qed.errors import (
     ContradictsReceipt,
     ForkDetected,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from dishonesty import Reply
     from qed import Log
-    from qed.proofs import Snapshot
     from qed.questions import Question
 
 __all__ = ["connect"]
@@ -300,6 +299,14 @@ def all_of_bulk(**fields: object) -> Callable[[Reply], Reply]:
     return lie
 
 
+def last_versions(reply: Reply) -> Reply:
+    """Give a bulk the last versions of 64 bits: there is none after them."""
+    status, value = reply
+    for number, snapshot in enumerate(reversed(value)):
+        snapshot["Version"] = 2**64 - 1 - number
+    return status, value
+
+
 def grown(reply: Reply) -> Reply:
     """Say that the log has grown, so that nothing need be proven of the hyper tree, and deny the event."""
     other = log_of(*EVENTS[:3], *OTHERS)
@@ -332,6 +339,10 @@ POISONS: Final[dict[str, tuple[Callable[[], Faces], type[QedError]]]] = {
     ),
     "a version far beyond": (
         lambda: lying(log_of(*EVENTS), add=changed(Version=2**64 - 1), bulk=bulk(Version=2**64 - 1)),
+        VerificationError,
+    ),
+    "the last of all versions": (
+        lambda: lying(log_of(*EVENTS), add=changed(Version=2**64 - 1), bulk=last_versions),
         VerificationError,
     ),
     "another event's snapshot": (
@@ -417,6 +428,17 @@ def test_receipts_of_two_logs_end_in_no_ok(tmp_path: Path) -> None:
         done = qed("add", "--event", "x", "--receipts", str(path), QED_ENDPOINTS=server.url)
         assert done.returncode == 1
     assert path.read_bytes() == b"".join(line + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize("versions", [(2**64 - 2, 2**64 - 1), (2**64 - 1,), (2**64 - 1, 0), (2**64 - 1, 2**64 - 1)])
+def test_the_end_of_all_versions_is_refused_and_no_bug(versions: tuple[int, ...]) -> None:
+    proof, nothing = log_of(*EVENTS).incremental(0, 1), Digest(bytes(32))
+    added = [
+        Snapshot(event_digest=nothing, history_digest=nothing, hyper_digest=nothing, version=version)
+        for version in versions
+    ]
+    with pytest.raises(VerificationError):
+        _qed.verify_bulk(proof, added)
 
 
 # The reproduction, word for word, with the ordinary server.
