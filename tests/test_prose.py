@@ -81,12 +81,6 @@ IDIOMS: Final = (
 )
 
 NOT_YET: Final = (
-    "CHANGELOG.md",
-    "docs/api.md",
-    "docs/cli.md",
-    "docs/cluster.md",
-    "docs/python.md",
-    "docs/server.md",
     "qed --help",
     "qed add --help",
     "qed cluster remove --help",
