@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, byte for byte, and remembers what it was sent."""
+"""A server that sends the bytes a test prescribes, and remembers what it received."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Handler(socketserver.StreamRequestHandler):
             else:
                 play(self.connection)
         except OSError:
-            return  # The client has had enough, which is what most tests wait for.
+            return  # The client closed the connection, which is what most tests wait for.
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -59,14 +59,14 @@ class _Server(socketserver.ThreadingTCPServer):
         connection, address = super().get_request()
         if self.tls is None:
             return connection, address
-        # The handshake is left to the handler's thread, where a client that hangs up is caught.
+        # The handler's thread does the handshake, because it handles a client that hangs up.
         return self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
 
 class Adversary:
     """Answers the n-th request with the n-th play, later ones with the last, and closes the connection each time.
 
-    A client that asks for a list of members beside another call gets `members`, by default that there is none.
+    A request for the list of members that accompanies another call gets `members`, by default an empty list.
     """
 
     def __init__(self, *plays: Play, tls: ssl.SSLContext | None = None, members: Play | None = None) -> None:
@@ -101,7 +101,7 @@ class Adversary:
 
 
 def http(status: int, body: bytes | object = b"", **headers: str) -> bytes:
-    """Return a whole answer; what is not bytes goes out as JSON, `retry_after` as `Retry-After`."""
+    """Return a whole answer. A body that is not bytes is sent as JSON, `retry_after` as `Retry-After`."""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {"Content-Length": str(len(payload)), "Connection": "close"}
     named |= {name.replace("_", "-").title(): value for name, value in headers.items()}
@@ -118,7 +118,7 @@ def b64(value: bytes) -> str:
 
 
 def snapshot(event: bytes, version: int = 0, hyper: bytes = bytes(32)) -> dict[str, object]:
-    """Return a well-formed snapshot of `event`; its roots are nobody's."""
+    """Return a well-formed snapshot of `event` whose roots belong to no log."""
     return {
         "EventDigest": b64(hashlib.sha256(event).digest()),
         "HistoryDigest": b64(bytes(32)),
@@ -128,7 +128,7 @@ def snapshot(event: bytes, version: int = 0, hyper: bytes = bytes(32)) -> dict[s
 
 
 def hang(connection: socket.socket) -> None:
-    """Say nothing until the client leaves."""
+    """Send nothing until the client leaves."""
     connection.settimeout(JOIN_LIMIT_S)
     connection.recv(1)
 

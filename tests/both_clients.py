@@ -1,4 +1,4 @@
-"""`Client` and `AsyncClient` behind one face, so that each test holds for both."""
+"""`Client` and `AsyncClient` behind one interface, so that each test covers both."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def qed_on_terminal(*args: str, typed: Iterable[str] = (), **changes: str) -> tu
         if select.select([ours], [], [], 0.1)[0]:
             try:
                 part = os.read(ours, 65536)
-            except OSError:  # how Linux says that the other end is closed
+            except OSError:  # how Linux reports that the other end is closed
                 break
             screen += part
         if lines and screen.count(b"]: ") > asked:
@@ -87,7 +87,7 @@ def _read_to_end(descriptor: int) -> bytes:
 
 
 def values(text: str) -> dict[str, str]:
-    """Return the labelled values in what a command printed; of several with one label, the last."""
+    """Return the labelled values that a command printed; the last one if a label is repeated."""
     pairs = (line.split(": ", 1) for line in text.splitlines() if line.startswith(" ") and ": " in line)
     return {label.strip(): value for label, value in pairs}
 
@@ -106,12 +106,12 @@ def hex_of(text: object) -> str:
     return base64.b64decode(text, validate=True).hex()
 
 
-# What qed prints for programs is this test's subject: its fields are used without checks, and miss with a KeyError.
+# What qed prints for programs is under test, so its fields are used without checks: a missing one is a KeyError.
 def read_lines(text: str) -> list[dict[str, Any]]:
     """Return the JSON objects in `text`, one a line."""
     return [cast("dict[str, Any]", json.loads(line)) for line in text.splitlines()]
 
 
 def wait_for_lines(path: Path, count: int, wait: Callable[[Callable[[], bool], str], None]) -> None:
-    """Return once a file has that many lines."""
+    """Wait until a file has that many lines."""
     wait(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} lines in {path}")

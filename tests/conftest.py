@@ -19,14 +19,14 @@ def pytest_report_header() -> str:
 
 
 class StartServer(Protocol):
-    """Starts a server on a folder, with further options if need be."""
+    """Starts a server on a folder, optionally with further options."""
 
     def __call__(self, data_dir: Path, *extra: str) -> Server: ...
 
 
 @pytest.fixture(scope="module")
 def start_server() -> Iterator[StartServer]:
-    """Give a function that starts servers; whatever still runs after the module is killed."""
+    """Give a function that starts servers. Those still running after the module are killed."""
     started: list[Server] = []
 
     def start(data_dir: Path, *extra: str) -> Server:

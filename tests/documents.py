@@ -20,31 +20,31 @@ _FENCED: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks_in(text: str, language: str = "") -> list[str]:
-    """Return the fenced blocks of one language; those that name none by default."""
+    """Return the fenced blocks of one language, by default those without a language."""
     return [block for found, block in _FENCED.findall(text) if found == language]
 
 
 def snippets_in(text: str) -> list[str]:
-    """Return what is code: the spans between backticks, and the lines of all blocks, without their prompts."""
+    """Return the code: the spans between backticks, and the lines of all blocks, without their prompts."""
     lines = [line.removeprefix("$ ") for _, block in _FENCED.findall(text) for line in block.splitlines()]
     return lines + re.findall(r"`([^`\n]+)`", _FENCED.sub("", text))
 
 
 def section_of(text: str, heading: str) -> str:
-    """Return what stands under a heading of the second level, which must be there."""
+    """Return the text under a second-level heading, which must exist."""
     before, found, after = text.partition(f"\n## {heading}\n")
     assert found, f"no section {heading!r} after {before[-80:]!r}"
     return after.partition("\n## ")[0]
 
 
 def anchors_in(text: str) -> set[str]:
-    """Return the names that links may give to the headings, as GitHub makes them."""
+    """Return the anchors of the headings, as GitHub forms them."""
     headings = re.findall(r"^#+ (.+)$", _FENCED.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links_in(text: str) -> list[str]:
-    """Return where the links lead."""
+    """Return the targets of the links."""
     return re.findall(r"\]\(([^)\s]+)\)", _FENCED.sub("", text))
 
 

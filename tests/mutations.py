@@ -1,4 +1,4 @@
-"""Ways to damage a proof: every one of a kind for small damage, random ones for the rest."""
+"""Ways to damage a proof: small damage exhaustively, larger damage at random."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRONG: tuple[object, ...] = (
 )
 EXTRA_POSITIONS = ("", "x", "1024|0", "0|63", "0x" + "0" * 64 + "|0", "0x" + "0" * 64 + "|256")
 PATHS = ("Hyper", "History", "AuditPath")
-EVERY_POSITION_UP_TO = 64  # longer paths are all alike in the middle: there, every 32nd position stands for its like
+EVERY_POSITION_UP_TO = 64  # longer paths are uniform in the middle: there, every 32nd position represents the others
 
 
 def flips(data: bytes, step: int = 1) -> Iterator[tuple[int, bytes]]:
@@ -59,7 +59,7 @@ def renamed(answer: Json, place: Place, name: str) -> Json:
 
 
 def places(answer: Json, above: Place = ()) -> list[Place]:
-    """Return the places of all values, those inside objects too; of a very long path, a sample of its positions."""
+    """Return the places of all values, nested ones included; for a very long path, only a sample of its positions."""
     found: list[Place] = []
     sample = max(1, len(answer) // 2) if len(answer) <= EVERY_POSITION_UP_TO else 32
     for number, (name, value) in enumerate(answer.items()):
@@ -71,7 +71,7 @@ def places(answer: Json, above: Place = ()) -> list[Place]:
 
 
 def all_damage(answer: Json) -> Iterator[tuple[Place, bytes]]:
-    """Yield every single damage to the JSON form: the place, and the text."""
+    """Yield every way to damage one value of the JSON form: its place, and the text."""
     for place in places(answer):
         for damaged in (*damaged_values(answer, place), *damaged_names(answer, place)):
             yield place, dumps(damaged)
@@ -146,7 +146,7 @@ def misspelt(position: str) -> Iterator[str]:
 
 
 def doubled(answer: Json, place: Place) -> Iterator[bytes]:
-    """Yield texts in which the name at `place` comes twice: with its value again, and with another, in both orders."""
+    """Yield texts in which the name at `place` is duplicated: with the same value, and with another, in both orders."""
     name, value = dumps(place[-1]), dumps(value_at(answer, place))
     text, once = dumps(answer), name + b":" + value
     for other in (value, b"null", b"0"):

@@ -1,8 +1,8 @@
-"""The log and its proofs once more: slowly, plainly, and sharing no code with qed.
+"""A second implementation of the log and its proofs: slow, simple, and sharing no code with qed.
 
 Written from the protocol's text alone. Both trees are recomputed by recursion for every answer; only the hyper paths of
-the present log are kept. Every answer is in wire form: the JSON object as a dict. What this file and the real
-implementation agree on, two independent readings of the protocol agree on.
+the present log are kept. Every answer is in wire form: the JSON object as a dict. Where this file and the real
+implementation agree, two independent readings of the protocol agree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Json: TypeAlias = dict[str, object]
 Path: TypeAlias = dict[str, bytes]
 Entries: TypeAlias = list[tuple[int, int]]  # (digest as a 256-bit number, version), sorted
 
-SHORTCUT_HEIGHT = 232  # A lone key below this height is one leaf; above it every level is spelled out.
+SHORTCUT_HEIGHT = 232  # A lone key below this height is one leaf; above it every level has its own node.
 
 
 class RefusedError(Exception):
@@ -87,7 +87,7 @@ def history_path(digests: Sequence[bytes], leaf: int, version: int) -> Path:
 
 
 def incremental_path(digests: Sequence[bytes], start: int, end: int) -> Path:
-    """Return leaves `start` and `end`, and whole every largest subtree of the tree at `end` that holds neither."""
+    """Return leaves `start` and `end`, and every largest subtree of the tree at `end` that holds neither."""
     path: Path = {}
 
     def walk(index: int, height: int) -> None:
@@ -127,7 +127,7 @@ def shortcut_leaf(version: int, prefix: int, height: int) -> bytes:
 
 
 def _ends(entries: Entries, height: int) -> bool:
-    """Say whether a subtree of these keys has no children: it is empty, or a shortcut leaf."""
+    """Return whether a subtree of these keys has no children: it is empty, or a shortcut leaf."""
     return not entries or (height <= SHORTCUT_HEIGHT and len(entries) == 1)
 
 
@@ -153,7 +153,7 @@ def hyper_root(entries: Entries) -> bytes:
 
 
 def hyper_path(entries: Entries, key: int) -> tuple[Path, Entries]:
-    """Return the siblings on the way of `key`, and what its path ends at: no entry, or the one of a shortcut leaf."""
+    """Return the siblings on the path of `key`, and what the path ends at: no entry, or that of a shortcut leaf."""
     path: Path = {}
     prefix, height = 0, 256
     while not _ends(entries, height):
@@ -179,7 +179,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Added:
-    """What one request got: the version that answers each of its digests, and whether any of them is new."""
+    """The result of one request: the version that answers each of its digests, and whether any of them is new."""
 
     versions: list[int]
     is_new: bool
@@ -195,7 +195,7 @@ class OracleLog:
     def __init__(self) -> None:
         self.digests: list[bytes] = []
         self.newest: dict[bytes, int] = {}
-        self._hyper_roots: list[bytes] = []  # one a version: the root after its whole commit batch
+        self._hyper_roots: list[bytes] = []  # one per version: the root after its whole commit batch
         self._hyper_paths: dict[bytes, tuple[Path, Entries]] = {}
 
     def append(self, digests: Iterable[bytes], *, if_absent: bool = False) -> Added:
@@ -219,7 +219,7 @@ class OracleLog:
                 continue
             version = len(self.digests)
             self.digests.append(digest)
-            if digest not in moved:  # inside one request the first occurrence wins
+            if digest not in moved:  # within one request the first occurrence wins
                 self.newest[digest] = version
                 moved.add(digest)
             answers.append(version)

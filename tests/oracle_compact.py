@@ -1,4 +1,4 @@
-"""The compact form of answers, written from FORMATS.md alone: what the bytes of a proof must be."""
+"""The compact form of answers, written from FORMATS.md alone: the bytes that a proof must have."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _hyper_path(value: object) -> bytes:
 
 
 def _history_path(value: object) -> bytes:
-    """Leaf up: no two siblings of a leaf have one height."""
+    """Leaf up: no two siblings of a leaf have the same height."""
     return _joined(digest for _, digest in sorted((height, digest) for (_, height), digest in _path(value).items()))
 
 

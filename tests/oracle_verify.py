@@ -1,6 +1,6 @@
-"""A slow, plain verifier: what protocol §6 demands of an answer, and nothing taken from qed.
+"""A slow, simple verifier: what protocol §6 demands of an answer, without any code of qed.
 
-It reads answers in wire form, strictly: what is not understood is not proven. Snapshots are the caller's own.
+It parses answers in wire form strictly and rejects whatever it does not understand. Snapshots are the caller's own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RejectedError(Exception):
 
 
 def parse(text: str | bytes) -> Json:
-    """Return the JSON object in `text`, in which no name may come twice."""
+    """Return the JSON object in `text`, in which no name may be duplicated."""
 
     def unique(pairs: list[tuple[str, object]]) -> Json:
         names = dict(pairs)

@@ -1,4 +1,4 @@
-"""The answers recorded from BBVA QED 1.0.0-rc2, and what is demanded instead where this project differs on purpose."""
+"""The answers recorded from BBVA QED 1.0.0-rc2, and the ones required where this project differs on purpose."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Prover(Protocol):
 
 
 class Log(Prover, Protocol):
-    """A log under test that also takes events."""
+    """A log under test that also accepts events."""
 
     def append_events(self, events: list[bytes]) -> list[Json]: ...
 
 
-# Recorded JSON is this repository's own and keeps its shape, so its fields are used without checks.
+# The recorded JSON belongs to this repository and keeps its shape, so its fields are used without checks.
 Row = dict[str, Any]
 
 
@@ -76,7 +76,7 @@ def ask(log: Prover, request: Row) -> Json:
 
 
 def replay(log: Log) -> Iterator[tuple[int, object, object]]:
-    """Do all operations of the basic file in order; yield each row's number, outcome and demanded outcome."""
+    """Do all operations of the basic file in order; yield each row's number, outcome and required outcome."""
     for number, row in enumerate(operations()):
         if row["op"] == "add":
             yield number, log.append_events([base64.b64decode(row["event"])]), [row["snapshot"]]
@@ -99,10 +99,10 @@ def demanded(number: int) -> Json:
 
 
 def _older_occurrence() -> Json:
-    """Return the answer for `event 3`, of versions 3 and 16, at version 10, put together from what was recorded.
+    """Return the answer for `event 3`, added at versions 3 and 16, at version 10, assembled from recorded parts.
 
-    The hyper path is that of the row before, the same tree. Of the history path of leaf 3 in the tree at 10, row 24
-    (the tree at 8) has the frozen nodes; only the partial node over versions 8 to 10 follows from the recorded events.
+    The hyper path is that of the previous row, from the same tree. Row 24 (the tree at 8) has the frozen nodes of leaf
+    3's history path at 10; only the partial node over versions 8 to 10 is computed, from the recorded events.
     """
     present = operations()[OLDER_ROW - 1]["response"]
     history = {**operations()[24]["response"]["History"], "8|3": _partial_node_8_to_10()}

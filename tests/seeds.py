@@ -1,4 +1,4 @@
-"""One seed for everything random in a run, printed in test names and notes; `QED_SEED` sets it again."""
+"""One seed for everything random in a run, printed in test names and notes; set `QED_SEED` to repeat a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def chance(seed: int) -> random.Random:
 
 
 def searching(examples: int) -> settings:
-    """Return settings for a search over random logs, which may take its time and prints how to repeat a failure."""
+    """Return settings for a search over random logs, which has no time limit and prints how to repeat a failure."""
     return settings(max_examples=examples, deadline=None, derandomize=False, print_blob=True)
 
 

@@ -1,4 +1,4 @@
-"""Honest proofs of every shape, made by the oracle, each with the question it answers: what forgeries are cut from."""
+"""Honest proofs of every shape, made by the oracle, each with its question. Forgeries are cut from them."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Question:
         return _qed.parse_answer(text)
 
     def verify(self, proof: Proof) -> None:
-        """Judge with the real verifier of whatever kind of answer this is."""
+        """Verify with the real verifier for this kind of answer."""
         digest, current = _qed.Digest(self.digest), trusted(self.current_snapshot)
         hyper, own = current.hyper_root(), [current.history_root()]
         if isinstance(proof, _qed.AbsenceProof):
             _qed.verify_absence(digest, proof, version=self.version, hyper_root=hyper, history_roots=own)
             return
         assert isinstance(proof, _qed.MembershipProof)
-        # Only what counts: a second root, of another version, must not stand in for the one that is asked about.
+        # Only the root that counts: a second one, of another version, must not replace the one in question.
         roots = [trusted(self.query_snapshot).history_root(), *([] if proof.latest_path is None else own)]
         _qed.verify_membership(digest, proof, version=self.version, hyper_root=hyper, history_roots=roots)
 
@@ -70,7 +70,7 @@ class Question:
 
 @dataclass(frozen=True)
 class RangeQuestion:
-    """A question whether one version's log extends another's, and the snapshots its asker trusts."""
+    """A question whether the log at one version extends the log at another, and the snapshots its asker trusts."""
 
     start_snapshot: Json
     end_snapshot: Json
@@ -137,7 +137,7 @@ def lone_log() -> OracleLog:
 
 
 def ask(made: OracleLog, name: str, digest: bytes, version: int | None = None) -> Specimen:
-    """Return the oracle's answer, for a caller who trusts the snapshots it needs."""
+    """Return the oracle's answer for a caller that trusts the snapshots it needs."""
     answer = made.membership(digest, version)
     query, current = (made.snapshot(cast("int", answer[field])) for field in ("QueryVersion", "CurrentVersion"))
     return Specimen(name, Question(digest, version, query, current), answer)

@@ -1,4 +1,4 @@
-"""The real log, answering in wire form, so that it can be held against the oracle and the recorded answers."""
+"""The real log, answering in wire form, so that it can be compared with the oracle and the recorded answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Subject:
-    """A real log, in memory or under `path`, with the calls of `OracleLog`. Refusals arrive as the oracle's."""
+    """A real log, in memory or under `path`, with the calls of `OracleLog`. It raises the oracle's errors."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = None if path is None else str(path)

@@ -1,4 +1,4 @@
-"""Random logs, honest and hostile in their digests: the real implementation answers exactly as the slow oracle does."""
+"""Random logs, with honest and hostile digests: the real implementation answers exactly as the slow oracle does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BEYOND = (1, 1 << 32, (1 << 64) - 1)  # added to the last version: what is asked
 
 @dataclass(frozen=True)
 class Plan:
-    """Digests to choose from, and the requests to make of them; `True` beside a request reopens the log after it."""
+    """Digests to choose from, and the requests to build from them; `True` beside a request reopens the log after it."""
 
     pool: list[bytes]
     requests: list[tuple[Request, bool]]
@@ -60,7 +60,7 @@ def append_to_both(oracle: OracleLog, subject: Subject, request: Request) -> Non
 
 
 def compare_membership(oracle: OracleLog, subject: Subject, digest: bytes, version: int | None) -> None:
-    """Hold one answer against the oracle's; if it is a proof, verify it with both verifiers."""
+    """Compare one answer with the oracle's; if it is a proof, verify it with both verifiers."""
     demanded = outcome(lambda: oracle.membership(digest, version))
     assert outcome(lambda: subject.membership(digest, version)) == demanded
     if "error" not in demanded:
@@ -132,7 +132,7 @@ def test_reopened_logs_answer_as_the_oracle(tmp_path_factory: pytest.TempPathFac
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("run_seed", [SEED])
 def test_larger_log_answers_as_the_oracle(run_seed: int, tmp_path: Path) -> None:
-    """Thousands of events cross levels that small logs never reach; proofs of them are taken as a sample."""
+    """Thousands of events reach levels that small logs never do; a sample of their proofs is checked."""
     dice = chance(run_seed)
     oracle, subject = OracleLog(), Subject(tmp_path / "data")
     pool = [dice.randbytes(32) for _ in range(3_000)]
@@ -154,7 +154,7 @@ def test_larger_log_answers_as_the_oracle(run_seed: int, tmp_path: Path) -> None
 
 
 def test_older_occurrence_is_the_latest_one_not_after_the_asked_version() -> None:
-    """Versions 0 and 1 are one bulk, whose first the hyper tree shows; at 1, both are occurrences, and 1 is later."""
+    """Versions 0 and 1 are one bulk; the hyper tree shows the first. At 1, both are occurrences, and 1 is later."""
     oracle, subject = OracleLog(), Subject()
     digest = event_digest(b"again")
     for digests in ([digest, digest], [digest]):
@@ -189,7 +189,7 @@ def test_empty_log_refuses_every_proof() -> None:
 
 @pytest.mark.parametrize("if_absent", [False, True])
 def test_empty_request_changes_nothing(if_absent: bool) -> None:
-    """An append of nothing may be refused or answered with nothing; rc2 accepted it as version -1 and crashed."""
+    """An empty append may be refused or get an empty answer; rc2 accepted it as version -1 and crashed."""
     subject = Subject()
     subject.append([bytes(32)])
     with suppress(LogError, ValueError):
@@ -220,7 +220,7 @@ def test_what_is_neither_an_event_nor_a_digest_is_a_type_error(nonsense: object)
 
 
 def leading_replica(folder: Path) -> _qed.Replica:
-    """Return the only member of a new cluster, once it leads it."""
+    """Return the only member of a new cluster, once it is the leader."""
     folder.mkdir()
     address = "127.0.0.1:1"
     own = _qed.MemberInfo(name="x", raft_addr=address, http_addr=address, mgmt_addr=address, metrics_addr=address)
@@ -254,7 +254,7 @@ class Submission:
 
 
 def drained(replica: _qed.Replica, submissions: Sequence[Submission]) -> list[_qed.Added]:
-    """Return what each request got, all of them having been submitted before the first answer was read."""
+    """Return the result of each request; all are submitted before the first answer is read."""
     for ticket, submission in enumerate(submissions):
         replica.submit(ticket, submission.events, if_absent=submission.if_absent)
     answers: dict[int, _qed.Added] = {}
@@ -269,10 +269,10 @@ def drained(replica: _qed.Replica, submissions: Sequence[Submission]) -> list[_q
 def commit_batches(
     submissions: Sequence[Submission], added: Sequence[_qed.Added]
 ) -> list[list[tuple[Submission, _qed.Added]]]:
-    """Return the requests as they were joined: of those that added something, who shares a batch shares a hyper digest.
+    """Return the requests by commit batch: requests of one batch that added something share a hyper digest.
 
-    What was added last has the highest version. A request that added nothing may stand in either of two batches: its
-    answers were given before it in both.
+    The last event added has the highest version. A request that added nothing may belong to either of two batches: its
+    answers are older than both.
     """
     batches: list[list[tuple[Submission, _qed.Added]]] = []
     newest, hyper_digest = -1, None
@@ -287,7 +287,7 @@ def commit_batches(
 
 
 def completion_of(replica: _qed.Replica) -> _qed.Completion:
-    """Return the next answer; what the replica says of itself in between is passed over."""
+    """Return the next answer, skipping the replica's status reports."""
     while True:
         assert select.select([replica.wake_fd], [], [], 30)[0], "no answer within 30 s"
         completions = replica.drain().completions
@@ -298,7 +298,7 @@ def completion_of(replica: _qed.Replica) -> _qed.Completion:
 
 @pytest.mark.parametrize("run_seed", [SEED])
 def test_group_commits_are_the_oracles_batches(run_seed: int, tmp_path: Path) -> None:
-    """Requests of few different events, some if absent, come again in one request, in one batch and across batches."""
+    """A few different events, some added if absent, repeat within one request, within one batch and across batches."""
     dice = chance(run_seed)
     replica = leading_replica(tmp_path / "data")
     submissions = [

@@ -1,4 +1,4 @@
-"""Whom a client asks, and when again: the policy alone, without sockets or clocks."""
+"""Which server a client asks, and when it retries: the policy alone, without sockets or clocks."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Clock:
 def steps(
     call: Call[object], topology: Topology, outcomes: Iterable[Answer | Failure], attempts: int = 1
 ) -> tuple[list[Send], object]:
-    """Return what was sent while `outcomes` came back, and how the call ended, a `QedError` or its result.
+    """Return what was sent while `outcomes` came back, and how the call ended: a `QedError` or its result.
 
-    Whoever is asked for the members by the way knows of none.
+    Requests for the list of members that the client adds get an empty one.
     """
     sent: list[Send] = []
     conversation = converse(call, topology, Policy(attempts))
@@ -81,7 +81,7 @@ def steps(
 
 
 def listed(leader: str = "", node: str = "one", **members: str) -> bytes:
-    """Return the list of members that the one called `node` gives."""
+    """Return the list of members as member `node` reports it."""
     shards = {name: {"nodeId": name, "httpAddr": address} for name, address in members.items()}
     return json.dumps({"nodeId": node, "leaderId": leader, "uriScheme": "http", "shards": shards}).encode()
 
@@ -340,7 +340,7 @@ def test_an_address_that_is_more_than_host_and_port_is_not_asked(address: str) -
 
 
 def test_members_may_be_named_while_another_call_looks_at_them() -> None:
-    """Calls share what is known without a lock; here the other one comes in wherever the clock is looked at."""
+    """Calls share what is known without a lock; here the other call runs wherever the clock is read."""
     shards, coming = SHARDS.decode(listed("one", two="two:2")), list[str]()
 
     def clock() -> float:
@@ -355,7 +355,7 @@ def test_members_may_be_named_while_another_call_looks_at_them() -> None:
     assert set(known.everyone()) == {ONE, TWO, THREE}
 
 
-# A cluster, simulated: servers that answer by what they are, and a clock that the pauses move.
+# A simulated cluster: servers that answer according to their role, and a clock that the pauses advance.
 
 MEMBERS = {"one": "one:1", "two": "two:2", "three": "three:3"}
 URLS = {name: f"http://{address}" for name, address in MEMBERS.items()}
@@ -364,13 +364,13 @@ LEADERSHIP_LOST = answer(503, body=b'{"error":"outcome_unknown","message":"lost"
 
 
 class Simulated:
-    """Members of whom one leads.
+    """Members, one of which may lead.
 
     Attributes:
         leader: Name of the leader, or empty.
-        down: Those who refuse connections.
-        tells: What members say who leads, where that is not so.
-        sent: Whom a request went to, and its path.
+        down: Members that refuse connections.
+        tells: The leader that a member reports, where that is wrong.
+        sent: The member that each request went to, and its path.
     """
 
     def __init__(self, leader: str = "one") -> None:
@@ -385,7 +385,7 @@ class Simulated:
         return Topology.parse(given, self.clock)
 
     def perform(self, call: Call[object], topology: Topology, read: Read = "primary-preferred") -> object:
-        """Return how a call ends that may take three time-outs of 10 s."""
+        """Return how a call ends that may last three time-outs of 10 s."""
         conversation = converse(call, topology, Policy(3, 30.0, read))
         try:
             step = next(conversation)

@@ -15,7 +15,7 @@ from seeds import SEED
 
 _LIMIT_S = 200.0
 
-# Every fault is done once, and each takes the cluster a second or two to bear.
+# Every fault is injected once, and the cluster needs a second or two to recover from each.
 pytestmark = pytest.mark.timeout(_LIMIT_S + 20)
 
 
@@ -25,9 +25,9 @@ class Report:
 
     Attributes:
         exit_code: 0 if every promise was kept.
-        counts: What was done, by its name in the table.
-        times: How often each fault was done.
-        skipped: Why a fault cannot be done on this machine.
+        counts: How often each action was done, by its name in the table.
+        times: How often each fault was injected.
+        skipped: Why a fault cannot be injected on this machine.
     """
 
     exit_code: int
@@ -63,7 +63,7 @@ def test_much_was_acknowledged_read_and_proven(report: Report) -> None:
     assert events >= 600
     assert report.counts["adds acknowledged (bulks counted once)"] >= 200
     assert report.counts["reads verified under faults"] >= 100
-    # Each event's membership on each of three members, and its step to the next.
+    # The membership of each event on each of three members, and its incremental proof to the next.
     assert report.counts["proofs verified in the audit"] >= 4 * events
 
 

@@ -1,4 +1,4 @@
-"""`qed` asks, shows and verifies: real commands against a real server that holds "event 0" to "event 3"."""
+"""`qed` queries, shows and verifies: real commands against a real server that holds "event 0" to "event 3"."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_what_lies_beyond_the_receipts_is_tied_to_them(filled: Filled, tmp_path:
     assert (done.stdout.endswith("Verify: OK\n"), done.returncode) == (True, 0)
     done = filled("incremental", "--start", "0", "--end", "3", "--receipts", str(receipts))
     assert (done.stdout.endswith("Verify: OK\n"), done.returncode) == (True, 0)
-    # No proof ties a hyper digest to an older one, so an absence there is what the server says and nothing more.
+    # No proof links a hyper digest to an older one, so an absence there rests on the server's word alone.
     done = filled("membership", "--event", "absent", "--receipts", str(receipts))
     assert done.stdout.endswith("Consistent (the hyper digest of version 3 is the server's word)\n")
     assert done.returncode == 5

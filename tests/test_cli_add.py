@@ -1,4 +1,4 @@
-"""`qed add`: what is added, what is kept, and what is said when it ends early."""
+"""`qed add`: what it adds, what it keeps, and what it reports when it ends early."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_nothing_is_added_when_its_receipt_cannot_be_kept(own: Server, tmp_path:
 def test_a_receipt_that_cannot_be_written_is_reported_and_printed(own: Server, tmp_path: Path, form: str) -> None:
     receipts = tmp_path / "receipts.jsonl"
     for number, given in enumerate(("--event x", "--lines -")):
-        # As on a full disk, nothing can be written; the file can be opened all the same.
+        # As on a full disk, the file can be opened but not written.
         command = f"ulimit -f 0; exec '{QED}' --endpoints {own.url} add {given} {form} --receipts '{receipts}'"
         done = subprocess.run(
             ["/bin/sh", "-c", command], input=b"y\n", capture_output=True, env=environment(), check=False
@@ -219,7 +219,7 @@ def test_a_second_signal_while_receipts_wait_for_their_turn_says_which_are_missi
     process.stdin.flush()
     wait_for_lines(receipts, 1 + BULK, wait_until)
     with receipts.open("rb") as other:
-        # As another qed does that is in the middle of its lines.
+        # As another qed does while it adds lines.
         fcntl.flock(other, fcntl.LOCK_EX)
         process.stdin.write(numbered(BULK))
         process.stdin.flush()
@@ -233,13 +233,13 @@ def test_a_second_signal_while_receipts_wait_for_their_turn_says_which_are_missi
 
 
 def interrupt_twice(process: subprocess.Popen[bytes]) -> None:
-    """Send two signals; different ones, since of two that are alike the second may be lost."""
+    """Send two signals. They differ, since the second of two equal signals may be lost."""
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
 
 
 def is_waiting_for_a_lock(pid: int) -> bool:
-    """Return whether a process waits in flock: the lines of /proc/locks with an arrow are those that wait."""
+    """Return whether a process waits in flock: in /proc/locks, the lines with an arrow are waiting."""
     waiting = (line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
     return any(str(pid) in words for words in waiting)
 
@@ -284,7 +284,7 @@ def test_ctrl_c_says_how_many_were_acknowledged(url: str, tmp_path: Path) -> Non
     wait_for_lines(receipts, 1 + BULK, wait_until)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=LIMIT_S)
-    # The signal may come while the receipts are being synced: then it also says which may be missing, and prints them.
+    # If the signal arrives during a sync of the receipts, qed also reports which may be missing, and prints them.
     unsure = r"(versions \d+ to \d+ may have no receipt; they are on stdout; )?"
     said = re.fullmatch(rf"interrupted; {unsure}1,000 events were acknowledged", one_line(stderr.decode()))
     assert said
@@ -300,7 +300,7 @@ def test_a_server_that_dies_leaves_the_count_of_what_was_acknowledged(own: Serve
     wait_for_lines(receipts, 1 + BULK, wait_until)
     own.kill()
     stdout, stderr = process.communicate(numbered(BULK, "lost "), timeout=LIMIT_S)
-    # Whether anything of the next bulk was sent depends on when the client hears of the death.
+    # Whether part of the next bulk was sent depends on when the client notices the crash.
     unsure = "(, and the next 1,000 may or may not have been added)?"
     assert re.search(rf"1,000 events were acknowledged{unsure}$", one_line(stderr.decode()))
     _, *kept = read_lines(receipts.read_text())
@@ -377,7 +377,7 @@ def test_a_line_of_a_live_pipe_is_added_while_the_pipe_is_open(own: Server, tmp_
     process, pipe = feed_live(own.url, receipts)
     write(pipe, b"first\n")
     wait_for_lines(receipts, 1 + 1, wait_until)
-    # What has no end yet is not an event yet.
+    # A line without its end is not an event yet.
     write(pipe, b"second\nthi")
     wait_for_lines(receipts, 2 + 1, wait_until)
     write(pipe, b"rd\nfourth")
@@ -397,7 +397,7 @@ def test_a_line_is_added_though_others_keep_coming(own: Server, tmp_path: Path) 
         write(pipe, b"line %d\n" % next(numbers))
         return bool(own.count())
 
-    # Each comes long before the others have lingered.
+    # Each line arrives long before the others have lingered.
     wait_until(is_added_after_one_more, "the first line to be added")
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
@@ -452,12 +452,12 @@ def test_lingering_is_for_lines(url: str) -> None:
 
 
 HUGE_BYTES = 300 * 1024 * 1024
-"""More than an event that is sent may have, and than the memory that the test allows."""
+"""More bytes than an event that is sent may have, and more than the memory that the test allows."""
 
 
 @pytest.fixture
 def huge(tmp_path: Path) -> Path:
-    """Give a file that takes no room on disk."""
+    """Give a sparse file, which needs no space on disk."""
     file = tmp_path / "huge.bin"
     with file.open("wb") as opened:
         opened.truncate(HUGE_BYTES)

@@ -1,4 +1,4 @@
-"""`qed check`: a whole folder, a damaged one, one in use, and none."""
+"""`qed check`: an intact folder, a damaged one, one in use, and one that holds no log."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_what_is_no_data_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> 
 
 
 class Stopped(Exception):
-    """What a callback raises."""
+    """Raised by a callback."""
 
 
 def test_a_check_tells_how_far_it_is_and_can_be_stopped(folder: Path) -> None:

@@ -49,7 +49,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Cluster:
-    """Give a cluster whose members all live, whatever the tests before have done."""
+    """Give a cluster whose members are all running, whatever earlier tests have done."""
     shared.heal()
     return shared
 
@@ -60,7 +60,7 @@ def follower_url(cluster: Cluster) -> str:
 
 @pytest.mark.parametrize("victim", ["leader", "the endpoint given"])
 def test_lines_added_if_absent_survive_a_kill(cluster: Cluster, tmp_path: Path, victim: str) -> None:
-    """Nothing acknowledged is lost, nothing is there twice, and nobody has to start again."""
+    """Nothing acknowledged is lost, nothing is added twice, and no one has to start again."""
     before = cluster.leader().count()
     lines = [f"{victim} {number}".encode() for number in range(40 * BULK)]
     receipts, given = tmp_path / "receipts.jsonl", cluster.followers()[0]
@@ -77,7 +77,7 @@ def test_lines_added_if_absent_survive_a_kill(cluster: Cluster, tmp_path: Path, 
     wait_for_lines(receipts, 1 + 2 * BULK, wait_until)
     member = cluster.leader() if victim == "leader" else given
 
-    # The rest is on its way, a bulk in flight, when the member dies.
+    # A bulk of the rest is in flight when the member dies.
     def kill() -> None:
         wait_for_lines(receipts, 1 + 5 * BULK, wait_until)
         member.kill()

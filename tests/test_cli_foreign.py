@@ -1,4 +1,4 @@
-"""`qed` against servers whose words and lists are not what they seem."""
+"""`qed` against servers that send deceptive text and oversized lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from adversary import Adversary, http
 from commands import one_line, qed
 
 FOREIGN = "\u009b2J\u202e\x7f\U000e0001"
-"""Clears a terminal, turns the text around, and more that no terminal shows."""
+"""Clears the terminal, reverses the text direction, and has more characters that no terminal shows."""
 
 
 def info(address: str, name: str) -> bytes:

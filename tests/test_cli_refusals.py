@@ -1,4 +1,4 @@
-"""`qed` against servers that refuse, lie, babble and stall: an exit code and one line each."""
+"""`qed` against servers that refuse, lie, send garbage or stall: one exit code and one line each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_an_unavailable_server_is_as_good_as_none() -> None:
 
 def test_ctrl_c_during_the_imports_is_one_line_and_its_own_exit_code(tmp_path: Path) -> None:
     started = tmp_path / "started"
-    # Imported first of all that takes long; this one takes as long as it needs.
+    # The first slow import; this replacement lasts as long as the test needs.
     (tmp_path / "click.py").write_text(
         f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(60)\n"
     )
@@ -140,7 +140,7 @@ def test_a_second_signal_in_the_middle_of_a_bulk_says_that_it_may_have_been_adde
         process.stdin.write(b"event\n" * 7)
         process.stdin.close()
         wait_until(lambda: bool(server.received), "the request to arrive")
-        # The first only asks for the end. Of two that are alike the second may be lost.
+        # The first only requests the end. The second of two equal signals may be lost.
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         process.wait(LIMIT_S)

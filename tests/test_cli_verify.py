@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from harness.process import Server
 
 
-# Each says that the answer was not verified; which of them depends on what gives it away first.
+# Each means that the answer was not verified; which one depends on the check that fails first.
 REFUSALS = ("Verify: KO\n", "Verify: STALE\n", "Verify: FORK\n")
 KINDS = ("membership", "older", "absence", "neighbour", "incremental")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Bundles that a server gave, by kind, and the receipts to verify them with."""
+    """A server's bundles, by kind, and the receipts to verify them with."""
 
     folder: Path
 
@@ -70,7 +70,7 @@ def saved(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 def tampered(saved: Saved, kind: str, change: Callable[[dict[str, Any]], object], path: Path) -> str:
-    """Write a bundle after `change` was done to its JSON; return the path."""
+    """Apply `change` to the JSON of a bundle, write it, and return the path."""
     bundle = json.loads(saved.content(kind))
     change(bundle)
     path.write_text(json.dumps(bundle))
@@ -122,7 +122,7 @@ TAMPERINGS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
 
 
 def asking(**fields: int) -> Callable[[dict[str, Any]], object]:
-    """Return the change that puts these fields into a question."""
+    """Return a change that sets these fields of a question."""
     return lambda bundle: bundle["Question"].update(fields)
 
 
@@ -347,7 +347,7 @@ def test_digests_of_ones_own_decide(saved: Saved, receipts: Receipts) -> None:
         ((history, "41"), (history, "30"), 1),
         ((hyper, "41"), (hyper, "30"), 1),
     ]
-    # The right digests of other versions than those of the answer: the server does not choose which version is trusted.
+    # Correct digests, but not of the answer's versions: the server must not choose which version is trusted.
     given += [((hyper, "40"), (history, "30"), 1), ((hyper, "41"), (history, "29"), 1)]
     for (root, current), (other, query), code in given:
         trusted = ["--hyper-digest", root, "--current-version", current]

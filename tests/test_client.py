@@ -45,7 +45,7 @@ NEVER_ADDED = b"never added"
 
 
 def fresh() -> bytes:
-    """Return an event that is not in the log, whose tests run once for each client."""
+    """Return an event that is not in the log: its test runs once for each client, on the same log."""
     return secrets.token_bytes(16)
 
 

@@ -1,4 +1,4 @@
-"""Clients against a real cluster of three members, some of which die."""
+"""Clients against a real cluster of three members, some of which are killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Cluster:
-    """Give a cluster whose members all live, whatever the tests before have done."""
+    """Give a cluster whose members are all running, whatever earlier tests have done."""
     shared.heal()
     return shared
 
@@ -55,14 +55,14 @@ def events_in(cluster: Cluster) -> int:
 
 
 def restart(member: Server, *extra: str) -> None:
-    """Kill a member and start it with these further options, and no others."""
+    """Kill a member and start it again with only these further options."""
     member.kill()
     member.extra = extra
     member.start()
 
 
 def asked(client: Client) -> list[tuple[str, str]]:
-    """Return a list that fills with whom the client asks, and the path."""
+    """Return a list to which each request adds its server and its path."""
     sent: list[tuple[str, str]] = []
     take = client._take
 
@@ -139,7 +139,7 @@ def test_if_absent_rides_through_the_death_of_the_leader(cluster: Cluster, conne
 
     killer = threading.Thread(target=kill)
     killer.start()
-    # A list grows while it is extended, so the other thread sees how far this is.
+    # A list grows while it is extended, so the other thread can see the progress.
     added += (client.add(event, if_absent=True) for event in events)
     killer.join()
     assert len(cluster.running()) == 2
@@ -149,7 +149,7 @@ def test_if_absent_rides_through_the_death_of_the_leader(cluster: Cluster, conne
 
 
 def test_without_if_absent_the_death_of_the_leader_is_told_honestly(cluster: Cluster) -> None:
-    """Nothing acknowledged is lost, and nothing that was said to be untouched has been added."""
+    """Nothing acknowledged is lost, and nothing reported as not added was added."""
     before = events_in(cluster)
     added: list[Snapshot] = []
     failures: list[ClusterError] = []

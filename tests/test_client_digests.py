@@ -1,4 +1,4 @@
-"""Clients that add by digest: what travels, to which servers, and what becomes of digests elsewhere."""
+"""Clients that add by digest: what they send to which server, and how servers without digests refuse them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED = error(400, "malformed")
 
 
 def info(*accepts: str) -> bytes:
-    """Return what a member says of itself; without names, as an older one does."""
+    """Return a member's own description; without names, that of an older one."""
     named = ("node_id", "raft_addr", "mgmt_addr", "http_addr", "metrics_addr", "version")
     said: dict[str, object] = {**dict.fromkeys(named, "x"), "current_version": None, "events": 0}
     return http(200, said | ({"accepts": list(accepts)} if accepts else {}))
@@ -62,7 +62,7 @@ def test_an_older_server_is_sent_events(connect: Connect) -> None:
         client = connect(server.url)
         for _ in range(2):
             client.add(EVENT)
-        # That it is an older one is remembered.
+        # The client remembers that the server is an older one.
         assert [set(body) for body in bodies(server)] == [{"EventDigest"}, {"Event"}, {"Event"}]
         assert server.received[1].path == "/info"
 

@@ -1,4 +1,4 @@
-"""Clients against servers that lie, babble, stall, flood and send elsewhere."""
+"""Clients against servers that lie, send garbage, stall, flood or redirect."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["connect"]
 
-# Long enough for a busy machine to answer honestly, short enough to be waited for.
+# Long enough for an honest answer on a busy machine, short enough for a test.
 SHORT_S = 0.5
-# Every hostile answer has to be over by then. A client that hangs is over it by any amount.
+# Every call to a hostile server must end by then. A client that hangs exceeds it by far.
 PATIENCE_S = 20.0
 
 CALLS: dict[str, Callable[[Client], object]] = {
@@ -379,7 +379,7 @@ def test_a_proof_of_another_range_is_refused_even_unverified(connect: Connect) -
 
 
 def asked(specimen: specimens.Specimen) -> tuple[Question, TrustedSnapshots]:
-    """Return the question of `specimen`, and its snapshots to trust."""
+    """Return the question of `specimen`, and the snapshots to trust."""
     question = specimen.question
     if isinstance(question, specimens.RangeQuestion):
         start, end = specimens.trusted(question.start_snapshot), specimens.trusted(question.end_snapshot)
@@ -389,12 +389,12 @@ def asked(specimen: specimens.Specimen) -> tuple[Question, TrustedSnapshots]:
 
 
 def ask(client: Client, specimen: specimens.Specimen) -> Finding:
-    """Put the question of `specimen`, and verify the answer with its snapshots."""
+    """Ask the question of `specimen`, and verify the answer with its snapshots."""
     question, trusted = asked(specimen)
     return finding_of(client.examine(question, trusted))
 
 
-# An answer at the end of the log is no answer about a version beyond it, so that one is stale, not verified.
+# An answer at the end of the log says nothing about a version beyond it, so it is stale, not verified.
 ASKED = [specimen for specimen in specimens.specimens() if specimen.name != "membership asked beyond the log"]
 every_specimen = pytest.mark.parametrize("specimen", ASKED, ids=str)
 
@@ -496,7 +496,7 @@ def test_a_redirect_to_where_nobody_can_be_ends_cleanly(connect: Connect, locati
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a certificate for 127.0.0.1 that nobody vouches for, its key beside it."""
+    """Give a self-signed certificate for 127.0.0.1, its key beside it."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl command to make a certificate")
@@ -511,7 +511,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls(certificate: Path) -> ssl.SSLContext:
-    """Give a server's side of TLS."""
+    """Give a server-side TLS context."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, f"{certificate}.key")
     return context

@@ -1,7 +1,7 @@
-"""The walk-through of docs/cluster.md in containers, where a Docker engine runs: `pytest -m containers` chooses it.
+"""The walk-through of docs/cluster.md in containers. It needs a Docker engine: `pytest -m containers` selects it.
 
-The base image is `$BASE`, or that of the Dockerfile if it is here or can be pulled, or one from compose/base-image.sh.
-The wheel is `$WHEEL`, or one that is built here.
+The base image is `$BASE`, or the Dockerfile's if it is present or can be pulled, or one from compose/base-image.sh.
+The wheel is `$WHEEL`, or one that the test builds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LIMIT_S: Final = 60.0
 
 
 def obstacle() -> str | None:
-    """Return why there are no containers here, if so."""
+    """Return why containers cannot run here, or None if they can."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     if compose() is None:
@@ -52,7 +52,7 @@ def obstacle() -> str | None:
 
 
 def what_is_taken() -> str | None:
-    """Return which port or name that the compose files want is in use, if one is."""
+    """Return the first port or name of the compose files that is in use, or None."""
     for port in PORTS:
         with closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,7 +79,7 @@ def docker(*words: str, is_checked: bool = True) -> subprocess.CompletedProcess[
 
 @cache
 def given_base() -> str | None:
-    """Return the base image that need not be made here, if there is one."""
+    """Return a base image that need not be built, or None."""
     if base := os.environ.get("BASE"):
         return base
     is_here = docker("image", "inspect", DEFAULT_BASE, is_checked=False).returncode == 0
@@ -89,7 +89,7 @@ def given_base() -> str | None:
 
 
 def base_image() -> Iterator[str]:
-    """Give the base image, which is removed again if it was made here."""
+    """Give the base image; remove it again if it was built here."""
     if base := given_base():
         yield base
         return
@@ -100,7 +100,7 @@ def base_image() -> Iterator[str]:
 
 
 def wheel() -> Iterator[str]:
-    """Give the path of a wheel in the repository, which is removed again unless it was given."""
+    """Give the path of a wheel in the repository; remove it again unless `$WHEEL` named it."""
     if given := os.environ.get("WHEEL"):
         yield given
         return
@@ -125,7 +125,7 @@ def settings() -> Iterator[dict[str, str]]:
         yield {"BASE": base, "TOOLCHAIN": base, "WHEEL": next(wheels), "QED_IMAGE": IMAGE}
     finally:
         docker("image", "rm", "--force", IMAGE, is_checked=False)
-        # The stage that the wheel was installed in stays behind without a name.
+        # The stage in which the wheel was installed remains as an unnamed image.
         for image in nameless_images() - before:
             docker("image", "rm", image, is_checked=False)
         for rest in (bases, wheels):
@@ -138,7 +138,7 @@ def health_of(name: str) -> str:
 
 
 def wait(names: set[str]) -> None:
-    """Return once these are healthy, and agree."""
+    """Wait until these are healthy and agree."""
     wait_until(lambda: all(health_of(name) == "healthy" for name in names), f"{names} to be healthy", limit_s=LIMIT_S)
     ports = [port for name, port in zip(NAMES, PORTS, strict=True) if name in names]
     wait_until(lambda: is_whole(ports), f"{names} to agree", limit_s=LIMIT_S)
@@ -161,7 +161,7 @@ def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) ->
 
 
 def assert_guarded(name: str) -> None:
-    """Check what a container runs as, and that it comes back when it dies."""
+    """Check which user a container runs as, and that it restarts when it dies."""
     assert docker("exec", name, "id", "--user").stdout.strip() == "10001"
     assert docker("inspect", "--format", "{{.Config.StopSignal}}", name).stdout.strip() == "SIGTERM"
     docker("exec", name, "python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")

@@ -1,4 +1,4 @@
-"""The deadline of a thread's connections, on a clock that the connection itself moves."""
+"""The deadline of a thread's connections, on a clock that the connection itself advances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEGABYTE = bytes(1 << 20)
 
 
 class Slow(httpcore.NetworkStream):
-    """A connection on which every read and write takes a second; it remembers how long each was allowed to take."""
+    """A connection on which every read and write takes a second; it remembers the time-out of each."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -87,7 +87,7 @@ def test_no_connection_is_made_past_the_deadline(slow: Slow) -> None:
 
 
 def resolve_to(addresses: list[str], port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the name `host` have these addresses."""
+    """Make the name `host` resolve to these addresses."""
     resolve = socket.getaddrinfo
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 

@@ -1,6 +1,6 @@
-"""Hyper trees that no honest log has: a server that publishes one may fool nobody past the rules of verification.
+"""Hyper trees that no honest log has: a server that publishes one must not get past the rules of verification.
 
-Each test first shows that the trap is well made: one step inside the rule, the same construction verifies.
+Each test first shows that its attack is sound: one step within the rule, the same construction verifies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEYOND = 25
 
 
 def dishonest(key: bytes, siblings: int, end: bytes) -> tuple[dict[str, str], Json]:
-    """Return a hyper path of that many siblings over `end`, and the present snapshot with that tree's root."""
+    """Return a hyper path of `siblings` siblings over `end`, and the present snapshot with that tree's root."""
     number = int.from_bytes(key, "big")
     path = {
         hyper_key((number >> height ^ 1) << height, height): DEFAULTS[height] for height in range(256 - siblings, 256)
@@ -30,7 +30,7 @@ def dishonest(key: bytes, siblings: int, end: bytes) -> tuple[dict[str, str], Js
 
 
 def leaf(siblings: int, version: int) -> bytes:
-    """Return the shortcut leaf of `version` where a path of KEY with that many siblings ends."""
+    """Return the shortcut leaf of `version` at the end of a path of KEY with `siblings` siblings."""
     height = 256 - siblings
     return shortcut_leaf(version, int.from_bytes(KEY, "big") >> height << height, height)
 
@@ -40,7 +40,7 @@ def history(version: int) -> dict[str, str]:
 
 
 def membership(siblings: int, version: int = VERSION) -> tuple[Question, Json]:
-    """Return a membership answer for KEY under a hyper leaf of `version`, and the question of who trusts that tree."""
+    """Return a membership answer for KEY under a hyper leaf of `version`, and a question that trusts the tree."""
     path, snapshot = dishonest(KEY, siblings, leaf(siblings, version))
     answer: Json = {
         "Exists": True,
@@ -103,7 +103,7 @@ def test_neighbour_needs_24_siblings(siblings: int) -> None:
 
 
 def test_neighbour_shares_the_whole_path() -> None:
-    """At 101 siblings the path of the absent key has left that of KEY by one bit."""
+    """At 101 siblings the path of the absent key differs from that of KEY in one bit."""
     accepts(*absence(100, leaf(100, VERSION), neighbour(KEY, VERSION)))
     own_height = 256 - 101
     prefix = int.from_bytes(ABSENT_KEY, "big") >> own_height << own_height
@@ -113,7 +113,7 @@ def test_neighbour_shares_the_whole_path() -> None:
 
 
 def test_neighbour_is_in_the_log() -> None:
-    """A leaf beyond the log needs no place in its history tree, so only the rule on versions can refuse it."""
+    """A leaf beyond the log needs no leaf in its history tree, so only the rule on versions can reject it."""
     for version in (LAST + 1, BEYOND, 31, 32, (1 << 64) - 1):
         refuses(*absence(24, leaf(24, version), {**neighbour(KEY, VERSION), "Version": version}))
         nodes = wire_path(history_path(log().digests, min(version, 31), LAST))
@@ -128,7 +128,7 @@ def test_actual_version_is_in_the_log() -> None:
 
 
 def test_latest_version_is_one_where_the_log_holds_the_event() -> None:
-    """The older occurrence is true and asked for; the tree claims a newer one that the log does not hold."""
+    """The older occurrence is true and answers the question; the tree claims a newer one that the log does not hold."""
     for version in (11, 17, LAST, LAST + 1, BEYOND, (1 << 64) - 1):
         question, answer = membership(24, version)
         asked = Question(KEY, 10, log().snapshot(10), question.current_snapshot)
@@ -147,7 +147,7 @@ def test_empty_subtree_may_stand_anywhere(siblings: int) -> None:
 
 @pytest.mark.parametrize("siblings", [24, 25, 60])
 def test_no_tree_proves_both(siblings: int) -> None:
-    """Whatever the leaf: if it proves KEY present, no neighbour proves KEY absent under the same roots."""
+    """If a leaf proves KEY present, no neighbour proves KEY absent under the same roots, whatever the leaf."""
     question, answer = membership(siblings)
     accepts(question, answer)
     claim = {**answer, "Exists": False, "History": None, "ActualVersion": LAST}

@@ -1,4 +1,4 @@
-"""What the documentation names is there."""
+"""Everything that the documentation names exists."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z*][a-z*-]*")
 """An option, or several by a pattern."""
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 FOREIGN = {"--volumes", "--events"}
-"""Options of other tools that a text names by themselves."""
+"""Options of other tools that the text names without the tool."""
 UNMAPPED = {"__init__", "lib"}
-"""What the map of ARCHITECTURE.md leaves out: files that hold no part of their own."""
+"""Files that the map of ARCHITECTURE.md omits, because they hold no part of their own."""
 
 
 @cache
@@ -48,7 +48,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def commands_in(snippet: str) -> list[tuple[tuple[str, ...], set[str]]]:
-    """Return which commands of this project a snippet runs, each with its options."""
+    """Return the commands of this project that a snippet runs, each with its options."""
     found = []
     for part in re.split(r"[|;&]+", snippet):
         words = [word for word in part.split() if not re.match(r"[A-Z_]+=", word)]
@@ -99,7 +99,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 REFERENCE = re.compile(r'\b([A-Z]+\.md),[\s/!#*]+"([^"]+)"')
-"""A heading of a document, as code and texts refer to it: also where a line ends in between."""
+"""A heading of a document, as code and prose refer to it, possibly across a line break."""
 
 
 def references_in(text: str) -> list[tuple[str, str]]:

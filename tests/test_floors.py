@@ -125,7 +125,7 @@ def floor_of(floors: list[set[str]], name: str) -> int | None:
 
 
 def own_names(package: str) -> set[str]:
-    """Return the names of the modules that stand right in a package."""
+    """Return the names of the modules directly in a package."""
     return {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
 
 
@@ -173,7 +173,7 @@ def test_library_knows_neither_server_nor_command_line() -> None:
 
 
 def modules_used(source: str) -> set[str]:
-    """Return the modules of its own crate that Rust source names, wherever it does."""
+    """Return the modules of its own crate that Rust source names, anywhere in it."""
     names = set(re.findall(r"\bcrate::(\w+)", source))
     for group in re.findall(r"\bcrate::\{((?:[^{}]|\{[^{}]*\})*)\}", source):
         names |= {name.strip().partition("::")[0] for name in re.sub(r"\{[^{}]*\}", "", group).split(",")} - {""}
@@ -189,14 +189,14 @@ def test_uses_are_seen_in_every_form() -> None:
 def test_rust_arrows_point_down(crate: str, floors: list[set[str]]) -> None:
     source = ROOT / "rust" / crate / "src"
     for path in source.rglob("*.rs"):
-        # A part of a module, such as hyper/plan.rs, stands on its floor; its tests may look anywhere.
+        # A part of a module, such as hyper/plan.rs, is on the module's floor; its tests may use anything.
         module = path.relative_to(source).parts[0].removesuffix(".rs")
         if module == "lib" or path.stem == "tests":
             continue
         level = floor_of(floors, module)
         assert level is not None, f"{path} has no floor"
         code = re.split(r"^#\[cfg\(test\)\]\nmod \w+ \{", path.read_text(), flags=re.MULTILINE)[0]
-        # A comment may refer to whatever explains it.
+        # A comment may refer to any module.
         code = re.sub(r"//.*", "", code)
         for name in modules_used(code) - {module}:
             other = floor_of(floors, name)

@@ -1,4 +1,4 @@
-"""Forgeries put together with care, as a dishonest server could build them from true parts: both verifiers refuse."""
+"""Careful forgeries, as a dishonest server could build them from true parts: both verifiers reject them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     from _pytest.mark import ParameterSet
 
-COLLIDING = diverge(LONE, 24, TAIL)  # never added; shares with LONE all that its shortcut leaf commits to
+COLLIDING = diverge(LONE, 24, TAIL)  # never added; agrees with LONE in every bit that LONE's shortcut leaf commits to
 LONE_VERSION = 14
 
 
 def question(digest: bytes, version: int | None = None, *, made: OracleLog | None = None) -> Question:
-    """Return a question to the present log, its asker trusting the true snapshots."""
+    """Return a question to the present log, from a caller that trusts the true snapshots."""
     made = made or log()
     last = len(made.digests) - 1
     query = made.snapshot(last if version is None else min(version, last))
@@ -62,7 +62,7 @@ def without(answer: Json, *names: str) -> Json:
     return {name: value for name, value in answer.items() if name not in names}
 
 
-# Memberships of what was never added.
+# Memberships of events that were never added.
 
 
 def prefix_collisions() -> Iterator[tuple[str, Json]]:
@@ -112,7 +112,7 @@ def test_membership_under_another_leaf_is_refused(victim: bytes) -> None:
         assert_forged(question(digest), {**log().membership(digest), "Exists": True, "History": true["History"]})
 
 
-# Absences of what was added.
+# Absences of events that were added.
 
 
 def hidden(victim: bytes, answer: Json) -> Iterator[tuple[str, Json]]:
@@ -227,7 +227,7 @@ def test_latest_version_without_its_history_is_malformed() -> None:
 
 
 def test_latest_version_at_or_below_the_asked_one_is_refused() -> None:
-    """Every hash of these is true; but whoever asks at 17 or later is owed the occurrence at 17, not the one at 3."""
+    """Every hash of these is true, but the answer at 17 or later must be the occurrence at 17, not the one at 3."""
     present = log().membership(READDED)
     for query in (17, 18, 20):
         latest: Json = {"LatestVersion": 17, "LatestHistory": history(17)}
@@ -236,7 +236,7 @@ def test_latest_version_at_or_below_the_asked_one_is_refused() -> None:
 
 
 def test_latest_version_that_repeats_the_actual_one_says_nothing_new() -> None:
-    """Left out, it is the same claim; a proof has one set of fields, so spelt out it is malformed."""
+    """Without the field the claim is the same. A proof has one set of fields, so with it the proof is malformed."""
     answer = log().membership(LONE)
     asked = question(LONE)
     asked.verify(asked.read(dumps(answer)))
@@ -245,7 +245,7 @@ def test_latest_version_that_repeats_the_actual_one_says_nothing_new() -> None:
 
 
 def test_older_occurrence_of_another_event_is_refused() -> None:
-    """The hyper leaf of READDED is true, the history leaf at 5 is true, but it is another event's."""
+    """The hyper leaf of READDED is true and the history leaf at 5 is true, but it belongs to another event."""
     answer = named("membership of an older occurrence").answer
     assert_forged(question(READDED, 10), {**answer, "ActualVersion": 5, "History": history(5, 10)})
 
@@ -288,7 +288,7 @@ def test_incremental_of_another_range_is_refused() -> None:
 
 
 def test_path_lengths_are_bounded_before_hashing() -> None:
-    """A version near 2^64 asks for paths of up to 64 levels; nothing longer is looked at."""
+    """A version near 2^64 has paths of up to 64 levels; nothing longer is examined."""
     answer = log().incremental(2, 13)
     huge = {f"{index}|0": b64(bytes(32)) for index in range(100_000)}
     asked = RangeQuestion(log().snapshot(2), log().snapshot(13))
@@ -301,7 +301,7 @@ def test_path_lengths_are_bounded_before_hashing() -> None:
 
 
 def test_claims_for_an_event_in_another_log_are_refused() -> None:
-    """A true answer of another log, with all its numbers right, is no answer about this one."""
+    """A true answer of another log, with all its numbers right, does not answer for this one."""
     other = OracleLog()
     other.append([*log().digests[:20], ABSENT])
     specimen = ask(other, "another log", ABSENT)

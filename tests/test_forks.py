@@ -1,4 +1,4 @@
-"""Clients and logs in several processes, threads and event loops: nothing is shared that must not be."""
+"""Clients and logs in several processes, threads and event loops share nothing that must not be shared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EACH = 200
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Fork, run `work` in the child and return its process id. The child ends with 0, or with 1 where `work` raised."""
+    """Fork, run `work` in the child and return its process id. The child exits with 0, or with 1 if `work` raises."""
     if child := os.fork():
         return child
     code = 1
@@ -44,7 +44,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def ended(child: int) -> int:
-    """Return the exit code of a child, which is killed when it hangs."""
+    """Return the exit code of a child; kill it if it hangs."""
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -57,7 +57,7 @@ def ended(child: int) -> int:
 
 
 def add_many(client: Client, name: str) -> None:
-    """Add events. The client itself raises where it gets the snapshot of another event."""
+    """Add events. The client itself raises if it gets the snapshot of another event."""
     for number in range(EACH):
         client.add(f"{name} {number}".encode())
 
@@ -229,7 +229,7 @@ def test_a_child_that_drops_its_parents_log_ends(tmp_path: Path) -> None:
     Log(tmp_path / "log").close()
 
 
-# What is still open when a loop ends is closed with it, and Python says so.
+# Connections still open when a loop ends are closed with it, and Python warns.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_event_loop_after_the_other_may_use_a_client(server: Server) -> None:

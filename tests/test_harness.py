@@ -1,4 +1,4 @@
-"""What the harness promises the tests that use it."""
+"""The promises that the harness makes to the tests that use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a log fails with: damage of our own disk, a peer's bytes and a bug of ours are three different things."""
+"""The errors of a log: damage on our own disk, a peer's bytes and our own bug are three different things."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def page_after(replica: _qed.Replica, extent: bytes) -> object:
 
 
 def install(replica: _qed.Replica, page: bytes) -> object:
-    """Return what comes of a page: an exception, or None."""
+    """Return the exception that a page raises, or None."""
     try:
         replica.install(2, page)
     except qed.LogError as exc:

@@ -1,4 +1,4 @@
-"""No damaged proof is accepted: every single bit and value, then as many random mutations as there is time for."""
+"""No damaged proof is accepted: every single bit and value, then as many random mutations as time allows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_refused_by_oracle(specimen: Specimen, text: bytes) -> bool:
 
 
 def says_the_same(text: bytes, answer: Json) -> bool:
-    """Say whether the damage only took away a null, or added a name that no answer has."""
+    """Return whether the damage only removed a null, or added a name that no answer has."""
     names = {*answer, "Neighbour", "LatestVersion", "LatestHistory"}
 
     def said(claims: Json) -> Json:
@@ -90,7 +90,7 @@ def test_every_cut_of_the_compact_form_is_malformed(specimen: Specimen) -> None:
 
 @every
 def test_every_flipped_bit_of_the_json_form_is_refused(specimen: Specimen) -> None:
-    """Of a very long text, whose positions are all alike, every 31st bit stands for its like."""
+    """In a very long text, whose positions are all alike, every 31st bit represents the others."""
     text = specimen.text
     for bit, damaged in flips(text, step=1 if len(text) <= LONG_TEXT_BYTES else 31):
         if not is_text_refused(specimen, damaged):
@@ -113,7 +113,7 @@ def test_every_cut_of_the_json_form_is_malformed(specimen: Specimen) -> None:
             specimen.question.read(specimen.text[:length])
 
 
-# Shapes no proof has.
+# Shapes that no proof has.
 
 
 def nested(opening: bytes, closing: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A data folder of format 1, as a former build left it: every later build reads it, and finds what was acknowledged."""
+"""A data folder of format 1, written by an earlier build: every later build finds all acknowledged events in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAST_HYPER_DIGEST = "2eb1f521a066b6742f8f322c0510a7e6d319b9638da9ff3837d8bb97cb8
 
 
 def requests() -> list[Request]:
-    """Return what the folder was filled with: bulks of 1 to 12 of 150 different events, every third if absent."""
+    """Return the bulks that filled the folder: 1 to 12 of 150 different events each, every third one if absent."""
     made: list[Request] = []
     for number in range(80):
         numbers = [(number * 7 + i * i * 5) % 150 for i in range(1 + number % 12)]

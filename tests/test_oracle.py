@@ -1,4 +1,4 @@
-"""The oracle is what was recorded: only then may anything else be held against it."""
+"""The oracle gives the recorded answers: only then may anything else be compared with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oracle_verify import RejectedError, parse, verify_absence, verify_increment
 
 
 class RecordedOracle(OracleLog):
-    """The oracle as `recorded.Log`: it takes events instead of digests."""
+    """The oracle as a `recorded.Log`: it accepts events instead of digests."""
 
     def append_events(self, events: list[bytes]) -> list[Json]:
         return [self.snapshot(version) for version in self.append(map(event_digest, events)).versions]
@@ -18,7 +18,7 @@ class RecordedOracle(OracleLog):
 
 @pytest.fixture(scope="module")
 def loaded() -> OracleLog:
-    """Return the log of 10,000 events, its roots having been compared after each bulk."""
+    """Return the log of 10,000 events, after comparing its roots after each bulk."""
     log = RecordedOracle()
     for bulk, root in zip(recorded.load_bulks(), recorded.load()["roots"], strict=True):
         last = log.snapshot(log.append(map(event_digest, bulk)).versions[-1])
@@ -67,7 +67,7 @@ def test_older_occurrence_verifies() -> None:
 
 
 def test_first_of_a_bulk_and_last_of_a_batch_wins() -> None:
-    """Rows 51 and 52 show the rule for one bulk; §3 adds that across requests the later one wins, also in one batch."""
+    """Rows 51 and 52 show the rule for one bulk; by §3 the later of two requests wins, even within one batch."""
     log = OracleLog()
     first, second = event_digest(b"first"), event_digest(b"second")
     batch = log.commit([Request([first, second, first]), Request([second, second])])

@@ -1,4 +1,4 @@
-"""The wheel installs where there is no toolchain, and works there."""
+"""The wheel installs and works on a machine without a toolchain."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from wheels import build_wheel
 if TYPE_CHECKING:
     from pathlib import Path
 
-# It compiles if nobody has before.
+# The first build compiles the extension.
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of the commands of an environment that holds the wheel and what it needs, and nothing else."""
+    """Give the command folder of an environment with only the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("package")
     wheel = build_wheel(folder / "dist")
     environment = folder / "environment"
@@ -31,7 +31,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(bin_folder: Path, *command: str) -> str:
-    """Run a command of the environment with nothing else to be found."""
+    """Run a command of the environment, with nothing else on the path."""
     words = [str(bin_folder / command[0]), *command[1:]]
     done = subprocess.run(
         words, env={"PATH": str(bin_folder)}, cwd=bin_folder, capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""Proofs as values: honest ones verify, survive every form, and verify for nothing but the question they answer."""
+"""Proofs as values: honest ones verify, survive every form, and verify only for the question that they answer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ every_membership = pytest.mark.parametrize("specimen", [s for s in specimens() i
 
 
 def refused_by_both(specimen: Specimen, question: Question | RangeQuestion) -> None:
-    """Demand that neither verifier takes the specimen's honest answer as an answer to `question`."""
+    """Check that neither verifier accepts the specimen's honest answer as an answer to `question`."""
     with pytest.raises(VerificationError):
         question.verify(specimen.proof)
     with pytest.raises(RejectedError):
@@ -204,7 +204,7 @@ def test_answer_at_another_version_than_asked_is_rejected(specimen: Specimen) ->
 
 
 def other_snapshots(snapshot: Json) -> Iterator[tuple[str, Json]]:
-    """Yield snapshots that differ from a trusted one in each field that a verifier may look at."""
+    """Yield snapshots that differ from a trusted one in each field that a verifier may read."""
     wrong = b64(bytes(32))
     yield "HistoryDigest", {**snapshot, "HistoryDigest": wrong}
     yield "HyperDigest", {**snapshot, "HyperDigest": wrong}

@@ -1,4 +1,4 @@
-"""What users read is plain English: the documents, the help and the error messages."""
+"""All text for users is plain English: the documents, the help and the error messages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Idiom:
-    """What an engineer who speaks English from birth does not write.
+    """A construction that a native-speaking engineer would not write.
 
     Attributes:
-        pattern: What gives it away.
-        example: A sentence that has it.
-        plain: How to write that instead.
+        pattern: A regular expression that detects it.
+        example: A sentence that contains it.
+        plain: The plain way to write that.
     """
 
     pattern: str
@@ -94,7 +94,7 @@ NOT_YET: Final = (
     "strings of rust/node/src/soundness.rs",
     "strings of rust/node/src/wal.rs",
 )
-"""Texts that still have some of these, to be mended and removed from here."""
+"""Texts that still contain some of these, to be fixed and removed from this list."""
 
 
 def documents() -> Iterator[tuple[str, str]]:
@@ -115,7 +115,7 @@ def pages_of(command: click.Command, *names: str) -> Iterator[tuple[str, str]]:
 
 
 def python_strings_in(source: str) -> str:
-    """Return the strings of Python source, without what documents it."""
+    """Return the strings of Python source, without its docstrings."""
     tree = ast.parse(source)
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documentation]
@@ -129,18 +129,18 @@ def rust_strings_in(source: str) -> str:
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Yield the strings of each source file: what is raised, logged or shown is one of them."""
+    """Yield the strings of each source file, which include all text that is raised, logged or shown."""
     for strings_in, pattern in ((python_strings_in, "python/**/*.py"), (rust_strings_in, "rust/*/src/**/*.rs")):
         for path in sorted(set(ROOT.glob(pattern)) - set(ROOT.glob("rust/**/tests.rs"))):
             yield f"strings of {path.relative_to(ROOT)}", strings_in(path.read_text())
 
 
 TEXTS: Final = dict([*documents(), *pages_of(_ROOT, "qed"), *pages_of(qed_server, "qed-server"), *messages()])
-"""What users read, by where they read it."""
+"""All text for users, by its place."""
 
 
 def idioms_in(text: str) -> list[str]:
-    """Return what is not plain in a text, each with some words around it and how an example of it is mended."""
+    """Return the idioms in a text, each with some context and with an example of the idiom and its plain form."""
     flat = re.sub(r"\s+", " ", text)
     return [
         f"…{flat[max(found.start() - 40, 0) : found.end() + 40]}…: not {idiom.example!r}, but {idiom.plain!r}"

@@ -1,4 +1,4 @@
-"""Every Python block of README and docs type-checks strictly; those that need no server run."""
+"""Every Python block of README and docs type-checks strictly; those without a server also run."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def is_taken(port: int) -> bool:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """Serve on the ports that the README speaks of, or on others where they are taken; give the address."""
+    """Serve on the README's ports, or on others if those are in use; give the address."""
     addresses = [] if any(map(is_taken, PORTS)) else [f"127.0.0.1:{port}" for port in PORTS]
     options = zip(("--http-addr", "--mgmt-addr", "--raft-addr"), addresses, strict=bool(addresses))
     with ExitStack() as ending:
@@ -47,7 +47,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
-    """Give a folder with nothing but the file that the README adds."""
+    """Give a folder that holds only the file that the README adds."""
     shutil.copy(ROOT / "README.md", tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""What no linter checks: how long functions are, and that every exception from a lint says why."""
+"""Checks that no linter makes: the length of functions, and a reason for every lint exception."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LONGEST = 60
 FOLDERS = ("python", "tests", "bench", "docs")
 FILES = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
-# Put together, so that this file is none of those it looks for.
+# Assembled, so that this file does not match its own search.
 EXCEPTION = re.compile("# (?:no" + r"qa\b[:A-Z0-9, ]*|type: ig" + r"nore(?:\[[\w, -]+\])?)(.*)")
 
 
 def has_reason(line: str) -> bool:
-    """Return whether a line makes no exception, or says why it does."""
+    """Return whether a line has no lint exception, or one with a reason."""
     found = EXCEPTION.search(line)
     return found is None or re.match(r" *(#|-) *\w", found[1]) is not None
 

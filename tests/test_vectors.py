@@ -1,4 +1,4 @@
-"""The real implementation gives the recorded answers, name by name and byte by byte, and demands no less of them."""
+"""The real implementation gives the recorded answers, name by name and byte by byte, and accepts nothing less."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def loaded() -> Subject:
-    """Return the log of 10,000 events, its roots having been compared after each bulk."""
+    """Return the log of 10,000 events, after comparing its roots after each bulk."""
     subject = Subject()
     for bulk, root in zip(recorded.load_bulks(), recorded.load()["roots"], strict=True):
         last = subject.append_events(bulk)[-1]
@@ -69,7 +69,7 @@ def test_recorded_incrementals_verify(loaded: Subject) -> None:
 
 
 def test_clamped_version_as_rc2_echoed_it_is_rejected() -> None:
-    """rc2 answers a version beyond the log with the asked one as QueryVersion, above CurrentVersion."""
+    """For a version beyond the log, rc2 gives that version as QueryVersion, above CurrentVersion."""
     subject = Subject()
     for event in range(16):
         subject.append_events([b"event %d" % event])

@@ -1,4 +1,4 @@
-"""The walk-through of docs/cluster.md with three processes, and what else that page says of them."""
+"""The walk-through of docs/cluster.md with three processes, and the other claims of that page."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Machine:
         process = Server(options.pop("--node-id"), self.folder / options.pop("--data-dir"))
         process.ports = {name: int(self.ports[f"8{kind}0{number}"]) for kind, name in KINDS.items()}
         process.join = tuple(filter(None, options.pop("--raft-join-addr", "").split(",")))
-        # Whatever is not said is a default: server 0's ports.
+        # Options that are not given have defaults: server 0's ports.
         for name in KINDS.values():
             assert options.pop(f"--{name}-addr", process.address(name)) == process.address(name)
         assert not options
@@ -157,7 +157,7 @@ def test_client_is_told_what_happened(cluster: Cluster) -> None:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
-    """Give a folder with what the commands of the documentation make for qed_server_0, and an authority beside them."""
+    """Give a folder with the files that the documentation's commands create for qed_server_0, and an authority."""
     for folder in (tmp_path / "ours", tmp_path / "theirs"):
         folder.mkdir()
         for command in commands_of("TLS between members"):

@@ -1,4 +1,4 @@
-"""The walk-through of docs/cluster.md, taken from there and run command by command."""
+"""The walk-through of docs/cluster.md, extracted from the page and run command by command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["NAMES", "ROOT", "commands_of", "events_at", "is_whole", "run", "walk
 ROOT: Final = Path(__file__).parent.parent
 NAMES: Final = ("qed_server_0", "qed_server_1", "qed_server_2")
 _LIMIT_S: Final = 300.0
-"""How long one command may take: building an image is one."""
+"""Time limit of one command, such as building an image."""
 
 
 def commands_of(heading: str) -> list[str]:
@@ -51,7 +51,7 @@ def run(command: str, folder: Path, **changes: str) -> str:
 
 
 def is_whole(ports: Sequence[int], among: Sequence[str] = NAMES) -> bool:
-    """Return whether the members at these ports agree on who leads, and on who all are."""
+    """Return whether the members at these ports agree on the leader and on the list of members."""
     try:
         views = [httpx.get(f"http://127.0.0.1:{port}/info/shards").json() for port in ports]
     except httpx.TransportError:
@@ -68,12 +68,12 @@ def events_at(port: int) -> int:
 
 
 def walk(run_one: Callable[[str], str], *, wait: Callable[[set[str]], None], ports: Sequence[int]) -> None:
-    """Do what the walk-through says, and check that it comes as it says.
+    """Follow the walk-through, and check that everything happens as it says.
 
     Args:
-        run_one: Runs a command, or what stands for it, and returns what it printed.
-        wait: Returns once the members of these names serve, as a reader would wait.
-        ports: Where clients reach the three members.
+        run_one: Runs a command, or its equivalent, and returns its output.
+        wait: Returns once these members serve, as a reader would wait.
+        ports: The HTTP ports of the three members.
     """
     living, added = set(NAMES), 0
     for command in commands_of("Walk through it"):
@@ -89,7 +89,7 @@ def walk(run_one: Callable[[str], str], *, wait: Callable[[set[str]], None], por
         elif " add " in command:
             added += 1
             assert f" Version: {added - 1}\n" in printed
-            # A reader takes longer to the next command than the others need to hear of it.
+            # A reader needs longer to reach the next command than the change needs to reach the other members.
             heard = [port for name, port in zip(NAMES, ports, strict=True) if name in living]
             wait_until(lambda heard=heard, added=added: all(events_at(port) == added for port in heard), "the event")  # type: ignore[misc]  # mypy infers no lambda with defaults
         else:
