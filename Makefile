@@ -1,4 +1,4 @@
-# The front door. `make demo` and `make test` need nothing but Python >= 3.11 and a Rust toolchain.
+# Start here. `make demo` and `make test` need only Python >= 3.11 and a Rust toolchain.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Ca
 
 .PHONY: demo run build check test bench fuzz campaign clean
 
-## demo: build, then show adding, proving, verifying and tampering on a server of its own
+## demo: build, then show adding, proving, verifying and tampering on a temporary server
 demo: $(VENV)/.installed
 	@$(BIN)/python docs/demo.py
 
@@ -50,20 +50,20 @@ fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz@0.13.2
 	for target in decode verify; do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
 
-## campaign: ten minutes of faults on three real members, then an audit of all they acknowledged
+## campaign: ten minutes of faults on three real members, then an audit of everything they acknowledged
 campaign: $(VENV)/.installed
 	cd tests && $(abspath $(BIN))/python -m campaign --minutes 10
 
 clean:
 	rm -rf $(VENV) dist target
 
-# The tools, by the locked versions of requirements-dev.txt.
+# The tools, in the locked versions of requirements-dev.txt.
 $(VENV)/.tools: requirements-dev.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@
 
-# The package, compiled in release mode: a debug build would make every test of durability a test of patience.
+# The package, compiled in release mode: a debug build makes the tests too slow.
 $(VENV)/.installed: $(VENV)/.tools pyproject.toml $(RUST_SOURCES)
 	env -u CONDA_PREFIX VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
 	touch $@
