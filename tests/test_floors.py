@@ -19,14 +19,14 @@ PACKAGE = ROOT / "python" / "qed"
 
 PYTHON_FLOORS = [
     {"_qed"},
-    {"errors", "_printable", "_files"},
+    {"errors", "_printable", "_files", "_limits"},
     {"proofs"},
     {"log", "_wire", "questions", "trust", "_receipt_index"},
     {"verification", "receipts"},
     {"bundle"},
 ]
 CLIENT_FLOORS = [
-    {"sockets"},
+    {"sockets", "defaults"},
     {"deadline"},
     {"transports"},
     {"calls", "topology"},
@@ -38,9 +38,9 @@ CLIENT_FLOORS = [
 CLI_FLOORS = [
     {"terminal", "signals"},
     {"options", "inputs"},
-    {"connection", "answers", "trust", "lines"},
+    {"client", "answers", "trust", "lines"},
     {"verdicts"},
-    {"events", "proofs", "verify", "topology", "cluster", "check", "completion"},
+    {"events", "proofs", "verify", "info", "cluster", "check", "completion"},
     {"main"},
 ]
 SERVER_FLOORS = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
 
+from qed._limits import VERSION_LIMIT
 from qed.errors import MalformedProof
 from qed.proofs import Digest, Snapshot
 
@@ -35,7 +36,6 @@ __all__ = [
     "MEMBERSHIP_REQUEST",
     "MEMBER_REQUEST",
     "SHARDS",
-    "VERSION_LIMIT",
     "AddBulkRequest",
     "AddRequest",
     "Cluster",
@@ -53,8 +53,6 @@ __all__ = [
     "snapshots_from_json",
 ]
 
-VERSION_LIMIT: Final = 2**64
-"""Versions are below it."""
 ACCEPTS_DIGESTS: Final = "digests"
 """What `Info.accepts` has if events can be added by their digests."""
 

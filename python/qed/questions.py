@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from qed._limits import VERSION_LIMIT
 from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, digest_of
 
 __all__ = ["Answer", "Extension", "Membership", "Question"]
-
-# Versions are 64 bits wide everywhere.
-_VERSION_LIMIT = 2**64
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -66,6 +64,6 @@ Answer: TypeAlias = MembershipProof | AbsenceProof | IncrementalProof
 
 
 def _version(version: int) -> int:
-    if 0 <= version < _VERSION_LIMIT:
+    if 0 <= version < VERSION_LIMIT:
         return version
     raise ValueError(f"expected a version of 0 to 2**64 - 1, found {version}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qed._client.topology import Topology
     from qed._wire import Cluster, ClusterMember
 
-__all__ = ["administer", "overview", "view"]
+__all__ = ["administer", "member_status", "overview"]
 
 _T = TypeVar("_T")
 
@@ -67,7 +67,7 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     return cluster if seen is None or isinstance(seen, Failure) else seen
 
 
-def view(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, Cluster]:
+def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, Cluster]:
     """Yield what to send, and return the cluster as `member` itself sees it.
 
     Args:
@@ -85,7 +85,7 @@ def view(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, 
     """
     base = member_url(scheme_of(topology.given[0]), member.mgmt_addr)
     if base is None:
-        raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is none")
+        raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is invalid")
     seen = yield from ask(calls.cluster(), base)
     if isinstance(seen, Failure):
         raise Unavailable(f"{base}: {seen.cause}")
@@ -104,7 +104,7 @@ def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outco
     topology.note_answer(base)
     management = member_url(scheme_of(base), info.mgmt_addr)
     if management is None:
-        return Failure(f"its management address {calls.plain(info.mgmt_addr)!r} is none", may_have_arrived=False)
+        return Failure(f"its management address {calls.plain(info.mgmt_addr)!r} is invalid", may_have_arrived=False)
     outcome = served((yield Send(call, management)))
     if isinstance(outcome, Failure):
         return replace(outcome, cause=f"its management address {management}: {outcome.cause}")

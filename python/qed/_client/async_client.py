@@ -9,21 +9,19 @@ import httpx
 
 from qed._client import calls
 from qed._client.adding import insert, parse_sent
-from qed._client.administration import administer, overview, view
+from qed._client.administration import administer, member_status, overview
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
 from qed._client.connections import HttpSettings
-from qed._client.examination import examine, finding_of, keep
-from qed._client.exchange import (
+from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
     DEFAULT_READ,
     DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
-    Inbox,
-    failure_of,
-    some_turn,
 )
+from qed._client.examination import examine, finding_of, keep
+from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
 from qed.errors import ProtocolError, QedError
 from qed.proofs import Snapshot, digest_of
@@ -149,20 +147,20 @@ class AsyncClient:
         return await self._perform(calls.snapshot(version, consistency=consistency))
 
     async def info(self) -> Info:
-        """Return what the server that answers says about itself."""
+        """Return what one server says about itself; see `Client.info`."""
         return await self._perform(calls.info())
 
     async def shards(self) -> Shards:
-        """Return the members of the cluster and its leader; see `Client.shards`."""
+        """Return the members, their public addresses and the leader; see `Client.shards`."""
         return await self._perform(calls.shards())
 
     async def cluster(self) -> Cluster:
         """Return the cluster as its leader sees it; see `Client.cluster`."""
         return await self._carry_out(overview(self._topology))
 
-    async def view(self, member: ClusterMember) -> Cluster:
-        """Return the cluster as one of its members sees it; see `Client.view`."""
-        return await self._carry_out(view(member, self._topology))
+    async def member_status(self, member: ClusterMember) -> Cluster:
+        """Return the cluster as one given member sees it; see `Client.member_status`."""
+        return await self._carry_out(member_status(member, self._topology))
 
     async def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster; see `Client.remove_member`."""

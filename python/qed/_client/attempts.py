@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from qed._client import calls
 from qed._client.calls import Answer, error_body, plain, protocol_error
+from qed._client.defaults import DEFAULT_READ
 from qed._client.topology import READS, is_base_url, path_of, scheme_of
 from qed._wire import SHARDS, DecodeError
 from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
 
     from qed._client.calls import Call
-    from qed._client.topology import Read, Topology
+from qed._client.topology import Read, Topology
 
 __all__ = [
     "Failure",
@@ -76,7 +77,7 @@ class Policy:
 
     attempts: int = 1
     patience_s: float = 0.0
-    read: Read = "primary-preferred"
+    read: Read = DEFAULT_READ
 
     @staticmethod
     def of(attempts: int, timeout_s: float, read: Read) -> Policy:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
+from qed._limits import VERSION_LIMIT
 from qed._printable import printable
 from qed._wire import (
     CLUSTER,
@@ -90,7 +91,6 @@ Consistency: TypeAlias = Literal["linearizable"]
 
 LINEARIZABLE: Final = "linearizable"
 _MESSAGE_LIMIT: Final = 200
-_VERSION_LIMIT: Final = 2**64
 _MALFORMED_STATUSES: Final = frozenset({400, 404, 405, 413})
 
 _T_co = TypeVar("_T_co", covariant=True)
@@ -370,7 +370,7 @@ def _is_linearizable(consistency: Consistency | None) -> bool:
 
 
 def _check_version(version: int | None) -> None:
-    if version is not None and not 0 <= version < _VERSION_LIMIT:
+    if version is not None and not 0 <= version < VERSION_LIMIT:
         raise ValueError("expected a version of at least 0 and below 2**64")
 
 

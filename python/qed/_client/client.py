@@ -14,21 +14,19 @@ import httpx
 
 from qed._client import calls
 from qed._client.adding import insert, parse_sent
-from qed._client.administration import administer, overview, view
+from qed._client.administration import administer, member_status, overview
 from qed._client.attempts import Policy, Send, converse
 from qed._client.connections import Connections, HttpSettings
 from qed._client.deadline import deadline
-from qed._client.examination import examine, finding_of, keep
-from qed._client.exchange import (
+from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
     DEFAULT_READ,
     DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
-    Inbox,
-    failure_of,
-    some_turn,
 )
+from qed._client.examination import examine, finding_of, keep
+from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
 from qed.errors import ProtocolError, QedError
 from qed.proofs import Snapshot, digest_of
@@ -294,30 +292,33 @@ class Client:
         return self._perform(calls.snapshot(version, consistency=consistency))
 
     def info(self) -> Info:
-        """Return what the server that answers says about itself."""
+        """Return what one server says about itself: to see which server answers, its version and how much it holds."""
         return self._perform(calls.info())
 
     def shards(self) -> Shards:
-        """Return the members of the cluster and its leader, as the server that answers knows them."""
+        """Return the members, their public addresses and the leader: to find the servers that a client can use."""
         return self._perform(calls.shards())
 
     def cluster(self) -> Cluster:
-        """Return the cluster as its leader sees it, or where that cannot be asked, as another member does."""
+        """Return the cluster as its leader sees it: for operators, to see whether every member keeps up.
+
+        If the leader cannot be asked, another member's view is returned. Needs a management address in reach.
+        """
         return self._carry_out(overview(self._topology))
 
-    def view(self, member: ClusterMember) -> Cluster:
-        """Return the cluster as one of its members sees it.
+    def member_status(self, member: ClusterMember) -> Cluster:
+        """Return the cluster as one given member sees it: for operators, to see how far this member itself is.
 
         Args:
-            member: The member, as `cluster` has told of it.
+            member: The member, as returned by `cluster`.
 
         Returns:
-            The cluster, with how far this very member is.
+            The cluster, with the progress of this member.
 
         Raises:
             Unavailable: The member does not answer at its management address.
         """
-        return self._carry_out(view(member, self._topology))
+        return self._carry_out(member_status(member, self._topology))
 
     def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster. Like all changes to it, this needs a management address in reach.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Final
 
 import httpx
 
@@ -12,22 +11,7 @@ from qed._client.attempts import Failure
 from qed._client.calls import Answer
 from qed.errors import ProtocolError
 
-__all__ = [
-    "DEFAULT_ATTEMPTS",
-    "DEFAULT_ENDPOINT",
-    "DEFAULT_READ",
-    "DEFAULT_SEND",
-    "DEFAULT_TIMEOUT_S",
-    "Inbox",
-    "failure_of",
-    "some_turn",
-]
-
-DEFAULT_ENDPOINT: Final = "http://127.0.0.1:8800"
-DEFAULT_TIMEOUT_S: Final = 10.0
-DEFAULT_ATTEMPTS: Final = 3
-DEFAULT_READ: Final = "primary-preferred"
-DEFAULT_SEND: Final = "digest"
+__all__ = ["Inbox", "failure_of", "some_turn"]
 
 
 class Inbox:
@@ -61,7 +45,7 @@ def failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, time
     """Return why no answer came, and whether the request may have arrived all the same."""
     if isinstance(exc, httpx.LocalProtocolError):
         # Its own words may hold a header's value, the api key's.
-        return Failure("this is no request that can be sent", may_have_arrived=False)
+        return Failure("the request could not be encoded", may_have_arrived=False)
     was_never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.InvalidURL)
     if not isinstance(exc, httpx.TimeoutException | TimeoutError):
         return Failure(_reason(exc), may_have_arrived=not was_never_sent)

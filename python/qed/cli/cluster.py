@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from qed._client.topology import MEMBERS_MOST
-from qed.cli.connection import connect, connect_async
+from qed.cli.client import connect, connect_async
 from qed.cli.options import NODE, Session, command, current_session, group
 from qed.errors import QedError
 
@@ -122,7 +122,7 @@ def _views(session: Session, seen: Cluster) -> Views:
 
             async def view(member: ClusterMember) -> Cluster | None:
                 try:
-                    return seen if member.node_id == seen.node_id else await client.view(member)
+                    return seen if member.node_id == seen.node_id else await client.member_status(member)
                 except QedError:
                     return None
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict, Unpack
 import click
 
 from qed._client.adding import SENDS
-from qed._client.exchange import DEFAULT_SEND
-from qed.cli.connection import connect, consistency
+from qed._client.defaults import DEFAULT_SEND
+from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.lines import bulks
 from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session

@@ -41,7 +41,7 @@ _COMMANDS: Final = {
     "incremental": "qed.cli.proofs",
     "snapshot": "qed.cli.events",
     "verify": "qed.cli.verify",
-    "info": "qed.cli.topology",
+    "info": "qed.cli.info",
     "cluster": "qed.cli.cluster",
     "check": "qed.cli.check",
     "completion": "qed.cli.completion",

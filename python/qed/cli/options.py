@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
-from qed._client.topology import READS, Read
+from qed._client.defaults import DEFAULT_ENDPOINT, DEFAULT_READ, DEFAULT_TIMEOUT_S
+from qed._client.topology import READS, Read, is_base_url
+from qed._limits import LOG_LEVELS, VERSION_LIMIT
 from qed.cli.terminal import Terminal, configure_logging
 from qed.proofs import Digest
 
@@ -38,9 +39,7 @@ __all__ = [
     "write_examples",
 ]
 
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _META: Final = "qed.settings"
-_VERSION_LIMIT: Final = 2**64
 _DAY_S: Final = 86_400.0
 _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
 
@@ -71,8 +70,8 @@ class _VersionType(click.ParamType[int]):
         if isinstance(value, int):
             return value
         # Anything longer is no version either, and takes long to convert.
-        version = int(value) if re.fullmatch("[0-9]{1,20}", value) else _VERSION_LIMIT
-        if version >= _VERSION_LIMIT:
+        version = int(value) if re.fullmatch("[0-9]{1,20}", value) else VERSION_LIMIT
+        if version >= VERSION_LIMIT:
             self.fail(f"{value!r} is not a version: expected a whole number from 0 to 2**64 - 1", param, ctx)
         return version
 
@@ -85,10 +84,14 @@ class _EndpointsType(click.ParamType[tuple[str, ...]]):
             return value
         urls = tuple(url.strip().rstrip("/") for url in value.split(",") if url.strip())
         for url in urls:
-            if not _is_endpoint(url):
-                self.fail(f"{url!r} is not a URL such as http://127.0.0.1:8800", param, ctx)
+            if not is_base_url(url):
+                # What stands before an @ may be a password.
+                shown = "an endpoint" if "@" in url else repr(url)
+                self.fail(
+                    f"{shown} is not a URL such as {DEFAULT_ENDPOINT}, without user, query or fragment", param, ctx
+                )
         if not urls:
-            self.fail("expected at least one URL such as http://127.0.0.1:8800", param, ctx)
+            self.fail(f"expected at least one URL such as {DEFAULT_ENDPOINT}", param, ctx)
         return urls
 
 
@@ -114,7 +117,7 @@ class _NodeType(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
         if not (value and value.isprintable()):
-            self.fail(f"{value!r} is no name of a member", param, ctx)
+            self.fail(f"{value!r} is not a valid member name", param, ctx)
         return str(value)
 
 
@@ -135,15 +138,6 @@ SECONDS: Final = _SecondsType(has_zero=True)
 SHOW: Final = click.option("--show", is_flag=True, help="Draw the audit paths as a tree.")
 
 
-def _is_endpoint(url: str) -> bool:
-    """Return whether `url` looks like a base URL. The client is stricter; this catches a forgotten scheme."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
-
-
 @dataclass(frozen=True)
 class Settings:
     """The values of the global options.
@@ -159,14 +153,14 @@ class Settings:
         read: Which members prove.
     """
 
-    endpoints: tuple[str, ...] = ("http://127.0.0.1:8800",)
-    timeout_s: float = 10.0
+    endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
+    timeout_s: float = DEFAULT_TIMEOUT_S
     api_key: str | None = None
     is_insecure: bool = False
     is_json: bool = False
     log_level: str | None = None
     is_plain: bool = False
-    read: Read = "primary-preferred"
+    read: Read = DEFAULT_READ
 
 
 @dataclass(frozen=True)
@@ -231,15 +225,20 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
         option(
             "--endpoints",
             "endpoints",
-            "Servers to try, in this order; may be repeated. Default: http://127.0.0.1:8800.",
+            f"Servers to try, in this order; may be repeated. Default: {DEFAULT_ENDPOINT}.",
             type=_EndpointsType(),
             multiple=True,
         ),
-        option("--timeout", "timeout_s", "Time for one request. Default: 10.", type=_SecondsType(has_zero=False)),
+        option(
+            "--timeout",
+            "timeout_s",
+            f"Time for one request. Default: {DEFAULT_TIMEOUT_S:g}.",
+            type=_SecondsType(has_zero=False),
+        ),
         option(
             "--read",
             "read",
-            "Which members prove: the leader, the others, or all in turn. Default: primary-preferred.",
+            f"Which members prove: the leader, the others, or all in turn. Default: {DEFAULT_READ}.",
             type=click.Choice(READS),
         ),
         option("--api-key", "api_key", "Sent to the server as Api-Key.", type=_KeyType()),

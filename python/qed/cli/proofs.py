@@ -10,7 +10,7 @@ import click
 from qed._client.examination import Examination
 from qed.bundle import Bundle
 from qed.cli.answers import print_record, show_answer, show_paths
-from qed.cli.connection import connect, consistency
+from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
 from qed.cli.options import (
     DIGEST,

@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from qed._limits import LOG_LEVELS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LOG_LEVELS", "Address", "Limits", "Pace", "Settings", "SettingsError", "Tls", "require_node_id"]
+__all__ = ["Address", "Limits", "Pace", "Settings", "SettingsError", "Tls", "require_node_id"]
 
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _NODE_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from qed._limits import VERSION_LIMIT
 from qed._wire import (
     ADD_BULK_REQUEST,
     ADD_REQUEST,
@@ -18,7 +19,6 @@ from qed._wire import (
     INCREMENTAL_REQUEST,
     MEMBER_REQUEST,
     MEMBERSHIP_REQUEST,
-    VERSION_LIMIT,
     DecodeError,
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused

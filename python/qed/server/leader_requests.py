@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from qed._limits import U64_LIMIT
 from qed._qed import MemberInfo, Wish
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
@@ -33,7 +34,6 @@ _log = logging.getLogger(__name__)
 
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """How long to wait before asking for admission again."""
-_NUMBER_LIMIT: Final = 2**64
 _REFUSALS_ELECTIONS: Final = 8
 """Election time-outs for which a refusal to be admitted is asked about again."""
 _HAND_OVER_TRIES: Final = 3
@@ -246,6 +246,6 @@ def _described(request: LeaderRequest) -> MemberInfo:
                 parsed.require_somewhere(name)
     except SettingsError as exc:
         raise MembershipRefused(str(exc)) from exc
-    if not 0 < request.id < _NUMBER_LIMIT:
+    if not 0 < request.id < U64_LIMIT:
         raise MembershipRefused(f"expected the number of a member, found {request.id}")
     return MemberInfo(name=request.name, **addresses)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import click
 
+from qed._limits import LOG_LEVELS
 from qed.errors import QedError
-from qed.server.config import LOG_LEVELS, Address, Limits, Pace, Settings, SettingsError, Tls
+from qed.server.config import Address, Limits, Pace, Settings, SettingsError, Tls
 from qed.server.logs import KeyValueFormatter, Line
 from qed.server.opening import Opening
 from qed.server.signals import handle_signals

@@ -9,7 +9,8 @@ import logging
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
-from qed._wire import ACCEPTS_DIGESTS, VERSION_LIMIT, Info
+from qed._limits import VERSION_LIMIT
+from qed._wire import ACCEPTS_DIGESTS, Info
 from qed.errors import (
     ClusterError,
     NotLeader,

@@ -8,7 +8,7 @@ import click
 
 from qed._client.async_client import AsyncClient
 from qed._client.client import Client
-from qed._client.exchange import DEFAULT_SEND
+from qed._client.defaults import DEFAULT_SEND
 from qed.cli.terminal import print_error
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from qed.cli.connection import connect
+from qed.cli.client import connect
 from qed.cli.options import command, current_session
 
 __all__ = ["info"]

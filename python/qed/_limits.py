@@ -1,0 +1,14 @@
+"""Limits and names that library, command line and server must agree on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LOG_LEVELS", "U64_LIMIT", "VERSION_LIMIT"]
+
+U64_LIMIT: Final = 2**64
+"""Unsigned 64-bit integers are below it."""
+VERSION_LIMIT: Final = U64_LIMIT
+"""Versions are below it."""
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+"""The names of log levels in options, from the most verbose."""
