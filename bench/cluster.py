@@ -36,14 +36,14 @@ PATIENCE_S = 60.0
 
 
 def member_in(folder: Path, number: int, command: str = COMMAND) -> Server:
-    """Return a member of a cluster whose data is in a folder."""
+    """Return a member of a cluster with its data in a folder."""
     name = f"server{number}"
     return Server(name, folder / name, command=(command,), extra=("--log", "error"))
 
 
 @contextmanager
 def three_servers(command: str = COMMAND) -> Iterator[Cluster]:
-    """Run a cluster in a folder of its own until the block ends."""
+    """Run a cluster in a temporary folder until the block ends."""
     with tempfile.TemporaryDirectory(prefix="qed-bench-") as folder:
         cluster = Cluster(member_in(Path(folder), number, command) for number in range(3))
         try:
@@ -56,7 +56,7 @@ def three_servers(command: str = COMMAND) -> Iterator[Cluster]:
 
 
 def is_added(member: Server, event: bytes) -> bool:
-    """Add one event; return whether it was acknowledged by this very member."""
+    """Add one event; return whether this member itself acknowledged it."""
     connection = http.client.HTTPConnection(*member.http_address, timeout=5)
     try:
         connection.request("POST", "/events", json.dumps({"Event": base64.b64encode(event).decode()}))
@@ -84,7 +84,7 @@ def bench_adds(cluster: Cluster, events: int) -> None:
 
 
 def outage_s(cluster: Cluster, number: signal.Signals) -> float:
-    """Return how long no add is acknowledged after a signal to the leader; then wait until all are well."""
+    """Return how long no add is acknowledged after a signal to the leader; then wait until all members are healthy."""
     leader = cluster.leader()
     others = cluster.others(leader)
     wait_until(lambda: is_added(leader, b"before"), "the leader to take adds", limit_s=PATIENCE_S)

@@ -35,12 +35,12 @@ BULK = ("--bulk", 1000, "--prefix", "c")
 
 @dataclass(frozen=True)
 class Number:
-    """What was measured once.
+    """One measurement.
 
     Attributes:
-        what: What the table calls it.
-        value: How much.
-        unit: A rate ends in `/s`, and more of it is better; of anything else, less is.
+        what: Its name in the table.
+        value: The number.
+        unit: Ends in `/s` for a rate, where more is better; otherwise less is better.
     """
 
     what: str
@@ -72,7 +72,7 @@ class Size:
 
 
 def core(build: Build, size: Size) -> Iterator[Number]:
-    """Measure appends, proofs and verification in Rust by the build's own benchmark."""
+    """Measure appends, proofs and verification in Rust with the build's own benchmark."""
     command = ["cargo", "bench", "--quiet", "-p", "qed-core", "--bench", "core", "--", str(size.events)]
     printed = subprocess.run(command, cwd=build.root, check=True, capture_output=True, text=True).stdout
     for what, value, unit in re.findall(r"^(\S.*?) +([\d.]+) (events/s|us|ms)$", printed, re.MULTILINE):
@@ -108,7 +108,7 @@ def three(build: Build, size: Size) -> Iterator[Number]:
 
 
 def adds(server: Server, size: Size) -> Iterator[Number]:
-    """Fill a log, then add to it in both ways."""
+    """Fill a log, then add single events and bulks."""
     address, seconds = server.address("http"), ("--seconds", size.seconds)
     fill(server, size.events)
     single = load(address, "add", 64, *seconds, "--prefix", "a")
@@ -118,7 +118,7 @@ def adds(server: Server, size: Size) -> Iterator[Number]:
 
 
 def start(build: Build, _size: Size) -> Iterator[Number]:
-    """Measure how long the command line takes to say its version."""
+    """Measure how long the command line takes to print its version."""
     took_ms = []
     for _ in range(STARTS):
         started = time.perf_counter()
@@ -136,7 +136,7 @@ PARTS: dict[str, Callable[[Build, Size], Iterator[Number]]] = {
 
 
 def compare(part: str, old: Build, new: Build, size: Size, rounds: int) -> None:
-    """Measure one part of both builds in turn, and print its table."""
+    """Measure one part, alternating between the builds, and print its table."""
     print(f"\n{part:<42} {'old':>12} {'new':>12} {'':<10} ratio (least to most)")
     pairs: dict[str, list[tuple[Number, Number]]] = {}
     for _ in range(rounds):
@@ -158,7 +158,7 @@ def print_ratio(what: str, measured: list[tuple[Number, Number]]) -> None:
 
 
 def main() -> None:
-    """Compare what was asked for."""
+    """Compare the parts that were asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("old", type=Path, help="the checkout to compare this one with")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,6 +1,6 @@
-//! Speed and size of a log without a server: `cargo bench -p qed-core -- [EVENTS]`, 1,000,000 unless said otherwise.
+//! Speed and size of a log without a server: `cargo bench -p qed-core -- [EVENTS]`, 1,000,000 by default.
 //!
-//! Prints one line a number: what, measured, unit. The limit is what two cores could hash if they did nothing else.
+//! Prints one line per number: what, measured, unit. The limit is the hash rate of two cores that do nothing else.
 
 #![allow(
     missing_docs,
@@ -54,7 +54,7 @@ fn main() {
     let opened = Instant::now();
     let log = Log::open(&folder).expect("reopen");
     report("open", opened.elapsed().as_secs_f64() * 1e3, "ms");
-    // The journal is what the store still holds in memory; the rest is what stays.
+    // The journal holds what is still in the store's memory; the rest is permanent.
     report("disk an event", disk_bytes(&folder) as f64 / log.len() as f64, "B");
     drop(log);
     std::fs::remove_dir_all(&folder).expect("remove");

@@ -35,7 +35,7 @@ STARTS = 7
 
 
 def main() -> None:
-    """Run what was asked for and print a line a number."""
+    """Run the parts that were asked for and print one line per number."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--only", choices=["core", "http", "python"])
@@ -101,7 +101,7 @@ def per_call_us(call: Callable[[], object]) -> float:
 
 
 def bench_http(events: int) -> None:
-    """Fill a server over HTTP, start it again, then load each call."""
+    """Fill a server over HTTP, restart it, then load each call."""
     build_load()
     with tempfile.TemporaryDirectory(prefix="qed-bench-") as name:
         folder = Path(name)
@@ -189,7 +189,7 @@ def resident_mb(server: Server) -> float:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Return the disk blocks below a folder: a journal is sparse, so lengths would say too much."""
+    """Return the disk blocks below a folder: a journal is sparse, so file lengths would be too large."""
     return sum((Path(parent) / name).stat().st_blocks * 512 for parent, _, names in os.walk(folder) for name in names)
 
 

@@ -1,7 +1,7 @@
 # ruff: noqa: INP001, S603 - a script, not a package; it runs this project's own commands
-"""Show the whole life of a log with the installed commands: add, prove, prove absent, tamper, be found out.
+"""Show the whole life of a log with the installed commands: add, prove, prove absence, tamper, detect it.
 
-Exits 0 when everything happened as it should, or 1 with the reason.
+Exits 0 if every step succeeded, or 1 with the reason.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LIMIT_S = 30.0
 
 
 class DemoError(Exception):
-    """Something did not happen as it should."""
+    """A step of the demonstration failed."""
 
 
 def say(text: str = "") -> None:
-    """Print a line at once, so that it stands before what the next command prints.
+    """Print a line at once, so that it appears before the output of the next command.
 
     Args:
         text: The line.
@@ -41,14 +41,14 @@ def qed(folder: Path, url: str, *args: str, code: int = 0, wanted: str = "") -> 
     """Show a qed command, run it, and show what it prints.
 
     Args:
-        folder: Where it runs, and what its file names are relative to.
+        folder: The working directory, to which file names are relative.
         url: The server.
         *args: Its arguments.
-        code: The exit code it must have.
-        wanted: What it must print.
+        code: The expected exit code.
+        wanted: Text that it must print.
 
     Raises:
-        DemoError: It ended otherwise or did not print that.
+        DemoError: It ended with another code or did not print that text.
     """
     shown = f"$ {shlex.join(('qed', *args))}"
     say(shown if len(shown) <= COLUMNS else shown.replace(" --receipts", " \\\n      --receipts"))
@@ -73,7 +73,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     """Show the server's command and start it on free ports.
 
     Args:
-        folder: Where its data and its log go.
+        folder: Where its data and its log output go.
 
     Returns:
         The process, and its base URL.
@@ -114,13 +114,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def tamper(folder: Path) -> None:
-    """Change one version in the bundle, as somebody would who wants an event to be older than it is.
+    """Change one version in the bundle, to make an event look older than it is.
 
     Args:
         folder: Where the bundle is.
 
     Raises:
-        DemoError: The bundle does not hold what is to be changed.
+        DemoError: The bundle does not contain that version.
     """
     say("""$ sed 's/"ActualVersion":40/"ActualVersion":12/' proof.json > forged.json\n""")
     honest = (folder / "proof.json").read_text()
@@ -137,7 +137,7 @@ def run(folder: Path) -> None:
         folder: An empty folder.
 
     Raises:
-        DemoError: Something did not happen as it should.
+        DemoError: A step failed.
     """
     (folder / EVENTS.name).write_bytes(EVENTS.read_bytes())
     process, url = start(folder)

@@ -1,4 +1,4 @@
-"""Plays the schedules on raftos as it is installed beside this interpreter, and prints what was seen as JSON.
+"""Plays the schedules on the raftos that this interpreter has installed, and prints the findings as JSON.
 
 `run.py` calls it with the Python of its temporary environment. Each node imports a copy of raftos of its own, as it
 would in a process of its own: raftos keeps the leader and the event loop in class attributes. A node is started by
@@ -34,7 +34,7 @@ KINDS = {
     "append_entries": APPEND,
     "append_entries_response": APPEND_ANSWER,
 }
-# The port means nothing: nothing is bound.
+# The port has no meaning: no socket is bound.
 PORT = 8000
 # From a call to the datagrams it causes, raftos goes through the event loop at most half as often.
 TURNS = 20
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 class Queue(asyncio.Queue[Any]):
-    """The queue of Python 3.9, which could be told of its event loop."""
+    """The queue of Python 3.9, which accepted `loop`."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Queue(asyncio.Queue[Any]):
 
 
 def add_shims() -> list[str]:
-    """Give raftos what has left the standard library since it was written, and return what that is."""
+    """Restore what was removed from the standard library since raftos was written, and return the list."""
     asyncio.futures.InvalidStateError = asyncio.InvalidStateError
     asyncio.Queue = Queue
     return ["asyncio.futures.InvalidStateError (gone since 3.8)", "asyncio.Queue(loop=...) (gone since 3.10)"]
@@ -64,7 +64,7 @@ def add_shims() -> list[str]:
 
 def play(schedule: Schedule) -> dict[str, str]:
     """Return the promises that raftos breaks in `schedule`, each with what was seen."""
-    # The default serializer cannot read its own log, so it can be shown in one schedule only.
+    # The default serializer cannot read its own log, so only one schedule can use it.
     is_default = schedule is RESTART_AFTER_A_WRITE
     with tempfile.TemporaryDirectory(prefix="raftos-") as folder:
         cluster = RaftosCluster(schedule.nodes, Path(folder), is_default_serializer=is_default)
@@ -75,7 +75,7 @@ def play(schedule: Schedule) -> dict[str, str]:
 
 
 class Wire:
-    """The datagram transport of one node: puts what is sent where the schedule finds it."""
+    """The datagram transport of one node: queues datagrams for the schedule."""
 
     def __init__(self, send: Callable[[bytes, tuple[str, int]], None]) -> None:
         self.sendto = send
@@ -94,7 +94,7 @@ class HandLoop(asyncio.SelectorEventLoop):
         self.send: Callable[[str, bytes, tuple[str, int]], None] = lambda *_: None
 
     def call_later(self, _delay: float, callback: Callable[..., Any], *_: object, **__: object) -> asyncio.Handle:
-        """Note whose timer it is instead of starting it."""
+        """Record which node's timer it is instead of starting it."""
         self.timers[callback.__self__] = callback
         return asyncio.Handle(callback, (), self)
 
@@ -105,12 +105,12 @@ class HandLoop(asyncio.SelectorEventLoop):
         protocol = factory()
         wire = Wire(lambda datagram, target: self.send(local_addr[0], datagram, target))
         protocol.connection_made(wire)
-        # raftos keeps the transport; the schedule needs the protocol, to hand it what arrives.
+        # raftos keeps the transport; the schedule needs the protocol, to pass on the datagrams.
         wire.protocol = protocol
         return wire, protocol
 
     def run(self, function: Callable[[], object]) -> object:
-        """Call `function` on the loop and go on until nothing is left to do."""
+        """Call `function` on the loop and run it until it is idle."""
 
         async def turn() -> object:
             value = function()
@@ -139,7 +139,7 @@ class RaftosCluster:
         self._writes: list[tuple[str, str, asyncio.Task[None]]] = []
 
     def start(self, node: str) -> None:
-        """Import raftos afresh and register one node with it."""
+        """Import a new copy of raftos and register one node with it."""
         package = import_afresh()
         settings: dict[str, Any] = {"log_path": str(self._folder / node)}
         if not self._is_default_serializer:
@@ -152,7 +152,7 @@ class RaftosCluster:
         self._listen(node)
 
     def _listen(self, node: str) -> None:
-        """Note each command on its way into the state machine of `node`."""
+        """Record each command before it enters the state machine of `node`."""
         state = self._nodes[node].state
         apply = state.state_machine.apply
 
@@ -163,7 +163,7 @@ class RaftosCluster:
         state.state_machine.apply = noted
 
     def crash(self, node: str) -> None:
-        """Forget the node: its timers and what it waits for go with it."""
+        """Forget the node with its timers and its pending calls."""
         del self._nodes[node]
 
     def fire(self, node: str, timer: str) -> None:
@@ -174,18 +174,18 @@ class RaftosCluster:
             self._loop.run(self._loop.timers[found])
 
     def receive(self, message: Message) -> None:
-        """Hand the datagram to the protocol of its target."""
+        """Pass the datagram to the protocol of its target."""
         protocol = self._nodes[message.target].server.transport.protocol
         self._loop.call_soon(protocol.datagram_received, message.body, (message.source, PORT))
         self._loop.run(lambda: None)
 
     def write(self, node: str, command: str) -> None:
-        """Set the one replicated value, and do not wait."""
+        """Set the one replicated value, without waiting."""
         value = self._nodes[node].package.Replicated(name="x")
         self._loop.run(lambda: self._writes.append((node, command, self._loop.create_task(value.set(command)))))
 
     def observe(self, node: str) -> Observation:
-        """Return what the node's own objects say."""
+        """Return the state of the node's own objects."""
         state = self._nodes[node].state
         log = tuple(entry["command"]["x"] for entry in state.log.cache)
         return Observation(type(state.state).__name__.lower(), state.storage.term, log)
@@ -207,7 +207,7 @@ class RaftosCluster:
         return [(node, command) for node, command, task in done if node in self._nodes and not task.exception()]
 
     def close(self) -> None:
-        """Cancel what waits."""
+        """Cancel pending calls."""
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.run(lambda: None)

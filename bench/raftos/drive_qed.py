@@ -56,7 +56,7 @@ def play(program: Path, schedule: Schedule, switches: tuple[str, ...]) -> dict[s
 
 
 class Engine:
-    """The process of one node, and what it last said of itself."""
+    """The process of one node, and its last reported state."""
 
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -67,13 +67,13 @@ class Engine:
             raise
 
     def ask(self, step: dict[str, str]) -> dict[str, Any]:
-        """Return what came of `step`."""
+        """Return the result of `step`."""
         print(json.dumps(step), file=self._process.stdin, flush=True)
         self.answer = self._read()
         return self.answer
 
     def kill(self) -> None:
-        """End the process without telling it."""
+        """Kill the process without a warning."""
         self._process.kill()
         self._process.communicate()
 
@@ -113,7 +113,7 @@ class QedCluster:
         self._ask(node, {"do": "fire", "timer": timer})
 
     def receive(self, message: Message) -> None:
-        """Hand the message to its target."""
+        """Pass the message to its target."""
         self._ask(message.target, {"do": "receive", "body": str(message.body)})
 
     def write(self, node: str, command: str) -> None:
@@ -121,7 +121,7 @@ class QedCluster:
         self._ask(node, {"do": "write", "command": command})
 
     def observe(self, node: str) -> Observation:
-        """Return what the node last said: nothing happens to it in between."""
+        """Return the last reported state: nothing changes between reports."""
         answer = self._engines[node].answer
         return Observation(answer["role"], answer["term"], tuple(answer["log"]))
 
@@ -131,17 +131,17 @@ class QedCluster:
         return sent
 
     def take_applied(self) -> list[tuple[str, int, str]]:
-        """Return what was applied: the log is on disk. An index is a place in it: Raft has entries of its own."""
+        """Return what was applied: the log is on disk. An index is a position in the log, not one of Raft."""
         applied, self._applied = self._applied, []
         return applied
 
     def take_acknowledged(self) -> list[tuple[str, str]]:
-        """Return the appends whose snapshots were given out."""
+        """Return the appends whose snapshots were returned."""
         acknowledged, self._acknowledged = self._acknowledged, []
         return acknowledged
 
     def close(self) -> None:
-        """Kill what runs."""
+        """Kill all running processes."""
         for node in list(self._engines):
             self.crash(node)
 

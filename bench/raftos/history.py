@@ -1,4 +1,4 @@
-"""Raft's promises, checked on what an engine is seen to do.
+"""Raft's promises, checked against the observed actions of an engine.
 
 Nothing here looks into an engine: it is told of messages sent, of roles, terms and logs, of commands applied, and of
 writes acknowledged. Each promise keeps the first observation that breaks it.
@@ -32,7 +32,7 @@ class Observation:
 
 
 class History:
-    """What was seen of a cluster of `nodes`."""
+    """The observations of a cluster of `nodes`."""
 
     def __init__(self, nodes: str) -> None:
         self.nodes = nodes
@@ -46,18 +46,18 @@ class History:
         self._acknowledged: dict[str, int] = {}
 
     def break_(self, promise: str, evidence: str) -> None:
-        """Note that `promise` does not hold, unless an earlier observation says so."""
+        """Record that `promise` does not hold, unless an earlier observation has."""
         self.broken.setdefault(promise, evidence)
 
     def vote(self, voter: str, candidate: str, term: int) -> None:
-        """Note that `voter` grants `candidate` its vote."""
+        """Record that `voter` grants `candidate` its vote."""
         chosen = self._votes[term, voter]
         chosen.add(candidate)
         if len(chosen) > 1:
             self.break_("one vote", f"in term {term} {voter} voted for {' and '.join(sorted(chosen))}")
 
     def observe(self, node: str, seen: Observation) -> None:
-        """Note the state of `node`."""
+        """Record the state of `node`."""
         self._logs[node] = seen.log
         self._terms[node] = seen.term
         if seen.role != "follower":
@@ -78,7 +78,7 @@ class History:
                 self.break_("acknowledged stays", f"{command}, acknowledged, is not in the log of leader {node}")
 
     def apply(self, node: str, index: int, command: str) -> None:
-        """Note that `node` applies `command`, as entry `index`, to a state that its next start begins with."""
+        """Record that `node` applies `command`, as entry `index`, to the state from which it will restart."""
         applied = self._applied[index]
         if node in applied:
             self.break_("applied once", f"{node} applied entry {index} again after a restart")
@@ -90,14 +90,14 @@ class History:
             self.break_("same order", evidence)
 
     def acknowledge(self, node: str, command: str) -> None:
-        """Note that `node` tells its client that `command` is done. Tell what the nodes' logs are first."""
+        """Record that `node` tells its client that `command` is done. Record the nodes' logs first."""
         self._acknowledged[command] = self._terms[node]
         holders = {peer for peer in self.nodes if command in self._logs[peer]}
         if not self._is_majority(holders):
             self.break_("majority holds", f"{command} acknowledged with {len(holders)} of {len(self.nodes)} copies")
 
     def end(self) -> None:
-        """Note that the last write, if a leader took it, has had all the messages it needs to be acknowledged."""
+        """Record that the last write, if a leader accepted it, has had all the messages it needs to be acknowledged."""
         if self.last_write and self.last_write not in self._acknowledged:
             self.break_("progress", f"{self.last_write} and what came before it was never acknowledged")
 

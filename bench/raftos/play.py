@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from schedules import Schedule, Step
 
-# No schedule has a conversation longer than this; an engine that never falls silent is stopped.
+# No schedule has a longer exchange than this; an engine that never stops sending is stopped.
 MESSAGES_MAX = 2000
 # A candidate may need several time-outs to stand again, and a term may be several elections away.
 TIMEOUTS_MAX = 10
@@ -32,31 +32,31 @@ class Message:
 
 
 class Cluster(Protocol):
-    """What an engine must offer to have schedules played on it. Every call returns when the nodes are idle."""
+    """The interface of an engine on which schedules are played. Every call returns when the nodes are idle."""
 
     def start(self, node: str) -> None:
         """Start `node` from its disk; raise if it does not start."""
 
     def crash(self, node: str) -> None:
-        """Stop `node` without letting it do anything."""
+        """Stop `node` without letting it finish anything."""
 
     def fire(self, node: str, timer: str) -> None:
         """Let `timer` expire if it is running."""
 
     def receive(self, message: Message) -> None:
-        """Hand `message` to its target, which runs."""
+        """Pass `message` to its target, which is running."""
 
     def write(self, node: str, command: str) -> None:
-        """Hand `command` to `node`."""
+        """Submit `command` to `node`."""
 
     def observe(self, node: str) -> Observation:
-        """Return the state of `node`, which runs."""
+        """Return the state of `node`, which is running."""
 
     def take_sent(self) -> list[Message]:
         """Return what was sent since the last call."""
 
     def take_applied(self) -> list[tuple[str, int, str]]:
-        """Return node, index and command of what was applied since the last call to a state that a restart keeps."""
+        """Return node, index and command of entries applied since the last call to a state that survives a restart."""
 
     def take_acknowledged(self) -> list[tuple[str, str]]:
         """Return node and command of the writes acknowledged since the last call."""
@@ -74,7 +74,7 @@ class Player:
         self._kept: dict[str, Message] = {}
 
     def play(self) -> History:
-        """Return what was seen."""
+        """Return the observations."""
         for node in self.schedule.nodes:
             self.restart(node)
         for step in self.schedule.steps:
@@ -175,7 +175,7 @@ class Player:
             self._watch()
 
     def _watch(self) -> None:
-        """Note what has happened; the order matters: votes before leaders, logs before acknowledgements."""
+        """Record what has happened; the order matters: votes before leaders, logs before acknowledgements."""
         sent = self.cluster.take_sent()
         self._flight += sent
         self._note_votes(sent)

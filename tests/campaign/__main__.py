@@ -36,7 +36,7 @@ def main(minutes: float, seed: int | None, members: int) -> None:
     try:
         campaign.run()
         is_sound = True
-    except Exception as exc:  # noqa: BLE001  # whatever it is, it is reported with the seed
+    except Exception as exc:  # noqa: BLE001  # any error is reported with the seed
         setting.scene.cluster.kill()
         click.echo(last_lines(setting.scene.cluster.members))
         click.echo(f"\nseed {seed}: {type(exc).__name__}: {exc}")

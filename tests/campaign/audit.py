@@ -1,12 +1,12 @@
-"""The final audit, once the cluster is whole: everything that clients were told is true, on every member.
+"""The final audit, once the cluster is whole: every answer that clients got is true, on every member.
 
 1. All members hold the same snapshot at every version.
-2. Every acknowledged snapshot stands at its version.
-3. Every event stands as often as the tries to add it allow: what was refused is absent, what was added if absent stands
-   once, what was acknowledged stands, and nothing stands that nobody sent. A bulk stands whole or not at all.
+2. Every acknowledged snapshot is at its version.
+3. Every event occurs as often as the attempts to add it allow: refused events are absent, events added if absent occur
+   once, acknowledged events occur, and no event occurs that was never sent. A bulk is in the log as a whole or not.
 4. Every acknowledged event is proven on every member, at its version.
 5. Incremental proofs connect all acknowledged snapshots, in order, to the end of the log.
-6. What was only refused is proven to be absent.
+6. Events that were only refused are proven to be absent.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def audit(cluster: Cluster[Member], journal: Journal) -> int:
     """Return how many proofs were verified.
 
     Raises:
-        Violation: Something that a client was told is not true.
-        VerificationError: A member cannot prove it.
+        Violation: An answer that a client got is not true.
+        VerificationError: A member cannot prove an acknowledged event.
     """
     length = _wait_equal_length(cluster)
     log = _read_equal_logs(cluster, length)
@@ -56,7 +56,7 @@ def audit(cluster: Cluster[Member], journal: Journal) -> int:
 
 
 def _wait_equal_length(cluster: Cluster[Member]) -> int:
-    """Return the length of all logs once it is the same. Nobody adds meanwhile."""
+    """Return the length of the logs once all have the same. The writers have stopped."""
     seen: list[tuple[int, int]] = []
 
     def missing() -> str:
@@ -124,7 +124,7 @@ def _prove_memberships(member: Member, acknowledged: Sequence[Acknowledged], las
 def _prove_increments(
     member: Member, cluster: Cluster[Member], acknowledged: Sequence[Acknowledged], last: Snapshot
 ) -> int:
-    """Each member proves its share: what stands at each version was compared already."""
+    """Each member proves its share: the content of each version was compared already."""
     ordered = sorted((entry.snapshot for entry in acknowledged), key=lambda snapshot: snapshot.version)
     steps = list(zip(ordered, [*ordered[1:], last], strict=True))[member.index :: len(cluster.members)]
     requests = [incremental_request(start.version, end.version) for start, end in steps]

@@ -1,4 +1,4 @@
-"""A wall clock that jumps, for one member. Monotonic clocks go on, as they do when an operator sets the time."""
+"""A wall clock that jumps, for one member. Monotonic clocks are not changed, just as when an operator sets the time."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Clock:
         self.jump(0)
 
     def jump(self, seconds: int) -> None:
-        """Set the clock so far from the true time. It is noticed within a second."""
-        # Whoever reads it meanwhile must find either the old offset or the new one.
+        """Set the offset from the true time. The process sees it within a second."""
+        # A concurrent reader must find either the old offset or the new one.
         temporary = self._file.with_suffix(".new")
         temporary.write_text(f"{seconds:+d}\n")
         temporary.replace(self._file)

@@ -1,4 +1,4 @@
-"""What members wrote to stderr that no operator should have to read."""
+"""Errors on the stderr of members that no fault explains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FULL_DISK: Final = re.compile(r"[Nn]o space left on device|os error 28")
 
 
 def complaints(members: Sequence[Member]) -> list[str]:
-    """Return the lines that report an error, but for those of a full disk, each after its member's name.
+    """Return the lines that report an error, except those about a full disk, each after its member's name.
 
     The member with the small disk is the last one.
     """

@@ -1,4 +1,4 @@
-"""HTTP to one member, over one connection, and knowing whether anything was sent."""
+"""HTTP to one member, over one connection, with a record of whether anything was sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Address", "Connection", "NoReply", "NotReached", "Reply", "Request"]
 
 _PIPELINED: Final = 32
-"""Requests on their way at one time."""
+"""Most requests in flight at one time."""
 
 Address = tuple[str, int]
 
@@ -30,7 +30,7 @@ class NotReached(NoReply):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked."""
+    """A request."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """Return what goes over the wire."""
+        """Return the bytes on the wire."""
         headers = {"host": "campaign", "content-length": str(len(self.body)), **self.headers}
         lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, "", ""]).encode() + self.body
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered. Names of headers are in lower case."""
+    """A response. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,7 +54,7 @@ class Reply:
 
 
 class Connection:
-    """A connection that is opened when it is needed, and again after it broke."""
+    """A connection that is opened when it is needed, and reopened after it breaks."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self._address = address
@@ -71,7 +71,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """End the connection, if it is open."""
+        """Close the connection, if it is open."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -86,7 +86,7 @@ class Connection:
         return next(self.ask_all([request]))
 
     def ask_all(self, requests: Sequence[Request]) -> Iterator[Reply]:
-        """Yield the replies, in order, while later requests are on their way.
+        """Yield the replies, in order, while later requests are in flight.
 
         Raises:
             NotReached: Nothing of this batch was sent.
@@ -104,7 +104,7 @@ class Connection:
             yield from replies
 
     def _connect(self) -> socket.socket:
-        # A kept connection that can be read was closed by the other side.
+        # If an idle connection is readable, the other side closed it.
         if self._socket is not None and not select.select([self._socket], [], [], 0)[0]:
             return self._socket
         self.close()

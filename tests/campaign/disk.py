@@ -24,7 +24,7 @@ class SmallDisk:
         self._filler = folder / "filler"
 
     def mount(self) -> str | None:
-        """Return why there cannot be such a disk here, or None once there is."""
+        """Create the disk and return None, or return why this machine cannot have one."""
         self.folder.mkdir(parents=True)
         return run("mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(self.folder))
 
@@ -33,7 +33,7 @@ class SmallDisk:
         run("umount", str(self.folder))
 
     def fill(self) -> None:
-        """Leave no byte free."""
+        """Use up all free space."""
         size_bytes = _PIECE_BYTES
         with self._filler.open("ab", buffering=0) as filler:
             while size_bytes:
@@ -45,5 +45,5 @@ class SmallDisk:
                     size_bytes //= 2
 
     def relieve(self) -> None:
-        """Free what `fill` took."""
+        """Free the space that `fill` used."""
         self._filler.unlink()

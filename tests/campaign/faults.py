@@ -1,4 +1,4 @@
-"""The faults: each a context that does harm when it is entered, and undoes it when it is left."""
+"""The faults: each is a context manager that causes harm on entry and undoes it on exit."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        name: What the table calls it.
-        begin: Gives the context.
-        need: What must be possible for it.
-        is_alone: Whether no other fault goes with it.
-        needs_whole: Whether all members must be well before: it destroys one copy of what others must have.
+        name: Its name in the table.
+        begin: Returns the context manager.
+        need: What the machine must support.
+        is_alone: Whether it is never combined with another fault.
+        needs_whole: Whether all members must be healthy before: it destroys one copy, so the others must have theirs.
     """
 
     name: str
@@ -91,7 +91,7 @@ def _wipe(scene: Scene, part: Part) -> Iterator[None]:
 
 @contextmanager
 def _unplug(scene: Scene, part: Part) -> Iterator[None]:
-    """Take a member off the network; clients do not reach it either."""
+    """Take a member off the network; clients cannot reach it either."""
     assert scene.network is not None
     with scene.victim(part) as member:
         scene.network.unplug(member.index)
@@ -123,7 +123,7 @@ def _partition(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def _deafen(scene: Scene, part: Part) -> Iterator[None]:
-    """Let a member hear nobody, while all hear it."""
+    """Let a member receive nothing, while all others receive its messages."""
     assert scene.network is not None
     with scene.victim(part) as member:
         scene.network.cut([other.index for other in scene.cluster.others(member)], member.index)
@@ -135,7 +135,7 @@ def _deafen(scene: Scene, part: Part) -> Iterator[None]:
 
 @contextmanager
 def _mute(scene: Scene) -> Iterator[None]:
-    """Let one follower not hear the leader, while everything else is heard."""
+    """Drop everything from the leader to one follower, and nothing else."""
     assert scene.network is not None
     with scene.victim("leader") as leader, scene.victim("follower") as follower:
         scene.network.cut([leader.index], follower.index)
@@ -167,7 +167,7 @@ def _shape(scene: Scene, shape: Shape) -> Iterator[None]:
 
 @contextmanager
 def _fill_disk(scene: Scene, part: Part) -> Iterator[None]:
-    """Fill the disk of the member that has a small one, as the leader or not. It is started again later."""
+    """Fill the disk of the member with the small disk, as the leader or not. It is restarted later."""
     assert scene.disk is not None
     member = scene.cluster.members[-1]
     if part == "leader":
@@ -177,7 +177,7 @@ def _fill_disk(scene: Scene, part: Part) -> Iterator[None]:
         cleaning.callback(scene.disk.relieve)
         scene.disk.fill()
         yield
-    # It may be about to end, or not have noticed.
+    # The process may be about to end, or may not have noticed.
     member.stop()
     member.may_fail = False
     member.start()
@@ -185,7 +185,7 @@ def _fill_disk(scene: Scene, part: Part) -> Iterator[None]:
 
 @contextmanager
 def _jump_clock(scene: Scene) -> Iterator[None]:
-    """Set wall clocks forward or back, each on its own."""
+    """Set wall clocks forward or back, each independently."""
     jumping = scene.chance.sample(scene.clocks, scene.chance.randint(1, len(scene.clocks)))
     for clock in jumping:
         clock.jump(scene.chance.choice(_JUMPS_S))
@@ -213,7 +213,7 @@ FAULTS: Final = (
     Fault("follower deaf", partial(_deafen, part="follower"), need="filter"),
     Fault("one follower does not hear the leader", _mute, need="filter"),
     Fault("packets lost", _lose, need="loss"),
-    # A link has one shape at a time.
+    # A link can have only one shape at a time.
     Fault("links narrow", partial(_shape, shape="narrow"), need="narrow", is_alone=True),
     Fault("packets late, lost, reordered", partial(_shape, shape="late"), need="late", is_alone=True),
     Fault("full disk of the leader", partial(_fill_disk, part="leader"), need="disk", is_alone=True, needs_whole=True),

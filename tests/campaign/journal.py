@@ -1,4 +1,4 @@
-"""What clients were told: the only knowledge that the audit trusts."""
+"""The answers that clients got: the only facts that the audit trusts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Acknowledged", "Journal", "Submission"]
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """One event with the snapshot it was given."""
+    """One event with its snapshot."""
 
     event: bytes
     snapshot: Snapshot
@@ -29,14 +29,14 @@ class Acknowledged:
 
 @dataclass
 class Submission:
-    """Events that are added together, and what became of every try.
+    """Events that are added together, and the outcome of every attempt.
 
     Attributes:
         events: One, or a bulk.
-        is_if_absent: Whether they may be tried again and still stand once.
-        acknowledged: The snapshots of each successful try.
-        refused: Tries that were refused with the promise that nothing was taken, or that reached nobody.
-        unknown: Tries whose outcome was not told.
+        is_if_absent: Whether they may be retried and still occur once.
+        acknowledged: The snapshots of each successful attempt.
+        refused: Attempts that were refused with the promise that nothing was added, or that reached no member.
+        unknown: Attempts with an unknown outcome.
     """
 
     events: Sequence[bytes]
@@ -70,19 +70,19 @@ class Journal:
         return self._moments[-1]
 
     def begin(self, events: Sequence[bytes], *, is_if_absent: bool) -> Submission:
-        """Note events that are about to be added."""
+        """Record events that are about to be added."""
         submission = Submission(events, is_if_absent)
         with self._lock:
             self.submissions.append(submission)
         return submission
 
     def acknowledge(self, submission: Submission, snapshots: Sequence[Snapshot], *, highest_before: int) -> None:
-        """Note a success.
+        """Record a success.
 
         Args:
             submission: What was added.
-            snapshots: What it was given.
-            highest_before: The highest version that was acknowledged when this try was sent.
+            snapshots: Its snapshots.
+            highest_before: The highest version that was acknowledged when this attempt was sent.
 
         Raises:
             Violation: The snapshots are not what they must be.
@@ -105,28 +105,28 @@ class Journal:
                 self.acknowledged += map(Acknowledged, submission.events, snapshots)
 
     def draw(self, chance: random.Random) -> Acknowledged | None:
-        """Return one acknowledged event, rather a late one, or None while there is none."""
+        """Return one acknowledged event, preferably a recent one, or None if there are no events yet."""
         known = self.acknowledged
         if not known:
             return None
         return known[-1 - int(len(known) * chance.random() ** 3)]
 
     def count_read(self) -> None:
-        """Note a read whose answer was verified."""
+        """Record a read whose answer was verified."""
         with self._lock:
             self.reads += 1
 
     def blame(self, exc: BaseException) -> None:
-        """Note a broken promise, and stop everything."""
+        """Record a broken promise, and stop everything."""
         self.violations.append(exc)
         self._stop.set()
 
     def stop(self) -> None:
-        """Have all clients stop."""
+        """Tell all clients to stop."""
         self._stop.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, and return whether clients are to stop; at once when they are."""
+        """Wait, and return whether clients must stop; return at once when they must."""
         return self._stop.wait(seconds)
 
     def longest_silence_s(self, start: float, end: float) -> float:

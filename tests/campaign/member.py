@@ -28,10 +28,10 @@ class Member(Server):
     may_fail: bool = False
 
     def stop(self) -> int:
-        """End it as an operator would.
+        """Stop it as an operator would.
 
         Raises:
-            Violation: It does not end well.
+            Violation: It does not stop cleanly.
         """
         status = super().stop()
         if status and not self.may_fail:
@@ -39,7 +39,7 @@ class Member(Server):
         return status
 
     def transfer(self) -> None:
-        """Ask that it lead; there may be no answer."""
+        """Ask it to become leader; there may be no answer."""
         request = Request("POST", "/cluster/transfer", b'{"name":"%s"}' % self.name.encode())
         with Connection((self.host, self.ports["mgmt"]), _TRANSFER_LIMIT_S) as connection, suppress(NoReply):
             connection.ask(request)

@@ -1,4 +1,4 @@
-"""A network of real interfaces: each member in a namespace of its own, all of them and the clients on one bridge."""
+"""A network of real interfaces: each member in its own namespace, all members and the clients on one bridge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUBNET: Final = "10.99.0"
 _BRIDGE: Final = "qed"
 
 Shape = Literal["late", "narrow"]
-"""Late, now and then lost, and in another order; or narrow, so that what is sent waits behind what was."""
+"""Delayed, sometimes lost, and reordered; or narrow, so that packets queue."""
 _SHAPES: Final[dict[Shape, tuple[str, ...]]] = {
     "late": ("netem", "delay", "40ms", "30ms", "loss", "5%"),
     "narrow": ("tbf", "rate", "2mbit", "burst", "16kb", "latency", "300ms"),
@@ -23,7 +23,7 @@ _SHAPES: Final[dict[Shape, tuple[str, ...]]] = {
 
 
 class Network:
-    """Where members live, and what is between them."""
+    """The namespaces of the members, and the links between them."""
 
     def __init__(self, members: int) -> None:
         self._members = members
@@ -35,11 +35,11 @@ class Network:
 
     @staticmethod
     def prefix(index: int) -> tuple[str, ...]:
-        """Return the beginning of a command that is to run where the member lives."""
+        """Return the prefix of a command that must run in the member's namespace."""
         return ("nsenter", f"--net=/run/netns/m{index}")
 
     def build(self) -> str | None:
-        """Return why there cannot be such a network here, or None once there is."""
+        """Create the network and return None, or return why this machine cannot have one."""
         steps = [
             f"ip link add {_BRIDGE} type bridge",
             f"ip addr add {_SUBNET}.254/24 dev {_BRIDGE}",
@@ -77,7 +77,7 @@ class Network:
         _require(run("ip", "link", "set", f"v{index}", "up"))
 
     def cut(self, sources: Iterable[int], target: int) -> None:
-        """Let `target` hear nothing from `sources`. They still hear it."""
+        """Drop everything from `sources` to `target`, but nothing in the other direction."""
         for source in sources:
             _require(run(*self.prefix(target), "iptables", "-A", "INPUT", "-s", self.host(source), "-j", "DROP"))
 
@@ -87,7 +87,7 @@ class Network:
             _require(run(*self.prefix(index), "iptables", "-F", "INPUT"))
 
     def lose(self) -> None:
-        """Lose a tenth of what each member is sent."""
+        """Drop a tenth of the packets to each member."""
         for index in range(self._members):
             _require(self._lose("-A", index))
 
@@ -107,7 +107,7 @@ class Network:
             _require(self._shape("del", shape, index))
 
     def _lose(self, action: str, index: int) -> str | None:
-        # In a table of its own, so that mending a cut does not undo it.
+        # In a separate table, so that undoing a cut does not undo this.
         rule = ("PREROUTING", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", "0.1", "-j", "DROP")
         return run(*self.prefix(index), "iptables", "-t", "mangle", action, *rule)
 

@@ -26,7 +26,7 @@ _LIMIT_S: Final = 3.0
 _PAUSE_S: Final = 0.08
 _LINEARIZABLE: Final = {"consistency": "linearizable"}
 _BEHIND: Final = frozenset({404, 412})
-"""What a member answers to whom knows more than it."""
+"""The refusals of a member whose log is shorter than the question assumes."""
 _BUSY: Final = frozenset({429, 503})
 
 
@@ -47,12 +47,12 @@ def snapshot_request(version: int, **headers: str) -> Request:
 
 
 class Reader:
-    """Asks until it is told to stop.
+    """Asks until the journal says to stop.
 
     Args:
-        name: What it draws is drawn from.
-        cluster: Whom it asks.
-        journal: What it compares answers with.
+        name: The seed of its random choices.
+        cluster: The members that it asks.
+        journal: The facts that it compares answers with.
     """
 
     def __init__(self, name: str, cluster: Cluster[Member], journal: Journal) -> None:
@@ -73,7 +73,7 @@ class Reader:
         try:
             while not self._journal.wait(self._chance.random() * _PAUSE_S):
                 self._ask_something()
-        except Exception as exc:  # noqa: BLE001  # whatever it is, the campaign must end and say so
+        except Exception as exc:  # noqa: BLE001  # any error must end the campaign and be reported
             self._journal.blame(exc)
         finally:
             for connection in self._connections:
@@ -91,7 +91,7 @@ class Reader:
         if is_answered:
             self._journal.count_read()
 
-    # Each returns whether there was an answer.
+    # Each of these returns whether there was an answer.
 
     def _ask_membership(self, connection: Connection, known: Acknowledged) -> bool:
         reply = connection.ask(membership_request(known.event, known.snapshot.version))
@@ -115,7 +115,7 @@ class Reader:
         reply = connection.ask(snapshot_request(known.snapshot.version))
         return _is_success(reply, _BEHIND | _BUSY) and _require_equal(reply, known.snapshot)
 
-    # What is linearizable shows everything acknowledged before it was asked.
+    # A linearizable answer shows everything acknowledged before the request.
 
     def _ask_latest_membership(self, connection: Connection, _: Acknowledged) -> bool:
         known = self._journal.acknowledged[-1]
@@ -161,7 +161,7 @@ def _verify_membership(connection: Connection, reply: Reply, known: Acknowledged
     proof = qed.parse_answer(reply.body)
     version = known.snapshot.version
     if isinstance(proof, AbsenceProof):
-        # A member that lags answers of the latest version it has.
+        # A lagging member answers at the latest version it has.
         if proof.current_version >= version:
             raise Violation(f"version {version} is acknowledged, and absent at {proof.current_version}")
         return False

@@ -35,7 +35,7 @@ _PROGRESS_LIMIT_S: Final = 20.0
 
 
 class Campaign:
-    """A cluster, its clients, and faults for so many minutes, or until each was done once if that takes longer."""
+    """A cluster, its clients, and faults for some minutes, or until each was done once if that takes longer."""
 
     def __init__(self, setting: Setting, minutes: float) -> None:
         self._setting = setting
@@ -48,7 +48,7 @@ class Campaign:
         self.summary = Summary(self.journal)
 
     def run(self) -> None:
-        """Do all of it.
+        """Run the campaign.
 
         Raises:
             Violation: A promise was broken.
@@ -105,7 +105,7 @@ class Campaign:
         self._recover()
 
     def _deal(self, deck: list[Fault]) -> Fault:
-        """Return a fault; each comes as often as the others."""
+        """Return a fault; all are equally frequent."""
         if not deck:
             deck += self._chance.sample(self._possible, len(self._possible))
         return deck.pop()
@@ -118,7 +118,7 @@ class Campaign:
             for fault in faults:
                 under_way.enter_context(fault.begin(self._scene))
                 self.journal.wait(self._chance.uniform(0.1, self._longest_fault_s))
-        # A fault may also meet a cluster that has not recovered from the last.
+        # A fault may also begin before the cluster has recovered from the last.
         if faults[0].needs_whole or self._chance.random() < 0.75:
             self._recover()
             self.journal.wait(self._chance.uniform(0, 1))
@@ -127,7 +127,7 @@ class Campaign:
         click.echo(self.summary.progress(faults, started))
 
     def _recover(self) -> None:
-        """Wait until the cluster is whole and takes adds again."""
+        """Wait until the cluster is whole and accepts adds again."""
         healed = time.monotonic()
         self._check_running()
         self._scene.cluster.wait_whole(limit_s=_WHOLE_LIMIT_S)

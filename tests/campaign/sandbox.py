@@ -1,4 +1,4 @@
-"""Namespaces of this run's own: whatever happens to it, no process, network or mount of it stays behind."""
+"""Namespaces for one run: however it ends, no process, network or mount of it is left behind."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def run(*command: str) -> str | None:
 
 
 def enter(arguments: list[str]) -> str | None:
-    """Start this program again in its sandbox, instead of this process, unless that has been done.
+    """Replace this process by the same program in its sandbox, unless it is there already.
 
     Args:
         arguments: The arguments of `python` that start the program.
 
     Returns:
-        None in the sandbox; otherwise why there is none here.
+        None in the sandbox; otherwise why this machine cannot have one.
     """
     unshare = _UNSHARE if os.geteuid() == 0 else (*_UNSHARE, "--user", "--map-root-user")
     if not os.environ.get(_MARK):
@@ -42,7 +42,7 @@ def enter(arguments: list[str]) -> str | None:
 
 
 def _prepare() -> str | None:
-    # `ip netns` keeps its names in /run, libfaketime its semaphores in /dev/shm: nobody else shall see them.
+    # `ip netns` keeps its names in /run, libfaketime its semaphores in /dev/shm: other processes must not see them.
     for mount_point in ("/run", "/dev/shm"):  # noqa: S108  # a mount of this sandbox's own
         if reason := run("mount", "-t", "tmpfs", "tmpfs", mount_point):
             return reason

@@ -1,4 +1,4 @@
-"""What faults act on, and which of its members suffer one already."""
+"""What faults act on, and which members already suffer from a fault."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Part = Literal["leader", "follower"]
 
 @dataclass
 class Scene:
-    """The cluster and what can be done to it.
+    """The cluster and the possible faults.
 
     Attributes:
         cluster: The members.
-        chance: What faults draw from.
-        network: Between them, if it can be cut.
-        clocks: One a member, if they can jump.
+        chance: The source of random choices.
+        network: The network between them, if it can be cut.
+        clocks: One for each member, if they can jump.
         disk: The small disk of the last member, if there is one.
         afflicted: Names of members that suffer a fault.
     """
@@ -43,7 +43,7 @@ class Scene:
 
     @contextmanager
     def victim(self, part: Part) -> Iterator[Member]:
-        """Give a member that suffers nothing yet: the leader, or another. Without a leader it is any."""
+        """Return a member without a fault: the leader, or another one. Without a leader, return any."""
         leader = self.cluster.known_leader()
         free = [member for member in self.cluster.members if member.name not in self.afflicted]
         if part == "leader" and leader in free:
@@ -56,7 +56,7 @@ class Scene:
 
     @contextmanager
     def claim(self, members: Sequence[Member]) -> Iterator[None]:
-        """Keep other faults away from members."""
+        """Reserve members, so that no other fault chooses them."""
         names = {member.name for member in members} - self.afflicted
         self.afflicted |= names
         try:

@@ -1,4 +1,4 @@
-"""Where a campaign takes place: its folder, its members, and what can be done to them on this machine."""
+"""The setting of a campaign: its folder, its members, and the faults that this machine supports."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Setting"]
 
 _PORTS: Final = (8800, 8700, 8600, 8500)
-"""Of every member: in the network, each has an address of its own."""
+"""The same ports for every member: in the network, each has its own address."""
 
 
 @dataclass
 class Setting:
-    """Everything that a run needs, made ready and cleaned away.
+    """Everything that a run needs, set up and cleaned up.
 
     Args:
         count: How many members.
-        seed: What faults are drawn from.
+        seed: The seed of the random choices of faults.
         no_sandbox: Why there is no sandbox, or None in one.
     """
 
@@ -63,7 +63,7 @@ class Setting:
         self.scene = Scene(Cluster(members), chance, network, clocks, disk)
 
     def clean(self, *, keep_logs: bool) -> None:
-        """Remove processes, mounts and files; what members wrote may stay."""
+        """Remove processes, mounts and files; the output of members may be kept."""
         self.scene.cluster.kill()
         if self.scene.disk is not None:
             self.scene.disk.unmount()

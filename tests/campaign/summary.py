@@ -1,4 +1,4 @@
-"""What was done, and how the cluster bore it."""
+"""The faults that were done, and their effect on the cluster."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Summary:
         self._silences_s: dict[str, list[float]] = {}
 
     def note(self, faults: Sequence[Fault], start: float, end: float) -> None:
-        """Note faults that were done together."""
+        """Record faults that were done together."""
         silence_s = self.journal.longest_silence_s(start, end)
         for fault in faults:
-            # What two faults do together says nothing of either alone.
+            # The effect of two faults together says nothing about either alone.
             self._silences_s.setdefault(fault.name, []).append(silence_s if len(faults) == 1 else -1)
 
     def progress(self, faults: Sequence[Fault], start: float) -> str:
-        """Return a line about what was just done."""
+        """Return a line about the last faults."""
         names = " + ".join(fault.name for fault in faults)
         silence_s = self.journal.longest_silence_s(start, time.monotonic())
         elapsed_s = time.monotonic() - self._started

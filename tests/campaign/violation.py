@@ -1,4 +1,4 @@
-"""What a campaign looks for."""
+"""The finding that a campaign looks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that adds events: through any member, and never twice what must not stand twice."""
+"""A client that adds events through any member, and never retries what must not occur twice."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class _Outcome(enum.Enum):
 
 
 class Writer:
-    """Adds events until it is told to stop.
+    """Adds events until the journal says to stop.
 
     Args:
-        name: What its events begin with, and what it draws is drawn from.
-        cluster: Whom it asks.
-        journal: Where it notes what it was told.
+        name: The prefix of its events, and the seed of its random choices.
+        cluster: The members that it asks.
+        journal: Where it records the answers.
         is_bulk: Whether it adds several at once.
         is_if_absent: Whether it retries until it succeeds. Otherwise it retries only what was refused.
     """
@@ -68,7 +68,7 @@ class Writer:
             while not self._journal.wait(self._pause_s()):
                 submission = self._journal.begin(self._new_events(), is_if_absent=self._is_if_absent)
                 self._submit(submission)
-        except Exception as exc:  # noqa: BLE001  # whatever it is, the campaign must end and say so
+        except Exception as exc:  # noqa: BLE001  # any error must end the campaign and be reported
             self._journal.blame(exc)
         finally:
             for connection in self._connections.values():
@@ -83,13 +83,13 @@ class Writer:
         return [b"%s %d" % (self._name.encode(), number) for number in range(self._events - count, self._events)]
 
     def _submit(self, submission: Submission) -> None:
-        """Try until that is of no use, or not allowed, any more."""
+        """Retry as long as that is useful and allowed."""
         for _ in range(_TRIES):
             outcome = self._try(submission)
             if outcome is _Outcome.ACKNOWLEDGED:
                 if not self._is_if_absent or self._chance.random() > 0.1:
                     return
-                # It must be given the same snapshots again, by whomever.
+                # Any member must return the same snapshots again.
             elif outcome is _Outcome.UNKNOWN:
                 self._draw_favourite()
                 if not self._is_if_absent:
@@ -102,8 +102,8 @@ class Writer:
                 return
 
     def _try(self, submission: Submission) -> _Outcome:
-        """Send it to one member, and on to where that member says the leader is."""
-        # Most writers know the leader, as real ones do; some ask anybody.
+        """Send it to one member, and follow its redirect to the leader."""
+        # Most writers know the leader, as real ones do; some ask any member.
         if self._chance.random() < 0.2:
             self._draw_favourite()
         for _ in range(_HOPS):
