@@ -80,6 +80,7 @@ def test_server_keeps_all_its_files_to_itself(tmp_path: Path) -> None:
 def test_server_refuses_a_folder_that_others_may_write_to_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
+    (folder / "FORMAT").write_text("qed log, format 1\n")
     folder.chmod(0o777)
     ended = run_to_exit(folder)
     assert ended.returncode == 1, ended.stderr

@@ -26,7 +26,7 @@ class SmallDisk:
     def mount(self) -> str | None:
         """Create the disk and return None, or return why this machine cannot have one."""
         self.folder.mkdir(parents=True)
-        return run("mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(self.folder))
+        return run("mount", "-t", "tmpfs", "-o", f"size={_SIZE},mode=0700", "tmpfs", str(self.folder))
 
     def unmount(self) -> None:
         """Remove the file system."""

@@ -71,20 +71,24 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
 }
 
-/// Return the mode of a folder if others may write to it; otherwise take from them what else they may, as far as it is ours.
+/// Return the mode of a folder if others may have written to it; otherwise close it to them, if it is ours.
+///
+/// An empty folder that others can write to holds nothing of theirs yet, so it is closed to them too: volumes of container platforms
+/// are made like that.
 ///
 /// # Errors
 ///
 /// What the operating system says.
 pub fn close_to_others(folder: &Path) -> io::Result<Option<u32>> {
     let mode = fs::metadata(folder)?.permissions().mode() & 0o7777;
-    if mode & OTHERS_WRITE != 0 {
+    let is_open = mode & OTHERS_WRITE != 0;
+    if is_open && fs::read_dir(folder)?.next().is_some() {
         return Ok(Some(mode));
     }
     if mode & OTHERS != 0 {
         match fs::set_permissions(folder, Permissions::from_mode(mode & !OTHERS)) {
             // The folder of another owner, who decides who may read it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(is_open.then_some(mode)),
             outcome => outcome?,
         }
     }
@@ -122,6 +126,12 @@ mod tests {
             assert_eq!(close_to_others(folder.path()).unwrap(), None);
             assert_eq!(mode(folder.path()), left);
         }
+        for found in [0o775, 0o702, 0o777, 0o1777] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(found)).unwrap();
+            assert_eq!(close_to_others(folder.path()).unwrap(), None, "nothing of others is in it");
+            assert_eq!(mode(folder.path()), 0o700);
+        }
+        fs::write(folder.path().join("FORMAT"), b"").unwrap();
         for found in [0o775, 0o702, 0o777, 0o1777] {
             fs::set_permissions(folder.path(), Permissions::from_mode(found)).unwrap();
             assert_eq!(close_to_others(folder.path()).unwrap(), Some(found));
