@@ -1,4 +1,4 @@
-"""Installs raftos 0.2.6 as far as it can be installed, and shows which of Raft's promises it breaks and qed keeps.
+"""Installs raftos 0.2.6 as far as possible, and shows which of Raft's promises it breaks and qed keeps.
 
 `python bench/raftos/run.py [--json | --schedules]`. Needs Python >= 3.11, PyPI, and what building qed needs. Everything
 but the compiled engine is in temporary folders. The exit status is 0 if pip fails, raftos behaves exactly as written
@@ -30,7 +30,7 @@ RAFTOS = "raftos==0.2.6"
 CRYPTOGRAPHY = "cryptography==1.5.3"
 MSGPACK = "msgpack-python==0.4.8"
 
-# What raftos 0.2.6 breaks in each schedule, no more and no less.
+# Exactly what raftos 0.2.6 breaks in each schedule.
 BREAKS = {
     "nothing wrong": set(),
     "forgotten vote": {"one vote", "one leader", "same order"},
@@ -49,7 +49,7 @@ BREAKS = {
 
 @dataclass(frozen=True)
 class Installation:
-    """What came of `pip install`: whether it failed at the pinned cryptography, and the error behind it."""
+    """The result of `pip install`: whether it failed at the pinned cryptography, and the underlying error."""
 
     is_refused: bool
     reason: str
@@ -86,7 +86,7 @@ def make_environment(folder: Path) -> Path:
 
 
 def pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Return what `pip install` said; a wheel that this machine built on another day is not used."""
+    """Return the output of `pip install`; cached wheels of earlier builds are not used."""
     command = [python, "-m", "pip", "install", "--no-cache-dir", *arguments]
     return subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -96,7 +96,7 @@ def install_as_published(python: Path) -> Installation:
     done = pip(python, RAFTOS)
     if done.returncode == 0:
         return Installation(is_refused=False, reason="pip installed it")
-    # A missing network is a failure too, but not this one: pip must have come as far as the source of cryptography.
+    # A missing network is also a failure, but not this one: pip must have reached the source of cryptography.
     is_refused = f"Collecting {CRYPTOGRAPHY}" in done.stdout and "cryptography-1.5.3.tar.gz" in done.stdout
     errors = re.findall(r"^\s*(\w+Error: .+|.*\berror: .+)$", done.stdout, re.MULTILINE)
     specific = [error for error in errors if "subprocess-exited-with-error" not in error]
@@ -114,7 +114,7 @@ def drive(python: Path) -> dict[str, Any]:
 
 
 def as_json(installation: Installation, seen: dict[str, Any], *, is_as_documented: bool) -> dict[str, Any]:
-    """Return everything that was seen."""
+    """Return all findings."""
     return {
         "python": sys.version.split()[0],
         "installation": dataclasses.asdict(installation),
@@ -133,7 +133,7 @@ def as_json(installation: Installation, seen: dict[str, Any], *, is_as_documente
 
 
 def print_report(installation: Installation, seen: dict[str, Any], *, is_as_documented: bool) -> None:
-    """Print a line a schedule, and a line for each further promise that it breaks."""
+    """Print a line for each schedule, and a line for each further promise that it breaks."""
     print(f"Python {sys.version.split()[0]}\n\npip install {RAFTOS}")
     verdict = f"fails at {CRYPTOGRAPHY}" if installation.is_refused else "does not fail as expected"
     print(f"  {verdict}: {installation.reason}")
@@ -147,7 +147,7 @@ def print_report(installation: Installation, seen: dict[str, Any], *, is_as_docu
 
 
 def print_rows(schedule: Schedule, raftos: dict[str, str], qed: dict[str, str]) -> None:
-    """Print the promise that the schedule is after, then the others that one of the two broke."""
+    """Print the promise that the schedule tests, then the others that one of the two broke."""
     name = schedule.name
     for promise in dict.fromkeys([schedule.promise, *raftos, *qed]):
         print(f"{name:<26}{PROMISES[promise]:<50}{outcome(promise, raftos):<66}{outcome(promise, qed)}")
@@ -155,7 +155,7 @@ def print_rows(schedule: Schedule, raftos: dict[str, str], qed: dict[str, str]) 
 
 
 def outcome(promise: str, broken: dict[str, str]) -> str:
-    """Return what became of a promise."""
+    """Return whether a promise was kept, and how it was broken."""
     return f"VIOLATED: {broken[promise]}" if promise in broken else "held"
 
 

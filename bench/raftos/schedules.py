@@ -28,7 +28,7 @@ QUORUM = "quorum"
 
 @dataclass(frozen=True)
 class Schedule:
-    """A named list of steps for a cluster of `nodes`, and the promise it is after (a key of `history.PROMISES`)."""
+    """A named list of steps for a cluster of `nodes`, and the promise it tests (a key of `history.PROMISES`)."""
 
     name: str
     nodes: str
@@ -43,17 +43,17 @@ def fire(node: str, timer: str) -> list[Step]:
 
 
 def stand(node: str, term: int) -> list[Step]:
-    """Let the election timer of `node` expire until the node is a candidate of `term`, or cannot be any more."""
+    """Let the election timer of `node` expire until the node is a candidate of `term`, or no longer can be."""
     return [{"do": "stand", "node": node, "term": term}]
 
 
 def deliver(kind: str, source: str, target: str) -> list[Step]:
-    """Deliver what is in flight of `kind` from `source` to `target`, oldest first, but nothing sent because of it."""
+    """Deliver the messages of `kind` in flight from `source` to `target`, oldest first, but not the replies."""
     return [{"do": "deliver", "kind": kind, "source": source, "target": target}]
 
 
 def exchange(nodes: str) -> list[Step]:
-    """Deliver everything between `nodes`, and what is sent because of it, until nothing is in flight between them."""
+    """Deliver everything between `nodes`, replies included, until nothing is in flight between them."""
     return [{"do": "exchange", "nodes": nodes}]
 
 
@@ -63,12 +63,12 @@ def lose() -> list[Step]:
 
 
 def drop(kind: str, source: str) -> list[Step]:
-    """Drop what is in flight of `kind` from `source`, to whomever it goes."""
+    """Drop the messages of `kind` in flight from `source`, to any target."""
     return [{"do": "drop", "kind": kind, "source": source}]
 
 
 def hold(name: str, kind: str, source: str, target: str) -> list[Step]:
-    """Take the oldest such message off the network and keep it as `name`: a delay."""
+    """Remove the oldest such message from the network and keep it as `name`: a delay."""
     return [{"do": "hold", "name": name, "kind": kind, "source": source, "target": target}]
 
 
@@ -78,27 +78,27 @@ def copy(name: str, kind: str, source: str, target: str) -> list[Step]:
 
 
 def release(name: str) -> list[Step]:
-    """Deliver what was kept as `name`."""
+    """Deliver the message kept as `name`."""
     return [{"do": "release", "name": name}]
 
 
 def crash(node: str) -> list[Step]:
-    """Stop `node`. Its disk stays, its memory is gone, and what arrives for it is lost."""
+    """Stop `node`. Its disk stays, its memory is lost, and messages to it are lost."""
     return [{"do": "crash", "node": node}]
 
 
 def restart(node: str) -> list[Step]:
-    """Crash `node` if it runs, and start it from its disk."""
+    """Crash `node` if it is running, and start it from its disk."""
     return [{"do": "restart", "node": node}]
 
 
 def write(node: str, command: str) -> list[Step]:
-    """Hand `command` to `node`, as a client would, and do not wait. No two writes of a schedule are alike."""
+    """Submit `command` to `node`, as a client would, without waiting. All writes of a schedule differ."""
     return [{"do": "write", "node": node, "command": command}]
 
 
 def elect(leader: str, term: int, voters: str) -> list[Step]:
-    """Let `leader` stand for `term`; its requests reach `voters` alone, and they answer."""
+    """Let `leader` stand for `term`; its requests reach only `voters`, which answer."""
     steps = stand(leader, term)
     for voter in voters:
         steps += deliver(VOTE_REQUEST, leader, voter)
@@ -109,7 +109,7 @@ def elect(leader: str, term: int, voters: str) -> list[Step]:
 
 
 def spread(leader: str, nodes: str) -> list[Step]:
-    """Exchange between `nodes` over two heartbeats, after which all of them should have learnt what is committed."""
+    """Exchange between `nodes` over two heartbeats, after which all of them should know what is committed."""
     beat = fire(leader, HEARTBEAT) + exchange(nodes)
     return exchange(nodes) + beat + beat
 
@@ -218,7 +218,7 @@ LATE_HEARTBEAT = schedule(
 )
 
 # A voter is restarted before it is asked again: raftos never answers a second candidate otherwise, and Raft allows a
-# restart at any time. Nobody is asked twice in a term.
+# restart at any time. No node is asked twice in a term.
 LATE_ACKNOWLEDGEMENT = schedule(
     "late acknowledgement",
     "ABCDE",

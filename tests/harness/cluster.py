@@ -23,7 +23,7 @@ _Member = TypeVar("_Member", bound=Server, default=Server)
 
 
 class Cluster(Generic[_Member]):
-    """Members, whether they run or not."""
+    """Members, running or not."""
 
     def __init__(self, members: Iterable[_Member]) -> None:
         self.members = list(members)
@@ -32,7 +32,7 @@ class Cluster(Generic[_Member]):
         """Begin a cluster with the first member, let the others join, and return once it is whole.
 
         Raises:
-            StartFailed: A member ended.
+            StartFailed: A process ended.
             TimedOut: It does not become whole.
         """
         first, *others = self.members
@@ -49,7 +49,7 @@ class Cluster(Generic[_Member]):
             raise
 
     def heal(self) -> None:
-        """Start every member that does not run, and return once the cluster is whole."""
+        """Start every member that is not running, and return once the cluster is whole."""
         down = [member for member in self.members if not member.is_running]
         for member in down:
             member.launch()
@@ -58,18 +58,18 @@ class Cluster(Generic[_Member]):
         self.wait_whole()
 
     def kill(self) -> None:
-        """Leave no process behind."""
+        """Kill all processes."""
         for member in self.members:
             member.kill()
 
     def forget(self) -> None:
-        """Leave no process behind, nor what any has written to stderr."""
+        """Kill all processes, and delete their stderr files."""
         for member in self.members:
             member.forget()
 
     @property
     def urls(self) -> list[str]:
-        """Return the base URLs of all members, also of those that are down."""
+        """Return the base URLs of all members, up or down."""
         return [member.url for member in self.members]
 
     def names(self) -> set[str]:
@@ -77,7 +77,7 @@ class Cluster(Generic[_Member]):
         return {member.name for member in self.members}
 
     def named(self, name: str) -> _Member:
-        """Return the member of this name."""
+        """Return the member with this name."""
         return next(member for member in self.members if member.name == name)
 
     def running(self) -> list[_Member]:
@@ -85,10 +85,10 @@ class Cluster(Generic[_Member]):
         return [member for member in self.members if member.is_running]
 
     def leader(self) -> _Member:
-        """Return the leader once all members that run agree on one.
+        """Return the leader once all running members agree on it.
 
         Raises:
-            TimedOut: They do not.
+            TimedOut: They do not agree.
         """
         found: list[_Member] = []
 
@@ -101,7 +101,7 @@ class Cluster(Generic[_Member]):
         return found[0]
 
     def known_leader(self) -> _Member | None:
-        """Return the leader that the member with the latest term knows of, if any does."""
+        """Return the leader according to the member with the latest term, if it knows one."""
         views = [view for _, view in self._views(self.running()) if view is not None]
         latest = max(views, key=lambda view: view.term, default=None)
         return next((member for member in self.members if latest and member.name == latest.leader_id), None)
@@ -111,22 +111,22 @@ class Cluster(Generic[_Member]):
         return [other for other in self.members if other is not member]
 
     def followers(self) -> list[_Member]:
-        """Return the members that run and do not lead, once there is a leader."""
+        """Return the running members that do not lead, once there is a leader."""
         leader = self.leader()
         return [member for member in self.running() if member is not leader]
 
     def follower(self) -> _Member:
-        """Return a member that runs and does not lead, once there is a leader."""
+        """Return a running member that does not lead, once there is a leader."""
         return self.followers()[0]
 
     def wait_whole(self, *, limit_s: float = LIMIT_S) -> None:
-        """Return once the cluster is whole, though others may be adding to it.
+        """Return once the cluster is whole, even while clients add to it.
 
         All members run. They agree on the leader, the term and who the members are. None of them is a learner. All have
         applied whatever had been committed when they were first asked, so without load all have applied equally much.
 
         Raises:
-            AssertionError: A member does not run.
+            AssertionError: A member is not running.
             TimedOut: It does not become whole.
         """
         committed = 0
@@ -153,7 +153,7 @@ class Cluster(Generic[_Member]):
 
 
 def new_cluster(folder: Path, size: int, *extra: str) -> Cluster:
-    """Return a cluster, not started, of members `server0` and so on, with these further options."""
+    """Return a cluster of members `server0` and so on, not started, with these additional options."""
     names = [f"server{number}" for number in range(size)]
     return Cluster(Server(name, folder / name, extra=extra) for name in names)
 

@@ -9,9 +9,9 @@ from typing import Final
 __all__ = ["SERVICES", "free_ports", "ports_of_server"]
 
 SERVICES: Final = ("http", "mgmt", "metrics", "raft")
-"""What a server listens for: clients, operators, metrics, other members."""
+"""The services of a server: for clients, operators, metrics, other members."""
 
-# Below those that the system gives to connections, so that none takes the port of a server that is stopped.
+# Below the ephemeral range, so that no connection uses the port of a stopped server.
 _PORTS: Final = range(20_000, 32_000)
 
 
@@ -19,7 +19,7 @@ def free_ports(count: int) -> list[int]:
     """Return different ports of 127.0.0.1 that nothing listens on."""
     found: list[int] = []
     while len(found) < count:
-        port = random.choice(_PORTS)  # noqa: S311  # nobody is kept from guessing it
+        port = random.choice(_PORTS)  # noqa: S311  # it need not be unguessable
         if port not in found and _is_free(port):
             found.append(port)
     return found

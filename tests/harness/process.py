@@ -1,4 +1,4 @@
-"""One `qed-server`: it keeps its folder and its addresses when its process ends and is started again."""
+"""One `qed-server`: it keeps its folder and its addresses when its process is restarted."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ class StartFailed(AssertionError):
 
 
 def _stderr_path() -> Path:
-    # Not beside the data folder, whose disk may be a full one.
+    # Not beside the data folder, because that disk may be full.
     return Path(tempfile.gettempdir()) / f"qed-server-{secrets.token_hex(8)}.stderr"
 
 
 @dataclass(eq=False)
 class Server:
-    """A server, whether its process runs or not.
+    """A server, whether or not its process is running.
 
     Attributes:
         name: Its node id.
         folder: Its data folder.
-        join: Addresses of members that it asks for admission.
-        extra: Further options; they override the others.
+        join: Addresses of the members that it asks for admission.
+        extra: Additional options; they override the others.
         host: Where it listens.
         ports: The port of each service; 0 is any free one, at each start.
-        command: What it is started with. A prefix may start it elsewhere, such as in a network namespace.
-        environment: Variables for its process, beside those of this one.
-        log: The file that its stderr goes to, over all its lives.
-        events: How many events it said to hold when it started.
+        command: The command that starts it. A prefix may start it elsewhere, such as in a network namespace.
+        environment: Variables for its process, in addition to those of this one.
+        log: The file with the stderr of all its processes.
+        events: The number of events that it reported at its start.
     """
 
     name: str
@@ -82,15 +82,15 @@ class Server:
     _stderr_start: int = 0
     _is_wanted: bool = False
 
-    # Where it is.
+    # Its addresses.
 
     def address(self, service: str) -> str:
-        """Return where a service is reached, as `host:port`."""
+        """Return the address of a service, as `host:port`."""
         return f"{self.host}:{self.ports[service]}"
 
     @property
     def url(self) -> str:
-        """Return its base URL, such as `http://127.0.0.1:40123`. With any port, that of its last start."""
+        """Return its base URL, such as `http://127.0.0.1:40123`. If any port is allowed, that of its last start."""
         return self._url or f"http://{self.address('http')}"
 
     @property
@@ -115,7 +115,7 @@ class Server:
 
     @property
     def has_ended_by_itself(self) -> bool:
-        """Return whether its process has ended, though it was neither stopped nor killed."""
+        """Return whether its process has ended without being stopped or killed."""
         return self._is_wanted and not self.is_running
 
     @property
@@ -124,7 +124,7 @@ class Server:
         return self.log.read_bytes()[self._stderr_start :].decode(errors="replace")
 
     def launch(self) -> None:
-        """Start its process, and do not wait for it."""
+        """Start its process, without waiting for it."""
         assert not self.is_running, f"{self.name} runs already"
         with self.log.open("ab") as stderr:
             self._stderr_start = stderr.tell()
@@ -144,7 +144,7 @@ class Server:
         self.wait_listening()
 
     def wait_listening(self) -> None:
-        """Return once the process that was launched last listens.
+        """Return once the last launched process listens.
 
         Raises:
             StartFailed: It ended before it listened.
@@ -162,7 +162,7 @@ class Server:
         self._url, self.events = found[1], int(found[3])
 
     def run_to_exit(self) -> subprocess.CompletedProcess[str]:
-        """Run it, though it is expected to end by itself."""
+        """Run it, expecting it to end by itself."""
         return subprocess.run(
             self._command(), capture_output=True, text=True, timeout=LIMIT_S, check=False, env=self._environment()
         )
@@ -172,20 +172,20 @@ class Server:
         return self.process.wait(LIMIT_S)
 
     def stop(self) -> int:
-        """End it as an operator would, by SIGTERM, and return the exit code."""
+        """Stop it as an operator would, with SIGTERM, and return the exit code."""
         self._is_wanted = False
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """End it as a crash would, if it runs, and wait for the end."""
+        """Kill it as a crash would, if it is running, and wait for its end."""
         self._is_wanted = False
         if self.is_running:
             self.process.kill()
             self.wait()
 
     def pause(self) -> None:
-        """Let it do nothing, while its connections stay."""
+        """Pause the process; its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -201,23 +201,23 @@ class Server:
                 entry.unlink()
 
     def forget(self) -> None:
-        """Kill it if it runs, and remove what it wrote to stderr."""
+        """Kill it if it is running, and delete its stderr file."""
         self.kill()
         self.log.unlink(missing_ok=True)
 
     def resident_bytes(self, kind: str = "VmHWM") -> int:
-        """Return the largest resident size so far, or with `VmRSS` the present one."""
+        """Return the largest resident size, or with `VmRSS` the current one."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition(f"{kind}:")[2].split()[0]) * 1024
 
-    # What it answers.
+    # Its answers.
 
     def info(self) -> Info:
-        """Return what it says of itself."""
+        """Return its information about itself."""
         return INFO.decode(self._ask("/info", *self.http_address))
 
     def shards(self) -> Shards:
-        """Return who the members are and who leads, as it knows them."""
+        """Return the members and the leader, as it knows them."""
         return SHARDS.decode(self._ask("/info/shards", *self.http_address))
 
     def view(self, *, limit_s: float = LIMIT_S) -> Cluster:
@@ -233,7 +233,7 @@ class Server:
         return self.info().events
 
     def add(self, event: bytes) -> httpx.Response:
-        """Add an event through it; it may send to the leader."""
+        """Add an event through it; it may redirect to the leader."""
         body = {"Event": base64.b64encode(event).decode()}
         return httpx.post(f"{self.url}/events", json=body, follow_redirects=True, timeout=LIMIT_S)
 
@@ -248,7 +248,7 @@ class Server:
 
     @staticmethod
     def _ask(path: str, host: str, port: int, *, limit_s: float = LIMIT_S) -> bytes:
-        """Return the body of an answer, from a connection that is closed afterwards."""
+        """Return the body of an answer, and close the connection."""
         connection = http.client.HTTPConnection(host, port, timeout=limit_s)
         try:
             connection.request("GET", path)

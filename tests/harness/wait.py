@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT_S", "TimedOut", "wait_until", "wait_while"]
 
 LIMIT_S: Final = 30.0
-"""How long anything may take before a test gives up on it."""
+"""How long any step may take before a test fails."""
 
 _POLL_S: Final = 0.01
 
@@ -25,11 +25,11 @@ def wait_while(missing: Callable[[], str], what: str, *, limit_s: float = LIMIT_
 
     Args:
         missing: Returns what is still missing, or an empty text.
-        what: What is waited for.
-        limit_s: How long to wait at most.
+        what: The condition, for the message.
+        limit_s: The longest wait.
 
     Raises:
-        TimedOut: Something is still missing after the limit. The message has what was seen last.
+        TimedOut: Something is still missing after the limit. The message has the last observation.
     """
     deadline = time.monotonic() + limit_s
     while seen := missing():

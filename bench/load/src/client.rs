@@ -7,10 +7,10 @@ use std::time::Duration;
 /// Longer than the server's own limit, so that its answer arrives before we stop waiting.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Above any head the server sends; a longer one is no answer of its.
+/// Above any head the server sends; a longer head is not the server's.
 const HEAD_LIMIT_BYTES: usize = 16 * 1024;
 
-/// What a request was answered with.
+/// The answer to a request.
 pub struct Answer<'a> {
     /// The status code.
     pub status: u16,
@@ -38,7 +38,7 @@ impl Connection {
         Ok(Self { stream, buffer: vec![0; 64 * 1024], filled: 0, closing: false })
     }
 
-    /// Whether the last answer said that it is the last on this connection.
+    /// Whether the last answer announced that the server closes the connection.
     pub const fn is_closing(&self) -> bool {
         self.closing
     }
@@ -46,7 +46,7 @@ impl Connection {
     /// Send `request` and return the answer, read to its end.
     ///
     /// # Errors
-    /// When the connection breaks, nothing comes in time, or what comes is not an HTTP answer with a `Content-Length`.
+    /// When the connection breaks, no answer comes in time, or the answer is not HTTP with a `Content-Length`.
     pub fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         self.filled = 0;
         self.stream.write_all(request)?;
@@ -63,7 +63,7 @@ impl Connection {
         Ok(Answer { status, body: &self.buffer[head_len..head_len + body_len] })
     }
 
-    /// Read until the head is whole and return its length with the empty line.
+    /// Read until the head is complete and return its length with the empty line.
     fn read_head(&mut self) -> Result<usize> {
         loop {
             self.read_some()?;

@@ -1,8 +1,8 @@
 //! Load for `qed-server` over keep-alive HTTP/1.1, from this machine only.
 //!
-//! One thread and one blocking socket a connection: a thread that waits for its answer costs nothing, and the server under test
+//! One thread and one blocking socket for each connection: a thread that waits for its answer costs nothing, and the server under test
 //! shares the cores. Every connection opens before the clock starts, a request is encoded before its own clock starts, and every status
-//! is looked at. The result is one line of JSON on stdout.
+//! is checked. The result is one line of JSON on stdout.
 
 mod client;
 mod options;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Run every connection to its bound and return what they saw together.
+/// Run every connection to its bound and return their combined results.
 ///
 /// # Errors
 /// When a connection cannot be opened at the start, or its thread cannot be started.
@@ -90,7 +90,7 @@ fn drive(
         let sent = Instant::now();
         let answer = connection.exchange(&request.bytes);
         tally.add(sent.elapsed(), &request, &answer);
-        // A refused request keeps its connection; a broken one is opened again, and a server that is gone ends this thread.
+        // A refused request keeps its connection; a broken one is opened again, and if the server is down, this thread ends.
         if answer.is_err() || connection.is_closing() {
             match Connection::open(address) {
                 Ok(opened) => connection = opened,
@@ -101,7 +101,7 @@ fn drive(
     tally
 }
 
-/// Return what connection `index` is to send and for how long: a fixed share is encoded whole before the start, the rest as it goes.
+/// Return the requests of connection `index` and its bound: a fixed share is encoded before the start, anything else while sending.
 fn prepare(requests: Requests, bound: Bound, index: usize) -> (Box<dyn Iterator<Item = Request>>, f64) {
     match bound {
         Bound::Requests { each, extra } => {

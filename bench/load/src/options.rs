@@ -1,4 +1,4 @@
-//! What to send, how often, and to whom: the command line.
+//! The command line: what to send, how often, and to which server.
 
 use std::net::SocketAddr;
 
@@ -76,7 +76,7 @@ pub struct Options {
     pub bulk: usize,
     /// How many events the log holds, for the modes that ask for proofs.
     pub events: u64,
-    /// Of the random choices.
+    /// Seed of the random choices.
     pub seed: u64,
 }
 
@@ -137,7 +137,7 @@ fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{name} wants a number, not {value:?}"))
 }
 
-/// Load goes to this machine only: nobody else's server is to be loaded by a slip of the keyboard.
+/// Load goes to this machine only, so that a typing error cannot load another server.
 fn loopback(value: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = value.parse().map_err(|_| format!("--address wants IP:PORT, not {value:?}"))?;
     if address.ip().is_loopback() { Ok(address) } else { Err(format!("{address} is not a loopback address")) }

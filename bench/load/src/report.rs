@@ -9,19 +9,19 @@ use crate::client::Answer;
 use crate::options::Options;
 use crate::requests::Request;
 
-/// What one connection saw.
+/// The results of one connection.
 #[derive(Default)]
 pub struct Tally {
-    /// Of every request with a good answer, in microseconds.
+    /// Latency of every request with a good answer, in microseconds.
     latencies_us: Vec<u32>,
     /// Events in requests with a good answer.
     events: u64,
-    /// Requests without a good answer, by status or by what went wrong.
+    /// Requests without a good answer, by status or by error.
     errors: BTreeMap<String, u64>,
 }
 
 impl Tally {
-    /// Count one request and how it ended.
+    /// Count one request by its outcome.
     pub fn add(&mut self, latency: Duration, request: &Request, answer: &io::Result<Answer<'_>>) {
         match fault(request, answer) {
             None => {
@@ -47,7 +47,7 @@ fn holds(body: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// What all connections saw together.
+/// The combined results of all connections.
 pub struct Report {
     mode: &'static str,
     connections: usize,
@@ -79,7 +79,7 @@ impl Report {
         report
     }
 
-    /// Whether any request went without a good answer.
+    /// Whether any request did not get a good answer.
     pub fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The requests of one connection, encoded to the last byte.
+//! The requests of one connection, fully encoded.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ pub struct Request {
     pub bytes: Vec<u8>,
     /// Events it adds or asks about.
     pub events: u64,
-    /// What the body of a good answer must hold; empty when the status says it all.
+    /// What the body of a good answer must contain; empty when the status is enough.
     pub wanted: &'static [u8],
 }
 
@@ -22,7 +22,7 @@ pub struct Requests {
     prefix: String,
     bulk: usize,
     events: u64,
-    /// The number of the next event to add, shared by the connections: no event is sent twice, none is left out.
+    /// The number of the next event to add, shared by the connections: every event is sent exactly once.
     next_event: Arc<AtomicU64>,
     random: Random,
 }
@@ -106,7 +106,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// `SplitMix64`: good enough to spread requests, and the same run again for the same seed.
+/// `SplitMix64`: good enough to spread requests, and repeatable for the same seed.
 struct Random(u64);
 
 impl Random {

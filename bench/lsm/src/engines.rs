@@ -1,11 +1,11 @@
-//! The two engines behind [`Store`], with the same settings as far as both have them.
+//! The two engines behind [`Store`], with the same settings where both have them.
 
 use std::path::Path;
 
 use crate::Result;
 use crate::store::{Settings, Store};
 
-/// Open the store of `engine` in `folder`, which is made if need be.
+/// Open the store of `engine` in `folder`, which is created if it does not exist.
 ///
 /// # Errors
 /// The engine's, or an engine that is not compiled in.
@@ -117,7 +117,7 @@ mod with_rocksdb {
                 let mut family = Options::default();
                 family.set_block_based_table_factory(&blocks);
                 family.set_write_buffer_size(usize::try_from(settings.memtable_bytes).unwrap_or(usize::MAX));
-                // As many memtables as fjall lets wait before a writer must.
+                // As many waiting memtables as fjall allows before a writer must wait.
                 family.set_max_write_buffer_number(4);
                 ColumnFamilyDescriptor::new(table.name(), family)
             });

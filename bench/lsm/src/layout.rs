@@ -12,10 +12,10 @@ pub const TILE: u64 = 64;
 /// Bytes of one event in a hyper row: a 32-byte key and a 5-byte version.
 const HYPER_ENTRY_BYTES: usize = 37;
 
-/// Which rows an event touches.
+/// Which rows an event changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// W1: the tile rows of the batch's events, written whole, and one root row.
+    /// W1: the tile rows of the batch's events, rewritten completely, and one root row.
     Tiles,
     /// W2: W1, and for every event a row under a random 3-byte prefix, read, made longer by one entry, and written back.
     TilesAndHyper,
@@ -35,7 +35,7 @@ impl Layout {
     }
 }
 
-/// A log of digests, as far as its store sees one.
+/// A log of digests, as its store sees it.
 pub struct Log<'a> {
     store: &'a dyn Store,
     layout: Layout,
@@ -46,7 +46,7 @@ pub struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    /// Return the log that `store` holds, at the end of which one can go on.
+    /// Return the log that `store` holds, ready to append.
     ///
     /// # Errors
     /// The store's, or rows that do not fit together.
@@ -60,7 +60,7 @@ impl<'a> Log<'a> {
             let key = (events / TILE).to_be_bytes();
             store.get(Table::Tiles, &key, &mut |value| tile.extend_from_slice(value))?;
         }
-        // A tile row of another length is an older one, or the tile row of another commit than the root row.
+        // A tile row of another length is outdated, or belongs to another commit than the root row.
         if tile.len() as u64 != events % TILE * 32 {
             return Err(format!("a tile row of {} bytes for {events} events", tile.len()).into());
         }

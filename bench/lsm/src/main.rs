@@ -1,7 +1,7 @@
 //! Which LSM store: fjall and RocksDB measured on the rows a log writes, and killed while they write.
 //!
-//! `qed-lsm table` runs every measurement of every engine in a process of its own and prints a Markdown table; `qed-lsm torture` kills a
-//! writer again and again and looks for acknowledged events that are gone. README.md has the results and what they say.
+//! `qed-lsm table` runs every measurement of every engine in a separate process and prints a Markdown table; `qed-lsm torture` kills a
+//! writer again and again and looks for lost acknowledged events. README.md has the results and the conclusions.
 
 mod engines;
 mod layout;
@@ -15,7 +15,7 @@ mod torture;
 use std::error::Error;
 use std::process::ExitCode;
 
-/// What any step can fail with; the text is all that is wanted of it.
+/// The error of any step; only its text is used.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str = "\

@@ -1,4 +1,4 @@
-//! One measurement in a process of its own; the result as `name value` lines on stdout.
+//! One measurement in a separate process; the result as `name value` lines on stdout.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const PRELOAD: u64 = 1_000_000;
 const READ_LOG: u64 = 10_000_000;
 /// Random reads.
 const GETS: u64 = 200_000;
-/// Between the preload and the measurement, for flushes and compactions that are due.
+/// Pause between the preload and the measurement, for pending flushes and compactions.
 const SETTLE: Duration = Duration::from_secs(3);
 
 /// Run the measurement `what` in `folder`: `W1/<batch>`, `W2/<batch>`, `stall` or `read`.
@@ -35,7 +35,7 @@ pub fn run(engine: &str, what: &str, folder: &Path) -> Result<()> {
     }
 }
 
-/// Return how many commits of `batch` events show a rate: some seconds of them.
+/// Return how many commits of `batch` events to time: enough for some seconds.
 const fn commits_of(batch: u64) -> u64 {
     match batch {
         0..10 => 20_000,
@@ -118,7 +118,7 @@ fn gets(store: &dyn Store, random: &mut Random) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Bring the log to `events` events without syncing each commit.
+/// Fill the log to `events` events without syncing each commit.
 fn fill(store: &dyn Store, layout: Layout, events: u64) -> Result<Log<'_>> {
     let mut log = Log::resume(store, layout)?;
     while log.events < events {
@@ -142,7 +142,7 @@ fn say(name: &str, value: f64) {
     println!("{name} {value}");
 }
 
-/// Say the 50th and 99th percentile and the longest of `times`, in microseconds.
+/// Print the 50th and 99th percentile and the longest of `times`, in microseconds.
 fn say_times(name: &str, times: &mut [Duration]) {
     times.sort_unstable();
     for (label, share) in [("p50", 50), ("p99", 99), ("max", 100)] {

@@ -1,4 +1,4 @@
-//! What the operating system knows of this process and of a folder.
+//! What the operating system reports about this process and about a folder.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use crate::Result;
 /// Return a field of `/proc/self/<file>`, in bytes.
 ///
 /// # Errors
-/// A kernel that does not show it.
+/// A kernel that does not report it.
 fn field(file: &str, name: &str) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/self/{file}"))?;
     let line = text
@@ -25,7 +25,7 @@ pub fn resident_bytes() -> Result<f64> {
     field("status", "VmRSS")
 }
 
-/// Return the most resident memory there ever was.
+/// Return the peak of the resident memory.
 pub fn peak_resident_bytes() -> Result<f64> {
     field("status", "VmHWM")
 }
@@ -50,7 +50,7 @@ pub fn load_average() -> Result<f64> {
     Ok(text.split_whitespace().next().ok_or("an odd load average")?.parse()?)
 }
 
-/// Return what `folder` takes on disk: blocks, not lengths, because preallocated files are long and hollow.
+/// Return the disk usage of `folder`: blocks, not lengths, because preallocated files are sparse.
 pub fn disk_bytes(folder: &Path) -> Result<f64> {
     let mut sum = 0.0;
     for entry in fs::read_dir(folder)? {

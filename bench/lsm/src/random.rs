@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// Return what stands for the digest of event `version`: anybody can compute it again to check a row.
+/// Return a stand-in for the digest of event `version`, which can be recomputed to check a row.
 pub fn digest(version: u64) -> [u8; 32] {
     let mut random = Random::new(version.wrapping_mul(0x2545_f491_4f6c_dd1d));
     let mut bytes = [0; 32];

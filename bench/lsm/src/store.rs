@@ -1,8 +1,8 @@
-//! What a log needs of its store, and the settings both engines are given.
+//! What a log needs of its store, and the settings of both engines.
 
 use crate::Result;
 
-/// A group of rows with keys of its own: a keyspace to one engine, a column family to the other.
+/// A group of rows with separate keys: a keyspace to one engine, a column family to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     /// `be64(version / 64)` to the event digests of those versions, 32 bytes each.
@@ -17,7 +17,7 @@ impl Table {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Tiles, Self::Roots, Self::Hyper];
 
-    /// The name both engines know it by.
+    /// Its name in both engines.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tiles => "tiles",
@@ -29,22 +29,22 @@ impl Table {
 
 /// One row to write.
 pub struct Row {
-    /// Where to.
+    /// The table.
     pub table: Table,
     /// Its key.
     pub key: Vec<u8>,
-    /// What the key holds from now on.
+    /// The new value.
     pub value: Vec<u8>,
 }
 
-/// The same for both engines.
+/// Settings, the same for both engines.
 #[derive(Clone, Copy)]
 pub struct Settings {
-    /// Of one memtable.
+    /// Size of one memtable, in bytes.
     pub memtable_bytes: u64,
-    /// Of the cache of blocks, shared by the tables.
+    /// Size of the block cache, shared by the tables, in bytes.
     pub cache_bytes: u64,
-    /// Above this the oldest part of the write-ahead log is flushed away.
+    /// Above this size the oldest part of the write-ahead log is flushed.
     pub journal_bytes: u64,
     /// Threads that flush and compact.
     pub workers: usize,
@@ -54,11 +54,11 @@ impl Settings {
     /// What a server on 2 cores would use.
     pub const SERVER: Self =
         Self { memtable_bytes: 16 << 20, cache_bytes: 64 << 20, journal_bytes: 64 << 20, workers: 2 };
-    /// Small memtables, so that a writer that lives for a moment flushes and compacts too.
+    /// Small memtables, so that even a short-lived writer flushes and compacts.
     pub const TORTURE: Self = Self { memtable_bytes: 1 << 20, ..Self::SERVER };
 }
 
-/// What a scan does with a key and its value.
+/// The callback of a scan, for a key and its value.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 /// An ordered, durable store of rows.

@@ -24,7 +24,7 @@ pub fn print(words: &[&str]) -> Result<()> {
     let mut results: BTreeMap<(&str, &str), Figures> = BTreeMap::new();
     let mut loads = Vec::new();
     for what in MEASUREMENTS {
-        // The engines take turns, so that what else the machine does falls on both.
+        // The engines alternate, so that other load on the machine affects both.
         let mut runs: BTreeMap<&str, Vec<Figures>> = BTreeMap::new();
         for repeat in 0..repeats {
             for engine in &engines {
@@ -75,7 +75,7 @@ fn start(engine: &str, what: &str, folder: &Path) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Return the figures of the run that was disturbed least, which is the fastest one, with the longest commit of all runs.
+/// Return the figures of the least disturbed run, which is the fastest, with the longest commit of all runs.
 fn merge(runs: &[Figures]) -> Figures {
     let speed = |run: &Figures| run.get("events_per_s").or(run.get("scan_mb_per_s")).copied().unwrap_or(0.0);
     let mut best = runs.iter().max_by(|one, other| speed(one).total_cmp(&speed(other))).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A writer is killed at a random moment, again and again; nothing it acknowledged may be gone, and nothing may hang.
+//! A writer is killed at a random moment, again and again; nothing it acknowledged may be lost, and nothing may hang.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,15 +13,15 @@ use crate::random::{Random, digest};
 use crate::store::{Settings, Store, Table};
 use crate::{Result, engines, option};
 
-/// A writer that has acknowledged nothing for so long hangs.
+/// A writer that has acknowledged nothing for this long hangs.
 const HANG: Duration = Duration::from_secs(30);
-/// Above this many events the log starts anew, so that checking it all stays quick.
+/// Above this many events the log is started afresh, so that a full check stays quick.
 const LOG_LIMIT: u64 = 2_000_000;
 
-/// Kill and check `--cycles` times, and print what was seen.
+/// Kill and check `--cycles` times, and print the result.
 ///
 /// # Errors
-/// An acknowledged event that is gone, a hang, or a log that cannot be opened.
+/// A lost acknowledged event, a hang, or a log that cannot be opened.
 pub fn run(engine: &str, words: &[&str]) -> Result<()> {
     let cycles: u64 = option(words, "--cycles", "300").parse()?;
     let layout = option(words, "--layout", "W1");
@@ -39,7 +39,7 @@ pub fn run(engine: &str, words: &[&str]) -> Result<()> {
         silent += u64::from(count == 0);
         commits += count;
         acknowledged = acknowledged.max(seen);
-        // The checker opens and closes in peace; half of the time the next writer finds the log as the last one left it.
+        // The checker is never killed. Half of the time the next writer opens the log as the killed one left it.
         if random.below(2) == 0 || cycle + 1 == cycles || acknowledged > LOG_LIMIT {
             verify(engine, layout, &folder, acknowledged)?;
         }
@@ -57,21 +57,21 @@ pub fn run(engine: &str, words: &[&str]) -> Result<()> {
 
 /// How long a writer lives.
 struct Life {
-    /// How long it may take to its first commit.
+    /// The longest time to its first commit.
     first: Duration,
-    /// How long it goes on from there.
+    /// How long it continues after that.
     rest: Duration,
 }
 
 impl Life {
-    /// Return a life: one in four ends so soon that the writer may still be opening the log, the others end while it writes.
+    /// Draw a lifetime: one in four ends so soon that the writer may still be opening the log, the others end while it writes.
     fn random(random: &mut Random) -> Self {
         let first = if random.below(4) == 0 { Duration::from_millis(random.below(100)) } else { HANG };
         Self { first, rest: Duration::from_millis(random.below(400)) }
     }
 }
 
-/// Start a writer, kill it when its life is over, and return the events it acknowledged in all and the number of its commits.
+/// Start a writer, kill it at the end of its lifetime, and return the total of events it acknowledged and the number of its commits.
 fn live_and_die(engine: &str, layout: &str, folder: &Path, acknowledged: u64, life: &Life) -> Result<(u64, u64)> {
     let mut writer = Command::new(std::env::current_exe()?)
         .args(["writer", engine, layout])
@@ -110,7 +110,7 @@ fn ended(writer: &mut Child) -> Box<dyn std::error::Error + Send + Sync> {
     format!("a writer ended by itself: {:?}", writer.wait()).into()
 }
 
-/// Return the numbers that come through `pipe`, one a line; the last line may be cut short by the kill and is then left out.
+/// Return the numbers that come through `pipe`, one a line; if the kill has truncated the last line, it is left out.
 fn read_lines(pipe: ChildStdout) -> Receiver<u64> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -126,7 +126,7 @@ fn read_lines(pipe: ChildStdout) -> Receiver<u64> {
     receiver
 }
 
-/// Check the log in a process of its own, within a limit of time.
+/// Check the log in a separate process, within a time limit.
 fn verify(engine: &str, layout: &str, folder: &Path, acknowledged: u64) -> Result<()> {
     let mut checker = Command::new(std::env::current_exe()?)
         .args(["check", engine, layout])
@@ -150,7 +150,7 @@ fn verify(engine: &str, layout: &str, folder: &Path, acknowledged: u64) -> Resul
 /// The writer: commits of random sizes until it is killed, each acknowledged by a line with the number of events.
 ///
 /// # Errors
-/// The store's, or acknowledged events that are gone.
+/// The store's, or lost acknowledged events.
 pub fn write(engine: &str, layout: &str, folder: &Path, acknowledged: u64) -> Result<()> {
     let store = engines::open(engine, folder, Settings::TORTURE)?;
     let mut log = Log::resume(store.as_ref(), Layout::parse(layout)?)?;
@@ -165,7 +165,7 @@ pub fn write(engine: &str, layout: &str, folder: &Path, acknowledged: u64) -> Re
     }
 }
 
-/// The checker: every acknowledged event is there, and the last commit is there whole.
+/// The checker: every acknowledged event is in the store, and the last commit is complete.
 ///
 /// # Errors
 /// What is missing.
