@@ -138,6 +138,10 @@ class TrustedSnapshots:
             known = self._snapshots.setdefault(snapshot.version, snapshot)
             if known != snapshot:
                 raise ForkDetected(known, snapshot)
+        self._anchor = self._snapshots[max(self._snapshots)] if self._snapshots else None
+        self._occurrences: dict[Digest, list[int]] = {}
+        for version in sorted(self._snapshots):
+            self._occurrences.setdefault(self._snapshots[version].event_digest, []).append(version)
 
     @property
     def by(self) -> TrustedBy:
@@ -147,7 +151,7 @@ class TrustedSnapshots:
     @property
     def anchor(self) -> Snapshot | None:
         """The newest snapshot."""
-        return self._snapshots[max(self._snapshots)] if self._snapshots else None
+        return self._anchor
 
     def history_root(self, version: int) -> HistoryRoot:
         """Return the history root of the snapshot of a version.
@@ -198,7 +202,7 @@ class TrustedSnapshots:
         Returns:
             As `Trusted.occurrences_of`.
         """
-        return sorted(snapshot.version for snapshot in self._snapshots.values() if snapshot.event_digest == digest)
+        return self._occurrences.get(digest, ())
 
     def batch_start(self, version: int) -> int:
         """Return the first version that may have been committed together with a trusted one.

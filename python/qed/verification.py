@@ -123,7 +123,7 @@ def _verify_membership(
     digest, version = question.digest, question.version
     current = answer.current_version
     hyper, is_linked = trusted.hyper_root(current), trusted.is_linked(current)
-    history = [trusted.history_root(needed) for needed in versions_of(answer, history=True)]
+    history = [trusted.history_root(needed) for needed in _history_versions(answer)]
     if isinstance(answer, AbsenceProof):
         as_of = _qed.verify_absence(digest, answer, version=version, hyper_root=hyper, history_roots=history)
         return Absent(digest=digest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked)
@@ -134,23 +134,28 @@ def _verify_membership(
     )
 
 
-def versions_of(answer: Answer, *, history: bool = False) -> frozenset[int]:
+def versions_of(answer: Answer) -> frozenset[int]:
     """Return the versions whose snapshots an answer is checked against.
 
     Args:
         answer: What a server said.
-        history: Only those whose history root counts.
 
     Returns:
-        One or two versions, or none of an absence that ends at an empty subtree and counts on no history root.
+        One or two versions.
     """
     if isinstance(answer, IncrementalProof):
         return frozenset({answer.start, answer.end})
-    current = answer.current_version
-    if isinstance(answer, MembershipProof):
-        needs_current = not history or answer.latest_path is not None
-        return frozenset({answer.query_version} | ({current} if needs_current else set()))
-    return frozenset({current} if not history or answer.neighbour is not None else ())
+    if isinstance(answer, AbsenceProof):
+        return frozenset({answer.current_version})
+    return frozenset({answer.query_version, answer.current_version})
+
+
+def _history_versions(answer: MembershipProof | AbsenceProof) -> tuple[int, ...]:
+    """Return the versions whose history roots count; none of an absence that ends at an empty subtree."""
+    if isinstance(answer, AbsenceProof):
+        return () if answer.neighbour is None else (answer.current_version,)
+    query = answer.query_version
+    return (query,) if answer.latest_version == answer.actual_version else (query, answer.current_version)
 
 
 def require_fresh(question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
@@ -165,11 +170,9 @@ def require_fresh(question: Membership, answer: MembershipProof | AbsenceProof, 
         StaleAnswer: It ends too early.
         VerificationError: It is an answer at another version than the one asked.
     """
-    current, asked = answer.current_version, question.version
-    if trusted.anchor is not None and current < trusted.anchor.version:
-        raise StaleAnswer(
-            f"expected a log that reaches version {trusted.anchor.version}, found one that ends at {current}"
-        )
+    current, asked, anchor = answer.current_version, question.version, trusted.anchor
+    if anchor is not None and current < anchor.version:
+        raise StaleAnswer(f"expected a log that reaches version {anchor.version}, found one that ends at {current}")
     if asked is not None and current < asked:
         raise StaleAnswer(f"expected an answer at version {asked}, found a log that ends at {current}")
     expected = current if asked is None else asked
