@@ -448,7 +448,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 def test_lingering_is_for_lines(url: str) -> None:
     done = qed("add", "--event", "x", "--linger", "1", QED_ENDPOINTS=url)
-    assert (one_line(done.stderr).startswith("--linger goes with --lines"), done.returncode) == (True, 2)
+    assert (one_line(done.stderr).startswith("--linger needs --lines"), done.returncode) == (True, 2)
 
 
 HUGE_BYTES = 300 * 1024 * 1024
@@ -482,7 +482,7 @@ def test_hashing_a_large_file_shows_a_bar(url: str, huge: Path) -> None:
 
 def test_a_file_that_is_sent_must_be_an_event(own: Server, huge: Path) -> None:
     done = qed("add", "--file", str(huge), "--send", "event", QED_ENDPOINTS=own.url)
-    assert "larger than an event that can be sent" in one_line(done.stderr)
+    assert "bytes to send as an event, found more" in one_line(done.stderr)
     assert (done.returncode, own.count()) == (2, 0)
 
 

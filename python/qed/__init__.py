@@ -1,4 +1,4 @@
-"""A tamper-evident log: prove that a record is there, that it is not, and that nothing was rewritten.
+"""A tamper-evident log: prove that a record is present, that it is absent, and that nothing was rewritten.
 
 Verify without any server::
 

@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["replace_file", "sync_folder"]
 
 
 def sync_folder(path: Path) -> None:
-    """Make a new file's name as durable as its content, where the file system can.
+    """Make a new file's name as durable as its content, if the file system supports that.
 
     Args:
         path: The file.
@@ -29,15 +29,17 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Give a file new content in one step, synced: a crash leaves the old or the new one, and perhaps a file beside it.
+    """Replace a file's content atomically and sync it.
+
+    A crash leaves the old content or the new, and perhaps a temporary file in the same folder.
 
     Args:
-        path: The file; created if there is none. It keeps its permissions.
-        content: All of it, or its parts in order.
+        path: The file; created if it does not exist. An existing file keeps its permissions.
+        content: The whole new content, or its parts in order.
         mode: Permissions of a new file, before the umask.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:

@@ -6,15 +6,16 @@ __all__ = ["printable", "printable_json"]
 
 
 def printable(text: str) -> str:
-    r"""Return `text` on one line, with every character that a terminal would obey, not show, spelt as an escape.
+    r"""Return `text` on one line, with every character that a terminal would interpret rather than show escaped.
 
-    Events, file names and server messages are other people's text: none may move the cursor, forge a line or break one.
+    Events, file names and server messages are other people's text: they must not move the cursor, or forge or break a
+    line.
 
     Args:
-        text: Any text, also with surrogates from undecodable arguments.
+        text: Any text, including surrogates from undecodable arguments.
 
     Returns:
-        The same text where it is printable; `\x1b`, `\n` and their like in place of the rest.
+        The text, with escapes such as `\x1b` and `\n` for unprintable characters.
     """
     if text.isprintable():
         return text
@@ -22,13 +23,13 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""Return JSON that means the same as `text`, with every character that a terminal would obey spelt as an escape.
+    r"""Return JSON with the meaning of `text`, with every character that a terminal would interpret escaped.
 
     Args:
         text: JSON on one line.
 
     Returns:
-        The same text where it is printable; `\u009b` and its like in place of the rest, which only strings can hold.
+        The text, with escapes such as `\u009b` for unprintable characters, which only strings can contain.
     """
     if text.isprintable():
         return text

@@ -1,7 +1,7 @@
 """A bundle: a question, its answer and the snapshots to check it by, in one JSON file that needs no server.
 
-FORMATS.md, "Receipts and bundles". The snapshots in a bundle are its maker's word; `verify` checks the answer against
-what the caller trusts.
+FORMATS.md, "Receipts and bundles". The snapshots in a bundle are only its author's claim; `verify` checks the answer
+against snapshots that the caller trusts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle"]
 
-# The longest answers, 256 hyper siblings and two history paths of 64 levels, take about 50 KB.
+# The longest answers, 256 hyper siblings and two history paths of 64 levels, have about 50 KB.
 _BYTES_MAX: Final = 1024 * 1024
 
 _Kind: TypeAlias = Literal["membership", "incremental"]
@@ -49,10 +49,10 @@ class Bundle:
     """One answer with its question and snapshots.
 
     Attributes:
-        question: What was asked, exactly as it was. It stands beside the answer, for the same proof of absence answers
-            for many events.
-        answer: What a server said.
-        snapshots: One snapshot for each version the answer speaks of, in their order.
+        question: The question, exactly as it was asked. It is part of the bundle because one proof of absence can
+            answer for many events.
+        answer: The server's answer.
+        snapshots: One snapshot for each version that the answer names, in their order.
     """
 
     question: Question
@@ -64,15 +64,15 @@ class Bundle:
         """Return the bundle of an answer.
 
         Args:
-            question: What was asked.
-            answer: What a server said.
-            snapshots: One for each version it speaks of, in any order.
+            question: The question.
+            answer: The server's answer.
+            snapshots: One for each version that the answer names, in any order.
 
         Returns:
             The bundle.
 
         Raises:
-            MalformedProof: There are fewer, more or other snapshots than that.
+            MalformedProof: A snapshot is missing, or one is of another version.
         """
         ordered = tuple(sorted(snapshots, key=lambda snapshot: snapshot.version))
         found, wanted = [snapshot.version for snapshot in ordered], sorted(versions_of(answer))
@@ -81,29 +81,29 @@ class Bundle:
         return cls(question, answer, ordered)
 
     def verify(self, trusted: Trusted | None = None, *, question: Question | None = None) -> Finding:
-        """Return what the answer shows.
+        """Verify the answer and return what it proves.
 
         Args:
-            trusted: What the caller knows of the log; None trusts the bundle's own snapshots, which shows only that the
-                bundle agrees with itself: `trusted_by` of the finding says so.
-            question: What the caller wants to know; by default what the bundle says was asked.
+            trusted: The roots that the caller trusts. None trusts the bundle's own snapshots, which shows only that the
+                bundle is consistent; `trusted_by` of the finding then is `TrustedBy.BUNDLE`.
+            question: The question to verify the answer for; by default the bundle's own.
 
         Returns:
-            What was shown.
+            The finding.
 
         Raises:
-            ForkDetected: The bundle has another snapshot of a version than the caller.
-            VerificationError: As `qed.verify`.
+            ForkDetected: `trusted` is None, and two snapshots of one version in the bundle differ.
+            VerificationError: As for `qed.verify`.
         """
         if trusted is None:
             trusted = TrustedSnapshots(*self.snapshots, by=TrustedBy.BUNDLE)
         return verify(self.question if question is None else question, self.answer, trusted)
 
     def compare(self, receipts: Receipts) -> None:
-        """Check that the bundle's snapshots are those that were received, where both have one of a version.
+        """Check that the bundle and the receipts agree on every version that both have.
 
         Args:
-            receipts: What was received.
+            receipts: The caller's receipts.
 
         Raises:
             ForkDetected: Two snapshots of one version differ.
@@ -127,10 +127,10 @@ class Bundle:
 
     @classmethod
     def from_json(cls, text: bytes) -> Bundle:
-        """Return the bundle that `text` spells.
+        """Parse a bundle.
 
-        The JSON may be re-formatted, but must say nothing beside what is verified: a person who reads the file must not
-        find a statement in it that no check has seen.
+        The JSON may be re-formatted, but must contain nothing beyond what is verified: a person who reads the file must
+        not find a statement in it that no check covers.
 
         Args:
             text: Untrusted bytes.
@@ -142,7 +142,7 @@ class Bundle:
             MalformedProof: `text` is not a bundle.
         """
         if len(text) > _BYTES_MAX:
-            raise MalformedProof(f"not a bundle: larger than {_BYTES_MAX} bytes")
+            raise MalformedProof(f"not a bundle: expected at most {_BYTES_MAX} bytes, found more")
         try:
             bundle = cls._parse(text)
             is_exact = json.loads(text, object_pairs_hook=_once) == json.loads(bundle.to_json())
@@ -151,7 +151,7 @@ class Bundle:
         except RecursionError:
             raise MalformedProof("not a bundle: nested too deeply") from None
         if not is_exact:
-            raise MalformedProof("not a bundle: it says more than its proof and snapshots do")
+            raise MalformedProof("not a bundle: it contains fields that are not verified")
         return bundle
 
     @classmethod
@@ -174,14 +174,14 @@ class Bundle:
         """Return the bundle in an open file.
 
         Args:
-            file: Where to read from; no more than a bundle can hold is read.
+            file: The open file; no more is read than the largest bundle, and a byte.
 
         Returns:
             The bundle.
 
         Raises:
             OSError: The file cannot be read.
-            MalformedProof: It is not a bundle.
+            MalformedProof: The content is not a bundle.
         """
         return cls.from_json(file.read(_BYTES_MAX + 1))
 
@@ -197,26 +197,26 @@ class Bundle:
 
         Raises:
             OSError: The file cannot be read.
-            MalformedProof: It is not a bundle.
+            MalformedProof: The content is not a bundle.
         """
         with Path(path).open("rb") as file:
             return cls.read(file)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bundle to a file, synced: all of it, or the file stays as it was.
+        """Write the bundle to a file and sync it. If that fails, the file keeps its old content.
 
         Args:
-            path: The file. Anything but a regular file, such as `/dev/stdout`, is written to as it is.
+            path: The file. A path that is not a regular file, such as `/dev/stdout`, is written to directly.
 
         Raises:
-            OSError: It cannot be written; names the file.
+            OSError: The file, which the error names, cannot be written.
         """
         target = Path(path)
         try:
             if target.exists() and not target.is_file():
                 target.write_bytes(self.to_json())
             else:
-                # Unlike `resolve`, this leaves a loop of links to be found when the file is opened.
+                # Unlike `resolve`, this does not raise for a loop of links; opening the file does.
                 replace_file(Path(os.path.realpath(target)), self.to_json())
         except OSError as exc:
             exc.filename = str(path)
@@ -230,8 +230,8 @@ def _question_form(question: Question) -> Mapping[str, object]:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object in which every field stands once: readers differ in which of two they believe."""
+    """Return a JSON object, refusing duplicate fields: of two values, some readers use the first, some the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a field stands twice")
+        raise ValueError("duplicate field")
     return found

@@ -1,4 +1,4 @@
-"""Digests, snapshots, roots and proofs as values. Proofs are what a server claims: `qed.verify` says what they show."""
+"""Digests, snapshots, roots and proofs as values. Proofs are claims of a server until `qed.verify` checks them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def digest_of(event: bytes | Digest) -> Digest:
     """Return the digest of an event.
 
     Args:
-        event: The event, or its digest already.
+        event: The event, or its digest, which is returned as it is.
 
     Returns:
         Its digest.

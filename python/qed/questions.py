@@ -1,4 +1,4 @@
-"""What can be asked of a log, and the kinds of answers there are."""
+"""The questions that a log answers, and the kinds of answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Membership:
 
     Attributes:
         digest: Digest of the event.
-        version: As of which version, or None for the latest that the answering member has.
+        version: The version to ask at, or None for the latest that the answering member has.
     """
 
     digest: Digest
@@ -28,10 +28,10 @@ class Membership:
 
         Args:
             event: The event, or its digest.
-            version: As of which version, `0 <= version < 2**64`, or None for the latest.
+            version: The version to ask at, `0 <= version < 2**64`, or None for the latest.
 
         Raises:
-            ValueError: No log can have such a version.
+            ValueError: The version is outside that range.
         """
         object.__setattr__(self, "digest", digest_of(event))
         object.__setattr__(self, "version", None if version is None else _version(version))
@@ -46,7 +46,7 @@ class Extension:
         end: The later version.
 
     Raises:
-        ValueError: No log can have such a version. A start after the end is for the server to refuse.
+        ValueError: A version is outside `0 <= version < 2**64`. The server refuses a start after the end.
     """
 
     start: int
@@ -60,7 +60,7 @@ class Extension:
 Question: TypeAlias = Membership | Extension
 
 Answer: TypeAlias = MembershipProof | AbsenceProof | IncrementalProof
-"""What a server says to a question: a claim with its proof. Only `qed.verify` turns it into a fact."""
+"""A server's answer to a question: a claim with its proof. Only `qed.verify` turns it into a fact."""
 
 
 def _version(version: int) -> int:

@@ -454,7 +454,7 @@ class Receipts:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
         if not stat.S_ISREG(mode):
-            raise ReceiptsError(f"{self.path} is no regular file, so receipts cannot be kept in it")
+            raise ReceiptsError(f"{self.path}: expected a regular file for receipts, found another kind of file")
 
     def _read(self, descriptor: int, *, is_whole: bool) -> None:
         """Read what was appended since the last time, or all of it if the file is another one by now."""

@@ -1,6 +1,6 @@
-"""The first lines of the `qed` command: Ctrl-C is quiet from here on, also while the rest is being imported.
+"""The entry point of the `qed` command, which handles Ctrl-C even during the imports.
 
-Importing anything below `qed` imports `qed` itself, a good part of the wait, so this stands beside it.
+It is outside the package `qed`: importing any module of that package imports `qed` itself, which is slow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     try:
         from qed.cli.main import main as run  # noqa: PLC0415 - the point of this file
     except KeyboardInterrupt:
-        # An interpreter whose imports were cut short is not asked to clean up.
+        # Skip the interpreter's clean-up, which is not reliable after an interrupted import.
         os.write(2, b"qed: interrupted\n")
         os._exit(_EXIT_INTERRUPTED)
     run()

@@ -1,4 +1,4 @@
-"""How answers are shown: their fields, and their audit paths as a tree. Nothing is checked here."""
+"""Show answers: their fields, and their audit paths as a tree. Nothing is checked here."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _KEY_BITS: Final = 256
 
 
 def show_answer(terminal: Terminal, answer: Answer) -> None:
-    """Show what an answer claims, for people.
+    """Show the claim of an answer, for people.
 
     Args:
-        terminal: Where.
-        answer: What a server said; nothing is checked here.
+        terminal: Where to print.
+        answer: The server's answer; nothing is checked here.
     """
     if isinstance(answer, IncrementalProof):
         terminal.fields("Received incremental proof:", [("Start version", answer.start), ("End version", answer.end)])
@@ -48,8 +48,8 @@ def print_record(terminal: Terminal, answer: Answer | None, verdict: dict[str, o
     """Print an answer in its wire form with further fields, for programs.
 
     Args:
-        terminal: Where.
-        answer: What a server said, or None.
+        terminal: Where to print.
+        answer: The server's answer, or None.
         verdict: The further fields.
     """
     record: dict[str, object] = {} if answer is None else msgspec.json.decode(answer.to_json(), type=dict)
@@ -57,11 +57,11 @@ def print_record(terminal: Terminal, answer: Answer | None, verdict: dict[str, o
 
 
 def show_paths(terminal: Terminal, answer: Answer) -> None:
-    """Draw the audit paths of an answer as a tree, for people: a line each sibling, from the root down.
+    """Draw the audit paths of an answer as a tree, for people: one line per sibling, from the root down.
 
     Args:
-        terminal: Where.
-        answer: What a server said; nothing is checked here.
+        terminal: Where to print.
+        answer: The server's answer; nothing is checked here.
     """
     if isinstance(answer, IncrementalProof):
         title = f"Incremental proof from version {answer.start} to version {answer.end}"
@@ -92,7 +92,7 @@ def _short(digest: Digest) -> str:
 
 
 def _hyper_rows(path: Sequence[tuple[str, Digest]]) -> list[str]:
-    """Return a row a sibling: height, the bits of its prefix that can be set, its side, its digest."""
+    """Return one row per sibling: its height, the bits of its prefix that can be set, its side, its digest."""
     rows = []
     for position, digest in path:
         prefix, _, height_text = position.partition("|")
@@ -105,7 +105,7 @@ def _hyper_rows(path: Sequence[tuple[str, Digest]]) -> list[str]:
 
 
 def _history_rows(path: Sequence[tuple[str, Digest]]) -> list[str]:
-    """Return a row a node: `index|height`, its side, its digest."""
+    """Return one row per node: `index|height`, its side, its digest."""
     rows = []
     for position, digest in path:
         index, _, height = position.partition("|")

@@ -23,15 +23,15 @@ _FORMAT_FILE: Final = "FORMAT"
 @command("check", examples=["qed check ./qed-data", "qed check /var/lib/qed --json"])
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 def check(folder: str) -> None:
-    """Audit the data folder of a server that is stopped.
+    """Audit the data folder of a stopped server.
 
-    Both trees are built again from its log, and everything stored in DIR is compared with them. Nothing there is
-    changed, except that the store may tidy its own files, as at any start.
+    Rebuilds both trees from the log in DIR and compares everything stored there with them. It changes nothing,
+    but the storage engine may clean up its own files, as at any start.
     """
     terminal = current_session().terminal
-    # Opening would make a log here, and find nothing wrong with it.
+    # Opening the folder would create an empty log, which passes every check.
     if not (Path(folder) / _FORMAT_FILE).exists():
-        raise click.ClickException(f"{folder}: no data folder of a log, it has no file {_FORMAT_FILE}")
+        raise click.ClickException(f"{folder}: expected the data folder of a log, found no file {_FORMAT_FILE} in it")
     try:
         with Log(folder) as log:
             events = len(log)

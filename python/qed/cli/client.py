@@ -1,4 +1,4 @@
-"""The way from the global options to a client."""
+"""Build a client from the global options."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def connect(settings: Settings, send: Sent = DEFAULT_SEND) -> Client:
 
     Args:
         settings: The values of the global options.
-        send: What is sent of an event that is added.
+        send: What to send of an event that is added.
 
     Returns:
         The client; close it.
 
     Raises:
-        click.UsageError: A URL or the key is not one that can be used.
+        click.UsageError: A URL or the key is invalid.
     """
     if settings.is_insecure:
         print_error("warning: the servers' certificates are not checked (--insecure)")
@@ -40,7 +40,7 @@ def connect(settings: Settings, send: Sent = DEFAULT_SEND) -> Client:
 
 
 def connect_async(settings: Settings) -> AsyncClient:
-    """Return the same for asyncio, for whoever asks several members at once.
+    """Return the same for asyncio, to ask several members at once.
 
     Args:
         settings: As for `connect`.
@@ -66,5 +66,5 @@ def _connect(kind: type[_Client], settings: Settings, send: Sent) -> _Client:
 
 
 def consistency(*, is_linearizable: bool) -> Consistency | None:
-    """Return what `--linearizable` asks of a read."""
+    """Return the consistency of a read that `--linearizable` selects."""
     return "linearizable" if is_linearizable else None

@@ -1,4 +1,4 @@
-"""`qed cluster`: who is a member, who leads, how far each is, and changing that."""
+"""`qed cluster`: show the members, the leader and the progress of each member, and change the cluster."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _FAR: Final = ("applied_index", "events")
 _COLUMNS: Final = ("NodeId", "Role", "Reachable", "Lag", "Log", "Addresses")
 
 Views: TypeAlias = "Mapping[str, Cluster]"
-"""How members see the cluster themselves, by name. Those that do not answer are missing."""
+"""Each member's own view of the cluster, by name. Members that do not answer are missing."""
 
 
 @group("cluster", examples=["qed cluster status --watch", "qed cluster transfer server1", "qed cluster remove server2"])
 def cluster() -> None:
-    """Show and change who is a member, and who leads.
+    """Show the cluster, remove a member, or change the leader.
 
-    The servers answer this at their management addresses, which qed learns from whichever server answers first.
+    These requests go to the servers' management addresses, which qed learns from the first server that answers.
     """
 
 
 @command("status", examples=["qed cluster status", "qed cluster status --watch", "qed cluster status --json"])
-@click.option("--watch", is_flag=True, help="Show it again each second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
 def status(*, watch: bool) -> None:
-    """Show the members, their roles, and how far each one is.
+    """Show the members, their roles, and the progress of each.
 
-    This is how the leader sees it. Where the leader cannot be asked, another member tells what it knows, and what only
-    the leader knows is a question mark. How far its log is, each reachable member tells itself.
+    This is the leader's view. If the leader does not answer, another member's view is shown, with question marks for
+    values that only the leader knows. Each reachable member reports the state of its own log.
     """
     session = current_session()
     with connect(session.settings) as client:
@@ -61,9 +61,9 @@ def status(*, watch: bool) -> None:
 @command("remove", examples=["qed cluster remove server2"])
 @click.argument("node", type=NODE)
 def remove(node: str) -> None:
-    """Remove NODE, which may be up or down.
+    """Remove member NODE, which may be running or stopped.
 
-    A majority of the others must be up. To come back, the member joins anew, with an empty data folder.
+    A majority of the other members must be running. The member can rejoin only with an empty data folder.
     """
     session = current_session()
     with connect(session.settings) as client:
@@ -76,14 +76,14 @@ def remove(node: str) -> None:
 @command("transfer", examples=["qed cluster transfer", "qed cluster transfer server1"])
 @click.argument("node", type=NODE, required=False)
 def transfer(node: str | None) -> None:
-    """Make NODE the leader, or any other member.
+    """Make NODE, or any other member, the leader.
 
-    Without NODE, it is one that has the whole log.
+    Without NODE, a member that has the whole log is chosen.
     """
     session = current_session()
     with connect(session.settings) as client:
         seen = client.transfer_leadership(node)
-    session.terminal.line(f"{seen.leader_id or 'Nobody'} leads.")
+    session.terminal.line(f"{seen.leader_id or 'No member'} leads.")
     session.terminal.line()
     _show(session, seen)
 
@@ -103,7 +103,7 @@ def _watch(session: Session, client: Client, seen: Cluster) -> None:
             try:
                 seen = client.cluster()
             except QedError as exc:
-                # Whoever watches wants to see the cluster come back.
+                # Keep watching: the user wants to see the cluster recover.
                 terminal.note(str(exc))
 
 
@@ -115,7 +115,7 @@ def _show(session: Session, seen: Cluster) -> None:
 
 
 def _views(session: Session, seen: Cluster) -> Views:
-    """Ask every member that is not known to be out of reach how far it is, all of them at once."""
+    """Ask all members that are not known to be unreachable for their own views, concurrently."""
 
     async def ask() -> Views:
         async with connect_async(session.settings) as client:
@@ -126,7 +126,7 @@ def _views(session: Session, seen: Cluster) -> Views:
                 except QedError:
                     return None
 
-            # A server may list anybody: whatever it names, only so many are asked.
+            # A hostile server may list any number of addresses, so bound how many are contacted.
             asked = [member for member in seen.members if member.is_reachable is not False][:MEMBERS_MOST]
             found = await asyncio.gather(*map(view, asked))
             return {member.node_id: own for member, own in zip(asked, found, strict=True) if own is not None}
@@ -135,7 +135,7 @@ def _views(session: Session, seen: Cluster) -> Views:
 
 
 def _record(seen: Cluster, views: Views) -> dict[str, object]:
-    """Return what a server answers, with how far each member says it is."""
+    """Return a server's answer, with the progress that each member reports for itself."""
     members = []
     for member in seen.members:
         own = views.get(member.node_id)
@@ -163,7 +163,7 @@ def _rows(seen: Cluster, views: Views) -> list[Sequence[Cell]]:
 def _row(member: ClusterMember, commit_index: int, own: Cluster | None) -> Sequence[Cell]:
     is_reachable = {True: "yes", False: "no", None: _UNKNOWN}[member.is_reachable]
     entry, lag = _UNKNOWN, _UNKNOWN
-    # A leader that has not heard from a member since it leads says 0.
+    # A leader reports 0 for a member that has not acknowledged anything in this term.
     if member.entry:
         entry, lag = str(member.entry), str(max(commit_index - member.entry, 0))
     applied, events = (own.applied_index, own.events) if own else (_UNKNOWN, _UNKNOWN)

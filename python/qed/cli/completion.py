@@ -1,4 +1,4 @@
-"""`qed completion`: the script that lets a shell complete qed's commands and options."""
+"""`qed completion`: the script with which a shell completes qed's commands and options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPLETE_VARIABLE: Final = "_QED_COMPLETE"
 def completion(shell: str) -> None:
     """Print the completion script for a shell.
 
-    Put the line for your shell into its start-up file.
+    For bash and zsh, add the line below to your shell's start-up file.
     """
     root = click.get_current_context().find_root().command
     kind = get_completion_class(shell)

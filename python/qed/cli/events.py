@@ -1,4 +1,4 @@
-"""`qed add` and `qed snapshot`: events in, the snapshots they got."""
+"""`qed add` and `qed snapshot`: add events, and show snapshots."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["add", "snapshot"]
 
 LINGER_S: Final = 0.2
-"""How long a line waits for others by default: too short for a person to notice, and some 100 of a busy log's lines."""
+"""Default time that a line waits for more: too short for a person to notice, and some 100 lines of a busy log."""
 
 
 class AddOptions(TypedDict):
@@ -57,51 +57,55 @@ class AddOptions(TypedDict):
 )
 @click.option("--event", metavar="TEXT", help="The event itself.")
 @click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are the event; - is stdin.")
-@click.option("--event-digest", type=DIGEST, metavar="HEX", help="The event's SHA-256 digest, where it is elsewhere.")
+@click.option(
+    "--event-digest", type=DIGEST, metavar="HEX", help="The event's SHA-256 digest, if the event is elsewhere."
+)
 @click.option("--lines", type=INPUT, metavar="PATH", help="Each line of this file is an event; - is stdin.")
 @click.option(
-    "--receipts", type=FILE, metavar="PATH", help="Prove that the snapshots extend this file's log, and append them."
+    "--receipts", type=FILE, metavar="PATH", help="Append the snapshots, once proven to extend this file's log."
 )
-@click.option("--receipts-unverified", is_flag=True, help="Append them unproven: faster, and proven at the next use.")
+@click.option(
+    "--receipts-unverified", is_flag=True, help="Append them without proof, which is faster; the next use proves them."
+)
 @click.option(
     "--send",
     type=click.Choice(SENDS),
     default=DEFAULT_SEND,
-    help=f"What the server gets of an event. Default: {DEFAULT_SEND}.",
+    help=f"What to send of each event. Default: {DEFAULT_SEND}.",
 )
-@click.option("--if-absent", is_flag=True, help="Add nothing that is in the log; safe to send again.")
+@click.option("--if-absent", is_flag=True, help="Do not add an event that is in the log; safe to retry.")
 @click.option(
     "--linger",
     type=SECONDS,
     metavar="SECONDS",
-    help=f"Longest that a line from a pipe waits for more. Default: {LINGER_S}.",
+    help=f"Longest time that a line from a pipe waits for more. Default: {LINGER_S}.",
 )
 def add(**given: Unpack[AddOptions]) -> None:
-    """Add one event, or many, and show the snapshots they got.
+    """Add one or more events, and show their snapshots.
 
-    A snapshot is the receipt for an event: its version and the roots of both trees. Keep it; everything a server says
-    later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of the
-    receipts before it in the file. With --lines, the last snapshot is shown, or with --json all of them, one a line.
+    A snapshot is the receipt for an event: its version and the roots of both trees. Keep it: everything that a server
+    claims later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of
+    the receipts already in the file. With --lines, only the last snapshot is shown; --json prints all, one per line.
 
-    Only digests are sent, so events stay on this machine, and a file may have any size. An older server that accepts
-    events only is sent texts and lines all the same; for a file, give --send event.
+    Only digests are sent, so events stay on this machine and files may have any size. If an older server accepts only
+    events, the text or the lines are sent instead; for a file, give --send event.
 
-    Lines from a pipe are added soon after they were written, see --linger. Ctrl-C and SIGTERM stop the reading; what
-    was read is added before the command ends. A second signal ends it at once.
+    Lines from a pipe are added soon after they are written, see --linger. Ctrl-C and SIGTERM stop the reading; lines
+    that were read are added before the command ends. A second signal ends it immediately.
 
-    With --if-absent, an event that is in the log keeps its first snapshot, which is shown. Interrupted requests are
-    retried against the current leader, because adding twice has no effect.
+    With --if-absent, an event that is already in the log keeps its first snapshot, which is shown. Interrupted requests
+    are retried against the current leader, because adding twice has no effect.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
     if given["receipts_unverified"] and given["receipts"] is None:
         raise click.UsageError("--receipts-unverified needs --receipts PATH")
     if given["lines"] is not None and any(value is not None for value in named.values()):
-        raise click.UsageError("--lines stands alone: not with --event, --file or --event-digest")
+        raise click.UsageError("--lines cannot be combined with --event, --file or --event-digest")
     if given["lines"] is None and given["linger"] is not None:
-        raise click.UsageError("--linger goes with --lines")
+        raise click.UsageError("--linger needs --lines PATH")
     with ExitStack() as stack:
-        # Nothing is made of wrong usage, not even an empty receipts file.
+        # The event comes first: wrong usage must not create anything, not even an empty receipts file.
         event = _event_to_add(session, named, given["send"]) if given["lines"] is None else b""
         stream = nullcontext() if given["lines"] is None else open_input(given["lines"])
         lines = stack.enter_context(stream)
@@ -117,14 +121,14 @@ def add(**given: Unpack[AddOptions]) -> None:
 
 
 def _event_to_add(session: Session, named: EventOptions, sent: Sent) -> bytes | Digest:
-    """Return the event itself where it is at hand or to be sent, else its digest."""
+    """Return the event itself if it is a text or must be sent, else its digest."""
     if named.get("event") is not None or (sent == "event" and named.get("file") is not None):
         return event_given(named)
     return digest_given(named, session.terminal)
 
 
 class _Adding:
-    """Adds events and keeps their receipts, and knows at any moment how many were acknowledged."""
+    """Adds events, keeps their receipts, and counts how many were acknowledged."""
 
     def __init__(self, session: Session, client: Client, receipts: Receipts | None, given: AddOptions) -> None:
         self._session = session
@@ -147,14 +151,14 @@ class _Adding:
 
     def add_lines(self, stream: BinaryIO, linger_s: float) -> None:
         terminal, size_bytes = self._session.terminal, size_of(stream)
-        # A file has all of its lines already: none waits for a producer.
+        # All lines of a file are there already, so there is no producer to wait for.
         linger_s = linger_s if size_bytes is None else math.inf
         try:
             with StopRequest.heeded() as stop, terminal.progress(size_bytes) as advance:
                 self._add_bulks(bulks(stream.fileno(), linger_s, stop), advance)
                 stop.require_none()
         except BaseException as exc:
-            # Whatever ended this early, Ctrl-C included, the caller must learn where to go on.
+            # Whatever ended this early, Ctrl-C included, the caller must learn where to resume.
             exc.add_note(self._so_far(exc))
             raise
         if self._last is None:
@@ -177,14 +181,14 @@ class _Adding:
             if self._receipts is not None:
                 self._append(self._receipts, snapshots)
         except BaseException as exc:
-            # There are no others: whoever keeps what is printed has them still.
+            # These are the only copies of the receipts: print them, so that the user can still save them.
             exc.add_note(
                 f"versions {snapshots[0].version} to {snapshots[-1].version} may have no receipt; they are on stdout"
             )
             terminal.text("".join(f"{snapshot.to_json().decode()}\n" for snapshot in snapshots))
             raise
         self._last = snapshots[-1]
-        # The last one of all is shown at the end; a program gets every one as soon as it is safe.
+        # People see only the last snapshot, at the end; programs get each one as soon as it is safe.
         terminal.records(snapshot.to_json() for snapshot in snapshots)
 
     def _append(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
@@ -205,23 +209,20 @@ class _Adding:
 
 
 def _may_have_happened(exc: BaseException) -> bool:
-    """Return whether an insertion may have been carried out that ended in `exc`."""
+    """Return whether an insertion that raised `exc` may have been carried out."""
     if isinstance(exc, Unavailable):
         return exc.may_have_happened
     return not isinstance(exc, (Overloaded, MalformedRequest, NotLeader))
 
 
-@command(
-    "snapshot",
-    examples=["qed snapshot --version 3", "qed snapshot --version 3 --json >> receipts.jsonl"],
-)
+@command("snapshot", examples=["qed snapshot --version 3", "qed snapshot --version 3 --json"])
 @click.option("--version", type=VERSION, metavar="N", required=True, help="Version of the event, from 0.")
 @LINEARIZABLE
 def snapshot(*, version: int, linearizable: bool) -> None:
-    """Show the snapshot of a past version, as the server tells it.
+    """Show the server's snapshot of a past version.
 
-    Only what you kept yourself, or have from someone you trust, can show that a server lies: a snapshot taken from the
-    server proves nothing against it.
+    It is the server's own word, so it proves nothing against the server. Only snapshots that you kept yourself, or have
+    from someone you trust, can expose a server that lies.
     """
     session = current_session()
     with connect(session.settings) as client:

@@ -1,4 +1,4 @@
-"""`qed info`: who answers, and who else is there."""
+"""`qed info`: the server that answers, and the members of its cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["info"]
 
 @command("info", examples=["qed info", "qed --endpoints http://10.0.0.1:8800 info --json"])
 def info() -> None:
-    """Show the server that answers, and all members."""
+    """Show the server that answers, and all members of its cluster."""
     session = current_session()
     with connect(session.settings) as client:
         node, shards = client.info(), client.shards()

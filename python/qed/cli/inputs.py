@@ -1,4 +1,4 @@
-"""Events as a caller gives them: a text, the bytes of a file, or only a digest."""
+"""Events from the options of a command: a text, the bytes of a file, or only a digest."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENT_BYTES_MAX", "EventOptions", "describe", "digest_given", "event_given", "open_input", "size_of"]
 
-# An event is in memory several times on its way, so a file picked by mistake must not fill it.
+# Sending an event needs several copies of it in memory, so a file chosen by mistake must not fill the memory.
 EVENT_BYTES_MAX: Final = 256 * 1024 * 1024
 _READ_BYTES: Final = 1 << 20
-# Below this, a file is hashed before a bar could be seen.
+# A smaller file is hashed before a progress bar could be seen.
 _SHOWN_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -47,7 +47,7 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         The open file.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     if path == "-":
         if sys.stdin is None:
@@ -74,14 +74,14 @@ def event_given(given: EventOptions) -> bytes:
     _require_one(given)
     text, path = given.get("event"), given.get("file")
     if text is not None:
-        # The bytes the shell passed, also where they are not valid text.
+        # The exact bytes that the shell passed, even if they are not valid text.
         return os.fsencode(text)
     if path is None:
         raise click.UsageError("expected the event itself, --event or --file, found only its digest")
     with open_input(path) as file:
         event = file.read(EVENT_BYTES_MAX + 1)
     if len(event) > EVENT_BYTES_MAX:
-        raise click.UsageError(f"{path} is larger than an event that can be sent, {EVENT_BYTES_MAX} bytes")
+        raise click.UsageError(f"{path}: expected at most {EVENT_BYTES_MAX} bytes to send as an event, found more")
     return event
 
 
@@ -92,7 +92,7 @@ def digest_given(given: EventOptions, terminal: Terminal) -> Digest:
 
     Args:
         given: The options.
-        terminal: Shows how far a large file is.
+        terminal: Shows the progress of a large file.
 
     Returns:
         The digest.
@@ -123,16 +123,16 @@ def _digest_of_stream(file: BinaryIO, terminal: Terminal) -> Digest:
 
 
 def size_of(file: BinaryIO) -> int | None:
-    """Return the size of a file in bytes, or None of a pipe or a device."""
+    """Return the size of a file in bytes, or None for a pipe or a device."""
     status = os.fstat(file.fileno())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def describe(given: EventOptions, digest: Digest) -> str:
-    """Return how to call the event in a line for people.
+    """Return the event's description in a line for people.
 
     Args:
-        given: The options that named it.
+        given: The options that name it.
         digest: Its digest.
 
     Returns:

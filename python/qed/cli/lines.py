@@ -1,4 +1,4 @@
-"""The lines of a stream as events, in bulks: full ones from a file, soon ones from a pipe that is still written to."""
+"""The lines of a stream as events, in bulks: full ones from a file, small prompt ones from a pipe still in use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["bulks"]
 # A bulk is one round trip and one sync, so it should be large; the server's default limit for a body is 64 MiB.
 BULK_EVENTS: Final = 1000
 BULK_BYTES: Final = 4 * 1024 * 1024
-# What a pipe holds. More would be faster from a file, and leave more to send after a signal.
+# The capacity of a pipe. More would be faster for a file, but would leave more to send after a signal.
 _READ_BYTES: Final = 1 << 16
 
 
@@ -31,15 +31,15 @@ def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple
     r"""Cut a stream into bulks of one event a line.
 
     Only the final `\n` of a line is not part of its event, so an empty line is the empty event. At the end of the
-    stream, what follows the last `\n` is a line too; when a signal asks for the end, it is half of one, and left out.
+    stream, text after the last `\n` is a line too. After a signal it may be half a line, and is left out.
 
     Args:
-        descriptor: Where the lines come from.
-        linger_s: How long a line waits for others, at most.
-        stop: When it is set, what was read is yielded, and nothing more is read.
+        descriptor: The stream to read.
+        linger_s: The longest time that a line waits for others.
+        stop: Once it is set, the lines that were read are yielded, and nothing more is read.
 
     Yields:
-        Events, at least one and in their order, and how many bytes of the stream they took.
+        Events, at least one and in their order, and their size in the stream in bytes.
 
     Raises:
         click.UsageError: A line is longer than an event can be.
@@ -52,7 +52,7 @@ def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple
 
 
 class _Reader:
-    """Reads lines as they come, and gives them in bulks."""
+    """Reads lines as they arrive, and gives them in bulks."""
 
     def __init__(self, descriptor: int, linger_s: float, stop: StopRequest) -> None:
         self._descriptor = descriptor
@@ -61,17 +61,17 @@ class _Reader:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._poll.register(stop.descriptor, select.POLLIN)
-        # Whole lines that were not taken yet, the bytes they took, and when the first and the last of them were read.
+        # Whole lines that were not yielded yet, their size, and when the first and the last of them were read.
         self._lines: deque[bytes] = deque()
         self._size_bytes = 0
         self._first_read_s = 0.0
         self._last_read_s = 0.0
-        # The line that has no end yet, in the parts in which it came.
+        # The last line while it is incomplete, in parts as they were read.
         self._half: list[bytes] = []
         self._half_bytes = 0
 
     def read(self) -> bool:
-        """Wait for more, for as long as the lines may linger, and read it. Return False at the end."""
+        """Wait for input, no longer than the lines may linger, and read it. Return False at the end."""
         ready = {descriptor for descriptor, _ in self._poll.poll(self._wait_ms())}
         if self._stop.number is not None:
             return False
@@ -85,11 +85,11 @@ class _Reader:
         return bool(part)
 
     def has_lingered(self) -> bool:
-        """Return whether there is a line that has waited long enough."""
+        """Return whether a line has waited long enough."""
         return bool(self._lines) and self._left_s() <= 0
 
     def take(self, *, is_all: bool) -> Iterator[tuple[list[bytes], int]]:
-        """Yield full bulks, and with `is_all` what is left after them as a bulk too."""
+        """Yield full bulks, and with `is_all` also the remaining lines."""
         while self._lines and (is_all or self._is_full()):
             events: list[bytes] = []
             size_bytes = 0
@@ -112,7 +112,7 @@ class _Reader:
     def _wait_ms(self) -> float | None:
         if not self._lines or self._linger_s == math.inf:
             return None
-        # Rounded up: a poll that ends a little early would be followed by several that do not wait.
+        # Rounded up: otherwise a poll that ends early is followed by several that do not wait.
         return max(math.ceil(self._left_s() * 1000), 0)
 
     def _cut(self, part: bytes) -> None:
@@ -120,7 +120,7 @@ class _Reader:
         self._half.append(first)
         self._half_bytes += len(first)
         if self._half_bytes > EVENT_BYTES_MAX:
-            raise click.UsageError(f"a line is larger than an event can be, {EVENT_BYTES_MAX} bytes")
+            raise click.UsageError(f"expected lines of at most {EVENT_BYTES_MAX} bytes, found a longer one")
         if others:
             *whole, half = others
             self._add([b"".join(self._half), *whole])

@@ -1,4 +1,4 @@
-"""The `qed` command itself: finds the command that was asked for, runs it, and turns how it ended into an exit code."""
+"""The `qed` command itself: find the command, run it, and turn its outcome into an exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Each command with the module that holds it, loaded when it is called: `qed verify` has no use for an HTTP client.
+# Each command with its module, which is imported only when it runs: `qed verify` needs no HTTP client.
 _COMMANDS: Final = {
     "add": "qed.cli.events",
     "membership": "qed.cli.proofs",
@@ -56,11 +56,11 @@ _EXIT_SIGNAL: Final = 128  # and the number of the signal, as a shell reports it
 _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
 _EXIT_CODES: Final = (
-    ("0", "everything went well"),
-    ("1", "a verification failed: false, stale, a fork, or beyond what is trusted; or a data folder is damaged"),
+    ("0", "success"),
+    ("1", "verification failed (false, stale, a fork, or no trusted root for it), or a data folder is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered, or none leads; a request that was sent may have been carried out"),
-    ("4", "the server refused"),
+    ("4", "the server refused the request"),
     ("5", "the answer is consistent, but what it shows rests on the server's own word"),
     ("70", "a bug in qed"),
     ("130", "interrupted with Ctrl-C"),
@@ -70,7 +70,7 @@ _EXIT_CODES: Final = (
 
 
 class _Root(click.Group):
-    """The commands, each imported when it is needed."""
+    """The commands, each imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -90,7 +90,7 @@ class _Root(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as exc:
-            # click knows those only that are loaded.
+            # click knows only the commands that are loaded.
             raise click.exceptions.NoSuchCommand(exc.command_name, possibilities=_COMMANDS, ctx=ctx) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -111,9 +111,9 @@ _ROOT: Final = _Root(
     PROGRAM,
     params=global_options(has_environment=True),
     no_args_is_help=True,
-    help="""Add events to a tamper-evident log, and check what its servers say.
+    help="""Add events to a tamper-evident log, and verify its servers' answers.
 
-    Options may stand before or after the command. What was asked for is printed on stdout, everything else on stderr.
+    The options below may be given before or after the command. Results are printed on stdout, all else on stderr.
     """,
 )
 click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")(_ROOT)
@@ -132,7 +132,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_run(sys.argv[1:] if args is None else args))
     except BrokenPipeError as exc:
-        # Where it went unread what became of an insertion, that is still said.
+        # The notes say whether events were added; the user must still learn that.
         if notes := getattr(exc, "__notes__", ()):
             with suppress(OSError):
                 print_error("; ".join(["output pipe closed", *notes]))
@@ -141,7 +141,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: Sequence[str]) -> int:
-    """Run a command line and return its exit code. Only BrokenPipeError gets out: there is nobody left to tell."""
+    """Run a command line and return its exit code. Raise only BrokenPipeError: its message has no reader."""
     try:
         if instruction := os.environ.get(COMPLETE_VARIABLE):
             return shell_complete(_ROOT, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
@@ -177,14 +177,14 @@ def _exit_code(exc: BaseException) -> int:
 
 
 def _sentence(exc: BaseException) -> str:
-    """Return what an exception says to a person, with its notes."""
+    """Return an exception's message for people, with its notes."""
     match exc:
         case Interrupted(number=signal.SIGTERM):
             text = "terminated"
         case KeyboardInterrupt():
             text = "interrupted"
         case click.UsageError():
-            # Choices are listed on a line each.
+            # click lists each choice on its own line.
             text = re.sub(r"\n\t?", " ", exc.format_message())
             if exc.ctx is not None:
                 text = f"{text.rstrip('.')} (see {exc.ctx.command_path} --help)"

@@ -1,4 +1,4 @@
-"""What every command shares: global options, kinds of values, the shape of a help page."""
+"""The parts that all commands share: global options, types of values, the layout of a help page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
 FILE: Final = click.Path(dir_okay=False)
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
 LINEARIZABLE: Final = click.option(
-    "--linearizable", is_flag=True, help="Have the member first learn of everything acknowledged so far, anywhere."
+    "--linearizable", is_flag=True, help="Have the member first catch up with everything acknowledged by now."
 )
 RECEIPTS: Final = click.Path(exists=True, dir_okay=False)
 
@@ -69,7 +69,7 @@ class _VersionType(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 - click's
         if isinstance(value, int):
             return value
-        # Anything longer is no version either, and takes long to convert.
+        # A longer number is not a version either, and is slow to convert.
         version = int(value) if re.fullmatch("[0-9]{1,20}", value) else VERSION_LIMIT
         if version >= VERSION_LIMIT:
             self.fail(f"{value!r} is not a version: expected a whole number from 0 to 2**64 - 1", param, ctx)
@@ -117,7 +117,7 @@ class _NodeType(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
         if not (value and value.isprintable()):
-            self.fail(f"{value!r} is not a valid member name", param, ctx)
+            self.fail(f"invalid member name {value!r}: expected printable text, not empty", param, ctx)
         return str(value)
 
 
@@ -127,7 +127,7 @@ class _KeyType(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
         if not all(ord(char) in _PRINTABLE_ASCII for char in value) or value != value.strip():
             # The key itself is a secret and stays out of the message.
-            self.fail("expected printable ASCII without a space at either end, as every HTTP header", param, ctx)
+            self.fail("expected printable ASCII without a space at either end, as in any HTTP header", param, ctx)
         return str(value)
 
 
@@ -143,14 +143,14 @@ class Settings:
     """The values of the global options.
 
     Attributes:
-        endpoints: Base URLs of the servers, in the order they are tried.
+        endpoints: Base URLs of the servers, in the order to try them.
         timeout_s: How long one request may take.
         api_key: Sent as `Api-Key`, or None.
-        is_insecure: Whether the server's certificate goes unchecked.
+        is_insecure: Whether the server's certificate is not checked.
         is_json: Whether programs read stdout.
-        log_level: From which level on log records go to stderr, or None.
+        log_level: Lowest level of the log records sent to stderr, or None for no log.
         is_plain: Whether to print no colours.
-        read: Which members prove.
+        read: Which members answer reads.
     """
 
     endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
@@ -165,11 +165,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Session:
-    """What one run of a command works with.
+    """The state of one run of a command.
 
     Attributes:
         settings: The values of the global options.
-        terminal: Where to show the answer.
+        terminal: Prints the answer.
     """
 
     settings: Settings
@@ -177,7 +177,7 @@ class Session:
 
 
 def current_session() -> Session:
-    """Return the session of the command that is running, and start logging if that was asked for."""
+    """Return the session of the running command, and start logging if `--log` was given."""
     settings = Settings(**click.get_current_context().meta.get(_META, {}))
     if settings.log_level is not None:
         configure_logging(settings.log_level)
@@ -185,11 +185,11 @@ def current_session() -> Session:
 
 
 class GlobalOption(click.Option):
-    """An option that stands before or after the command; after it wins."""
+    """An option that may be given before or after the command; the value after it wins."""
 
 
 def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:  # noqa: ANN401 - of each option's own type
-    """Remember the value of a global option; the command's own context runs after the group's and so overrides it."""
+    """Store the value of a global option; the command's own context runs after the group's and so overrides it."""
     if value is None or value == ():
         return
     if option.multiple:
@@ -201,11 +201,11 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
     """Return fresh copies of the global options.
 
     Args:
-        has_environment: Whether they also read `QED_*`. Only those before the command do, or else the environment would
-            override what was given there.
+        has_environment: Whether they also read `QED_*`. Only the options before the command do: if those after it did
+            too, the environment would override a value given before the command.
 
     Returns:
-        One option each.
+        One parameter per option.
     """
 
     def option(name: str, target: str, help_text: str, **kind: Any) -> GlobalOption:  # noqa: ANN401 - click's own keywords
@@ -225,29 +225,29 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
         option(
             "--endpoints",
             "endpoints",
-            f"Servers to try, in this order; may be repeated. Default: {DEFAULT_ENDPOINT}.",
+            f"Servers to try, in this order; can be repeated. Default: {DEFAULT_ENDPOINT}.",
             type=_EndpointsType(),
             multiple=True,
         ),
         option(
             "--timeout",
             "timeout_s",
-            f"Time for one request. Default: {DEFAULT_TIMEOUT_S:g}.",
+            f"Time limit for one request. Default: {DEFAULT_TIMEOUT_S:g}.",
             type=_SecondsType(has_zero=False),
         ),
         option(
             "--read",
             "read",
-            f"Which members prove: the leader, the others, or all in turn. Default: {DEFAULT_READ}.",
+            f"Members to read from: the leader, the others, or all in turn. Default: {DEFAULT_READ}.",
             type=click.Choice(READS),
         ),
-        option("--api-key", "api_key", "Sent to the server as Api-Key.", type=_KeyType()),
+        option("--api-key", "api_key", "Key to send in the Api-Key header.", type=_KeyType()),
         option("--insecure", "is_insecure", "Do not check the server's certificate.", is_flag=True),
-        option("--json", "is_json", "Print JSON for programs, one value a line.", is_flag=True),
+        option("--json", "is_json", "Print JSON for programs, one value per line.", is_flag=True),
         option(
             "--log",
             "log_level",
-            "Log to stderr from this level on.",
+            "Log to stderr at this level and above.",
             type=click.Choice(LOG_LEVELS, case_sensitive=False),
         ),
         option("--no-color", "is_plain", "Print no colours; NO_COLOR does the same.", is_flag=True),
@@ -255,10 +255,10 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write the examples of a help page, each on a line of its own, never re-wrapped.
+    """Write the examples of a help page, each on its own line, never wrapped.
 
     Args:
-        formatter: What the help page is written to.
+        formatter: Formats the help page.
         examples: Command lines.
     """
     with formatter.section("Examples"):
@@ -267,7 +267,7 @@ def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> N
 
 
 class Command(click.Command):
-    """A command with examples in its help and the global options apart from its own."""
+    """A command whose help has examples, and lists the global options apart from its own."""
 
     examples: tuple[str, ...] = ()
 
@@ -276,7 +276,7 @@ class Command(click.Command):
 
         Args:
             ctx: The command's context.
-            formatter: What the help page is written to.
+            formatter: Formats the help page.
         """
         _write_options(self, ctx, formatter)
 
@@ -285,7 +285,7 @@ class Command(click.Command):
 
         Args:
             ctx: The command's context.
-            formatter: What the help page is written to.
+            formatter: Formats the help page.
         """
         del ctx
         write_examples(formatter, self.examples)
@@ -299,7 +299,7 @@ class Group(Command, click.Group):
 
         Args:
             ctx: The group's context.
-            formatter: What the help page is written to.
+            formatter: Formats the help page.
         """
         self.format_commands(ctx, formatter)
         super().format_options(ctx, formatter)

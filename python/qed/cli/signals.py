@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for a command that has something to finish before it ends."""
+"""Ctrl-C and SIGTERM, for a command that has work to finish before it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal ended the command.
 
     Attributes:
-        number: Which signal.
+        number: The signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -29,11 +29,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether a signal has asked for the end. The first only asks; one more raises `Interrupted`, wherever it comes.
+    """Whether a signal has requested the end. The first only requests it; a second raises `Interrupted` at once.
 
     Attributes:
-        number: The signal, or None as long as there was none.
-        descriptor: Can be read from once there was one, so that a poll that waits for input is woken.
+        number: The signal's number, or None before the first one.
+        descriptor: Readable after the first signal, so that it wakes a poll that waits for input.
     """
 
     def __init__(self, descriptor: int, waker: int) -> None:
@@ -44,13 +44,13 @@ class StopRequest:
     @staticmethod
     @contextmanager
     def heeded() -> Iterator[StopRequest]:
-        """Have SIGINT and SIGTERM ask for the end while the block runs.
+        """Turn the first SIGINT or SIGTERM into a request to stop while the block runs.
 
         Yields:
             The request.
 
         Raises:
-            Interrupted: A second signal came.
+            Interrupted: A second signal arrived.
         """
         reading, writing = os.pipe()
         request = StopRequest(reading, writing)
@@ -72,6 +72,6 @@ class StopRequest:
         os.write(self._waker, b"\0")
 
     def require_none(self) -> None:
-        """Raise `Interrupted` if a signal has asked for the end."""
+        """Raise `Interrupted` if a signal has requested the end."""
         if self.number is not None:
             raise Interrupted(self.number)

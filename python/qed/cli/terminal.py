@@ -1,7 +1,7 @@
-"""What the commands show: answers on stdout, everything else on stderr. The only file that prints.
+"""The output of the commands: answers on stdout, everything else on stderr. The only file that prints.
 
-Plain lines need nothing but `sys.stdout`; colours, trees, tables and the progress bar need rich, which takes longer to
-import than most commands take to run and is therefore imported only where it draws something.
+Plain lines need only `sys.stdout`. Trees, tables and progress bars need rich, whose import takes longer than most
+commands, so it is imported only where it draws something.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     Draw: TypeAlias = Callable[[str, Fields, Sequence[str], Iterable[Sequence["Cell"]]], None]
 
 Cell: TypeAlias = "str | tuple[str, ...]"
-"""What stands in a cell of a table: a line, or several."""
+"""The content of a table cell: one line, or several."""
 
 __all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error"]
 
 _WIDTH: Final = 80
-# Longer than any message of ours; what is longer repeats an argument or a server at length.
+# Longer than any message of ours; a longer one quotes an argument or a server at length.
 _ERROR_CHARACTERS: Final = 800
 
 
 def open_streams() -> None:
-    """Make stdout and stderr safe to print on: never None, never a character they cannot spell."""
-    # A stream closed by the parent (`>&-`) is None in Python: what is printed there goes nowhere, as asked.
+    """Make stdout and stderr safe to print to: neither is None, and characters they cannot encode are escaped."""
+    # A stream that the parent closed (`>&-`) is None in Python: discard output to it, as the parent wants.
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - lives as long as the process
     if sys.stderr is None:
@@ -49,7 +49,7 @@ def open_streams() -> None:
 
 
 def close_streams() -> None:
-    """Point stdout and stderr at nothing, so that the flush at exit cannot fail on a pipe whose reader has left."""
+    """Redirect stdout and stderr to /dev/null, so that the flush at exit cannot fail on a closed pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nothing, descriptor)
@@ -60,7 +60,7 @@ def print_error(message: str) -> None:
     """Print one line on stderr: `qed: ` and the message.
 
     Args:
-        message: What went wrong; line breaks in it are escaped, and its middle left out where it is very long.
+        message: The error; line breaks in it are escaped, and the middle of a very long one is omitted.
     """
     text = printable(message)
     if len(text) > _ERROR_CHARACTERS:
@@ -80,11 +80,11 @@ def configure_logging(level: str) -> None:
 
 
 class Terminal:
-    """Where one command shows its answer: as labelled lines for people, or as one JSON value a line for programs.
+    """Prints one command's answer: as labelled lines for people, or as one JSON value per line for programs.
 
     Args:
-        is_json: Whether programs read stdout. Then everything meant for people is left out.
-        has_color: Whether colours are welcome; they still appear only on a terminal and without NO_COLOR.
+        is_json: Whether programs read stdout. If so, output for people is omitted.
+        has_color: Whether to use colours on a terminal, unless NO_COLOR is set.
     """
 
     def __init__(self, *, is_json: bool, has_color: bool) -> None:
@@ -95,17 +95,17 @@ class Terminal:
         """Print one line for people.
 
         Args:
-            text: The line; what is not printable is escaped.
+            text: The line; unprintable characters are escaped.
         """
         if not self.is_json:
             print(printable(text), flush=True)  # noqa: T201 - this file prints
 
     def fields(self, title: str, values: Iterable[tuple[str, object]]) -> None:
-        """Print a title, a ` Label: value` line a field and an empty line, for people. No line is ever wrapped or cut.
+        """Print a title, a line ` Label: value` per field and an empty line, for people. No line is wrapped or cut.
 
         Args:
             title: The line above the fields.
-            values: Labels with their values; booleans are spelt `true` and `false`.
+            values: Labels with their values; booleans are printed as `true` and `false`.
         """
         if self.is_json:
             return
@@ -119,26 +119,26 @@ class Terminal:
         """Print `Verify: ` and a word, for people.
 
         Args:
-            word: `OK`, or why not.
+            word: `OK`, `KO`, `STALE` or `FORK`.
         """
         if not self.is_json:
             styled = self._style(word, "1;32" if word == "OK" else "1;31")
             print(f"Verify: {styled}", flush=True)  # noqa: T201 - this file prints
 
     def conclusion(self, text: str) -> None:
-        """Print the end of a check that is no verification, for people.
+        """Print the result of a check that verifies nothing, for people.
 
         Args:
-            text: What was found, and why it proves nothing.
+            text: The result, and why it proves nothing.
         """
         if not self.is_json:
             print(self._style(text, "1;33"), flush=True)  # noqa: T201 - this file prints
 
     def records(self, values: Iterable[bytes | Mapping[str, object]]) -> None:
-        """Print one JSON value a line, for programs.
+        """Print one JSON value per line, for programs.
 
         Args:
-            values: Objects, or JSON text. What is not printable in their strings is escaped.
+            values: Objects, or JSON text. Unprintable characters in their strings are escaped.
         """
         if not self.is_json:
             return
@@ -148,7 +148,7 @@ class Terminal:
         sys.stdout.flush()
 
     def text(self, text: str) -> None:
-        """Print text of several lines as it is, for people and programs alike.
+        """Print text of several lines unchanged, for people and programs alike.
 
         Args:
             text: This program's own text, such as a completion script.
@@ -168,7 +168,7 @@ class Terminal:
         """Draw a tree of two levels, for people.
 
         Args:
-            title: Its root.
+            title: The root of the tree.
             branches: Each branch's own line, and the lines below it.
         """
         if self.is_json:
@@ -189,18 +189,18 @@ class Terminal:
 
         Args:
             columns: The headings.
-            rows: As many cells each as there are headings. A cell too wide is folded, never cut.
+            rows: One cell per heading. A cell that is too wide is folded, never cut.
         """
         if not self.is_json:
             self._draw(_table(columns, rows))
 
     @contextmanager
     def screen(self) -> Iterator[Draw]:
-        """Give a function that draws fields above a table, for people, each time in the place of the last.
+        """Give a function that draws fields above a table, for people. Each drawing replaces the last.
 
         Yields:
-            A function of a title, labels with their values, headings and rows. Where stdout is not a terminal it draws
-            one below the other.
+            A function of a title, labels with their values, headings and rows. If stdout is not a terminal, each
+            drawing is printed below the last.
         """
         if self.is_json or not sys.stdout.isatty():
 
@@ -214,7 +214,7 @@ class Terminal:
         from rich.live import Live  # noqa: PLC0415 - see the module's docstring
         from rich.text import Text  # noqa: PLC0415 - see the module's docstring
 
-        # A terminal beside this one is shared; a file or a pipe must keep what is meant for it.
+        # Redirect stderr only if it shares the terminal: a file or a pipe must still get its own output.
         is_shared = sys.stderr.isatty()
         with Live(console=self._console(sys.stdout), auto_refresh=False, redirect_stderr=is_shared) as live:
 
@@ -225,21 +225,21 @@ class Terminal:
             yield draw
 
     def can_ask(self) -> bool:
-        """Return whether somebody sits at stdin to answer a question."""
+        """Return whether stdin is a terminal, where a person can answer a question."""
         return sys.stdin is not None and sys.stdin.isatty()
 
     def ask(self, question: str) -> str | None:
-        """Print a question on stderr and return the line answered to it.
+        """Print a question on stderr and return the answer, one line.
 
         Args:
-            question: What to ask.
+            question: The question.
 
         Returns:
             The answer without surrounding blanks, or None at the end of the input.
         """
         sys.stderr.write(printable(question))
         sys.stderr.flush()
-        # Read as bytes: what is typed need not be text.
+        # Read as bytes: the input may not be valid text.
         answer = sys.stdin.buffer.readline()
         return answer.decode(errors="replace").strip() if answer else None
 
@@ -248,12 +248,12 @@ class Terminal:
         """Show a bar, the number of events, their rate and the time left on stderr, while the block runs.
 
         Args:
-            total: How many bytes there are to read, or events where no bytes are read; None when nobody knows, and then
-                there is no time left to show.
+            total: How many bytes there are to read, or how many events if no bytes are read; None if unknown, and then
+                the time left is not shown.
 
         Yields:
-            A function that takes how many events and bytes were finished since it was last called. Where stderr is not
-            a terminal it does nothing.
+            A function of the numbers of events and bytes that were finished since the last call. It does nothing if
+            stderr is not a terminal.
         """
         if not sys.stderr.isatty():
             yield lambda _events, _bytes: None
@@ -268,7 +268,7 @@ class Terminal:
         )
         start_s = time.monotonic()
         events = 0
-        # As on a screen: the bar must not take from a file or a pipe what is meant for it.
+        # As in `screen`: redirect stdout only if it shares the terminal.
         console, is_shared = self._console(sys.stderr), sys.stdout.isatty()
         with Progress(*columns, console=console, transient=True, redirect_stdout=is_shared) as bar:
             task = bar.add_task("", total=total, events=0, rate=0.0)
@@ -283,14 +283,14 @@ class Terminal:
 
     @contextmanager
     def reading(self, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a bar, the bytes that were read, their rate and the time left on stderr, while the block runs.
+        """Show a bar, the number of bytes read, their rate and the time left on stderr, while the block runs.
 
         Args:
-            total: How many bytes there are to read; None when nobody knows.
+            total: How many bytes there are to read; None if unknown.
 
         Yields:
-            A function that takes how many bytes were read since it was last called. Where stderr is not a terminal it
-            does nothing.
+            A function of the number of bytes that were read since the last call. It does nothing if stderr is not a
+            terminal.
         """
         if not sys.stderr.isatty():
             yield lambda _bytes: None
@@ -303,7 +303,7 @@ class Terminal:
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
         )
-        # As on a screen: the bar must not take from a file or a pipe what is meant for it.
+        # As in `screen`: redirect stdout only if it shares the terminal.
         console, is_shared = self._console(sys.stderr), sys.stdout.isatty()
         with progress.Progress(*columns, console=console, transient=True, redirect_stdout=is_shared) as bar:
             task = bar.add_task("", total=total)
@@ -319,7 +319,7 @@ class Terminal:
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console  # noqa: PLC0415 - see the module's docstring
 
-        # Outside a terminal nobody knows the reader's width, and the usual 80 columns are what the output is made for.
+        # The reader's width is unknown outside a terminal; the output is designed for 80 columns.
         width = None if stream.isatty() else _WIDTH
         return Console(file=stream, width=width, no_color=not self._has_color, highlight=False, markup=False)
 
