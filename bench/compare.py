@@ -3,9 +3,9 @@
 `python bench/compare.py OLD_CHECKOUT [--rounds N] [--events N] [--seconds S] [--only core|http|three|start]`. The old
 checkout must be built: `git worktree add /tmp/qed-before COMMIT && make -C /tmp/qed-before .venv/.installed`.
 
-Each round measures the old build and the new one, one right after the other, so that what the machine does beside this
-meets both alike. A round gives one ratio; the table has their median, the smallest and the largest. A ratio is new to
-old, turned so that above 1 is better. The machine should be quiet all the same.
+Each round measures the old build and the new one, one right after the other, so that other load affects both alike. A
+round gives one ratio; the table has their median, the smallest and the largest. A ratio compares new with old, and
+above 1 is better. The machine should still be quiet.
 """
 
 from __future__ import annotations

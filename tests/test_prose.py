@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import pytest
 
-from documents import ROOT, prose_of
+from documents import DOCUMENTS, ROOT, prose_of
 from qed.cli.main import _ROOT
 from qed.server.main import main as qed_server
 
@@ -92,8 +92,8 @@ NOT_YET: Final = (
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """Yield the documents for users, without their code."""
-    for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    """Yield the documents, without their code."""
+    for path in DOCUMENTS:
         yield str(path.relative_to(ROOT)), prose_of(path.read_text())
 
 

@@ -1,7 +1,7 @@
 """Plays the schedules on the raftos that this interpreter has installed, and prints the findings as JSON.
 
-`run.py` calls it with the Python of its temporary environment. Each node imports a copy of raftos of its own, as it
-would in a process of its own: raftos keeps the leader and the event loop in class attributes. A node is started by
+`run.py` calls it with the Python of its temporary environment. Each node imports its own copy of raftos, as it
+would in a separate process: raftos keeps the leader and the event loop in class attributes. A node is started by
 `raftos.register` and written to by `raftos.Replicated`; its datagrams end in `Wire`, and its timers never expire by
 themselves.
 """

@@ -1,7 +1,7 @@
 """Raft's promises, checked against the observed actions of an engine.
 
-Nothing here looks into an engine: it is told of messages sent, of roles, terms and logs, of commands applied, and of
-writes acknowledged. Each promise keeps the first observation that breaks it.
+Nothing here looks into an engine: it records messages sent, roles, terms and logs, commands applied, and writes
+acknowledged. Each promise keeps the first observation that breaks it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Installs raftos 0.2.6 as far as possible, and shows which of Raft's promises it breaks and qed keeps.
 
-`python bench/raftos/run.py [--json | --schedules]`. Needs Python >= 3.11, PyPI, and what building qed needs. Everything
-but the compiled engine is in temporary folders. The exit status is 0 if pip fails, raftos behaves exactly as written
-down here, and qed breaks nothing; it is 1 otherwise.
+`python bench/raftos/run.py [--json | --schedules]`. Needs Python >= 3.11, PyPI, and the requirements of building qed.
+Only the compiled engine is kept outside temporary folders. The exit status is 0 if pip fails, raftos behaves exactly
+as written down here, and qed breaks nothing; it is 1 otherwise.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Schedules for a Raft engine: what the network, the clock, the clients and the crashes do, as plain JSON values.
 
-A schedule says nothing about the engine. The nodes are named by letters. Nothing moves by itself: a message stays in
+A schedule says nothing about the engine. The nodes are named by letters. Nothing happens by itself: a message stays in
 flight, and a timer waits, until a step says otherwise. A step that finds nothing to do does nothing, because an engine
 that keeps Raft's promises leaves these paths early.
 
 Kinds of message: `VOTE_REQUEST`, `VOTE_ANSWER`, `APPEND` (heartbeats too) and `APPEND_ANSWER`. Timers: `ELECTION`
-(nothing was heard from a leader, or an election came to nothing), `HEARTBEAT` (a leader's) and `QUORUM` (a leader has
+(no message came from a leader, or an election had no winner), `HEARTBEAT` (a leader's) and `QUORUM` (a leader has
 not heard from a majority for too long; an engine without it ignores the step). Pre-vote is off.
 """
 
