@@ -113,7 +113,12 @@ def _events(asked: Json) -> list[bytes | Digest]:
 def _info(log: Log, name: str) -> Json:
     address = "127.0.0.1:1"
     fields: Json = dict.fromkeys(("raft_addr", "mgmt_addr", "http_addr", "metrics_addr"), address)
-    fields |= {"node_id": "liar", "version": "0.1.0", "current_version": len(log) - 1, "events": len(log)}
+    fields |= {
+        "node_id": "liar",
+        "version": "0.1.0",
+        "current_version": len(log) - 1 if len(log) else None,
+        "events": len(log),
+    }
     return fields | {"log": name, "accepts": []}
 
 

@@ -77,6 +77,23 @@ def test_lines_become_events_in_their_order(own: Server, tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("kind", ["event", "lines"])
+def test_receipts_of_another_log_are_refused_before_anything_is_added(
+    start_server: StartServer, own: Server, tmp_path: Path, kind: str
+) -> None:
+    receipts, lines = tmp_path / "receipts.jsonl", tmp_path / "lines.txt"
+    lines.write_bytes(numbered(3))
+    other = start_server(tmp_path / "other")
+    args = ("--event", "x") if kind == "event" else ("--lines", str(lines))
+    assert qed("add", *args, "--receipts", str(receipts), QED_ENDPOINTS=own.url).returncode == 0
+    before = receipts.read_bytes()
+    done = qed("add", *args, "--receipts", str(receipts), QED_ENDPOINTS=other.url)
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert "keep a file for each log" in done.stderr
+    assert other.count() == 0
+    assert receipts.read_bytes() == before
+
+
 def test_only_the_line_end_is_no_part_of_the_event(url: str) -> None:
     done = qed("add", "--lines", "-", "--json", stdin=b"a \r\n\n\xff\x00b", QED_ENDPOINTS=url)
     digests = [hex_of(snapshot["EventDigest"]) for snapshot in read_lines(done.stdout)]
@@ -437,7 +454,9 @@ def waiting_bytes(pipe: IO[bytes]) -> int:
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with Adversary(hang) as server:
-        process, pipe = feed_live(server.url, tmp_path / "receipts.jsonl", "--linger", "0", "--timeout", "86400")
+        process, pipe = feed_live(
+            server.url, tmp_path / "receipts.jsonl", "--receipts-unverified", "--linger", "0", "--timeout", "86400"
+        )
         write(pipe, b"first\n")
         wait_until(lambda: bool(server.received), "the request")
         interrupt_twice(process)

@@ -57,6 +57,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "receipts.jsonl"
 
 
+def test_the_name_of_the_log_is_asked_once(path: Path) -> None:
+    log = log_of()
+    with Faces(log, name="a") as server, Client(server.url) as client, Receipts.open(path) as receipts:
+        client.prepare(receipts)
+        client.keep(receipts, client.add(b"first"))
+        # The first receipt rests on the name alone; further ones are proven to extend it.
+        asked = server.asked.count("info")
+        for number in range(3):
+            client.keep(receipts, client.add(b"event %d" % number))
+        assert server.asked.count("info") == asked
+        assert len(receipts) == 4
+
+
+def test_a_server_of_another_log_is_named_as_such_though_the_name_was_confirmed(path: Path) -> None:
+    with Faces(log_of(), name="a") as server, Faces(log_of(*EVENTS), name="b") as other:
+        with Client(server.url) as client, Receipts.open(path) as receipts:
+            client.keep(receipts, client.add(b"first"))
+            before = path.read_bytes()
+            with Client(other.url) as wrong, pytest.raises(ReceiptsError, match="receipts of log a, this is log b"):
+                wrong.keep(receipts, wrong.add(b"second"))
+        assert path.read_bytes() == before
+
+
 # What a file holds.
 
 

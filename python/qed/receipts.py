@@ -71,6 +71,7 @@ class Receipts:
     Attributes:
         path: The file.
         log: The name of the log that the receipts are of, or None while the file does not say.
+        is_confirmed: Whether a server has given this name since the file was last read from its start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,6 +82,7 @@ class Receipts:
 
     def _forget(self) -> None:
         self.log: str | None = None
+        self.is_confirmed = False
         self._is_headed = False
         self._index = ReceiptIndex()
         self._anchor: Snapshot | None = None

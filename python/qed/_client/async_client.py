@@ -20,7 +20,7 @@ from qed._client.defaults import (
     DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
 )
-from qed._client.examination import examine, finding_of, keep
+from qed._client.examination import examine, finding_of, keep, prepare
 from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
 from qed.errors import ProtocolError, QedError
@@ -127,6 +127,10 @@ class AsyncClient:
     ) -> Examination:
         """Ask a question and return the answer with what it shows; see `Client.examine`."""
         return await self._follow(examine(question, trusted, consistency))
+
+    async def prepare(self, receipts: Receipts) -> None:
+        """Check that receipts are of this server's log, before anything is added; see `Client.prepare`."""
+        await self._follow(prepare(receipts))
 
     async def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
         """Prove that snapshots extend the log of the receipts, and append them; see `Client.keep`."""

@@ -25,7 +25,7 @@ from qed._client.defaults import (
     DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
 )
-from qed._client.examination import examine, finding_of, keep
+from qed._client.examination import examine, finding_of, keep, prepare
 from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
 from qed.errors import ProtocolError, QedError
@@ -217,6 +217,22 @@ class Client:
             QedError: The server refused, or could not be reached.
         """
         return self._follow(examine(question, trusted, consistency))
+
+    def prepare(self, receipts: Receipts) -> None:
+        """Check that receipts are of this server's log, so that nothing is added whose receipt could not be kept.
+
+        The log's name is compared, and receipts that were never linked are proven and marked so. `keep` does the same;
+        call this before the first `add`.
+
+        Args:
+            receipts: One's receipts of this log.
+
+        Raises:
+            VerificationError: The receipts do not belong to the server's log.
+            ReceiptsError: The receipts are of another log.
+            OSError: The file cannot be written.
+        """
+        self._follow(prepare(receipts))
 
     def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
         """Prove that snapshots extend the log of the receipts, and append them.

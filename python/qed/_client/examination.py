@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qed.questions import Answer, Question
     from qed.trust import Trusted
 
-__all__ = ["Examination", "examine", "finding_of", "keep", "link"]
+__all__ = ["Examination", "examine", "finding_of", "keep", "link", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +243,36 @@ def _diagnosed(error: VerificationError, trusted: Trusted) -> Generator[Call[Any
     return fork
 
 
+def prepare(receipts: Receipts) -> Generator[Call[Any], Any, None]:
+    """Check that the receipts are of the server's log, before anything is added to it.
+
+    The log's name is compared, and receipts that were never linked are linked.
+
+    Args:
+        receipts: The receipts, open for appending.
+
+    Yields:
+        Calls, to be sent their values.
+
+    Raises:
+        VerificationError: The receipts do not belong to the server's log.
+        ReceiptsError: The file is of another log.
+        OSError: The file cannot be written.
+        QedError: The proofs could not be had.
+    """
+    try:
+        log = yield from _log_name(receipts)
+        yield from link(receipts, log)
+    except VerificationError as exc:
+        raise (yield from _diagnosed(exc, receipts)) from exc
+
+
 def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
     """Prove that acknowledged snapshots extend the log of the receipts, then append them.
 
-    The log's name is compared, an incremental proof ties the newest to the anchor and shows its event at its version,
-    and a membership proof shows it in the hyper tree, unless others have added since. Of a bulk every history digest is
-    computed again. Receipts that were never linked are linked first.
+    The log's name is compared, unless it was before. An incremental proof ties the newest to the anchor and shows its
+    event at its version, and a membership proof shows it in the hyper tree, unless others have added since. Of a bulk
+    every history digest is computed again. Receipts that were never linked are linked first.
 
     Args:
         receipts: The receipts, open for appending.
@@ -263,7 +287,9 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Generator[Call[An
         OSError: The file cannot be written.
         QedError: The proofs could not be had; nothing was appended.
     """
-    log = yield from _log_name(receipts)
+    # A receipt ties the snapshots to its log whatever its name; the first one has only the name.
+    is_known = receipts.is_confirmed and receipts.anchor is not None
+    log = receipts.log if is_known else (yield from _log_name(receipts))
     is_appended = False
     while not is_appended:
         try:
@@ -272,7 +298,9 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Generator[Call[An
             anchor = receipts.linked_anchor
             yield from _prove(anchor, fresh)
         except VerificationError as exc:
-            raise (yield from _diagnosed(exc, receipts)) from exc
+            # Another log is a mistake to report as such, not a fork.
+            refused = yield from _refused_by_name(receipts)
+            raise (refused or (yield from _diagnosed(exc, receipts))) from exc
         is_appended = receipts.append_proven(fresh, log=log, anchor=anchor)
 
 
@@ -316,7 +344,19 @@ def _log_name(receipts: Receipts) -> Generator[Call[Any], Any, str | None]:
     if len(info.log) > LOG_NAME_MAX:
         raise VerificationError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(info.log)}")
     receipts.require_log(info.log or None)
+    receipts.is_confirmed = True
     return info.log or None
+
+
+def _refused_by_name(receipts: Receipts) -> Generator[Call[Any], Any, ReceiptsError | None]:
+    """Return the error that says that the server has another log, if its name shows that."""
+    try:
+        yield from _log_name(receipts)
+    except ReceiptsError as exc:
+        return exc
+    except QedError:
+        return None
+    return None
 
 
 def _prove(anchor: Snapshot | None, added: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict, Unpack
 
 import click
@@ -20,7 +20,7 @@ from qed.errors import ForkDetected, MalformedRequest, NotLeader, Overloaded, Un
 from qed.receipts import Receipts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from qed._client.adding import Sent
     from qed._client.client import Client
@@ -141,6 +141,7 @@ class _Adding:
         self._last: Snapshot | None = None
 
     def add(self, event: bytes | Digest) -> None:
+        self._prepare()
         try:
             added = self._client.add(event, if_absent=self._is_if_absent)
         except KeyboardInterrupt as exc:
@@ -168,12 +169,20 @@ class _Adding:
 
     def _add_bulks(self, found: Iterable[tuple[list[bytes], int]], advance: Callable[[int, int], None]) -> None:
         for events, size_bytes in found:
+            if not self._acknowledged:
+                self._prepare()
             self._waiting = len(events)
             snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
             self._acknowledged += len(snapshots)
             self._waiting = 0
             self._keep(snapshots)
             advance(len(events), size_bytes)
+
+    def _prepare(self) -> None:
+        """Refuse receipts of another log while nothing is added yet."""
+        if self._receipts is not None and not self._is_unverified:
+            with _saved_fork(self._receipts):
+                self._client.prepare(self._receipts)
 
     def _keep(self, snapshots: Sequence[Snapshot]) -> None:
         terminal = self._session.terminal
@@ -195,17 +204,24 @@ class _Adding:
         if self._is_unverified:
             receipts.append(snapshots)
             return
-        try:
+        with _saved_fork(receipts):
             self._client.keep(receipts, snapshots)
-        except ForkDetected as exc:
-            save_fork(exc, receipts.path.absolute().parent)
-            raise
 
     def _so_far(self, exc: BaseException) -> str:
         text = f"{self._acknowledged:,} events were acknowledged"
         if self._waiting and _may_have_happened(exc):
             text += f", and the next {self._waiting:,} may or may not have been added"
         return text
+
+
+@contextmanager
+def _saved_fork(receipts: Receipts) -> Iterator[None]:
+    """Save a fork that is found, beside the receipts."""
+    try:
+        yield
+    except ForkDetected as exc:
+        save_fork(exc, receipts.path.absolute().parent)
+        raise
 
 
 def _may_have_happened(exc: BaseException) -> bool:
