@@ -1,4 +1,4 @@
-"""What no member says: garbage on the port for members, and servers that are not who they should be."""
+"""Garbage on the port for members, and servers that are not the expected ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAST_LINE = re.compile(r"^qed-server: [^\n]+\n\Z", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Give three members, shared by the tests of this module: each leaves them as whole as they were."""
+    """Yield three members, shared by the tests of this module: no test may harm them."""
     cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
     cluster.start()
     yield cluster
@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test: the same members, all alive, take an add through each of them, and none has stumbled."""
+    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
     yield
     assert_goes_on(cluster, request.node.name)
 
@@ -62,7 +62,7 @@ def assert_goes_on(cluster: Cluster, name: str) -> None:
 
 
 def number_of(member: Server) -> int:
-    """Return the number in the folder of a member, by which the others know it."""
+    """Return a member's number, which identifies it to the others, from its folder."""
     number = json.loads((member.folder / "MEMBER").read_bytes())["id"]
     assert isinstance(number, int)
     return number
@@ -74,7 +74,7 @@ def cluster_of(member: Server) -> str:
 
 
 def hello(target: Server, **changes: object) -> bytes:
-    """Return the frame with which another member begins its stream to `target`, with changes."""
+    """Return the hello of another member for its stream to `target`, with changes."""
     whole = {"protocol": PROTOCOL, "kind": "messages", "sender": 77, "raft_addr": "127.0.0.1:1"}
     whole |= {"cluster": cluster_of(target), "receiver": number_of(target)}
     return frame(json.dumps(whole | changes).encode())
@@ -95,7 +95,7 @@ def read_frame(peer: socket.socket) -> dict[str, str]:
 
 
 def assert_closed(peer: socket.socket) -> None:
-    """Read on until the other side ends the stream, which it must."""
+    """Read until the other side ends the stream, which it must."""
     with suppress(ConnectionResetError):
         while peer.recv(64 * KIB):
             pass
@@ -109,11 +109,11 @@ def accepted(target: Server) -> socket.socket:
     return peer
 
 
-# Frames that are not.
+# Malformed frames
 
 
 def _client_hello() -> bytes:
-    """Return how TLS begins."""
+    """Return the first bytes of TLS."""
     sent, context = ssl.MemoryBIO(), ssl.create_default_context()
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="x").do_handshake()
@@ -160,7 +160,7 @@ def test_more_streams_than_allowed_are_closed_and_the_cluster_goes_on(cluster: C
             with suppress(ConnectionResetError, BrokenPipeError):
                 peer.sendall(b"\x00")
         assert cluster.follower().add(b"while strangers hold streams").status_code == 201
-        # The last ones are beyond the limit, so they end at once; the others once their hello is due.
+        # The last ones exceed the limit of streams, so they are closed at once; the others when their hello is due.
         assert_closed(peers[-1])
     finally:
         for peer in peers:
@@ -193,14 +193,14 @@ def test_older_protocol_is_refused_with_a_reason(cluster: Cluster) -> None:
         peer.sendall(hello(cluster.members[0], protocol=PROTOCOL - 1, kind="question", receiver=0))
         answer = read_frame(peer)
         assert answer["error"] == "protocol"
-        assert f"protocol {PROTOCOL}, not {PROTOCOL - 1}" in answer["message"]
+        assert f"expected protocol {PROTOCOL}, found {PROTOCOL - 1}" in answer["message"]
 
 
-# Messages that are not.
+# Invalid messages
 
 
 def message(*fields: tuple[int, int]) -> bytes:
-    """Return an `eraftpb.Message` with these numbers in these fields."""
+    """Return an `eraftpb.Message` whose fields have these numbers and values."""
     return b"".join(bytes([number << 3]) + varint(value) for number, value in fields)
 
 
@@ -213,23 +213,23 @@ def varint(value: int) -> bytes:
 
 
 def invalid_messages(target: Server, sender: Server) -> list[bytes]:
-    """Return messages that no correct member sends: believed, each would end a process or break a promise of Raft."""
+    """Return messages that no correct member sends: if accepted, each would crash a process or break a Raft promise."""
     to, by, term = number_of(target), number_of(sender), target.view().term
     head = [(2, to), (3, by), (4, term)]
     return [
         message((1, 8), *head, (8, 1 << 40)),  # a heartbeat: more is committed than the receiver has
-        message((1, 4), *head, (5, term), (6, 1 << 40)),  # it acknowledges what does not exist
+        message((1, 4), *head, (5, term), (6, 1 << 40)),  # it acknowledges entries that do not exist
         message((1, 7), *head),  # a snapshot without a configuration
-        message((1, 0), *head),  # a time-out that only a member itself may tell itself
+        message((1, 0), *head),  # a time-out, which a member may only send to itself
         message((1, 2), *head),  # a proposal from outside
-        message((1, 15), *head),  # a read that names nothing
+        message((1, 15), *head),  # a read without a context
         message((1, 8), (2, to), (3, to), (4, term)),  # from itself
-        message((1, 8), (2, to + 1), (3, by), (4, term)),  # for somebody else
-        message((1, 99), *head),  # of a kind that there is not
-        message((1, 8), (2, to), (3, by)),  # of no term: to the engine, from itself
-        message((1, 5), (2, to), (3, by)),  # likewise: a request for a vote
-        message((1, 3), *head, (6, 1 << 40)),  # entries after one that has no term
-        message((1, 13), *head),  # leadership handed over by somebody else
+        message((1, 8), (2, to + 1), (3, by), (4, term)),  # for another member
+        message((1, 99), *head),  # of an unknown kind
+        message((1, 8), (2, to), (3, by)),  # without a term, like a local message
+        message((1, 5), (2, to), (3, by)),  # likewise, a request for a vote
+        message((1, 3), *head, (6, 1 << 40)),  # entries after one without a term
+        message((1, 13), *head),  # a transfer of leadership by a stranger
         message(
             (1, 4), *head, (6, 1), (8, (1 << 64) - 1), (10, 1), (11, (1 << 64) - 1)
         ),  # its reject hint is beyond the index
@@ -249,7 +249,7 @@ def test_invalid_messages_change_nothing(cluster: Cluster) -> None:
 
 
 def test_forged_terms_leave_a_cluster_the_next_one(cluster: Cluster) -> None:
-    # One of these was enough: everybody adopted its term, and refused the one after it.
+    # One of these was enough: every member adopted its term, and then refused the next term.
     for member in cluster.members:
         with closing(accepted(member)) as peer:
             for term in ((1 << 64) - 1, (1 << 63) - 1, 1 << 40):
@@ -309,7 +309,7 @@ def test_admission_with_malformed_addresses_is_refused(cluster: Cluster, changes
 
 
 class Recorder:
-    """Passes on what is sent to a member, and remembers what came on each stream."""
+    """Forwards all bytes to a member, and records the bytes of each stream."""
 
     def __init__(self, target: int) -> None:
         self.streams: list[bytearray] = []
@@ -362,7 +362,7 @@ def test_replayed_streams_change_nothing(tmp_path: Path) -> None:
         cluster.start()
         try:
             assert_goes_on(cluster, "before")
-            # Another leader, so that the streams are of two terms.
+            # Another leader, so that the recorded streams are of two terms.
             assert cluster.leader() is not target
             httpx.post(f"http://{cluster.leader().address('mgmt')}/cluster/transfer", json={"name": target.name})
             assert cluster.leader() is target
@@ -381,11 +381,11 @@ def test_replayed_streams_change_nothing(tmp_path: Path) -> None:
             cluster.forget()
 
 
-# Servers that are not who they should be.
+# Servers that are not the expected ones
 
 
 def assert_says(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Check that a server ended with code 1, and that its last line says why."""
+    """Check that a server exited with code 1, and that its last line gives the reason."""
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     last = LAST_LINE.search(done.stderr)
@@ -432,7 +432,7 @@ def test_member_that_others_could_not_reach_does_not_come_back(cluster: Cluster)
     stopped = cluster.follower()
     assert stopped.stop() == 0
     stopped.forget()
-    # Its folder knows the cluster, so it need not be told whom to join.
+    # Its folder names the cluster, so it needs no address to join.
     join, stopped.join, stopped.extra = stopped.join, (), ("--raft-addr", f"0.0.0.0:{stopped.ports['raft']}")
     try:
         assert_says(stopped.run_to_exit(), "--raft-advertise-addr", "0.0.0.0")  # noqa: S104  # not bound by this test
@@ -442,7 +442,7 @@ def test_member_that_others_could_not_reach_does_not_come_back(cluster: Cluster)
 
 
 def other_cluster(folder: Path, name: str) -> tuple[Server, str]:
-    """Return a member, stopped, that is a cluster of its own with an event in it, and the cluster's name."""
+    """Return a stopped member of a cluster of its own, with one event, and the name of the cluster."""
     process = Server(name, folder)
     process.start()
     wait_until(lambda: process.shards().leader_id == name, "a leader of the other cluster")
@@ -473,7 +473,7 @@ def test_folder_of_another_cluster_at_the_address_of_a_member_is_refused(cluster
 
 
 class Impostor:
-    """Answers whatever greets it with one frame."""
+    """Answers every connection with one frame."""
 
     def __init__(self, answer: dict[str, str]) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -497,7 +497,7 @@ class Impostor:
 
 
 def test_join_to_members_of_another_protocol_says_so(tmp_path: Path) -> None:
-    message = f"this member speaks protocol {PROTOCOL + 1}, not {PROTOCOL}"
+    message = f"expected protocol {PROTOCOL + 1}, found {PROTOCOL}"
     with closing(Impostor({"error": "protocol", "message": message})) as impostor:
         process = Server("server9", tmp_path / "log", join=(impostor.address,))
         assert_says(process.run_to_exit(), impostor.address, message)
@@ -530,7 +530,7 @@ def test_member_that_was_removed_while_down_is_told_so(tmp_path: Path, has_moved
             gone.ports = ports_of_server()
         assert_says(gone.run_to_exit(), "removed from the cluster", "empty its data folder")
         assert_goes_on(cluster, "without it")
-        # An emptied folder is a new member.
+        # With an emptied folder, it is a new member.
         shutil.rmtree(gone.folder)
         cluster.members.append(gone)
         gone.start()

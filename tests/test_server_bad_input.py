@@ -1,4 +1,4 @@
-"""What clients must not send: each is refused with a JSON error and leaves log and server as they were."""
+"""Invalid requests of clients: each is refused with a JSON error and leaves log and server as they were."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ NOT_A_VERSION = [
 
 
 def wrong_types(fields: dict[str, str], name: str, values: list[str]) -> Iterator[bytes]:
-    """Give bodies with all `fields`, of which the one called `name` has each of the JSON `values` in turn."""
+    """Return bodies with all `fields`, where the field called `name` has each of the JSON `values` in turn."""
     for value in values:
         spelt = ", ".join(f'"{key}": {value if key == name else right}' for key, right in fields.items())
         yield ("{" + spelt + "}").encode()
@@ -110,11 +110,11 @@ MALFORMED = [
 
 BULK_EVENTS = 60_000
 ANSWER_BYTES = 190 * BULK_EVENTS
-"""What the answer to `large_bulk` has at least."""
+"""Minimum size of the answer to `large_bulk`."""
 
 
 def large_bulk(*lines: str) -> bytes:
-    """Return a small request with a large answer: one event, as often as a bulk may have it."""
+    """Return a small request with a large answer: one event, repeated as often as a bulk allows."""
     body = json.dumps({"Events": [""] * BULK_EVENTS, "IfAbsent": True}).encode()
     return head("/events/bulk", f"Content-Length: {len(body)}", *lines) + body
 
@@ -128,7 +128,7 @@ def head(path: str, *lines: str) -> bytes:
 
 @pytest.fixture
 def http(server: Server) -> Iterator[httpx.Client]:
-    """Give a client of a server that must hold exactly what it held before."""
+    """Yield a client of a server whose log must not change."""
     with httpx.Client(base_url=server.url, timeout=LIMIT_S) as client:
         if server.count() == 0:
             client.post("/events", json={"Event": EVENT})
@@ -246,7 +246,7 @@ BESIDE_A_BODY = {
 def test_what_is_not_body_has_a_limit(server: Server, sent: bytes, piece_bytes: int) -> None:
     with connect(server) as peer:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # An answer before the end, and a connection that closes with it, are as good as one after it.
+        # The server may answer and close before it has read the whole request.
         with contextlib.suppress(OSError):
             for start in range(0, len(sent), piece_bytes):
                 peer.sendall(sent[start : start + piece_bytes])
@@ -280,7 +280,7 @@ def test_many_small_requests_at_once_are_no_long_head(server: Server) -> None:
 
 @pytest.mark.usefixtures("http")
 def test_requests_far_ahead_of_their_answers_end_the_connection(server: Server) -> None:
-    # The first waits for a version that does not come.
+    # The first waits for a version that will never exist.
     body = b'{"Start": 0, "End": 1000000}'
     first = head("/proofs/incremental", f"Content-Length: {len(body)}") + body
     with connect(server) as peer:
@@ -441,7 +441,7 @@ def test_connections_beyond_the_limit_are_refused(start_server: StartServer, tmp
             status, headers, body = read_answer(third)
             assert (status, json.loads(body)["error"]) == (503, "unavailable")
             assert headers["retry-after"] == "1"
-        # Operators have places of their own.
+        # Operators have a limit of their own.
         assert httpx.get(f"http://{management}/cluster").status_code == 200
         first.sendall(request)
         assert read_answer(first)[0] == 200
@@ -494,7 +494,7 @@ def test_unread_answers_share_a_limit(start_server: StartServer, tmp_path: Path)
         for peer in peers:
             peer.sendall(large_bulk())
             assert peer.recv(1) == b"H"
-        # Of each answer of 14 MB the system keeps a few, so two are beyond the limit, and the newest stays.
+        # The system buffers a few of the 14 MB of each answer, so two exceed the limit, and the newest stays.
         answers = [b"H" + read_to_the_end(peer) for peer in peers[:-1]]
         assert max(map(len, answers)) < ANSWER_BYTES
         assert len(read_answer(peers[-1], b"H")[2]) > ANSWER_BYTES
@@ -508,7 +508,7 @@ def test_an_answer_that_is_read_slowly_arrives(start_server: StartServer, tmp_pa
         received, pause, begun = 0, threading.Event(), time.monotonic()
         while data := peer.recv(65536):
             received += len(data)
-            # At this pace, the whole takes longer than a client may stall.
+            # At this pace, the whole answer takes longer than a client may stall.
             pause.wait(received / ANSWER_BYTES * 3 - (time.monotonic() - begun))
     assert received > ANSWER_BYTES
 
@@ -522,17 +522,17 @@ def test_a_connection_waits_until_its_answer_is_read(start_server: StartServer, 
         assert read_to_the_end(peer).endswith(b'"Version":2}')
 
 
-# Plain sockets, for what a decent client does not send
+# Plain sockets, for input that a well-behaved client does not send
 
 
 @pytest.fixture(scope="module")
 def hasty(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """Give a server that waits only briefly for a request."""
+    """Yield a server that waits only briefly for a request."""
     return start_server(tmp_path_factory.mktemp("hasty"), "--request-arrival-timeout-s", "0.3")
 
 
 def connect_narrowly(server: Server) -> socket.socket:
-    """Return a connection whose system keeps little of what the server sends."""
+    """Return a connection with a small receive buffer."""
     peer = socket.socket()
     peer.settimeout(LIMIT_S)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -545,7 +545,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def read_answer(peer: socket.socket, received: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of the next answer, of which some may be `received` already."""
+    """Return status, headers and body of the next answer, which may start with the bytes in `received`."""
     while b"\r\n\r\n" not in received:
         received += receive_some(peer)
     top, _, body = received.partition(b"\r\n\r\n")
@@ -580,7 +580,7 @@ def receive_some(peer: socket.socket) -> bytes:
 
 
 def is_refused_or_cut(peer: socket.socket, status: int) -> bool:
-    """Return whether the peer answered `status`, or closed while it was still sent to, which may swallow the answer."""
+    """Return whether the peer answered `status`, or closed while the client was sending, which may lose the answer."""
     try:
         return read_answer(peer)[0] == status
     except TimeoutError:

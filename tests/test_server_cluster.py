@@ -1,4 +1,4 @@
-"""Three servers: what one says for another, and what becomes of requests when the leader changes."""
+"""Three servers: redirects between them, and the outcome of requests when the leader changes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_add_whose_leader_is_lost_meanwhile_has_an_unknown_outcome(cluster: Clus
     others = [member for member in cluster.members if member is not leader]
     for member in others:
         member.pause()
-    # Nobody confirms it, so the leader soon leads no more.
+    # No other member confirms it, so the leader soon steps down.
     answer = httpx.post(
         f"{leader.url}/events", json={"Event": base64.b64encode(b"in flight").decode()}, timeout=LIMIT_S
     )
@@ -72,7 +72,7 @@ def test_joiner_that_knows_only_a_follower_is_admitted(cluster: Cluster, tmp_pat
     cluster.members.append(joiner)
     joiner.start()
     cluster.wait_whole()
-    # The follower cannot admit anybody itself: the leader did, which it was passed on to.
+    # A follower cannot admit a member itself: it passed the request on to the leader.
     assert f'event="admitted" by={follower.address("raft")}' in joiner.stderr
 
 
@@ -94,7 +94,7 @@ def test_joiner_fetches_from_the_next_leader_when_its_own_falls_silent(cluster: 
         wait_until(lambda: "catching up" in joiner.stderr, "the joiner to begin")
         leader.pause()
         wait_until(lambda: joiner.count() == 500_000, "the joiner to hold everything")
-        # Nor did it wait for a page that never came.
-        assert "no page in time" not in joiner.stderr
+        # It did not wait for a page that never came either.
+        assert "no page within" not in joiner.stderr
     finally:
         joiner.forget()

@@ -1,4 +1,4 @@
-"""Settings are right when they exist: whatever is wrong is said before."""
+"""Settings that exist are valid: invalid ones are refused with a message."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_no_address_is_refused_and_quoted(text: str) -> None:
 
 def test_settings_cannot_change() -> None:
     with pytest.raises(FrozenInstanceError):
-        SETTINGS.node_id = "server1"  # type: ignore[misc]  # what must not be
+        SETTINGS.node_id = "server1"  # type: ignore[misc]  # must fail
 
 
 @pytest.mark.parametrize("node_id", ["", "a b", "a\n", "\u00e9", "x" * 256])
@@ -83,7 +83,7 @@ def test_buffer_smaller_than_a_body_is_refused() -> None:
 
 
 def test_clients_and_operators_on_one_port_are_refused() -> None:
-    # They are told apart by it.
+    # The port tells their connections apart.
     with pytest.raises(SettingsError, match="different ports"):
         replace(SETTINGS, http_addr=Address("10.0.0.5", 8700))
 

@@ -1,4 +1,4 @@
-"""What the log says of an exception that nobody expected."""
+"""Log lines of unexpected exceptions."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ OWN = MemberInfo(
 
 @dataclass
 class Status:
-    """A cluster of one member, who leads it."""
+    """The status of a cluster of one member, the leader."""
 
     id: int = 7
     cluster: str = "c"
@@ -58,7 +58,7 @@ class Status:
 
 @dataclass
 class Completion:
-    """What came of a request."""
+    """The result of a request."""
 
     ticket: int
     result: Exception | None
@@ -66,7 +66,7 @@ class Completion:
 
 @dataclass
 class Delivery:
-    """What a replica hands out."""
+    """The results and messages that a replica delivers."""
 
     completions: list[Completion]
     messages: list[tuple[int, bytes]] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Delivery:
 
 
 class FailingReplica:
-    """Takes insertions and never commits them, unless it is told to fail."""
+    """A replica that accepts insertions and never commits them; it can also fail on command."""
 
     def __init__(self) -> None:
         self.wake_fd, self._wake = os.pipe()
@@ -141,7 +141,7 @@ def replica() -> FailingReplica:
 async def serving(
     replica: FailingReplica, data_dir: Path, limits: Limits, failures: list[str]
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the application over `replica`, and note in `failures` when it wants the process to stop."""
+    """Run the application over `replica`, and record in `failures` when it asks the process to stop."""
     addresses = [Address("127.0.0.1", port) for port in range(1, 5)]
     settings = Settings(
         node_id="x",
@@ -204,7 +204,7 @@ async def test_insertion_without_a_result_in_time_is_answered_503(replica: Faili
         answer = await http.post("/events", json=EVENT)
         assert answer.status_code == 503
         assert answer.json()["error"] == "unavailable"
-        # A result that comes after all has nobody to go to.
+        # A late result is dropped: no request waits for it.
         replica.results = [(replica.tickets[0], CorruptLog("late"))]
         replica.wake()
 

@@ -1,4 +1,4 @@
-"""The life of a server process: start, stop, crash, and a data folder or a disk that fails it."""
+"""The life of a server process: start, stop, crash, and a failing data folder or disk."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_request(event: bytes) -> bytes:
 
 
 class Load:
-    """Threads that add unique events until the server goes away, and remember what was acknowledged."""
+    """Threads that add unique events until the server stops, and record what was acknowledged."""
 
     def __init__(self, url: str, name: str, *, threads: int = 8, bulk: int = 5) -> None:
         self.acknowledged: list[tuple[bytes, Snapshot]] = []
@@ -61,7 +61,7 @@ class Load:
     def _run(self, number: int) -> None:
         with httpx.Client(base_url=self._url, timeout=LIMIT_S) as http:
             for turn in range(1_000_000):
-                # One in four adds bulks, so that both kinds meet in one group commit.
+                # One thread in four adds bulks, so that both kinds occur in one group commit.
                 size = self._bulk if number % 4 == 0 else 1
                 events = [f"{self._name} {number} {turn} {index}".encode() for index in range(size)]
                 try:
@@ -85,7 +85,7 @@ class Load:
 
 
 def assert_nothing_lost(server: Server, acknowledged: list[tuple[bytes, Snapshot]], *, proofs: int = 25) -> None:
-    """Check every acknowledged snapshot, and prove some of the events against theirs."""
+    """Check every acknowledged snapshot, and verify proofs of some events against their snapshots."""
     assert server.events >= max(snapshot.version for _, snapshot in acknowledged) + 1
     with httpx.Client(base_url=server.url, timeout=LIMIT_S) as http:
         for _, snapshot in acknowledged:
@@ -232,7 +232,7 @@ def test_of_two_servers_at_once_on_one_port_one_starts(tmp_path: Path) -> None:
 def test_lone_server_on_all_interfaces_warns_and_takes_nobody_in(start_server: StartServer, tmp_path: Path) -> None:
     lone = start_server(tmp_path / "lone", "--node-id", "lone", "--raft-addr", "0.0.0.0:0")
     assert "advertise an address" in lone.stderr
-    assert "members talk without TLS" in lone.stderr
+    assert "no TLS between members" in lone.stderr
     raft = httpx.get(f"{lone.url}/info").json()["raft_addr"]
     address = raft.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # where it listens
     failed = run_to_exit(tmp_path / "joiner", "--node-id", "joiner", "--raft-join-addr", address)
@@ -280,7 +280,7 @@ def test_unwritable_log_is_refused(start_server: StartServer, tmp_path: Path) ->
 
 @contextmanager
 def unwritable(folder: Path) -> Iterator[None]:
-    """Let nobody write into `folder`, not even root, whom permissions do not bind."""
+    """Make `folder` read-only, even for root, which ignores permissions."""
     if os.geteuid() != 0:
         folder.chmod(0o500)
         yield
@@ -312,7 +312,7 @@ def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def filled(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Filled:
-    """Give the folder of a stopped server, and what it has acknowledged."""
+    """Return the folder of a stopped server, and the snapshots it has acknowledged."""
     folder = tmp_path_factory.mktemp("filled") / "log"
     server = start_server(folder)
     load = Load(server.url, "filled", threads=4)
@@ -324,7 +324,8 @@ def filled(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_damaged_folder_is_refused_or_complete(start_server: StartServer, tmp_path: Path, filled: Filled) -> None:
     folder, acknowledged = filled
-    # What still aborts, by DECISIONS.md, 9, is a folder in `keyspaces/` that is no number: no file is harmed into one.
+    # According to DECISIONS.md, 9, only a folder in `keyspaces/` whose name is not a number aborts the process. Damage
+    # to a file cannot create one.
     files = (path for path in folder.rglob("*") if path.is_file())
     names = sorted(path.relative_to(folder) for path in files if written(path))
     for number, name in enumerate(names):
@@ -336,13 +337,13 @@ def test_damaged_folder_is_refused_or_complete(start_server: StartServer, tmp_pa
         except StartFailed as failed:
             assert_fails_with_one_line(failed, str(copy))
         else:
-            # What was harmed was not needed, or can be told from the rest. Then everything must be there.
+            # The damaged part was not needed, or can be restored from the rest. Then everything must be there.
             assert_nothing_lost(server, acknowledged, proofs=5)
             assert server.stop() == 0
 
 
 def written(path: Path) -> int:
-    """Return how much of a file was written: some are zeros from there on, so that they need not grow."""
+    """Return the length of the written part of a file: some files are allocated ahead and end in zeros."""
     return len(path.read_bytes().rstrip(b"\0"))
 
 
@@ -434,7 +435,7 @@ def test_sigterm_under_load_loses_nothing_acknowledged(start_server: StartServer
     load.join()
     again = start_server(tmp_path)
     assert_nothing_lost(again, load.acknowledged)
-    # A clean end answers whatever it has committed.
+    # A clean stop answers every request that was committed.
     assert again.events == len(load.acknowledged)
 
 
@@ -475,7 +476,7 @@ def test_concurrent_adds_and_proofs_agree(start_server: StartServer, tmp_path: P
     load.join()
 
 
-# A disk that is full
+# A full disk
 
 
 def test_full_disk_stops_the_server_and_keeps_what_was_acknowledged(start_server: StartServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The end of a member of three: who leads next, who is still answered, and how long it takes."""
+"""A member of three stops: another one leads, accepted requests are answered, and it takes little time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def running(folder: Path, *extra: str) -> Iterator[Cluster]:
-    """Give three members with these options."""
+    """Yield three members with these options."""
     cluster = new_cluster(folder, 3, *extra)
     try:
         cluster.start()
@@ -40,13 +40,13 @@ def half_a_request(member: Server) -> socket.socket:
 
 
 def test_leader_hands_over_before_it_stops_to_listen(tmp_path: Path) -> None:
-    # It waits longer for the half that never comes than anything may take here.
+    # The leader waits for the unfinished request longer than this test may take.
     with running(tmp_path, "--shutdown-grace-s", str(4 * int(LIMIT_S))) as cluster:
         leader = cluster.leader()
         others = [member for member in cluster.members if member is not leader]
         with half_a_request(leader):
             leader.process.terminate()
-            # Nobody stands for election while the leader lives, so this one was asked to lead.
+            # No member starts an election while the leader is alive, so this one was asked to lead.
             wait_until(lambda: others[0].shards().leader_id not in {"", leader.name}, "another leader")
             assert others[0].add(b"while the old leader drains").status_code == 201
             assert leader.process.poll() is None
@@ -72,7 +72,7 @@ def test_read_that_waits_for_a_leader_does_not_hold_up_the_end(tmp_path: Path) -
 
 
 def test_whole_stop_keeps_to_its_grace(tmp_path: Path) -> None:
-    # So slow that a leader leads on for seconds without the others, and takes seconds to find that nobody takes over.
+    # With this slow pace, a leader without followers stays leader for seconds, and waits seconds for a successor.
     slow = ("--heartbeat-ms", "1000", "--election-ms", "5000")
     with running(tmp_path, "--shutdown-grace-s", "4", *slow) as cluster:
         leader = cluster.leader()

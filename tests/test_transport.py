@@ -32,7 +32,7 @@ MIB = 1024 * 1024
 
 
 class Listening:
-    """Takes note of what it is told, and has one page, once it may be read."""
+    """A handler that records its calls, and has one page, which it returns once that is allowed."""
 
     def __init__(self) -> None:
         self.lost_streams = 0
@@ -68,7 +68,7 @@ class Listening:
 
 
 def runs_on_uvloop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
-    """Run a test as the server runs: only uvloop raises when something is written to a stream that has ended."""
+    """Run a test on uvloop, as the server does: only uvloop raises when a stream that has ended is written to."""
 
     async def within_limit() -> None:
         async with asyncio.timeout(LIMIT_S):
@@ -85,7 +85,7 @@ def runs_on_uvloop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[
 async def running(
     peers: Listening, number: int = OWN, tls: Tls | None = None
 ) -> AsyncIterator[tuple[Transport, Address]]:
-    """Give a transport that accepts streams, and where."""
+    """Yield a transport that accepts streams, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = Address(*listener.getsockname())
 
@@ -102,7 +102,7 @@ async def running(
 
 @asynccontextmanager
 async def member() -> AsyncIterator[tuple[socket.socket, Address]]:
-    """Give a plain socket that listens in the place of another member, and where."""
+    """Yield a plain socket that listens in place of another member, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield listener, Address(*listener.getsockname())
@@ -114,7 +114,7 @@ def frame(value: object) -> bytes:
 
 
 async def accept(listener: socket.socket) -> tuple[socket.socket, bytes]:
-    """Agree to one hello; return the stream, and the hello."""
+    """Accept one hello; return the stream, and the hello."""
     loop = asyncio.get_running_loop()
     connection, _ = await loop.sock_accept(listener)
     hello = await loop.sock_recv(connection, 65536)
@@ -128,7 +128,7 @@ def reset(connection: socket.socket) -> None:
 
 
 async def say_hello(address: Address, claims: Address | str, **changes: object) -> tuple[asyncio.StreamWriter, Reply]:
-    """Greet as the other member, which says that it is reached at `claims`."""
+    """Send the hello of the other member, with `claims` as its address."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     whole = {"protocol": PROTOCOL, "kind": "messages", "cluster": "c", "sender": OTHER, "receiver": OWN}
     writer.write(frame(whole | {"raft_addr": str(claims)} | changes))
@@ -172,7 +172,7 @@ async def test_member_that_is_back_where_the_cluster_believes_it_is_dialled_ther
 
 @asynccontextmanager
 async def black_hole() -> AsyncIterator[Address]:
-    """Give an address where connecting never ends: nobody accepts, and as many wait as may."""
+    """Yield an address where connecting never ends: its backlog is full, and nothing accepts."""
     loop = asyncio.get_running_loop()
     waiting: list[socket.socket] = []
     with socket.socket() as listener:
@@ -193,7 +193,7 @@ async def black_hole() -> AsyncIterator[Address]:
 
 
 def test_dial_that_hangs_is_given_up_when_the_member_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Only what is under test ends the dial within the limit of this test.
+    # Within the time limit of this test, only the code under test can end the dial.
     monkeypatch.setattr(handshake, "_CONNECT_TIMEOUT_S", 10 * LIMIT_S)
 
     @runs_on_uvloop
@@ -325,7 +325,7 @@ async def test_messages_do_not_wait_behind_a_page() -> None:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """Give a certificate for this machine, which is its own authority."""
+    """Return a self-signed certificate for this machine."""
     folder = tmp_path_factory.mktemp("tls")
     openssl = shutil.which("openssl")
     if openssl is None:

@@ -202,7 +202,7 @@ def test_a_field_stands_once(decoder: Decoder[Any], value: msgspec.Struct, form:
                 body = "{%s, %s%s:%s}" % (", ".join(fields), spelt, gap, again)  # noqa: UP031  # full of braces
                 with pytest.raises(wire.DecodeError, match="once"):
                     decoder.decode(body.encode())
-        # The name as a value, or of a field inside an unknown one, is not a field of the request.
+        # The name as a value, or as a field inside an unknown field, does not count as a field of the request.
         others = [f'"x": {json.dumps(name)}', f'"y": {{{json.dumps(name)}: [{{{json.dumps(name)}: 1}}]}}']
         assert decoder.decode(f"{{{', '.join([*fields, *others])}}}".encode()) == value
 
@@ -232,7 +232,7 @@ def test_repeated_fields_are_found_as_a_plain_parser_finds_them(members: list[tu
         refusal = ""
     except wire.DecodeError as exc:
         refusal = str(exc)
-    # Unknown fields may repeat. Their content may look like a field of the request.
+    # Unknown fields may repeat. Fields inside them may or may not count as fields of the request.
     assert "once" not in refusal or len(names) > len(set(names))
     assert refusal or not is_repeated
 

@@ -1,10 +1,10 @@
 """The JSON forms of requests and answers, for both ends.
 
 Field names are exact, unknown fields are ignored, byte strings travel as standard padded base64 (FORMATS.md, "JSON").
-Snapshots and proofs have their forms in `qed.proofs`; here is only what surrounds them.
+The forms of snapshots and proofs are in `qed.proofs`; this module has only what surrounds them.
 
-Untrusted bytes are parsed once, by the decoders below, into values that cannot be wrong. Every decoder raises
-`DecodeError` and nothing else, however the bytes look.
+Untrusted bytes are parsed once, by the decoders below, into values that cannot be wrong. For any bytes, a decoder
+raises `DecodeError` and nothing else.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 ACCEPTS_DIGESTS: Final = "digests"
-"""What `Info.accepts` has if events can be added by their digests."""
+"""Listed in `Info.accepts` if events can be added by their digests."""
 
 # The upper bound is checked by hand in `__post_init__`: msgspec compares constraints as signed 64-bit numbers.
 _Version = Annotated[int, Meta(ge=0)]
@@ -63,7 +63,7 @@ _DigestBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 def _check_version(version: int) -> None:
     if version >= VERSION_LIMIT:
-        raise ValueError(f"expected a version below 2**64, got one of {version.bit_length()} bits")
+        raise ValueError(f"expected a version below 2**64, found one of {version.bit_length()} bits")
 
 
 class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
@@ -71,8 +71,8 @@ class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
 
     Attributes:
         event: The event itself; may be empty.
-        if_absent: Answer the first snapshot of an event that is in the log already, and add nothing.
-        event_digest: The 32-byte digest of an event that stays where it is.
+        if_absent: If the event is in the log already, answer its first snapshot and add nothing.
+        event_digest: The 32-byte digest of an event that is not sent.
     """
 
     event: bytes | UnsetType = UNSET
@@ -84,10 +84,10 @@ class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
             raise ValueError("expected exactly one of `Event` and `EventDigest`")
 
     def added(self) -> bytes | Digest:
-        """Return what is to be added."""
+        """Return the event or digest to add."""
         if isinstance(self.event_digest, bytes):
             return Digest(self.event_digest)
-        return cast("bytes", self.event)  # One of them is there.
+        return cast("bytes", self.event)  # `__post_init__` made sure that one is set.
 
 
 class AddBulkRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
@@ -108,18 +108,18 @@ class AddBulkRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
             raise ValueError("expected exactly one of `Events` and `EventDigests`")
 
     def added(self) -> Sequence[bytes | Digest]:
-        """Return what is to be added, in order."""
+        """Return the events or digests to add, in order."""
         if isinstance(self.event_digests, list):
             return [Digest(digest) for digest in self.event_digests]
-        return cast("list[bytes]", self.events)  # One of them is there.
+        return cast("list[bytes]", self.events)  # `__post_init__` made sure that one is set.
 
 
 class MembershipRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
     """The body of `POST /proofs/membership`.
 
     Attributes:
-        key: The event asked about.
-        version: The version asked at, or None for the latest.
+        key: The event.
+        version: The version to prove at, or None for the latest.
     """
 
     key: bytes
@@ -134,8 +134,8 @@ class DigestMembershipRequest(Struct, frozen=True, rename="pascal", omit_default
     """The body of `POST /proofs/digest-membership`.
 
     Attributes:
-        key_digest: The 32-byte digest of the event asked about.
-        version: The version asked at, or None for the latest.
+        key_digest: The 32-byte digest of the event.
+        version: The version to prove at, or None for the latest.
     """
 
     key_digest: _DigestBytes
@@ -151,7 +151,7 @@ class IncrementalRequest(Struct, frozen=True, rename="pascal"):
 
     Attributes:
         start: The earlier version.
-        end: The later version. That it is not below `start` is for the log to say: the request is well formed.
+        end: The later version. The log checks that it is not below `start`: the request is well formed either way.
     """
 
     start: _Version
@@ -168,16 +168,15 @@ class Info(Struct, frozen=True, kw_only=True):
     Attributes:
         node_id: Name of the member.
         raft_addr: Where its peers reach it, `host:port`.
-        mgmt_addr: Where it is managed, `host:port`.
-        http_addr: Where it answers clients, `host:port`.
-        metrics_addr: Where it shows metrics, `host:port`.
+        mgmt_addr: Where operators reach it, `host:port`.
+        http_addr: Where clients reach it, `host:port`.
+        metrics_addr: Reserved for metrics, `host:port`.
         version: Version of the software.
         current_version: Version of the last event in its log, or None when the log is empty.
         events: How many events its log holds.
         log: Name of the log, which all members of its cluster share; empty before the member is admitted, and from
             servers that do not name it.
-        accepts: What this server takes beyond the calls that every server takes; names a client does not know are to
-            be ignored.
+        accepts: What this server accepts beyond the calls that every server accepts; clients ignore unknown names.
     """
 
     node_id: str
@@ -197,7 +196,7 @@ class Shard(Struct, frozen=True, rename="camel"):
 
     Attributes:
         node_id: Name of the member.
-        http_addr: Where it answers clients, `host:port`.
+        http_addr: Where clients reach it, `host:port`.
     """
 
     node_id: str
@@ -205,7 +204,7 @@ class Shard(Struct, frozen=True, rename="camel"):
 
 
 class Shards(Struct, frozen=True, rename="camel"):
-    """The answer of `GET /info/shards`: the members, and who leads them.
+    """The answer of `GET /info/shards`: the members and their leader.
 
     Attributes:
         node_id: Name of the member that answered.
@@ -225,12 +224,12 @@ class ClusterMember(Struct, frozen=True, kw_only=True):
 
     Attributes:
         node_id: Name of the member.
-        role: `leader`, `follower`, or `learner` for one that catches up and does not vote yet.
+        role: `leader`, `follower`, or `learner` for one that is catching up and does not vote yet.
         raft_addr: Where members reach it.
         http_addr: Where clients reach it.
         mgmt_addr: Where operators reach it.
-        is_reachable: Whether it was heard of lately; None where only the leader knows.
-        entry: The last entry of the Raft log that it holds; None where only the leader knows.
+        is_reachable: Whether it has answered lately; None if only the leader knows.
+        entry: The last entry of the Raft log that it holds; None if only the leader knows.
     """
 
     node_id: str
@@ -247,13 +246,13 @@ class Cluster(Struct, frozen=True, kw_only=True):
 
     Attributes:
         node_id: Name of the member that answered.
-        cluster_id: What tells this cluster from all others; empty before the member is admitted.
+        cluster_id: Unique name of this cluster; empty before the member is admitted.
         leader_id: Name of the leader, or empty when there is none.
-        term: How many elections there were.
+        term: The Raft term, which every election raises.
         commit_index: The last entry that is known to be on a majority.
         applied_index: The last entry that is in this member's log.
         events: How many events its log holds.
-        members: All members, also those that are down.
+        members: All members, including those that are down.
     """
 
     node_id: str
@@ -270,7 +269,7 @@ class MemberRequest(Struct, frozen=True):
     """The body of `POST /cluster/remove` and `POST /cluster/transfer`.
 
     Attributes:
-        name: Name of a member; None is any, where that makes sense.
+        name: Name of a member; None means any member, for a transfer.
     """
 
     name: str | None = None
@@ -281,7 +280,7 @@ class ErrorBody(Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         error: A code for programs, such as `malformed` or `too_large`.
-        message: A sentence for people.
+        message: The reason in words.
         first_version: With `added_later`, the version at which the event was first added.
     """
 
@@ -300,8 +299,8 @@ _T = TypeVar("_T")
 class Decoder(Generic[_T]):
     """Parses the JSON of one form.
 
-    msgspec lets two other exceptions through: RecursionError for deep nesting, UnicodeDecodeError for text that is not
-    UTF-8. A caller that forgets either is a server that answers 500, so both become `DecodeError` here.
+    msgspec raises two other exceptions: RecursionError for deep nesting, UnicodeDecodeError for text that is not UTF-8.
+    A server that did not catch them would answer 500, so both become `DecodeError` here.
     """
 
     __slots__ = ("_decoder",)
@@ -310,7 +309,7 @@ class Decoder(Generic[_T]):
         self._decoder = msgspec.json.Decoder(form)
 
     def decode(self, body: bytes) -> _T:
-        """Return the value that `body` spells.
+        """Return the value in `body`.
 
         Args:
             body: Untrusted bytes.
@@ -324,16 +323,16 @@ class Decoder(Generic[_T]):
         try:
             return self._decoder.decode(body)
         except RecursionError:
-            raise DecodeError("expected a flat body, got one nested too deeply") from None
+            raise DecodeError("expected a flat body, found one nested too deeply") from None
         except UnicodeDecodeError as exc:
             raise DecodeError("expected utf-8 text") from exc
 
 
 class RequestDecoder(Decoder[_T]):
-    """Parses the JSON of a request: each field once, and each byte string in the only base64 that spells it.
+    """Parses the JSON of a request, in which each field occurs once and each byte string is canonical base64.
 
-    msgspec takes the last of two equal fields, and drops the bits of a last character that belong to no byte. A proxy
-    that signs, compares or limits the text of a request could then see another request than the log does.
+    msgspec uses the last of two equal fields, and drops unused bits of the last base64 character. A proxy that signs,
+    compares or limits the text of a request could then see another request than the log does.
     """
 
     __slots__ = ("_defaults", "_field", "_names")
@@ -346,7 +345,7 @@ class RequestDecoder(Decoder[_T]):
         self._field = re.compile(rb'(?<!\\)"(%s)"\s*:' % "|".join(self._names).encode())
 
     def decode(self, body: bytes) -> _T:
-        """Return the value that `body` spells.
+        """Return the value in `body`.
 
         Args:
             body: Untrusted bytes.
@@ -355,11 +354,11 @@ class RequestDecoder(Decoder[_T]):
             The value, complete and within its limits.
 
         Raises:
-            DecodeError: As for `Decoder`, or a field is there twice, or a byte string has bits that belong to no byte.
+            DecodeError: As for `Decoder`, or a field is duplicated, or a byte string has unused bits that are set.
         """
         value = super().decode(body)
         is_escaped = b"\\" in body
-        # Ordinary requests end here: of the text, only colons and padding are looked at.
+        # Ordinary requests fail both quick tests, which look only at colons, escapes and padding.
         if is_escaped or self._may_repeat_a_field(body, value):
             self._require_each_field_once(body)
         if is_escaped or _DOUBTFUL_PADDING.search(body):
@@ -367,12 +366,13 @@ class RequestDecoder(Decoder[_T]):
         return value
 
     def _may_repeat_a_field(self, body: bytes, value: _T) -> bool:
-        # Base64 has no colons: there is one a field, or some fields are unknown, there twice or spelt-out defaults.
+        # Base64 has no colons, so there is one a field. If there are more than the fields that differ from their
+        # defaults, some fields are unknown, duplicated or explicit defaults.
         colons = body.count(b":")
         return colons > 1 and colons > sum(getattr(value, name) is not default for name, default in self._defaults)
 
     def _require_each_field_once(self, body: bytes) -> None:
-        """Count the fields of this form. Those inside the values of unknown fields are somebody else's."""
+        """Check that no field of this form is duplicated. Fields inside the values of unknown fields do not count."""
         counted = self._count_fields(body)
         repeated = [name for name, count in counted.items() if count > 1]
         values = _FIELDS.decode(body).values() if repeated else ()
@@ -381,8 +381,9 @@ class RequestDecoder(Decoder[_T]):
                 raise DecodeError(f"expected each field once, found two of `{name}`")
 
     def _count_fields(self, text: bytes) -> Counter[str]:
-        """Return how often each field of this form stands in valid JSON, at any depth."""
-        # A match cannot begin at the end of a string, for between two strings stands no name, nor at an escaped quote.
+        """Return how often each field of this form occurs in valid JSON, at any depth."""
+        # A match cannot start at the closing quote of a string, because a name never lies between two strings. It
+        # cannot start at an escaped quote either.
         counted = Counter(name.decode() for name in self._field.findall(text))
         if b"\\" in text:
             names = Counter(msgspec.json.decode(name) for name in _ESCAPED_NAME.findall(text))
@@ -390,16 +391,16 @@ class RequestDecoder(Decoder[_T]):
         return counted
 
 
-# A string with an escape in it, before a colon. Possessive, so that it takes no memory for the way back.
+# A string with an escape in it, before a colon. The quantifiers are possessive, so that no memory goes to backtracking.
 _ESCAPED_NAME: Final = re.compile(rb'(?<!\\)("[^"\\]*+(?:\\.[^"\\]*+)++")\s*:')
 
-# A padded group whose last character has bits below its bytes. It may be in a field that nobody reads, and an escape
-# may hide one, so this only says where to look closer.
+# A padded group whose last character has unused bits that are set. It may be in an unknown field, and an escape may
+# hide one, so a match only means that a closer check is needed.
 _DOUBTFUL_PADDING: Final = re.compile(rb"=(?:=(?<![AQgw]==)|(?<![AEIMQUYcgkosw048=]=))")
 
 
 def _require_canonical(body: bytes, value: object) -> None:
-    """Compare each byte string in `body` with the text that `value` is written as."""
+    """Check that each byte string in `body` is written as the encoder would write it."""
     found = _FIELDS.decode(body)
     for name, text in msgspec.to_builtins(value).items():
         if isinstance(text, str | list) and msgspec.json.decode(found[name]) != text:

@@ -5,34 +5,34 @@
     QedError
     ├─ VerificationError      the proof does not show what it claims
     │  ├─ MalformedProof      the bytes are not a proof at all
-    │  ├─ StaleAnswer         the log that answered ends before what is known of it
+    │  ├─ StaleAnswer         the log that answered ends before a version known to exist
     │  ├─ ContradictsReceipt  the answer denies what a trusted snapshot states
     │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
-    │  └─ NotTrusted          no root is trusted of a version that the answer names
+    │  └─ NotTrusted          there is no trusted root for a version that the answer names
     ├─ ReceiptsError          a receipts file cannot be used as it is
     ├─ LogError               a log cannot do what was asked
-    │  ├─ UnknownVersion      no such version, or a range upside down
-    │  ├─ AddedLater          the event was first added after the asked version
+    │  ├─ UnknownVersion      no such version, or a start above the end
+    │  ├─ AddedLater          the event was first added after the requested version
     │  ├─ StoreLocked         another process holds the data folder
     │  ├─ CorruptLog          the data folder contradicts itself
     │  ├─ LogFull             there is no room for another event
-    │  ├─ PageError           what another member sent does not continue this log
+    │  ├─ PageError           a page from another member does not continue this log
     │  ├─ UnsupportedFormat   the data folder was written by a newer qed
-    │  └─ WriteRefused        a write or sync failed; the log takes no more
+    │  └─ WriteRefused        a write or sync failed; the log accepts no more
     ├─ ClusterError           a retry may help
     │  ├─ NotLeader           this member does not accept insertions
     │  ├─ OutcomeUnknown      leadership was lost with the insertion under way
-    │  ├─ MembershipRefused   somebody cannot join or leave as asked
+    │  ├─ MembershipRefused   a member cannot join or leave as requested
     │  ├─ Unavailable         no server answered in time
     │  └─ Overloaded          the queue of waiting insertions is full
-    ├─ ProtocolError          a server answered with an error, or with nonsense
-    │  └─ MalformedRequest    the server called the request malformed
+    ├─ ProtocolError          a server answered with an error, or not in the protocol
+    │  └─ MalformedRequest    the server refused the request as malformed
     │     └─ DigestsRefused   the server accepts events only, and a digest was given
     └─ InternalError          a bug in qed
 
-A server's settings raise `SettingsError`, which is a ValueError and stands in `qed.server.config`: no log is at fault.
+Invalid settings of a server raise `SettingsError`, a ValueError in `qed.server.config`: no log is at fault.
 
-Messages say what was wanted and what was found, in lower case, digests in hex.
+Messages say what was expected and what was found, in lower case, digests in hex.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class VerificationError(QedError):
 
     Attributes:
         expected: What the caller's own snapshots demand, or None when the check compares nothing.
-        computed: What the proof gives instead, or None.
+        computed: What was computed from the proof instead, or None.
     """
 
     def __init__(self, message: str, expected: str | None = None, computed: str | None = None) -> None:
@@ -102,7 +102,7 @@ class MalformedProof(VerificationError):
 
 
 class StaleAnswer(VerificationError):
-    """The log that answered ends before the newest trusted snapshot, or before the version asked.
+    """The log that answered ends before the newest trusted snapshot, or before the requested version.
 
     The member lags behind, or its log was rolled back. Such an answer is never verified; another member may have more.
     """
@@ -125,10 +125,10 @@ class ContradictsReceipt(VerificationError):
 
 
 class ForkDetected(VerificationError):
-    """Two different snapshots of one version: the log was rewritten, or shows different faces. Keep both as evidence.
+    """Two different snapshots of one version: the log was rewritten, or answers inconsistently. Keep both as evidence.
 
     Attributes:
-        trusted: The snapshot that was known.
+        trusted: The trusted snapshot.
         other: The one that differs.
     """
 
@@ -139,7 +139,7 @@ class ForkDetected(VerificationError):
 
 
 class NotTrusted(VerificationError):
-    """No root is trusted of a version that the answer names, so nothing shows whether the answer is true.
+    """There is no trusted root for a version that the answer names, so the answer cannot be verified.
 
     Attributes:
         version: The version.
@@ -151,22 +151,22 @@ class NotTrusted(VerificationError):
 
 
 class ReceiptsError(QedError):
-    """A receipts file cannot be used as it is: not receipts, cut off, of another log, or not to be written to."""
+    """A receipts file cannot be used as it is: not a receipts file, truncated, of another log, or not writable."""
 
 
 class LogError(QedError):
-    """A log cannot do what was asked. A failed call has changed nothing, but for a write or sync that failed.
+    """A log cannot do what was asked. A failed call has changed nothing, except for a failed write or sync.
 
-    What that was to add is in the log as a whole or not at all; which of the two shows when the log is opened again.
+    After that, the whole batch is in the log or none of it; open the log again to see which.
     """
 
 
 class UnknownVersion(LogError):
-    """The version is not in the log, or a range is upside down."""
+    """The version is not in the log, or the start of a range is above its end."""
 
 
 class AddedLater(LogError):
-    """The event was first added after the asked version, so absence there cannot be proven.
+    """The event was first added after the requested version, so absence there cannot be proven.
 
     Attributes:
         first_version: The version at which the event was first added.
@@ -182,7 +182,7 @@ class StoreLocked(LogError):
 
 
 class CorruptLog(LogError):
-    """What the data folder holds contradicts itself: a damaged or truncated file."""
+    """The data folder contradicts itself: a file is damaged or truncated."""
 
 
 class LogFull(LogError):
@@ -190,18 +190,18 @@ class LogFull(LogError):
 
 
 class PageError(LogError):
-    """A page of the log, or the question for one, came from another member and does not continue this log.
+    """A page of the log, or the request for one, came from another member and does not continue this log.
 
-    It says nothing against this member's own data folder.
+    It does not mean that this member's own data folder is damaged.
     """
 
 
 class UnsupportedFormat(LogError):
-    """The data folder was written in a format this version of qed does not know."""
+    """The data folder has a format that this version of qed does not know."""
 
 
 class WriteRefused(LogError):
-    """A write or a sync failed, so the log takes no more until it is opened again."""
+    """A write or a sync failed, so the log accepts no more until it is opened again."""
 
 
 class ClusterError(QedError):
@@ -225,14 +225,14 @@ class OutcomeUnknown(ClusterError):
 
 
 class MembershipRefused(ClusterError):
-    """Somebody cannot join or leave the cluster as asked: a taken name or address, or the last one that votes."""
+    """A member cannot join or leave the cluster as requested: a name or address is in use, or it is the last voter."""
 
 
 class Unavailable(ClusterError):
     """No server answered in time.
 
     Attributes:
-        may_have_happened: What was asked for may have been carried out all the same.
+        may_have_happened: The request may have been carried out nevertheless.
     """
 
     def __init__(self, message: str, *, may_have_happened: bool = False) -> None:
@@ -245,7 +245,7 @@ class Overloaded(ClusterError):
 
 
 class ProtocolError(QedError):
-    """A server answered with an error status, or with something that is not the protocol.
+    """A server answered with an error status, or with something that is not in the protocol.
 
     Attributes:
         status: HTTP status of the answer.
@@ -261,12 +261,12 @@ class ProtocolError(QedError):
 
 
 class MalformedRequest(ProtocolError):
-    """The server called the request malformed (400, 404, 405, 413)."""
+    """The server refused the request as malformed (400, 404, 405, 413)."""
 
 
 class DigestsRefused(MalformedRequest):
-    """The server is an older one that accepts events only, and only a digest was given. Nothing was added."""
+    """The server is older and accepts events only, but only a digest was given. Nothing was added."""
 
 
 class InternalError(QedError):
-    """A bug in qed: something that it takes for impossible has happened. Please report it."""
+    """A bug in qed: something that should be impossible has happened. Please report it."""

@@ -1,4 +1,4 @@
-"""A log in this process: the one that the server serves, without the server."""
+"""A log in this process: the same log that the server serves, without the server."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Log:
         """Open the log, which builds both trees from the stored digests and compares their root with the stored one.
 
         Args:
-            path: The data folder, made if there is nothing; None for a log that is gone with the process.
+            path: The data folder, created if it does not exist; None for a log in memory, which ends with the process.
 
         Raises:
             StoreLocked: Another process has it open.
             CorruptLog: Its files contradict themselves.
-            UnsupportedFormat: A later version wrote it.
-            LogError: It cannot be made, read or written.
+            UnsupportedFormat: It was written by a later version of qed.
+            LogError: It cannot be created, read or written.
         """
         self._log = _qed.Log.open(None if path is None else os.fspath(path))
 
@@ -46,13 +46,13 @@ class Log:
         """Add an event and return its snapshot. The event is on disk when this returns.
 
         Args:
-            event: The event, any bytes, also none; or its digest. The log keeps the digest only.
+            event: The event, any bytes, may be empty; or its digest. The log keeps the digest only.
             if_absent: If the event is in the log already, add nothing and return its first snapshot.
 
         Raises:
             WriteRefused: An earlier write or sync failed.
             LogFull: The log has no room for another event.
-            LogError: This write or sync failed; whether the event is in the log shows when it is opened again.
+            LogError: This write or sync failed; open the log again to see whether the event is in it.
         """
         return self._log.add([event], if_absent=if_absent).snapshots[0]
 
@@ -69,12 +69,12 @@ class Log:
         Raises:
             WriteRefused: An earlier write or sync failed.
             LogFull: As for `add`.
-            LogError: There is no event, or this write or sync failed, as for `add`.
+            LogError: `events` is empty, or this write or sync failed, as for `add`.
         """
         return self._log.add(list(events), if_absent=if_absent).snapshots
 
     def membership(self, event: bytes | Digest, *, version: int | None = None) -> MembershipProof | AbsenceProof:
-        """Return the proof that the event is in the log, or the one that it is not.
+        """Return the proof that the event is in the log, or that it is not.
 
         Args:
             event: The event, or its digest.
@@ -91,7 +91,7 @@ class Log:
         """Return the proof that the log at version `end` extends the log at version `start`.
 
         Raises:
-            UnknownVersion: The range is upside down or beyond the log.
+            UnknownVersion: `start` is above `end`, or `end` is beyond the log.
         """
         return self._log.incremental(start, end)
 
@@ -107,8 +107,8 @@ class Log:
         """Build both trees again from the log, batch by batch, and compare the stored roots and occurrences with them.
 
         Args:
-            progress: Called now and then, in this thread, with the number of events checked. What it raises ends the
-                check, as does Ctrl-C.
+            progress: Called now and then, in this thread, with the number of events checked. An exception from it ends
+                the check, as does Ctrl-C.
 
         Raises:
             CorruptLog: Something differs; the message names the first place.

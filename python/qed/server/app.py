@@ -1,4 +1,4 @@
-"""Which path is which endpoint, what runs before and after, and which exception is which status."""
+"""Maps paths to endpoints and exceptions to statuses, and runs what surrounds each request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     Unavailable: (503, "unavailable"),
     WriteRefused: (503, "unavailable"),
 }
-"""What each exception is to a client. An exception is looked up by its classes from narrow to wide; others are 500."""
+"""The status and code for each exception. The most specific class that is listed wins; any other exception is 500."""
 
 _ROUTER_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 _RETRY_AFTER: Final = (b"retry-after", b"1")
@@ -66,14 +66,14 @@ still sends, and it might never see why it was refused."""
 class Application:
     """The routes, inside one handler for everything they raise.
 
-    This takes the place of Starlette's two error middlewares, which build a request object for every call.
+    This replaces Starlette's two error middlewares, which build a request object for every call.
     """
 
     def __init__(self, node: Node, router: Router, routes: Sequence[Route], management: Router) -> None:
         self._node = node
         self._router = router
         self._management = management
-        # A path without parameters needs no search: the router's takes as long as decoding, proving and encoding do.
+        # A path without parameters skips the router, whose search takes as long as decoding, proving and encoding.
         self._direct: dict[tuple[str, str], ASGIApp] = {
             (method, route.path): route.app
             for route in routes
@@ -90,7 +90,7 @@ class Application:
         if scope["server"][1] == self._node.settings.mgmt_addr.port:
             endpoint, scope["app"] = self._management, self
         elif endpoint is None:
-            scope["app"] = self  # The router then raises what it does not find instead of answering itself.
+            scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
             endpoint = self._router
         try:
             endpoints.require_plain_head(scope)
@@ -100,7 +100,7 @@ class Application:
         except endpoints.BodyTooLarge as exc:
             await _refuse_body(exc, receive, send)
         except asyncio.CancelledError:
-            # Only shutdown cancels, once its grace is over, and this task ends here.
+            # Only shutdown cancels a request, when the grace period is over, and this task ends here.
             await _send_error(send, 503, ErrorBody("unavailable", "the server stopped before it knew the result"))
         except NotLeader as exc:
             await self._redirect(exc, scope, send)
@@ -108,7 +108,7 @@ class Application:
             await _answer_exception(exc, send)
 
     async def _redirect(self, exc: NotLeader, scope: Scope, send: Send) -> None:
-        """Send the client to the leader, with the topology; or say that there is none."""
+        """Redirect the client to the leader, with the topology; or answer that there is no leader."""
         if exc.leader_url is None:
             await _answer_exception(exc, send)
             return
@@ -124,9 +124,9 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
     message = str(exc)
     if status == 500:  # noqa: PLR2004  # named by the line above
         _log.error(Line("unexpected error", **where(exc)))
-        message = "the server failed to answer; its log says more"
+        message = "the server failed to answer; see its log"
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
-    # The header promises that nothing was taken: without it, an insertion may be committed for all the server knows.
+    # The header promises that nothing was accepted. Without it, the client must assume an insertion may be committed.
     headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken | NotLeader) else []
     await _send_error(send, status, ErrorBody(code, message, first_version), *headers)
 
@@ -137,12 +137,12 @@ async def _answer_router(exc: HTTPException, send: Send) -> None:
         await _send_error(send, exc.status_code, ErrorBody(_ROUTER_CODES[exc.status_code], "there is no such path"))
         return
     methods = ", ".join(sorted(allowed.split(", ")))
-    body = ErrorBody(_ROUTER_CODES[exc.status_code], f"this path takes {methods}")
+    body = ErrorBody(_ROUTER_CODES[exc.status_code], f"this path accepts {methods}")
     await _send_error(send, exc.status_code, body, (b"allow", methods.encode()))
 
 
 async def _refuse_body(exc: endpoints.BodyTooLarge, receive: Receive, send: Send) -> None:
-    """Answer 413, then read on for a while without keeping anything, then close."""
+    """Answer 413, read and drop the rest for a while, then close."""
     status, code = _STATUS[endpoints.RequestTooLarge]
     await endpoints.send_json(send, status, ENCODER.encode(ErrorBody(code, str(exc))), _CLOSE, more_body=True)
     try:

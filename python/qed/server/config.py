@@ -1,4 +1,4 @@
-"""What a server is told at start: parsed once, checked once, never changed."""
+"""The settings of a server: parsed once, checked once, never changed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 _MAX_PORT: Final = 65_535
 _MIB: Final = 1024 * 1024
 _HEARTBEAT_TICKS: Final = 5
-"""Election time-outs are drawn in ticks: with fewer, two members that miss a leader would often stand at once."""
+"""Election time-outs are random, in ticks. With fewer ticks, two members would often start elections at once."""
 _MAX_PACE_MS: Final = 60_000
 _MAX_LIMIT: Final = 2**31 - 1
-"""More is no limit, and some of them end up in numbers of 32 bits."""
+"""More would not limit anything, and some limits are stored as 32-bit numbers."""
 _DESCRIPTORS_BESIDE: Final = 512
-"""File descriptors that connections of clients leave to the store, to members and to operators."""
+"""File descriptors reserved for the store, for members and for operators: client connections leave them free."""
 _Number = TypeVar("_Number", int, float)
 
 
 class SettingsError(ValueError):
-    """A setting is not what it must be; the message says what was wanted and what was found."""
+    """A setting is invalid; the message says what was expected and what was found."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Address:
     """Where something listens or is reached.
 
     Attributes:
-        host: A host name or an IP address; an IPv6 address stands without brackets.
-        port: 0 to 65,535. Where something listens on it, 0 lets the system choose a free one.
+        host: A host name or an IP address; an IPv6 address has no brackets here.
+        port: 0 to 65,535. For a listening address, 0 lets the system choose a free port.
     """
 
     host: str
@@ -49,7 +49,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return the address that `text` spells.
+        """Return the address written in `text`.
 
         Args:
             text: `host:port`, or `[address]:port` for IPv6.
@@ -58,7 +58,7 @@ class Address:
             The address.
 
         Raises:
-            SettingsError: `text` is neither.
+            SettingsError: `text` has neither form.
         """
         host, colon, port = text.strip().rpartition(":")
         if not colon:
@@ -69,20 +69,20 @@ class Address:
 
     @property
     def is_everywhere(self) -> bool:
-        """Whether it stands for all interfaces: something to listen on, but nowhere to be reached."""
+        """Whether it means all interfaces: a server can listen on it, but nobody can connect to it."""
         try:
             return ipaddress.ip_address(self.host).is_unspecified
         except ValueError:
             return False
 
     def require_somewhere(self, name: str) -> None:
-        """Check that the address called `name` is one to be reached.
+        """Check that others can connect to the address called `name`.
 
         Raises:
-            SettingsError: It stands for all interfaces.
+            SettingsError: It means all interfaces.
         """
         if self.is_everywhere:
-            raise SettingsError(f"expected {name} to be an address that others reach, found {self}")
+            raise SettingsError(f"expected {name} to be an address that others can reach, found {self}")
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -117,37 +117,37 @@ def _limit(default: _Number, what: str, *, minimum: _Number) -> _Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much one server takes on before it says no. Each limit has its reason.
+    """How much one server accepts before it refuses more. Each limit has its reason.
 
     Attributes:
-        max_body_bytes: A whole body is in memory while it is decoded, and nobody else is answered meanwhile: some
-            tenths of a second at this size, which fits the largest bulk of events of half a kilobyte.
+        max_body_bytes: A whole body is in memory while it is decoded, and the server answers no other request
+            meanwhile: some tenths of a second at this size, which fits the largest bulk of half-kilobyte events.
         max_buffered_bytes: Bodies that arrive in pieces wait in memory, and only the number of connections bounds how
             many there are. This bounds them together: four of the largest, then 429.
-        max_unread_bytes: Answers that clients have not read, of all connections together, but for up to 64 KiB of each.
-            Beyond it, the connection whose answer has waited longest is closed.
-        max_head_bytes: Everything of a request that is not its body: request line, headers, trailers, chunk extensions.
+        max_unread_bytes: Answers that clients have not read, on all connections together, not counting up to 64 KiB on
+            each. Beyond it, the connection whose answer has waited longest is closed.
+        max_head_bytes: All parts of a request except its body: request line, headers, trailers, chunk extensions.
             Nothing this server reads in them is longer than a kilobyte.
-        max_bulk_events: A bulk is one atomic batch that everyone behind it waits for, and its answer takes 250 bytes an
+        max_bulk_events: A bulk is one atomic batch that all later requests wait for, and its answer takes 250 bytes an
             event. This keeps the wait around a second and the answer around 25 MB.
-        max_connections: Each takes a file descriptor and up to 64 KiB of unread body. Clients keep and share
+        max_connections: Each needs a file descriptor and up to 64 KiB of unread body. Clients keep and share
             connections, so more than this is a leak or an attack.
-        queue_length: Events that may wait for the disk, in whatever requests. Everything that waits is committed
-            together, so a queue that fills means a stalled disk, or five of the largest bulks, which take some seconds.
-        batch_events: Events after which a group commit takes no further request. The first of them waits for the last,
-            a third of a second at this size, and more would not be quicker.
+        queue_length: Events that may wait for the disk, over all requests. All waiting events are committed together,
+            so a full queue means a stalled disk, or five of the largest bulks, which take some seconds.
+        batch_events: Events after which a group commit accepts no further request. The first request waits for the
+            last, a third of a second at this size, and larger batches would not be faster.
         max_waiting_proofs: Proofs that may wait for a thread. They take about 50 µs each, so the last waits 0.2 s.
-        max_concurrent_proofs: Threads that compute proofs. One more than the one that answers requests keeps two cores
-            busy.
+        max_concurrent_proofs: Threads that compute proofs. One, beside the thread that answers requests, keeps two
+            cores busy.
         request_arrival_timeout_s: A request that takes longer from its first byte to its last is a stalled or hostile
-            client. The largest body makes it at 2.2 MB/s.
+            client. The largest body arrives in time at 2.2 MB/s.
         request_timeout_s: A request that has waited this long for the disk or a thread is answered 503. An insertion
             may still be committed after that.
         unread_timeout_s: A client that reads less than 64 KiB of a waiting answer for this long has stalled. The system
-            buffers a few megabytes, so this is seen in steps of about one.
+            buffers a few megabytes, so progress is visible only in steps of about one megabyte.
         keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
-            the proxy closes first and no request meets a closing connection.
-        shutdown_grace_s: All that follows SIGTERM together: handing over, answering what was accepted, closing the log.
+            the proxy closes first and no request is sent on a closing connection.
+        shutdown_grace_s: Everything after SIGTERM together: handing over, answering what was accepted, closing the log.
             Below the 30 s after which common supervisors kill.
     """
 
@@ -155,7 +155,7 @@ class Limits:
     max_buffered_bytes: int = _limit(256 * _MIB, "All request bodies being received together, in bytes.", minimum=1024)
     max_unread_bytes: int = _limit(256 * _MIB, "All answers that clients have not read, in bytes.", minimum=1024)
     max_head_bytes: int = _limit(
-        16 * 1024, "Most bytes of a request beside its body: line, headers, trailers.", minimum=1024
+        16 * 1024, "Most bytes of a request without its body: line, headers, trailers.", minimum=1024
     )
     max_bulk_events: int = _limit(100_000, "Most events of one bulk.", minimum=1)
     max_connections: int = _limit(2048, "Most connections at one time.", minimum=1)
@@ -165,7 +165,7 @@ class Limits:
     max_concurrent_proofs: int = _limit(1, "Threads that compute proofs.", minimum=1)
     request_arrival_timeout_s: float = _limit(30.0, "Seconds for a request to arrive whole.", minimum=0.05)
     request_timeout_s: float = _limit(30.0, "Seconds for a request to be answered once it has arrived.", minimum=0.05)
-    unread_timeout_s: float = _limit(10.0, "Seconds for a client to read on in an answer.", minimum=0.05)
+    unread_timeout_s: float = _limit(10.0, "Seconds within which a client must read more of an answer.", minimum=0.05)
     keep_alive_timeout_s: int = _limit(75, "Seconds after which an idle connection is closed.", minimum=1)
     shutdown_grace_s: int = _limit(20, "Seconds to finish accepted work on SIGTERM.", minimum=1)
 
@@ -181,26 +181,27 @@ class Limits:
             )
 
     def connections_within(self, descriptors: int) -> int:
-        """Return how many connections of clients a process takes that may have `descriptors` files open.
+        """Return how many client connections a process accepts that may have `descriptors` files open.
 
-        If clients could use them all, the store could open no file, and the member would stop as for a failed disk.
+        If clients could use all of them, the store could not open a file, and the member would stop as if its disk had
+        failed.
         """
         return min(self.max_connections, max(descriptors - _DESCRIPTORS_BESIDE, descriptors // 4, 1))
 
     @property
     def closing_grace_s(self) -> int:
-        """Seconds of the grace that are kept for insertions that nobody waits for any more."""
+        """Seconds of the grace period reserved for insertions whose clients no longer wait."""
         return self.shutdown_grace_s // 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How soon members miss a leader. All members of a cluster should have the same.
+    """How soon members notice that the leader has failed. All members of a cluster should have the same settings.
 
     Attributes:
-        heartbeat_ms: A leader is heard from at least this often.
-        election_ms: A member that has heard from no leader for this long stands for election, at the latest after twice
-            as long. Five heartbeats, so that one that is late or lost does not start an election.
+        heartbeat_ms: A leader sends heartbeats at least this often.
+        election_ms: A member starts an election when it has received nothing from a leader for this long, or at most
+            twice as long. Five heartbeats, so that one late or lost heartbeat does not start an election.
     """
 
     heartbeat_ms: int = _limit(100, "Milliseconds between the heartbeats of a leader.", minimum=10)
@@ -235,7 +236,7 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """What a member shows to the others, and whom it believes.
+    """The certificate that a member presents to the others, and the CA that it trusts.
 
     Attributes:
         certificate: PEM file with this member's certificate. Its subject alternative names include the host in
@@ -251,7 +252,7 @@ class Tls:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything one server is told.
+    """All settings of one server.
 
     Attributes:
         node_id: Name of this member, unique among its peers: 1 to 255 visible ASCII characters.
@@ -259,16 +260,16 @@ class Settings:
         mgmt_addr: Where operators are answered.
         metrics_addr: Reserved for metrics.
         raft_addr: Where the other members are answered.
-        http_advertise_addr: Where clients reach `http_addr`, if that is not how they see it. Likewise the others.
+        http_advertise_addr: Where clients reach `http_addr`, if they cannot use it as it is. Likewise the others.
         mgmt_advertise_addr: Where operators reach `mgmt_addr`.
         metrics_advertise_addr: Where metrics are reached.
         raft_advertise_addr: Where members reach `raft_addr`.
         data_dir: The folder that holds the log.
-        raft_join_addrs: Members to ask for admission to their cluster; none to begin a new one.
+        raft_join_addrs: Members to ask for admission to their cluster; empty to start a new one.
         raft_tls: Certificates for the streams between members; None for plain ones.
         log_level: One of `LOG_LEVELS`.
-        limits: How much the server takes on.
-        pace: How soon members miss a leader.
+        limits: How much the server accepts.
+        pace: How soon members notice that the leader has failed.
     """
 
     node_id: str
@@ -301,18 +302,18 @@ class Settings:
         return advertised or listening
 
     def unreachable(self) -> list[str]:
-        """Return what others would be told to reach on all interfaces, which is nowhere, by name."""
+        """Return the names of the advertised addresses that mean all interfaces, which nobody can connect to."""
         return [name for name in ("http", "mgmt", "raft") if self.advertised(name).is_everywhere]
 
     def require_reachable(self) -> None:
-        """Check that others can be told where to reach this member.
+        """Check that this member advertises addresses that others can reach.
 
         Raises:
-            SettingsError: An address stands for all interfaces, and none is advertised in its place.
+            SettingsError: An address means all interfaces, and no other is advertised instead.
         """
         for name in self.unreachable():
             raise SettingsError(
-                f"expected --{name}-advertise-addr, for other members cannot reach {self.advertised(name)}"
+                f"expected --{name}-advertise-addr, because other members cannot reach {self.advertised(name)}"
             )
 
     def _check_advertised(self) -> None:
@@ -330,7 +331,7 @@ class Settings:
             if address.port and address in taken:
                 raise SettingsError(f"expected {name} to differ from {taken[address]}, found {address} for both")
             taken[address] = name
-        # A connection is told apart by the port it was made to.
+        # The port tells connections of clients from those of operators.
         if self.http_addr.port and self.http_addr.port == self.mgmt_addr.port:
             raise SettingsError(
                 f"expected http_addr and mgmt_addr on different ports, found {self.http_addr.port} in both"

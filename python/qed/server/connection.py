@@ -1,4 +1,4 @@
-"""One HTTP connection: how much may arrive before a request is whole, and how soon; and who may connect at all."""
+"""One HTTP connection: the limits on the size and arrival time of a request, and on the number of connections."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _log = logging.getLogger(__name__)
 _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _MANAGEMENT_CONNECTIONS: Final = 32
-"""Connections kept for operators, whom clients must not be able to lock out."""
+"""Connections reserved for operators, so that clients cannot lock them out."""
 _MOST_AHEAD: Final = 100
-"""Requests that may be sent ahead of the answers. Each takes 3 KB until its turn comes, and a piece holds thousands."""
+"""Requests that may be pipelined. Each uses 3 KB until it is handled, and one piece can hold thousands."""
 _CHUNK_FRAMING_BYTES: Final = 20
-"""What a chunk needs around its body: a length of up to 16 digits and two line ends."""
+"""The framing around the body of a chunk: a length of up to 16 digits and two line ends."""
 
 
 class ConnectionLimit:
-    """How many connections may be open: a number of clients, and a few more of operators."""
+    """How many connections may be open: a limit for clients, and a small one of its own for operators."""
 
     def __init__(self, limits: Limits, management_port: int) -> None:
         self._management_port = management_port
@@ -55,10 +55,10 @@ class ConnectionLimit:
             return None
         if not is_management and self._once_per_minute.is_due("clients", "connections"):
             _log.warning(Line("connections refused", limit=room, to_raise=self._to_raise))
-        return f"all {room} connections are taken"
+        return f"all {room} connections are in use"
 
     def note_descriptor(self, descriptor: int) -> None:
-        """Note which file descriptor a connection has. After the last, the system resets connections unseen."""
+        """Log an error if a connection got the last file descriptor: the system silently resets any further one."""
         if descriptor >= self._last_descriptor and self._once_per_minute.is_due("clients", "descriptors"):
             _log.error(Line("file descriptors run out", limit=self._last_descriptor + 1, to_raise="ulimit -n"))
 
@@ -77,10 +77,10 @@ class ConnectionLimit:
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """uvicorn's connection, with the limits it lacks: bytes beside bodies, time to arrive and be read, connections.
+    """uvicorn's connection, with the limits it lacks: size of the head, time to arrive and be read, connections.
 
-    They sit here and not around the handlers because a request that arrives in one piece, as nearly all do, then pays
-    for none of them: the timer exists only while something is missing.
+    They are here and not around the handlers because a request that arrives in one piece, as nearly all do, then costs
+    nothing extra: the timer exists only while something is missing.
     """
 
     limits: Limits
@@ -89,17 +89,17 @@ class LimitedConnection(HttpToolsProtocol):
     _gathering: GatheringTransport
     _arrival_timer: asyncio.TimerHandle | None = None
     _is_next_due = False
-    """Whether the next request waits until the answer before it has been read."""
+    """Whether the next request waits until the previous answer has been read."""
     _begun = 0
     """Requests that began in the piece being parsed."""
     _body_bytes = 0
-    """Bytes of that piece that are body, or the framing of a chunk."""
+    """Bytes of that piece that belong to a body or to the framing of a chunk."""
     _rest_bytes = 0
-    """Bytes of the current request that are not body: its head, and whatever the parser reads over after that."""
+    """Bytes of the current request that are not body: its head, and anything the parser skips after it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Start the clock for the first request, or refuse the connection when there are too many."""
-        # uvicorn uses no other part of a transport than those it finds here.
+        # GatheringTransport has every part of a transport that uvicorn uses.
         self._gathering = GatheringTransport(transport, self.loop, self.limits.unread_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._gathering))
         self.connection_limit.note_descriptor(transport.get_extra_info("socket").fileno())
@@ -124,7 +124,7 @@ class LimitedConnection(HttpToolsProtocol):
         self.unread.begin(self._gathering)
 
     def resume_writing(self) -> None:
-        """Stop the clock again, and go on to the next request."""
+        """Stop the clock again, and continue with the next request."""
         super().resume_writing()
         self.unread.end(self._gathering)
         if self._is_next_due:
@@ -132,7 +132,7 @@ class LimitedConnection(HttpToolsProtocol):
             super().on_response_complete()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, but not while the answer is unread: each connection holds one answer at most."""
+        """Continue with the next request once the answer is read: each connection holds at most one answer."""
         if self.flow.write_paused and not self.transport.is_closing():
             self._is_next_due = True
             self.flow.pause_reading()
@@ -149,7 +149,7 @@ class LimitedConnection(HttpToolsProtocol):
         return self.server[1] or 0 if self.server is not None else 0
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, then look at what is still missing."""
+        """Feed the parser, then check the limits on whatever is still missing."""
         self._begun = self._body_bytes = 0
         super().data_received(data)
         if self.transport.is_closing():
@@ -157,7 +157,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._count_rest(len(data) - self._body_bytes)
         if self._rest_bytes > self.limits.max_head_bytes or self._has_brought_long_head():
             limit = self.limits.max_head_bytes
-            self._refuse(431, "too_large", f"the request has more than {limit} bytes beside its body")
+            self._refuse(431, "too_large", f"the request has more than {limit} bytes without its body")
         elif self._is_head_open() or (self.cycle is not None and self.cycle.more_body):
             self._start_timer()
         elif self._arrival_timer is not None:
@@ -167,8 +167,7 @@ class LimitedConnection(HttpToolsProtocol):
         """Note that a request begins.
 
         Raises:
-            OverflowError: Too many requests wait for the answers before them. It stops the parser, which ends the
-                connection.
+            OverflowError: Too many pipelined requests wait. This stops the parser, which closes the connection.
         """
         if len(self.pipeline) >= _MOST_AHEAD:
             raise OverflowError(f"expected at most {_MOST_AHEAD} requests ahead of their answers")
@@ -176,18 +175,18 @@ class LimitedConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_chunk_header(self) -> None:
-        """Allow a chunk its framing, or a body in many small chunks would count as a long head."""
+        """Count the framing of a chunk as body; otherwise many small chunks would count as a long head."""
         self._body_bytes += _CHUNK_FRAMING_BYTES
 
     def on_body(self, body: bytes) -> None:
-        """Note how much of a piece is body."""
+        """Count the bytes of a piece that are body."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def _count_rest(self, rest_bytes: int) -> None:
-        """Count what of a piece is not body, wherever the parser is: in a trailer, a chunk extension, between requests.
+        """Count the bytes of a piece that are not body, also in trailers, chunk extensions and between requests.
 
-        The parser does not say where in a piece a request ends. If several begin in one, the piece bounds them all but
+        The parser does not say where in a piece a request ends. If several begin in one piece, its size bounds all but
         the last, which is counted from the next piece on.
         """
         if self._begun == 0:
@@ -196,15 +195,15 @@ class LimitedConnection(HttpToolsProtocol):
             self._rest_bytes = rest_bytes if self._begun == 1 else 0
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP. uvicorn's text gives way to this server's error form."""
+        """Answer a request that is not HTTP, in this server's error form instead of uvicorn's text."""
         self._refuse(400, "malformed", msg.rstrip(".").lower())
 
     def _is_head_open(self) -> bool:
-        # uvicorn starts a scope with the first byte of a head and adds the method after the last.
+        # uvicorn starts a scope with the first byte of a head and adds the method after its last byte.
         return self.scope is not None and "method" not in self.scope
 
     def _has_brought_long_head(self) -> bool:
-        # Of several requests in one piece, the last is not counted, but its head can be measured.
+        # If several requests begin in one piece, the last is not counted, but its head can be measured.
         if self._begun <= 1:
             return False
         length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -222,13 +221,13 @@ class LimitedConnection(HttpToolsProtocol):
     def _on_late(self) -> None:
         self._arrival_timer = None
         if self.pipeline or self._is_next_due:
-            # Reading is paused until the request before is answered, so it is not the client that is late.
+            # Reading is paused until the previous request is answered, so the client is not to blame.
             self._start_timer()
             return
         self._refuse(408, "timeout", f"the request took longer than {self.limits.request_arrival_timeout_s:g} s")
 
     def _refuse(self, status: int, code: str, message: str, header: bytes = b"") -> None:
-        """Answer with an error where an answer is still due, close, and tell a handler that waits for more."""
+        """Answer with an error if an answer is still due, close, and wake a handler that waits for more input."""
         self._stop_timer()
         if self._is_answer_due():
             body = ENCODER.encode(ErrorBody(code, message))
@@ -243,7 +242,7 @@ class LimitedConnection(HttpToolsProtocol):
         if self.transport.is_closing() or self.pipeline:
             return False
         if self.cycle is None or self._is_head_open():
-            # The error is about a request that has no cycle yet: it must not cut into the answer before it.
+            # The error is about a request that has no cycle yet: it must not corrupt the previous answer.
             return self.cycle is None or self.cycle.response_complete
         return not self.cycle.response_started
 
@@ -253,7 +252,7 @@ def limited_connection(
 ) -> type[asyncio.Protocol]:
     """Return the connection class for these limits, which its connections share.
 
-    uvicorn makes connections from a class alone, so the limits travel as attributes of it.
+    uvicorn creates connections from a class alone, so the limits are attributes of that class.
     """
     return type(
         "LimitedConnection",

@@ -1,7 +1,7 @@
 """The calls of the protocol: bytes to a request, the node's answer back to bytes.
 
-Each endpoint is an ASGI application of its own. Between the socket and the node stands nothing that a request does not
-need: no request object, no response object, no thread. What goes wrong is raised; `app` makes the answer of it.
+Each endpoint is an ASGI application of its own. There is nothing between the socket and the node that a request does
+not need: no request object, no response object, no thread. Endpoints raise exceptions; `app` turns them into answers.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ _VERSION: Final = re.compile(r"[0-9]{1,20}")
 
 
 class ClientGone(QedError):
-    """The client closed the connection before its request was whole. Nobody waits for an answer."""
+    """The client closed the connection before its request was complete. Nobody waits for an answer."""
 
 
 class RequestTooLarge(QedError):
-    """The request is within the limits of a body, but asks for more than this server does at once."""
+    """The body is within its limit, but the request asks for more than this server does at once."""
 
 
 class BodyTooLarge(RequestTooLarge):
-    """The body is beyond the limit. Part of it has not been received."""
+    """The body exceeds the limit. Part of it has not been received."""
 
 
 class NoSuchSnapshot(QedError):
@@ -83,14 +83,14 @@ class NoSuchSnapshot(QedError):
 
 
 class UnsupportedEncoding(QedError):
-    """The body is compressed, or encoded otherwise. This server reads it as it is."""
+    """The body is compressed or otherwise encoded. This server accepts plain bodies only."""
 
 
 def require_plain_head(scope: Scope) -> None:
-    """Check what of a head could have two readings: which host is meant, and how the body is encoded.
+    """Check the parts of a head that could be read in two ways: the host, and the encoding of the body.
 
     Raises:
-        DecodeError: In HTTP/1.1, there is no `Host` header, or more than one.
+        DecodeError: There is more than one `Host` header, or none in HTTP/1.1.
         UnsupportedEncoding: `Content-Encoding` names an encoding.
     """
     hosts = 0
@@ -112,8 +112,8 @@ async def send_json(
         send: The connection.
         status: HTTP status.
         body: The whole body.
-        *headers: Headers beside content type and length.
-        more_body: Leave the answer open, though nothing of it is missing.
+        *headers: Headers besides content type and length.
+        more_body: Leave the answer open, although it is complete.
     """
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [_CONTENT_TYPE, length, *headers]})
@@ -121,9 +121,9 @@ async def send_json(
 
 
 class Bodies:
-    """Reads request bodies: each within one limit, and all that arrive in pieces together within another.
+    """Reads request bodies: a limit for each body, and another for all bodies that are arriving in pieces.
 
-    How long a body may take is the business of `connection`.
+    `connection` limits how long a body may take to arrive.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -134,8 +134,8 @@ class Bodies:
         """Return the whole body.
 
         Raises:
-            BodyTooLarge: The body is declared, or turns out, to be larger than `max_body_bytes`.
-            Overloaded: The bodies being received are larger than `max_buffered_bytes` together.
+            BodyTooLarge: The declared or actual size of the body exceeds `max_body_bytes`.
+            Overloaded: The bodies being received exceed `max_buffered_bytes` together.
             ClientGone: The client closed the connection.
         """
         self._check_declared_length(scope)
@@ -149,7 +149,7 @@ class Bodies:
 
     def _check_declared_length(self, scope: Scope) -> None:
         for name, value in scope["headers"]:
-            # The parser has refused what is not a number, and two lengths that differ.
+            # The parser has already refused a length that is not a number, and two lengths that differ.
             if name == b"content-length" and int(value) > self._limits.max_body_bytes:
                 raise self._too_large()
 
@@ -174,18 +174,18 @@ class Bodies:
         if len(body) > self._limits.max_body_bytes:
             raise self._too_large()
         if self._buffered_bytes > self._limits.max_buffered_bytes:
-            raise Overloaded(f"{self._limits.max_buffered_bytes} bytes of other requests are being received already")
+            raise Overloaded(f"more than {self._limits.max_buffered_bytes} bytes of requests are being received")
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
 
 
 async def _catch_up_if_asked(node: Node, scope: Scope) -> None:
-    """Wait until the node knows everything acknowledged by now, if the request says so."""
+    """If the request asks for it, wait until the node has everything that is acknowledged by now."""
     for name, value in scope["headers"]:
         if name == _CONSISTENCY:
             if value.strip().lower() != _LINEARIZABLE:
-                raise DecodeError("expected the Consistency header to say linearizable")
+                raise DecodeError("expected the Consistency header to be linearizable")
             await node.catch_up()
 
 
@@ -207,7 +207,7 @@ class _Call(ABC):
 
     @abstractmethod
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Return status and JSON for the request that `body` spells."""
+        """Return status and JSON for the request in `body`."""
 
 
 class Add(_Call):
@@ -242,16 +242,16 @@ class Membership(_Call):
     """`POST /proofs/membership`: 200 with the proof that an event is in the log, or that it is not."""
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Prove what is known of one event."""
+        """Prove whether one event is in the log."""
         request = MEMBERSHIP_REQUEST.decode(body)
         return 200, await self.node.membership(Digest.of(request.key), version=request.version, key=request.key)
 
 
 class DigestMembership(_Call):
-    """`POST /proofs/digest-membership`: as `Membership`, for whoever has only the digest of the event."""
+    """`POST /proofs/digest-membership`: as `Membership`, for clients that have only the digest of the event."""
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Prove what is known of one digest."""
+        """Prove whether the event of one digest is in the log."""
         request = DIGEST_MEMBERSHIP_REQUEST.decode(body)
         return 200, await self.node.membership(Digest(request.key_digest), version=request.version)
 
@@ -260,7 +260,7 @@ class Incremental(_Call):
     """`POST /proofs/incremental`: 200 with the proof that one version extends another."""
 
     async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Prove one version from another."""
+        """Prove that one version extends another."""
         request = INCREMENTAL_REQUEST.decode(body)
         return 200, await self.node.incremental(request.start, request.end)
 
@@ -284,7 +284,7 @@ class PastSnapshot(_Lookup):
     """`GET /snapshots/{version}`: 200 with the snapshot exactly as it was acknowledged."""
 
     async def answer(self, scope: Scope) -> bytes:
-        """Look one version up."""
+        """Look up one version."""
         text = scope["path_params"]["version"]
         if not _VERSION.fullmatch(text) or int(text) >= VERSION_LIMIT:
             raise DecodeError("expected a version from 0 to 2**64 - 1 in the path")
@@ -314,7 +314,7 @@ class ClusterView(_Lookup):
     """`GET /cluster`: 200 with the cluster as this member sees it."""
 
     async def answer(self, _: Scope) -> bytes:
-        """List the members, and how far they are."""
+        """List the members, and how much of the log each one has."""
         return ENCODER.encode(self.node.cluster())
 
 
@@ -344,10 +344,10 @@ class Transfer(_Call):
 
 
 class Welcome:
-    """`GET /`: 200 with a short text for people who look what this is."""
+    """`GET /`: 200 with a short text for people who open the address in a browser."""
 
     async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
-        """Say what this is, which version, and where more is said."""
+        """Name the software, its version and where it is documented."""
         text = _WELCOME % software_version().encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -355,7 +355,7 @@ class Welcome:
 
 
 class Healthcheck:
-    """`HEAD /healthcheck`: 204 while the member takes insertions."""
+    """`HEAD /healthcheck`: 204 unless the member's disk has failed."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

@@ -1,4 +1,4 @@
-"""Pages: how a member that lags too far behind for entries reads the log of another."""
+"""Pages: how a member that is too far behind to catch up from entries reads the log of another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Fetching:
-    """Reads pages of other members, and has them read its own."""
+    """Reads pages of the log from another member, and installs them."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Fetching:
         self._transport = transport
 
     async def run(self) -> None:
-        """Fetch what this member lacks of the log, page by page, until it can go on with entries."""
+        """Fetch the missing part of the log, page by page, until this member can continue from entries."""
         _log.info(Line("catching up", events=len(self._replica)))
         retries = delays(*_RETRY_S)
         while (sender := self._members.status.fetch_from) is not None:
@@ -48,12 +48,12 @@ class Fetching:
                 await self._fetch_from(sender)
                 retries = delays(*_RETRY_S)
             except QedError as exc:
-                _log.warning(Line("catching up is interrupted", reason=exc))
+                _log.warning(Line("catching up was interrupted", reason=exc))
                 await asyncio.sleep(next(retries))
         _log.info(Line("caught up", events=len(self._replica)))
 
     async def _fetch_from(self, sender: int) -> None:
-        """Fetch pages of `sender` until no more are needed, or another is to be asked: this one may never answer."""
+        """Fetch pages from `sender` until no more are needed, or the sender changes: this one may never answer."""
         pages = asyncio.ensure_future(self._transport.fetch(sender, self._replica.extent, self._install))
         other = asyncio.ensure_future(self._members.wait_until(lambda: self._members.status.fetch_from != sender))
         try:
@@ -66,7 +66,7 @@ class Fetching:
             await asyncio.gather(pages, other, return_exceptions=True)
 
     async def _install(self, page: bytes) -> bool:
-        """Append a page; return whether no more is needed. The status is new by the time that the page is installed."""
+        """Append a page; return whether it was the last. The status is up to date once the page is installed."""
         ticket, installed = self._waiting.enter(TASK)
         try:
             self._replica.install(ticket, page)

@@ -15,13 +15,13 @@ _T = TypeVar("_T")
 
 _LENGTH_BYTES: Final = 4
 SMALL_FRAME_BYTES: Final = 64 * 1024
-"""Largest hello, question or answer."""
+"""Largest hello, request or reply."""
 FRAME_BYTES: Final = 64 * 1024 * 1024
-"""Largest message or page. The largest entry, two bulks of 100,000 events, has 7 MB."""
+"""Largest message or page. The largest entry, two bulks of 100,000 events, is 7 MB."""
 
 
 class TransportError(QedError):
-    """A stream ended, was refused, or did not keep to the protocol."""
+    """A stream ended, was refused, or broke the protocol."""
 
 
 def frame(payload: bytes) -> bytes:
@@ -35,7 +35,7 @@ def put(writer: asyncio.StreamWriter, payload: bytes) -> None:
     Raises:
         TransportError: The stream ended.
     """
-    # asyncio drops what is written to a stream that has ended, but uvloop raises RuntimeError.
+    # Writing to a stream that has ended is ignored by asyncio, but raises RuntimeError with uvloop.
     if writer.transport.is_closing():
         raise TransportError("the stream ended")
     writer.write(frame(payload))
@@ -57,10 +57,10 @@ async def read_frame(reader: asyncio.StreamReader, limit: int) -> bytes:
 
 
 def decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
-    """Return the value that `payload` spells.
+    """Return the value in `payload`.
 
     Raises:
-        TransportError: It spells none.
+        TransportError: `payload` is malformed.
     """
     try:
         return decoder.decode(payload)
@@ -69,7 +69,7 @@ def decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
 
 
 class Frames:
-    """Cuts what is read from a stream into payloads."""
+    """Splits the bytes read from a stream into payloads."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

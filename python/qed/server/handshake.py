@@ -1,7 +1,7 @@
-"""How a stream between members begins: what one side says of itself, and what the other makes of it.
+"""The handshake of a stream between members: a hello from the dialling side, and a reply from the other.
 
-Every stream begins with a hello that names protocol, cluster, sender and receiver, and goes no further unless the other
-side agrees to all of it.
+Every stream begins with a hello that names protocol, cluster, sender and receiver, and ends unless the other side
+accepts all of them.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ __all__ = [
 PROTOCOL: Final = 1
 HELLO_TIMEOUT_S: Final = 5.0
 _CONNECT_TIMEOUT_S: Final = 1.0
-"""As long as the system waits before it asks again: to begin anew is as good."""
+"""How long the system waits before it sends the first packet again: starting over is as good."""
 REPLY_TIMEOUT_S: Final = 15.0
 _SILENCE_MS: Final = 3000
-"""A stream whose bytes are not confirmed for so long is dead, and dialled again."""
+"""A stream whose bytes are not confirmed for this long is dead, and is dialled again."""
 
 
 class Stream(NamedTuple):
-    """A stream that this member has opened, and to where."""
+    """A stream that this member has opened, with the address it leads to."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -58,23 +58,24 @@ class Stream(NamedTuple):
 
 
 class Removed(TransportError):
-    """The other side says that this member was removed from the cluster."""
+    """The other side replied that this member was removed from the cluster."""
 
 
 class Mismatch(TransportError):
-    """The other side belongs to another cluster, or speaks another protocol: asking again does not help."""
+    """The other side belongs to another cluster, or speaks another protocol: a retry does not help."""
 
 
 class Hello(msgspec.Struct, frozen=True):
     """The first frame of a stream.
 
     Attributes:
-        protocol: Version of what follows.
-        kind: `messages` to the end of the stream; `pages`, a request and an answer at a time; or one `question`.
-        cluster: Name of the sender's cluster, or empty when it has none yet.
+        protocol: Version of the protocol of the stream.
+        kind: `messages` until the stream ends; `pages`, each requested and answered in turn; or one `question`, which
+            is a `LeaderRequest`.
+        cluster: Name of the sender's cluster, or empty if it has none yet.
         sender: The sender's number.
-        receiver: The number that the sender believes it has dialled, or 0 when it only has an address.
-        raft_addr: Where the sender is reached.
+        receiver: The number of the member that the sender expects, or 0 if it only has an address.
+        raft_addr: Where members reach the sender.
     """
 
     protocol: int
@@ -95,11 +96,11 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     """Something that only a leader can do.
 
     Attributes:
-        kind: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to anyone.
+        kind: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to any member.
         name: Name of a member.
-        id: The number of who wants to be admitted.
+        id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
-        is_passed_on: Whether a member has passed it on already. It goes no further then.
+        is_passed_on: Whether a member has already passed the request on. It is not passed on again.
     """
 
     kind: Literal["admit", "remove", "transfer"]
@@ -113,11 +114,11 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of a hello or a question.
+    """The reply to a hello or a request.
 
     Attributes:
         error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `refused`, `unavailable`.
-        message: A sentence for people.
+        message: The reason in words.
         cluster: Name of the cluster.
     """
 
@@ -138,7 +139,7 @@ def tls_contexts(tls: Tls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return the contexts for listening and for dialling. Each side must show a certificate that the CA has signed.
 
     Raises:
-        SettingsError: A file cannot be read, or is not what it should be.
+        SettingsError: A file cannot be read, or does not hold what it should.
     """
     try:
         server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
@@ -156,7 +157,7 @@ async def read_hello(reader: asyncio.StreamReader) -> Hello:
     """Return the hello with which a stream begins.
 
     Raises:
-        Mismatch: The other side speaks another protocol. Of its hello, nothing else is looked at then.
+        Mismatch: The other side speaks another protocol. The rest of its hello is not examined.
         TransportError: The frame is not a valid hello.
         TimeoutError: No hello arrived in time.
     """
@@ -164,7 +165,7 @@ async def read_hello(reader: asyncio.StreamReader) -> Hello:
         payload = await read_frame(reader, SMALL_FRAME_BYTES)
     protocol = decode(_ANY_HELLO, payload).protocol
     if protocol != PROTOCOL:
-        raise Mismatch(f"this member speaks protocol {PROTOCOL}, not {protocol}")
+        raise Mismatch(f"expected protocol {PROTOCOL}, found {protocol}")
     return decode(_HELLO, payload)
 
 
@@ -179,13 +180,13 @@ async def read_request(reader: asyncio.StreamReader) -> LeaderRequest:
         return decode(_REQUEST, await read_frame(reader, SMALL_FRAME_BYTES))
 
 
-async def send_reply(writer: asyncio.StreamWriter, answer: Reply) -> None:
-    """Send what came of a hello or a question.
+async def send_reply(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    """Reply to a hello or a request.
 
     Raises:
         TransportError: The stream ended.
     """
-    put(writer, _ENCODER.encode(answer))
+    put(writer, _ENCODER.encode(reply))
     await writer.drain()
 
 
@@ -193,7 +194,7 @@ async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
     """Open a stream.
 
     Raises:
-        TransportError: Nobody is there.
+        TransportError: The address cannot be reached.
     """
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -205,10 +206,10 @@ async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
 
 
 async def open_stream(stream: Stream, hello: Hello) -> None:
-    """Send the hello of a new stream. The stream is closed unless the other side agrees.
+    """Send the hello of a new stream. The stream is closed unless the other side accepts it.
 
     Raises:
-        TransportError: Nobody answers as a member.
+        TransportError: The other side did not answer as a member, or refused.
         Removed: The other side refuses a member that was removed.
         Mismatch: The other side belongs to another cluster, or speaks another protocol.
     """
@@ -216,16 +217,16 @@ async def open_stream(stream: Stream, hello: Hello) -> None:
     try:
         put(writer, _ENCODER.encode(hello))
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            answer = decode(_REPLY, await read_frame(reader, SMALL_FRAME_BYTES))
+            reply = decode(_REPLY, await read_frame(reader, SMALL_FRAME_BYTES))
     except (TransportError, TimeoutError) as exc:
         writer.transport.abort()
         raise TransportError(f"{address} did not answer as a member: {exc or 'no answer in time'}") from exc
     except asyncio.CancelledError:
         writer.transport.abort()
         raise
-    if answer.error:
+    if reply.error:
         writer.transport.abort()
-        raise _REFUSALS.get(answer.error, TransportError)(f"{address} refused: {answer.message}")
+        raise _REFUSALS.get(reply.error, TransportError)(f"{address} refused: {reply.message}")
 
 
 async def probe(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
@@ -240,10 +241,10 @@ async def probe(address: Address, context: ssl.SSLContext | None, hello: Hello) 
 
 
 async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, request: LeaderRequest) -> Reply:
-    """Put `request` to the member at `address`, which passes it on to the leader.
+    """Send `request` to the member at `address`, which passes it on to the leader.
 
     Returns:
-        What came of it.
+        The reply.
 
     Raises:
         TransportError: As `probe`.
@@ -253,16 +254,16 @@ async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, re
     try:
         put(writer, _ENCODER.encode(request))
         async with asyncio.timeout(REPLY_TIMEOUT_S):
-            answer = decode(_REPLY, await read_frame(reader, SMALL_FRAME_BYTES))
+            reply = decode(_REPLY, await read_frame(reader, SMALL_FRAME_BYTES))
     except TimeoutError as exc:
         raise TransportError(f"{address} did not answer in time") from exc
     finally:
         writer.transport.abort()
-    return answer
+    return reply
 
 
 def set_options(writer: asyncio.StreamWriter) -> None:
-    """Send at once what is written to a stream, and notice when nobody is there any more."""
+    """Make a stream send without delay, and notice when the other side is dead."""
     connection: socket.socket | None = writer.get_extra_info("socket")
     if connection is None:
         return

@@ -1,4 +1,4 @@
-"""What only a leader can do, as it is asked for: admission, removal, and handing leadership over."""
+"""Requests that only a leader can carry out: admission, removal, and transfer of leadership."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _log = logging.getLogger(__name__)
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """How long to wait before asking for admission again."""
 _REFUSALS_ELECTIONS: Final = 8
-"""Election time-outs for which a refusal to be admitted is asked about again."""
+"""Election time-outs for which a member that was refused admission keeps asking."""
 _HAND_OVER_TRIES: Final = 3
-"""Members asked to lead before this one stops without a successor: one that has just died is not missed yet."""
+"""Members asked to lead before this one stops without a successor: one that just died may still look alive."""
 _HAND_OVER_HEARTBEATS: Final = 2
-"""Heartbeats within which a member that is asked to lead does."""
+"""Heartbeats within which a member that is asked to lead becomes leader."""
 _SUCCESSOR_ELECTIONS: Final = 2
 """Election time-outs within which a leader that steps down has a successor."""
 NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
 class LeaderRequests:
-    """Takes requests to the leader, which may be this member."""
+    """Carries requests out if this member is the leader, and passes them on to the leader otherwise."""
 
     def __init__(
         self,
@@ -78,17 +78,17 @@ class LeaderRequests:
             await self._pass_on(request)
 
     async def _pass_on(self, request: LeaderRequest) -> None:
-        members, has_no_place = self._members, request.kind == "remove" and request.name == self._settings.node_id
-        if has_no_place:
-            # Asked to remove itself, a leader hands over: its successor lets it go.
+        members, removes_self = self._members, request.kind == "remove" and request.name == self._settings.node_id
+        if removes_self:
+            # A leader that is asked to remove itself hands over first: its successor removes it.
             await self._await_successor()
         leader = members.leader
         if leader is None:
             raise Unavailable(NO_LEADER)
-        if members.is_leader or (request.is_passed_on and not has_no_place):
+        if members.is_leader or (request.is_passed_on and not removes_self):
             raise Unavailable("leadership is changing; try again")
         try:
-            await self._put(Address.parse(leader.raft_addr), msgspec.structs.replace(request, is_passed_on=True))
+            await self._send(Address.parse(leader.raft_addr), msgspec.structs.replace(request, is_passed_on=True))
         except TransportError as exc:
             raise Unavailable(str(exc)) from exc
 
@@ -107,13 +107,13 @@ class LeaderRequests:
         await done
 
     def _require_reachable(self) -> None:
-        # A cluster of one may listen on all interfaces; whoever joins must be told where its first member is.
+        # A cluster of one may listen on all interfaces, but a joining member needs an address of the first one.
         try:
             self._settings.require_reachable()
         except SettingsError as exc:
-            raise MembershipRefused(f"{self._settings.node_id} has to be started otherwise first: {exc}") from exc
+            raise MembershipRefused(f"restart {self._settings.node_id} with other options first: {exc}") from exc
 
-    async def _put(self, address: Address, request: LeaderRequest) -> Reply:
+    async def _send(self, address: Address, request: LeaderRequest) -> Reply:
         """Send a request to the member at `address`.
 
         Raises:
@@ -121,15 +121,15 @@ class LeaderRequests:
             MembershipRefused: The membership does not allow it.
             Unavailable: It could not be done now.
         """
-        answer = await ask(address, self._context, self._hello(0, "question"), request)
-        if answer.error == "refused":
-            raise MembershipRefused(answer.message)
-        if answer.error:
-            raise Unavailable(answer.message)
-        return answer
+        reply = await ask(address, self._context, self._hello(0, "question"), request)
+        if reply.error == "refused":
+            raise MembershipRefused(reply.message)
+        if reply.error:
+            raise Unavailable(reply.message)
+        return reply
 
     async def hand_over(self) -> None:
-        """Make another member the leader, so that nobody has to miss this one. If nobody takes over soon, let it be."""
+        """Make another member the leader, so that no election has to time out. Gives up after a few attempts."""
         members = self._members
         for _ in range(_HAND_OVER_TRIES):
             with contextlib.suppress(ClusterError, TimeoutError):
@@ -138,19 +138,19 @@ class LeaderRequests:
                     await members.wait_until(lambda: not members.is_leader)
                     return
 
-    async def greet_joined(self) -> str | None:
-        """Greet the members that this one is told to join; return why it is not one of them, if somebody says so."""
+    async def probe_joined(self) -> str | None:
+        """Probe the members to join; return the reason if one of them replies that this member cannot join."""
         for address in self._settings.raft_join_addrs:
             try:
                 await probe(address, self._context, self._hello(0, "question"))
             except (Mismatch, Removed) as exc:
                 return f"{self._settings.data_dir} cannot join: {exc}"
             except TransportError as exc:
-                _log.debug(Line("not greeted", address=address, reason=exc))
+                _log.debug(Line("no member answered the probe", address=address, reason=exc))
         return None
 
     async def seek_admission(self) -> str | None:
-        """Ask members to be admitted, or to note new addresses, until they have; return why not, if that is final."""
+        """Ask to be admitted, or for new addresses to be recorded, until it is done; return the reason if it cannot."""
         own, loop = self._members.own, asyncio.get_running_loop()
         request = LeaderRequest(
             "admit",
@@ -170,14 +170,14 @@ class LeaderRequests:
             try:
                 answered_by = await self._ask_admission(request, level)
             except MembershipRefused as exc:
-                # Whoever had the name may have died a moment ago, and is missed two elections after it.
+                # The previous owner of the name may have just died, and counts as alive for two more elections.
                 if loop.time() > patient_until:
                     return f"cannot join: {exc}"
                 answered_by = None
             except (Mismatch, Removed) as exc:
                 return f"cannot join: {exc}"
             if answered_by is not None and admitted_by is None:
-                # Whoever has much to catch up with is told so again and again before it can see it.
+                # A member that has much to catch up with is admitted again and again before it sees its admission.
                 admitted_by = answered_by
                 _log.info(Line("admitted", by=admitted_by))
             level = logging.DEBUG
@@ -185,35 +185,36 @@ class LeaderRequests:
         return None
 
     async def _ask_admission(self, request: LeaderRequest, level: int) -> Address | None:
-        """Ask one member after the other; return who has seen to it.
+        """Ask one member after another; return the address of the one that did it.
 
         Raises:
             MembershipRefused: The membership does not allow it.
             Removed: This member was removed.
-            Mismatch: A member that it is told to join is of another cluster.
+            Mismatch: A member to join belongs to another cluster.
         """
         joined = self._settings.raft_join_addrs
         known = [Address.parse(member.raft_addr) for member in self._members.others().values()]
         for address in [*joined, *known]:
             try:
-                answer = await self._put(address, request)
+                reply = await self._send(address, request)
             except Mismatch as exc:
-                # Where a member was there may be a stranger by now; where to join is what the operator has said.
+                # The address of a known member may now belong to a stranger; an address to join was given by the
+                # operator, so there it is an error.
                 if address in joined:
                     raise
-                _log.warning(Line("a stranger is at the address of a member", address=address, reason=exc))
+                _log.warning(Line("the address of a member belongs to another cluster", address=address, reason=exc))
             except (Removed, MembershipRefused):
                 raise
             except (ClusterError, TransportError) as exc:
                 _log.log(level, Line("not admitted yet", reason=exc))
             else:
-                self._members.cluster = self._members.cluster or answer.cluster or None
+                self._members.cluster = self._members.cluster or reply.cluster or None
                 return address
         return None
 
 
 def _wish_of(request: LeaderRequest) -> Wish:
-    """Return what is requested, checked.
+    """Return the request in the replica's form, checked.
 
     Raises:
         MembershipRefused: As `_described`.
@@ -242,7 +243,7 @@ def _described(request: LeaderRequest) -> MemberInfo:
         require_node_id(request.name)
         for name, address in addresses.items():
             parsed = Address.parse(address)
-            if name != "metrics_addr":  # Reserved: nobody goes there.
+            if name != "metrics_addr":  # Reserved: nothing connects to it.
                 parsed.require_somewhere(name)
     except SettingsError as exc:
         raise MembershipRefused(str(exc)) from exc

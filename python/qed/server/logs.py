@@ -1,4 +1,4 @@
-"""What a server logs: an event with its fields on one line, where an exception came from, and nothing too often."""
+"""Log lines: an event with its fields on one line, the origin of an exception, and a limit on repeated lines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["KeyValueFormatter", "Line", "OncePerMinute", "where"]
 _PLAIN: Final = re.compile(r"[\w.:/\[\]@+,-]+")
 _INTERVAL_S: Final = 60.0
 _MOST_KEPT: Final = 64
-"""Lines of a minute. A stranger has as many addresses as it likes."""
+"""Lines a minute. A stranger can use any number of addresses."""
 
 
 class Line:
-    """A message for a logger: an event, and fields that stay apart from it until they are written."""
+    """A message for a logger: an event, and fields that are kept separate until they are written."""
 
     def __init__(self, event: str, /, **fields: object) -> None:
         self.event = event
@@ -30,7 +30,7 @@ class Line:
         return self.event + self.spelt_fields()
 
     def spelt_fields(self) -> str:
-        """Return ` key=value` for each field; what is not one plain word is quoted, with escapes."""
+        """Return ` key=value` for each field; a value that is not one plain word is quoted, with escapes."""
         return "".join(f" {name}={_spelt(value)}" for name, value in self.fields.items())
 
 
@@ -40,7 +40,7 @@ def _spelt(value: object) -> str:
 
 
 class KeyValueFormatter(logging.Formatter):
-    """`time=… level=… logger=… event="…"`, then the fields of a `Line`, all on one line; of exceptions, where."""
+    """`time=… level=… logger=… event="…"`, then the fields of a `Line` and the origin of an exception, on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for a record. The messages of other libraries are events without fields."""
@@ -57,7 +57,7 @@ class KeyValueFormatter(logging.Formatter):
 
 
 def where(exc: BaseException) -> dict[str, str]:
-    """Return the type and the places of `exc`, innermost first, as fields of a line.
+    """Return the type and the source lines of `exc`, innermost first, as fields of a line.
 
     Its message is left out: it may quote what a client sent.
     """
@@ -67,7 +67,7 @@ def where(exc: BaseException) -> dict[str, str]:
 
 
 class OncePerMinute:
-    """Lets each line about somebody through once a minute: strangers come often, and must not fill a disk with it."""
+    """Allows each line about one peer once a minute, so that a stranger who connects often cannot fill the disk."""
 
     def __init__(self) -> None:
         self._logged: dict[tuple[str, str], float] = {}

@@ -1,4 +1,4 @@
-"""The `qed-server` command: settings in, one process serving until it is told to stop."""
+"""The `qed-server` command: parses the settings and serves until it receives a signal."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _advertise_options(command: _Command) -> _Command:
             f"--{name}-advertise-addr",
             metavar="HOST:PORT",
             callback=_parse_optional_address,
-            help=f"Where others reach --{name}-addr, if not there: behind a port mapping, or if it is 0.0.0.0.",
+            help=f"Address at which others reach --{name}-addr, if it differs: for a port mapping, or for 0.0.0.0.",
         )(command)
     return command
 
@@ -85,7 +85,7 @@ def _tls_options(command: _Command) -> _Command:
     for name, what in (
         ("ca", "PEM file with the certificates that may sign those of members."),
         ("key", "PEM file with the key of this member's certificate."),
-        ("cert", "PEM file with this member's certificate. With --raft-tls-key and --raft-tls-ca, members talk TLS."),
+        ("cert", "PEM file with this member's certificate. Needs --raft-tls-key and --raft-tls-ca."),
     ):
         kind = click.Path(exists=True, dir_okay=False, path_type=Path)
         command = click.option(f"--raft-tls-{name}", type=kind, help=what)(command)
@@ -96,10 +96,10 @@ def _tls_options(command: _Command) -> _Command:
 @click.option(
     "--node-id", default=socket.gethostname, show_default="the host name", help="Name of this member among its peers."
 )
-@_address_option("--http-addr", "127.0.0.1:8800", "Where clients are answered.")
-@_address_option("--mgmt-addr", "127.0.0.1:8700", "Where operators are answered: `qed cluster`.")
+@_address_option("--http-addr", "127.0.0.1:8800", "Address for clients.")
+@_address_option("--mgmt-addr", "127.0.0.1:8700", "Address for operators: `qed cluster`.")
 @_address_option("--metrics-addr", "127.0.0.1:8600", "Reserved for metrics.")
-@_address_option("--raft-addr", "127.0.0.1:8500", "Where the other members are answered.")
+@_address_option("--raft-addr", "127.0.0.1:8500", "Address for the other members.")
 @click.option(
     "--raft-join-addr",
     "raft_join_addrs",
@@ -108,7 +108,7 @@ def _tls_options(command: _Command) -> _Command:
     callback=_parse_addresses,
     multiple=True,
     help="A member of the cluster to join, by its --raft-addr. Repeat it, or separate addresses by commas. Without it, "
-    "an empty data folder becomes a new cluster. A folder that belongs to a cluster needs it no more.",
+    "an empty data folder starts a new cluster. A member that has joined no longer needs it.",
 )
 @_advertise_options
 @_tls_options
@@ -117,7 +117,7 @@ def _tls_options(command: _Command) -> _Command:
     type=click.Path(path_type=Path),
     default=Path("qed-data"),
     show_default="./qed-data",
-    help="Folder that holds the log. It is made when it does not exist.",
+    help="Folder that holds the log. It is created if it does not exist.",
 )
 @click.option(
     "--log",
@@ -126,7 +126,7 @@ def _tls_options(command: _Command) -> _Command:
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     default="info",
     show_default=True,
-    help="Least level of what is logged to stderr.",
+    help="Lowest level of the lines that are logged to stderr.",
 )
 @_limit_options
 @click.version_option(package_name="qed-log")
@@ -153,7 +153,7 @@ def main(  # noqa: PLR0913  # one argument an option
 ) -> None:
     """Serve one member of a tamper-evident log until SIGTERM or SIGINT.
 
-    Every option can be given in the environment, as QED_SERVER_ and its name: QED_SERVER_DATA_DIR for --data-dir.
+    Every option can also be set in the environment, as QED_SERVER_ and its name: QED_SERVER_DATA_DIR for --data-dir.
 
     Exit codes: 0 after a signal, 1 when the data folder, the port or the disk fails, 2 for wrong options.
 
@@ -192,8 +192,8 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
 
 
 def _run(settings: Settings) -> None:
-    """Open, serve, close; leave by `SystemExit` when something is wrong."""
-    # The files of the store get their permissions from here: nobody else has a use for any of them.
+    """Open, serve, close; raise `SystemExit` on failure."""
+    # The files of the store get their permissions from this: only the owner may read or write them.
     os.umask(0o077)
     handle_signals(_stop_before_serving)
     _raise_descriptor_limit(settings.limits)
@@ -222,9 +222,7 @@ def _run(settings: Settings) -> None:
 def _warn_of_unreachable_addresses(settings: Settings) -> None:
     for name in settings.unreachable():
         addr = settings.advertised(name)
-        _log.warning(
-            Line("others cannot be told where to reach this member: advertise an address", name=name, addr=addr)
-        )
+        _log.warning(Line("other members cannot reach this address: advertise another", name=name, addr=addr))
 
 
 def _warn_of_plain_streams(settings: Settings) -> None:
@@ -234,7 +232,7 @@ def _warn_of_plain_streams(settings: Settings) -> None:
         is_loopback = settings.raft_addr.host == "localhost"
     if settings.raft_tls is None and not is_loopback:
         _log.warning(
-            Line("members talk without TLS: whoever reaches the address can rewrite the log", addr=settings.raft_addr)
+            Line("no TLS between members: anyone who can connect can rewrite the log", addr=settings.raft_addr)
         )
 
 
@@ -252,8 +250,8 @@ def _open_node(settings: Settings) -> Node:
 def _open_while_importing(settings: Settings) -> Node:
     opening = Opening(settings)
     try:
-        # To import all that serves takes a third of a second, in which half a million events are read.
-        from qed.server import serving  # noqa: F401, PLC0415  # only to be there when it is needed
+        # Importing the HTTP server takes a third of a second, enough to read half a million events.
+        from qed.server import serving  # noqa: F401, PLC0415  # imported early, for `_serve`
         from qed.server.node import Node  # noqa: PLC0415  # as above
 
         return Node(settings, opening.replica())
@@ -273,7 +271,7 @@ def _bind(address: Address) -> socket.socket:
     """Return a socket bound to `address`."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name may have addresses of both families; clients of a bare name try IPv4 if not first, then second.
+        # A name may have addresses of both families; clients that connect by name try IPv4 first or second.
         family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -284,8 +282,8 @@ def _bind(address: Address) -> socket.socket:
 
 
 def _listen(address: Address, listener: socket.socket, backlog: int) -> None:
-    # Two servers may both bind, but only one may listen. Nor does one listen before its log is open: a client that is
-    # refused knows that nothing has arrived, and goes to another member at once.
+    # Two servers may both bind, but only one can listen. A server does not listen before its log is open: a client
+    # whose connection is refused knows that nothing has arrived, and goes to another member at once.
     try:
         listener.listen(backlog)
     except OSError as exc:
@@ -293,7 +291,7 @@ def _listen(address: Address, listener: socket.socket, backlog: int) -> None:
 
 
 def _raise_descriptor_limit(limits: Limits) -> None:
-    # The usual soft limit of 1,024 is below the most connections plus the files of the store.
+    # The usual soft limit of 1,024 is less than the largest number of connections plus the files of the store.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -319,7 +317,7 @@ def _configure_logging(level: str) -> None:
     handler.setFormatter(KeyValueFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("qed").setLevel(level.upper())
-    # uvicorn warns of every request that is not HTTP, so any stranger could fill the disk with log lines.
+    # uvicorn logs a warning for every request that is not HTTP, so any stranger could fill the disk.
     logging.getLogger("uvicorn").setLevel(logging.DEBUG if level == "debug" else logging.ERROR)
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in the cluster, and who leads it, as far as this member knows."""
+"""The members of the cluster and their leader, as this member knows them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Members:
     """The members of the cluster, as this one knows them.
 
     Attributes:
-        status: What the replica knew when it was last asked.
-        by_number: The members in the order of their names, this one too once it is admitted.
+        status: The replica's status when it was last read.
+        by_number: The members in the order of their names, including this one once it is admitted.
         cluster: Name of the cluster; None while this member has none.
-        own: This member, as it wants to be known.
+        own: The name and addresses that this member's settings describe.
     """
 
     def __init__(self, replica: Replica, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class Members:
         self.cluster = self.status.cluster
 
     def renew(self) -> Status:
-        """Ask the replica again; return what was known before."""
+        """Read the replica's status again; return the previous one."""
         before, self.status = self.status, self._replica.status()
         self.by_number = _by_number(self.status)
         self.cluster = self.status.cluster or self.cluster
@@ -50,7 +50,7 @@ class Members:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this member takes insertions."""
+        """Whether this member accepts insertions."""
         return self.status.is_leader
 
     @property
@@ -67,7 +67,7 @@ class Members:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether the cluster knows this member, and where it is."""
+        """Whether the cluster has this member with its current addresses."""
         return self.by_number.get(self.number) == self.own
 
     def others(self) -> dict[int, MemberInfo]:
@@ -75,18 +75,18 @@ class Members:
         return {number: member for number, member in self.by_number.items() if number != self.number}
 
     def name_of(self, number: int) -> str:
-        """Return the name of a member, or its number when it is not known yet."""
+        """Return the name of a member, or its number if its name is not known yet."""
         member = self.by_number.get(number)
         return member.name if member else f"{number:016x}"
 
     def topology(self) -> Shards:
-        """Return the members, also those that are down, and their leader."""
+        """Return the members, including those that are down, and their leader."""
         members = self.by_number.values()
         shards = {member.name: Shard(node_id=member.name, http_addr=member.http_addr) for member in members}
         return Shards(node_id=self.own.name, leader_id=self.leader_name or "", uri_scheme="http", shards=shards)
 
     def view(self, *, events: int) -> Cluster:
-        """Return what the replica knows of the cluster at this moment; a leader also knows how far the others are."""
+        """Return the current state of the cluster as this member sees it; a leader also knows the others' progress."""
         status = self._replica.status()
         followers = {follower.number: follower for follower in status.followers}
         members = []
@@ -114,19 +114,19 @@ class Members:
             members=members,
         )
 
-    async def wait_until(self, is_so: Callable[[], bool]) -> None:
-        """Return once `is_so`, which is looked at whenever something has changed."""
-        while not is_so():
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition()` is true, which is checked after every change of the status."""
+        while not condition():
             await self.wait_until_changed()
 
     async def wait_until_changed(self) -> None:
-        """Return once something has changed, or may have."""
+        """Return once the status has changed, or may have."""
         self._changed.clear()
         await self._changed.wait()
 
 
 def _by_number(status: Status) -> dict[int, MemberInfo]:
-    # Numbers are drawn at random; people look for names.
+    # Numbers are random; people look for names.
     return dict(sorted(status.members, key=lambda entry: entry[1].name))
 
 

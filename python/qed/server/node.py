@@ -39,7 +39,7 @@ __all__ = ["EmptyLog", "Node", "NotTaken", "software_version"]
 _log = logging.getLogger(__name__)
 
 _VERSION_WAIT_S: Final = 1.0
-"""How long a proof waits for a version that this member has not heard of yet."""
+"""How long a proof waits for a version that this member does not have yet."""
 _TRANSFER_ELECTIONS: Final = 2
 """Election time-outs within which leadership is handed over."""
 
@@ -49,14 +49,14 @@ class EmptyLog(UnknownVersion):
 
 
 class NotTaken(WriteRefused):
-    """The insertion was refused before anything of it was taken: asking again, or elsewhere, cannot add it twice."""
+    """The insertion was refused before any part was accepted: a retry, here or elsewhere, cannot add it twice."""
 
 
 class Node:
-    """One member. Every method but `open` and `close_now` belongs to the thread of the event loop.
+    """One member. All methods except `open` and `close_now` must be called in the thread of the event loop.
 
     An add returns once its events are synced on a majority. A call that fails has changed nothing, except an add that
-    times out, or whose leader is lost meanwhile: that one may still be committed.
+    times out or loses its leader: it may still be committed.
     """
 
     def __init__(self, settings: Settings, replica: Replica) -> None:
@@ -81,10 +81,10 @@ class Node:
         return cls(settings, open_replica(settings))
 
     async def start(self, on_failure: Callable[[], None], listener: socket.socket) -> None:
-        """Begin to serve on the running event loop.
+        """Start to serve on the running event loop.
 
         Args:
-            on_failure: Called once if the disk fails, or the cluster has removed this member: it must stop then.
+            on_failure: Called once if the disk fails, or the cluster has removed this member: it must then stop.
             listener: A socket bound to `settings.raft_addr`.
         """
         self._on_failure = on_failure
@@ -96,16 +96,16 @@ class Node:
             await self._replay()
 
     async def _replay(self) -> None:
-        """Apply what was synced but not applied when this member, which has no others, last ended.
+        """Apply what was synced but not applied when this member, the only one of its cluster, last stopped.
 
-        It leads in a moment. Others would not, so they serve what they have, and catch up.
+        It becomes leader in a moment. A member of a larger cluster might not, so it serves what it has, and catches up.
         """
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(4 * self.settings.pace.election_ms / 1000):
                 await self.catch_up()
 
     async def retire(self) -> None:
-        """Hand leadership over, then let nobody wait for what others say: this member is about to stop."""
+        """Hand leadership over, then fail every read that waits for other members: this member is about to stop."""
         if self._is_retired:
             return
         self._is_retired = True
@@ -127,19 +127,19 @@ class Node:
         await self._peers.close()
 
     def close_now(self) -> None:
-        """Finish every insertion that was accepted, and release the data folder. Blocks; twice is once."""
+        """Finish every insertion that was accepted, and release the data folder. Blocks; a second call does nothing."""
         if not self._is_closed:
             self._replica.close()
             self._is_closed = True
 
     @property
     def failure(self) -> str | None:
-        """Why the node takes no more insertions, or None while it does."""
+        """Why the node accepts no more insertions, or None while it does."""
         return self._failure
 
     @property
     def is_leader(self) -> bool:
-        """Whether this member takes insertions."""
+        """Whether this member accepts insertions."""
         return self._members.is_leader
 
     def __len__(self) -> int:
@@ -155,15 +155,15 @@ class Node:
 
         Args:
             events: At least one event, or the digest of one; the first occurrence wins among equal ones.
-            if_absent: Reply the first snapshot of an event that is in the log already, and add nothing for it.
+            if_absent: For an event that is in the log already, return its first snapshot and add nothing.
 
         Returns:
             One snapshot an event, and whether anything was added.
 
         Raises:
             Overloaded: The queue is full.
-            NotLeader: Another member takes insertions, or none; nothing was taken.
-            NotTaken: A write or sync failed before, or the node is closing.
+            NotLeader: Another member is the leader, or there is none; nothing was accepted.
+            NotTaken: An earlier write or sync failed, or the node is closing.
             OutcomeUnknown: Leadership was lost. The events may still be committed.
             WriteRefused: This write or sync failed. The events may still be committed.
             Unavailable: No result in time. The events may still be committed.
@@ -190,7 +190,7 @@ class Node:
         """Return once this member's log holds everything that was acknowledged when this was called.
 
         Raises:
-            Unavailable: No leader said so in time, or a write or sync has failed.
+            Unavailable: No leader confirmed it in time, or a write or sync has failed.
         """
         ticket, future = self._waiting.enter(READ)
         self._replica.read(ticket)
@@ -212,12 +212,12 @@ class Node:
         """Return, as JSON, the proof that `digest` is in the log, or that it is not.
 
         Args:
-            digest: Digest of the event asked about.
-            version: The version asked at; None, or one beyond the log, is the latest.
+            digest: Digest of the event.
+            version: The version to prove at; None, or one beyond the log, is the latest.
             key: The event itself, to be echoed.
 
         Returns:
-            A proof on one consistent view of the log.
+            A proof from one consistent view of the log.
 
         Raises:
             AddedLater: The event was first added after `version`.
@@ -275,18 +275,18 @@ class Node:
         )
 
     def topology(self) -> Shards:
-        """Return the members, also those that are down, and their leader."""
+        """Return the members, including those that are down, and their leader."""
         return self._members.topology()
 
     def cluster(self) -> Cluster:
-        """Return what this member knows of its cluster; a leader also knows how far the others are."""
+        """Return the cluster as this member sees it; a leader also knows the others' progress."""
         return self._members.view(events=len(self._replica))
 
     async def remove(self, name: str) -> None:
         """Have the leader remove the member called `name`.
 
         Raises:
-            MembershipRefused: There is no such member, or it is the last one that votes.
+            MembershipRefused: There is no such member, or it is the last voter.
             ClusterError: There is no leader, or another change is under way.
         """
         await self._peers.leader_requests.ask_leader(LeaderRequest("remove", name=name))
@@ -296,7 +296,7 @@ class Node:
 
         Raises:
             MembershipRefused: There is no such member.
-            ClusterError: There is no leader, or nobody to hand over to.
+            ClusterError: There is no leader, or no member to hand over to.
         """
         members, before = self._members, self._members.leader_name
         await self._peers.leader_requests.ask_leader(LeaderRequest("transfer", name=name or ""))
@@ -319,7 +319,7 @@ class Node:
             raise
 
     def _collect(self) -> None:
-        """Hand every result that is ready to the request that waits for it, and every message to its stream."""
+        """Give every result that is ready to the request that waits for it, and every message to its stream."""
         delivery = self._replica.drain()
         self._peers.send(delivery)
         for completion in delivery.completions:
@@ -338,7 +338,7 @@ class Node:
         self._failure = reason
         _log.error(Line("stopping", reason=reason))
         self._waiting.fail(ADD, lambda: WriteRefused(reason))
-        # A replica that has failed would never answer, and whoever waits would hold up the end of this process.
+        # A replica that has failed would never answer, and waiting requests would delay the end of this process.
         self._waiting.refuse(READ, reason)
         self._waiting.refuse(TASK, reason)
         self._on_failure()

@@ -1,4 +1,4 @@
-"""Opening the data folder of a member: half a second for each million events, beside whatever else is due."""
+"""Opens the data folder of a member, which takes half a second for each million events, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def description(settings: Settings) -> MemberInfo:
 
 
 def open_replica(settings: Settings) -> Replica:
-    """Return the replica whose log is in `settings.data_dir`, which is made when it does not exist. Blocks.
+    """Return the replica whose log is in `settings.data_dir`, which is created if it does not exist. Blocks.
 
     Raises:
         StoreLocked: Another process holds the folder.
         CorruptLog: The folder contradicts itself.
         UnsupportedFormat: The folder was written by a newer qed.
         LogError: The folder belongs to another member, or cannot join.
-        OSError: The folder cannot be made, read or written.
+        OSError: The folder cannot be created, read or written.
         SettingsError: Other members could not reach this one.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def open_replica(settings: Settings) -> Replica:
 
 
 class Opening:
-    """A replica that a thread of its own opens. It lets go of the interpreter, so this thread can import meanwhile."""
+    """A replica that is opened in a thread of its own, without the GIL, so that this thread can import meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
         # Wait on a future, not on `Thread.join`: if a signal handler raises during `join`, the thread is marked as
@@ -84,6 +84,6 @@ class Opening:
         return self._replica.result()
 
     def abandon(self) -> None:
-        """Close the replica once it is open: it is not needed any more."""
+        """Close the replica once it is open: it is no longer needed."""
         if self._replica.exception() is None:
             self._replica.result().close()

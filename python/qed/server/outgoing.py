@@ -1,4 +1,4 @@
-"""What is on its way to clients: the pieces of an answer written at once, and answers that are not read bounded."""
+"""Answers on their way to clients: writes the pieces of an answer at once, and limits the answers that are not read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["GatheringTransport", "UnreadAnswers"]
 _log = logging.getLogger(__name__)
 
 _GATHERED_BYTES: Final = 64 * 1024
-"""More than this is written at once, so that the connection learns whether the client reads before it goes on."""
+"""A larger piece is written at once, so that the connection notices whether the client reads before it continues."""
 _PROGRESS_BYTES: Final = 64 * 1024
 """A client that reads this much within the time limit is slow, not stalled."""
 
 
 class GatheringTransport:
-    """A transport that writes once for all the pieces of an answer.
+    """A transport that writes all pieces of an answer in one call.
 
-    uvicorn writes head and body one after the other, and each write is a system call that wakes the client: a seventh
-    of all the time an add takes here. So pieces wait until the event loop comes round.
+    uvicorn writes head and body separately, and each write is a system call that wakes the client: a seventh of the
+    whole time of an add. Therefore pieces wait until the next turn of the event loop.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience_s: float) -> None:
@@ -41,7 +41,7 @@ class GatheringTransport:
         self.abort = transport.abort
 
     def write(self, data: bytes) -> None:
-        """Write `data`, with what follows before the event loop comes round."""
+        """Write `data`, together with all that follows before the next turn of the event loop."""
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
@@ -49,17 +49,18 @@ class GatheringTransport:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and close once it is sent; a client that does not read it is cut off."""
+        """Write the rest, and close once it is sent; the connection of a client that does not read it is aborted."""
         self._flush()
         self._transport.close()
         if 0 < self.unread_bytes() <= _GATHERED_BYTES:
-            # uvloop closes once everything is sent: never, if the client does not read. `UnreadAnswers` sees to more.
+            # uvloop closes once everything is sent, which is never if the client does not read. `UnreadAnswers` handles
+            # larger answers.
             self._loop.call_later(self._patience_s, self.abort)
 
     def _flush(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
-            # A handler may still answer a client that has left, and uvloop raises for that.
+            # A handler may still answer a client that has disconnected, and uvloop raises an error for that.
             if not self.is_closing():
                 self._transport.write(b"".join(pieces))
 
@@ -68,7 +69,7 @@ class UnreadAnswers:
     """The answers that clients have not read, on all connections together.
 
     Each has a time limit, and together they have a limit in bytes: beyond it, the connection whose answer has waited
-    longest is closed. A new request is not refused for it, because the ones that do not read are to blame.
+    longest is closed. New requests are not refused, because the clients that do not read are to blame.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -90,7 +91,7 @@ class UnreadAnswers:
 
     def _start(self, transport: GatheringTransport) -> None:
         loop, unread_bytes = asyncio.get_running_loop(), transport.unread_bytes()
-        # A dict keeps the place of a key that is set again, so the oldest stays first.
+        # A dict keeps the position of a key that is set again, so the oldest stays first.
         self._clocks[transport] = loop.call_later(self._limits.unread_timeout_s, self._look, transport, unread_bytes)
 
     def _look(self, transport: GatheringTransport, unread_bytes: int) -> None:
@@ -102,7 +103,7 @@ class UnreadAnswers:
 
     def _make_room(self) -> None:
         unread_bytes = sum(transport.unread_bytes() for transport in self._clocks)
-        # The newest stays, however large: it is one answer.
+        # The newest one stays, whatever its size: it is a single answer.
         for transport in list(self._clocks)[:-1]:
             if unread_bytes <= self._limits.max_unread_bytes:
                 return

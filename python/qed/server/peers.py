@@ -1,4 +1,4 @@
-"""The other members: what they ask of this one, and what this one does when it learns of a change among them."""
+"""The other members: answers their requests, and reacts to changes of the cluster."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Peers:
     """Connects a replica with the other members.
 
     Attributes:
-        leader_requests: What only a leader can do, done here or by the leader.
+        leader_requests: Carries out requests to the leader, or passes them on.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Peers:
         await self._transport.start(listener)
         self.note_status()
         if self._members.cluster and self._settings.raft_join_addrs:
-            self._run_once("acquaintance", self._greet_joined)
+            self._run_once("probe", self._probe_joined)
 
     def stop(self) -> None:
-        """Fetch nothing more, and ask for nothing more. What the replica still sends goes out."""
+        """Stop fetching pages and asking for admission. Messages of the replica are still sent."""
         for task in self._tasks.values():
             task.cancel()
 
@@ -76,7 +76,7 @@ class Peers:
         await self._transport.close()
 
     def send(self, delivery: Delivery) -> None:
-        """Send the messages of a delivery, and log which messages of others were refused."""
+        """Send the messages of a delivery, and log the messages of others that were refused."""
         for receiver, message in delivery.messages:
             self._transport.send(receiver, message)
         for invalid in delivery.invalid_messages:
@@ -85,7 +85,7 @@ class Peers:
                 _log.warning(Line("message refused", sender=name, reason=invalid.reason))
 
     def note_status(self) -> None:
-        """Look at what the replica knows of its cluster, and act on what is new."""
+        """Read the replica's status, and act on what has changed."""
         before, members = self._members.renew(), self._members
         status = members.status
         if status.id in status.removed:
@@ -111,10 +111,11 @@ class Peers:
         members, cluster = self._members, self._members.cluster
         if hello.sender in members.status.removed:
             name = self._settings.node_id
-            return Reply("removed", f"{name} says that this member was removed from the cluster; empty its data folder")
+            message = f"according to {name}, this member was removed from the cluster; empty its data folder to rejoin"
+            return Reply("removed", message)
         is_question = hello.kind == "question"
         if not is_question and hello.receiver != members.number:
-            return Reply("receiver", f"member {members.number:016x} is here, not {hello.receiver:016x}")
+            return Reply("receiver", f"this is member {members.number:016x}, not {hello.receiver:016x}")
         if cluster and hello.cluster != cluster and (hello.cluster or not is_question):
             return Reply("cluster", f"it is a member of cluster {cluster}, not {hello.cluster}")
         if not is_question:
@@ -126,7 +127,7 @@ class Peers:
         """Hand messages of another member to the replica."""
         name = self._members.name_of(sender)
         if self._replica.receive(messages) and self._once_per_minute.is_due(name, "malformed"):
-            _log.warning(Line("messages refused", sender=name, reason="they cannot be read"))
+            _log.warning(Line("messages refused", sender=name, reason="malformed"))
 
     def lost(self, receiver: int) -> None:
         """Note that messages to `receiver` may have been lost."""
@@ -143,7 +144,7 @@ class Peers:
         return await answer
 
     async def answer(self, request: LeaderRequest) -> Reply:
-        """Do what another member requests, or pass it on to the leader."""
+        """Carry out a request of another member, or pass it on to the leader."""
         try:
             await self.leader_requests.ask_leader(request)
         except MembershipRefused as exc:
@@ -153,7 +154,7 @@ class Peers:
         return Reply(cluster=self._members.cluster or "")
 
     def removed(self, message: str) -> None:
-        """Note that the cluster has removed this member, or will not have it."""
+        """Note that the cluster has removed this member, or refuses to admit it."""
         self._on_removed(message)
 
     def _hello(self, receiver: int, kind: str) -> Hello:
@@ -176,8 +177,8 @@ class Peers:
         if reason is not None:
             self.removed(reason)
 
-    async def _greet_joined(self) -> None:
-        """Stop this member if it is told to join one cluster, and its folder belongs to another."""
-        reason = await self.leader_requests.greet_joined()
+    async def _probe_joined(self) -> None:
+        """Stop this member if its settings name one cluster to join, and its folder belongs to another."""
+        reason = await self.leader_requests.probe_joined()
         if reason is not None:
             self.removed(reason)

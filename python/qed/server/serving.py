@@ -1,4 +1,4 @@
-"""HTTP over a node: uvicorn, told when to begin and how to end."""
+"""HTTP over a node: uvicorn, with a defined start and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says when it listens, stops in order and in time, and a signal is a clean end."""
+    """uvicorn, but it reports when it listens, stops in order and within a time limit, and exits with 0 on a signal."""
 
     def __init__(
         self, config: uvicorn.Config, node: Node, connection_limit: ConnectionLimit, *, on_listening: Callable[[], None]
@@ -40,12 +40,12 @@ class _Server(uvicorn.Server):
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, then say so."""
+        """Start to listen, then report it."""
         await super().startup(sockets=sockets)
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Hand over while clients are still sent on, stop listening, finish what was accepted, close the log."""
+        """Hand over while clients are still redirected, stop listening, finish what was accepted, close the log."""
         _log.info(Line("stopping", connections=len(self.server_state.connections)))
         limits = self._node.settings.limits
         loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class _Server(uvicorn.Server):
                 await self._node.retire()
         self._connection_limit.close()
         rest_s = max(answered_by - loop.time(), 0.0)
-        self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio takes fractions
+        self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio accepts fractions
         await super().shutdown(sockets=sockets)
 
     def stop(self) -> None:
@@ -65,13 +65,13 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on SIGINT and SIGTERM."""
-        # uvicorn's own would raise the signal again at the end, and the process would not exit 0.
-        # Nor is a second signal to cut the end short: that has a limit of its own.
+        # uvicorn's own handler would raise the signal again at the end, and the process would not exit 0.
+        # A second signal must not shorten the shutdown either: it has a time limit of its own.
         handle_signals(lambda *_: self.stop())
         try:
             yield
         finally:
-            # The process is ending by itself: a signal must not cut that short, nor hide that it failed.
+            # The process is ending by itself: a signal must neither shorten that nor hide a failure.
             handle_signals(signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do."""
+"""Handlers for SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ __all__ = ["handle_signals"]
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Have `handler` called on both."""
+    """Call `handler` on SIGINT and on SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)

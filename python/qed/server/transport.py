@@ -1,8 +1,8 @@
 """Streams to and from the other members, over TCP or mutual TLS (FORMATS.md, "Between members").
 
-A member dials each other member once and sends its messages on that stream; what it receives comes on the streams that
-the others dialled. Pages and questions have streams of their own, so that a heartbeat never waits behind them. Messages
-may be lost, as Raft expects, but on one stream they keep their order.
+A member dials each other member once and sends its messages on that stream; it receives messages on the streams that
+the others dialled. Pages and leader requests have streams of their own, so that a heartbeat never waits behind them.
+Messages may be lost, as Raft expects, but on one stream they keep their order.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 256 * 1024
 _QUEUE_BYTES: Final = 64 * 1024 * 1024
-"""What may wait for one member. More is dropped: it is slower than the log grows, and Raft sends again."""
+"""Bytes that may wait for one member. More is dropped: the member cannot keep up with the log, and Raft resends."""
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
-"""How long to wait before dialling again, by the number of failures."""
+"""How long to wait before dialling again, by number of failures."""
 _MAX_STREAMS: Final = 256
 _REFUSED_S: Final = 1.0
-"""How long the other side has to read why it is refused."""
+"""How long the other side has to read why it was refused."""
 
 
 class StreamHandler(Protocol):
@@ -64,7 +64,7 @@ class StreamHandler(Protocol):
         """Judge a hello that names the right protocol."""
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
-        """Take messages."""
+        """Handle messages of another member."""
 
     def lost(self, receiver: int) -> None:
         """Note that messages to `receiver` may have been lost."""
@@ -73,14 +73,14 @@ class StreamHandler(Protocol):
         """Return the page that continues `extent`."""
 
     async def answer(self, request: LeaderRequest) -> Reply:
-        """Do what is asked, or have it done."""
+        """Carry out a request, or pass it on to the leader."""
 
     def removed(self, message: str) -> None:
-        """Note that the cluster has removed this member, or will not have it."""
+        """Note that the cluster has removed this member, or refuses to admit it."""
 
 
 class _Link:
-    """The stream of messages to one member: dialled, and dialled again."""
+    """The stream of messages to one member, dialled again whenever it ends."""
 
     def __init__(self, transport: Transport, receiver: int) -> None:
         self._transport = transport
@@ -88,10 +88,10 @@ class _Link:
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._writer: asyncio.StreamWriter | None = None
-        self._is_fed = asyncio.Event()
-        self._is_there = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._contacted = asyncio.Event()
         self._connecting: asyncio.Task[Stream] | None = None
-        self._is_missed = False
+        self._is_failing = False
         self._task = asyncio.create_task(self._run())
 
     def send(self, message: bytes) -> None:
@@ -102,19 +102,19 @@ class _Link:
         self._queued_bytes += len(message)
         writer = self._writer
         if writer is None or writer.transport.is_closing():
-            return  # What is queued goes with the next stream, or is reported lost.
+            return  # The queue is sent on the next stream, or reported lost.
         if writer.transport.get_write_buffer_size() == 0:
-            # The stream keeps up, so its task need not wake for it.
+            # The stream keeps up, so there is no need to wake its task.
             self._write(writer)
         else:
-            self._is_fed.set()
+            self._arrived.set()
 
     def close(self) -> None:
         self._task.cancel()
 
-    def note_there(self) -> None:
-        """Note that the member was heard of: it need not be waited for, nor an attempt that began before."""
-        self._is_there.set()
+    def note_contact(self) -> None:
+        """Note that the member has connected: dial it at once, and abandon an attempt that began earlier."""
+        self._contacted.set()
         if self._connecting is not None:
             self._connecting.cancel()
 
@@ -132,21 +132,21 @@ class _Link:
             except Removed as exc:
                 self._transport.handler.removed(str(exc))
             except TransportError as exc:
-                level = logging.DEBUG if self._is_missed else logging.WARNING
-                self._is_missed = True
+                level = logging.DEBUG if self._is_failing else logging.WARNING
+                self._is_failing = True
                 _log.log(level, Line("cannot send", receiver=self._transport.name_of(self._receiver), reason=exc))
             self._queue.clear()
             self._queued_bytes = 0
             self._transport.handler.lost(self._receiver)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(next(retries)):
-                    await self._is_there.wait()
+                    await self._contacted.wait()
 
     async def _transmit(self) -> None:
-        """Send until the stream ends. Returns then, unless it never began."""
+        """Send until the stream ends, then return. Raises if the stream could not be opened."""
         reader, writer, _ = stream = await self._connect()
         await self._transport.open_stream(self._receiver, stream, "messages")
-        self._is_missed = False
+        self._is_failing = False
         _log.info(Line("connected", receiver=self._transport.name_of(self._receiver)))
         try:
             await self._send_all(reader, writer)
@@ -155,35 +155,35 @@ class _Link:
         _log.info(Line("disconnected", receiver=self._transport.name_of(self._receiver)))
 
     async def _connect(self) -> Stream:
-        """Connect; begin again if the member is heard of meanwhile.
+        """Connect; start over if the member connects to this one meanwhile.
 
-        What was sent to a member that was away is only sent again after a second, then after three.
+        The system repeats a packet to an unreachable host only after one second, then after three.
         """
         while True:
-            self._is_there.clear()
+            self._contacted.clear()
             self._connecting = asyncio.create_task(self._transport.connect(self._receiver))
             try:
                 return await self._connecting
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if not self._is_there.is_set() or (task is not None and task.cancelling()):
+                if not self._contacted.is_set() or (task is not None and task.cancelling()):
                     raise
             finally:
                 self._connecting = None
 
     async def _send_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The other side says nothing more, so whatever can be read is the end.
+        # The other side sends nothing more, so anything that can be read means the end.
         closed = asyncio.create_task(reader.read(1))
-        closed.add_done_callback(lambda _: self._is_fed.set())
+        closed.add_done_callback(lambda _: self._arrived.set())
         try:
             self._writer = writer
             while not closed.done() and not writer.transport.is_closing():
                 self._write(writer)
                 await writer.drain()
-                await self._is_fed.wait()
-                self._is_fed.clear()
+                await self._arrived.wait()
+                self._arrived.clear()
         except OSError:
-            pass  # What ended is dialled again.
+            pass  # `_run` dials again.
         finally:
             self._writer = None
             closed.cancel()
@@ -209,8 +209,8 @@ class Transport:
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """Begin to accept streams on a bound socket."""
-        # Who never ends its part of TLS is not counted among the streams, so it must not stay.
+        """Start to accept streams on a bound socket."""
+        # A peer that does not finish the TLS handshake or shutdown is not counted as a stream, hence the time-outs.
         is_tls = self._server_context is not None
         self._server = await asyncio.start_server(
             self._accept,
@@ -232,9 +232,9 @@ class Transport:
         self._links.clear()
 
     def set_members(self, addresses: Mapping[int, tuple[str, Address]], removed: Collection[int]) -> None:
-        """Note names and addresses of the other members, and end the streams to and from those that were removed.
+        """Set names and addresses of the other members, and end the streams to and from those that were removed.
 
-        Streams with others stay: a member that catches up reads of memberships older than whom it talks to.
+        Streams with unknown members stay: while catching up, this member applies memberships older than its peers.
         """
         for receiver in removed:
             if link := self._links.pop(receiver, None):
@@ -248,12 +248,12 @@ class Transport:
         self._addresses = dict(addresses)
 
     def name_of(self, member: int) -> str:
-        """Return the name of a member, or its number when it is not known yet."""
+        """Return the name of a member, or its number if its name is not known yet."""
         name, _ = self._addresses.get(member, (f"{member:016x}", None))
         return name
 
     def send(self, receiver: int, message: bytes) -> None:
-        """Send a message, or lose it."""
+        """Send a message, which may be lost."""
         link = self._links.get(receiver)
         if link is None:
             if receiver not in self._addresses and receiver not in self._learned:
@@ -265,9 +265,10 @@ class Transport:
         """Open a stream to a member.
 
         Raises:
-            TransportError: Its address is not known, or nobody is there.
+            TransportError: Its address is not known, or cannot be reached.
         """
-        # Where it says it is comes before where it was: it may have moved, and peers may not agree on that without it.
+        # The address that the member itself gave comes before the agreed one: it may have moved, and the cluster may
+        # need its vote to agree on the new address.
         address = self._learned.get(receiver)
         if address is None:
             _, address = self._addresses.get(receiver, ("", None))
@@ -276,17 +277,17 @@ class Transport:
         return await connect(address, self.client_context)
 
     async def open_stream(self, receiver: int, stream: Stream, kind: Literal["messages", "pages"]) -> None:
-        """Begin a stream to a member. If it is refused, it is ended.
+        """Open a stream to a member. If the other side refuses, the stream is closed.
 
         Raises:
-            TransportError: The other side does not agree to it.
+            TransportError: The other side refuses, or does not answer.
         """
         await open_stream(stream, self._hello(receiver, kind))
 
     async def fetch(
         self, sender: int, extents: Callable[[], bytes], install: Callable[[bytes], Awaitable[bool]]
     ) -> None:
-        """Fetch pages from `sender`, each from where the last one has led, until `install` says that it is enough.
+        """Fetch pages from `sender`, each from the end of the previous one, until `install` returns True.
 
         Raises:
             TransportError: The stream ended before that, or the other side has no page.
@@ -294,17 +295,17 @@ class Transport:
         reader, writer, _ = stream = await self.connect(sender)
         try:
             await self.open_stream(sender, stream, "pages")
-            is_enough = False
-            while not is_enough:
+            is_complete = False
+            while not is_complete:
                 put(writer, extents())
                 async with asyncio.timeout(REPLY_TIMEOUT_S):
                     page = await read_frame(reader, FRAME_BYTES)
                 if not page.startswith(b"\x00"):
                     reason = page[1:200].decode(errors="replace") or "no reason given"
                     raise TransportError(f"the other member has no page: {reason}")
-                is_enough = await install(page[1:])
+                is_complete = await install(page[1:])
         except TimeoutError as exc:
-            raise TransportError("no page in time") from exc
+            raise TransportError(f"no page within {REPLY_TIMEOUT_S:g} s") from exc
         finally:
             writer.transport.abort()
 
@@ -329,29 +330,29 @@ class Transport:
         except Mismatch as exc:
             await self._refuse(Reply("protocol", str(exc)), reader, writer)
             return
-        answer = self.handler.greet(hello)
-        if answer.error:
-            await self._refuse(answer, reader, writer)
+        reply = self.handler.greet(hello)
+        if reply.error:
+            await self._refuse(reply, reader, writer)
             return
-        await send_reply(writer, answer)
+        await send_reply(writer, reply)
         if hello.kind == "question":
-            await self._serve_question(reader, writer)
+            await self._serve_request(reader, writer)
             return
         self._inbound[writer] = hello.sender
         self._learn(hello)
         if link := self._links.get(hello.sender):
-            link.note_there()
+            link.note_contact()
         if hello.kind == "pages":
             await self._serve_pages(reader, writer)
         else:
             await self._serve_messages(hello.sender, reader)
 
-    async def _refuse(self, answer: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host = str((writer.get_extra_info("peername") or ["nobody"])[0])
-        level = logging.WARNING if self._once_per_minute.is_due(host, answer.error) else logging.DEBUG
-        _log.log(level, Line("stream refused", peer=host, reason=answer.message))
-        await send_reply(writer, answer)
-        # The other side reads why before it closes.
+    async def _refuse(self, reply: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = str((writer.get_extra_info("peername") or ["unknown"])[0])
+        level = logging.WARNING if self._once_per_minute.is_due(host, reply.error) else logging.DEBUG
+        _log.log(level, Line("stream refused", peer=host, reason=reply.message))
+        await send_reply(writer, reply)
+        # Closing at once could lose the reply; the other side closes once it has read it.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REFUSED_S):
                 await reader.read(1)
@@ -381,12 +382,12 @@ class Transport:
             put(writer, page)
             await writer.drain()
 
-    async def _serve_question(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await send_reply(writer, await self.handler.answer(await read_request(reader)))
 
 
 def _why_no_page(exc: QedError) -> str:
-    """Return what the member that asked for a page is told. Damage of this log is for its operator to read."""
+    """Return the reason to send to the member that asked. Details of damage to this log go to its own operator."""
     if isinstance(exc, CorruptLog | InternalError):
         _log.error(Line("page not read", reason=exc))
         return "it cannot read its own log"

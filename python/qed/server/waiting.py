@@ -1,4 +1,4 @@
-"""Requests that wait for the replica, by ticket: each gets its result, or is told why there is none."""
+"""Requests that wait for the replica, by ticket: each gets its result, or the reason that there is none."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["ADD", "PROOF", "READ", "TASK", "Kind", "Waiting", "delays"]
 T = TypeVar("T")
 
 _SWEEP_INTERVAL_S: Final = 0.5
-"""How late a time-out may come. All waiting requests share one timer: a timer each costs more than a proof."""
+"""How late a time-out may be. All waiting requests share one timer: a timer each costs more than a proof."""
 
 
 @dataclass(frozen=True, eq=False)
 class Kind(Generic[T]):
-    """What is waited for. The type is that of its result.
+    """A kind of request. The type parameter is the type of its result.
 
     Attributes:
-        late: The message when no result has come in time, with a place for the seconds.
+        late: The message if there is no result in time, with a placeholder for the seconds.
     """
 
     late: str
@@ -41,7 +41,7 @@ TASK: Final[Kind[None]] = Kind("not done within {:g} s")
 
 
 class Waiting:
-    """Futures by ticket, oldest first: all may wait equally long, so the first to time out is the first in line."""
+    """Futures by ticket, oldest first: all have the same time limit, so the oldest is the first to time out."""
 
     def __init__(self, timeout_s: float, *, max_proofs: int) -> None:
         self._timeout_s = timeout_s
@@ -50,26 +50,26 @@ class Waiting:
         self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind[Any]]] = {}
         self._counts: Counter[Kind[Any]] = Counter()
         self._refusals: dict[Kind[Any], str] = {}
-        # Kept from `start` on: to ask for the running loop is a system call, and every request needs it.
+        # Set by `start`: getting the running loop is a system call, and every request needs it.
         self._loop: asyncio.AbstractEventLoop
         self._sweeper: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to fail what has waited too long."""
+        """Start to fail requests that have waited too long."""
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
     def stop(self) -> None:
-        """Fail nothing more by itself."""
+        """Stop the timer that fails requests."""
         if self._sweeper is not None:
             self._sweeper.cancel()
 
     def enter(self, kind: Kind[T]) -> tuple[int, asyncio.Future[T]]:
-        """Return a new ticket, and where its result will be.
+        """Return a new ticket, and the future of its result.
 
         Raises:
-            Unavailable: Nothing of this kind will get a result any more.
-            Overloaded: As many proofs wait as may.
+            Unavailable: Requests of this kind are refused.
+            Overloaded: The largest number of proofs is waiting.
         """
         if kind in self._refusals:
             raise Unavailable(self._refusals[kind])
@@ -82,30 +82,30 @@ class Waiting:
         return ticket, future
 
     def leave(self, ticket: int) -> None:
-        """Forget a ticket for which nothing will come."""
+        """Forget a ticket that will get no result."""
         _, _, kind = self._entries.pop(ticket)
         self._counts[kind] -= 1
 
     def settle(self, ticket: int, result: object) -> None:
-        """Give its result to whoever waits for it: a value, or the exception to raise."""
+        """Complete the request of a ticket: with a value, or with the exception to raise."""
         if ticket not in self._entries:
             return  # It has timed out.
         future = self._entries[ticket][0]
         self.leave(ticket)
         if future.done():
-            return  # Its task was cancelled at shutdown and listens no longer.
+            return  # Its task was cancelled at shutdown and no longer waits.
         if isinstance(result, Exception):
             future.set_exception(result)
         else:
             future.set_result(result)
 
     def fail(self, kind: Kind[Any], reason: Callable[[], Exception]) -> None:
-        """Fail everyone who waits for something of `kind`."""
+        """Fail every waiting request of `kind`."""
         for ticket in [ticket for ticket, (_, _, found) in self._entries.items() if found is kind]:
             self.settle(ticket, reason())
 
     def refuse(self, kind: Kind[Any], reason: str) -> None:
-        """Fail everyone who waits for something of `kind`, and everyone who will."""
+        """Fail every waiting request of `kind`, and all later ones."""
         self._refusals.setdefault(kind, reason)
         self.fail(kind, lambda: Unavailable(reason))
 
@@ -120,6 +120,6 @@ class Waiting:
 
 
 def delays(*seconds: float) -> Iterator[float]:
-    """Yield how long to wait before each further attempt; the last goes on for ever."""
+    """Yield how long to wait before each further attempt; the last delay repeats without end."""
     yield from seconds
     yield from itertools.repeat(seconds[-1])
