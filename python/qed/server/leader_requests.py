@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from qed._qed import ClusterChange, MemberInfo
 from qed._limits import U64_LIMIT
-from qed._qed import MemberInfo, Wish
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.frames import TransportError
@@ -99,11 +99,11 @@ class LeaderRequests:
                 await members.wait_until(lambda: members.leader is not None and not members.is_leader)
 
     async def _carry_out(self, request: LeaderRequest) -> None:
-        wish = _wish_of(request)
+        change = _change_of(request)
         if request.kind == "admit" and request.id != self._members.number:
             self._require_reachable()
         ticket, done = self._waiting.enter(TASK)
-        self._replica.request(ticket, wish)
+        self._replica.request(ticket, change)
         await done
 
     def _require_reachable(self) -> None:
@@ -213,17 +213,17 @@ class LeaderRequests:
         return None
 
 
-def _wish_of(request: LeaderRequest) -> Wish:
+def _change_of(request: LeaderRequest) -> ClusterChange:
     """Return the request in the replica's form, checked.
 
     Raises:
         MembershipRefused: As `_described`.
     """
     if request.kind == "admit":
-        return Wish.admit(request.id, _described(request))
+        return ClusterChange.admit(request.id, _described(request))
     if request.kind == "remove":
-        return Wish.remove(request.name)
-    return Wish.transfer(request.name or None)
+        return ClusterChange.remove(request.name)
+    return ClusterChange.transfer(request.name or None)
 
 
 def _described(request: LeaderRequest) -> MemberInfo:

@@ -1,11 +1,11 @@
-//! One member in a process of its own, whose clock and network are standard input and output: `bench/raftos` plays its schedules on
-//! clusters of them.
+//! One member in a process of its own, whose clock and network are standard input and output: `bench/raftos` runs its schedules on
+//! clusters of such processes.
 //!
 //!     engine FOLDER ID VOTERS [pre-vote] [check-quorum]
 //!
 //! It opens the folder as `qed_node::folder` does, except that the members 1 to VOTERS vote from the beginning, and that pre-vote
 //! and check-quorum are on only if they are named. It answers its start, and each line of input that it has carried out, with a line:
-//! what it is, and what it has sent, applied and acknowledged since the line before. Nothing happens in between, so killing it
+//! its role, and what it has sent, applied and acknowledged since the previous line. It does nothing between lines, so killing it
 //! there is a crash.
 
 use std::collections::HashMap;
@@ -36,10 +36,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 1;
-/// A cluster is founded in term 1; in the schedules nobody has stood yet in term 0.
+/// A real cluster starts in term 1; in the schedules, it starts in term 0, before any election.
 const FOUNDING_TERM: u64 = 1;
 
-/// What is to happen.
+/// A line of input: an event to carry out.
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Step {
@@ -47,7 +47,7 @@ enum Step {
     Fire { timer: Timer },
     /// A message arrives, in hexadecimal digits.
     Receive { body: String },
-    /// A client wants a command carried out.
+    /// A client submits a command.
     Write { command: String },
 }
 
@@ -59,14 +59,14 @@ enum Timer {
     Quorum,
 }
 
-/// What came of it.
+/// A line of output: the outcome of an event.
 #[derive(Default, Serialize)]
 struct Answer {
     role: &'static str,
     term: u64,
     log: Vec<String>,
     sent: Vec<Sent>,
-    /// Places in the log, from 1, with the commands there.
+    /// Positions in the log, from 1, with their commands.
     applied: Vec<(u64, String)>,
     acknowledged: Vec<String>,
 }
@@ -76,7 +76,7 @@ struct Sent {
     kind: &'static str,
     target: u64,
     term: u64,
-    /// Whether it is a vote. A promise to vote, which pre-vote asks for, is none.
+    /// Whether it grants a vote. A promise to vote, which a pre-vote requests, does not count.
     is_granted: bool,
     body: String,
 }
@@ -86,10 +86,10 @@ struct Engine {
     has_quorum_timer: bool,
     member: Member<SegmentFolder>,
     state: State,
-    /// Commands that are not acknowledged, by ticket.
+    /// Commands that have not been acknowledged, by ticket.
     waiting: HashMap<u64, String>,
     next_ticket: u64,
-    /// What the next answer has to tell.
+    /// The next line of output.
     answer: Answer,
 }
 
@@ -159,13 +159,13 @@ impl Engine {
         }
     }
 
-    /// Let ticks pass until the timer, if it runs, has expired: that shows in what is sent, or in a leader that is none any more.
+    /// Let ticks pass until the timer, if it runs, has expired: then the member sends messages, or a leader steps down.
     fn fire(&mut self, timer: Timer) -> Result<()> {
         let is_leader = self.member.role().is_leader;
         let (is_running, ticks) = match timer {
             Timer::Election => (!is_leader, 2 * ELECTION_TICKS),
             Timer::Heartbeat => (is_leader, HEARTBEAT_TICKS),
-            // The first time-out forgets whom the leader has heard, the second finds that it has heard nobody since.
+            // The first time-out clears the leader's record of contacts, the second finds that there were none since.
             Timer::Quorum => (is_leader && self.has_quorum_timer, 2 * ELECTION_TICKS),
         };
         for _ in 0..if is_running { ticks } else { 0 } {
@@ -184,7 +184,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Let the member take inputs, and what its jobs come to, until it has nothing more to do.
+    /// Let the member process inputs, and the results of its jobs, until it has nothing more to do.
     fn turn(&mut self, mut inputs: Vec<Input>) -> Result<()> {
         loop {
             let mut effects = Effects::default();
@@ -203,8 +203,8 @@ impl Engine {
         }
     }
 
-    /// Carry out a job. The state is synced at once, so that what is told of as applied outlives a crash. A server leaves that to
-    /// its end and to the shortening of its Raft log: until then a crash throws its state back, and the Raft log applies it again.
+    /// Carry out a job. The state is synced at once, so that entries reported as applied survive a crash. A server syncs only when it
+    /// stops or shortens its Raft log: until then a crash sets its state back, and the entries are applied again from the Raft log.
     fn apply(&mut self, job: Job) -> Result<Option<Input>> {
         let commands = match &job {
             Job::Apply(committed, _) => commands_in(&committed.data),
@@ -231,7 +231,7 @@ impl Engine {
         let mut answer = std::mem::take(&mut self.answer);
         let role = self.member.role();
         let log = self.member.consensus().log();
-        // It shows in no other way that a member stands, and its vote for itself is all that matters.
+        // Nothing else shows that a member is a candidate, and only its vote for itself matters.
         let is_candidate = role.leader.is_none() && log.hard_state().vote == self.id;
         answer.role = match role.is_leader {
             true => "leader",
@@ -254,7 +254,7 @@ fn sent(message: &Message) -> Result<Sent> {
         MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse => "vote answer",
         MessageType::MsgAppend | MessageType::MsgHeartbeat => "append",
         MessageType::MsgAppendResponse | MessageType::MsgHeartbeatResponse => "append answer",
-        other => return Err(format!("no schedule knows messages of the kind {other:?}").into()),
+        other => return Err(format!("expected a message of a kind in the schedules, found {other:?}").into()),
     };
     let is_granted = message.msg_type() == MessageType::MsgRequestVoteResponse && !message.reject;
     let digits: Vec<_> = message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -267,7 +267,7 @@ fn unhex(text: &str) -> Result<Vec<u8>> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-/// Return the event that stands for a command: any 32 bytes are the digest of some event, so it is the command itself.
+/// Return the event for a command. Any 32 bytes are a valid digest of an event, so they hold the command itself.
 fn digest_of(command: &str) -> Result<Digest> {
     let mut bytes = [0; DIGEST_BYTES];
     bytes.get_mut(..command.len()).ok_or("the command is too long")?.copy_from_slice(command.as_bytes());

@@ -1,7 +1,7 @@
 //! The applier: the thread that owns the state of a member and carries out its jobs in order.
 //!
-//! It is not the driver's thread, so that heartbeats go on while a large batch is hashed, and one batch is applied while the next is
-//! synced and sent.
+//! It is separate from the driver's thread, so that heartbeats continue while a large batch is hashed, and one batch is applied while
+//! the next is synced and sent.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::outbox::{Completion, Failure, Success};
 use crate::state::{State, StateError};
 
 impl Job {
-    /// Return the tickets of those who wait for it.
+    /// Return the tickets that wait for the job.
     #[must_use]
     pub fn tickets(&self) -> Vec<u64> {
         match self {
@@ -24,7 +24,7 @@ impl Job {
     }
 }
 
-/// Carry out a job on the state; return what the member is told of it, and the outcomes that are known without the member.
+/// Carry out a job on the state; return the report to the member, and the outcomes that are known without the member.
 ///
 /// # Errors
 ///
@@ -43,8 +43,8 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
         Job::Install(ticket, page) => match state.install(&page) {
             Ok(conf_state) => (state.applied(), Some(conf_state), Some(ticket), Vec::new()),
             Err(PageError::Log(error)) => return Err(StateError::Log(error)),
-            // The page is wrong, or the log has grown since it was asked for; the log has not changed. Whether two logs have diverged
-            // is for entries to tell.
+            // The page is wrong, or the log has grown since the page was requested; the log has not changed. Whether two logs have
+            // diverged is checked when entries are applied.
             Err(error) => return Ok((None, vec![Completion { ticket, outcome: Err(Failure::PageRefused(error)) }])),
         },
         Job::Sync => return Ok((Some(Input::Synced(state.log().sync()?)), Vec::new())),
@@ -54,7 +54,7 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
     Ok((Some(Input::Report(report)), completions))
 }
 
-/// Return what each of those who wait for an entry is told. Only an entry that appends adds anything, and then for each of them.
+/// Return the outcome of each ticket that waits for an entry. Only an entry that appends adds anything, and then for every ticket.
 fn answers(tickets: Vec<u64>, added: Vec<Added>) -> Vec<Completion> {
     if added.is_empty() {
         return tickets.into_iter().map(|ticket| Completion { ticket, outcome: Ok(Success::Done) }).collect();

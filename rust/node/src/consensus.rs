@@ -1,16 +1,16 @@
 //! Raft as a value: no clock, no thread, no socket, no disk.
 //!
-//! Whoever owns a [`Consensus`] tells it that time has passed and what has arrived, and then takes [`Output`]s from it until there is
-//! none. An output that asks for a frame to be saved must be answered by [`Consensus::saved`] before anything else; only then does
-//! it give out the messages of that step, so nothing is sent that a crash could take back. This is the loop of the crate `raft`
-//! (etcd's "ready"), with one order of events instead of several.
+//! The owner of a [`Consensus`] passes in ticks and messages, and then reads [`Output`]s from it until there are no more. An output
+//! that asks for a frame to be saved must be answered by [`Consensus::saved`] before anything else; only then are the messages of that
+//! step output, so no message is sent that a crash could undo. This is the loop of the crate `raft` (etcd's "ready"), with one order
+//! of events instead of several.
 //!
-//! Committed entries come out in order, each once. A change of configuration comes out only when everything before it has been
-//! applied, together with the configuration that it leads to.
+//! Committed entries are output in order, each once. A change of configuration is output only when everything before it has been
+//! applied, together with the configuration that results from it.
 //!
-//! A snapshot, in the sense of Raft, is here only a log id and a configuration. A member that is sent one first fetches what it lacks
-//! of the state from the sender, in pages ([`qed_core::page`]), and steps the message afterwards. Its state may thus be ahead of its
-//! Raft log, never behind it.
+//! A snapshot, in the sense of Raft, is only a log id and a configuration here. A member that receives one first fetches the missing
+//! part of the state from the sender, in pages ([`qed_core::page`]), and steps the message afterwards. Its state may thus be ahead of
+//! its Raft log, never behind it.
 
 use std::collections::VecDeque;
 
@@ -27,40 +27,40 @@ use crate::message_check::{InvalidMessage, check_message, furthest_term, reached
 use crate::raftlog::RaftLog;
 use crate::wal::{Bounds, Frame, Recovered};
 
-/// How one member takes part.
+/// The settings of one member.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Its number, unique for ever: a member that has lost its disk comes back under another.
+    /// Its number, which is never reused: a member that has lost its disk returns under another.
     pub id: u64,
-    /// Ticks without a leader after which it may stand for election, up to twice as many.
+    /// Ticks without a leader before it starts an election: a random number from this to twice as many.
     pub election_ticks: usize,
     /// Ticks between heartbeats of a leader.
     pub heartbeat_ticks: usize,
-    /// What election time-outs are drawn from.
+    /// Seed of the random election time-outs.
     pub seed: u64,
-    /// Whether it asks who would vote for it before it stands, so that one that was cut off does not unseat a leader.
+    /// Whether it holds a pre-vote before an election, so that a member that was cut off does not depose a leader.
     pub pre_vote: bool,
-    /// Whether a leader that hears of no majority steps down, and nobody votes against a leader that it hears.
+    /// Whether a leader without contact to a majority steps down, and a member with contact to a leader votes for no other.
     pub check_quorum: bool,
-    /// Entries that are kept for members that lag, in bytes; whoever lags further fetches pages.
+    /// Entries that are kept for members that lag, in bytes; a member that lags further fetches pages.
     pub kept_bytes: usize,
 }
 
-/// Entries whose outcome is awaited at one time, in bytes; more wait their turn.
+/// Limit on the committed entries that are being applied, in bytes; more wait.
 const APPLYING_BYTES: usize = 16 << 20;
-/// What [`Settings::kept_bytes`] is unless something speaks for more or less.
+/// Default of [`Settings::kept_bytes`].
 pub const KEPT_BYTES: usize = 16 << 20;
 /// A learner this close to the end of the log may vote.
 const PROMOTION_ENTRIES: u64 = 64;
 
-/// What the owner of a [`Consensus`] is to do.
+/// An action for the owner of a [`Consensus`].
 #[derive(Debug, Default)]
 pub struct Output {
     /// Save this, and call [`Consensus::saved`] before anything else.
     pub save: Option<Save>,
     /// Send these.
     pub messages: Vec<Message>,
-    /// Apply these, in order, and tell by [`Consensus::applied`].
+    /// Apply these, in order, and report it by [`Consensus::applied`].
     pub committed: Vec<Committed>,
     /// Reads that may be answered once the state is at the index.
     pub reads: Vec<Read>,
@@ -69,33 +69,33 @@ pub struct Output {
 /// Something to be made durable.
 #[derive(Debug)]
 pub struct Save {
-    /// What to append to the Raft log.
+    /// The frame to append to the Raft log.
     pub frame: Frame,
-    /// The state must be synced before, up to the frame's bounds: afterwards nothing can bring it back.
+    /// Whether the state must first be synced up to the frame's bounds: afterwards the Raft log cannot restore it.
     pub needs_state: bool,
 }
 
 /// A committed entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Committed {
-    /// Where it stands.
+    /// Its position in the Raft log.
     pub log_id: LogId,
-    /// What was proposed; empty for an entry that only Raft needs.
+    /// The proposed bytes; empty for an entry that only Raft needs.
     pub data: Vec<u8>,
-    /// If it changes who takes part: the configuration from here on.
+    /// The configuration from here on, if the entry changes it.
     pub conf_state: Option<ConfState>,
 }
 
-/// A linearizable read: everything acknowledged before it was asked for is at or below `index`.
+/// A linearizable read: everything acknowledged before it was requested is at or below `index`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// What it was asked for with.
+    /// The context of the request.
     pub context: Vec<u8>,
-    /// Where the state must be.
+    /// The entry that must be applied first.
     pub index: u64,
 }
 
-/// Who leads, as far as this member knows.
+/// The leader, as far as this member knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Role {
     /// The leader's id, if one is known.
@@ -106,19 +106,19 @@ pub struct Role {
     pub is_leader: bool,
 }
 
-/// Why something was not done. Nothing has changed.
+/// Why a call was refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Only a leader can, and one that is not handing over.
+    /// Only a leader that is not handing over can do this.
     #[error("this member is not the leader")]
     NotLeader,
     /// A change of membership is under way.
     #[error("another change of membership is under way")]
     Busy,
-    /// The message is not one of a correct member.
+    /// No correct member sends this message.
     #[error(transparent)]
     InvalidMessage(#[from] InvalidMessage),
-    /// Raft does not take it.
+    /// Raft refused it.
     #[error("refused by Raft: {0}")]
     Raft(String),
 }
@@ -129,14 +129,14 @@ pub struct Consensus {
     raw: RawNode<RaftLog>,
     /// The step whose frame is being saved.
     saving: Option<Ready>,
-    /// Committed entries that have not come out yet.
+    /// Committed entries that have not been output yet.
     waiting: VecDeque<Entry>,
-    /// Messages and reads that have not come out yet.
+    /// Messages and reads that have not been output yet.
     messages: Vec<Message>,
     reads: Vec<Read>,
-    /// The last entry that has come out.
+    /// The last entry that has been output.
     released: u64,
-    /// The last entry of those whose outcome is in the state.
+    /// The last entry that is applied to the state.
     applied: u64,
     /// Sizes of the entries in between, in order, and their sum.
     applying: VecDeque<(u64, usize)>,
@@ -158,12 +158,12 @@ impl std::fmt::Debug for Consensus {
 }
 
 impl Consensus {
-    /// Return a member that goes on from what was recovered (and reconciled), with its state at `applied` and the configuration
+    /// Return a member that continues from what was recovered (and reconciled), with its state at `applied` and the configuration
     /// there.
     ///
     /// # Errors
     ///
-    /// What the crate `raft` finds wrong with the settings or the log.
+    /// The error of the crate `raft` if the settings or the log are invalid.
     pub fn new(
         settings: Settings,
         recovered: Recovered,
@@ -203,14 +203,14 @@ impl Consensus {
             liveness: Liveness::new(settings.election_ticks as u64),
         };
         if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id] {
-            // Whoever decides alone has nobody to wait for.
+            // A single voter need not wait for an election time-out.
             consensus.raw.campaign().map_err(|error| Refusal::Raft(error.to_string()))?;
         }
         consensus.draw_timeout();
         Ok(consensus)
     }
 
-    /// Return who leads.
+    /// Return the leader, as far as it is known.
     #[must_use]
     pub fn role(&self) -> Role {
         let raft = &self.raw.raft;
@@ -221,7 +221,7 @@ impl Consensus {
         }
     }
 
-    /// Return the log, as far as it is saved or being saved.
+    /// Return the log, including the frame that is being saved.
     #[must_use]
     pub fn log(&self) -> &RaftLog {
         self.raw.store()
@@ -233,19 +233,19 @@ impl Consensus {
         self.raw.raft.raft_log.committed
     }
 
-    /// Return the last entry that the member is known to hold, to a leader.
+    /// Return the last entry that the member is known to hold, if this member is the leader.
     #[must_use]
     pub fn matched(&self, id: u64) -> Option<u64> {
         self.role().is_leader.then(|| self.raw.raft.prs().get(id).map(|progress| progress.matched)).flatten()
     }
 
-    /// Return whether a member was heard of within the last election time-out.
+    /// Return whether a member has sent a message within the last election time-out.
     #[must_use]
     pub fn is_active(&self, id: u64) -> bool {
         self.liveness.is_active(id)
     }
 
-    /// Return whether this member leads, and has missed another for so long that it must be taken for dead.
+    /// Return whether this member leads, and has received nothing from another for so long that it presumes it dead.
     #[must_use]
     pub fn is_presumed_dead(&self, id: u64) -> bool {
         id != self.settings.id && self.liveness.is_presumed_dead(id)
@@ -263,11 +263,11 @@ impl Consensus {
         self.draw_timeout();
     }
 
-    /// Take a message from another member.
+    /// Process a message from another member.
     ///
     /// # Errors
     ///
-    /// [`Refusal::InvalidMessage`] or [`Refusal::Raft`] if it is not taken.
+    /// [`Refusal::InvalidMessage`] or [`Refusal::Raft`] if it is refused.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
         if let Err(invalid) = check_message(&message, &self.raw.raft) {
             self.approach(&message);
@@ -277,7 +277,7 @@ impl Consensus {
             self.liveness.hear(message.from);
         }
         if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
-            // One that was overtaken must not take the place of the last, which is the one that the leader waits for.
+            // A delayed snapshot must not replace the latest one, which is the one that the leader waits for.
             let age = |message: &Message| (message.term, message.get_snapshot().get_metadata().index);
             let is_overtaken = self.pending_snapshot.as_ref().is_some_and(|pending| age(pending) > age(&message));
             if message.term >= self.raw.raft.term && !is_overtaken {
@@ -292,7 +292,7 @@ impl Consensus {
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
     }
 
-    /// Go towards the term of a message that is too far ahead, so that members that are further apart meet.
+    /// Approach the term of a message that is too far ahead, so that members that are further apart reach the same term.
     fn approach(&mut self, message: &Message) {
         let furthest = furthest_term(self.raw.raft.term);
         if message.to == self.settings.id && message.term > furthest {
@@ -307,7 +307,7 @@ impl Consensus {
         }
     }
 
-    /// Return the member to fetch pages from, and the log id they must reach, if the state lags behind a snapshot.
+    /// Return the member to fetch pages from, and the log id that the pages must reach, if the state lags behind a snapshot.
     #[must_use]
     pub fn snapshot_source(&self) -> Option<(u64, LogId)> {
         let message = self.pending_snapshot.as_ref()?;
@@ -321,24 +321,24 @@ impl Consensus {
         self.end_fetching(log_id);
     }
 
-    /// Step the snapshot that was waited for, if the state is there.
+    /// Step the pending snapshot, if the state has reached it.
     fn end_fetching(&mut self, log_id: LogId) {
         if let Some(message) =
             self.pending_snapshot.take_if(|message| message.get_snapshot().get_metadata().index <= log_id.index)
         {
-            // It may be out of date by now, which is for Raft to see.
+            // It may be out of date by now, which Raft checks.
             let _ = self.raw.step(message);
             self.draw_timeout();
         }
     }
 
-    /// Return whether entries can be proposed here: by a leader that is not handing over.
+    /// Return whether entries can be proposed here: this member must be a leader that is not handing over.
     #[must_use]
     pub fn can_propose(&self) -> bool {
         self.role().is_leader && self.raw.raft.lead_transferee.is_none()
     }
 
-    /// Propose an entry, and return where it will stand if it is committed.
+    /// Propose an entry, and return its log id if it is committed.
     ///
     /// # Errors
     ///
@@ -351,8 +351,8 @@ impl Consensus {
         Ok(LogId { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
     }
 
-    /// Propose a change of who takes part; `context` goes into the entry as its data. More than one change is made at once, by way
-    /// of a joint configuration.
+    /// Propose a change of configuration; `context` becomes the data of the entry. Several changes are made at once, through a joint
+    /// configuration.
     ///
     /// # Errors
     ///
@@ -381,9 +381,9 @@ impl Consensus {
         Ok(LogId { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
     }
 
-    /// Ask for a linearizable read under `context`, which must not be used again. It comes out unless it is lost on the way to the
-    /// leader, or that has committed nothing in its term yet: ask again. Return whether it was asked at all: not if this member is
-    /// such a leader itself.
+    /// Request a linearizable read under `context`, which must not be used again. The read is output unless the request is lost on the
+    /// way to the leader, or the leader has committed nothing in its term yet: then request it again. Return whether it was requested
+    /// at all: not if this member is itself such a leader.
     pub fn read(&mut self, context: Vec<u8>) -> bool {
         if self.role().is_leader && !self.raw.raft.commit_to_current_term() {
             return false;
@@ -392,14 +392,15 @@ impl Consensus {
         true
     }
 
-    /// Hand leadership over to `id`, or to the voter that is furthest if none is named. Return to whom, if there is anyone.
+    /// Hand leadership over to `id`, or to the most up-to-date voter if it is not given. Return the chosen member, if there is one.
     pub fn transfer(&mut self, id: Option<u64>) -> Option<u64> {
         if !self.role().is_leader {
             return None;
         }
         let own = self.settings.id;
         let conf_state = self.raw.raft.prs().conf().to_conf_state();
-        // Who was asked and has not taken over may be down without being missed yet; whoever asks again wants another.
+        // A member that was asked and has not taken over may be down although it still counts as alive, so a second request is for
+        // another one.
         let asked = self.raw.raft.lead_transferee;
         let is_candidate = |candidate: &u64| {
             let is_other = *candidate != own && (id.is_some() || asked != Some(*candidate));
@@ -415,11 +416,11 @@ impl Consensus {
     /// Note that messages to `id` may have been lost: its stream has ended.
     pub fn lost(&mut self, id: u64) {
         self.raw.report_unreachable(id);
-        // A lost snapshot message would otherwise be waited for without end.
+        // Otherwise Raft would wait forever for the acknowledgement of a lost snapshot message.
         self.raw.report_snapshot(id, SnapshotStatus::Failure);
     }
 
-    /// Note that everything up to `log_id` is in the state. If its entry changed the configuration, this is the one it led to.
+    /// Note that everything up to `log_id` is in the state. `conf_state` is the new configuration if the entry changed it.
     pub fn applied(&mut self, log_id: LogId, conf_state: Option<ConfState>) {
         self.applied = self.applied.max(log_id.index);
         while let Some((_, bytes)) = self.applying.pop_front_if(|(index, _)| *index <= log_id.index) {
@@ -429,11 +430,11 @@ impl Consensus {
         if log_id.index > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(log_id.index);
         }
-        // Entries may come after all, and from another than the one who sent the snapshot, who may be gone.
+        // Entries may arrive after all, from another member than the sender of the snapshot, which may be down.
         self.end_fetching(log_id);
     }
 
-    /// Take what there is to do next, if anything.
+    /// Return the next action, if there is one.
     ///
     /// # Errors
     ///
@@ -487,7 +488,7 @@ impl Consensus {
         self.draw_timeout();
     }
 
-    /// Return the log id up to which entries can be forgotten, if it is worth it. The state must be synced up to there first.
+    /// Return the log id up to which entries can be deleted, if it is worth it. The state must be synced up to there first.
     #[must_use]
     pub fn forgettable(&self) -> Option<LogId> {
         let kept_bytes = self.settings.kept_bytes;
@@ -497,7 +498,7 @@ impl Consensus {
         self.log().log_id_before_last(kept_bytes, self.applied.min(self.raw.raft.raft_log.applied))
     }
 
-    /// Forget the entries up to `log_id`; return the frame that makes it last. Nothing if they are gone already.
+    /// Delete the entries up to `log_id` from memory; return the frame that makes this durable, or None if they were deleted before.
     pub fn forget(&mut self, log_id: LogId) -> Option<Frame> {
         if log_id.index <= self.log().bounds().index {
             return None;
@@ -509,7 +510,7 @@ impl Consensus {
         Some(frame)
     }
 
-    /// Let committed entries out: up to a change of configuration that has to wait, and not more than is applied in good time.
+    /// Output committed entries: up to a change of configuration that has to wait, and up to the limit on entries being applied.
     fn release(&mut self) -> Result<Vec<Committed>, Refusal> {
         let mut released = Vec::new();
         while let Some(entry) = self.waiting.front() {
@@ -533,7 +534,7 @@ impl Consensus {
         }
         let change = ConfChangeV2::decode(entry.data.as_slice());
         let change = change.map_err(|error| Refusal::Raft(format!("entry {}: {error}", log_id.index)))?;
-        // A change that cannot be made, such as removing the last voter, is made by nobody: all have the same configuration here.
+        // All members skip a change that cannot be made, such as removing the last voter: all have the same configuration here.
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
         self.liveness.set_members(self.raw.raft.prs().iter().map(|(&id, _)| id));
@@ -544,13 +545,13 @@ impl Consensus {
         Ok(Committed { log_id, data: change.context, conf_state })
     }
 
-    /// As a leader, leave a joint configuration, and let learners vote that have caught up.
+    /// As a leader, leave a joint configuration, and make voters of learners that have caught up.
     fn settle_configuration(&mut self) {
         if self.raw.raft.has_pending_conf() || self.raw.raft.lead_transferee.is_some() {
             return;
         }
         if self.is_joint() {
-            // If it is refused, the next tick asks again.
+            // If it is refused, the next tick tries again.
             let _ = self.propose_change(ConfChangeV2::default());
             return;
         }
@@ -572,8 +573,8 @@ impl Consensus {
         message.get_snapshot().get_metadata().index > self.log().applied().index
     }
 
-    /// Send snapshots again that nobody has acknowledged for long: the message may have been lost though its stream goes on, and the
-    /// crate waits without end.
+    /// Send again the snapshots that have not been acknowledged for long: the message may have been lost although its stream is still
+    /// open, and the crate would wait forever.
     fn repeat_snapshots(&mut self) {
         let receivers = self.raw.raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot);
         for id in self.liveness.overdue(receivers.map(|(&id, _)| id)) {
@@ -581,8 +582,8 @@ impl Consensus {
         }
     }
 
-    /// Note from the answer to a heartbeat that a member holds the snapshot it was sent. The crate waits for the acknowledgement without
-    /// end; it may have been lost with its stream, or have come after one of more, and then it is passed over.
+    /// Infer from the answer to a heartbeat that a member holds the snapshot it was sent. The crate waits forever for the
+    /// acknowledgement, which may have been lost with its stream, or ignored because it arrived after one of a later entry.
     fn end_snapshot(&mut self, message: &Message) {
         let Some(progress) = self.raw.raft.prs().get(message.from) else { return };
         let is_there = message.msg_type() == MessageType::MsgHeartbeatResponse
@@ -594,8 +595,8 @@ impl Consensus {
         }
     }
 
-    /// Take the place of the crate's own dice, which no simulation could repeat. A time-out is drawn for each term, so that two
-    /// members that stand against each other do so only once.
+    /// Replace the crate's own random numbers, which no simulation could repeat. Each term has its own time-out, so that two members
+    /// that compete in one election do not do so in the next.
     fn draw_timeout(&mut self) {
         let Settings { id, election_ticks, seed, .. } = self.settings;
         let drawn = mix(seed ^ mix(id ^ mix(self.raw.raft.term)));
@@ -605,7 +606,7 @@ impl Consensus {
     }
 }
 
-/// Return the frame of a step: it always carries the whole hard state, so that the last one is enough.
+/// Return the frame of a step. Each frame carries the whole hard state, so that the last one is enough.
 fn frame_of(ready: &Ready, last: &HardState) -> Frame {
     let metadata = ready.snapshot().get_metadata();
     let reset = || Bounds { index: metadata.index, term: metadata.term, is_reset: true };
@@ -616,7 +617,7 @@ fn frame_of(ready: &Ready, last: &HardState) -> Frame {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014): equal numbers in, equal numbers out, near ones far apart.
+/// SplitMix64 (Steele, Lea and Flood 2014): deterministic, and similar inputs give unrelated outputs.
 const fn mix(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

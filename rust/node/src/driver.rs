@@ -1,9 +1,9 @@
 //! The driver: one replica with its threads, fed by queues. This layer bounds queued events and Raft messages. The caller bounds
 //! everything else.
 //!
-//! One thread runs the [`Member`], one applies committed entries ([`crate::applier`]), some answer questions ([`crate::prover`]).
-//! All requests that wait when the first is free become one entry with one sync, so batches grow with the load and a lone request
-//! does not wait. Results are handed out together, with one wake-up through a pipe that an event loop can watch.
+//! One thread runs the [`Member`], one applies committed entries ([`crate::applier`]), some answer queries ([`crate::prover`]).
+//! All requests that wait when the first thread is free become one entry with one sync, so batches grow with the load and a lone
+//! request does not wait. Results are delivered together, with one wake-up through a pipe that an event loop can watch.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,10 +25,10 @@ use crate::consensus::Role;
 use crate::folder::Opened;
 use crate::identity::Identity;
 use crate::member::{Effects, Input, Job, Member, MemberError};
-use crate::membership::{Membership, Wish};
+use crate::membership::{ClusterChange, Membership};
 use crate::message_check::furthest_term;
 use crate::outbox::{Completion, Delivery, Failure, Outbox};
-use crate::prover::{Prover, Question};
+use crate::prover::{Prover, Query};
 use crate::queue::Queue;
 use crate::segments::SegmentStore;
 use crate::state::State;
@@ -36,64 +36,64 @@ use crate::state::State;
 /// How much may wait, and how time passes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most events that may wait to be appended. A request that finds any room is taken whole.
+    /// Most events that may wait to be appended. A request that finds any room is accepted whole.
     pub queue_events: usize,
-    /// Threads that answer questions.
+    /// Threads that answer queries.
     pub proof_threads: usize,
     /// Time between ticks.
     pub tick: Duration,
-    /// How long requests under way may take to finish when the driver is closed.
+    /// How long pending requests may take to finish when the driver is closed.
     pub grace: Duration,
 }
 
-/// At most this many messages from other members are queued. More are dropped, as a network may do, and are sent again.
+/// At most this many messages from other members are queued. More are dropped, as on a network, and Raft sends them again.
 const QUEUE_MESSAGES: usize = 4096;
 
-/// Why a request was not taken. Nothing of it will be appended.
+/// Why a request was not accepted. No part of it will be appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// As many events wait as may.
+    /// The queue of events is full.
     #[error("{waiting} events are waiting to be added; try again later")]
     Overloaded {
         /// How many wait.
         waiting: usize,
     },
-    /// The request names no event.
+    /// The request holds no events.
     #[error("a request to append must hold at least one event")]
     Empty,
     /// The driver is closing, or a write or sync has failed.
-    #[error("the log takes no more events: {reason}")]
+    #[error("the log accepts no more events: {reason}")]
     Refused {
         /// What happened.
         reason: String,
     },
 }
 
-/// What a member knows of its cluster.
+/// The state of a cluster as one member knows it.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// Who leads.
+    /// The leader and the term.
     pub role: Role,
-    /// Who takes part.
+    /// The members.
     pub membership: Arc<Membership>,
     /// The last entry known to be committed.
     pub commit_index: u64,
     /// The last entry that is applied.
     pub applied_index: u64,
-    /// From whom pages are to be fetched, and up to where, if this member lags too far behind for entries.
+    /// The member to fetch pages from, and up to where, if this member is too far behind to catch up from entries.
     pub snapshot_source: Option<(u64, LogId)>,
-    /// To a leader: the members, itself among them.
+    /// On a leader: the members, including itself.
     pub followers: Vec<Follower>,
 }
 
 /// A member as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Follower {
-    /// Which.
+    /// Its number.
     pub id: u64,
     /// The last entry that it is known to hold.
     pub matched: u64,
-    /// Whether it was heard from within the last election time-out.
+    /// Whether it has sent a message within the last election time-out.
     pub is_active: bool,
 }
 
@@ -112,23 +112,23 @@ pub struct Driver {
 struct Shared {
     limits: Limits,
     inbox: Mutex<Inbox>,
-    /// Told when something is put into the inbox, and when it is closed.
+    /// Notified when an input arrives in the inbox, and when it is closed.
     arrived: Condvar,
     jobs: Queue<Job>,
     status: Mutex<Status>,
 }
 
-/// Touched by callers and all threads.
+/// Shared by callers and all threads.
 #[derive(Debug, Default)]
 struct Inbox {
     inputs: VecDeque<Input>,
     messages: usize,
     waiting_events: usize,
-    /// Why nothing is taken any more: the driver was closed, or failed.
+    /// Why no more requests are accepted: the driver was closed, or failed.
     refusal: Option<String>,
-    /// When an orderly end has taken long enough.
+    /// Deadline of an orderly stop.
     deadline: Option<Instant>,
-    /// Whether nobody takes inputs any more.
+    /// Whether inputs are no longer processed.
     is_over: bool,
 }
 
@@ -137,7 +137,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// What the operating system says if it gives no pipe or no thread.
+    /// The error of the operating system if it cannot create the pipe or a thread.
     pub fn start<M: SegmentStore + Send + 'static>(
         identity: Identity,
         member: Member<M>,
@@ -174,7 +174,7 @@ impl Driver {
         Self::start(opened.identity, opened.member, opened.state, limits)
     }
 
-    /// Return who this member is.
+    /// Return the identity of this member.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
@@ -186,23 +186,23 @@ impl Driver {
         &self.log
     }
 
-    /// Return what this member knows of its cluster.
+    /// Return the state of the cluster as this member knows it.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status.lock().clone()
     }
 
-    /// Return the end of the pipe that becomes readable when [`Self::drain`] has something to give.
+    /// Return the end of the pipe that becomes readable when [`Self::drain`] has something to return.
     #[must_use]
     pub fn wake_fd(&self) -> RawFd {
         self.outbox.wake_fd()
     }
 
-    /// Put a request to append. Its result comes under `ticket` from [`Self::drain`], exactly once.
+    /// Submit a request to append. [`Self::drain`] returns its result under `ticket`, exactly once.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`] if it was not taken.
+    /// [`SubmitError`] if it was not accepted.
     pub fn submit(&self, ticket: u64, request: Request) -> Result<(), SubmitError> {
         if request.digests.is_empty() {
             return Err(SubmitError::Empty);
@@ -221,8 +221,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Put a message from another member, as it came off the wire. One that cannot be read is dropped, as are those that come faster
-    /// than they can be taken. Return whether it could be read.
+    /// Pass in a message from another member, as received. A malformed message is dropped, as are messages that arrive faster than they
+    /// can be processed. Return whether it was well formed.
     #[must_use]
     pub fn receive(&self, bytes: &[u8]) -> bool {
         let Ok(message) = Message::decode(bytes) else { return false };
@@ -241,25 +241,26 @@ impl Driver {
         self.put(Input::Lost(id));
     }
 
-    /// Wait until a read would show everything acknowledged by now. [`Success::Done`](crate::outbox::Success::Done) comes under `ticket`; if there is no leader to
-    /// ask for long, [`Failure::NotLeader`].
+    /// Wait until a read would show everything acknowledged by now. The result under `ticket` is
+    /// [`Success::Done`](crate::outbox::Success::Done), or [`Failure::NotLeader`] if there is no leader for long.
     pub fn read(&self, ticket: u64) {
         self.put(Input::Read(ticket));
     }
 
-    /// Wait until the log holds so many events, or for so many ticks. [`Success::Done`](crate::outbox::Success::Done) comes under `ticket`.
+    /// Wait until the log holds `events` events, but at most `ticks` ticks. The result under `ticket` is
+    /// [`Success::Done`](crate::outbox::Success::Done).
     pub fn await_events(&self, ticket: u64, events: u64, ticks: usize) {
         self.put(Input::Await { ticket, events, ticks });
     }
 
-    /// Do what only a leader can do. The outcome comes under `ticket`; of handing leadership over, before it is done.
-    pub fn request(&self, ticket: u64, wish: Wish) {
-        self.put(Input::Request(ticket, wish));
+    /// Request what only a leader can do. The outcome is returned under `ticket`; for a transfer of leadership, before it is done.
+    pub fn request(&self, ticket: u64, change: ClusterChange) {
+        self.put(Input::Request(ticket, change));
     }
 
-    /// Append a page from another member. The outcome comes under `ticket`.
+    /// Append a page from another member. The outcome is returned under `ticket`.
     pub fn install(&self, ticket: u64, page: Page) {
-        // After a restart, the term of this member is not below that of its state: a forged one must not get there.
+        // After a restart, this member's term is at least that of its state, so a forged term must not enter the state.
         if page.end.term > furthest_term(self.status().role.term) {
             self.outbox.put([Completion {
                 ticket,
@@ -272,16 +273,16 @@ impl Driver {
         self.outbox.put(refused.iter().flat_map(Job::tickets).map(|ticket| left(ticket, failure.clone(), false)));
     }
 
-    /// Put a question. Its answer comes under `ticket` from [`Self::drain`], exactly once. No two tickets may be the same.
-    pub fn ask(&self, ticket: u64, question: Question) {
-        self.prover.ask(ticket, question);
+    /// Submit a query. [`Self::drain`] returns its answer under `ticket`, exactly once. No two tickets may be the same.
+    pub fn ask(&self, ticket: u64, query: Query) {
+        self.prover.ask(ticket, query);
     }
 
-    /// Take what has come since the last call. Does not wait.
+    /// Return everything that is ready since the last call. Does not wait.
     ///
     /// # Errors
     ///
-    /// What the operating system says if the pipe is broken.
+    /// The error of the operating system if the pipe is broken.
     pub fn drain(&self) -> io::Result<Delivery> {
         self.outbox.drain()
     }
@@ -292,8 +293,8 @@ impl Driver {
         self.outbox.failure()
     }
 
-    /// Take no more requests, finish those that wait, for as long as the grace lasts, and end the threads. Results can still be
-    /// drained, and messages sent.
+    /// Accept no more requests, finish pending ones within the grace period, and end the threads. Results can still be drained, and
+    /// messages sent.
     pub fn close(&self) {
         {
             let mut inbox = self.shared.inbox.lock();
@@ -302,7 +303,7 @@ impl Driver {
         }
         self.shared.arrived.notify_one();
         for thread in self.threads.lock().drain(..) {
-            // What a thread fails with, it has reported.
+            // A thread that failed has already reported why.
             let _ = thread.join();
         }
         self.prover.close();
@@ -320,7 +321,7 @@ impl Drop for Driver {
 }
 
 impl Shared {
-    /// Put an input. Without a member that takes it, whoever waits for it is told so.
+    /// Queue an input. If no member processes inputs any more, its ticket fails.
     fn put(&self, input: Input, outbox: &Outbox) {
         let mut inbox = self.inbox.lock();
         if inbox.is_over {
@@ -333,7 +334,7 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    /// Turn the member until it is closed or fails. Whatever is left then is told so.
+    /// Run the member until it is closed or fails. Then the remaining requests fail.
     fn run_member<M: SegmentStore>(&self, mut member: Member<M>, outbox: &Outbox) {
         let failure = failure_of(|| self.drive(&mut member, outbox));
         self.note_failure(failure, outbox);
@@ -350,7 +351,7 @@ impl Shared {
         self.jobs.close();
     }
 
-    /// Apply until nothing more comes or the state fails.
+    /// Apply jobs until the queue ends or the state fails.
     fn run_state(&self, state: State, outbox: &Outbox) {
         let mut tickets = Vec::new();
         let failure = failure_of(|| self.apply(state, &mut tickets, outbox));
@@ -359,7 +360,7 @@ impl Shared {
         outbox.put(tickets.into_iter().map(|ticket| left(ticket, outbox.failure(), true)).collect::<Vec<_>>());
     }
 
-    /// Take nothing more if a thread has failed: whether what was under way is on disk is unknown then, and nothing may be written
+    /// Stop accepting requests if a thread has failed: whether the pending write is on disk is then unknown, and nothing may be written
     /// after it.
     fn note_failure(&self, failure: Option<String>, outbox: &Outbox) {
         let Some(reason) = failure else { return };
@@ -372,7 +373,7 @@ impl Shared {
     }
 
     fn drive<M: SegmentStore>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
-        // The first turn is at once: who decides alone leads already, but has not saved that.
+        // The first turn is immediate: a single voter is already leader, but has not saved that.
         let mut next_tick = Instant::now();
         while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
             let mut effects = Effects::default();
@@ -381,7 +382,7 @@ impl Shared {
             let mut inbox = self.inbox.lock();
             inbox.waiting_events = queued + inbox.inputs.iter().map(events_of).sum::<usize>();
             drop(inbox);
-            // What came before an error was saved, and its tickets are known nowhere else.
+            // The effects before an error were saved, and their tickets are stored nowhere else.
             self.hand_out(member, effects, outbox);
             turned?;
         }
@@ -398,7 +399,7 @@ impl Shared {
         if !effects.messages.is_empty() {
             outbox.send(effects.messages.into_iter().map(|message| (message.to, message.encode_to_vec())));
         }
-        // First: whoever is told that something is done finds the status that it led to.
+        // The status first: a caller that learns that a request is done must find the resulting status.
         if effects.is_status_new {
             outbox.renew_status();
         }
@@ -410,7 +411,7 @@ impl Shared {
         }
     }
 
-    /// Carry out jobs; `tickets` are of those who wait for the one that is under way.
+    /// Carry out jobs; `tickets` are those that wait for the current one.
     fn apply(&self, mut state: State, tickets: &mut Vec<u64>, outbox: &Outbox) -> Result<(), MemberError> {
         while let Some(job) = self.jobs.take() {
             *tickets = job.tickets();
@@ -423,12 +424,12 @@ impl Shared {
                 self.put(input, outbox);
             }
         }
-        // So that the next start has nothing to apply again.
+        // Sync, so that the next start need not apply anything again.
         state.log().sync()?;
         Ok(())
     }
 
-    /// Wait for inputs or the next tick; nothing when the driver is closed and nothing is under way, or its grace is over.
+    /// Wait for inputs or the next tick. None when the driver is closed and nothing is pending, or its grace period is over.
     fn next_inputs(&self, next_tick: &mut Instant, is_idle: bool) -> Option<VecDeque<Input>> {
         let mut inbox = self.inbox.lock();
         loop {
@@ -438,7 +439,7 @@ impl Shared {
             }
             let is_tick_due = now >= *next_tick;
             if is_tick_due {
-                // Ticks that were missed are not made up for: a member that was stopped must hear before it judges.
+                // Missed ticks are skipped: a member that was suspended must receive messages before it decides that others are dead.
                 *next_tick = (*next_tick + self.limits.tick).max(now);
                 inbox.inputs.push_back(Input::Tick);
             }
@@ -451,7 +452,7 @@ impl Shared {
     }
 }
 
-/// Return what becomes of a request that is left when the threads end.
+/// Return the outcome of a request that remains when the threads end.
 fn left(ticket: u64, failure: Option<String>, is_proposed: bool) -> Completion {
     let unfinished = if is_proposed { Failure::Unknown } else { Failure::NotLeader };
     Completion { ticket, outcome: Err(failure.map_or(unfinished, Failure::WriteFailed)) }
@@ -461,7 +462,7 @@ fn left(ticket: u64, failure: Option<String>, is_proposed: bool) -> Completion {
 fn failure_of(body: impl FnOnce() -> Result<(), MemberError>) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(outcome) => outcome.err().map(|error| error.to_string()),
-        // The crate `raft` asserts what it cannot go on without; the message is on stderr.
+        // The crate `raft` panics if an invariant is broken; the message is on stderr.
         Err(_) => Some("an invariant was broken; this is a defect of qed, or of the disk".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! What entries of the Raft log say (FORMATS.md, "Entries").
+//! The content of entries of the Raft log (FORMATS.md, "Entries").
 
 use qed_core::hash::{DIGEST_BYTES, Digest};
 use qed_core::log::Request;
@@ -12,19 +12,19 @@ const IF_ABSENT: u8 = 1;
 /// Flags and count of a request.
 const REQUEST_BYTES: usize = 1 + 4;
 
-/// What is to be done to the state.
+/// A change of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Append events as one commit batch.
     Append {
-        /// What the leader's log was when it proposed this: whoever finds another beginning in its own must stop.
+        /// The leader's log when it proposed this. A member whose own log differs there must stop.
         base: Extent,
-        /// What clients asked for.
+        /// The requests of clients.
         requests: Vec<Request>,
     },
-    /// Change who takes part, or how they are reached.
+    /// Change the members, or their addresses.
     Members(Vec<Change>),
-    /// Nothing: a leader's first entry, or a change of configuration alone.
+    /// Nothing: the first entry of a leader, or a mere change of configuration.
     Nothing,
 }
 
@@ -60,7 +60,7 @@ impl Command {
         }
     }
 
-    /// Return what the bytes of an entry say, or nothing if that is nothing this build knows.
+    /// Return the content of an entry, or None if this build does not know it.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let Some((&kind, rest)) = bytes.split_first() else { return Some(Self::Nothing) };
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn what_this_build_does_not_know_is_not_decoded() {
         assert_eq!(Command::from_bytes(&[3]), None);
-        // A request names at least one event.
+        // A request holds at least one event.
         let empty = [[APPEND].as_slice(), &[0; Extent::BYTES], &[0; REQUEST_BYTES]].concat();
         assert_eq!(Command::from_bytes(&empty), None);
     }

@@ -19,12 +19,12 @@ use crate::wal::{Frame, Recovered, Wal};
 
 const RAFT_FOLDER: &str = "raft";
 
-/// What becomes of a folder that belongs to no cluster yet.
+/// The use of a folder that belongs to no cluster yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beginning {
-    /// It is the first member of a new one. Events that the log holds already stay.
+    /// It becomes the first member of a new cluster. Events that the log already holds stay.
     Bootstrap,
-    /// It waits to be admitted to one. Its log must be empty.
+    /// It waits to be admitted to a cluster. Its log must be empty.
     Join,
 }
 
@@ -39,47 +39,47 @@ pub enum FolderError {
     Io {
         /// The folder.
         path: String,
-        /// What the operating system says.
+        /// The error of the operating system.
         cause: io::Error,
     },
     /// Its files contradict each other.
     #[error(transparent)]
     Damaged(#[from] MemberError),
-    /// It belongs to somebody else.
+    /// It belongs to another member.
     #[error("{path} belongs to {found}, not to {wanted}")]
     Foreign {
         /// The folder.
         path: String,
-        /// Who it belongs to.
+        /// The member that it belongs to.
         found: String,
-        /// Who wanted it.
+        /// The member that tried to open it.
         wanted: String,
     },
-    /// It holds a log that no cluster knows.
+    /// It holds a log that belongs to no cluster.
     #[error(
         "{path} holds {events} events of its own, so it cannot join a cluster: start it without joining, or empty it"
     )]
     NotEmpty {
         /// The folder.
         path: String,
-        /// How many.
+        /// The number of events.
         events: u64,
     },
 }
 
-/// How often a member looks at the clock, and what it does then.
+/// The timing of a member, in ticks.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
-    /// Ticks without a leader before an election, up to twice as many.
+    /// Ticks without a leader before an election: a random number from this to twice as many.
     pub election_ticks: usize,
 }
 
-/// Everything that was in a data folder.
+/// The contents of a data folder.
 #[derive(Debug)]
 pub struct Opened {
-    /// Who it is.
+    /// The identity of the member.
     pub identity: Identity,
     /// Its part in Raft.
     pub member: Member<SegmentFolder>,
@@ -88,11 +88,11 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Open the data folder at `path`, which is made if there is nothing, for the member that `description` describes.
+    /// Open the data folder at `path`, which is created if it does not exist, for the member that `description` describes.
     ///
     /// # Errors
     ///
-    /// [`FolderError`]. The folder is unchanged then, or as after a crash.
+    /// [`FolderError`]. The folder is then unchanged, or as after a crash.
     pub fn open(
         path: &Path,
         description: &MemberInfo,
@@ -137,7 +137,7 @@ fn unusable(path: &Path, cause: io::Error) -> FolderError {
     FolderError::Io { path: path.display().to_string(), cause }
 }
 
-/// Return who the folder belongs to, if to anybody; fail if that is another than who asks.
+/// Return the identity in the folder, if there is one; fail if it belongs to another member.
 fn owner(path: &Path, description: &MemberInfo) -> Result<Option<Identity>, FolderError> {
     let found = Identity::read(path).map_err(|cause| unusable(path, cause))?;
     match found {
@@ -150,7 +150,7 @@ fn owner(path: &Path, description: &MemberInfo) -> Result<Option<Identity>, Fold
     }
 }
 
-/// What a member has promised cannot be made up.
+/// The votes of a member cannot be reconstructed, so a lost Raft log is an error.
 fn raft_log_is_missing(identity: &Identity) -> FolderError {
     let name = &identity.name;
     MemberError::Inconsistent(format!(
@@ -159,7 +159,7 @@ fn raft_log_is_missing(identity: &Identity) -> FolderError {
     .into()
 }
 
-/// Give a folder that is nobody's to who asks.
+/// Give a folder without an identity to the member.
 fn take_over(
     path: &Path,
     log: &Log,
@@ -169,13 +169,13 @@ fn take_over(
 ) -> Result<Identity, FolderError> {
     let of_io = |cause| unusable(path, cause);
     if *recovered != Recovered::default() || log.applied() != LogId::default() {
-        let reason = "it holds the log of a member, but not the file that says of which";
+        let reason = "it holds the log of a member, but the file with its identity is missing";
         return Err(MemberError::Inconsistent(reason.into()).into());
     }
     if beginning == Beginning::Join && !log.is_empty() {
         return Err(FolderError::NotEmpty { path: path.display().to_string(), events: log.len() });
     }
-    // A Raft log without a frame beside an identity is one that was lost, so the first frame comes before the identity.
+    // An identity with an empty Raft log means that the Raft log was lost, so the first frame is written before the identity.
     if wal.is_new() {
         wal.append(&Frame::default()).map_err(MemberError::from)?;
     }
@@ -184,7 +184,7 @@ fn take_over(
     Ok(identity)
 }
 
-/// Keep the name of the cluster beside the identity once it is known.
+/// Save the name of the cluster in the identity once it is known.
 fn note_cluster(path: &Path, mut identity: Identity, membership: &Membership) -> io::Result<Identity> {
     if identity.cluster.is_none() && !membership.cluster.is_empty() {
         identity.cluster = Some(membership.cluster.clone());

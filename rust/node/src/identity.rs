@@ -1,7 +1,7 @@
-//! Which member a data folder is: a number drawn once, that no other folder ever has.
+//! The identity of a data folder: a random number that no other folder ever has.
 //!
-//! A vote is a promise, and a disk that is lost has forgotten its promises. So a member is not its name but its folder: whoever
-//! comes back under its old name with an empty folder has a new number, and the cluster lets the old one go.
+//! A vote is a promise, and a lost disk has forgotten its promises. So the folder identifies a member, not its name: a member that
+//! returns under its old name with an empty folder has a new number, and the cluster removes the old one.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "MEMBER";
 const FORMAT: u64 = 1;
 
-/// Who a data folder belongs to (FORMATS.md, "Data folder").
+/// The member that a data folder belongs to (FORMATS.md, "Data folder").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -21,11 +21,11 @@ pub struct Identity {
     format: u64,
     /// Its number among the members; never 0.
     pub id: u64,
-    /// What people call it.
+    /// Its name.
     pub name: String,
     /// The cluster that it was admitted to.
     pub cluster: Option<String>,
-    /// Whether it was made to join a cluster: it must never begin one of its own.
+    /// Whether it was created to join a cluster: it must never start one of its own.
     pub is_joining: bool,
 }
 
@@ -34,7 +34,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// What the operating system says, or that the file cannot be read.
+    /// The error of the operating system, or that the file is invalid.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         let text = match fs::read(path.join(FILE)) {
             Ok(text) => text,
@@ -44,15 +44,15 @@ impl Identity {
         let identity: Self =
             serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
         if identity.id == 0 {
-            return Err(io::Error::other(format!("{FILE} is damaged: no member has the number 0")));
+            return Err(io::Error::other(format!("{FILE} is damaged: expected a number above 0, found 0")));
         }
         if identity.format != FORMAT {
-            return Err(io::Error::other(format!("{FILE} has format {}, this build knows {FORMAT}", identity.format)));
+            return Err(io::Error::other(format!("expected format {FORMAT} of {FILE}, found {}", identity.format)));
         }
         Ok(Some(identity))
     }
 
-    /// Draw a new identity.
+    /// Return a new random identity.
     ///
     /// # Errors
     ///
@@ -61,11 +61,11 @@ impl Identity {
         Ok(Self { format: FORMAT, id: random()?.max(1), name: name.into(), cluster: None, is_joining })
     }
 
-    /// Keep it in the data folder at `path`; durable when this returns.
+    /// Save it in the data folder at `path`; durable when this returns.
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// The error of the operating system.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         durable::replace(&path.join(FILE), |file| {
@@ -79,7 +79,7 @@ impl Identity {
 ///
 /// # Errors
 ///
-/// What the operating system says if it gives none.
+/// The error of the operating system if it cannot give one.
 pub fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }

@@ -1,8 +1,8 @@
 //! One member of a cluster that replicates a qed log by Raft.
 //!
-//! The [member] is a value: ticks, messages and requests in, things to send, apply and answer out, over [Raft](consensus) and its
-//! [log on disk](wal). The [driver] turns it in a thread, the [applier] carries out what is committed on the [state] in another, the
-//! [prover] answers questions beside them, and the [outbox] holds what any of them has for the caller.
+//! The [member] is a value: its inputs are ticks, messages and requests, its outputs are messages, jobs and results, over
+//! [Raft](consensus) and its [log on disk](wal). The [driver] runs it in a thread, the [applier] applies committed entries to the
+//! [state] in another, the [prover] answers queries in further threads, and the [outbox] holds their results for the caller.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(

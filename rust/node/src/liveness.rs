@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Election time-outs of silence after which a member is presumed dead.
 const MISSED_TIMEOUTS: u64 = 2;
-/// Election time-outs after which a snapshot that was sent is sent again. Its receiver may be fetching still, and goes on then.
+/// Election time-outs after which a snapshot is sent again. Its receiver may still be fetching pages, and continues.
 const SNAPSHOT_TIMEOUTS: u64 = 4;
 
 /// When each member last sent a message.
@@ -17,11 +17,11 @@ pub struct Liveness {
     now: u64,
     /// When each member last sent a message.
     heard: BTreeMap<u64, u64>,
-    /// When each became a member, as far as this one knows.
+    /// When each became a member, as far as this member knows.
     known: BTreeMap<u64, u64>,
-    /// The term in which this member leads, and since when.
+    /// The term in which this member leads, and when it became leader.
     leading: Option<(u64, u64)>,
-    /// Members whose snapshot is awaited, and since when.
+    /// Members that were sent a snapshot and have not acknowledged it, and when it was sent.
     snapshots: BTreeMap<u64, u64>,
 }
 
@@ -47,7 +47,7 @@ impl Liveness {
         self.heard.insert(id, self.now);
     }
 
-    /// Note who the members are. A new one has as much time as the others to send a message.
+    /// Set the members. A new one has as much time as the others to send a message.
     pub fn set_members(&mut self, ids: impl Iterator<Item = u64>) {
         let now = self.now;
         self.known = ids.map(|id| (id, self.known.get(&id).copied().unwrap_or(now))).collect();
@@ -68,7 +68,7 @@ impl Liveness {
         begun.is_some_and(|begun| self.now - begun > MISSED_TIMEOUTS * self.election_ticks)
     }
 
-    /// Return which of `receivers`, to which snapshots are on their way, have been waiting for too long. Their time starts again.
+    /// Return those of `receivers` that have not acknowledged a snapshot for too long. Their time starts again.
     pub fn overdue(&mut self, receivers: impl Iterator<Item = u64>) -> Vec<u64> {
         let (now, before) = (self.now, std::mem::take(&mut self.snapshots));
         self.snapshots = receivers.map(|id| (id, before.get(&id).copied().unwrap_or(now))).collect();

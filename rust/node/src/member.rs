@@ -1,5 +1,5 @@
-//! One member as a value: what it does with ticks, messages and requests, on its log and its Raft log, without clock, thread or
-//! socket. The driver turns it in a thread, simulations turn many of them in one.
+//! One member as a value: it processes ticks, messages and requests, on its log and its Raft log, without clock, thread or socket. The
+//! driver runs it in a thread, simulations run many of them in one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use raft::eraftpb::{ConfState, Message};
 
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
-use crate::membership::{Change, Inadmissible, Membership, Wish};
+use crate::membership::{Change, ClusterChange, Inadmissible, Membership};
 use crate::message_check::InvalidMessage;
 use crate::outbox::{Completion, Failure, Outcome, Success};
 use crate::reads::{Due, PendingReads};
@@ -20,10 +20,10 @@ use crate::segments::SegmentStore;
 use crate::state::StateError;
 use crate::wal::{Wal, WalError};
 
-/// Proposals that may be under way. While one is synced and sent, the one before is applied; more would only make batches smaller.
+/// Proposals that may be under way. While one is synced and sent, the previous one is applied; more would only make batches smaller.
 const PROPOSALS_UNDER_WAY: usize = 2;
 
-/// Election time-outs after which a read that no leader answers is given up.
+/// Election time-outs after which a read that no leader answers fails.
 const READ_TIMEOUTS: usize = 60;
 
 /// Something that happens to a member.
@@ -31,25 +31,25 @@ const READ_TIMEOUTS: usize = 60;
 pub enum Input {
     /// A tick has passed.
     Tick,
-    /// Another member says something.
+    /// A message from another member.
     Message(Message),
     /// Messages to a member may have been lost.
     Lost(u64),
-    /// A client wants events appended.
+    /// A client's request to append events.
     Append(u64, Request),
-    /// A client wants to read what is acknowledged by now.
+    /// A client's request to read everything that is acknowledged by now.
     Read(u64),
-    /// A client waits until the log holds so many events, for so many ticks.
+    /// A client waits until the log holds a number of events, for a number of ticks.
     Await {
-        /// Whose.
+        /// The ticket.
         ticket: u64,
-        /// How many events.
+        /// The number of events.
         events: u64,
-        /// How long.
+        /// How long, in ticks.
         ticks: usize,
     },
-    /// A member or an operator wants what only a leader can do.
-    Request(u64, Wish),
+    /// A request of a member or an operator to the leader.
+    Request(u64, ClusterChange),
     /// A job is done.
     Report(Report),
     /// The state is synced up to here.
@@ -57,7 +57,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// Return the ticket of who waits for it.
+    /// Return the ticket that waits for it.
     #[must_use]
     pub const fn ticket(&self) -> Option<u64> {
         match self {
@@ -70,40 +70,40 @@ impl Input {
     }
 }
 
-/// Something to be done to the state, in order.
+/// A job on the state; jobs are carried out in order.
 #[derive(Debug)]
 pub enum Job {
-    /// Apply an entry. Tickets, in the order of its requests, if they are waited for here.
+    /// Apply an entry. Tickets, in the order of its requests, if they wait on this member.
     Apply(Committed, Option<Vec<u64>>),
-    /// Append a page, and sync it: the message that waits for it needs that.
+    /// Append a page, and sync it, as the snapshot message that waits for it requires.
     Install(u64, Box<Page>),
-    /// Sync, so that entries can be forgotten.
+    /// Sync, so that entries can be deleted.
     Sync,
 }
 
-/// What a job came to.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Report {
-    /// How far the state is.
+    /// The log id of the state.
     pub log_id: LogId,
     /// The configuration there, if it changed.
     pub conf_state: Option<ConfState>,
     /// The membership there, if it changed.
     pub membership: Option<Arc<Membership>>,
-    /// Whether it was a page that brought it there.
+    /// Whether the job was a page.
     pub is_fetched: bool,
-    /// Who waits for the page. They are told once the member has taken note, so that its status is the one after the page.
+    /// Tickets that wait for the page. They complete after the member has processed the report, so that its status includes the page.
     pub ticket: Option<u64>,
 }
 
-/// What a member wants done.
+/// The outputs of a member.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// To be sent.
+    /// Messages to send.
     pub messages: Vec<Message>,
-    /// To be carried out on the state.
+    /// Jobs to carry out on the state.
     pub jobs: Vec<Job>,
-    /// To be told to those who asked.
+    /// Outcomes of requests.
     pub completions: Vec<Completion>,
     /// Messages that were refused.
     pub invalid_messages: Vec<InvalidMessage>,
@@ -111,7 +111,7 @@ pub struct Effects {
     pub is_status_new: bool,
 }
 
-/// Why a member cannot go on.
+/// Why a member cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
     /// Its Raft log failed.
@@ -123,7 +123,7 @@ pub enum MemberError {
     /// Its state failed.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Raft cannot go on.
+    /// Raft cannot continue.
     #[error(transparent)]
     Raft(#[from] Refusal),
     /// The Raft log and the state contradict each other.
@@ -135,7 +135,7 @@ pub enum MemberError {
 #[derive(Debug)]
 struct Proposal {
     log_id: LogId,
-    /// Of its requests, in order; or of the one who asked for another membership.
+    /// The tickets of its requests, in order; or the one of a change of membership.
     tickets: Vec<u64>,
 }
 
@@ -151,20 +151,20 @@ pub struct Member<M> {
     ticks: usize,
     role: Role,
     snapshot_source: Option<(u64, LogId)>,
-    /// Requests that are not proposed yet.
+    /// Requests that have not been proposed yet.
     queue: VecDeque<(u64, Request)>,
     /// Proposals that are not known to be committed, in order.
     proposals: VecDeque<Proposal>,
     /// Log ids of own proposals that are not applied, in order.
     under_way: VecDeque<LogId>,
     reads: PendingReads,
-    /// Up to where entries will be forgotten, once the state is synced so far, and how far it is, once that is known.
+    /// Up to where entries will be deleted once the state is synced that far, and how far it is synced, once that is known.
     forgettable: Option<LogId>,
     durable: Option<LogId>,
 }
 
 impl<M: SegmentStore> Member<M> {
-    /// Return a member with everything that was recovered.
+    /// Return a member with its recovered parts.
     #[must_use]
     pub fn new(consensus: Consensus, wal: Wal<M>, log: Arc<Log>, membership: Arc<Membership>, limits: Limits) -> Self {
         let role = consensus.role();
@@ -187,31 +187,31 @@ impl<M: SegmentStore> Member<M> {
         }
     }
 
-    /// Return who leads.
+    /// Return the leader, as far as it is known.
     #[must_use]
     pub const fn role(&self) -> Role {
         self.role
     }
 
-    /// Return who takes part.
+    /// Return the membership.
     #[must_use]
     pub const fn membership(&self) -> &Arc<Membership> {
         &self.membership
     }
 
-    /// Return the member to fetch pages from and how far, if this one lags too far behind for entries.
+    /// Return the member to fetch pages from and how far, if this one is too far behind to catch up from entries.
     #[must_use]
     pub const fn snapshot_source(&self) -> Option<(u64, LogId)> {
         self.snapshot_source
     }
 
-    /// Return the part in Raft.
+    /// Return this member's Raft.
     #[must_use]
     pub const fn consensus(&self) -> &Consensus {
         &self.consensus
     }
 
-    /// Return whether nothing is waited for.
+    /// Return whether no request or proposal is pending.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.under_way.is_empty()
@@ -223,11 +223,11 @@ impl<M: SegmentStore> Member<M> {
         self.queue.iter().map(|(_, request)| request.digests.len()).sum()
     }
 
-    /// Take inputs, save what must be saved, and add what is to be done to `effects`, also before an error.
+    /// Process inputs, save what must be saved, and add the outputs to `effects`, even before an error.
     ///
     /// # Errors
     ///
-    /// [`MemberError`]: the member must stop, and what was under way is unknown.
+    /// [`MemberError`]: the member must stop, and the outcome of pending requests is unknown.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Result<(), MemberError> {
         for input in inputs {
             self.handle(input, effects);
@@ -243,8 +243,8 @@ impl<M: SegmentStore> Member<M> {
         Ok(())
     }
 
-    /// Return the tickets of all who wait for this member, when it ends: those whose requests may still be carried out, and those
-    /// whose will not.
+    /// Return all tickets that wait for this member when it ends: those whose requests may still be carried out, and those whose
+    /// requests will not.
     pub fn abandon(&mut self) -> (Vec<u64>, Vec<u64>) {
         let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.tickets).collect();
         let queued = self.queue.drain(..).map(|(ticket, _)| ticket);
@@ -254,7 +254,7 @@ impl<M: SegmentStore> Member<M> {
     fn handle(&mut self, input: Input, effects: &mut Effects) {
         match input {
             Input::Tick => self.tick(effects),
-            // A refused message changes nothing but the term; a correct member sends again.
+            // A refused message changes at most the term; a correct member sends it again.
             Input::Message(message) => {
                 if let Err(Refusal::InvalidMessage(invalid)) = self.consensus.step(message) {
                     effects.invalid_messages.push(invalid);
@@ -267,8 +267,8 @@ impl<M: SegmentStore> Member<M> {
                 self.reads.await_events(ticket, events, self.ticks + ticks);
                 self.wake_waiters(effects);
             }
-            Input::Request(ticket, wish) => {
-                let outcome = self.request(ticket, wish);
+            Input::Request(ticket, change) => {
+                let outcome = self.request(ticket, change);
                 effects.completions.extend(outcome.map(|outcome| Completion { ticket, outcome }));
             }
             Input::Report(report) => self.note_report(report, effects),
@@ -290,28 +290,28 @@ impl<M: SegmentStore> Member<M> {
     fn read(&mut self, ticket: u64, deadline: usize) {
         let context = self.reads.next_context();
         let is_asked = self.consensus.read(context.to_be_bytes().to_vec());
-        // A leader commits the first entry of its term in a moment.
+        // A leader that has not committed an entry of its term will do so in a moment.
         let pause = if is_asked { self.election_ticks } else { 1 };
         self.reads.insert(context, ticket, self.ticks + pause, deadline);
     }
 
-    /// Do what is wished, or propose it; return what is known already.
-    fn request(&mut self, ticket: u64, wish: Wish) -> Option<Outcome> {
-        match wish {
-            Wish::Admit(id, info) => {
+    /// Carry out a request to the leader, or propose it; return its outcome if that is already known.
+    fn request(&mut self, ticket: u64, change: ClusterChange) -> Option<Outcome> {
+        match change {
+            ClusterChange::Admit(id, info) => {
                 let is_alive = |id| !self.consensus.is_presumed_dead(id);
                 let changes = self.membership.admit(id, &info, &is_alive);
                 self.change_members(ticket, changes)
             }
-            Wish::Remove(name) => {
+            ClusterChange::Remove(name) => {
                 let changes = self.membership.remove(&name);
                 self.remove(ticket, changes)
             }
-            Wish::Transfer(name) => Some(self.transfer(name)),
+            ClusterChange::Transfer(name) => Some(self.transfer(name)),
         }
     }
 
-    /// Propose a change; return what is known already.
+    /// Propose a change of membership; return its outcome if that is already known.
     fn change_members(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
         if !self.consensus.can_propose() {
             return Some(Err(Failure::NotLeader));
@@ -342,7 +342,7 @@ impl<M: SegmentStore> Member<M> {
     fn remove(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
         let is_own = |change: &Change| matches!(change, Change::Remove(id) if Some(*id) == self.role.leader);
         if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
-            // A leader hands over first: its successor is then asked to let it go.
+            // A leader hands over first: its successor is then asked to remove it.
             let successor = self.consensus.transfer(None);
             return Some(
                 successor.map_or(Err(Failure::Inadmissible(Inadmissible::NoSuccessor)), |_| Err(Failure::NotLeader)),
@@ -393,7 +393,7 @@ impl<M: SegmentStore> Member<M> {
         }
     }
 
-    /// As a leader, propose what waits; otherwise refuse it.
+    /// As a leader, propose the waiting requests; otherwise refuse them.
     fn propose(&mut self, effects: &mut Effects) -> Result<(), MemberError> {
         if !self.consensus.role().is_leader {
             let refused =
@@ -447,7 +447,7 @@ impl<M: SegmentStore> Member<M> {
         Ok(())
     }
 
-    /// Return who waits for a committed entry. If another stands where a proposal was to be, that one is lost.
+    /// Return the tickets that wait for a committed entry. If it has the index of another proposal, that one is lost.
     fn tickets_of(&mut self, log_id: LogId, effects: &mut Effects) -> Option<Vec<u64>> {
         while let Some(proposal) = self.proposals.pop_front_if(|proposal| proposal.log_id.index <= log_id.index) {
             if proposal.log_id == log_id {
@@ -458,7 +458,7 @@ impl<M: SegmentStore> Member<M> {
         None
     }
 
-    /// Tell those whose proposals a lost leadership leaves open, and the caller if anything looks different.
+    /// Fail the proposals whose outcome is unknown after a loss of leadership, and tell the caller if the status has changed.
     fn note_role(&mut self, effects: &mut Effects) {
         let role = self.consensus.role();
         if self.role.is_leader && (!role.is_leader || role.term != self.role.term) {
@@ -470,7 +470,7 @@ impl<M: SegmentStore> Member<M> {
         (self.role, self.snapshot_source) = (role, source);
     }
 
-    /// Have the state synced if there are entries to forget. Not here: heartbeats would wait for it.
+    /// Queue a sync of the state if there are entries to delete. A sync in this thread would delay heartbeats.
     fn ask_to_forget(&mut self, effects: &mut Effects) {
         if self.forgettable.is_none() {
             self.forgettable = self.consensus.forgettable();
@@ -490,14 +490,14 @@ impl<M: SegmentStore> Member<M> {
     }
 }
 
-/// What a member is told beside what it has recovered.
+/// The settings of a member.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Events after which a batch is closed; the request that reaches it still goes in whole.
+    /// Events after which a batch is closed; the request that reaches the limit is still included whole.
     pub batch_events: usize,
-    /// Ticks after which a lost read is asked for again.
+    /// Ticks after which a read is requested again, because it may be lost.
     pub election_ticks: usize,
-    /// The first number for reads; it must not meet one from before a restart.
+    /// The first context for reads; contexts must differ from those before a restart.
     pub first_read: u64,
 }
 

@@ -1,11 +1,11 @@
-//! Who takes part, as replicated state: every member knows the names and addresses of all, also of those that are down.
+//! The membership, as replicated state: every member knows the names and addresses of all, including those that are down.
 
 use std::collections::BTreeMap;
 
 use raft::eraftpb::{ConfChangeType, ConfState};
 use serde::{Deserialize, Serialize};
 
-/// Most members that a cluster may have; each takes a part in every round of an add.
+/// Most members of a cluster; each one takes part in every add.
 pub const MAX_MEMBERS: usize = 32;
 /// Most bytes of a name or an address.
 const MAX_TEXT_BYTES: usize = 512;
@@ -14,27 +14,27 @@ const MAX_TEXT_BYTES: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberInfo {
-    /// What people call it; no two members have the same.
+    /// Its name, unique in the cluster.
     pub name: String,
     /// Where members reach it.
     pub raft_addr: String,
     /// Where clients reach it.
     pub http_addr: String,
-    /// Where its operator reaches it.
+    /// Where operators reach it.
     pub mgmt_addr: String,
-    /// Where its metrics are.
+    /// Reserved for metrics.
     pub metrics_addr: String,
 }
 
-/// Which members decide.
+/// The configuration in the sense of Raft: which members vote.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
-    /// Those who vote.
+    /// The voters.
     pub voters: Vec<u64>,
-    /// Those who catch up, and vote later.
+    /// Members that are catching up, and vote later.
     pub learners: Vec<u64>,
-    /// In a joint configuration: those who voted before.
+    /// In a joint configuration: the previous voters.
     pub voters_outgoing: Vec<u64>,
     /// In a joint configuration: voters who will be learners.
     pub learners_next: Vec<u64>,
@@ -46,17 +46,17 @@ pub struct Configuration {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Membership {
-    /// What tells this cluster from all others: 32 hexadecimal digits.
+    /// Unique name of the cluster: 32 hexadecimal digits.
     pub cluster: String,
     /// Members by number.
     pub members: BTreeMap<u64, MemberInfo>,
-    /// Numbers that were removed, with their names: they must not come back.
+    /// Numbers of removed members, with their names: they must not return.
     pub removed: BTreeMap<u64, String>,
-    /// Who of them decides.
+    /// Which of them vote.
     pub configuration: Configuration,
 }
 
-/// What an entry changes in the membership.
+/// A change of the membership by an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A member joins, or has new addresses.
@@ -65,41 +65,41 @@ pub enum Change {
     Remove(u64),
 }
 
-/// What only a leader can do.
+/// A request that only a leader can carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
-    /// Admit the member with this id, or note its new addresses.
+pub enum ClusterChange {
+    /// Admit the member with this id, or record its new addresses.
     Admit(u64, MemberInfo),
     /// Remove the member with this name.
     Remove(String),
-    /// Make the member with this name the leader, or any if none is named.
+    /// Make the member with this name the leader, or any member if there is no name.
     Transfer(Option<String>),
 }
 
-/// Why somebody was not admitted or not removed.
+/// Why a member cannot be admitted, removed or made leader.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inadmissible {
     /// The number was removed before.
     #[error("member {0} was removed from the cluster; empty its data folder to join as a new one")]
     Removed(String),
     /// A member that is alive has the name.
-    #[error("the node id {0} is taken by a member that is alive")]
+    #[error("the node id {0} is in use by a member that is alive")]
     NameTaken(String),
     /// Another member has an address.
-    #[error("the address {address} is taken by {name}")]
+    #[error("the address {address} is in use by {name}")]
     AddressTaken {
         /// The address.
         address: String,
         /// The member that has it.
         name: String,
     },
-    /// There are as many members as there may be.
+    /// The cluster has the largest number of members.
     #[error("the cluster has {MAX_MEMBERS} members already")]
     Full,
     /// No member has this name.
     #[error("no member is called {0}")]
     Unknown(String),
-    /// It is the only one that votes.
+    /// It is the only voter.
     #[error("{0} is the only voting member")]
     LastVoter(String),
     /// It is unreachable, or does not vote yet.
@@ -121,13 +121,13 @@ impl Membership {
         Self { cluster, members: BTreeMap::from([(id, member)]), removed: BTreeMap::new(), configuration }
     }
 
-    /// Return the membership that `bytes` stand for, if they do.
+    /// Return the membership in `bytes`, or None if they are malformed.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// Return the bytes that stand for it: the same for the same membership.
+    /// Return the membership as bytes: equal bytes for equal memberships.
     ///
     /// # Panics
     ///
@@ -150,11 +150,11 @@ impl Membership {
         self.configuration.voters.contains(&id)
     }
 
-    /// Carry out the changes of an entry, with the configuration that it led to.
+    /// Apply the changes of an entry, with the resulting configuration.
     pub fn apply(&mut self, changes: Vec<Change>, conf_state: Option<&ConfState>) {
         for change in changes {
             match change {
-                // Proposed while its removal was under way.
+                // The change was proposed while its removal was under way.
                 Change::Put(id, _) if self.removed.contains_key(&id) => {}
                 Change::Put(id, member) => {
                     self.members.insert(id, member);
@@ -171,8 +171,8 @@ impl Membership {
         }
     }
 
-    /// Return what admits `member` under the number `id`: nothing if it is a member already, as described. A dead member of the same
-    /// name makes room for it, for it must be the same one after the loss of its disk.
+    /// Return the changes that admit `member` under the number `id`: none if it is already a member with these addresses. A dead member
+    /// of the same name is removed, because the new one must be its replacement after the loss of its disk.
     ///
     /// # Errors
     ///
@@ -212,7 +212,7 @@ impl Membership {
         Ok(removal.into_iter().chain([Change::Put(id, member.clone())]).collect())
     }
 
-    /// Return what removes the member with a name.
+    /// Return the changes that remove the member with a name.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Membership {
         Ok(vec![Change::Remove(id)])
     }
 
-    /// Return what `changes` mean to Raft: nothing if only addresses change.
+    /// Return the change of Raft's configuration for `changes`: None if only addresses change.
     #[must_use]
     pub fn configuration_changes(&self, changes: &[Change]) -> Vec<(ConfChangeType, u64)> {
         let of_change = |change: &Change| match change {

@@ -13,14 +13,14 @@ use crate::raftlog::RaftLog;
 
 /// How far ahead of this member's term a message may be: the elections of a year, if there is one every half minute.
 pub const MAX_TERM_JUMP: u64 = 1 << 20;
-/// The term from which on each message may add only one, so that there are always more terms than messages to use them up.
+/// From this term on, each message may add only one term, so that no number of messages can use up all terms.
 pub const LAST_JUMP: u64 = 1 << 62;
 
 /// A message that no correct member sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message from member {from:016x} was refused: {reason}")]
 pub struct InvalidMessage {
-    /// Who it says it is from.
+    /// The sender that it names.
     pub from: u64,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -37,7 +37,7 @@ pub fn check_message(message: &Message, raft: &Raft<RaftLog>) -> Result<(), Inva
 
 fn defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     let kind = message.msg_type();
-    // A read keeps its origin when it is passed on, and may come back to it.
+    // A read keeps its origin as the sender when it is forwarded, and may return there.
     let is_own = message.from == raft.id && kind != MessageType::MsgReadIndex;
     if message.to != raft.id || message.from == 0 || is_own {
         return Some("it is not from another member to this one");
@@ -51,12 +51,12 @@ fn defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     }
     match kind {
         MessageType::MsgHeartbeat => (message.term >= raft.term && message.commit > raft.raft_log.last_index())
-            .then_some("it says that more is committed than this member holds"),
+            .then_some("its commit index is beyond the last entry of this member"),
         MessageType::MsgAppend => entries_defect(message, raft),
         MessageType::MsgAppendResponse => acknowledgement_defect(message, raft),
         MessageType::MsgSnapshot => snapshot_defect(message),
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => {
-            (message.entries.len() != 1).then_some("it does not name one read")
+            (message.entries.len() != 1).then_some("it does not hold exactly one read")
         }
         MessageType::MsgPropose
         | MessageType::MsgTransferLeader
@@ -74,17 +74,17 @@ fn defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
     }
 }
 
-/// Return the greatest term that one message may bring a member to that is at `term`.
+/// Return the highest term to which one message may raise a member that is at `term`.
 ///
-/// A term is saved and never lowered, so a forged one must not use up all that there are. A message from further ahead is refused,
-/// but brings its receiver as far as this: members that are further apart, and new ones, which are at term 0, get to the same term
-/// after a few messages.
+/// A term is saved and never lowered, so a forged one must not use up all terms. A message with a higher term is refused, but raises
+/// its receiver to this one: members that are further apart, and new ones, which are at term 0, reach the same term after a few
+/// messages.
 #[must_use]
 pub const fn furthest_term(term: u64) -> u64 {
     term.saturating_add(if term < LAST_JUMP { MAX_TERM_JUMP } else { 1 })
 }
 
-/// Return the term that the sender of a message says it has reached, 0 if it says none. A pre-vote is asked for the term after.
+/// Return the term that the sender claims to have reached, or 0 if the message has none. A pre-vote names the next term.
 #[must_use]
 pub fn reached_term(message: &Message) -> u64 {
     match message.msg_type() {
@@ -103,9 +103,9 @@ fn snapshot_defect(message: &Message) -> Option<&'static str> {
 }
 
 fn entries_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {
-    // To the crate, an entry that is missing has term 0.
+    // The crate treats a missing entry as one of term 0.
     if (message.index == 0) != (message.log_term == 0) || message.log_term > message.term {
-        return Some("it does not name the entry before its own");
+        return Some("the term of the entry before its own is missing");
     }
     let mut previous = (message.index, message.log_term);
     for entry in &message.entries {
@@ -130,13 +130,13 @@ fn acknowledgement_defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'s
     if message.reject {
         return (message.reject_hint > message.index).then_some("its reject hint is beyond the index that it rejects");
     }
-    // One of an earlier term may be about entries that a later leader has replaced.
+    // A message of an earlier term may be about entries that a later leader has replaced.
     let is_heeded = raft.state == raft::StateRole::Leader && message.term == raft.term;
     let is_beyond = message.index > raft.raft_log.last_index();
     (is_heeded && is_beyond).then_some("it acknowledges entries that do not exist")
 }
 
-/// Return whether a cluster can be configured so.
+/// Return whether a cluster can have this configuration.
 fn is_possible(configuration: &ConfState) -> bool {
     let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = configuration;
     let are_distinct = |ids: &[u64]| !ids.contains(&0) && ids.iter().collect::<BTreeSet<_>>().len() == ids.len();

@@ -1,4 +1,4 @@
-//! The outbox: results that the threads of a replica hand to its caller, with one wake-up for all that are ready.
+//! The outbox: results from the threads of a replica for its caller, with one wake-up for all that are ready.
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -11,51 +11,51 @@ use qed_core::page::PageError;
 use crate::membership::Inadmissible;
 use crate::message_check::InvalidMessage;
 
-/// What came of one request or question, under the ticket it was put with.
+/// The outcome of one request or query, under its ticket.
 #[derive(Debug)]
 pub struct Completion {
-    /// The number the caller gave.
+    /// The number that the caller gave.
     pub ticket: u64,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// What a request or question comes to.
+/// The outcome of a request or query.
 pub type Outcome = Result<Success, Failure>;
 
-/// What a request or question gives.
+/// The result of a successful request or query.
 #[derive(Debug)]
 pub enum Success {
-    /// What was added, durable on a majority.
+    /// The added events, durable on a majority.
     Added(Added),
-    /// The answer to a question.
+    /// The answer to a query.
     Answered(Vec<u8>),
-    /// It was done, and there is no more to say.
+    /// It was done, and has no result.
     Done,
 }
 
-/// Why a request or question gives nothing.
+/// Why a request or query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Nothing was done.
     #[error("this member is not the leader")]
     NotLeader,
-    /// Something of the same kind is under way, so nothing was done.
+    /// A similar request is under way, so nothing was done.
     #[error("another change of leader or members is under way")]
     Busy,
     /// The membership does not allow it, so nothing was done.
     #[error(transparent)]
     Inadmissible(#[from] Inadmissible),
-    /// Leadership was lost with the request under way: it may still be carried out.
+    /// Leadership was lost while the request was under way: it may still be carried out.
     #[error("leadership was lost while the insertion was under way; it may still be committed")]
     Unknown,
     /// This member's disk failed, so it is not known whether anything was added.
     #[error("{0}")]
     WriteFailed(String),
-    /// The log cannot answer a question.
+    /// The log cannot answer the query.
     #[error(transparent)]
     Unanswered(LogError),
-    /// A page was not read out to another member, or one of another member was not installed.
+    /// A page for another member could not be read, or a page of another member was not installed.
     #[error(transparent)]
     PageRefused(PageError),
 }
@@ -63,13 +63,13 @@ pub enum Failure {
 /// Everything that waits for the caller.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// What came of requests.
+    /// The outcomes of requests.
     pub completions: Vec<Completion>,
     /// Messages for other members, by their numbers, oldest first.
     pub messages: Vec<(u64, Vec<u8>)>,
-    /// Invalid messages; of many, the first ones.
+    /// Invalid messages; only the first ones if there are many.
     pub invalid_messages: Vec<InvalidMessage>,
-    /// Whether leader, membership or what is to be fetched may have changed.
+    /// Whether leader, membership or snapshot source may have changed.
     pub is_status_new: bool,
 }
 
@@ -93,19 +93,19 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Return an empty outbox, or what the operating system says if it gives no pipe.
+    /// Return an empty outbox, or the error of the operating system if it cannot create the pipe.
     pub(crate) fn new() -> io::Result<Self> {
         let (wake_reader, wake_writer) = io::pipe()?;
         let waiting = Waiting { delivery: Delivery::default(), failure: None, is_signalled: false, wake_writer };
         Ok(Self { waiting: Mutex::new(waiting), wake_reader })
     }
 
-    /// Put completions in, and wake the caller if nothing waits there yet.
+    /// Add completions, and wake the caller if nothing is waiting yet.
     pub(crate) fn put(&self, completions: impl IntoIterator<Item = Completion>) {
         self.change(|waiting| waiting.delivery.completions.extend(completions));
     }
 
-    /// Put messages in for other members.
+    /// Add messages for other members.
     pub(crate) fn send(&self, messages: impl IntoIterator<Item = (u64, Vec<u8>)>) {
         self.change(|waiting| waiting.delivery.messages.extend(messages));
     }
@@ -118,7 +118,7 @@ impl Outbox {
         });
     }
 
-    /// Tell the caller to look at the status.
+    /// Tell the caller that the status may have changed.
     pub(crate) fn renew_status(&self) {
         self.change(|waiting| waiting.delivery.is_status_new = true);
     }
@@ -130,7 +130,7 @@ impl Outbox {
         });
     }
 
-    /// Take everything out. Does not wait.
+    /// Remove and return everything. Does not wait.
     pub(crate) fn drain(&self) -> io::Result<Delivery> {
         let mut waiting = self.waiting.lock();
         if waiting.is_signalled {
@@ -157,7 +157,7 @@ impl Outbox {
             delivery.completions.is_empty() && delivery.messages.is_empty() && delivery.invalid_messages.is_empty();
         let is_empty = is_empty && !delivery.is_status_new;
         if !waiting.is_signalled && (!is_empty || waiting.failure.is_some()) {
-            // An empty pipe has room for a byte; without a reader there is nobody to wake.
+            // An empty pipe has room for a byte; without a reader there is no caller to wake.
             waiting.is_signalled = waiting.wake_writer.write_all(&[1]).is_ok();
         }
     }

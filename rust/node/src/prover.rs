@@ -1,4 +1,4 @@
-//! The prover: threads that answer questions about a log, so that an event loop waits neither for hashes nor for a disk.
+//! The prover: threads that answer queries about a log, so that an event loop waits neither for hashes nor for a disk.
 //!
 //! They take no lock that a writer holds for long: each answer comes from one consistent view of the log.
 
@@ -17,21 +17,21 @@ use qed_core::page::{Extent, PageError};
 use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
 use crate::queue::Queue;
 
-/// Most questions whose answers are handed out together. A wake-up costs the caller as much as a proof costs here, and the first
-/// answer waits for the last: half a millisecond.
-const QUESTIONS_A_WAKE_UP: usize = 16;
+/// Most queries whose answers are delivered together. A wake-up costs the caller as much as a proof costs here, and the first answer
+/// waits for the last: half a millisecond.
+const QUERIES_A_WAKE_UP: usize = 16;
 
-/// Most events of a page, but for those of its last batch: 2 MiB, some tenths of a second to install.
+/// Most events of a page, not counting its last batch: 2 MiB, which takes some tenths of a second to install.
 const PAGE_EVENTS: u64 = 1 << 16;
 
-/// Something to be answered from a log: as JSON, but for pages.
+/// A query about a log. Answers are JSON, except for pages.
 #[derive(Debug)]
-pub enum Question {
+pub enum Query {
     /// Is this event in the log, or was it at this version? The event itself is echoed if it is known.
     Membership {
         /// The event's digest.
         digest: Digest,
-        /// The version asked at; nothing is the latest.
+        /// The version to prove at; None is the latest.
         version: Option<u64>,
         /// The event, to be echoed.
         key: Option<Vec<u8>>,
@@ -43,24 +43,24 @@ pub enum Question {
         /// The later version.
         end: u64,
     },
-    /// What comes after this, for a replica that has no more?
+    /// Which page continues this log of another replica?
     Page {
         /// Where its log ends.
         start: Extent,
         /// How far it has applied entries.
         after: LogId,
     },
-    /// What was acknowledged as this version?
+    /// Which snapshot was acknowledged for this version?
     Snapshot {
         /// The version.
         version: u64,
     },
 }
 
-impl Question {
-    /// Return what comes of the question. A panic must not take the thread from the questions that follow.
+impl Query {
+    /// Return the outcome of the query. A panic must not end the thread, which has further queries to answer.
     fn outcome(&self, log: &Log) -> Outcome {
-        let bug = || Err(LogError::Bug("answering a question ended in a panic, which stderr describes").into());
+        let bug = || Err(LogError::Bug("answering a query ended in a panic, which stderr describes").into());
         match catch_unwind(AssertUnwindSafe(|| self.answer(log))).unwrap_or_else(|_| bug()) {
             Ok(bytes) => Ok(Success::Answered(bytes)),
             Err(PageError::Log(error)) => Err(Failure::Unanswered(error)),
@@ -79,36 +79,36 @@ impl Question {
     }
 }
 
-/// Threads that answer questions in turn.
+/// Threads that answer queries in turn.
 #[derive(Debug)]
 pub(crate) struct Prover {
-    questions: Arc<Queue<(u64, Question)>>,
+    queries: Arc<Queue<(u64, Query)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Prover {
     /// Start `threads` threads that answer from `log` into `outbox`.
     pub(crate) fn start(log: &Arc<Log>, outbox: &Arc<Outbox>, threads: usize) -> io::Result<Self> {
-        let prover = Self { questions: Arc::default(), threads: Mutex::default() };
+        let prover = Self { queries: Arc::default(), threads: Mutex::default() };
         for number in 0..threads {
-            let (questions, log, outbox) = (Arc::clone(&prover.questions), Arc::clone(log), Arc::clone(outbox));
-            let run = move || run(&questions, &log, &outbox);
+            let (queries, log, outbox) = (Arc::clone(&prover.queries), Arc::clone(log), Arc::clone(outbox));
+            let run = move || run(&queries, &log, &outbox);
             prover.threads.lock().push(thread::Builder::new().name(format!("qed-prover-{number}")).spawn(run)?);
         }
         Ok(prover)
     }
 
-    /// Put a question. Its answer comes under `ticket`, exactly once, unless the prover is closed.
-    pub(crate) fn ask(&self, ticket: u64, question: Question) {
-        // It is never ended, only closed.
-        let _ = self.questions.put(vec![(ticket, question)]);
+    /// Queue a query. Its answer is put into the outbox under `ticket`, exactly once, unless the prover is closed.
+    pub(crate) fn ask(&self, ticket: u64, query: Query) {
+        // The queue is never ended, only closed.
+        let _ = self.queries.put(vec![(ticket, query)]);
     }
 
-    /// Answer what waits, then end the threads.
+    /// Answer the waiting queries, then end the threads.
     pub(crate) fn close(&self) {
-        self.questions.close();
+        self.queries.close();
         for thread in self.threads.lock().drain(..) {
-            // A panic in the thread has been reported by the runtime; there is nothing left to finish then.
+            // The runtime has reported a panic in the thread; then there is nothing left to finish.
             let _ = thread.join();
         }
     }
@@ -120,14 +120,14 @@ impl Drop for Prover {
     }
 }
 
-/// Answer questions until the queue is closed and empty.
-fn run(questions: &Queue<(u64, Question)>, log: &Log, outbox: &Outbox) {
+/// Answer queries until the queue is closed and empty.
+fn run(queries: &Queue<(u64, Query)>, log: &Log, outbox: &Outbox) {
     loop {
-        let taken = questions.take_up_to(QUESTIONS_A_WAKE_UP);
+        let taken = queries.take_up_to(QUERIES_A_WAKE_UP);
         if taken.is_empty() {
             return;
         }
-        let answered = |(ticket, question): (u64, Question)| Completion { ticket, outcome: question.outcome(log) };
+        let answered = |(ticket, query): (u64, Query)| Completion { ticket, outcome: query.outcome(log) };
         outbox.put(taken.into_iter().map(answered).collect::<Vec<_>>());
     }
 }

@@ -1,23 +1,23 @@
-//! A queue between threads that is closed by those who put and ended by those who take.
+//! A queue between threads that is closed by the producers and ended by the consumers.
 
 use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Items on their way from some threads to others, in order.
+/// Items that pass from some threads to others, in order.
 #[derive(Debug)]
 pub struct Queue<T> {
     state: Mutex<State<T>>,
-    /// Told when an item arrives, and when no more will.
+    /// Notified when an item arrives, and when no more will.
     arrived: Condvar,
 }
 
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
-    /// Whether nothing more is put.
+    /// Whether no more items will be put.
     is_closed: bool,
-    /// Whether nothing more is taken.
+    /// Whether no more items will be taken.
     is_over: bool,
 }
 
@@ -29,7 +29,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Put items; return those that nobody will take.
+    /// Put items; return them if the queue is ended.
     #[must_use]
     pub fn put(&self, items: Vec<T>) -> Vec<T> {
         let mut state = self.state.lock();
@@ -42,25 +42,25 @@ impl<T> Queue<T> {
         Vec::new()
     }
 
-    /// Put no more items. Those that wait are still taken.
+    /// Put no more items. Waiting ones are still taken.
     pub fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();
     }
 
-    /// Take no more items; return those that wait.
+    /// Take no more items; return the waiting ones.
     pub fn end(&self) -> Vec<T> {
         let mut state = self.state.lock();
         state.is_over = true;
         std::mem::take(&mut state.items).into()
     }
 
-    /// Wait for an item; none if there will be none.
+    /// Wait for an item and take it; None if no more will arrive.
     pub fn take(&self) -> Option<T> {
         self.take_up_to(1).pop()
     }
 
-    /// Wait for items, and take at most `limit` of them; none if there will be none.
+    /// Wait for items and take at most `limit` of them; empty if no more will arrive.
     pub fn take_up_to(&self, limit: usize) -> Vec<T> {
         let mut state = self.state.lock();
         while state.items.is_empty() && !state.is_closed {

@@ -1,4 +1,4 @@
-//! The Raft log in memory: what the crate `raft` reads of what this member has made durable, or is about to.
+//! The Raft log in memory, for the crate `raft` to read: what this member has made durable or is about to.
 
 use std::collections::VecDeque;
 
@@ -9,20 +9,20 @@ use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
 
 use crate::wal::{Bounds, Frame, Recovered};
 
-/// A contiguous run of entries, and what stands before it.
+/// A contiguous run of entries, and the log id before it.
 #[derive(Debug)]
 pub struct RaftLog {
     hard_state: HardState,
     bounds: Bounds,
     entries: VecDeque<Entry>,
     entries_bytes: usize,
-    /// How far the state is, and the configuration there: what a lagging member is told to fetch.
+    /// The log id of the state, and the configuration there: the snapshot that a lagging member is sent.
     applied: LogId,
     conf_state: ConfState,
 }
 
 impl RaftLog {
-    /// Return the log that was recovered, of a member whose state is at `applied` with the configuration `conf_state`.
+    /// Return the recovered log of a member whose state is at `applied` with the configuration `conf_state`.
     #[must_use]
     pub fn new(recovered: Recovered, applied: LogId, conf_state: ConfState) -> Self {
         let entries_bytes = recovered.entries.iter().map(size_of).sum();
@@ -36,7 +36,7 @@ impl RaftLog {
         }
     }
 
-    /// Carry out what a frame makes durable.
+    /// Apply a frame.
     pub fn apply(&mut self, frame: &Frame) {
         self.hard_state = frame.hard_state.clone();
         if let Some(bounds) = frame.bounds {
@@ -55,7 +55,7 @@ impl RaftLog {
         self.entries.extend(frame.entries.iter().cloned());
     }
 
-    /// Note that the state is at `applied`, with that configuration if it changed. What is older than what is known is passed over.
+    /// Note that the state is at `applied`, with that configuration if it changed. An older log id than the known one is ignored.
     pub fn set_applied(&mut self, applied: LogId, conf_state: Option<ConfState>) {
         if applied <= self.applied {
             return;
@@ -66,7 +66,7 @@ impl RaftLog {
         }
     }
 
-    /// Return how far the state is.
+    /// Return the log id of the state.
     #[must_use]
     pub const fn applied(&self) -> LogId {
         self.applied
@@ -78,19 +78,19 @@ impl RaftLog {
         &self.hard_state
     }
 
-    /// Return what stands before the first entry.
+    /// Return the log id before the first entry.
     #[must_use]
     pub const fn bounds(&self) -> Bounds {
         self.bounds
     }
 
-    /// Return how many bytes of entries are kept.
+    /// Return the size of the kept entries in bytes.
     #[must_use]
     pub const fn entries_bytes(&self) -> usize {
         self.entries_bytes
     }
 
-    /// Return the log id after which no more than `bytes` bytes of entries stand, and not after `limit`.
+    /// Return the log id, at most `limit`, after which there are no more than `bytes` bytes of entries.
     #[must_use]
     pub fn log_id_before_last(&self, bytes: usize, limit: u64) -> Option<LogId> {
         let mut excess = self.entries_bytes.saturating_sub(bytes);
@@ -137,7 +137,7 @@ impl Storage for RaftLog {
         if high > self.last() + 1 {
             return Err(Error::Store(StorageError::Unavailable));
         }
-        // At least one, and no more than are wanted: what a lagging member lacks may be a hundred times that.
+        // At least one, and no more than requested: a lagging member may lack a hundred times that.
         let (limit, mut size) = (max_size.into().unwrap_or(u64::MAX), 0_u64);
         let is_wanted = |entry: &&Entry| {
             let is_first = size == 0;
@@ -167,10 +167,10 @@ impl Storage for RaftLog {
         Ok(self.last())
     }
 
-    /// A snapshot carries no data: its receiver fetches what it lacks of the state (see [`crate::consensus`]).
+    /// A snapshot carries no data: its receiver fetches the missing part of the state (see [`crate::consensus`]).
     fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
-        // The configuration in force may be ahead of the state, which may not know yet that it has admitted the receiver. Nobody takes
-        // a snapshot in which it does not take part, and the leader would wait for that without end.
+        // The configuration in force may be ahead of the state, which may not show yet that the receiver is admitted. No member accepts
+        // a snapshot whose configuration lacks it, and the leader would wait for that forever.
         let ConfState { voters, learners, voters_outgoing, .. } = &self.conf_state;
         let takes_part = voters.iter().chain(learners).chain(voters_outgoing).any(|&id| id == to);
         if self.applied.index < request_index || !takes_part {

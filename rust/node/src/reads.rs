@@ -1,10 +1,10 @@
-//! Requests that wait until the log is far enough: for what a leader says is acknowledged, or for a number of events.
+//! Requests that wait for the log: for everything that the leader has confirmed as acknowledged, or for a number of events.
 
 use std::collections::BTreeMap;
 
 use crate::outbox::{Completion, Failure, Outcome, Success};
 
-/// A read whose index no leader has named yet.
+/// A read whose index no leader has confirmed yet.
 #[derive(Debug, Clone, Copy)]
 struct Unconfirmed {
     ticket: u64,
@@ -20,15 +20,15 @@ struct Waiter {
     ticket: u64,
     /// The entry that must be applied.
     index: u64,
-    /// The events that must be there.
+    /// The number of events that the log must hold.
     events: u64,
-    /// When it is over, in ticks.
+    /// Its deadline, in ticks.
     deadline: usize,
-    /// What it comes to then.
+    /// Its outcome at the deadline.
     late: fn() -> Outcome,
 }
 
-/// The requests of one member that wait. Their contexts must not meet those from before a restart.
+/// The waiting requests of one member. Their contexts must differ from those before a restart.
 #[derive(Debug)]
 pub struct PendingReads {
     unconfirmed: BTreeMap<u64, Unconfirmed>,
@@ -36,7 +36,7 @@ pub struct PendingReads {
     waiters: Vec<Waiter>,
 }
 
-/// The unconfirmed reads whose time has come.
+/// The unconfirmed reads that are due.
 #[derive(Debug, Default)]
 pub struct Due {
     /// To be asked again: ticket and deadline of each.
@@ -52,19 +52,19 @@ impl PendingReads {
         Self { unconfirmed: BTreeMap::new(), next_context: first_context, waiters: Vec::new() }
     }
 
-    /// Return the context under which the next read is asked for.
+    /// Return the context of the next read.
     pub const fn next_context(&mut self) -> u64 {
         let context = self.next_context;
         self.next_context = self.next_context.wrapping_add(1);
         context
     }
 
-    /// Keep a read that a leader is asked to confirm under `context`.
+    /// Add a read that a leader is asked to confirm under `context`.
     pub fn insert(&mut self, context: u64, ticket: u64, again: usize, deadline: usize) {
         self.unconfirmed.insert(context, Unconfirmed { ticket, again, deadline });
     }
 
-    /// Take out the unconfirmed reads whose time has come at tick `now`.
+    /// Remove and return the unconfirmed reads that are due at tick `now`.
     pub fn due(&mut self, now: usize) -> Due {
         let mut due = Due::default();
         for (_, Unconfirmed { ticket, deadline, .. }) in self.unconfirmed.extract_if(.., |_, read| read.again <= now) {
@@ -77,8 +77,7 @@ impl PendingReads {
         due
     }
 
-    /// Have the read under `context` wait for the entry at `index`. Another member may send back any bytes: what is not the context
-    /// of a read of this one confirms none.
+    /// Let the read under `context` wait for the entry at `index`. Another member may send any bytes: an unknown context is ignored.
     pub fn confirm(&mut self, context: Vec<u8>, index: u64) {
         let context = context.try_into().map(u64::from_be_bytes);
         if let Some(Unconfirmed { ticket, deadline, .. }) =
@@ -89,12 +88,13 @@ impl PendingReads {
         }
     }
 
-    /// Have a request wait for `events` events, until the tick `deadline`: it is done then, too.
+    /// Add a request that waits for `events` events, at most until the tick `deadline`: then it is done, too.
     pub fn await_events(&mut self, ticket: u64, events: u64, deadline: usize) {
         self.waiters.push(Waiter { ticket, index: 0, events, deadline, late: || Ok(Success::Done) });
     }
 
-    /// Take out those who need not wait any longer at tick `now`, with a log of `len` events that has applied the entry `applied`.
+    /// Remove and return the requests that need not wait any longer at tick `now`, with a log of `len` events that has applied the
+    /// entry `applied`.
     pub fn settle(&mut self, now: usize, applied: u64, len: u64) -> Vec<Completion> {
         let is_there = |waiter: &Waiter| waiter.index <= applied && waiter.events <= len;
         let over = self.waiters.extract_if(.., |waiter| waiter.deadline <= now || is_there(waiter));
@@ -105,13 +105,13 @@ impl PendingReads {
         over.map(completion).collect()
     }
 
-    /// Take out everything; return the tickets.
+    /// Remove everything; return the tickets.
     pub fn abandon(&mut self) -> Vec<u64> {
         let unconfirmed = std::mem::take(&mut self.unconfirmed).into_values().map(|read| read.ticket);
         unconfirmed.chain(self.waiters.drain(..).map(|waiter| waiter.ticket)).collect()
     }
 
-    /// Return whether nobody waits for the state.
+    /// Return whether no request waits for the state.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.waiters.is_empty()

@@ -1,4 +1,4 @@
-//! Recovery: what a member goes on from after a stop of any kind, wherever its log and its Raft log are kept.
+//! Recovery: how a member continues after a stop of any kind, from any store of its log and its Raft log.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::segments::SegmentStore;
 use crate::state::State;
 use crate::wal::{Bounds, Frame, Recovered, Wal};
 
-/// Return a member and its state, from its log and its Raft log, made to agree. `founded` is the membership that a member begins
-/// with if its log knows none.
+/// Return a member and its state, from its log and its Raft log, which are made to agree. `founded` is the initial membership, used
+/// if the log holds none.
 ///
 /// # Errors
 ///
-/// [`MemberError`] if they cannot be read or contradict each other. What is on disk is unchanged then, or as after a crash.
+/// [`MemberError`] if they cannot be read or contradict each other. The disk is then unchanged, or as after a crash.
 pub fn recover<M: SegmentStore>(
     log: Arc<Log>,
     store: M,
@@ -28,7 +28,7 @@ pub fn recover<M: SegmentStore>(
     go_on(log, Wal::open(store)?, founded, settings, limits)
 }
 
-/// As [`recover`], with a Raft log that was opened already.
+/// Like [`recover`], with a Raft log that is already open.
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ pub fn go_on<M: SegmentStore>(
         log.sync()?;
         wal.append(&frame)?;
     } else if recovered.bounds == Bounds::default() && recovered.entries.is_empty() {
-        // Nothing is recorded yet, not even that: a Raft log that is lost later must be missed.
+        // The Raft log is still empty. Write a first frame, so that a later loss of the Raft log is noticed.
         let hard_state = recovered.hard_state.clone();
         wal.append(&Frame { hard_state, ..Frame::default() })?;
     }
@@ -60,12 +60,12 @@ pub fn go_on<M: SegmentStore>(
     Ok((member, state))
 }
 
-/// Make what a Raft log holds agree with the state of the same member, which is at `applied`: after a crash either may be ahead.
-/// Return a frame to be saved, once the state is synced, if the log had to change.
+/// Make a Raft log agree with the state of the same member, which is at `applied`: after a crash either may be ahead. Return a frame
+/// to save, once the state is synced, if the log had to change.
 ///
 /// # Errors
 ///
-/// What is missing, if entries between the state and the log are gone.
+/// A message that names the missing entries, if any are missing between the state and the log.
 pub fn reconcile(recovered: &mut Recovered, applied: LogId) -> Result<Option<Frame>, String> {
     if applied.index < recovered.bounds.index {
         let (state, log) = (applied.index, recovered.bounds.index);
@@ -88,7 +88,7 @@ pub fn reconcile(recovered: &mut Recovered, applied: LogId) -> Result<Option<Fra
             applied.index, applied.term
         ));
     }
-    // The state was fetched beyond the log, or the log holds entries there that were never committed.
+    // The state was fetched beyond the end of the log, or the log holds other entries there, which were never committed.
     let hard_state = &mut recovered.hard_state;
     if hard_state.term < applied.term {
         (hard_state.term, hard_state.vote) = (applied.term, 0);

@@ -1,4 +1,4 @@
-//! Where the Raft log keeps its segments: a folder of files, or, in simulations, memory that forgets what was not synced.
+//! The store of the Raft log's segments: a folder of files, or, in simulations, memory that loses unsynced writes.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use qed_core::durable;
 use qed_core::watermark::Watermark;
 
-/// Numbered files of fixed size. Errors are what the operating system says.
+/// Numbered files of fixed size. Errors are those of the operating system.
 pub trait SegmentStore {
     /// Return the minimum segment size in bytes. It has never changed, so a shorter file was truncated. Zeroing a segment takes some
     /// milliseconds; a frame that does not fit gets a segment of its own size.
@@ -30,11 +30,11 @@ pub trait SegmentStore {
     /// If it cannot be read.
     fn read(&mut self, segment: u64) -> Result<Vec<u8>, String>;
 
-    /// Make a segment of `size_bytes` zeros; durable when this returns.
+    /// Create a segment of `size_bytes` zeros; durable when this returns.
     ///
     /// # Errors
     ///
-    /// If it cannot be made.
+    /// If it cannot be created.
     fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String>;
 
     /// Write bytes at a position of a segment; not yet durable.
@@ -59,14 +59,14 @@ pub trait SegmentStore {
     /// If it cannot be deleted.
     fn delete(&mut self, segment: u64) -> Result<(), String>;
 
-    /// Note how many frames are durable. The note itself need not be, but must never be ahead of them.
+    /// Record how many frames are durable. The record itself need not be durable, but must never be ahead of the frames.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
     fn note(&mut self, frames: u64) -> Result<(), String>;
 
-    /// Return the last note that is left; 0 if none is.
+    /// Return the last record of [`Self::note`] that was kept; 0 if there is none.
     fn noted(&mut self) -> u64;
 }
 
@@ -80,14 +80,14 @@ pub struct SegmentFolder {
 }
 
 impl SegmentFolder {
-    /// Return the folder at `path`, which is made if there is nothing.
+    /// Return the folder at `path`, which is created if it does not exist.
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// The error of the operating system.
     pub fn open(path: &Path) -> io::Result<Self> {
         durable::make_folder(path)?;
-        // A crash while a segment was made leaves its draft.
+        // A crash during the creation of a segment leaves its draft.
         for entry in fs::read_dir(path)? {
             let entry = entry?.path();
             if entry.extension().is_some_and(|extension| extension == "new") {
@@ -152,7 +152,7 @@ impl SegmentStore for SegmentFolder {
     }
 
     fn delete(&mut self, segment: u64) -> Result<(), String> {
-        // Synced one at a time: of two that are deleted, a power cut must not bring the first back alone.
+        // Sync after each deletion: if two segments are deleted, a power cut must not restore only the first.
         let deleted = fs::remove_file(self.path_of(segment)).and_then(|()| File::open(&self.path)?.sync_all());
         deleted.map_err(|error| error.to_string())
     }
@@ -176,18 +176,18 @@ pub(crate) mod memory {
 
     use super::SegmentStore;
 
-    /// Clones share what is in them.
+    /// Clones share their contents.
     #[derive(Debug, Clone, Default)]
     pub(crate) struct Memory(pub(crate) Arc<Mutex<Contents>>);
 
     #[derive(Debug, Default)]
     pub(crate) struct Contents {
         pub(crate) segments: BTreeMap<u64, Vec<u8>>,
-        /// Calls that change something.
+        /// Calls that have changed something.
         pub(crate) changes: usize,
-        /// How many of them succeed, if not all.
+        /// How many of them succeed, if there is a limit.
         pub(crate) good_changes: Option<usize>,
-        /// The last note.
+        /// The last record of [`SegmentStore::note`].
         pub(crate) noted: u64,
     }
 
@@ -203,7 +203,7 @@ pub(crate) mod memory {
         }
     }
 
-    /// So small that frames fill several.
+    /// Small, so that the frames fill several segments.
     pub(crate) const SEGMENT_BYTES: usize = 512;
 
     impl SegmentStore for Memory {

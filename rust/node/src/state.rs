@@ -1,7 +1,7 @@
-//! The state of a member: its log and the membership, changed by committed entries and by nothing else.
+//! The state of a member: its log and the membership, changed by committed entries only.
 //!
-//! What an entry does depends on the entry and the log before it alone: no clock, no dice, no setting that may differ between
-//! members. What is written is not synced here: after a crash the Raft log applies it again.
+//! The effect of an entry depends only on the entry and the log before it: no clock, no random numbers, no setting that may differ
+//! between members. Writes are not synced here: after a crash the entries are applied again from the Raft log.
 
 use std::sync::Arc;
 
@@ -22,24 +22,24 @@ pub enum StateError {
     /// The log could not be read or written, or contradicts itself.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The leader's log began otherwise.
+    /// The leader's log differs from this one.
     #[error("this replica has diverged: at {} events the leader's hyper digest is {}, this one's is {}", .leader.len, .leader.hyper_digest, .own.hyper_digest)]
     Diverged {
-        /// What the leader had.
+        /// The leader's log.
         leader: Box<Extent>,
-        /// What this log has at the same length.
+        /// This log at the same length.
         own: Box<Extent>,
     },
-    /// An entry says something that this build does not know.
+    /// This build cannot decode an entry.
     #[error("entry {0} of the Raft log cannot be read: it may have been written by a newer version")]
     UnknownEntry(u64),
 }
 
-/// A log and who replicates it.
+/// A log and the members that replicate it.
 #[derive(Debug)]
 pub struct State {
     log: Arc<Log>,
-    /// Another one whenever it changes.
+    /// Replaced by a new one at each change.
     membership: Arc<Membership>,
 }
 
@@ -54,7 +54,7 @@ impl State {
         Ok(Self { log, membership })
     }
 
-    /// Make this the first member of a new cluster, whatever the log holds already; durable when this returns.
+    /// Make this the first member of a new cluster. The log may already hold events. Durable when this returns.
     ///
     /// # Errors
     ///
@@ -73,20 +73,20 @@ impl State {
         &self.log
     }
 
-    /// Return who takes part.
+    /// Return the membership.
     #[must_use]
     pub const fn membership(&self) -> &Arc<Membership> {
         &self.membership
     }
 
-    /// Return how far entries are applied.
+    /// Return the log id of the last applied entry.
     #[must_use]
     pub fn applied(&self) -> LogId {
         self.log.applied()
     }
 
-    /// Apply a committed entry, and return what its requests got if that is wanted. An entry whose outcome is in the state already
-    /// is passed over.
+    /// Apply a committed entry, and return the results of its requests if the caller wants them. An entry that is already applied is
+    /// skipped.
     ///
     /// # Errors
     ///
@@ -107,13 +107,14 @@ impl State {
         Ok(Vec::new())
     }
 
-    /// Append a page that another member has read out, durably, and return the configuration there.
+    /// Append a page from another member, durably, and return the configuration at its end.
     ///
     /// # Errors
     ///
-    /// [`PageError::Log`]: the member must stop. After the others, which say that the page is wrong or too old, nothing has changed.
+    /// [`PageError::Log`]: the member must stop. After any other error, which means that the page is wrong or too old, nothing has
+    /// changed.
     pub fn install(&mut self, page: &Page) -> Result<ConfState, PageError> {
-        // Once written, a membership that cannot be read would look like damage of this member's own disk.
+        // An undecodable membership, once written, would look like damage of this member's own disk.
         if page.members.iter().any(|members| Membership::from_bytes(&members.bytes).is_none()) {
             return Err(PageError::Malformed("a membership"));
         }

@@ -1,12 +1,12 @@
-//! The Raft log on disk: what this member must not forget, in frames that are written and synced one at a time.
+//! The Raft log on disk: everything that this member must not forget, in frames that are written and synced one at a time.
 //!
-//! A frame holds everything that one step of Raft decides (entries, term and vote, where the log begins), so a crash leaves a step
-//! whole or not at all. Frames are numbered and checksummed. Only the last can be torn, for each is synced before the next is
-//! written: a damaged frame with a good one after it is therefore damage, as is one that was noted as synced, and the member must not
+//! A frame holds everything that one step of Raft decides (entries, term and vote, start of the log), so a crash leaves a step whole
+//! or not at all. Frames are numbered and checksummed. Only the last one can be torn, because each is synced before the next is
+//! written. A bad frame is therefore damage if a good one follows it or if it was recorded as synced, and then the member must not
 //! start.
 //!
-//! Segments are files of zeros, written ahead, so that a sync has no file length or block to record. The frame that begins one
-//! repeats the state, so that the segments before it can be deleted as soon as their entries are not needed.
+//! Segments are files that are filled with zeros in advance, so that a sync need not record a new file length or block. The first frame
+//! of a segment repeats the state, so that the segments before it can be deleted as soon as their entries are not needed.
 //! FORMATS.md, "Raft log", gives the bytes.
 
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::segments::SegmentStore;
 const MAGIC: u32 = u32::from_be_bytes(*b"qedW");
 /// Magic, CRC-32C, number, length.
 const HEADER_BYTES: usize = 4 + 4 + 8 + 4;
-/// Frames begin at multiples of this, so that whatever follows a damaged one can be found.
+/// Frames begin at multiples of this, so that a frame after a damaged one can be found.
 const ALIGNMENT: usize = 8;
 
 /// Why the Raft log cannot be used.
@@ -37,43 +37,43 @@ pub enum WalError {
     Io {
         /// What was attempted.
         action: &'static str,
-        /// What the operating system says.
+        /// The error of the operating system.
         cause: String,
     },
 }
 
-/// What one frame makes durable.
+/// The content of one frame.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Frame {
     /// Term, vote and commit index from here on.
     pub hard_state: HardState,
-    /// If given: the log begins anew after this index and term, and the entries up to it are gone.
+    /// If given, the log starts after this index and term, and the entries up to it are deleted.
     pub bounds: Option<Bounds>,
-    /// Entries to append; they replace those from the first one's index on.
+    /// Entries to append; they replace the existing ones from the index of the first one on.
     pub entries: Vec<Entry>,
 }
 
-/// What stands before the first entry of a log.
+/// The start of a log: the entry before its first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
-    /// Index of the last entry that is gone.
+    /// Index of the last deleted entry.
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// Whether the entries after it are gone too: the log was replaced by a snapshot, not only shortened.
+    /// Whether the entries after it are deleted too: the log was replaced by a snapshot, not only shortened.
     pub is_reset: bool,
 }
 
-/// What a Raft log holds.
+/// The recovered contents of a Raft log.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Recovered {
     /// Term, vote and commit index.
     pub hard_state: HardState,
-    /// What stands before the first entry.
+    /// The entry before the first one.
     pub bounds: Bounds,
     /// The entries, with consecutive indices.
     pub entries: Vec<Entry>,
-    /// Entries up to here were in segments that are deleted; whatever comes must say that they are not needed.
+    /// Entries up to here were in segments that are deleted; a later frame must show that they are not needed.
     missing_to: u64,
 }
 
@@ -83,11 +83,11 @@ pub struct Wal<M> {
     segments: Vec<Segment>,
     /// Number of the next frame.
     next_frame: u64,
-    /// Where the next frame goes in the last segment.
+    /// Position of the next frame in the last segment.
     position: usize,
-    /// Repeated at the head of each segment.
+    /// Repeated in the first frame of each segment.
     bounds: Bounds,
-    /// Why nothing may be appended any more.
+    /// Why no more frames may be appended.
     failure: Option<WalError>,
 }
 
@@ -109,7 +109,7 @@ impl<M> fmt::Debug for Wal<M> {
 }
 
 impl<M: SegmentStore> Wal<M> {
-    /// Open the log on `store` and return it with what it holds, all of it durable. A torn frame at the end is cut off.
+    /// Open the log on `store` and return it with its contents, all of them durable. A torn frame at the end is removed.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl<M: SegmentStore> Wal<M> {
         }
         let noted = wal.store.noted();
         if noted > wal.next_frame && !wal.is_new() {
-            return Err(WalError::Corrupt(format!("frame {} was synced and is gone", noted - 1)));
+            return Err(WalError::Corrupt(format!("frame {} was synced, but is missing", noted - 1)));
         }
         if recovered.missing_to > recovered.bounds.index {
             return Err(WalError::Corrupt(format!("the entries before {} are missing", recovered.missing_to + 1)));
@@ -143,15 +143,15 @@ impl<M: SegmentStore> Wal<M> {
         {
             return Err(WalError::Corrupt(format!("there is no frame in segment {}", first.number)));
         }
-        // A process that was killed before its sync had returned may have left a frame that only the memory of the system holds, or
-        // that it has failed to write and forgets: so it is written once more.
+        // A process that was killed during a sync may have left a frame that exists only in the page cache, or that the system failed
+        // to write and will drop. So the last frame is written once more.
         if let Some((number, position, bytes)) = last_frame {
             wal.harden(number, position, &bytes)?;
         }
         Ok((wal, recovered))
     }
 
-    /// Write bytes of a segment that is recovered, and make them durable.
+    /// Write bytes of a recovered segment, and make them durable.
     fn harden(&mut self, number: u64, position: usize, bytes: &[u8]) -> Result<(), WalError> {
         self.store
             .write(number, position, bytes)
@@ -169,7 +169,7 @@ impl<M: SegmentStore> Wal<M> {
     ///
     /// # Errors
     ///
-    /// [`WalError::Io`]: whether the frame is on disk is then unknown, and each later call fails with the same.
+    /// [`WalError::Io`]: whether the frame is on disk is then unknown, and each later call fails with the same error.
     pub fn append(&mut self, frame: &Frame) -> Result<(), WalError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -221,7 +221,7 @@ impl<M: SegmentStore> Wal<M> {
         Ok(())
     }
 
-    /// Begin a segment with room for a frame of `frame_bytes`.
+    /// Start a segment with room for a frame of `frame_bytes`.
     fn begin_segment(&mut self, frame_bytes: usize) -> Result<(), WalError> {
         let number = self.segments.last().map_or(0, |last| last.number + 1);
         let size_bytes = self.store.segment_bytes().max(frame_bytes);
@@ -231,7 +231,7 @@ impl<M: SegmentStore> Wal<M> {
         Ok(())
     }
 
-    /// Delete the segments whose entries are all gone; the last one stays.
+    /// Delete the segments all of whose entries are deleted; the last one stays.
     fn delete_needless(&mut self) -> Result<(), WalError> {
         while let [first, _, ..] = self.segments.as_slice()
             && (first.last_index <= self.bounds.index)
@@ -242,7 +242,7 @@ impl<M: SegmentStore> Wal<M> {
         Ok(())
     }
 
-    /// Take the frames of a segment; return where the last of them stands, if there is one.
+    /// Apply the frames of a segment; return the position of the last one, if there is one.
     fn recover_segment(
         &mut self,
         number: u64,
@@ -257,7 +257,7 @@ impl<M: SegmentStore> Wal<M> {
         }
         // A segment gets its name after its size.
         if bytes.len() < self.store.segment_bytes() || !bytes.len().is_multiple_of(ALIGNMENT) {
-            return Err(WalError::Corrupt(format!("segment {number} was cut off at {} bytes", bytes.len())));
+            return Err(WalError::Corrupt(format!("segment {number} is truncated to {} bytes", bytes.len())));
         }
         let mut segment = Segment { number, size_bytes: bytes.len(), last_index: 0 };
         let (mut position, mut last) = (0, None);
@@ -275,7 +275,7 @@ impl<M: SegmentStore> Wal<M> {
             recovered.apply(frame)?;
             let end = position + HEADER_BYTES + payload.len();
             position = end.next_multiple_of(ALIGNMENT);
-            // What a crash leaves unwritten is zero.
+            // Bytes that a crash left unwritten are zero.
             if bytes.get(end..position).is_none_or(|padding| padding.iter().any(|&byte| byte != 0)) {
                 return Err(WalError::Corrupt(format!("the padding of frame {found} is damaged")));
             }
@@ -288,14 +288,14 @@ impl<M: SegmentStore> Wal<M> {
         Ok(last)
     }
 
-    /// Cut off a torn frame at `position`; fail if it cannot be a torn one.
+    /// Remove a torn frame at `position`; fail if it cannot be a torn one.
     fn require_end(&mut self, number: u64, bytes: &[u8], position: usize, is_last: bool) -> Result<(), WalError> {
         #[expect(clippy::indexing_slicing, reason = "the frames before it and their padding are within these bytes")]
         let rest = &bytes[position..];
         if rest.iter().all(|&byte| byte == 0) {
             return Ok(());
         }
-        // A frame with an earlier number is none of this log's: it may stand in what a client had appended.
+        // A frame with an earlier number does not belong here: it may be part of the data of a client.
         let is_later = |at| frame_at(bytes, at).is_some_and(|(found, _)| found > self.next_frame);
         let goes_on = (position..bytes.len()).step_by(ALIGNMENT).skip(1).any(is_later);
         if !is_last || goes_on || self.store.noted() > self.next_frame {
@@ -306,7 +306,7 @@ impl<M: SegmentStore> Wal<M> {
 }
 
 impl Recovered {
-    /// Carry out a frame.
+    /// Apply a frame.
     fn apply(&mut self, frame: Frame) -> Result<(), WalError> {
         if let Some(bounds) = frame.bounds {
             if bounds.is_reset {
@@ -323,7 +323,7 @@ impl Recovered {
             if first.index > next {
                 self.missing_to = first.index - 1;
             }
-            // One search a frame: a log of small entries has as many frames.
+            // One search a frame: a log of small entries has that many frames.
             self.entries.truncate(self.entries.partition_point(|entry| entry.index < first.index));
         }
         let are_consecutive =
@@ -352,7 +352,7 @@ fn frame_at(bytes: &[u8], position: usize) -> Option<(u64, &[u8])> {
     (found == u32::from_be_bytes(*checksum)).then_some((u64::from_be_bytes(*number), payload))
 }
 
-/// Return the length of a part of a frame as it is written, or an error: it would be read as a shorter one.
+/// Return the length of a part of a frame as it is written, or an error if it does not fit: it would be read as shorter.
 fn length_of(part: &[u8]) -> Result<[u8; 4], WalError> {
     let too_large = |_| WalError::TooLarge(part.len());
     u32::try_from(part.len()).map(u32::to_be_bytes).map_err(too_large)

@@ -1,4 +1,4 @@
-//! Drivers with their threads and folders, whose messages a test passes on.
+//! Drivers with their threads and folders; the tests pass on their messages.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -20,10 +20,10 @@ use qed_core::page::Page;
 use qed_core::proof::Snapshot;
 use qed_node::driver::{Driver, Limits};
 use qed_node::folder::{Beginning, Opened, Timing};
-use qed_node::membership::{Inadmissible, MemberInfo, Wish};
+use qed_node::membership::{ClusterChange, Inadmissible, MemberInfo};
 use qed_node::message_check::InvalidMessage;
 use qed_node::outbox::{Failure, Outcome, Success};
-use qed_node::prover::Question;
+use qed_node::prover::Query;
 use raft::eraftpb::Message;
 use tempfile::TempDir;
 
@@ -33,7 +33,7 @@ struct Cluster {
     folders: TempDir,
     /// The members that run, by number.
     drivers: BTreeMap<u64, Driver>,
-    /// What has come and nobody has asked for yet, by member and ticket.
+    /// Outcomes that no test has read yet, by member and ticket.
     outcomes: HashMap<(u64, u64), Outcome>,
     next_ticket: u64,
     pages: usize,
@@ -51,7 +51,7 @@ fn digest(text: &str) -> Digest {
 }
 
 impl Cluster {
-    /// Return a cluster of members with these names, all of whom vote, and their numbers.
+    /// Return a cluster of members with these names, all of which vote, and their numbers.
     fn of<const N: usize>(names: [&str; N]) -> (Self, [u64; N]) {
         let mut cluster = Self {
             folders: TempDir::new().unwrap(),
@@ -85,13 +85,14 @@ impl Cluster {
     /// Start a member with an empty folder, and wait until it votes.
     fn join(&mut self, name: &str) -> u64 {
         let id = self.start(name, Beginning::Join);
-        let outcome = self.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(id, description(name))));
+        let outcome =
+            self.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description(name))));
         assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
         self.wait(|cluster| cluster.drivers.values().all(|driver| driver.status().membership.is_voter(id)));
         id
     }
 
-    /// Pass on what has come out of every member.
+    /// Pass on the deliveries of every member.
     fn exchange(&mut self) {
         for (&id, driver) in &self.drivers {
             let delivery = driver.drain().unwrap();
@@ -127,19 +128,19 @@ impl Cluster {
         }
     }
 
-    /// Let a member that lags fetch a page.
+    /// Let a lagging member fetch a page.
     fn fetch(&mut self, id: u64, from: u64) {
         let log = self.drivers[&id].log();
         let (start, after) = (log.extent_at(log.len()).unwrap(), log.applied());
-        let outcome = self.outcome(from, |driver, ticket| driver.ask(ticket, Question::Page { start, after }));
+        let outcome = self.outcome(from, |driver, ticket| driver.ask(ticket, Query::Page { start, after }));
         let Ok(Success::Answered(bytes)) = outcome else { panic!("{outcome:?}") };
         let page = Page::from_bytes(&bytes).unwrap();
-        // One that came too late may be refused.
+        // A page that arrives too late may be refused.
         let _ = self.outcome(id, |driver, ticket| driver.install(ticket, page));
         self.pages += 1;
     }
 
-    /// Put something to a member, and return what comes of it.
+    /// Send a request to a member, and return its outcome.
     fn outcome(&mut self, id: u64, put: impl FnOnce(&Driver, u64)) -> Outcome {
         let (ticket, begun) = (self.next_ticket, Instant::now());
         self.next_ticket += 1;
@@ -149,11 +150,11 @@ impl Cluster {
                 return outcome;
             }
             self.exchange();
-            assert!(begun.elapsed() < PATIENCE, "nothing comes of ticket {ticket}");
+            assert!(begun.elapsed() < PATIENCE, "ticket {ticket} has no outcome");
         }
     }
 
-    /// Wait for a leader that all agree on, and return it.
+    /// Wait for a leader on which all members agree, and return it.
     fn leader(&mut self) -> u64 {
         self.wait(|cluster| cluster.agreed_leader().is_some());
         self.agreed_leader().unwrap()
@@ -165,7 +166,7 @@ impl Cluster {
         roles.iter().all(|role| role.leader.is_none_or(|leader| leader == id)).then_some(id)
     }
 
-    /// Put something to the leader, again if it is not the leader any more or does something of the kind.
+    /// Send a request to the leader; repeat it if that member is no longer leader or a similar request is under way.
     fn at_leader(&mut self, mut put: impl FnMut(&Driver, u64)) -> Outcome {
         let begun = Instant::now();
         loop {
@@ -173,7 +174,7 @@ impl Cluster {
             match self.outcome(leader, &mut put) {
                 Err(Failure::NotLeader | Failure::Busy | Failure::Unknown) => {
                     assert!(begun.elapsed() < PATIENCE);
-                    // So that the next attempt meets another state of things.
+                    // Pass on messages, so that the next attempt finds a new state.
                     self.exchange();
                 }
                 outcome => return outcome,
@@ -192,7 +193,7 @@ impl Cluster {
         (0..20).for_each(|number| self.add(&format!("{prefix} {number}")));
     }
 
-    /// Wait until every member that runs holds what was acknowledged, as it was acknowledged.
+    /// Wait until every running member holds everything that was acknowledged, unchanged.
     fn require_all(&mut self) {
         self.wait(|cluster| {
             cluster.drivers.values().all(|driver| driver.log().len() == cluster.acknowledged.len() as u64)
@@ -235,7 +236,7 @@ fn a_follower_refuses_to_add() {
     for &id in ids.iter().filter(|&&id| id != leader) {
         let request = Request { digests: vec![digest("any")], if_absent: false };
         let outcome = cluster.outcome(id, |driver, ticket| driver.submit(ticket, request).unwrap());
-        // It may have been elected meanwhile.
+        // It may have been elected in the meantime.
         assert!(matches!(outcome, Err(Failure::NotLeader)) || cluster.leader() == id, "{outcome:?}");
     }
 }
@@ -247,7 +248,8 @@ fn leadership_is_handed_over_to_whom_is_named() {
     for (name, id) in ["c", "a", "b"].into_iter().zip([ids[2], ids[0], ids[1]]) {
         let begun = Instant::now();
         while cluster.leader() != id {
-            let _ = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(Some(name.into()))));
+            let _ =
+                cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(Some(name.into()))));
             assert!(begun.elapsed() < PATIENCE);
         }
         cluster.add_some(name);
@@ -262,7 +264,7 @@ fn the_others_go_on_without_their_leader_and_it_comes_back() {
     let stopped = cluster.leader();
     let driver = cluster.drivers.remove(&stopped).unwrap();
     let name = driver.identity().name.clone();
-    // Dropped, so that it does not hand over.
+    // Drop the driver without handing over.
     drop(driver);
     cluster.add_some("y");
     assert_ne!(cluster.leader(), stopped);
@@ -281,7 +283,7 @@ fn a_fourth_member_joins_by_pages() {
     cluster.require_all();
     let membership = cluster.drivers[&id].status().membership;
     assert_eq!((membership.members.len(), membership.configuration.voters.len()), (4, 4));
-    // The beginning of every Raft log is a membership, which no entry holds.
+    // Every Raft log starts after a membership that is in no entry.
     assert!(cluster.pages > pages);
 }
 
@@ -289,9 +291,9 @@ fn a_fourth_member_joins_by_pages() {
 fn a_member_that_is_removed_is_gone_for_good() {
     let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
     cluster.add_some("x");
-    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Remove("b".into())));
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Remove("b".into())));
     assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
-    // Stopped, as its process is: it would otherwise be heard of no more, and stand in the way of `require_all`.
+    // Stop it, as its process would: otherwise it would no longer respond, and `require_all` would fail.
     drop(cluster.drivers.remove(&ids[1]));
     cluster.wait(|cluster| {
         let is_gone = |driver: &Driver| driver.status().membership.removed.contains_key(&ids[1]);
@@ -301,7 +303,8 @@ fn a_member_that_is_removed_is_gone_for_good() {
     cluster.require_all();
     let leader = cluster.leader();
     assert_eq!(cluster.drivers[&leader].status().membership.configuration.voters.len(), 2);
-    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(ids[1], description("b"))));
+    let outcome =
+        cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(ids[1], description("b"))));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::Removed(_)))), "{outcome:?}");
 }
 
@@ -314,9 +317,9 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     let id = cluster.start("c", Beginning::Join);
     assert_ne!(id, ids[2]);
     let begun = Instant::now();
-    // Until the old one is missed, its name is taken.
+    // Until the old member is presumed dead, its name is in use.
     loop {
-        match cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(id, description("c")))) {
+        match cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description("c")))) {
             Ok(Success::Done) => break,
             Err(Failure::Inadmissible(Inadmissible::NameTaken(_))) => assert!(begun.elapsed() < PATIENCE),
             other => panic!("{other:?}"),
@@ -328,11 +331,11 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     assert!(cluster.drivers[&id].status().membership.removed.contains_key(&ids[2]));
 }
 
-/// Change the roots that the leader says it had in front of an entry, in a message that carries one.
+/// Change the roots that the leader claims to have had before an entry, in a message that carries one.
 fn with_other_roots(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut message = Message::decode(bytes).unwrap();
     let entry = message.entries.iter_mut().find(|entry| entry.data.len() > 100 && entry.data[0] == 1)?;
-    // Behind the kind and the length.
+    // After the kind and the length.
     entry.data[1 + 8] ^= 1;
     Some(message.encode_to_vec())
 }
@@ -364,15 +367,16 @@ fn a_replica_whose_roots_differ_stops_and_says_so() {
 #[test]
 fn nobody_is_made_to_lead_who_cannot() {
     let (mut cluster, ids) = Cluster::of(["a", "b"]);
-    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(Some("z".into()))));
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(Some("z".into()))));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::Unknown(_)))), "{outcome:?}");
     let mut alone = Cluster::of(["a"]).0;
-    let outcome = alone.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(None)));
+    let outcome = alone.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(None)));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NoSuccessor))), "{outcome:?}");
     let learner = ids[0] ^ 1;
-    let admitted = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Admit(learner, description("l"))));
+    let admitted =
+        cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(learner, description("l"))));
     assert!(matches!(admitted, Ok(Success::Done)), "{admitted:?}");
-    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, Wish::Transfer(Some("l".into()))));
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(Some("l".into()))));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NotReady(_)))), "{outcome:?}");
 }
 

@@ -29,7 +29,7 @@ mod _qed {
         parse_answer, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,
     };
     #[pymodule_export]
-    use super::replica::{Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status, Wish};
+    use super::replica::{ClusterChange, Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status};
 
     use pyo3::types::PyModuleMethods as _;
     use pyo3::{Bound, PyResult, types::PyModule};

@@ -13,7 +13,7 @@ use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::membership;
 use qed_node::message_check;
 use qed_node::outbox::{self, Outcome, Success};
-use qed_node::prover::Question;
+use qed_node::prover::Query;
 
 use crate::error;
 use crate::events::{Event, request_of};
@@ -99,33 +99,33 @@ impl From<driver::Follower> for Follower {
 
 /// What only a leader can do.
 #[pyclass(frozen, module = "qed._qed")]
-pub struct Wish(membership::Wish);
+pub struct ClusterChange(membership::ClusterChange);
 
 #[pymethods]
-impl Wish {
+impl ClusterChange {
     /// Admit a member, or note its new addresses.
     #[staticmethod]
     #[pyo3(signature = (number, member, /))]
     fn admit(number: u64, member: PyRef<'_, MemberInfo>) -> Self {
-        Self(membership::Wish::Admit(number, member.clone().into()))
+        Self(membership::ClusterChange::Admit(number, member.clone().into()))
     }
 
     /// Remove the member with a name.
     #[staticmethod]
     #[pyo3(signature = (name, /))]
     const fn remove(name: String) -> Self {
-        Self(membership::Wish::Remove(name))
+        Self(membership::ClusterChange::Remove(name))
     }
 
     /// Hand leadership over to the member with a name, or to any.
     #[staticmethod]
     #[pyo3(signature = (name, /))]
     const fn transfer(name: Option<String>) -> Self {
-        Self(membership::Wish::Transfer(name))
+        Self(membership::ClusterChange::Transfer(name))
     }
 }
 
-/// What came of a request or question.
+/// What came of a request or query.
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct Completion {
     /// The ticket it was put with.
@@ -146,7 +146,7 @@ pub struct InvalidMessage {
 /// What has come since the last call of `drain`.
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct Delivery {
-    /// What came of requests and questions.
+    /// What came of requests and queries.
     completions: Vec<Py<Completion>>,
     /// Messages by the number of the member they are for.
     messages: Vec<(u64, Py<PyBytes>)>,
@@ -252,10 +252,10 @@ impl Replica {
     }
 
     /// Do what only a leader can do; None comes under `ticket`.
-    #[pyo3(signature = (ticket, wish, /))]
-    fn request(&self, py: Python<'_>, ticket: u64, wish: PyRef<'_, Wish>) {
-        let wish = wish.0.clone();
-        py.detach(|| self.0.request(ticket, wish));
+    #[pyo3(signature = (ticket, change, /))]
+    fn request(&self, py: Python<'_>, ticket: u64, change: PyRef<'_, ClusterChange>) {
+        let change = change.0.clone();
+        py.detach(|| self.0.request(ticket, change));
     }
 
     /// Return where this log ends: what another member needs to know to read on from there.
@@ -276,7 +276,7 @@ impl Replica {
         let start = Extent::from_bytes(start).map_err(|error| error::of_page(&error))?;
         let malformed = || error::of_page(&PageError::Malformed("an extent with a log id"));
         let after = LogId::from_slice(after).ok_or_else(malformed)?;
-        py.detach(|| self.0.ask(ticket, Question::Page { start, after }));
+        py.detach(|| self.0.ask(ticket, Query::Page { start, after }));
         Ok(())
     }
 
@@ -298,19 +298,19 @@ impl Replica {
         key: Option<PyBackedBytes>,
     ) {
         let (digest, key) = (digest.0, key.map(|key| key.to_vec()));
-        py.detach(|| self.0.ask(ticket, Question::Membership { digest, version, key }));
+        py.detach(|| self.0.ask(ticket, Query::Membership { digest, version, key }));
     }
 
     /// Ask for the proof that the log at `end` extends the log at `start`; its JSON comes under `ticket`.
     #[pyo3(signature = (ticket, start, end, /))]
     fn ask_incremental(&self, py: Python<'_>, ticket: u64, start: u64, end: u64) {
-        py.detach(|| self.0.ask(ticket, Question::Incremental { start, end }));
+        py.detach(|| self.0.ask(ticket, Query::Incremental { start, end }));
     }
 
     /// Ask for the snapshot of a version as it was acknowledged; its JSON comes under `ticket`.
     #[pyo3(signature = (ticket, version, /))]
     fn ask_snapshot(&self, py: Python<'_>, ticket: u64, version: u64) {
-        py.detach(|| self.0.ask(ticket, Question::Snapshot { version }));
+        py.detach(|| self.0.ask(ticket, Query::Snapshot { version }));
     }
 
     /// Return what has come since the last call.

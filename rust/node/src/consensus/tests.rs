@@ -25,14 +25,14 @@ fn fresh(id: u64, voters: &[u64]) -> Consensus {
     Consensus::new(settings(id), Recovered::default(), LogId::default(), conf_state).unwrap()
 }
 
-/// Members whose disks and states are as quick as thought.
+/// Members whose disks and states respond immediately.
 struct Group {
     members: BTreeMap<u64, Consensus>,
-    /// Whose messages get lost, in and out.
+    /// Members whose messages get lost, in and out.
     cut_off: Vec<u64>,
-    /// What is dropped on its way, for a test to say.
+    /// The messages to drop, as chosen by a test.
     is_dropped: fn(&Message) -> bool,
-    /// Whether somebody forges messages, so that others are refused.
+    /// Whether some messages are forged, so that refusals are expected.
     are_forged: bool,
 }
 
@@ -90,7 +90,7 @@ impl Group {
     }
 }
 
-/// Save, apply and return what is to be sent, until there is nothing to do.
+/// Save, apply and return the messages to send, until there is nothing to do.
 fn carried_out(member: &mut Consensus) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some(output) = member.output().unwrap() {
@@ -216,7 +216,7 @@ fn a_refusal_that_hints_at_no_entry_is_invalid() {
     assert!(matches!(leader.step(refusal), Err(Refusal::InvalidMessage(InvalidMessage { from: 2, .. }))));
 }
 
-/// Return a message with which a stranger says that it leads in `term`.
+/// Return a message in which a stranger claims to be leader in `term`.
 fn forged(to: u64, term: u64) -> Message {
     let mut message = Message { from: 77, to, term, ..Message::default() };
     message.set_msg_type(MessageType::MsgHeartbeat);
@@ -281,9 +281,9 @@ fn members_that_forged_messages_have_parted_meet_again() {
     let terms: Vec<_> = group.members.values().map(|member| member.role().term).collect();
     assert!(terms.iter().all(|&term| term == terms[0] && term > 7 * MAX_TERM_JUMP), "{terms:?}");
     let leader = group.members.values().find(|member| member.role().is_leader).map(|member| member.settings.id);
-    let place = group.propose(leader.unwrap(), b"x");
+    let log_id = group.propose(leader.unwrap(), b"x");
     group.tick(ELECTION_TICKS);
-    assert!(group.members.values().all(|member| member.commit_index() == place.index));
+    assert!(group.members.values().all(|member| member.commit_index() == log_id.index));
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn a_snapshot_of_a_later_term_than_its_message_is_invalid() {
     }
 }
 
-/// What a test asks of a member that hears anything.
+/// What a test checks on a member that receives arbitrary messages.
 fn promises(member: &Consensus) -> (u64, u64, u64) {
     (member.raw.raft.term, member.raw.raft.vote, member.commit_index())
 }
@@ -370,7 +370,7 @@ fn message() -> impl Strategy<Value = Message> {
     })
 }
 
-/// Member 1 of three in each role, with some entries, of which the last is not committed.
+/// Member 1 of three in each role, with some entries, the last of which is not committed.
 fn in_role(role: StateRole) -> Consensus {
     let mut group = Group::led();
     for number in 0..3 {

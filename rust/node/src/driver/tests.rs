@@ -20,11 +20,11 @@ use crate::segments::SegmentFolder;
 use crate::segments::memory::Memory;
 use crate::wal::Wal;
 
-/// Entries that are kept, so few that they are forgotten soon.
+/// Size of the entries that are kept: small, so that entries are deleted soon.
 const KEPT_BYTES: usize = 20_000;
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A store whose writes fail after a number of times.
+/// A store whose writes fail after a number of successes.
 struct FailingStore(MemoryStore, AtomicUsize);
 
 impl Store for FailingStore {
@@ -114,7 +114,7 @@ fn description() -> MemberInfo {
     MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
 }
 
-/// Start a member that decides alone.
+/// Start a single voter.
 fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
     let founded = Membership::of_one("cluster".into(), 1, description());
     let settings = Settings {
@@ -144,7 +144,7 @@ fn request(text: &str) -> Request {
     Request { digests: vec![Digest::of_event(text.as_bytes())], if_absent: false }
 }
 
-/// Wait for so many completions, and return them by ticket; no ticket may come twice.
+/// Wait for `count` completions, and return them by ticket; no ticket may complete twice.
 fn wait(driver: &Driver, count: usize) -> BTreeMap<u64, Outcome> {
     let (mut found, begun) = (BTreeMap::new(), Instant::now());
     while found.len() < count {
@@ -202,7 +202,7 @@ fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
         assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted - added);
         assert!(driver.failure().unwrap().contains("the disk is gone"));
         assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
-        // What failed is not shown, though it may be on the disk.
+        // Events of a failed write are not shown, although they may be on the disk.
         assert_eq!(driver.log().len(), added as u64);
         driver.close();
         assert_eq!(store.0.lock().changes, good + 1, "a failed change is the last");
@@ -245,7 +245,7 @@ fn questions_are_answered_beside_requests_and_before_the_end() {
     driver.submit(0, request("a")).unwrap();
     wait(&driver, 1);
     for ticket in 1..100 {
-        driver.ask(ticket, Question::Snapshot { version: ticket % 2 });
+        driver.ask(ticket, Query::Snapshot { version: ticket % 2 });
     }
     driver.close();
     let expected = driver.log().snapshot(0).unwrap().to_json();
@@ -261,7 +261,7 @@ fn questions_are_answered_beside_requests_and_before_the_end() {
 #[test]
 fn whoever_waits_when_it_ends_is_told() {
     let folder = TempDir::new().unwrap();
-    // It belongs to no cluster, so there is no leader to answer.
+    // The member belongs to no cluster, so there is no leader to answer.
     let driver = open(folder.path(), Beginning::Join);
     driver.read(1);
     driver.await_events(2, 1000, usize::MAX / 2);
@@ -269,9 +269,9 @@ fn whoever_waits_when_it_ends_is_told() {
     driver.close();
     driver.read(4);
     driver.await_events(5, 0, 1);
-    driver.request(6, Wish::Admit(1, description()));
-    driver.request(7, Wish::Remove("a".into()));
-    driver.request(8, Wish::Transfer(None));
+    driver.request(6, ClusterChange::Admit(1, description()));
+    driver.request(7, ClusterChange::Remove("a".into()));
+    driver.request(8, ClusterChange::Transfer(None));
     let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
     driver.install(9, page);
     let outcomes = wait(&driver, 9);
@@ -293,7 +293,7 @@ fn a_page_of_a_term_far_ahead_is_not_installed() {
     assert!(matches!(outcomes[&1], Err(Failure::PageRefused(PageError::Malformed(_)))));
     assert!(matches!(outcomes[&2], Err(Failure::PageRefused(PageError::Malformed(_)))));
     assert!(matches!(outcomes[&3], Ok(Success::Done)));
-    // Whoever is told that a page is installed finds it in the status.
+    // When the completion of a page arrives, the status includes the page.
     assert_eq!(driver.status().applied_index, 9);
     assert_eq!(driver.log().applied().term, MAX_TERM_JUMP);
 }
@@ -356,7 +356,7 @@ fn everything_acknowledged_is_there_after_a_kill() {
         wait_until_ready(&driver);
         require_all(&driver, &acknowledged);
         acknowledged.extend(add(&driver, (0..20).map(|number| format!("{round} {number}"))));
-        // What the kernel has is what a killed process leaves: its last buffers are not in the copy.
+        // The copy holds what the kernel has, as after a killed process: buffers of this process are not in it.
         copy(&path(round), &path(round + 1));
     }
 }
@@ -372,7 +372,7 @@ fn the_raft_log_stays_small_under_load() {
     };
     let size = || -> u64 {
         let files = fs::read_dir(folder.path().join("raft")).unwrap();
-        // One may be deleted between its listing and its size.
+        // A file may be deleted between the listing and the query of its size.
         files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
     };
     let driver = open();
@@ -381,8 +381,7 @@ fn the_raft_log_stays_small_under_load() {
         acknowledged.extend(add(&driver, (0..100).map(|number| format!("{round} {number}"))));
         largest = largest.max(size());
     }
-    // 128 kB of events have passed through. Kept are entries of twice as many bytes as are to be kept, and at each end what is left
-    // of a segment.
+    // 128 kB of events were added. The log keeps up to twice the configured size of entries, and the rest of a segment at each end.
     assert!(largest < (2 * KEPT_BYTES + 4 * segment_bytes) as u64, "{largest} bytes");
     drop(driver);
     let driver = open();

@@ -28,7 +28,7 @@ fn request(text: &str) -> Request {
     Request { digests: vec![Digest::of_event(text.as_bytes())], if_absent: false }
 }
 
-/// Let a member that decides alone append an event.
+/// Append an event as a single voter.
 fn append(opened: &mut Opened, text: &str) {
     let mut inputs = vec![Input::Append(0, request(text))];
     let mut is_added = false;
@@ -43,7 +43,7 @@ fn append(opened: &mut Opened, text: &str) {
     assert!(is_added);
 }
 
-/// Return a folder in which a first member has appended an event, and was killed.
+/// Return a folder in which a first member has appended an event and was killed.
 fn used() -> (TempDir, Identity) {
     let folder = TempDir::new().unwrap();
     let mut opened = open(&folder, "a", Beginning::Bootstrap).unwrap();
@@ -98,7 +98,7 @@ fn a_member_with_events_of_its_own_cannot_join() {
     let folder = TempDir::new().unwrap();
     Log::open(folder.path()).unwrap().append(&[request("own")]).unwrap();
     assert!(refusal(&folder, "a", Beginning::Join).contains("holds 1 events of its own"));
-    // It has not become a member by that.
+    // The failed attempt has not made it a member.
     assert!(!folder.path().join("MEMBER").exists());
     assert!(!open(&folder, "a", Beginning::Bootstrap).unwrap().identity.is_joining);
 }
@@ -130,7 +130,7 @@ fn a_raft_log_that_was_deleted_is_missed() {
         drop(open(&folder, "a", beginning).unwrap());
         let raft = folder.path().join(RAFT_FOLDER);
         fs::remove_dir_all(&raft).unwrap();
-        // Nor is an empty one made by the first attempt taken for it.
+        // The second attempt does not accept an empty Raft log that the first one may have created.
         for _ in 0..2 {
             assert!(refusal(&folder, "a", beginning).contains("the Raft log of a is missing"));
         }
@@ -159,7 +159,7 @@ fn a_member_file_that_is_missing_is_missed() {
     let text = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
     for beginning in [Beginning::Bootstrap, Beginning::Join] {
-        assert!(refusal(&folder, "a", beginning).contains("not the file that says of which"));
+        assert!(refusal(&folder, "a", beginning).contains("the file with its identity is missing"));
     }
     fs::write(file, text).unwrap();
     assert_eq!(open(&folder, "a", Beginning::Bootstrap).unwrap().identity, identity);
@@ -176,8 +176,8 @@ fn a_member_file_that_cannot_be_read_is_refused() {
         ("", "MEMBER is damaged"),
         ("{}", "MEMBER is damaged"),
         (&text[..text.len() / 2], "MEMBER is damaged"),
-        (&newer, "MEMBER has format 2, this build knows 1"),
-        (&nobody, "MEMBER is damaged: no member has the number 0"),
+        (&newer, "expected format 1 of MEMBER, found 2"),
+        (&nobody, "MEMBER is damaged: expected a number above 0, found 0"),
     ];
     for (text, reason) in damaged {
         fs::write(&file, text).unwrap();

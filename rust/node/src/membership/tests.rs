@@ -8,7 +8,7 @@ fn member(name: &str) -> MemberInfo {
     MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
 }
 
-/// Members 1 to 3, called a to c, who all vote, and 9, called z, who was removed.
+/// Members 1 to 3, called a to c, all of which vote, and 9, called z, which was removed.
 fn three() -> Membership {
     let mut membership = Membership::of_one("cluster".into(), 1, member("a"));
     let changes = vec![Change::Put(2, member("b")), Change::Put(3, member("c")), Change::Put(9, member("z"))];
@@ -60,14 +60,14 @@ fn new_addresses_are_noted_without_raft() {
 #[test]
 fn a_removed_number_does_not_come_back() {
     assert_eq!(three().admit(9, &member("y"), &all_dead), Err(Inadmissible::Removed("z".into())));
-    // Its name may.
+    // Another member may use its name.
     assert_eq!(three().admit(4, &member("z"), &all_alive), Ok(vec![Change::Put(4, member("z"))]));
 }
 
 #[test]
 fn a_name_is_taken_while_its_member_is_alive() {
     assert_eq!(three().admit(4, &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
-    // Nor may a member take the name of another.
+    // A member cannot change its name to that of another either.
     assert_eq!(three().admit(1, &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
 }
 

@@ -25,7 +25,7 @@ fn open(store: &Memory) -> Result<(Wal<Memory>, Recovered), WalError> {
     Wal::open(store.clone())
 }
 
-/// Return a log with these frames, and where each of them stands: its segment, its first byte, the byte after it.
+/// Return a log with these frames, and the position of each: its segment, its first byte, the byte after it.
 fn written(frames: &[Frame]) -> (Memory, Vec<(u64, usize, usize)>) {
     let store = Memory::default();
     let (mut wal, _) = open(&store).unwrap();
@@ -50,7 +50,7 @@ fn indices(recovered: &Recovered) -> Vec<u64> {
     recovered.entries.iter().map(|entry| entry.index).collect()
 }
 
-/// What a log must hold, kept without any file.
+/// The expected content of a log, kept without files.
 #[derive(Debug, Default)]
 struct Model {
     hard_state: HardState,
@@ -60,7 +60,7 @@ struct Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Replace so many of the last entries by so many others.
+    /// Replace a number of the last entries by a number of others.
     Append {
         back: u64,
         count: u64,
@@ -68,7 +68,7 @@ enum Step {
     },
     Vote(u64),
     Forget(usize),
-    /// Begin anew so many entries after the last one, with so many entries.
+    /// Restart the log a number of entries after the last one, with a number of entries.
     Reset {
         ahead: u64,
         count: u64,
@@ -96,8 +96,8 @@ impl Model {
         self.entries.last().map_or(self.bounds.1, |entry| entry.term)
     }
 
-    /// Take a step, and return the frame that asks the log for the same.
-    fn take(&mut self, step: &Step) -> Option<Frame> {
+    /// Apply a step, and return the frame that asks the log for the same.
+    fn apply(&mut self, step: &Step) -> Option<Frame> {
         let mut frame = Frame::default();
         match *step {
             Step::Reopen => return None,
@@ -140,7 +140,7 @@ proptest! {
         let (store, mut model) = (Memory::default(), Model::default());
         let (mut wal, _) = open(&store).unwrap();
         for step in &steps {
-            if let Some(frame) = model.take(step) {
+            if let Some(frame) = model.apply(step) {
                 wal.append(&frame).unwrap();
             } else {
                 let (reopened, recovered) = open(&store).unwrap();
@@ -200,7 +200,7 @@ fn a_torn_frame_that_quotes_an_earlier_one_is_gone() {
     let quoted = store.0.lock().segments[&0][..end].to_vec();
     store.0.lock().segments.get_mut(&0).unwrap().resize(4 * SEGMENT_BYTES, 0);
     let (mut wal, _) = open(&store).unwrap();
-    // One of the quotations begins at a multiple of the alignment.
+    // One of the copies of a frame begins at a multiple of the alignment.
     let data = (0..ALIGNMENT).flat_map(|_| [quoted.as_slice(), &[0xff]].concat()).collect();
     let entry = Entry { index: 2, term: 1, data, ..Entry::default() };
     wal.append(&Frame { hard_state: state(1, 1, 1), bounds: None, entries: vec![entry] }).unwrap();
@@ -219,7 +219,7 @@ fn any_bit_of_the_last_frame_that_flips_after_its_sync_is_found() {
         copy.0.lock().segments.get_mut(&number).unwrap()[bit / 8] ^= 1 << (bit % 8);
         let opened = open(&copy);
         assert!(matches!(opened, Err(WalError::Corrupt(_))), "bit {bit}: {opened:?}");
-        assert_eq!(copy.0.lock().changes, 0, "what is damaged is left as it is");
+        assert_eq!(copy.0.lock().changes, 0, "a damaged log is not changed");
     }
 }
 
@@ -233,7 +233,7 @@ fn any_bit_of_an_earlier_frame_that_flips_is_found() {
             store.0.lock().segments.get_mut(&number).unwrap()[bit / 8] ^= 1 << (bit % 8);
             let opened = open(&store);
             assert!(matches!(opened, Err(WalError::Corrupt(_))), "bit {bit} of segment {number}: {opened:?}");
-            assert_eq!(store.0.lock().changes, 0, "what is damaged is left as it is");
+            assert_eq!(store.0.lock().changes, 0, "a damaged log is not changed");
         }
     }
 }
@@ -248,7 +248,7 @@ fn a_segment_that_is_missing_is_found() {
         let error = open(&store).unwrap_err();
         assert_eq!(error, WalError::Corrupt(format!("segment {missing} is missing")));
     }
-    // The first may have been deleted, but then a frame would say that its entries are not needed.
+    // The first segment may have been deleted, but then a frame would show that its entries are not needed.
     store.0.lock().segments.remove(&0);
     assert!(matches!(open(&store), Err(WalError::Corrupt(_))));
 }
@@ -282,7 +282,7 @@ fn the_only_segment_cannot_be_empty_if_it_is_not_the_first() {
 #[test]
 fn a_crash_before_the_first_frame_of_a_segment_is_harmless() {
     let (store, _) = written(&[frame(1, 2, 20)]);
-    // Twice, with frames that do not fit between.
+    // Twice, with frames in between that do not fit.
     for (number, at) in [(1, 3), (3, 4)] {
         store.clone().create(number, SEGMENT_BYTES).unwrap();
         let (mut wal, recovered) = open(&store).unwrap();
@@ -290,7 +290,7 @@ fn a_crash_before_the_first_frame_of_a_segment_is_harmless() {
         wal.append(&frame(at, 1, 2 * SEGMENT_BYTES)).unwrap();
     }
     assert_eq!(indices(&open(&store).unwrap().1), [1, 2, 3, 4]);
-    // As is one between two deletions, which leaves an empty segment as the first.
+    // A crash between two deletions, which leaves an empty first segment, is harmless too.
     let (mut wal, _) = open(&store).unwrap();
     let before = copy_of(&store);
     wal.append(&forget(3)).unwrap();
@@ -327,7 +327,7 @@ fn needless_segments_are_deleted_and_the_others_are_not() {
         let (mut wal, _) = open(&store).unwrap();
         wal.append(&forget(index)).unwrap();
         let first = store.0.lock().segments.keys().next().copied().unwrap();
-        // The segment of the first entry that is needed is the first, but if that would be the one that is written.
+        // The first segment is the one with the first entry that is needed, unless that is the segment being written.
         let last = *store.0.lock().segments.keys().last().unwrap();
         assert_eq!(first, places.get(next + 1).map_or(last, |place| place.0));
         let (_, recovered) = open(&store).unwrap();
@@ -346,7 +346,7 @@ fn a_change_that_fails_is_an_error_and_is_not_retried() {
         let outcomes = [wal.append(&frame(1, 1, 5)), wal.append(&frame(2, 1, 5))];
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), good / 3);
         assert!(matches!(outcomes[1], Err(WalError::Io { .. })));
-        // The disk is back, which does not bring back what it lost.
+        // The disk works again, but the lost writes do not return.
         store.0.lock().good_changes = None;
         assert_eq!(wal.append(&frame(2, 1, 5)), outcomes[1]);
         assert_eq!(store.0.lock().changes, good + 1);
@@ -355,7 +355,7 @@ fn a_change_that_fails_is_an_error_and_is_not_retried() {
 
 #[test]
 fn what_is_too_long_for_a_frame_is_refused() {
-    // Zeros that nobody touches take no memory.
+    // Untouched zeros use no memory.
     let longest = vec![0; (1 << 32) - 1];
     assert_eq!(length_of(&longest), Ok([0xff; 4]));
     assert_eq!(length_of(&vec![0; 1 << 32]), Err(WalError::TooLarge(1 << 32)));

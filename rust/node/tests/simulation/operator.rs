@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use qed_node::member::Input;
-use qed_node::membership::{Membership, Wish};
+use qed_node::membership::{ClusterChange, Membership};
 
 use crate::client::Asked;
 use crate::host::Host;
@@ -43,7 +43,7 @@ impl World {
         let outside: Vec<_> = self.hosts.values().filter(is_outside).map(|host| (host.id, host.name.clone())).collect();
         for (id, name) in outside {
             if self.random.is_hit(50) {
-                self.tell(|ticket| Input::Request(ticket, Wish::Admit(id, Host::description(id, &name))));
+                self.tell(|ticket| Input::Request(ticket, ClusterChange::Admit(id, Host::description(id, &name))));
             }
         }
     }
@@ -62,7 +62,7 @@ impl World {
         let views = self.views();
         let names: Vec<_> = views.iter().flat_map(|view| view.members.values().map(|member| &member.name)).collect();
         if let Some(name) = self.random.pick(&names).cloned() {
-            self.tell(|ticket| Input::Request(ticket, Wish::Remove(name)));
+            self.tell(|ticket| Input::Request(ticket, ClusterChange::Remove(name)));
         }
     }
 
@@ -70,7 +70,7 @@ impl World {
         let names: Vec<_> = self.hosts.values().map(|host| host.name.clone()).collect();
         let at = self.random.below(names.len() as u64 + 1);
         let name = names.into_iter().nth(usize::try_from(at).unwrap());
-        self.tell(|ticket| Input::Request(ticket, Wish::Transfer(name)));
+        self.tell(|ticket| Input::Request(ticket, ClusterChange::Transfer(name)));
     }
 
     /// Lose a disk, and bring a machine of the same name: not while another loss could leave no majority.
