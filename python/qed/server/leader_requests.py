@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed._qed import ClusterChange, MemberInfo
 from qed._limits import U64_LIMIT
+from qed._qed import ClusterChange, MemberInfo
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.frames import TransportError

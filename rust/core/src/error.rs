@@ -93,7 +93,7 @@ pub enum LogError {
         cause: String,
     },
     /// An earlier write or sync failed, so what is on disk is unknown until the log is opened again.
-    #[error("the log takes no more events: {reason}")]
+    #[error("the log accepts no more events: {reason}")]
     WriteRefused {
         /// The first failure.
         reason: String,
