@@ -1,6 +1,6 @@
-//! The rows that a replicated log leaves in the store: up to which entry it is applied, and who its members are.
+//! The rows that a replicated log leaves in the store: the last applied entry, and the members.
 //!
-//! A batch is written together with its [`LogId`]. A crash may take back what was not synced, so after one the log itself says which
+//! A batch is written together with its [`LogId`]. A crash may lose unsynced batches, so after a crash the log itself determines the
 //! entry to apply next. This crate only orders log ids, and does not read memberships.
 
 use crate::error::LogError;
@@ -16,7 +16,7 @@ const APPLIED_KEY: &[u8] = b"applied";
 pub struct Members {
     /// Where it takes effect.
     pub log_id: LogId,
-    /// What the replicated log makes of it.
+    /// Its encoding, which only the replicated log reads.
     pub bytes: Vec<u8>,
 }
 

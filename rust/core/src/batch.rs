@@ -1,4 +1,4 @@
-//! A commit batch on its way into the log: what requests ask for, which versions they get, and the rows that come of it.
+//! A commit batch on its way into the log: the requests, the versions they are given, and the rows that result.
 
 use std::collections::HashMap;
 
@@ -16,11 +16,11 @@ use crate::trees::TreesChange;
 pub struct Request {
     /// Digests of the events, at least one.
     pub digests: Vec<Digest>,
-    /// Whether an event that is in the log already is answered with its first snapshot instead of being added again.
+    /// Whether an event that is already in the log is answered with its first snapshot instead of being added again.
     pub if_absent: bool,
 }
 
-/// What a request got.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
     /// One snapshot an event, in the order asked.

@@ -13,7 +13,7 @@ impl<'a> Reader<'a> {
         read(&mut reader).filter(|_| reader.0.is_empty())
     }
 
-    /// Read so many bytes.
+    /// Read `count` bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;

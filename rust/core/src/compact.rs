@@ -179,7 +179,7 @@ fn put_hyper_path(out: &mut Vec<u8>, path: &[Digest]) {
     }
 }
 
-/// What is left of a compact form; every read takes from the front and fails when there is not enough.
+/// The unread rest of a compact form; every read consumes bytes from the front and fails if there are too few.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

@@ -23,11 +23,11 @@ const FORMAT_PREFIX: &str = "qed log, format ";
 const DURABLE_FILE: &str = "durable";
 const STORE_FOLDER: &str = "store";
 
-/// Rows are large, few and mostly read in order, so little of them is worth caching.
+/// Rows are large, few and mostly read in order, so a small cache is enough.
 const CACHE_BYTES: u64 = 32 << 20;
 /// Rows are rewritten until their tile is full; a memtable of this size takes some 100,000 events before it is written out.
 const MEMTABLE_BYTES: u64 = 8 << 20;
-/// The least the store allows; journals are replayed at start, so more would only make it slower.
+/// The minimum that fjall allows; journals are replayed at start, so more would only make it slower.
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// A row of digests is 2 KiB.
 const BLOCK_BYTES: u32 = 4 << 10;
@@ -47,7 +47,7 @@ impl std::fmt::Debug for DiskStore {
 }
 
 impl DiskStore {
-    /// Open the data folder at `path`, which is made if there is nothing.
+    /// Open the data folder at `path`, creating it if it does not exist.
     ///
     /// # Errors
     ///
@@ -107,12 +107,12 @@ fn table_options() -> KeyspaceCreateOptions {
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
         // Digests do not compress.
         .data_block_compression_policy(CompressionPolicy::disabled())
-        // Rows that are asked for are there, so a filter would never say no.
+        // The log only reads rows that exist, so a filter would never rule a file out.
         .filter_policy(FilterPolicy::disabled())
 }
 
-/// Make the data folder, or check that it is one and of this format. The format is the first thing written, so that a folder that
-/// a crash left half made is known, or holds nothing but a draft of it.
+/// Make the data folder, or check that it is one and of this format. The format is the first thing written, so a folder that a
+/// crash left half made either names its format or holds only a draft of that file.
 fn prepare(path: &Path) -> Result<(), LogError> {
     let failed = |action: &str, error: &io::Error| io_error(format!("{action} {}", path.display()), error);
     durable::make_folder(path).map_err(|error| failed("make the data folder", &error))?;
@@ -137,7 +137,7 @@ fn prepare(path: &Path) -> Result<(), LogError> {
     }
 }
 
-/// Whether a folder without a format holds anything else. The draft is what a crash or a full disk left of the very first start.
+/// Whether a folder without a format holds anything else. A crash or a full disk during the very first start leaves only the draft.
 fn holds_others(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         if entry?.file_name() != FORMAT_DRAFT_FILE {
@@ -196,9 +196,9 @@ impl Store for DiskStore {
 
     fn sync(&self) -> Result<(), LogError> {
         // The engine's worker syncs the journal too. If that fails while this waits for the journal's lock, this finds nothing left
-        // to sync and succeeds: the system tells a failed write-back once. The worker then marks the database as failed; persisting
-        // looks at the mark only before it takes the lock, so it is asked again. That misses only a worker which is held up between
-        // letting go of the lock and marking for as long as a sync takes; the next write is refused then.
+        // to sync and succeeds: the system reports a failed write-back only once. The worker then marks the database as failed; persisting
+        // looks at the mark only before it takes the lock, so persist a second time. That misses only a worker that is delayed between
+        // releasing the lock and marking for as long as a sync takes; the next write is refused then.
         let persist = |mode| self.database.persist(mode).map_err(|error| self.failed("sync", &error));
         persist(PersistMode::SyncData)?;
         persist(PersistMode::Buffer)
@@ -220,7 +220,7 @@ fn opening_error(path: &Path, error: &fjall::Error) -> LogError {
     }
 }
 
-/// Tell what the operating system refused from what the files say wrongly.
+/// Separate failures of the operating system from damage in the files.
 fn store_error(action: String, error: &fjall::Error) -> LogError {
     let mut causes = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&error| error.source());
     let system = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
@@ -235,7 +235,7 @@ fn store_error(action: String, error: &fjall::Error) -> LogError {
     }
 }
 
-/// Whether an I/O error is about what a file holds: a length or a field that cannot be.
+/// Whether an I/O error is about a file's content: an impossible length or field.
 fn is_of_content(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
 }

@@ -1,6 +1,6 @@
 //! Files and folders that outlive a power cut, and that only their owner may read.
 //!
-//! Whoever can read a digest can guess the event behind it where events are few, and whoever can write to a data folder can replace
+//! Anyone who can read a digest can guess its event if few events are possible, and anyone who can write to a data folder can replace
 //! the log. So nothing depends on the umask of the process that creates them.
 
 use std::fs::{self, DirBuilder, File, Permissions};

@@ -6,8 +6,8 @@ use crate::log_id::LogId;
 
 /// Why a log could not do what was asked. A failed call has changed nothing that a later call on the same open log can see.
 ///
-/// What a failed write or sync was to make durable may be on disk or not; the log that is opened next tells, with all of the batch or
-/// none of it.
+/// After a failed write or sync, the batch may or may not be on disk. The next open decides: the log then has all of the batch or none
+/// of it.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The version is beyond the log.
@@ -18,7 +18,7 @@ pub enum LogError {
         /// How many events the log holds.
         len: u64,
     },
-    /// An incremental proof was asked over a range that is upside down.
+    /// An incremental proof was requested for a range whose start is after its end.
     #[error("the range starts at version {start} and ends before it, at {end}")]
     InvalidRange {
         /// First version of the range.
@@ -78,7 +78,7 @@ pub enum LogError {
         /// The last entry that was applied.
         applied: LogId,
     },
-    /// qed itself is wrong, whatever it was given.
+    /// A bug in qed, not a mistake in its input.
     #[error("a bug in qed: {0}")]
     Bug(&'static str),
     /// This log's own rows are missing, misshapen, or contradict each other.
@@ -89,7 +89,7 @@ pub enum LogError {
     Store {
         /// What was attempted, as in "open /var/lib/qed".
         action: String,
-        /// What the store or the operating system said.
+        /// What the store or the operating system reported.
         cause: String,
     },
     /// An earlier write or sync failed, so what is on disk is unknown until the log is opened again.

@@ -1,8 +1,8 @@
 //! `Digest` and the named hashes of both trees; the only file that knows SHA-256.
 //!
 //! The hashes of nodes have few fixed lengths, so their padding (FIPS 180-4, section 5.1.1) is laid out here and only the
-//! compression function of the `sha2` crate is called: one or two blocks a node, a quarter quicker than its streaming
-//! interface, which the tests hold these functions against.
+//! compression function of the `sha2` crate is called: one or two blocks a node, a quarter faster than its streaming
+//! interface, which the tests compare these functions with.
 
 use std::fmt;
 use std::sync::LazyLock;

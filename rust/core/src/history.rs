@@ -36,7 +36,7 @@ pub struct HistoryTree {
     edge: Edge,
 }
 
-/// For each height, the last frozen node that is a left child: the left siblings of whatever is appended next.
+/// For each height, the last frozen node that is a left child: the left siblings of the events appended next.
 #[derive(Debug, Clone, Copy)]
 struct Edge([Digest; LEVELS]);
 

@@ -3,7 +3,7 @@
 //!
 //! Digests are uniform, so a tree of n events is full down to about log2(n) levels and thin below. The full part is a flat array of
 //! hashes, whose places are known before they are read; a *bucket* at its last level holds a small trie that has a node only where
-//! two keys part. A key that was chosen to share many bits with others costs a deeper trie, never a scan of its bucket.
+//! two keys diverge. A key that was chosen to share many bits with others costs a deeper trie, never a scan of its bucket.
 //!
 //! Nothing of this is stored. A batch is inserted by [`HyperTree::plan`] and [`HyperTree::apply`]; when a log is opened,
 //! [`HyperTree::of_events`] builds the same tree from all of its events.
@@ -66,7 +66,7 @@ struct Leaf {
     version: u64,
 }
 
-/// A place where keys part: all below share `depth` bits and differ in the next.
+/// A place where keys diverge: all keys below share `depth` bits and differ in the next one.
 #[derive(Debug, Clone, Copy)]
 struct Branch {
     hash: Digest,
@@ -75,7 +75,7 @@ struct Branch {
     depth: u16,
 }
 
-/// What stands in a new place until the branch itself does.
+/// Placeholder in a new slot until the branch is written.
 const BLANK_BRANCH: Branch =
     Branch { hash: Digest::new([0; 32]), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
 
@@ -113,7 +113,7 @@ pub struct HyperTree {
     flat_levels: u16,
     /// The flat part in heap order: the root at 1, the children of `i` at `2i` and `2i + 1`.
     hashes: Vec<Digest>,
-    /// The trie below each node of the last flat level. Of those that have been split, see `halves`.
+    /// The trie below each node of the last flat level. A bucket that has been split is in `halves`.
     buckets: Vec<NodeRef>,
     /// The tries below the nodes of the next level, two for each bucket from the left that has been split.
     halves: Vec<NodeRef>,
@@ -285,7 +285,7 @@ impl HyperTree {
     }
 
     /// Return the trie below the flat node `index`, or nothing if its children are flat too.
-    #[expect(clippy::indexing_slicing, reason = "nobody descends below a bucket that has not been split")]
+    #[expect(clippy::indexing_slicing, reason = "no path descends below a bucket that has not been split")]
     fn bucket(&self, index: usize) -> Option<NodeRef> {
         let bucket = index.checked_sub(self.buckets.len())?;
         match bucket.checked_sub(self.buckets.len()) {
@@ -354,7 +354,7 @@ fn is_key_of(leaf: &Leaf, key: &Digest, digest_at: &DigestAt<'_>) -> Result<bool
 }
 
 fn index_of(index: usize) -> Result<u32, LogError> {
-    // The top bit tells leaves from branches, and references count from one.
+    // The top bit distinguishes leaves from branches, and references count from one.
     let fitting = u32::try_from(index).ok().filter(|&index| index < NodeRef::LEAF - 1);
     fitting.ok_or(LogError::Full { keys: index as u64 })
 }
@@ -384,7 +384,17 @@ mod tests {
         tree
     }
 
-    /// Keys of which many share long prefixes.
+    #[test]
+    fn an_index_that_no_reference_can_hold_means_the_tree_is_full() {
+        let last = (1 << 31) - 2;
+        assert!(matches!(NodeRef::leaf(index_of(last).unwrap()).kind(), Node::Leaf(index) if index as usize == last));
+        for index in [last + 1, 1 << 31, 1 << 32] {
+            let refused = index_of(index).unwrap_err();
+            assert!(matches!(refused, LogError::Full { keys } if keys == index as u64), "{refused}");
+        }
+    }
+
+    /// Many of these keys share long prefixes.
     fn keys(seeds: &[(u8, u8, u16)]) -> Vec<Digest> {
         let key = |&(shared, start, rest): &(u8, u8, u16)| {
             let mut bytes = *Digest::of_event(&rest.to_be_bytes()).as_bytes();

@@ -255,7 +255,7 @@ impl NeighbourText {
     }
 }
 
-/// A value written as an object: the derived forms would also take an array of the fields' values.
+/// A value written as an object: the derived forms would also accept an array of the fields' values.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -353,8 +353,8 @@ fn in_order<P: Copy + Eq>(
         return Err(Malformed::because(format!("expected a path of {} hashes, found {}", positions.len(), path.len())));
     }
     let parsed: Vec<_> = path.iter().map(|(text, digest)| (parse(text), *digest)).collect();
-    // As many entries as positions: if each position is found, no entry is a second or a foreign one. Servers write them in order, so
-    // the first look is where it should be.
+    // There are as many entries as positions: if each position is found, no entry is duplicated or foreign. Servers write them in
+    // order, so look first where the entry should be.
     let find = |(place, position): (usize, &P)| {
         let is_it = |(found, _): &&(Option<P>, Digest)| *found == Some(*position);
         parsed.get(place).filter(is_it).or_else(|| parsed.iter().find(is_it)).map(|&(_, digest)| digest)

@@ -1,7 +1,7 @@
 //! `Log`: both trees over one store. Appends commit batches atomically, answers proofs, and checks itself.
 //!
 //! What is stored is the log itself, version → event digest, with the hyper root after each commit batch. Both trees are built from
-//! it at every open, and the hyper root they come to must be the stored one: a start is an audit.
+//! it at every open, and their hyper root must equal the stored one, so every start is an audit.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -50,7 +50,7 @@ pub(crate) struct Writer {
     pub(crate) tail: Vec<Digest>,
     /// The last entry of the replicated log whose outcome is in the store; the default in a log that is not replicated.
     pub(crate) applied: LogId,
-    /// Why nothing may be written any more.
+    /// Why writes are refused, if they are.
     pub(crate) refusal: Option<String>,
 }
 
@@ -132,7 +132,7 @@ impl Log {
         self.len() == 0
     }
 
-    /// Append the events of `requests` as one commit batch and return what each got.
+    /// Append the events of `requests` as one commit batch and return the outcome of each.
     ///
     /// When this returns, everything is durable; a crash before leaves either all of the batch or none of it. The snapshots of
     /// what it adds share one hyper root. The first of equal digests in one request is the one the hyper tree shows; of equal digests in
@@ -156,7 +156,7 @@ impl Log {
     /// Append the events of `requests` as the outcome of the entry at `log_id` of a replicated log.
     ///
     /// As [`Self::append`], but nothing is synced: the replicated log holds the entry until [`Self::sync`] has returned, and applies
-    /// it again to a log that a crash has thrown back behind it. Equal logs that apply equal entries stay equal.
+    /// it again to a log that lost it in a crash. Equal logs that apply equal entries stay equal.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl Log {
         }
         let (base, digests) = (draft.base, draft.digests.as_slice());
         let digest_at = |version| self.digest_at(version, base, digests);
-        // The trees are only read here, so proofs go on; nothing else writes them while `writer` is held.
+        // The trees are only read here, so proofs are still answered; nothing else writes them while `writer` is held.
         let change = self.trees.read().plan(digests, &draft.entries(), wanted, &digest_at)?;
         let added = self.answers(&draft, wanted, Some(&change))?;
         let rows = draft.rows(&change, log_id);
@@ -232,7 +232,7 @@ impl Log {
             }
             Ok(())
         };
-        // What a panic would leave behind.
+        // If a step panics, this stays set.
         writer.refusal = Some("an earlier batch was not finished".into());
         let landed = steps();
         writer.refusal = None;
@@ -346,9 +346,8 @@ impl Log {
     }
 
     /// Build both trees again from the log, one commit batch at a time, and compare every hyper root that was acknowledged, the
-    /// history root, and every row of occurrences and repeats. Places and memberships are not compared: no other row says what they
-    /// must be. `progress` is told how many events are
-    /// done, and may break the check off with a value, which is returned.
+    /// history root, and every row of occurrences and repeats. Log ids and memberships are not compared: no other row determines
+    /// them. `progress` is called with the number of events checked, and may stop the check with a value, which is returned.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! Pages: the log as one replica reads it out to another that lags behind.
+//! Pages: how one replica sends its log to another that lags behind.
 //!
-//! A log only grows, so a replica that lags needs nothing but what comes after its last event, and after each page it is what it
-//! would be had it applied the entries one by one. A transfer can break off anywhere and go on from there.
+//! A log only grows, so a replica that lags needs only what comes after its last event. After each page it is in the same state as
+//! if it had applied the entries one by one. A transfer can stop anywhere and resume from there.
 
 use crate::applied::{self, Members};
 use crate::bytes::Reader;
@@ -15,7 +15,7 @@ use crate::rows::{self, Rows};
 use crate::store::{Table, WriteBatch};
 use crate::trees::shown_and_hidden;
 
-/// Why a page was not read out or not installed. It says nothing against this log unless it is [`Self::Log`].
+/// Why a page was not read out or not installed. Only [`Self::Log`] means that this log has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     /// Bytes from another replica are not a page or an extent.
@@ -29,8 +29,8 @@ pub enum PageError {
         /// What differs.
         reason: String,
     },
-    /// The other replica's log, or a page of it, does not continue this one. Which of the two is wrong, or whether this one has only grown
-    /// since the page was asked for, does not show here.
+    /// The other replica's log, or a page of it, does not continue this one. Either of the two may be wrong, or this one may only have grown
+    /// since the page was requested: this error does not distinguish them.
     #[error("the logs of the two replicas differ within their first {len} events")]
     Diverged {
         /// How many events were expected to be equal.
@@ -94,7 +94,7 @@ impl Log {
         Ok(Extent { len, history_digest: snapshot.history_digest, hyper_digest: snapshot.hyper_digest })
     }
 
-    /// Return what follows `start` in this log: whole batches with at least `events` events, if there are as many, and the
+    /// Return what follows `start` in this log: whole batches with at least `events` events, if the log has that many, and the
     /// memberships after the entry at `after`.
     ///
     /// # Errors

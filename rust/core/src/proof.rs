@@ -9,7 +9,7 @@ use crate::position::{HistoryPosition, HyperPosition, history_height};
 /// Depth from which a hyper subtree with one key is a shortcut leaf; above it, paths are always spelled out.
 pub const SHORTCUT_DEPTH: u16 = 24;
 
-/// The text or the bytes are not a proof; says what was wanted and what was found.
+/// The text or the bytes are not a proof; the message says what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
@@ -120,8 +120,8 @@ pub fn membership_positions(actual: u64, query: u64) -> Vec<HistoryPosition> {
         .collect()
 }
 
-/// Return the nodes of an incremental path, left to right: the leaves `start` and `end`, and whatever else of the tree at `end`
-/// holds neither. At most 128; `start <= end`.
+/// Return the nodes of an incremental path, left to right: the leaves `start` and `end`, and the largest subtrees
+/// of the tree at `end` that hold neither. At most 128; `start <= end`.
 #[must_use]
 pub fn incremental_positions(start: u64, end: u64) -> Vec<HistoryPosition> {
     fn visit(node: HistoryPosition, start: u64, end: u64, found: &mut Vec<HistoryPosition>) {

@@ -41,8 +41,8 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
 }
 
 /// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of another occurrence with
-/// what is stored; require of each row of a repeat that its event stands before it in its batch; return the history root of the last, or what
-/// `progress` breaks with.
+/// what is stored; require that the event of each repeat also stands before it in its batch. Return the history root of the last event, or the
+/// value that `progress` stops with.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub fn check<B>(
 ) -> Result<ControlFlow<B, Digest>, LogError> {
     let mut replay = Replay::new(store, len)?;
     let rows = Rows::of(store);
-    // Of what was appended since the check began, the digests are there too.
+    // Repeats appended since the check began must have their digests too.
     replay.repeats.iter().filter(|&&version| version >= len).try_for_each(|&version| rows.digest(version).map(drop))?;
     let (mut history_root, mut occurrences, mut broken) = (None, 0_u64, None);
     store.scan(Table::Roots, &mut |key, root| {
@@ -162,7 +162,7 @@ struct Replay<'a> {
     repeats: Vec<u64>,
 }
 
-/// What replaying some events came to.
+/// The roots after replaying some events.
 struct Replayed {
     history_root: Digest,
     hyper_root: Digest,

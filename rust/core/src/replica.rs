@@ -14,7 +14,7 @@ impl Log {
         self.progress().applied
     }
 
-    /// Write that everything up to `log_id` is applied, though its entry appends nothing.
+    /// Record that everything up to `log_id` is applied, for an entry that appends nothing.
     ///
     /// # Errors
     ///
@@ -51,14 +51,14 @@ impl Log {
         applied::last_members(self.store.as_ref())
     }
 
-    /// Make everything that was applied durable, and return up to which log id that is. The replicated log may then forget it.
+    /// Make everything that was applied durable, and return up to which log id that is. The replicated log may then discard those entries.
     ///
     /// # Errors
     ///
     /// [`LogError::Store`] if it cannot be synced; nothing can be written then.
     pub fn sync(&self) -> Result<LogId, LogError> {
         let progress = self.progress();
-        // Batches may be written meanwhile; then more is durable than is said.
+        // Batches may be written meanwhile; then more is durable than is reported.
         let synced = self.store.sync().and_then(|()| self.store.note_durable(progress.len));
         synced.or_else(|error| self.writer.lock().or_refuse(Err(error)))?;
         Ok(progress.applied)

@@ -1,6 +1,6 @@
 //! Roots that a verifier trusts: always a digest together with the version it belongs to.
 //!
-//! Alone, a root's digest says too little: a hyper root names no version at all, a history root only the height of its tree. A
+//! The digest of a root alone is not enough: a hyper root names no version at all, a history root only the height of its tree. A
 //! verifier that took the version from the proof would let the server choose it.
 
 use crate::hash::Digest;

@@ -1,4 +1,4 @@
-//! What a log asks of the place its rows are kept in, and the store in memory.
+//! The store that a log keeps its rows in, as a trait, and its implementation in memory.
 //!
 //! Rows are only ever added or extended, never taken back, so a reader needs no snapshot of the store: what it read for a version
 //! stays true. The one thing a store must do exactly is [`Store::sync`].
@@ -46,7 +46,7 @@ impl Table {
     }
 }
 
-/// What is shown each row of a scan, its key and its value, and says whether the scan goes on.
+/// Called with the key and value of each row of a scan; returns whether the scan continues.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, LogError> + 'a;
 
 /// A key and its value.
@@ -109,7 +109,7 @@ pub trait Store: Send + Sync {
     /// [`LogError::Store`] if it cannot be written. What is on disk is then unknown: the caller must write no more.
     fn write(&self, batch: WriteBatch) -> Result<(), LogError>;
 
-    /// Make everything written so far durable. After a power cut it is all there; of what was written since, a prefix of batches.
+    /// Make everything written so far durable. After a power cut all of it is there, and a prefix of the batches written since.
     ///
     /// # Errors
     ///
@@ -125,14 +125,14 @@ pub trait Store: Send + Sync {
     /// [`LogError::Store`] if it cannot be noted.
     fn note_durable(&self, len: u64) -> Result<(), LogError>;
 
-    /// Return the last number noted, 0 if none was or it cannot be read.
+    /// Return the last number noted; 0 if there is none or it cannot be read.
     fn noted_durable(&self) -> u64;
 }
 
 /// A table and a key in it.
 type Key = (Table, Vec<u8>);
 
-/// A store that is gone with the process: for tests, and for logs that need not last.
+/// A store that lives as long as the process: for tests, and for logs that need not last.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     rows: RwLock<BTreeMap<Key, Vec<u8>>>,

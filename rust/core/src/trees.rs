@@ -1,11 +1,11 @@
-//! Both trees of a log side by side: what proofs are made from.
+//! Both trees of a log side by side, from which proofs are made.
 
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::{HistoryChange, HistoryTree, Roots};
 use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
 
-/// From this many events a batch, the trees are worth a thread each.
+/// For batches of at least this many events, each tree gets a thread of its own.
 const PARALLEL_EVENTS: usize = 32;
 
 /// Both trees at one version.
@@ -78,7 +78,7 @@ impl Trees {
         Ok(TreesChange { history, hyper: hyper? })
     }
 
-    /// Carry out a change that was planned on these very trees.
+    /// Apply a change that was planned on these same trees.
     ///
     /// # Errors
     ///

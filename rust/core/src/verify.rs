@@ -1,7 +1,7 @@
 //! Proofs against roots that the verifier already trusts: pure functions, no store, no clock.
 //!
 //! What is asked and what is trusted always comes from the caller; nothing is taken from the proof where the caller has its own. What
-//! was shown is returned: only that is proven, whatever else the proof says. Work is bounded by the shape of the proof types: at most
+//! was shown is returned: nothing else in the proof is proven. Work is bounded by the shape of the proof types: at most
 //! 256 hyper hashes and 128 history levels.
 //!
 //! Why it is sound: a root binds one hash to each position, because leaf, inner and default preimages have different lengths and
@@ -194,7 +194,7 @@ pub fn verify_incremental(
 /// Check that a new snapshot belongs to the log of a trusted root, and that its event stands at its version.
 ///
 /// `proof` is the incremental proof between the two versions, whichever comes first. An incremental path holds the leaves of both of
-/// its ends, so no second proof is needed for the event. This says nothing of the hyper digest of `added`.
+/// its ends, so no second proof is needed for the event. This does not check the hyper digest of `added`.
 ///
 /// 1. The proof leads from the earlier of the two history roots to the later one.
 /// 2. Its leaf at the version of `added` is the event of `added`.
@@ -216,7 +216,7 @@ pub fn verify_addition(proof: &IncrementalProof, trusted: &HistoryRoot, added: &
 /// Check that the snapshots of one bulk belong to one log: every event stands at its version, and every history digest is its own.
 ///
 /// `proof` is the incremental proof from the version of the first of `added` to that of the last. From it and the events, the root of
-/// each version is computed again. This links no snapshot to anything that was trusted before, and says nothing of hyper digests.
+/// each version is computed again. This links no snapshot to a root that was trusted before, and does not check hyper digests.
 ///
 /// 1. The versions are consecutive.
 /// 2. The proof leads from the history root of the first snapshot to that of the last.
@@ -249,7 +249,7 @@ pub fn verify_bulk(proof: &IncrementalProof, added: &[Snapshot]) -> Result<(), V
 fn append_leaf(frozen: &mut Vec<(HistoryPosition, Digest)>, added: &Snapshot) -> Digest {
     let mut position = HistoryPosition::above(added.version, 0);
     let mut node = history_leaf(&added.event_digest, &position.to_bytes());
-    // A subtree is whole once its last leaf is there, so right children take their left siblings along.
+    // A subtree is complete once its last leaf is there, so a right child is merged with its left sibling.
     while let Some(&(left, hash)) =
         frozen.last().filter(|(left, _)| *left == position.sibling() && left.index < position.index)
     {
@@ -274,7 +274,8 @@ fn nodes_of(proof: &IncrementalProof) -> Vec<(HistoryPosition, &Digest)> {
     incremental_positions(proof.start, proof.end).into_iter().zip(&proof.audit_path).collect()
 }
 
-/// The version a truthful server answers: the one asked, or the last one if that is beyond the log or none was asked.
+/// Return the version that an honest server answers for: the one requested, or the last one if none was requested or it is beyond
+/// the log.
 fn asked_version(asked: Option<u64>, current: &HyperRoot) -> u64 {
     asked.map_or(current.version, |version| version.min(current.version))
 }

@@ -1,5 +1,5 @@
-//! How far something is synced, in a file that is itself not synced. It outlives a killed process; after a power cut it may be older
-//! than the truth, never newer. A log that is shorter than its watermark has lost events that were acknowledged.
+//! How far something is synced, in a file that is itself not synced. It outlives a killed process; after a power cut it may be too
+//! low, never too high. A log that is shorter than its watermark has lost events that were acknowledged.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ impl Watermark {
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// Any error of the operating system.
     pub fn open(path: &Path) -> io::Result<Self> {
         open_file(path).map(Self)
     }
@@ -26,9 +26,9 @@ impl Watermark {
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// Any error of the operating system.
     pub fn write(&self, number: u64) -> io::Result<()> {
-        // The complement tells a torn or foreign file from a true one.
+        // The complement distinguishes a torn or foreign file from a valid one.
         self.0.write_all_at(&[number.to_be_bytes(), (!number).to_be_bytes()].concat(), 0)
     }
 

@@ -1,4 +1,4 @@
-//! Hyper trees that no honest log has: whatever a server puts into one, it cannot show an event both present and absent.
+//! Hyper trees that no honest log has: even with a forged tree, a server cannot show an event both present and absent.
 //!
 //! Each world is a short log of events whose digests share 24 bits and more, with its honest history roots, and a hyper root over a
 //! leaf of any version, or over nothing. In it every well-formed claim about every event is tried, at every version asked.

@@ -46,7 +46,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What a damaged folder may come to: all of the log, found to be right, or a typed error.
+/// The allowed outcomes of opening a damaged folder: the whole log, checked, or a typed error.
 fn require_whole_or_refused(folder: &Path) {
     match Log::open(folder) {
         Ok(log) => {

@@ -12,7 +12,7 @@ use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
 
-/// A store in memory whose next sync panics if it is told so.
+/// A store in memory whose next sync can be made to panic.
 #[derive(Clone, Default)]
 struct Panicking(Arc<(MemoryStore, AtomicBool)>);
 

@@ -20,7 +20,7 @@ use qed_core::proof::{Answer, Snapshot};
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
 use qed_core::verify::{verify_incremental, verify_membership};
 
-/// A disk: what is on it for good, and what would be gone with the power.
+/// A disk: its durable content, and the content that a power cut would lose.
 #[derive(Default)]
 struct Platter {
     synced: Vec<WriteBatch>,
@@ -98,7 +98,7 @@ impl Store for Unreliable {
     }
 }
 
-/// Cut the power: what was not synced is gone, but for the first `kept` batches, which happened to reach the disk.
+/// Cut the power: unsynced batches are lost, except for the first `kept` of them, which happened to reach the disk.
 fn cut(platter: &Arc<Mutex<Platter>>, kept: usize) {
     let mut platter = platter.lock();
     let unsynced = std::mem::take(&mut platter.unsynced);
@@ -223,7 +223,7 @@ fn a_changed_or_missing_row_is_found() {
         let (key, value) = store.first_in(table, &[], &[0xff; 40]).unwrap().unwrap();
         let mut batch = WriteBatch::default();
         if value.is_empty() {
-            // An occurrence that is none: of the first event, which no later one hides at version 0.
+            // An invalid occurrence: that of the first event, which no later one hides at version 0.
             let mut other = key;
             let at = other.len() - 8;
             other[at..].fill(0);

@@ -68,13 +68,13 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError>
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(bug)
 }
 
-/// How often a check reports how far it is: smooth to look at, and nothing beside the work between.
+/// How often a check reports its progress: often enough to look smooth, rarely enough to cost nothing.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A log in this process.
 ///
-/// A forked child has a copy without the log's threads, of locks that these may hold, over the files that its parent
-/// goes on writing. There, nothing of it is touched again, not even to close it.
+/// A forked child has a copy without the log's threads: they may hold its locks, and the parent keeps writing its files.
+/// So a child never touches the copy, not even to close it.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct Log {
     log: RwLock<Option<Arc<core::Log>>>,

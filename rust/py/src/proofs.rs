@@ -132,7 +132,7 @@ impl Snapshot {
         HyperRoot(self.0.hyper_root())
     }
 
-    /// Return the snapshot in a JSON object; raise `MalformedProof` if the text is none.
+    /// Return the snapshot in a JSON object; raise `MalformedProof` if the text is not valid.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_json(text: Text) -> PyResult<Self> {
@@ -444,7 +444,7 @@ impl IncrementalProof {
         named(proof::incremental_positions(self.0.start, self.0.end), &self.0.audit_path)
     }
 
-    /// Return the proof in a JSON object; raise `MalformedProof` if the text is none.
+    /// Return the proof in a JSON object; raise `MalformedProof` if the text is not valid.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {

@@ -87,7 +87,7 @@ pub struct Follower {
     number: u64,
     /// The last entry that it is known to hold.
     matched: u64,
-    /// Whether it was heard from within the last election time-out.
+    /// Whether it sent a message within the last election time-out.
     is_active: bool,
 }
 
@@ -245,7 +245,7 @@ impl Replica {
         py.detach(|| self.0.read(ticket));
     }
 
-    /// Wait until the log holds so many events, or for so many ticks; None comes under `ticket`.
+    /// Wait until the log holds this many events, or for this many ticks; None comes under `ticket`.
     #[pyo3(signature = (ticket, events, ticks, /))]
     fn await_events(&self, py: Python<'_>, ticket: u64, events: u64, ticks: usize) {
         py.detach(|| self.0.await_events(ticket, events, ticks));

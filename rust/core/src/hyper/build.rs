@@ -13,7 +13,7 @@ use crate::integers::{height_from, usize_from};
 use crate::position::HyperPosition;
 use crate::proof::SHORTCUT_DEPTH;
 
-/// Runs of buckets: enough that the threads end together, few enough that beginning one costs nothing.
+/// Number of runs of buckets: enough that all threads finish at about the same time, few enough that starting one costs nothing.
 const RUNS: usize = 256;
 
 impl HyperTree {
@@ -22,7 +22,7 @@ impl HyperTree {
     ///
     /// # Errors
     ///
-    /// [`LogError::Full`] if the tree has no room for so many keys.
+    /// [`LogError::Full`] if the tree has no room for that many keys.
     pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
         let keys = Keys(digests);
         let leaves = keys.leaves(repeats);
