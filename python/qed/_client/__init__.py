@@ -1,4 +1,4 @@
-"""The two clients and everything only they use: what is sent, to whom, when again, and over which connection.
+"""The two clients and everything that only they use: requests, the choice of servers, retries and connections.
 
-Import `Client` and `AsyncClient` from `qed`. Nothing below this package is public.
+Import `Client` and `AsyncClient` from `qed`. Nothing in this package is public.
 """

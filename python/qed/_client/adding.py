@@ -1,7 +1,8 @@
-"""Adding by digest, where the server can: the log keeps digests only, so an event need not leave its owner's machine.
+"""Add by digest if the server can: the log keeps digests only, so an event need not leave its owner's machine.
 
-A server that does not know digests refuses them as malformed (400) and takes nothing, so the same call is sent again as
-events. Before that it is asked what it accepts: one that knows digests refused something else, and gets no event.
+A server that does not know digests refuses them as malformed (400) and adds nothing, so the call is sent again with
+events. Before that the client asks it what it accepts: a server that knows digests refused something else, and gets no
+event.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["SENDS", "Sent", "insert", "parse_sent"]
 
 Sent: TypeAlias = Literal["digest", "event"]
-"""What is sent of an event: its digest, where the server accepts that, or always the event."""
+"""What to send of an event: its digest if the server accepts that, or always the event."""
 SENDS: Final[tuple[Sent, ...]] = get_args(Sent)
 
 _MALFORMED: Final = 400
@@ -37,23 +38,23 @@ def parse_sent(sent: str) -> Sent:
     for known in SENDS:
         if sent == known:
             return known
-    raise ValueError(f"expected to send one of {', '.join(SENDS)}, got {sent!r}")
+    raise ValueError(f"expected to send one of {', '.join(SENDS)}, found {sent!r}")
 
 
 def insert(
     build: Callable[[bool], Call[_T]], events: Sequence[bytes | Digest], sent: Sent, topology: Topology, policy: Policy
 ) -> Generator[Send, Outcome, _T]:
-    """Yield what to send until the events are added; return the call's result.
+    """Yield requests until the events are added; return the call's result.
 
     Args:
-        build: Makes the call; takes whether to send digests.
-        events: What it adds.
-        sent: What the caller wants sent. Events of which only digests are given are sent as digests in any case.
+        build: Builds the call; its argument says whether to send digests.
+        events: The events to add.
+        sent: What the caller wants to send. If only the digest of an event is given, the digest is sent in any case.
         topology: The servers; remembers that one accepts no digests.
         policy: As for `converse`.
 
     Yields:
-        The next step. What came of it is to be sent in.
+        The next request. Send its outcome into the generator.
 
     Returns:
         The result of the call.
@@ -76,7 +77,7 @@ def insert(
 
 
 def _accepts_digests(topology: Topology) -> Generator[Send, Outcome, bool]:
-    """Ask the server that has just refused a call what it accepts. One that does not say is given no event."""
+    """Ask the server that just refused a call what it accepts. A server that does not answer gets no event."""
     base = topology.for_insertions()[0]
     info = yield from ask(calls.info(), base)
     if isinstance(info, Failure) or _ACCEPTS_DIGESTS in info.accepts:

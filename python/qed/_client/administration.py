@@ -1,4 +1,4 @@
-"""How operators reach the cluster: through the management address that a server tells, or that of another member."""
+"""Administration of the cluster, through the management address that a server reports, or that of another member."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _T = TypeVar("_T")
 
 
 def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _T]:
-    """Yield what to send until a member has answered at its management address; return the call's result.
+    """Yield requests until a member answers at its management address; return the call's result.
 
     Args:
         call: The call.
-        topology: The servers to ask. When none that was given is of use, those that they list are asked.
+        topology: The servers to ask. If none of the given ones helps, the members that they list are asked.
 
     Yields:
-        The next step. What came of it is to be sent in.
+        The next request. Send its outcome into the generator.
 
     Returns:
         The result of the call.
 
     Raises:
-        QedError: What the answer says, or that there was none.
+        QedError: The answer is an error, or no server answered.
     """
     failures: dict[str, Failure] = {}
     has_asked_for_members = False
@@ -57,7 +57,7 @@ def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _
 
 
 def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
-    """Yield what to send, and return the cluster as its leader sees it, who knows most; else as another member does."""
+    """Yield requests; return the cluster as its leader sees it, which knows most, or else as another member does."""
     cluster = yield from administer(calls.cluster(), topology)
     leader = next((member for member in cluster.members if member.node_id == cluster.leader_id), None)
     if leader is None or leader.node_id == cluster.node_id:
@@ -68,20 +68,20 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
 
 
 def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, Cluster]:
-    """Yield what to send, and return the cluster as `member` itself sees it.
+    """Yield a request, and return the cluster as `member` itself sees it.
 
     Args:
-        member: The member, as another has told of it.
-        topology: The servers that were given; says under which scheme it is asked.
+        member: The member, as another member described it.
+        topology: The given servers; the scheme of the first is used.
 
     Yields:
-        The only step.
+        The only request.
 
     Returns:
         The cluster.
 
     Raises:
-        Unavailable: The member gives no answer at its management address, or another one does.
+        Unavailable: The member's management address is invalid, does not answer, or belongs to another member.
     """
     base = member_url(scheme_of(topology.given[0]), member.mgmt_addr)
     if base is None:
@@ -95,7 +95,7 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
 
 
 def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, Outcome]:
-    """Ask the server at `base` where it is managed, and put the call there."""
+    """Ask the server at `base` for its management address, and send the call there."""
     info = yield from ask(calls.info(), base)
     if isinstance(info, Failure):
         if not info.is_nonsense:
@@ -107,5 +107,5 @@ def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outco
         return Failure(f"its management address {calls.plain(info.mgmt_addr)!r} is invalid", may_have_arrived=False)
     outcome = served((yield Send(call, management)))
     if isinstance(outcome, Failure):
-        return replace(outcome, cause=f"its management address {management}: {outcome.cause}")
+        return replace(outcome, cause=f"management address {management}: {outcome.cause}")
     return outcome

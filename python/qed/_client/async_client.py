@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """A qed server or several, seen from asyncio. An asynchronous context manager; see `Client` for everything.
+    """A client of one or several qed servers, for asyncio. An asynchronous context manager; see `Client` for details.
 
     It opens connections of its own in each event loop that uses it. A forked child may use it too, in a new loop.
 
@@ -119,13 +119,13 @@ class AsyncClient:
         self, question: Extension, trusted: Trusted, *, consistency: Consistency | None = None
     ) -> Extends: ...
     async def verify(self, question: Question, trusted: Trusted, *, consistency: Consistency | None = None) -> Finding:
-        """Ask a question and return what the answer shows; see `Client.verify`."""
+        """Ask a question, verify the answer and return the finding; see `Client.verify`."""
         return finding_of(await self.examine(question, trusted, consistency=consistency))
 
     async def examine(
         self, question: Question, trusted: Trusted | None, *, consistency: Consistency | None = None
     ) -> Examination:
-        """Ask a question and return the answer with what it shows; see `Client.examine`."""
+        """Ask a question and return the answer with the finding; see `Client.examine`."""
         return await self._follow(examine(question, trusted, consistency))
 
     async def prepare(self, receipts: Receipts) -> None:
@@ -175,7 +175,7 @@ class AsyncClient:
         return await self._carry_out(administer(calls.transfer_leadership(name), self._topology))
 
     async def healthcheck(self) -> None:
-        """Return if a server serves; see `Client.healthcheck`."""
+        """Check that a server is serving; see `Client.healthcheck`."""
         await self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
 
     async def aclose(self) -> None:
@@ -191,7 +191,7 @@ class AsyncClient:
         await self.aclose()
 
     async def _follow(self, steps: Generator[Call[Any], Any, _T]) -> _T:
-        """Carry out every call that the steps ask for, and return what they lead to."""
+        """Carry out every call that `steps` yields, and return its result."""
         try:
             call = next(steps)
             while True:

@@ -1,4 +1,4 @@
-"""The connections of an asyncio client. A module of its own: a thread's client does not wait for asyncio's import."""
+"""The connections of an asyncio client. A separate module, so that a thread's client does not import asyncio."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["AsyncConnections"]
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """What belongs to one event loop."""
+    """The connections of one event loop."""
 
     http: httpx.AsyncClient
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTION_LIMIT))
 
 
 class AsyncConnections:
-    """The connections of an asyncio client: their own in each event loop, and so in each forked child."""
+    """The connections of an asyncio client: separate ones for each event loop, and therefore for each forked child."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -37,10 +37,10 @@ class AsyncConnections:
         renew_after_fork(self)
 
     def here(self) -> _Lane:
-        """Return the connections of the event loop that is running.
+        """Return the connections of the running event loop.
 
         Raises:
-            RuntimeError: They were closed.
+            RuntimeError: The client is closed.
         """
         loop = asyncio.get_running_loop()
         return self._lanes.get(loop) or self._open(loop)
@@ -54,7 +54,7 @@ class AsyncConnections:
             await lane.http.aclose()
 
     def renew(self) -> None:
-        """Use new connections from here on, even where the child should run a loop that its parent ran."""
+        """Use new connections from here on, even if the child runs a loop that its parent ran."""
         self._lanes = {}
 
     def drop_inherited(self) -> None:
@@ -73,7 +73,7 @@ class AsyncConnections:
             trust_env=False,
         )
         lane = _Lane(http)
-        # A loop that has ended holds no connection any more. Replaced whole: other threads run other loops.
+        # A closed loop holds no connections. The dict is replaced as a whole: other threads run other loops.
         kept = {other: its for other, its in self._lanes.items() if not other.is_closed()}
         self._lanes = kept | {loop: lane}
         return lane

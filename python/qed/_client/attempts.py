@@ -1,15 +1,15 @@
-"""Whom to ask, and when to ask again.
+"""The choice of servers and the retries of a call.
 
-`converse` is the policy for redirects, other members and retries, written as a generator: it yields what to send, is
-sent what came of it, and returns the call's result. It opens no socket and waits for nothing, so one policy serves
-threads and asyncio alike, and is tested without either.
+`converse` is the policy for redirects, other members and retries, written as a generator: it yields requests, is sent
+their outcomes, and returns the call's result. It opens no socket and never waits, so one policy serves threads and
+asyncio alike, and is tested without either.
 
-A read may be sent again whenever no answer came. An insertion may be sent again only where that cannot add twice: when
-the connection was never established, when the server says that it took nothing (307, 429, or 503 with `Retry-After`),
-or with `if_absent`. A 503 without `Retry-After` is a server that gave up waiting, and may have added the event by now.
+A read may be repeated whenever no answer arrived. An insertion may be repeated only where that cannot add twice: if the
+connection was never established, if the server says that it added nothing (307, 429, or 503 with `Retry-After`), or
+with `if_absent`. A 503 without `Retry-After` means that the server stopped waiting; it may add the event nevertheless.
 
-Where nobody answers, a call soon gives up. Where somebody does, but the leader is missing, a new one is a matter of a
-second or two, so whatever needs a leader, and may be sent again, is patient.
+If no server answers, a call soon gives up. If servers answer but the leader is missing, a new one is elected within a
+second or two, so a call that needs a leader, and may be repeated, waits longer.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ __all__ = [
 # clients refused together do not come back together.
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
-# Without a leader nothing is overloaded, and the sooner the new one is found the better.
+# Without a leader no server is overloaded, and the new one should be found soon.
 LEADER_PAUSE_S: Final = 0.5
-# One to the leader, one more if it has changed meanwhile. Then whoever names leaders does not know, and neither is what
-# else it says believed: each word of it could name yet another server.
+# One to the leader, one more if it has changed meanwhile. After that, the servers that name leaders are not believed at
+# all: each answer could name yet another server.
 REDIRECTS_FOLLOWED: Final = 2
 
 _NOT_LEADER: Final = 307
 _OVERLOADED: Final = 429
 _UNAVAILABLE: Final = 503
-# 502 and 504 are a gateway's: they tell nothing about the server behind it.
+# 502 and 504 are from a gateway and say nothing about the server behind it.
 _NOT_SERVED: Final = frozenset({502, _UNAVAILABLE, 504})
 
 _T = TypeVar("_T")
@@ -67,11 +67,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a caller asks of a conversation.
+    """A caller's settings for a conversation.
 
     Attributes:
-        attempts: How often to ask all endpoints at most, at least once, while nobody answers.
-        patience_s: How long to go on where only the leader is missing.
+        attempts: How often at most to ask all endpoints while none answers, at least 1.
+        patience_s: How long to keep trying while only the leader is missing.
         read: Which members a read may go to.
     """
 
@@ -81,10 +81,10 @@ class Policy:
 
     @staticmethod
     def of(attempts: int, timeout_s: float, read: Read) -> Policy:
-        """Return the policy that a caller's settings mean.
+        """Return the policy for a caller's arguments.
 
         Args:
-            attempts: How often to ask all endpoints, where asking again is safe.
+            attempts: How often to ask all endpoints, if asking again is safe.
             timeout_s: Longest time for one request.
             read: Which members a read may go to.
 
@@ -95,17 +95,17 @@ class Policy:
             ValueError: A setting is out of range.
         """
         if not 0 < timeout_s < float("inf"):
-            raise ValueError(f"expected a time-out above 0 s, got {timeout_s}")
+            raise ValueError(f"expected a time-out above 0 s, found {timeout_s}")
         if attempts < 1:
-            raise ValueError(f"expected at least one attempt, got {attempts}")
+            raise ValueError(f"expected at least one attempt, found {attempts}")
         if read not in READS:
-            raise ValueError(f"expected reads to be one of {', '.join(READS)}, got {read!r}")
+            raise ValueError(f"expected reads to be one of {', '.join(READS)}, found {read!r}")
         return Policy(attempts, attempts * timeout_s, read)
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A step: send `call` to the server at `base`, after waiting `delay_s`."""
+    """A step: send `call` to the server at `base` after a delay of `delay_s` seconds."""
 
     call: Call[object]
     base: str
@@ -113,25 +113,25 @@ class Send:
 
     @property
     def url(self) -> str:
-        """Where to send it."""
+        """The URL to send the call to."""
         return self.base + self.call.path
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an endpoint gave no answer that counts.
+    """Why an endpoint gave no usable answer.
 
     Attributes:
         cause: For people, one line.
-        may_have_arrived: The server may have carried the request out all the same.
-        is_timeout: It took the whole time-out to find out.
+        may_have_arrived: The server may have carried out the request nevertheless.
+        is_timeout: The request used its whole time-out.
         is_overload: The server answered that its queue is full.
-        is_nonsense: The server answered, but not what it was asked.
-        is_leaderless: The server answered, but it does not lead, or does no more.
+        is_nonsense: The server answered, but not to the request.
+        is_leaderless: The server answered, but is not, or is no longer, the leader.
         is_lasting: Waiting will not change it.
-        leader_url: Whom it named as the leader instead.
-        is_outcome_unknown: It has lost leadership with the insertion under way.
-        retry_after_s: How long the server asked to be left alone.
+        leader_url: The leader that the server named instead.
+        is_outcome_unknown: The server lost leadership while the insertion was under way.
+        retry_after_s: How long the server asked the client to wait.
     """
 
     cause: str
@@ -150,21 +150,21 @@ Outcome: TypeAlias = Answer | Failure
 
 
 def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Send, Outcome, _T]:
-    """Yield what to send until the call has an answer; return the call's result.
+    """Yield requests until the call has an answer; return the call's result.
 
     Args:
         call: The call.
-        topology: The servers to ask; learns who leads, who else is there, and who does not serve.
-        policy: How long to go on, and whom to prefer.
+        topology: The servers to ask; learns the leader, the other members, and which servers do not answer.
+        policy: How long to keep trying, and which members to prefer.
 
     Yields:
-        The next step. What came of it is to be sent in.
+        The next request. Send its outcome into the generator.
 
     Returns:
-        The result of the call, verified where the call verifies.
+        The result of the call, verified if the call verifies.
 
     Raises:
-        QedError: What the answer says, or that there was none.
+        QedError: The answer is an error, or no server answered.
     """
     began_s, delay_s, may_have_happened = topology.clock(), 0.0, False
     if call.has_preference and topology.is_due():
@@ -183,7 +183,7 @@ def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Se
             delay_s, is_over = pause_s or 0.0, attempt >= policy.attempts or pause_s is None
         if is_over:
             raise none_answered(outcome, may_have_happened=may_have_happened)
-    raise AssertionError("the attempts are counted without end")
+    raise AssertionError("itertools.count never ends")
 
 
 def learn(
@@ -192,15 +192,15 @@ def learn(
     """Ask for the members until a server lists them.
 
     Args:
-        topology: Whom to ask; learns the members.
+        topology: The servers to ask; learns the members.
         delay_s: How long to wait first.
-        is_thorough: Go on until every given endpoint has said which member it is.
+        is_thorough: Continue until every given endpoint has said which member it is.
 
     Yields:
-        The next step.
+        The next request.
 
     Returns:
-        Why those that were asked gave no list; nothing if one did.
+        The failures of all servers if none gave a list, else an empty mapping.
     """
     failures: dict[str, Failure] = {}
     has_list = False
@@ -221,15 +221,15 @@ def learn(
 
 
 def ask(call: Call[_T], base: str, delay_s: float = 0.0) -> Generator[Send, Outcome, _T | Failure]:
-    """Put a question that a conversation can do without: an answer of no use is a failure like any other.
+    """Make a call whose result is optional: an unusable answer is a failure like any other.
 
     Args:
-        call: The question.
-        base: Whom to ask.
+        call: The call.
+        base: The server to ask.
         delay_s: How long to wait first.
 
     Yields:
-        The only step.
+        The only request.
 
     Returns:
         The result of the call, or why there is none.
@@ -243,17 +243,17 @@ def ask(call: Call[_T], base: str, delay_s: float = 0.0) -> Generator[Send, Outc
 
 @dataclass(slots=True)
 class _Round:
-    """One time around the servers with one call.
+    """One round through the servers with one call.
 
     Attributes:
         call: The call.
         topology: The servers to ask.
-        policy: Whom to prefer.
-        attempt: The first round is 1.
+        policy: Which members to prefer.
+        attempt: The number of the round, from 1.
         delay_s: How long to wait before the first request.
-        turn: Where to begin among members that are equally good.
-        redirects: How many were heeded.
-        failures: Who was asked, and gave no answer that counts.
+        turn: Where to start among equally good members.
+        redirects: How many redirects were received.
+        failures: The servers that gave no usable answer.
     """
 
     call: Call[object]
@@ -266,11 +266,11 @@ class _Round:
     failures: dict[str, Failure] = field(default_factory=dict)
 
     def ask_each(self) -> Generator[Send, Outcome, Answer | Mapping[str, Failure]]:
-        """Ask whoever qualifies, best first, until one answers; else return each one's failure."""
+        """Ask the qualifying servers, best first, until one answers; else return the failure of each."""
         call, topology = self.call, self.topology
         if call.has_preference and not call.is_insertion and topology.lacks(self.policy.read):
-            # What a member advertises may be out of reach; under which given endpoint it is reached has to be asked
-            # then.
+            # A member's advertised address may be unreachable. Later attempts therefore ask which given endpoint
+            # belongs to which member.
             unlearnt = yield from learn(topology, self._take_delay_s(), is_thorough=self.attempt > 1)
             if unlearnt:
                 return unlearnt
@@ -291,7 +291,7 @@ class _Round:
         return delay_s
 
     def _next(self) -> str | None:
-        """Return the best server that was not asked: whom it named as the leader may have come first."""
+        """Return the best server that was not asked yet. The order may change when a server names the leader."""
         if self.call.is_insertion:
             found = self.topology.for_insertions()
         elif self.call.has_preference:
@@ -301,7 +301,7 @@ class _Round:
         return next((url for url in found if url not in self.failures), None)
 
     def _directed(self, base: str, outcome: Outcome) -> Outcome:
-        """Turn what says "not here, not now" into the failures they are; for a redirect, have the leader asked next."""
+        """Turn answers that mean "not here, not now" into failures; after a redirect, the leader is asked next."""
         if not (self.call.is_insertion and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER):
             return served(outcome)
         is_heeded = self.redirects < REDIRECTS_FOLLOWED
@@ -315,36 +315,36 @@ class _Round:
         leader = _leader_url(self.call, base, outcome, leader)
         cause, is_followed = f"names {leader} as the leader", scheme_of(leader) == scheme_of(base)
         if not is_followed:
-            cause = f"names a leader under another scheme, which is not followed: {leader}"
+            cause = f"names a leader with another scheme, which is not followed: {leader}"
         elif is_heeded and leader not in self.failures:
             self.topology.note_leader(leader)
         return Failure(cause, may_have_arrived=False, is_leaderless=True, is_lasting=not is_followed, leader_url=leader)
 
 
 def _nobody(topology: Topology, policy: Policy) -> Mapping[str, Failure]:
-    """Return why nobody could be asked: for a read only, and all of its servers were listed."""
+    """Return why no server could be asked, which happens only to a read, after a server has listed the members."""
     if policy.read == "primary":
-        return {"the cluster": Failure("it has no leader in reach", may_have_arrived=False, is_leaderless=True)}
+        return {"the cluster": Failure("no leader is reachable", may_have_arrived=False, is_leaderless=True)}
     leader = topology.leader or "a leader"
-    cause = f"it has no member that qualifies for a {policy.read} read, only {leader}"
+    cause = f"no member qualifies for a {policy.read} read, only {leader} is known"
     return {"the cluster": Failure(cause, may_have_arrived=False)}
 
 
 def _leader_url(call: Call[_T], base: str, answer: Answer, location: str) -> str:
     """Return the base URL of the leader that the server at `base` names.
 
-    Only the same path is followed, below the server itself or below the prefix that `base` has, so that a server cannot
-    make a client post elsewhere; and only under the same scheme, since from https to http the events and the api key
-    would travel in the open.
+    Only the same path is followed, at the root or under the prefix of `base`, so that a server cannot make a client
+    post elsewhere; and only with the same scheme, since from https to http the events and the api key would be sent
+    unencrypted.
     """
     leader = location.removesuffix(call.path)
     if leader == location or not is_base_url(leader) or path_of(leader) not in {"", path_of(base)}:
-        raise protocol_error(answer, f"with a location that is not a leader's {call.path}")
+        raise protocol_error(answer, f"with an invalid Location: expected a leader's {call.path}")
     return leader
 
 
 def _noted(topology: Topology, base: str, outcome: _T | Failure) -> _T | Failure:
-    """Note whether the server serves. One that is full, or does not lead, does; and a 4xx says nothing against it."""
+    """Note whether the server serves. One that is full, is not the leader, or answers 4xx counts as serving."""
     if isinstance(outcome, Failure) and not (outcome.is_overload or outcome.is_leaderless or outcome.is_nonsense):
         topology.note_down(base)
     else:
@@ -353,7 +353,7 @@ def _noted(topology: Topology, base: str, outcome: _T | Failure) -> _T | Failure
 
 
 def served(outcome: Outcome) -> Outcome:
-    """Turn the statuses that say "not now" into the failures they are."""
+    """Turn the statuses that mean "not now" into failures."""
     if isinstance(outcome, Failure) or outcome.status not in {*_NOT_SERVED, _OVERLOADED}:
         return outcome
     error = error_body(outcome)
@@ -371,15 +371,15 @@ def served(outcome: Outcome) -> Outcome:
 
 
 def require_repeatable(call: Call[_T], base: str, failure: Failure) -> None:
-    """Raise if `call` may have been carried out, and must not be twice."""
+    """Raise if `call` may have been carried out and must not be repeated."""
     if call.is_repeatable or not failure.may_have_arrived:
         return
-    said = f"{base}: {failure.cause}; {call.what} may have happened all the same"
+    said = f"{base}: {failure.cause}; {call.what} may have happened nevertheless"
     raise OutcomeUnknown(said) if failure.is_outcome_unknown else Unavailable(said, may_have_happened=True)
 
 
 def _is_worth_waiting(call: Call[_T], topology: Topology, policy: Policy, failures: Collection[Failure]) -> bool:
-    """Return whether only the leader is missing, so that the call will have its answer in a moment."""
+    """Return whether only the leader is missing, so that the call can soon succeed."""
     needs_leader = call.is_insertion or (call.has_preference and policy.read == "primary")
     if not needs_leader or any(failure.is_overload for failure in failures):
         return False
@@ -395,7 +395,7 @@ def _retry_after_s(answer: Answer) -> float:
 def _pause_s(attempt: int, failures: Collection[Failure]) -> float | None:
     """Return how long to wait before the next attempt, or None to give up.
 
-    Whoever has waited for a whole time-out is not made to wait for another one.
+    A caller that has waited for a whole time-out does not wait for another one.
     """
     asked_s = max(failure.retry_after_s for failure in failures)
     if asked_s > LONGEST_PAUSE_S or any(failure.is_timeout for failure in failures):
@@ -412,8 +412,8 @@ def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = 
     """Return the exception that names every server that was asked, and its cause."""
     causes = "; ".join(f"{base}: {failure.cause}" for base, failure in failures.items())
     if may_have_happened:
-        # Whoever refused last refused a repetition.
-        causes += "; the insertion may have happened all the same"
+        # A refusal that came last only refused a repetition.
+        causes += "; the insertion may have happened nevertheless"
         return Unavailable(f"no server answered: {causes}", may_have_happened=True)
     if any(failure.is_overload for failure in failures.values()):
         return Overloaded(f"no server had room: {causes}")

@@ -1,8 +1,8 @@
-"""What each call sends, and what its answer must be.
+"""The request of each call, and the checks of its answer.
 
-A `Call` is built from the caller's arguments by one function each. It carries the request, and makes a value of the
-answer: parsed, checked to be an answer to this very question, and verified where the caller gave trusted snapshots.
-Nothing here opens a socket: `attempts` decides whom to ask, the clients ask.
+Each kind of call has a function that builds a `Call` from the caller's arguments. It holds the request, and turns the
+answer into a value: parsed, and checked to answer exactly this question. Nothing here opens a socket: `attempts`
+chooses the servers, the clients send.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ __all__ = [
     "transfer_leadership",
 ]
 
-# The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for what is
-# added later and keeps a hostile server from filling the memory.
+# The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for future fields
+# and prevents a hostile server from filling the memory.
 ANSWER_LIMIT_BYTES: Final = 1 << 20
 # A snapshot is three base64 digests and a version: at most 220 bytes.
 SNAPSHOT_LIMIT_BYTES: Final = 512
 
 Consistency: TypeAlias = Literal["linearizable"]
-"""What a read promises beyond the member's own log: here, that nothing acknowledged before it is missing."""
+"""The promise of a read beyond the member's own log: nothing that was acknowledged before the read is missing."""
 
 LINEARIZABLE: Final = "linearizable"
 _MESSAGE_LIMIT: Final = 200
@@ -114,13 +114,13 @@ class Call(Generic[_T_co]):
         method: HTTP method.
         path: Absolute path, without an endpoint's own prefix.
         body: JSON, or None.
-        read: Makes the value of the body of a success, or raises DecodeError or a QedError.
-        successes: The statuses that carry a value.
-        is_insertion: Only the leader takes it; a 307 names the leader.
-        is_repeatable: Sending it twice changes nothing.
-        has_preference: Which member it goes to matters.
-        is_linearizable: The member first learns of everything that was acknowledged anywhere.
-        what: What it does, for messages.
+        read: Parses the body of a success, or raises DecodeError or a QedError.
+        successes: The statuses whose answers have a value.
+        is_insertion: Only the leader accepts it; a 307 names the leader.
+        is_repeatable: Sending it twice has no further effect.
+        has_preference: It matters which member gets it.
+        is_linearizable: The member first catches up with everything that was acknowledged anywhere.
+        what: The call's name in messages.
         answer_limit_bytes: Longer answers are refused.
     """
 
@@ -138,11 +138,11 @@ class Call(Generic[_T_co]):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers beside those that every request has."""
+        """The headers in addition to those of every request."""
         return {"Consistency": LINEARIZABLE} if self.is_linearizable else {}
 
     def result(self, answer: Answer) -> _T_co:
-        """Return what `answer` says, verified where the call has something to verify it against.
+        """Return the value of an answer, checked to belong to this call.
 
         Args:
             answer: Any answer of the server.
@@ -151,23 +151,23 @@ class Call(Generic[_T_co]):
             The value.
 
         Raises:
-            QedError: The server refused, spoke nonsense, or did not prove what it claims.
+            QedError: The server refused, or its answer is malformed or belongs to another question.
         """
         if answer.status not in self.successes:
             raise refusal(answer)
         try:
             return self.read(answer.body)
         except DecodeError as exc:
-            raise protocol_error(answer, f"with nonsense: {plain(str(exc))}") from exc
+            raise protocol_error(answer, f"with an invalid body: {plain(str(exc))}") from exc
 
 
 def add(event: bytes | Digest, *, if_absent: bool, is_digest_sent: bool = False) -> Call[Snapshot]:
-    """Return the call that adds `event`; its value is the snapshot, checked to be of this very event.
+    """Return the call that adds `event`; its value is the snapshot, checked to be of this event.
 
     Args:
         event: The event, or its digest.
-        if_absent: Add nothing that is in the log already.
-        is_digest_sent: Send the digest in place of the event.
+        if_absent: Do not add what is in the log already.
+        is_digest_sent: Send the digest instead of the event.
 
     Returns:
         The call.
@@ -195,12 +195,12 @@ def add(event: bytes | Digest, *, if_absent: bool, is_digest_sent: bool = False)
 def add_bulk(
     events: Sequence[bytes | Digest], *, if_absent: bool, is_digest_sent: bool = False
 ) -> Call[list[Snapshot]]:
-    """Return the call that adds `events`; its value is one snapshot an event, checked to be theirs, in order.
+    """Return the call that adds `events`; its value is one snapshot per event, checked to be theirs, in order.
 
     Args:
         events: The events, or their digests.
-        if_absent: Add nothing that is in the log already.
-        is_digest_sent: Send digests in place of events.
+        if_absent: Do not add what is in the log already.
+        is_digest_sent: Send digests instead of events.
 
     Returns:
         The call.
@@ -240,18 +240,18 @@ def membership(
 ) -> Call[MembershipProof | AbsenceProof]:
     """Return the call that asks whether an event is in the log.
 
-    The digest is sent even where the caller has the event: the server needs no more to prove it.
+    Only the digest is sent: the server needs no more for the proof.
 
     Args:
         digest: The event's digest.
-        version: The version asked at, or None for the latest.
-        consistency: Whether everything acknowledged before counts.
+        version: The version to ask at, or None for the latest.
+        consistency: Whether the answer must include everything acknowledged before.
 
     Returns:
-        The call; its value is about what was asked, and not verified yet.
+        The call; its value answers this question, and is not verified yet.
 
     Raises:
-        ValueError: The version or the consistency cannot exist.
+        ValueError: The version or the consistency is invalid.
     """
     _check_version(version)
 
@@ -276,13 +276,13 @@ def incremental(start: int, end: int, *, consistency: Consistency | None = None)
     Args:
         start: The earlier version.
         end: The later version.
-        consistency: Whether everything acknowledged before counts.
+        consistency: Whether the answer must include everything acknowledged before.
 
     Returns:
         The call; its value is of this range, and not verified yet.
 
     Raises:
-        ValueError: A version or the consistency cannot exist.
+        ValueError: A version or the consistency is invalid.
     """
     _check_version(start)
     _check_version(end)
@@ -323,17 +323,17 @@ def snapshot(version: int, *, consistency: Consistency | None = None) -> Call[Sn
 
 
 def info() -> Call[Info]:
-    """Return the call that asks a member about itself."""
+    """Return the call that asks a member for its own description."""
     return Call(method="GET", path="/info", read=INFO.decode)
 
 
 def shards() -> Call[Shards]:
-    """Return the call that asks a member who else there is, and who leads."""
+    """Return the call that asks a member for the list of members and the leader."""
     return Call(method="GET", path="/info/shards", read=SHARDS.decode)
 
 
 def healthcheck() -> Call[None]:
-    """Return the call that asks whether a server serves."""
+    """Return the call that asks whether a server is serving."""
     return Call(method="HEAD", path="/healthcheck", read=lambda _: None, successes=frozenset({204}))
 
 
@@ -348,7 +348,7 @@ def remove_member(name: str) -> Call[Cluster]:
 
 
 def transfer_leadership(name: str | None) -> Call[Cluster]:
-    """Return the call that makes the member called `name`, or any other, the leader; its value is the cluster then."""
+    """Return the call that makes member `name`, or any other, the leader; its value is the cluster afterwards."""
     return _change("transfer", name)
 
 
@@ -365,13 +365,13 @@ def _change(verb: str, name: str | None) -> Call[Cluster]:
 
 def _is_linearizable(consistency: Consistency | None) -> bool:
     if consistency not in {None, LINEARIZABLE}:
-        raise ValueError(f"expected the consistency {LINEARIZABLE} or none, got {consistency!r}")
+        raise ValueError(f"expected the consistency {LINEARIZABLE} or none, found {consistency!r}")
     return consistency is not None
 
 
 def _check_version(version: int | None) -> None:
     if version is not None and not 0 <= version < VERSION_LIMIT:
-        raise ValueError("expected a version of at least 0 and below 2**64")
+        raise ValueError(f"expected a version of 0 to 2**64 - 1, found {version}")
 
 
 def _snapshot(body: bytes) -> Snapshot:
@@ -420,7 +420,7 @@ def _check_asked(digest: Digest, version: int | None, proof: MembershipProof | A
 
 
 def plain(text: str) -> str:
-    """Return a server's words, safe to print: one line, bounded, no control characters."""
+    """Return a server's text, safe to print: one line, bounded, no control characters."""
     return printable(text[:_MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
 
 
@@ -430,7 +430,7 @@ def protocol_error(answer: Answer, what: str) -> ProtocolError:
 
 
 def error_body(answer: Answer) -> ErrorBody | None:
-    """Return what a server gave as its reason, or None when it gave none."""
+    """Return the reason that a server gave, or None if it gave none."""
     try:
         return ERROR_BODY.decode(answer.body)
     except DecodeError:
@@ -438,12 +438,12 @@ def error_body(answer: Answer) -> ErrorBody | None:
 
 
 def refusal(answer: Answer) -> QedError:
-    """Return the exception that says what a server refused, from an answer that is no success."""
+    """Return the exception for an answer that is not a success."""
     error = error_body(answer)
     if error is None:
         if answer.status in _MALFORMED_STATUSES:
             return MalformedRequest(f"{answer.url} answered {answer.status}", status=answer.status, body=answer.body)
-        return protocol_error(answer, "and nothing this client understands")
+        return protocol_error(answer, "without an error body that this client understands")
     message = plain(error.message)
     match answer.status, error.error:
         case 409, "refused":

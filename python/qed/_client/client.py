@@ -1,7 +1,7 @@
-"""`Client`: a qed server or a cluster, for threads. `async_client` has the same for asyncio.
+"""`Client`: a client of a qed server or cluster, for threads. `async_client` has the same for asyncio.
 
-Both only carry steps out. `calls` says what a call sends and what its answer must be; `attempts` whom to ask, and when
-to ask again; `topology` what is known of the servers. Answers are bounded in size and in time, are never decompressed,
+Both only carry out steps. `calls` defines each call's request and checks its answer, `attempts` chooses servers and
+retries, `topology` keeps what is known of the servers. Answers are bounded in size and time, are never decompressed,
 and set no cookies.
 """
 
@@ -53,33 +53,32 @@ _T = TypeVar("_T")
 
 
 class Client:
-    """A qed server, or a cluster, seen from a thread. Safe to share between threads; also a context manager.
+    """A client of a qed server or cluster, for threads. Safe to share between threads; also a context manager.
 
-    A process forked from this one may go on using it: there it opens connections of its own.
+    A process forked from this one may keep using it: the child opens its own connections.
 
-    One member that lives is enough to find the others and the leader. Insertions go to the leader, and follow it when
-    it changes; reads go where `read` says. A member that does not answer is asked last for a while, then as before.
+    One running member is enough to find the others and the leader. Insertions go to the leader, and follow it when it
+    changes; reads go where `read` says. A member that does not answer is asked last for a while, then as before.
 
     Args:
         endpoints: Base URL of a server, or of several members of a cluster, in the order in which to ask.
-        timeout_s: Longest time that one request to one server may take, the last byte of its answer included.
+        timeout_s: Longest time that one request to one server may take, including the last byte of its answer.
         api_key: Sent to every endpoint as `Api-Key`.
         verify_tls: Check the servers' certificates.
-        attempts: How often to ask all endpoints before giving up, where asking again is safe. Where servers answer, and
-            only the leader is missing, a call goes on for `attempts * timeout_s`: an insertion that was not taken, one
-            with `if_absent` whatever became of it, and a read from the leader.
-        read: Which members prove: the leader (`primary`), another (`secondary`), either but rather the one than the
-            other (`primary-preferred`, `secondary-preferred`), or all in turn (`any`). Members that are equally good
-            take turns. As long as it is not known who leads, `primary-preferred` takes the first endpoint.
-        send: What is sent of an event that is added: its `digest`, so that the event stays here, or the `event`. An
-            older server that accepts no digests is sent the event in both cases.
+        attempts: How often to ask all endpoints before giving up, if asking again is safe. If servers answer and only
+            the leader is missing, these calls are retried for `attempts * timeout_s`: an insertion that was certainly
+            not accepted, any insertion with `if_absent`, and a read from the leader.
+        read: Which members to read from: the leader (`primary`), another (`secondary`), either with a preference
+            (`primary-preferred`, `secondary-preferred`), or all in turn (`any`). Equally good members take turns. Until
+            the leader is known, `primary-preferred` uses the first endpoint.
+        send: What to send of an event: its `digest`, so that the event stays here, or the `event`. An older server that
+            accepts no digests gets the event in both cases.
 
     Raises:
-        ValueError: An endpoint is no http or https URL, or another setting is out of range.
+        ValueError: An endpoint is not an http or https URL, or another setting is out of range.
 
-    Every method raises `Unavailable` when no server answers, naming each and its cause; `ProtocolError` when one
-    answers something that is not the protocol, and its kind `MalformedRequest` when one refuses the request as
-    malformed.
+    Every method raises `Unavailable` if no server answers, naming each and its cause; `ProtocolError` if an answer
+    violates the protocol; and its subclass `MalformedRequest` if a server refuses the request as malformed.
     """
 
     def __init__(  # noqa: PLR0913 - settings, each by its name
@@ -105,19 +104,19 @@ class Client:
 
         Args:
             event: The event, or its digest. The log keeps the digest only.
-            if_absent: If the event is in the log already, add nothing and return its first snapshot. Adding it again
-                changes nothing then, so it is sent again, to any member, whatever became of it before.
+            if_absent: If the event is in the log already, add nothing and return its first snapshot. Repeating the
+                request then has no effect, so it is retried on any member, whatever its outcome was.
 
         Returns:
-            The event's snapshot, synced to disk on a majority, checked to be of this very event.
+            The event's snapshot, synced to disk on a majority, checked to be of this event.
 
         Raises:
             VerificationError: The snapshot is of another event.
             DigestsRefused: A digest was given, and the server accepts events only. Nothing was added.
             NotLeader: Servers answer, but none of them leads. Nothing was added, unless the message says that it may.
-            OutcomeUnknown: Leadership was lost meanwhile; the event may be added all the same. Not with `if_absent`.
-            Unavailable: No server answered. The event may be added all the same if the message says so.
-            Overloaded: The server's queue is full, still after the retries.
+            OutcomeUnknown: Leadership was lost meanwhile; the event may still be added. Not with `if_absent`.
+            Unavailable: No server answered. If the message says so, the event may still be added.
+            Overloaded: The server's queue was full, even after the retries.
         """
 
         def build(is_digest_sent: bool) -> Call[Snapshot]:
@@ -133,7 +132,7 @@ class Client:
             if_absent: As for `add`, for each event on its own.
 
         Returns:
-            One snapshot an event, in their order, with consecutive versions and one hyper digest unless `if_absent`.
+            One snapshot per event, in their order, with consecutive versions and one hyper digest unless `if_absent`.
 
         Raises:
             VerificationError: The snapshots are not of these events in this order.
@@ -154,17 +153,17 @@ class Client:
     @overload
     def ask(self, question: Extension, *, consistency: Consistency | None = None) -> IncrementalProof: ...
     def ask(self, question: Question, *, consistency: Consistency | None = None) -> Answer:
-        """Ask a question and return what a server claims; `qed.verify` tells what that shows.
+        """Ask a question and return a server's claim; `qed.verify` checks what it proves.
 
         Args:
-            question: What to ask.
+            question: The question.
             consistency: As for `membership`.
 
         Returns:
-            The claim with its proof, checked to be about the question and nothing more.
+            The claim with its proof. The only check made is that it answers the question.
 
         Raises:
-            VerificationError: The answer is about something else, or is no proof.
+            VerificationError: The answer is for another question, or is not a proof.
             AddedLater: The event was first added after the version asked.
             UnknownVersion: The log is empty or does not reach the range, or the range starts after its end.
         """
@@ -177,24 +176,24 @@ class Client:
     @overload
     def verify(self, question: Extension, trusted: Trusted, *, consistency: Consistency | None = None) -> Extends: ...
     def verify(self, question: Question, trusted: Trusted, *, consistency: Consistency | None = None) -> Finding:
-        """Ask a question and return what the answer shows.
+        """Ask a question, verify the answer and return the finding.
 
-        A stale answer is asked again once, where nothing acknowledged can be missing. Versions beyond what is trusted
-        are tied to it by incremental proofs; that ties history roots only, so `is_linked` is False where a finding
-        rests on a newer hyper root.
+        After a stale answer the question is asked once more, as a linearizable read. Versions without a trusted root
+        are linked to the trusted ones by incremental proofs. That links history roots only, so `is_linked` is False if
+        a finding relies on a newer hyper root.
 
         Args:
-            question: What to ask.
-            trusted: What the caller knows of the log, such as its receipts.
+            question: The question.
+            trusted: The roots that the caller trusts, such as its receipts.
             consistency: As for `membership`.
 
         Returns:
-            What was shown.
+            The finding.
 
         Raises:
-            StaleAnswer: The log ends before what is known of it: it was rolled back.
-            ContradictsReceipt: The answer denies what is known of the event.
-            ForkDetected: The server has another snapshot of the newest version that is known.
+            StaleAnswer: The log ends before the newest trusted snapshot or the version asked: it was rolled back.
+            ContradictsReceipt: The answer denies what a trusted snapshot states about the event.
+            ForkDetected: The server has another snapshot of the newest trusted version.
             VerificationError: A check failed; the message names it.
             QedError: As for `ask`.
         """
@@ -203,15 +202,15 @@ class Client:
     def examine(
         self, question: Question, trusted: Trusted | None, *, consistency: Consistency | None = None
     ) -> Examination:
-        """Ask a question and return the answer together with what it shows, or why it shows nothing.
+        """Ask a question and return the answer together with the finding, or with the reason why there is none.
 
         Args:
-            question: What to ask.
-            trusted: What the caller knows of the log; None takes the server's own word, and the finding says so.
+            question: The question.
+            trusted: The roots that the caller trusts. None accepts the server's own word, and the finding says so.
             consistency: As for `membership`.
 
         Returns:
-            How it ended. An answer that does not verify is evidence worth keeping.
+            The outcome. An answer that does not verify is evidence worth keeping.
 
         Raises:
             QedError: The server refused, or could not be reached.
@@ -237,12 +236,12 @@ class Client:
     def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
         """Prove that snapshots extend the log of the receipts, and append them.
 
-        An incremental proof ties the newest to the last receipt and shows its event at its version; a membership proof
-        shows it in the hyper tree, unless others have added since. Of a bulk every history digest is computed again.
+        An incremental proof links the newest to the last receipt and shows its event at its version; a membership proof
+        shows it in the hyper tree, unless others have added since. Every history digest of a bulk is recomputed.
 
         Args:
-            receipts: One's receipts of this log.
-            snapshots: What `add` or `add_bulk` returned.
+            receipts: The caller's receipts of this log.
+            snapshots: The snapshots that `add` or `add_bulk` returned.
 
         Raises:
             VerificationError: The snapshots do not extend the log of the receipts. Nothing was appended.
@@ -259,14 +258,14 @@ class Client:
         Args:
             event: The event, or its digest. Only the digest is sent.
             version: The version to ask at; by default the latest.
-            consistency: With `linearizable`, nothing that was acknowledged before, to anybody, is missing. Without,
-                a member proves from its own log, which may be a moment behind the leader's.
+            consistency: With `linearizable`, nothing that was acknowledged before, to any client, is missing. Without
+                it, a member answers from its own log, which may be slightly behind the leader's.
 
         Returns:
-            The claim that it is in the log, or that it is not, with its proof. `qed.verify` tells what that shows.
+            The claim that the event is in the log, or that it is not, with its proof. `qed.verify` checks it.
 
         Raises:
-            VerificationError: The answer is for another event or version, or is no proof.
+            VerificationError: The answer is for another event or version, or is not a proof.
             AddedLater: The event was first added after `version`.
             UnknownVersion: The log is empty.
         """
@@ -284,7 +283,7 @@ class Client:
             The claim with its proof, of this range.
 
         Raises:
-            VerificationError: The answer is for another range, or is no proof.
+            VerificationError: The answer is for another range, or is not a proof.
             UnknownVersion: The range starts after its end, or ends beyond the log.
         """
         return self._perform(calls.incremental(start, end, consistency=consistency))
@@ -292,7 +291,7 @@ class Client:
     def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged.
 
-        It is the server's word: what is verified against it is verified against the server itself.
+        It is the server's own word: a verification against it proves nothing against the server.
 
         Args:
             version: The version.
@@ -337,7 +336,7 @@ class Client:
         return self._carry_out(member_status(member, self._topology))
 
     def remove_member(self, name: str) -> Cluster:
-        """Remove a member from the cluster. Like all changes to it, this needs a management address in reach.
+        """Remove a member from the cluster. Like all changes to it, this needs a reachable management address.
 
         Args:
             name: Name of the member.
@@ -357,7 +356,7 @@ class Client:
             name: Name of the member; by default any that has the whole log.
 
         Returns:
-            The cluster as it is led then.
+            The cluster under its new leader.
 
         Raises:
             MembershipRefused: There is no such member.
@@ -365,10 +364,10 @@ class Client:
         return self._carry_out(administer(calls.transfer_leadership(name), self._topology))
 
     def healthcheck(self) -> None:
-        """Return if a server serves; asks each endpoint once.
+        """Check that a server is serving; ask each endpoint once.
 
         Raises:
-            Unavailable: None does.
+            Unavailable: No server is.
         """
         self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
 
@@ -385,7 +384,7 @@ class Client:
         self.close()
 
     def _follow(self, steps: Generator[Call[Any], Any, _T]) -> _T:
-        """Carry out every call that the steps ask for, and return what they lead to."""
+        """Carry out every call that `steps` yields, and return its result."""
         try:
             call = next(steps)
             while True:

@@ -1,7 +1,7 @@
-"""The connections of a thread's client, and what those of both clients have in common.
+"""The connections of a thread's client, and the settings that both clients share.
 
-They go straight to the servers: what the environment says of proxies is for the web, not for a cluster, whose members
-must be told apart. Of the environment only SSL_CERT_FILE and SSL_CERT_DIR count.
+They go directly to the servers: proxies of the environment are for the web, not for a cluster, whose members must be
+distinguished. Only SSL_CERT_FILE and SSL_CERT_DIR are read from the environment.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Connections", "HttpSettings", "no_cookies"]
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """What all connections of a client have in common.
+    """The settings that all connections of a client share.
 
     Attributes:
         tls: How to check the servers' certificates.
-        headers: What is sent with each request.
+        headers: The headers of every request.
         timeout: How long the parts of a request may take.
     """
 
@@ -39,21 +39,21 @@ class HttpSettings:
 
     @staticmethod
     def of(topology: Topology, *, timeout_s: float, api_key: str | None, verify_tls: bool) -> HttpSettings:
-        """Return what a caller's settings mean.
+        """Return the HTTP settings for a caller's arguments.
 
         Args:
-            topology: The servers; says whether any of them speaks TLS.
+            topology: The servers; TLS is set up if one of them uses it.
             timeout_s: Longest time for one request.
-            api_key: Sent with each.
+            api_key: Sent with each request.
             verify_tls: Check the servers' certificates.
 
         Returns:
             The settings.
 
         Raises:
-            ValueError: The key cannot be sent.
+            ValueError: The key cannot be sent in a header.
         """
-        # Half of the time may go into getting a connection: failing there, it is known that nothing was sent.
+        # A connection may use half of the time: if it fails there, nothing was sent.
         timeout = httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
         return HttpSettings(_tls(topology, verify_tls=verify_tls), _headers(api_key), timeout)
 
@@ -63,7 +63,7 @@ class Connections:
 
     Attributes:
         http: Sends requests.
-        turns: As many as there may be requests at once; take one for each.
+        turns: Limits concurrent requests; acquire it for each.
     """
 
     def __init__(self, settings: HttpSettings) -> None:
@@ -77,7 +77,7 @@ class Connections:
         self.http.close()
 
     def renew(self) -> None:
-        """Use new connections from here on; the locks of the old ones may belong to threads that are not here."""
+        """Use new connections from here on; threads that the child lacks may hold locks of the old ones."""
         if not self.http.is_closed:
             self._open()
 
@@ -107,12 +107,12 @@ def _headers(api_key: str | None) -> dict[str, str]:
 
 
 def _tls(topology: Topology, *, verify_tls: bool) -> ssl.SSLContext:
-    """Load the trusted authorities, which takes 60 ms, only where an endpoint needs them; without them trust nobody."""
+    """Load the trusted authorities, which takes 60 ms, only if an endpoint needs them; else none is trusted."""
     if any(url.startswith("https:") for url in topology.given):
         return httpx.create_ssl_context(verify=verify_tls)
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def no_cookies() -> CookieJar:
-    """Return a jar that takes nothing. Cookies ignore ports: one server's would be sent to all others on its host."""
+    """Return a jar that stores nothing. Cookies ignore ports: one server's would be sent to all others on its host."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -1,7 +1,7 @@
-"""One deadline for everything a thread does on its connections.
+"""One deadline for all reads and writes of a thread on its connections.
 
-The time-outs of blocking sockets bound one wait each: a server that sends a byte now and then, in a header say, could
-hold a thread for days. Under `deadline` no read and no write waits past one common moment.
+The time-out of a blocking socket bounds a single wait: a server that sends a byte now and then, for instance in a
+header, could block a thread for days. Under `deadline`, no read or write waits beyond one common moment.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadlineBackend", "deadline"]
 
-# Written piece by piece, so that a peer who reads slowly meets the deadline between two of them.
+# Data is written in pieces, so that the deadline is checked between them even if the peer reads slowly.
 _PIECE_BYTES: Final = 1 << 16
-# A socket takes 0 for "do not wait at all".
+# For a socket, a time-out of 0 means "do not wait at all".
 _SHORTEST_S: Final = 0.001
 
 _DEADLINE_S: ContextVar[float] = ContextVar("_DEADLINE_S", default=float("inf"))
@@ -34,7 +34,7 @@ _DEADLINE_S: ContextVar[float] = ContextVar("_DEADLINE_S", default=float("inf"))
 
 @contextmanager
 def deadline(after_s: float) -> Iterator[None]:
-    """Let no read or write of the block wait longer than until `after_s` from here.
+    """Stop every read and write in the block from waiting beyond `after_s` from here.
 
     Args:
         after_s: Seconds, above 0.
@@ -60,7 +60,7 @@ def _wait_s(timeout_s: float | None, late: type[Exception]) -> float | None:
 
 
 class _DeadlineStream(httpcore.NetworkStream):
-    """A connection that keeps the deadline of whoever uses it."""
+    """A connection that keeps the deadline of the calling thread."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
@@ -87,10 +87,10 @@ class _DeadlineStream(httpcore.NetworkStream):
 
 
 class DeadlineBackend(httpcore.SyncBackend):
-    """Blocking TCP connections that keep the deadline of whoever uses them.
+    """Blocking TCP connections that keep the deadline of the calling thread.
 
     Args:
-        sockets: Notes each socket that is opened.
+        sockets: Records each opened socket.
     """
 
     def __init__(self, sockets: Sockets) -> None:
@@ -106,8 +106,8 @@ class DeadlineBackend(httpcore.SyncBackend):
     ) -> httpcore.NetworkStream:
         """Return a connection; see `httpcore.NetworkBackend`.
 
-        Each address of `host` gets an equal part of the time that is left, so that one that is dead does not take it
-        all. Only looking up the name takes as long as the system lets it.
+        Each address of `host` gets an equal share of the remaining time, so that a dead one does not use it up. Only
+        the system limits the name lookup.
         """
         waiting = _addresses(host, port)
         left_s = _wait_s(timeout, httpcore.ConnectTimeout)
@@ -127,7 +127,7 @@ class DeadlineBackend(httpcore.SyncBackend):
 
 
 def _addresses(host: str, port: int) -> list[str]:
-    """Return what `host` resolves to, at least one address."""
+    """Return the addresses of `host`, at least one."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""One HTTP exchange as both clients hold it: the answer as it arrives, why there is none."""
+"""One HTTP exchange, for both clients: the answer as it arrives, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Inbox:
         self._response = response
         self._body = bytearray()
         self._limit_bytes = limit_bytes
-        # Compressed answers were not asked for, and a small one may be a gigabyte.
+        # No compressed answer was requested, and a small one may expand to a gigabyte.
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._refusal("in an encoding that was not asked for")
+            raise self._refusal("in an encoding that was not requested")
 
     def take(self, part: bytes) -> None:
-        """Take the next part in, or raise `ProtocolError` where that is too much."""
+        """Append the next part, or raise `ProtocolError` if the answer is too large."""
         if len(self._body) + len(part) > self._limit_bytes:
             raise self._refusal(f"with more than {self._limit_bytes} bytes")
         self._body += part
 
     def answer(self) -> Answer:
-        """Return what has arrived."""
+        """Return the answer from the parts that arrived."""
         headers = {name.lower(): value for name, value in self._response.headers.items()}
         return Answer(str(self._response.url), self._response.status_code, headers, bytes(self._body))
 
@@ -42,9 +42,9 @@ class Inbox:
 
 
 def failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:
-    """Return why no answer came, and whether the request may have arrived all the same."""
+    """Return why there is no answer, and whether the request may have arrived nevertheless."""
     if isinstance(exc, httpx.LocalProtocolError):
-        # Its own words may hold a header's value, the api key's.
+        # The exception's own message may contain the value of a header, such as the api key.
         return Failure("the request could not be encoded", may_have_arrived=False)
     was_never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.InvalidURL)
     if not isinstance(exc, httpx.TimeoutException | TimeoutError):
@@ -54,7 +54,7 @@ def failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, time
 
 
 def _reason(exc: Exception) -> str:
-    """Return why, for people: for a connection that failed, the system's own words from under the layers above it."""
+    """Return the cause, for people: for a failed connection, the system's own message from below the libraries."""
     cause: BaseException | None = exc if isinstance(exc, httpx.ConnectError) else None
     while cause is not None:
         if isinstance(cause, BaseExceptionGroup):
@@ -68,5 +68,5 @@ def _reason(exc: Exception) -> str:
 
 
 def some_turn() -> int:
-    """Return where a new client begins among members that are equally good: not each program with the same one."""
+    """Return where a new client starts among equally good members: at random, so that programs spread over them."""
     return random.randrange(1 << 16)  # noqa: S311 - spreads load, guards no secret

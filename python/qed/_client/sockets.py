@@ -1,9 +1,9 @@
-"""The sockets a client has open, so that a forked child can drop its copies of them.
+"""The open sockets of a client, so that a forked child can drop its copies of them.
 
 A child gets a copy of every descriptor of its parent. If both used one connection, each would read the other's answers.
 After a fork, before anything else runs in the child, every client gets new connections, and the child's copies of the
 parent's sockets are replaced with /dev/null. Nothing is written to those sockets, and nothing is shut down: the parent
-goes on using them.
+keeps using them.
 """
 
 from __future__ import annotations
@@ -32,34 +32,33 @@ class Forked(Protocol):
 class Sockets:
     """The sockets that one client has opened.
 
-    An entry may be out of date: the socket was closed, and its descriptor may belong to another file by now. That is
-    noticed by the inode, which no two sockets share. So nothing has to be removed, and there is at most one entry a
-    descriptor.
+    An entry may be out of date: the socket was closed, and its descriptor may belong to another file by now. The inode
+    reveals that, because no two sockets share one. So entries need not be removed, and each descriptor has at most one.
     """
 
     def __init__(self) -> None:
         self._inodes: dict[int, int] = {}
 
     def note(self, opened: object) -> None:
-        """Note a socket.
+        """Record a socket.
 
         Args:
-            opened: The socket, as a network stream of httpcore gives it; nothing is noted of a stream without one.
+            opened: The socket, as a network stream of httpcore gives it; a stream without one is ignored.
         """
         fileno = getattr(opened, "fileno", None)
         if fileno is not None and (descriptor := fileno()) >= 0:
             self._inodes[descriptor] = os.fstat(descriptor).st_ino
 
     def drop_inherited(self) -> None:
-        """Replace every noted socket that is still open with /dev/null, in a forked child.
+        """Replace every recorded socket that is still open with /dev/null, in a forked child.
 
-        The number stays taken, because the parent's objects, of which the child has copies too, close it by number.
-        An event loop that still watches it finds a file it never registered, and so leaves the parent's alone.
+        The descriptor stays in use, because the child's copies of the parent's objects will close it by number. An
+        event loop that still watches it finds a file that it never registered, and so leaves the parent's alone.
         """
         inodes, self._inodes = self._inodes, {}
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor, inode in inodes.items():
-            with suppress(OSError):  # closed in the meantime
+            with suppress(OSError):  # already closed
                 if os.fstat(descriptor).st_ino == inode:
                     os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
@@ -69,13 +68,13 @@ _FORKED: Final[WeakSet[Forked]] = WeakSet()
 
 
 def renew_after_fork(owner: Forked) -> None:
-    """Have `owner` renewed in every child that is forked from here on, as long as it is alive."""
+    """Renew `owner` in every child that is forked from here on, as long as the owner is alive."""
     _FORKED.add(owner)
 
 
 def _in_child() -> None:
     owners = list(_FORKED)
-    # Renewed first: what fails later, without a descriptor to spare for instance, must not leave a connection shared.
+    # Renew first: a later failure, for instance for lack of a descriptor, must not leave a connection shared.
     for owner in owners:
         owner.renew()
     for owner in owners:

@@ -1,4 +1,4 @@
-"""Who is there: the endpoints a client was given, the members they tell of, who leads, and who does not answer."""
+"""The known servers: the given endpoints, the members that they list, the leader, and servers that do not answer."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ Read: TypeAlias = Literal["primary", "primary-preferred", "secondary", "secondar
 READS: Final[tuple[Read, ...]] = get_args(Read)
 
 DOWN_S: Final = 5.0
-"""How long an endpoint that did not answer is asked last. Longer than an election, shorter than anybody's patience."""
+"""How long an endpoint that did not answer is asked last. Longer than an election, shorter than a user's patience."""
 FRESH_S: Final = 10.0
-"""How long a list of members is believed where nothing speaks against it."""
+"""How long a list of members is believed if nothing contradicts it."""
 EVENTS_ONLY_S: Final = 60.0
-"""How long a server is believed to accept no digests: until it is upgraded, which is nobody's hurry."""
+"""How long a server is believed to accept no digests. It may be upgraded, but that need not be noticed at once."""
 MEMBERS_MOST: Final = 32
-"""How many of a list are believed. More than any cluster has; a list without end would hold a call without end."""
+"""How many members of a list are used. More than any cluster has; an endless list would prolong a call endlessly."""
 
 _SCHEMES: Final = frozenset({"http", "https"})
 
 
 class Topology:
-    """What one client knows of its cluster. All servers are named by their base URLs.
+    """One client's knowledge of its cluster. All servers are named by their base URLs.
 
-    A member may be reached under two: the one that was given, and the one it advertises. Which given one belongs to
-    which member is known once it has listed the members, or has taken an insertion as the leader that others named.
+    A member may have two: the one that was given, and the one that it advertises. A given URL is matched to its member
+    once it has listed the members, or has accepted an insertion as the leader that others named.
 
-    Concurrent calls share it without a lock: each attribute is replaced whole, or is a dict of entries that do not
-    depend on each other and that nobody goes through, and a lost update only costs one more request.
+    Concurrent calls share it without a lock: each attribute is replaced as a whole, or is a dict that is never
+    iterated, of entries that do not depend on each other. A lost update only costs one more request.
 
     Attributes:
-        given: What the caller named.
-        leader: Where insertions are taken, as far as is known.
+        given: The URLs that the caller gave.
+        leader: The server that accepts insertions, if known.
         has_answered: Whether any server ever answered.
-        clock: Gives seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Topology:
         self._down_since: dict[str, float] = {}
         self._events_only_since: dict[str, float] = {}
         self._is_learnt = False
-        # The first call goes out at once: a program that makes only one has no use for a list of members.
+        # The first call is sent at once: a program that makes only one does not need the list of members.
         self._due_at = float("inf")
         self._turns = itertools.count(first_turn)
 
@@ -69,62 +69,62 @@ class Topology:
     def parse(
         endpoints: str | Sequence[str], clock: Callable[[], float] = time.monotonic, first_turn: int = 0
     ) -> Topology:
-        """Return the topology of which only the endpoints are known that the caller named.
+        """Return a topology that knows only the caller's endpoints.
 
         Args:
             endpoints: One base URL or several, such as `http://127.0.0.1:8800`.
-            clock: Gives seconds.
-            first_turn: Where to begin among members that are equally good.
+            clock: Returns the time in seconds.
+            first_turn: Where to start among equally good members.
 
         Returns:
-            The topology, nobody in it known to be down.
+            The topology, with no server known to be down.
 
         Raises:
-            ValueError: None is given, or one is not a plain http or https URL.
+            ValueError: No URL is given, or one is not a plain http or https URL.
         """
         urls = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints)
         if not urls:
-            raise ValueError("expected at least one endpoint")
+            raise ValueError("expected at least one endpoint, found none")
         if not all(is_base_url(url) for url in urls):
             raise ValueError("expected endpoints like http://host:port, without user, query or fragment")
         return Topology(tuple(dict.fromkeys(url.rstrip("/") for url in urls)), clock, first_turn)
 
-    # What is known.
+    # Queries.
 
     def is_due(self) -> bool:
-        """Return whether to ask for the members beside a call: after the first one, and again once in a while."""
+        """Return whether to ask for the members before a call: after the first call, and then now and again."""
         return self.clock() >= self._due_at
 
     def lacks(self, read: Read) -> bool:
-        """Return whether a read of this preference cannot go out before somebody lists the members."""
+        """Return whether a read of this preference cannot be sent before a server lists the members."""
         if read == "primary":
             return self.leader is None
         return read.startswith("secondary") and not self._is_learnt
 
     def unnamed(self) -> tuple[str, ...]:
-        """Return the given endpoints of which it is not known which members they are."""
+        """Return the given endpoints that are not matched to a member."""
         return tuple(url for url in self.given if url not in self._names)
 
     def everyone(self) -> tuple[str, ...]:
-        """Return every server once, given ones first; those that did not answer lately come last."""
+        """Return every server once, given ones first; those that did not answer recently come last."""
         reached = {name for url, name in self._names.items() if not self._is_down(url)}
         others = (url for name, url in self._advertised.items() if name not in reached)
         return self._awake_first(dict.fromkeys((*self.given, *others)))
 
     def for_insertions(self) -> tuple[str, ...]:
-        """Return whom to ask to add: the leader, as far as is known, then everyone."""
+        """Return the servers to ask for an insertion: the leader if known, then everyone."""
         leader = () if self.leader is None else (self.leader,)
         return tuple(dict.fromkeys((*leader, *self.everyone())))
 
     def for_reads(self, read: Read, turn: int) -> tuple[str, ...]:
-        """Return whom to ask for a proof, best first.
+        """Return the servers to ask for a proof, best first.
 
         Args:
             read: The preference.
-            turn: Where to begin among members that are equally good.
+            turn: Where to start among equally good members.
 
         Returns:
-            Those who qualify, perhaps nobody.
+            The servers that qualify, possibly none.
         """
         if read == "primary":
             return () if self.leader is None else (self.leader,)
@@ -137,7 +137,7 @@ class Topology:
         return self._in_turn(others, turn, self.everyone() if read == "secondary-preferred" else ())
 
     def may_accept_digests(self) -> bool:
-        """Return whether the server that is asked first to add is not known to accept events only."""
+        """Return whether the first server to ask for an insertion may accept digests, as far as is known."""
         since = self._events_only_since.get(self.for_insertions()[0])
         return since is None or self.clock() - since >= EVENTS_ONLY_S
 
@@ -145,13 +145,13 @@ class Topology:
         """Return a number one above the last."""
         return next(self._turns)
 
-    # What is noted.
+    # Updates.
 
     def learn(self, url: str, shards: Shards) -> None:
         """Note the members that the server at `url` lists, and their leader.
 
-        A list under another scheme than that of `url` is not used: from https to http, events and the api key would
-        travel in the open.
+        Addresses with another scheme than `url` are ignored: from https to http, events and the api key would be sent
+        unencrypted.
         """
         if url in self.given:
             self._names = {**self._names, url: shards.node_id}
@@ -165,7 +165,7 @@ class Topology:
         self._due_at = self.clock() + FRESH_S
 
     def note_unlearnt(self) -> None:
-        """Note that nobody lists the members, so that not every call asks for them."""
+        """Note that no server lists the members, so that not every call asks for them."""
         self._due_at = self.clock() + FRESH_S
 
     def note_answer(self, url: str) -> None:
@@ -175,10 +175,10 @@ class Topology:
         self._due_at = min(self._due_at, self.clock() + (FRESH_S if self._is_learnt else 0.0))
 
     def note_leader(self, url: str) -> None:
-        """Note that the server at `url` takes insertions, or is said to."""
+        """Note that the server at `url` accepts insertions, or that another server says so."""
         name = self._name_of(url)
         if name is None and url in self.given and self._leader_name is not None:
-            # Somebody named a leader, whose address was no use, and this is where it was found.
+            # A server named a leader at an address that did not work; this is that leader's working address.
             name = self._leader_name
             self._names = {**self._names, url: name}
         self.leader = url if name is None else self._url_of(name)
@@ -208,7 +208,7 @@ class Topology:
         return tuple(sorted(urls, key=self._is_down))
 
     def _in_turn(self, urls: Sequence[str], turn: int, rest: Sequence[str]) -> tuple[str, ...]:
-        """Return `urls` beginning with another one each turn, and after them what else is in `rest`."""
+        """Return `urls`, starting with another one each turn, followed by the other URLs of `rest`."""
         first = turn % len(urls) if urls else 0
         return tuple(dict.fromkeys((*self._awake_first((*urls[first:], *urls[:first])), *rest)))
 
@@ -217,7 +217,7 @@ class Topology:
         return found or next((name for name, advertised in self._advertised.items() if advertised == url), None)
 
     def _url_of(self, name: str) -> str | None:
-        """Return where the member called `name` is reached: as the caller does it, if that is known and works."""
+        """Return the URL of the member called `name`: preferably the caller's own, if it is known and works."""
         given = [url for url in self.given if self._names.get(url) == name]
         advertised = self._advertised.get(name)
         return next(iter(self._awake_first([*given, *([] if advertised is None else [advertised])])), None)
@@ -233,12 +233,12 @@ def scheme_of(url: str) -> str:
 
 
 def path_of(url: str) -> str:
-    """Return the path of a base URL, empty where there is none."""
+    """Return the path of a base URL, or an empty string."""
     return urlsplit(url).path
 
 
 def member_url(scheme: str, address: str) -> str | None:
-    """Return the base URL of a member that says it is reached at `address`; None unless that is a `host:port`."""
+    """Return the base URL of a member with this advertised `address`; None unless that is a valid `host:port`."""
     url = f"{scheme}://{address}"
     return url if "/" not in address and is_base_url(url) else None
 
@@ -247,14 +247,14 @@ def is_base_url(url: str) -> bool:
     """Return whether `url` is a plain http or https URL, without user, query or fragment, not even empty ones."""
     try:
         parts = urlsplit(url)
-        # Either raises ValueError: a port that is none, a host name that could not be looked up.
+        # Both raise ValueError for an invalid value: the port, and a host name that could not be looked up.
         host = parts.hostname or ""
         _ = parts.port, host.encode("idna")
         if "xn--" in host:
-            # httpx decodes it with this library, and only when a request is on its way.
+            # httpx decodes it with this library, but only when it sends a request.
             idna.decode(host)
     except ValueError:
         return False
-    # A path that is put after a `?` or `#` would be no path.
+    # A path appended after a `?` or `#` would not be part of the path.
     is_plain = not any(mark in url for mark in "?#") and "@" not in parts.netloc
     return is_plain and url.isascii() and url.isprintable() and parts.scheme in _SCHEMES and bool(parts.hostname)

@@ -1,6 +1,6 @@
-"""The transports under httpx's clients: pools of httpcore that run on network backends of our own.
+"""The transports of httpx's clients: pools of httpcore that run on network backends of our own.
 
-httpx's own transports take no network backend. These use only what both libraries make public.
+httpx's own transports accept no network backend. These use only public interfaces of both libraries.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECTION_LIMIT", "AsyncTransport", "Transport"]
 
-# Further calls wait for their turn, as long as it takes. The pool of httpcore could queue them too, and hold more
-# connections, but it looks at all of them for every request: 200 calls at once on 100 connections ran at a quarter of
-# the rate of these.
+# Further calls wait for their turn, without a limit. The pool of httpcore could queue them too, and hold more
+# connections, but it examines all of them for every request: 200 concurrent calls on 100 connections ran at a quarter
+# of the rate of these.
 CONNECTION_LIMIT: Final = 16
-# Shorter than servers, or gateways before them, commonly keep an idle connection (5 s and more), so that no request
-# meets one that is being closed: an insertion that does could not be sent again.
+# Servers and gateways commonly keep an idle connection for 5 s or more. This is shorter, so that no request uses a
+# connection that is being closed: an insertion on it could not be sent again.
 IDLE_CONNECTION_S: Final = 3.0
 
 _KINDS: Final[dict[type[Exception], type[httpx.TransportError]]] = {
@@ -42,7 +42,7 @@ _KINDS: Final[dict[type[Exception], type[httpx.TransportError]]] = {
     httpcore.LocalProtocolError: httpx.LocalProtocolError,
     httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
 }
-"""Every exception that a pool raises for what happens on a connection, and its name in httpx."""
+"""Every exception that a pool raises for an error on a connection, and its counterpart in httpx."""
 
 
 class Transport(httpx.BaseTransport):
@@ -50,7 +50,7 @@ class Transport(httpx.BaseTransport):
 
     Args:
         tls: How to check the servers' certificates.
-        sockets: Notes each socket that is opened.
+        sockets: Records each opened socket.
     """
 
     def __init__(self, tls: ssl.SSLContext, sockets: Sockets) -> None:
@@ -141,7 +141,7 @@ class _AsyncStream(httpx.AsyncByteStream):
 
 
 class _NotingBackend(httpcore.AnyIOBackend):
-    """TCP connections of asyncio that are noted. Their deadline is `asyncio.timeout`'s."""
+    """TCP connections of asyncio whose sockets are recorded. `asyncio.timeout` sets their deadline."""
 
     def __init__(self, sockets: Sockets) -> None:
         self._sockets = sockets
@@ -173,7 +173,7 @@ def _request(request: httpx.Request) -> httpcore.Request:
 
 @contextmanager
 def _as_httpx() -> Iterator[None]:
-    """Raise what httpcore raises under its name in httpx, which has the same exceptions."""
+    """Raise each exception of httpcore as its counterpart in httpx."""
     try:
         yield
     except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
