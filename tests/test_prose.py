@@ -80,7 +80,7 @@ IDIOMS: Final = (
     Idiom(r"\b(is|are|was|were) told (of|that|to)\b", "It is told of the change.", "It learns about the change."),
 )
 
-NOT_YET: Final = ()
+NOT_YET: Final[tuple[str, ...]] = ()
 """Texts that still contain some of these, to be fixed and removed from this list."""
 
 

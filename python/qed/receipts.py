@@ -111,7 +111,7 @@ class Receipts:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a receipts file. Half a line at its end, which a crash can leave, is passed over.
+        """Read a receipts file. Half a line at its end, which a crash can leave, is ignored.
 
         Args:
             path: The file.
@@ -125,7 +125,7 @@ class Receipts:
             ForkDetected: It holds two different snapshots of one version.
         """
         receipts = cls(Path(path))
-        # Without O_NONBLOCK, a named pipe would be waited for here, perhaps for good.
+        # Without O_NONBLOCK, opening a named pipe would block here, possibly without end.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             receipts._require_regular(descriptor)
@@ -137,7 +137,7 @@ class Receipts:
         return receipts
 
     def append(self, snapshots: Sequence[Snapshot], *, log: str | None = None) -> None:
-        """Append snapshots unproven, synced, all of them or none. Those that stand in the file already are left out.
+        """Append snapshots unproven, synced, all of them or none. Those that are in the file already are skipped.
 
         `Client.keep` proves them first. These are proven at the next use with a server.
 
@@ -179,7 +179,7 @@ class Receipts:
         return is_tied
 
     def mark_linked(self, log: str | None, proven: Sequence[Snapshot]) -> None:
-        """Mark receipts as linked, and write the file anew so, with a first line that names the log: all or nothing.
+        """Mark receipts as linked, and rewrite the file with the marks and a first line that names the log, atomically.
 
         `Client.keep` and `Client.verify` call this once they have proven these receipts. What others have appended
         meanwhile keeps its own mark.
@@ -189,13 +189,13 @@ class Receipts:
             proven: The receipts that are proven to belong to it.
 
         Raises:
-            OSError: The file cannot be written. These receipts count as linked here all the same.
+            OSError: The file cannot be written. These receipts count as linked in this object nevertheless.
             ReceiptsError: It is of another log.
         """
         self._mark(proven)
         with self._locked() as descriptor:
             self._require_log(log)
-            # Once more, for the file may be another one by now.
+            # Check again: the file may have been replaced meanwhile.
             self._mark(proven)
             lines = (
                 _line(self._at(descriptor, offset), is_linked=is_linked) for offset, is_linked in self._index.lines()

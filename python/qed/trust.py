@@ -24,7 +24,7 @@ __all__ = ["Linked", "Trusted", "TrustedBy", "TrustedRoots", "TrustedSnapshots"]
 
 
 class TrustedBy(StrEnum):
-    """On whose word the roots are trusted that an answer was checked against."""
+    """The source of the trusted roots that an answer was checked against."""
 
     RECEIPTS = "receipts"
     """The caller's own receipts."""
@@ -33,9 +33,9 @@ class TrustedBy(StrEnum):
     DIGESTS = "digests"
     """Roots that the caller has given one by one."""
     SERVER = "server"
-    """The word of the server that answered: it shows only that the server agrees with itself."""
+    """Snapshots from the answering server: they show only that the server is consistent."""
     BUNDLE = "bundle"
-    """The snapshots in the bundle itself: they show only that the bundle agrees with itself."""
+    """The snapshots in the bundle itself: they show only that the bundle is consistent."""
 
     @property
     def is_independent(self) -> bool:
@@ -44,7 +44,7 @@ class TrustedBy(StrEnum):
 
 
 class Trusted(Protocol):
-    """What a verifier knows of one log."""
+    """The roots of one log that a verifier trusts."""
 
     @property
     def by(self) -> TrustedBy:
@@ -96,7 +96,7 @@ class Trusted(Protocol):
         ...
 
     def occurrences_of(self, digest: Digest) -> Sequence[int]:
-        """Return the versions at which an event is known to stand.
+        """Return the versions at which an event is known to be in the log.
 
         Args:
             digest: Digest of the event.
@@ -194,7 +194,7 @@ class TrustedSnapshots:
         return True
 
     def occurrences_of(self, digest: Digest) -> Sequence[int]:
-        """Return the versions at which an event is known to stand.
+        """Return the versions at which an event is known to be in the log.
 
         Args:
             digest: Digest of the event.
@@ -242,7 +242,7 @@ class TrustedRoots:
             else:
                 known = self._hyper.setdefault(root.version, root)
             if known != root:
-                # To let one of them stand would ignore what the caller trusts.
+                # Using only one of them would ignore a root that the caller trusts.
                 found = f"{known.digest.hex()} and {root.digest.hex()}"
                 raise ValueError(f"expected one root of version {root.version}, found {found}")
 
@@ -385,7 +385,7 @@ class Linked:
         return version != self._snapshot.version and self._trusted.is_linked(version)
 
     def occurrences_of(self, digest: Digest) -> Sequence[int]:
-        """Return the versions at which an event is known to stand.
+        """Return the versions at which an event is known to be in the log.
 
         Args:
             digest: Digest of the event.

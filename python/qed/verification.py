@@ -80,21 +80,21 @@ def verify(question: Extension, answer: Answer, trusted: Trusted) -> Extends: ..
 @overload
 def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding: ...
 def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding:
-    """Return what an answer shows, checked against trusted roots.
+    """Check an answer against trusted roots and return what it proves.
 
     1. The answer is of a kind that can answer the question.
-    2. It is not stale: its log reaches the newest trusted snapshot, and the version asked. Nothing but "the latest" is
-       ever taken for another version than it says.
-    3. It does not contradict a trusted snapshot of the event asked about, whatever its roots say.
-    4. Its proof leads to the trusted roots of exactly the versions it names.
+    2. It is not stale: its log reaches the newest trusted snapshot, and the version asked. Only a question about the
+       latest version accepts an answer at whatever version it names.
+    3. It does not contradict a trusted snapshot of the event, whatever its roots are.
+    4. Its proof leads to the trusted roots of exactly the versions that it names.
 
     Args:
-        question: What was asked.
-        answer: What a server said. Any answer, of any server.
-        trusted: What the caller knows of the log.
+        question: The question.
+        answer: Any answer, from any server.
+        trusted: The roots that the caller trusts.
 
     Returns:
-        What was shown; nothing else in the answer is proven.
+        The finding; nothing else in the answer is proven.
 
     Raises:
         StaleAnswer: The log that answered ends too early. Another member may have more.
@@ -162,9 +162,9 @@ def require_fresh(question: Membership, answer: MembershipProof | AbsenceProof, 
     """Check that the log that answered reaches the anchor and the version asked.
 
     Args:
-        question: What was asked.
-        answer: What a server said.
-        trusted: What the caller knows of the log.
+        question: The question.
+        answer: The server's answer.
+        trusted: The roots that the caller trusts.
 
     Raises:
         StaleAnswer: It ends too early.
@@ -184,12 +184,12 @@ def require_consistent(question: Membership, answer: MembershipProof | AbsencePr
     """Check that an answer does not deny what a trusted snapshot states about the event.
 
     Args:
-        question: What was asked.
-        answer: What a server said.
-        trusted: What the caller knows of the log.
+        question: The question.
+        answer: The server's answer.
+        trusted: The roots that the caller trusts.
 
     Raises:
-        ContradictsReceipt: It does.
+        ContradictsReceipt: The answer denies a trusted snapshot.
     """
     known = trusted.occurrences_of(question.digest)
     if not known:

@@ -101,9 +101,9 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
 def membership(**given: Unpack[MembershipOptions]) -> None:
     """Ask whether an event is in the log, with a proof.
 
-    Either answer has its proof: of membership, or of absence. It is verified against roots that you trust: those of
-    your --receipts, those you give with --hyper-digest and --history-digest, each with its version, or those you type
-    when --verify asks. An answer that denies your own receipts, or ends before them, never verifies.
+    The answer comes with a proof of membership or of absence. The proof is verified against roots that you trust: those
+    of your --receipts, those given with --hyper-digest and --history-digest, each with its version, or those you type
+    when --verify asks. An answer that contradicts your receipts, or ends before them, never verifies.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
@@ -131,10 +131,10 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
 def incremental(**given: Unpack[IncrementalOptions]) -> None:
     """Ask for a proof that the log only grew since a version.
 
-    It shows that the log at the later version begins with the log at the earlier one, unchanged.
+    The proof shows that the log at the later version begins with the log at the earlier one, unchanged.
 
-    It is verified against the HistoryDigest of both versions: those of your --receipts, those you give with
-    --start-digest and --end-digest, or those you type when --verify asks.
+    It is verified against the HistoryDigest of both versions: from your --receipts, given with --start-digest and
+    --end-digest, or typed when --verify asks.
     """
     session = current_session()
     question = Extension(given["start"], given["end"])
@@ -146,7 +146,7 @@ def incremental(**given: Unpack[IncrementalOptions]) -> None:
 
 
 class _Asking:
-    """One question to the log, from asking to the verdict."""
+    """One question to the log, from the request to the verdict."""
 
     def __init__(self, session: Session, client: Client, given: ProofOptions, roots: TrustedRoots | None) -> None:
         self._terminal = session.terminal
@@ -161,7 +161,7 @@ class _Asking:
         sources = {"--receipts": given["receipts"], "--trust-server": given["trust_server"], "digests": self._roots}
         named = [name for name, value in sources.items() if value]
         if len(named) > 1:
-            raise click.UsageError(f"{' and '.join(named)} exclude each other: say once what is trusted")
+            raise click.UsageError(f"{' and '.join(named)} cannot be combined: give one source of trust")
         if given["verify"] and not named and not self._terminal.can_ask():
             raise click.UsageError("--verify needs --receipts, trusted digests, or a terminal to ask for them")
         self._is_verifying = bool(given["verify"] or named)
@@ -199,7 +199,7 @@ class _Asking:
         try:
             answer = self._client.ask(question, consistency=self._consistency)
         except VerificationError as exc:
-            # The client has looked already: the answer is no proof, or about something else.
+            # The client has checked already: the answer is not a proof, or answers another question.
             return Examination(question, None, error=exc)
         self._show(answer)
         if not self._is_verifying:

@@ -1,4 +1,4 @@
-"""What the options of a command say is trusted: receipts, roots given one by one, or a person at the terminal."""
+"""Trusted roots from the options of a command, or from a person at the terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def membership_roots(function: Callable[..., None]) -> Callable[..., None]:
             "--current-history-digest",
             type=DIGEST,
             metavar="HEX",
-            help="Trusted HistoryDigest of --current-version, where that is not --query-version.",
+            help="Trusted HistoryDigest of --current-version, if it differs from --query-version.",
         ),
         click.option("--query-version", type=VERSION, metavar="N", help="The version of --history-digest."),
         click.option("--history-digest", type=DIGEST, metavar="HEX", help="Trusted HistoryDigest of --query-version."),
@@ -77,7 +77,7 @@ def given_roots(given: MembershipRoots) -> TrustedRoots | None:
         The roots with their versions, or None if none were given.
 
     Raises:
-        click.UsageError: A digest stands without its version, a version without a digest, or two differ for one.
+        click.UsageError: A digest has no version, a version has no digest, or two digests of one version differ.
     """
     _require_pair(
         given["hyper_digest"] or given["current_history_digest"], given["current_version"], "hyper", "current"
@@ -121,15 +121,15 @@ def _require_pair(digest: Digest | None, version: int | None, root: str, what: s
     if digest is not None and version is None:
         raise click.UsageError(f"--{root}-digest needs its version: give --{what}-version N too")
     if digest is None and version is not None:
-        raise click.UsageError(f"--{what}-version says nothing without its digest: give --{root}-digest HEX too")
+        raise click.UsageError(f"--{what}-version needs its digest: give --{root}-digest HEX too")
 
 
 class Person:
-    """A person at the terminal, asked for each root that was not given as an option.
+    """A person at the terminal, who is asked for each root that was not given as an option.
 
     Args:
-        terminal: Where the person sits.
-        question: What was asked of the log.
+        terminal: The person's terminal.
+        question: The question to the log.
         given: Roots that were given as options.
     """
 
@@ -141,7 +141,7 @@ class Person:
 
     @property
     def by(self) -> TrustedBy:
-        """On whose word: the person's."""
+        """The source of the roots: the person."""
         return TrustedBy.DIGESTS
 
     @property
@@ -174,7 +174,7 @@ class Person:
         return ()
 
     def batch_start(self, version: int) -> int:
-        """Return 0: roots do not tell what was committed together."""
+        """Return 0: roots do not show which events were committed together."""
         del version
         return 0
 
@@ -183,7 +183,7 @@ class Person:
         return f"{ends.get(version, '')}historyDigest for version"
 
     def _ask(self, name: str, version: int) -> Digest:
-        """Ask for a root until there is one."""
+        """Ask for a root until the answer is a digest."""
         prompt = f"Please, provide the {name} [ {version} ]: "
         while prompt not in self._answered:
             answer = self._terminal.ask(prompt)

@@ -1,4 +1,4 @@
-"""How a verification ends: one line for people, the fields of a record for programs, an exit code for scripts."""
+"""The outcome of a verification: one line for people, the fields of a record for programs, an exit code for scripts."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ EXIT_INCONCLUSIVE: Final = 5
 def print_finding(
     terminal: Terminal, question: Question, answer: Answer, finding: Finding, trusted: Trusted, *, is_word_asked: bool
 ) -> None:
-    """Print what an answer was checked against, and the verdict.
+    """Print the roots that an answer was checked against, and the verdict.
 
     Args:
-        terminal: Where.
-        question: What was asked.
-        answer: What a server said.
-        finding: What that shows.
-        trusted: The roots it was checked against.
-        is_word_asked: Whether the caller asked by name to take the server's or the bundle's own word.
+        terminal: Where to print.
+        question: The question.
+        answer: The server's answer.
+        finding: What the answer proves.
+        trusted: The roots that it was checked against.
+        is_word_asked: Whether the caller explicitly accepts the server's or the bundle's own word.
 
     Raises:
-        click.exceptions.Exit: What was shown rests on the word of the one who is checked, and nobody asked for that.
+        click.exceptions.Exit: The finding rests on the server's or the bundle's own word, without that consent.
     """
     title = "Verifying with snapshots:" if isinstance(answer, IncrementalProof) else "Verifying event with:"
     terminal.fields(title, _roots(question, answer, finding, trusted))
@@ -61,13 +61,13 @@ def print_finding(
 def print_failure(
     terminal: Terminal, error: VerificationError, answer: Answer | None, *, trusted: Trusted | None, folder: Path
 ) -> None:
-    """Print that an answer was not shown to be true. Both snapshots of a fork are saved to a file.
+    """Print that an answer failed its verification. Save both snapshots of a fork to a file.
 
     Args:
-        terminal: Where.
-        error: Why.
-        answer: What a server said, or None if it was no answer at all.
-        trusted: What it was checked against, or None.
+        terminal: Where to print.
+        error: The reason.
+        answer: The server's answer, or None if it sent no proof at all.
+        trusted: The roots that it was checked against, or None.
         folder: Where to save the snapshots of a fork.
     """
     word = "FORK" if isinstance(error, ForkDetected) else "STALE" if isinstance(error, StaleAnswer) else "KO"
@@ -81,7 +81,7 @@ def print_failure(
 
 
 def _doubt(answer: Answer, finding: Finding) -> str | None:
-    """Return on whose mere word a finding rests, or None if it rests on roots of one's own."""
+    """Return whose unproven word a finding relies on, or None if it relies only on the caller's own roots."""
     if not finding.trusted_by.is_independent:
         return "nothing trusted"
     if isinstance(finding, Absent) and not finding.is_linked and not isinstance(answer, IncrementalProof):
@@ -98,7 +98,7 @@ def _roots(question: Question, answer: Answer, finding: Finding, trusted: Truste
     if isinstance(finding, Present):
         history = trusted.history_root(answer.query_version)
         return [*fields, ("HistoryDigest", history.digest.hex()), ("Version", answer.query_version)]
-    # An empty subtree speaks for itself; only another key's leaf has to be shown in the history tree.
+    # An empty subtree needs no history root; only another key's leaf is proven in the history tree.
     if getattr(answer, "neighbour", None) is not None:
         fields.append(("HistoryDigest", trusted.history_root(answer.current_version).digest.hex()))
     return [*fields, ("Version", answer.current_version)]
@@ -109,7 +109,7 @@ def _history_fields(trusted: Trusted, version: int) -> list[tuple[str, object]]:
 
 
 def save_fork(fork: ForkDetected, folder: Path) -> str | None:
-    """Save both snapshots of a fork, one a line, and say so in a note of the error.
+    """Save both snapshots of a fork, one per line, and add a note to the error.
 
     Args:
         fork: The fork.

@@ -1,4 +1,4 @@
-"""`qed verify`: check a saved bundle. This file and all it imports open no connection."""
+"""`qed verify`: check a saved bundle. This file and its imports open no connection."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class VerifyOptions(MembershipRoots, EndRoots):
     examples=[
         "qed verify proof.json --receipts receipts.jsonl",
         'qed verify proof.json --receipts receipts.jsonl --event "event 0"',
-        "qed verify proof.json --show --json",
+        "qed verify proof.json --receipts receipts.jsonl --show",
     ],
 )
 @click.argument("bundle", type=INPUT)
@@ -65,9 +65,9 @@ class VerifyOptions(MembershipRoots, EndRoots):
 def verify(**given: Unpack[VerifyOptions]) -> None:
     """Verify a saved bundle, without any server.
 
-    BUNDLE is a file that membership or incremental has saved, or - for stdin. Say what you trust: --receipts, or roots
-    of your own. With --trust-bundle, the snapshots in the bundle are taken as they are, which shows only that the
-    bundle agrees with itself. Without --event, --version, --start or --end, the question is taken from the bundle.
+    BUNDLE is a file saved by membership or incremental with --out, or - for stdin. Give what you trust: --receipts, or
+    digests of your own. With --trust-bundle, the bundle is checked against its own snapshots, which shows only that it
+    is consistent. Without --event, --version, --start or --end, the question is read from the bundle.
     """
     terminal = current_session().terminal
     try:
