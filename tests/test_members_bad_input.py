@@ -400,7 +400,7 @@ def joiner(cluster: Cluster, folder: Path, name: str = "server9") -> Server:
 
 def test_join_with_a_taken_name_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     done = joiner(cluster, tmp_path / "log", "server1").run_to_exit()
-    assert_says(done, "cannot join", "server1", "taken")
+    assert_says(done, "cannot join", "server1", "in use")
 
 
 @pytest.mark.parametrize("name", ["raft", "http"])
