@@ -348,7 +348,7 @@ FILES: Final[dict[str, tuple[bytes, int, str | None]]] = {
     "the first line twice": (linked(*SNAPSHOTS[:3]) + linked(*SNAPSHOTS[3:]), 0, None),
     "two roots for one version": (linked(*SNAPSHOTS) + line(OTHER[2]), 1, "two different snapshots of version 2"),
     "versions out of order": (linked(*reversed(SNAPSHOTS)), 0, None),
-    "lines of an older format": (b"".join(map(line, SNAPSHOTS)), 0, None),
+    "lines of an older format": (b"".join(map(line, SNAPSHOTS)), 1, "was never proven to belong"),
     "lines that were never proven": (HEADER + b"".join(map(line, SNAPSHOTS)), 1, "was never proven to belong"),
     "a newer format": (HEADER.replace(b"-1", b"-2"), 2, "expected format qed-receipts-1, found 'qed-receipts-2'"),
     "a blank line": (linked(*SNAPSHOTS) + b"\n" + line(SNAPSHOTS[0]), 2, "line 8"),

@@ -369,13 +369,12 @@ class Receipts:
     def _snapshot(self, version: int) -> Snapshot:
         """Return a receipt as a root. One alone is tied to nothing; of several, each must be tied to the others.
 
-        In a file of the earlier format no line says whether it is, so there its owner's record is taken as it is until
-        a server can be asked: otherwise a bundle could not be checked any more once its server is no more.
+        A file of the earlier format may hold two logs, and then a denial from one verifies against the other.
         """
         found = self.get(version)
         if found is None:
             raise NotTrusted(version, f"no trusted snapshot of version {version}: {self.path} has none")
-        if self._is_headed and len(self._index) > 1 and not self._index.is_linked(version):
+        if len(self._index) > 1 and not self._index.is_linked(version):
             raise NotTrusted(
                 version,
                 f"the snapshot of version {version} in {self.path} was never proven to belong to the log of the "
