@@ -20,7 +20,7 @@ from both_clients import Connect, connect
 from commands import one_line, qed, read_lines
 from dishonesty import Faces, changed, log_of
 from harness.process import Server
-from qed import Absent, Digest, Extension, Membership, Present, Receipts, Snapshot, _qed
+from qed import Absent, Bundle, Digest, Extension, Membership, Present, Receipts, Snapshot, _qed
 from qed.errors import (
     ContradictsReceipt,
     ForkDetected,
@@ -546,3 +546,47 @@ def test_the_honest_folder_verifies(scene: Scene) -> None:
         done = qed("membership", "--event", "payment 17", "--receipts", scene.receipts, QED_ENDPOINTS=url)
     assert done.stdout.endswith("Verify: OK\n")
     assert (done.returncode, hashlib.sha256(PAYMENT).hexdigest() in done.stdout) == (0, True)
+
+
+def test_writers_shown_another_log_than_readers_hold_a_fork(receipts: str, tmp_path: Path) -> None:
+    """What was acknowledged is not what the same server shows at that version, and both snapshots are saved."""
+    true, other = log_of(*EVENTS, b"event 5"), log_of(*EVENTS)
+    with Faces(true, name=NAME, add=other) as server:
+        done = qed("add", "--event", "event 6", "--receipts", receipts, QED_ENDPOINTS=server.url)
+    assert "fork" in one_line(done.stderr)
+    assert done.returncode == 1
+    (kept,) = tmp_path.glob("fork-5-*.jsonl")
+    assert len({line["EventDigest"] for line in read_lines(kept.read_text())}) == 2
+    assert Receipts.load(receipts).get(5) is None
+
+
+def test_a_kept_membership_stays_true_and_a_kept_absence_does_not(receipts: str, tmp_path: Path) -> None:
+    """A bundle of three events, checked with receipts of five: the log has grown since, as an honest one does."""
+    older = log_of(*EVENTS[:3])
+    for event, verdict, code in (("event 0", "OK", 0), ("payment 17", "STALE", 1), ("never added", "STALE", 1)):
+        question = Membership(event.encode())
+        bundle = tmp_path / "bundle.json"
+        Bundle.of(question, older.membership(event.encode()), [older.snapshot(2)]).save(bundle)
+        done = qed("verify", str(bundle), "--receipts", receipts)
+        assert f"Verify: {verdict}\n" in done.stdout
+        assert done.returncode == code
+    # Asked at a version that the answer does not reach, a membership is no answer either.
+    Bundle.of(Membership(EVENTS[0], 4), older.membership(EVENTS[0]), [older.snapshot(2)]).save(bundle)
+    assert "Verify: STALE\n" in qed("verify", str(bundle), "--receipts", receipts).stdout
+
+
+def test_a_kept_membership_is_true_of_the_receipts_only(receipts: str, tmp_path: Path) -> None:
+    other = log_of(b"forged", *EVENTS[1:3])
+    bundle = tmp_path / "bundle.json"
+    Bundle.of(Membership(b"forged"), other.membership(b"forged"), [other.snapshot(2)]).save(bundle)
+    done = qed("verify", str(bundle), "--receipts", receipts)
+    assert "Verify: FORK\n" in done.stdout
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("reply", [(201, {}), (500, "x"), (201, [])])
+def test_an_answer_that_cannot_be_read_leaves_it_open_whether_the_event_was_added(reply: Reply) -> None:
+    with lying(log_of(), add=lambda _: reply) as server:
+        done = qed("add", "--event", "x", QED_ENDPOINTS=server.url)
+    assert one_line(done.stderr).endswith("the event may or may not have been added")
+    assert done.returncode == 4

@@ -97,7 +97,7 @@ class Bundle:
         """
         if trusted is None:
             trusted = TrustedSnapshots(*self.snapshots, by=TrustedBy.BUNDLE)
-        return verify(self.question if question is None else question, self.answer, trusted)
+        return verify(self.question if question is None else question, self.answer, trusted, is_kept=True)
 
     def compare(self, receipts: Receipts) -> None:
         """Check that the bundle and the receipts agree on every version that both have.

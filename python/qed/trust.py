@@ -121,7 +121,7 @@ class Trusted(Protocol):
 
 
 class TrustedSnapshots:
-    """Snapshots of one log that the caller holds.
+    """Snapshots that the caller holds and knows to be of one log: nothing here can tell. `Receipts` have it proven.
 
     Args:
         snapshots: The snapshots, in any order.

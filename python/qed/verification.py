@@ -74,12 +74,12 @@ Finding: TypeAlias = Present | Absent | Extends
 
 
 @overload
-def verify(question: Membership, answer: Answer, trusted: Trusted) -> Present | Absent: ...
+def verify(question: Membership, answer: Answer, trusted: Trusted, *, is_kept: bool = False) -> Present | Absent: ...
 @overload
-def verify(question: Extension, answer: Answer, trusted: Trusted) -> Extends: ...
+def verify(question: Extension, answer: Answer, trusted: Trusted, *, is_kept: bool = False) -> Extends: ...
 @overload
-def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding: ...
-def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding:
+def verify(question: Question, answer: Answer, trusted: Trusted, *, is_kept: bool = False) -> Finding: ...
+def verify(question: Question, answer: Answer, trusted: Trusted, *, is_kept: bool = False) -> Finding:
     """Check an answer against trusted roots and return what it proves.
 
     1. The answer is of a kind that can answer the question.
@@ -92,6 +92,8 @@ def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding:
         question: The question.
         answer: Any answer, from any server.
         trusted: The roots that the caller trusts.
+        is_kept: The answer was saved earlier, and the log may have grown since. An event that was in the log then is
+            in it still, so a membership need not reach the newest trusted snapshot; an absence must all the same.
 
     Returns:
         The finding; nothing else in the answer is proven.
@@ -109,14 +111,16 @@ def verify(question: Question, answer: Answer, trusted: Trusted) -> Finding:
         return _verify_extension(question, answer, trusted)
     if isinstance(answer, IncrementalProof):
         raise MalformedProof("expected a proof of membership or absence, found an incremental proof")
+    # 2.
+    if not (is_kept and isinstance(answer, MembershipProof)):
+        require_anchor(answer, trusted)
     return _verify_membership(question, answer, trusted)
 
 
 def _verify_membership(
     question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted
 ) -> Present | Absent:
-    # 2.
-    require_fresh(question, answer, trusted)
+    require_asked(question, answer)
     # 3.
     require_consistent(question, answer, trusted)
     # 4.
@@ -170,9 +174,37 @@ def require_fresh(question: Membership, answer: MembershipProof | AbsenceProof, 
         StaleAnswer: It ends too early.
         VerificationError: It is an answer at another version than the one asked.
     """
-    current, asked, anchor = answer.current_version, question.version, trusted.anchor
+    require_anchor(answer, trusted)
+    require_asked(question, answer)
+
+
+def require_anchor(answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
+    """Check that the log that answered reaches the newest trusted snapshot.
+
+    Args:
+        answer: The server's answer.
+        trusted: The roots that the caller trusts.
+
+    Raises:
+        StaleAnswer: It ends before.
+    """
+    current, anchor = answer.current_version, trusted.anchor
     if anchor is not None and current < anchor.version:
         raise StaleAnswer(f"expected a log that reaches version {anchor.version}, found one that ends at {current}")
+
+
+def require_asked(question: Membership, answer: MembershipProof | AbsenceProof) -> None:
+    """Check that an answer is one at the version asked.
+
+    Args:
+        question: The question.
+        answer: The server's answer.
+
+    Raises:
+        StaleAnswer: The log that answered ends before that version.
+        VerificationError: The answer is at another version.
+    """
+    current, asked = answer.current_version, question.version
     if asked is not None and current < asked:
         raise StaleAnswer(f"expected an answer at version {asked}, found a log that ends at {current}")
     expected = current if asked is None else asked
@@ -191,7 +223,8 @@ def require_consistent(question: Membership, answer: MembershipProof | AbsencePr
     Raises:
         ContradictsReceipt: The answer denies a trusted snapshot.
     """
-    known = trusted.occurrences_of(question.digest)
+    # What a kept answer could not know of yet, it does not deny.
+    known = [version for version in trusted.occurrences_of(question.digest) if version <= answer.current_version]
     if not known:
         return
     newest = known[-1]

@@ -112,7 +112,7 @@ def examine(
             trusted = yield from _linked(question, answer, trusted, snapshots)
         finding = verify(question, answer, trusted)
     except VerificationError as exc:
-        found = exc if trusted is None else (yield from _diagnosed(exc, trusted))
+        found = exc if trusted is None else (yield from _diagnosed(exc, *_landmarks(trusted)))
         return Examination(question, answer, error=found, trusted=trusted, snapshots=snapshots)
     return Examination(question, answer, finding, trusted=trusted, snapshots=snapshots)
 
@@ -227,20 +227,28 @@ def _surely(call: Call[Any]) -> Generator[Call[Any], Any, Any]:
         ) from exc
 
 
-def _diagnosed(error: VerificationError, trusted: Trusted) -> Generator[Call[Any], Any, VerificationError]:
-    """Return why an answer failed: a fork, if the server has another snapshot of the anchor's version."""
-    anchor = trusted.anchor
-    if anchor is None or isinstance(error, ForkDetected):
+def _diagnosed(error: VerificationError, *known: Snapshot | None) -> Generator[Call[Any], Any, VerificationError]:
+    """Return why an answer failed: a fork, if the server has another snapshot of a version that is known."""
+    if isinstance(error, ForkDetected):
         return error
-    try:
-        other = yield calls.snapshot(anchor.version)
-    except QedError:
-        return error
-    if other == anchor:
-        return error
-    fork = ForkDetected(anchor, other)
-    fork.add_note(f"found after: {error}")
-    return fork
+    for snapshot in known:
+        if snapshot is None:
+            continue
+        try:
+            other: Snapshot = yield calls.snapshot(snapshot.version)
+        except QedError:
+            continue
+        if other != snapshot:
+            fork = ForkDetected(snapshot, other)
+            fork.add_note(f"found after: {error}")
+            return fork
+    return error
+
+
+def _landmarks(trusted: Trusted) -> list[Snapshot | None]:
+    """Return the snapshots by which a fork shows: the newest, and the newest that is linked."""
+    linked = trusted.linked_anchor if isinstance(trusted, Receipts) else None
+    return [trusted.anchor, None if linked == trusted.anchor else linked]
 
 
 def prepare(receipts: Receipts) -> Generator[Call[Any], Any, None]:
@@ -264,7 +272,7 @@ def prepare(receipts: Receipts) -> Generator[Call[Any], Any, None]:
         log = yield from _log_name(receipts)
         yield from link(receipts, log)
     except VerificationError as exc:
-        raise (yield from _diagnosed(exc, receipts)) from exc
+        raise (yield from _diagnosed(exc, *_landmarks(receipts))) from exc
 
 
 def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Generator[Call[Any], Any, None]:
@@ -300,7 +308,9 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Generator[Call[An
         except VerificationError as exc:
             # Another log is a mistake to report as such, not a fork.
             refused = yield from _refused_by_name(receipts)
-            raise (refused or (yield from _diagnosed(exc, receipts))) from exc
+            # What was acknowledged is compared too: a server may show one log to writers and another to readers.
+            known = [*_landmarks(receipts), *snapshots[-1:]]
+            raise (refused or (yield from _diagnosed(exc, *known))) from exc
         is_appended = receipts.append_proven(fresh, log=log, anchor=anchor)
 
 

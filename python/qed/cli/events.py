@@ -16,7 +16,15 @@ from qed.cli.lines import bulks
 from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session
 from qed.cli.signals import StopRequest
 from qed.cli.verdicts import save_fork
-from qed.errors import ForkDetected, MalformedRequest, NotLeader, Overloaded, Unavailable
+from qed.errors import (
+    ForkDetected,
+    MalformedRequest,
+    NotLeader,
+    Overloaded,
+    ProtocolError,
+    Unavailable,
+    VerificationError,
+)
 from qed.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -144,8 +152,10 @@ class _Adding:
         self._prepare()
         try:
             added = self._client.add(event, if_absent=self._is_if_absent)
-        except KeyboardInterrupt as exc:
-            exc.add_note("the event may or may not have been added")
+        except (KeyboardInterrupt, ProtocolError, VerificationError) as exc:
+            # An answer that cannot be read leaves open what was done; a refused request was certainly not carried out.
+            if not isinstance(exc, MalformedRequest):
+                exc.add_note("the event may or may not have been added")
             raise
         self._keep([added])
         _show(self._session, "Received snapshot with values:", added)

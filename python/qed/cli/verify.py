@@ -85,7 +85,7 @@ def verify(**given: Unpack[VerifyOptions]) -> None:
             show_paths(terminal, bundle.answer)
         if isinstance(trusted, Receipts):
             bundle.compare(trusted)
-        finding = verify_answer(question, bundle.answer, trusted)
+        finding = verify_answer(question, bundle.answer, trusted, is_kept=True)
     except VerificationError as exc:
         folder = Path(given["receipts"] or "bundle").absolute().parent
         print_failure(terminal, exc, bundle.answer, trusted=trusted, folder=folder)
