@@ -154,7 +154,13 @@ impl State {
 }
 
 fn read_membership(log: &Log) -> Result<Membership, LogError> {
-    let Some(members) = log.members()? else { return Ok(Membership::default()) };
+    let Some(members) = log.members()? else {
+        // The first entry of every cluster is its membership. Without it a member would open, and wait for a leader that cannot be.
+        return match log.applied().index {
+            0 => Ok(Membership::default()),
+            index => Err(LogError::Corrupt(format!("no membership is stored, though entry {index} is applied"))),
+        };
+    };
     let damaged = || LogError::Corrupt(format!("the membership of entry {} cannot be read", members.log_id.index));
     Membership::from_bytes(&members.bytes).ok_or_else(damaged)
 }
@@ -173,5 +179,13 @@ mod tests {
         let refused = state.install(&page);
         assert!(matches!(refused, Err(PageError::Malformed("a membership"))), "{refused:?}");
         assert_eq!(state.applied(), LogId::default());
+    }
+
+    #[test]
+    fn a_log_whose_membership_is_lost_is_damaged() {
+        let log = Log::in_memory().unwrap();
+        log.apply_silently(LogId { index: 2, term: 1 }, &[]).unwrap();
+        let opened = State::open(Arc::new(log)).map(|_| ());
+        assert!(matches!(&opened, Err(StateError::Log(LogError::Corrupt(_)))), "{opened:?}");
     }
 }
