@@ -36,7 +36,7 @@ check: $(VENV)/.installed
 ## test: everything that CI runs
 test: check
 	cargo test --workspace --release --quiet
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) --no-print-directory demo
 
 ## bench: every number of bench/README.md, each beside its target

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from harness.process import Server, start_process
 from seeds import SEED
+
+# The workers of pytest-xdist inherit this: all of them must draw the same tests.
+os.environ["QED_SEED"] = str(SEED)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

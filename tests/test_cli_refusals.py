@@ -75,7 +75,9 @@ def test_what_a_server_says_cannot_write_on_the_terminal() -> None:
 
 def test_a_snapshot_of_another_event_fails(tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
-    with Adversary(http(201, snapshot(b"y"))) as server:
+    names = ("node_id", "raft_addr", "mgmt_addr", "http_addr", "metrics_addr", "version")
+    info = {**dict.fromkeys(names, ""), "current_version": None, "events": 0}
+    with Adversary(http(200, info), http(201, snapshot(b"y"))) as server:
         done = qed("add", "--event", "x", "--receipts", str(receipts), QED_ENDPOINTS=server.url)
     one_line(done.stderr)
     assert (done.stdout, done.returncode, receipts.read_bytes()) == ("", 1, b"")

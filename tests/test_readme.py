@@ -36,7 +36,9 @@ def is_taken(port: int) -> bool:
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve on the README's ports, or on others if those are in use; give the address."""
-    addresses = [] if any(map(is_taken, PORTS)) else [f"127.0.0.1:{port}" for port in PORTS]
+    # Where tests run side by side, those in containers need these ports.
+    is_alone = "PYTEST_XDIST_WORKER" not in os.environ
+    addresses = [] if not is_alone or any(map(is_taken, PORTS)) else [f"127.0.0.1:{port}" for port in PORTS]
     options = zip(("--http-addr", "--mgmt-addr", "--raft-addr"), addresses, strict=bool(addresses))
     with ExitStack() as ending:
         server = start_process(folder / "qed-data", *(word for option in options for word in option))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from typing import Final
@@ -11,8 +12,10 @@ __all__ = ["SERVICES", "free_ports", "ports_of_server"]
 SERVICES: Final = ("http", "mgmt", "metrics", "raft")
 """The services of a server: for clients, operators, metrics, other members."""
 
-# Below the ephemeral range, so that no connection uses the port of a stopped server.
-_PORTS: Final = range(20_000, 32_000)
+# Below the ephemeral range, so that no connection uses the port of a stopped server. Each worker of pytest-xdist has
+# ports of its own: a port that is free when it is drawn is free when the server binds it.
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_PORTS: Final = range(20_000 + 3_000 * _WORKER, 23_000 + 3_000 * _WORKER)
 
 
 def free_ports(count: int) -> list[int]:
