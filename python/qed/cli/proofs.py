@@ -246,13 +246,9 @@ class _Asking:
             Bundle.of(examined.question, examined.answer, snapshots).save(path)
         except (OSError, QedError) as exc:
             return exc
-        self._terminal.note(f"saved the answer with its snapshots to {path}")
         missing = [] if receipts is None else [each.version for each in snapshots if receipts.get(each.version) is None]
-        if missing:
-            versions = " and ".join(map(str, sorted(missing)))
-            self._terminal.note(
-                f"to verify it offline, receipts need the snapshot of version {versions}: yours lack it"
-            )
+        needs = f"; without a server, verifying it needs a receipt of version {max(missing)}" if missing else ""
+        self._terminal.note(f"saved the answer with its snapshots to {path}{needs}")
         return None
 
     def _snapshot(self, version: int, examined: Examination, receipts: Receipts | None) -> Snapshot:
