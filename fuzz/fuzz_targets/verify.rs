@@ -56,6 +56,9 @@ fuzz_target!(|edits: Vec<(u8, u16, u8)>| {
         assert_eq!(verify_absence(&honest.absent, &proof, None, &hyper, &history).is_ok(), *absence == honest.forms[1]);
     }
     if let Ok(proof) = IncrementalProof::from_bytes(incremental) {
-        assert_eq!(verify_incremental(&proof, &honest.start.history_root(), &history[0]).is_ok(), *incremental == honest.forms[2]);
+        assert_eq!(
+            verify_incremental(&proof, &honest.start.history_root(), &history[0]).is_ok(),
+            *incremental == honest.forms[2]
+        );
     }
 });
