@@ -13,7 +13,7 @@
 //! Adding an event gives a [`Snapshot`](proof::Snapshot): its version and both roots. With trusted snapshots, a
 //! [`MembershipProof`](proof::MembershipProof) shows that an event is in the log, an [`AbsenceProof`](proof::AbsenceProof) that it is
 //! not, an [`IncrementalProof`](proof::IncrementalProof) that one snapshot's log extends another's. [`verify`] needs nothing but
-//! the proof and the [roots](roots) of the snapshots.
+//! the proof and the [roots] of the snapshots.
 //!
 //! # Examples
 //!
