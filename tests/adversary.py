@@ -50,6 +50,8 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 class _Server(socketserver.ThreadingTCPServer):
+    # A burst of connections beyond the usual 5 would have to try again after a second.
+    request_queue_size = 64
     allow_reuse_address = True
     daemon_threads = True
     adversary: Adversary
