@@ -194,7 +194,7 @@ class Receipts:
         """
         self._mark(proven)
         with self._locked() as descriptor:
-            self._require_log(log)
+            self.require_log(log)
             # Check again: the file may have been replaced meanwhile.
             self._mark(proven)
             lines = (
@@ -213,7 +213,13 @@ class Receipts:
         Raises:
             ReceiptsError: They are of another log.
         """
-        self._require_log(log)
+        if log and len(log) > LOG_NAME_MAX:
+            raise ReceiptsError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(log)}")
+        if log and self.log and log != self.log:
+            raise ReceiptsError(
+                f"{self.path} holds receipts of log {printable(self.log)}, this is log {printable(log)}: "
+                "keep a file for each log"
+            )
 
     def unknown(self, snapshots: Iterable[Snapshot]) -> list[Snapshot]:
         """Return those snapshots that have no receipt yet.
@@ -402,7 +408,7 @@ class Receipts:
             raise
 
     def _append(self, descriptor: int, snapshots: Sequence[Snapshot], log: str | None, *, is_linked: bool) -> None:
-        self._require_log(log)
+        self.require_log(log)
         fresh = self.unknown(snapshots)
         if fresh:
             header = b"" if self._is_headed or self._size_bytes else self._header(log)
@@ -526,15 +532,6 @@ class Receipts:
 
     def _refused(self, where: str, why: str) -> ReceiptsError:
         return ReceiptsError(f"{self.path} is not a receipts file: {where}: {why}")
-
-    def _require_log(self, log: str | None) -> None:
-        if log and len(log) > LOG_NAME_MAX:
-            raise ReceiptsError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(log)}")
-        if log and self.log and log != self.log:
-            raise ReceiptsError(
-                f"{self.path} holds receipts of log {printable(self.log)}, this is log {printable(log)}: "
-                "keep a file for each log"
-            )
 
     def _header(self, log: str | None) -> bytes:
         return msgspec.json.encode(_Header(_FORMAT, log or self.log)) + b"\n"
