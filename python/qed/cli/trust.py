@@ -9,7 +9,7 @@ import click
 from qed.cli.options import DIGEST, VERSION
 from qed.errors import NotTrusted
 from qed.proofs import Digest, HistoryRoot, HyperRoot
-from qed.trust import TrustedBy, TrustedRoots
+from qed.trust import TrustedRoots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,7 +124,7 @@ def _require_pair(digest: Digest | None, version: int | None, root: str, what: s
         raise click.UsageError(f"--{what}-version needs its digest: give --{root}-digest HEX too")
 
 
-class Person:
+class Person(TrustedRoots):
     """A person at the terminal, who is asked for each root that was not given as an option.
 
     Args:
@@ -134,20 +134,11 @@ class Person:
     """
 
     def __init__(self, terminal: Terminal, question: Question, given: TrustedRoots | None) -> None:
+        super().__init__()
         self._terminal = terminal
         self._question = question
         self._given = given or TrustedRoots()
         self._answered: dict[str, Digest] = {}
-
-    @property
-    def by(self) -> TrustedBy:
-        """The source of the roots: the person."""
-        return TrustedBy.DIGESTS
-
-    @property
-    def anchor(self) -> None:
-        """None: a person is asked for roots, not for snapshots."""
-        return
 
     def history_root(self, version: int) -> HistoryRoot:
         """Return the history root of a version: as given, or else as the person answers."""
@@ -162,21 +153,6 @@ class Person:
             return self._given.hyper_root(version)
         except NotTrusted:
             return HyperRoot(version, self._ask("hyperDigest for current version", version))
-
-    def is_linked(self, version: int) -> bool:
-        """Return True: the person vouches for each root."""
-        del version
-        return True
-
-    def occurrences_of(self, digest: Digest) -> Sequence[int]:
-        """Return nothing: roots state nothing about single events."""
-        del digest
-        return ()
-
-    def batch_start(self, version: int) -> int:
-        """Return 0: roots do not show which events were committed together."""
-        del version
-        return 0
 
     def _history_name(self, version: int) -> str:
         ends = {getattr(self._question, "start", None): "starting ", getattr(self._question, "end", None): "ending "}
