@@ -23,11 +23,11 @@ from qed._client.defaults import (
 from qed._client.examination import examine, finding_of, keep, prepare
 from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
-from qed.errors import ProtocolError, QedError
+from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
     from types import TracebackType
 
     from qed._client.adding import Sent
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 _T = TypeVar("_T")
+_Step = TypeVar("_Step")
+_Value = TypeVar("_Value")
 
 
 class AsyncClient:
@@ -191,36 +193,13 @@ class AsyncClient:
         await self.aclose()
 
     async def _follow(self, steps: Generator[Call[Any], Any, _T]) -> _T:
-        """Carry out every call that `steps` yields, and return its result."""
-        try:
-            call = next(steps)
-            while True:
-                try:
-                    value = await self._perform(call)
-                except QedError as exc:
-                    call = steps.throw(exc)
-                else:
-                    call = steps.send(value)
-        except StopIteration as stop:
-            result: _T = stop.value
-            return result
+        return await _run(steps, self._perform)
 
     async def _perform(self, call: Call[_T]) -> _T:
         return await self._carry_out(converse(call, self._topology, self._policy))
 
     async def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
-        try:
-            step = next(conversation)
-            while True:
-                try:
-                    outcome = await self._take(step)
-                except ProtocolError as exc:
-                    step = conversation.throw(exc)
-                else:
-                    step = conversation.send(outcome)
-        except StopIteration as stop:
-            result: _T = stop.value
-            return result
+        return await _run(conversation, self._take)
 
     async def _take(self, step: Send) -> Outcome:
         call = step.call
@@ -239,3 +218,19 @@ class AsyncClient:
                 return inbox.answer()
         except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
             return failure_of(exc, self._timeout_s)
+
+
+async def _run(steps: Generator[_Step, _Value, _T], carry_out: Callable[[_Step], Awaitable[_Value]]) -> _T:
+    """Carry out everything that `steps` yields, and return its result. It is given each value, or the error instead."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = await carry_out(step)
+            except QedError as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(value)
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
