@@ -31,7 +31,8 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {f"8{kind}0{number}": str(port) for kind in KINDS for number, port in enumerate(free_ports(4))}
+        documented = [f"8{kind}0{number}" for kind in KINDS for number in range(4)]
+        self.ports = dict(zip(documented, map(str, free_ports(len(documented))), strict=True))
         commands = [*commands_of("As processes"), *commands_of("Members")]
         self.members = {process.name: process for process in map(self._process, commands)}
 

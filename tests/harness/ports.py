@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
@@ -18,14 +19,14 @@ _WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("
 _PORTS: Final = range(20_000 + 3_000 * _WORKER, 23_000 + 3_000 * _WORKER)
 
 
+# Handed out in turn from a random one: servers that are made one after the other, and started later, never share one.
+_START: Final = random.randrange(len(_PORTS))  # noqa: S311  # it need not be unguessable
+_NEXT: Final = itertools.cycle([*_PORTS[_START:], *_PORTS[:_START]])
+
+
 def free_ports(count: int) -> list[int]:
     """Return different ports of 127.0.0.1 that nothing listens on."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.choice(_PORTS)  # noqa: S311  # it need not be unguessable
-        if port not in found and _is_free(port):
-            found.append(port)
-    return found
+    return list(itertools.islice(filter(_is_free, _NEXT), count))
 
 
 def ports_of_server() -> dict[str, int]:
