@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,7 @@ def test_no_command_shows_help_and_is_wrong_usage() -> None:
 def test_the_version_is_the_packages() -> None:
     done = qed("--version")
     assert (done.stdout, done.returncode) == (f"qed {__version__}\n", 0)
+    assert __version__ == version("qed-log")
 
 
 @pytest.mark.parametrize(

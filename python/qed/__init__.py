@@ -15,6 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from qed._qed import __version__
 from qed.errors import (
     AddedLater,
     ClusterError,
@@ -70,8 +71,6 @@ if TYPE_CHECKING:
     from qed._wire import Cluster, ClusterMember, Info, Shard, Shards
     from qed.bundle import Bundle
     from qed.receipts import Receipts
-
-    __version__: str
 
 __all__ = [
     "AbsenceProof",
@@ -144,10 +143,6 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a name when it is first used: a program that only verifies does not wait for an HTTP library."""
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - the point of this function
-
-        return version("qed-log")
     modules = {
         "AsyncClient": "_client.async_client",
         "Bundle": "bundle",

@@ -20,6 +20,7 @@ __all__ = [
     "Replica",
     "Snapshot",
     "Status",
+    "__version__",
     "is_optimised",
     "parse_answer",
     "verify_absence",
@@ -29,6 +30,7 @@ __all__ = [
     "verify_membership",
 ]
 
+__version__: Final[str]
 is_optimised: Final[bool]
 
 @final

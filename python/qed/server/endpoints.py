@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from qed import __version__
 from qed._limits import VERSION_LIMIT
 from qed._wire import (
     ADD_BULK_REQUEST,
@@ -23,7 +24,6 @@ from qed._wire import (
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
-from qed.server.node import software_version
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -348,7 +348,7 @@ class Welcome:
 
     async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
         """Name the software, its version and where it is documented."""
-        text = _WELCOME % software_version().encode()
+        text = _WELCOME % __version__.encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
+from qed import __version__
 from qed._limits import VERSION_LIMIT
 from qed._wire import ACCEPTS_DIGESTS, Info
 from qed.errors import (
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from qed._wire import Cluster, Shards
     from qed.server.config import Settings
 
-__all__ = ["EmptyLog", "Node", "NotTaken", "software_version"]
+__all__ = ["EmptyLog", "Node", "NotTaken"]
 
 _log = logging.getLogger(__name__)
 
@@ -267,7 +266,7 @@ class Node:
             mgmt_addr=own.mgmt_addr,
             http_addr=own.http_addr,
             metrics_addr=own.metrics_addr,
-            version=software_version(),
+            version=__version__,
             current_version=events - 1 if events else None,
             events=events,
             log=self._members.cluster or "",
@@ -342,9 +341,3 @@ class Node:
         self._waiting.refuse(READ, reason)
         self._waiting.refuse(TASK, reason)
         self._on_failure()
-
-
-@functools.cache
-def software_version() -> str:
-    """Return the version of the software, such as `1.0.0`."""
-    return metadata.version("qed-log")

@@ -36,6 +36,7 @@ mod _qed {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("is_optimised", cfg!(not(debug_assertions)))
     }
 }
