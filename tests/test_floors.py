@@ -84,6 +84,7 @@ NODE_FLOORS = [
 ]
 ONLY = {
     "qed._qed": {
+        "__init__",  # the version
         "errors",
         "proofs",
         "trust",
