@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from adversary import error
 from qed._client import calls
-from qed._client.attempts import LONGEST_PAUSE_S, Failure, Policy, Send, converse
-from qed._client.calls import Answer, Call
+from qed._client.attempts import LONGEST_PAUSE_S, Policy, Send, converse
+from qed._client.calls import Answer, Call, Route
+from qed._client.failures import Failure, FailureKind
 from qed._client.topology import MEMBERS_MOST, Read, Topology
 from qed._wire import SHARDS
 from qed.errors import (
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 ONE, TWO, THREE = "http://one:1", "http://two:2", "http://three:3"
-REFUSED = Failure("connection refused", may_have_arrived=False)
-CUT_OFF = Failure("cut off", may_have_arrived=True)
-LATE = Failure("late", may_have_arrived=True, is_timeout=True)
+REFUSED = Failure(FailureKind.UNAVAILABLE, "connection refused")
+CUT_OFF = Failure(FailureKind.UNANSWERED, "cut off")
+LATE = Failure(FailureKind.TIMED_OUT, "late")
 
 ADD = calls.add(b"event", if_absent=False)
 ADD_IF_ABSENT = calls.add(b"event", if_absent=True)
@@ -110,7 +111,7 @@ def test_an_insertion_is_never_sent_again_after_it_may_have_arrived(
     sent, _ = steps(ADD, endpoints(ONE, TWO, THREE), outcomes, attempts)
     for outcome in outcomes[: len(sent) - 1]:
         if isinstance(outcome, Failure):
-            assert not outcome.may_have_arrived
+            assert not outcome.kind.may_have_arrived
         else:
             assert outcome.status in {307, 429} or (outcome.status == 503 and "retry-after" in outcome.headers)
 
@@ -410,7 +411,7 @@ class Simulated:
         shards = listed(told, name, **MEMBERS)
         if step.call.path == "/info/shards":
             return answer(200, step.url, shards)
-        if step.call.is_insertion and name != self.leader:
+        if step.call.route is Route.LEADER and name != self.leader:
             return answer(307, step.url, shards, location=URLS[told] + step.call.path) if told else NO_LEADER
         return answer(418, step.url)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 
 from qed._client import calls
-from qed._client.attempts import Failure, Outcome, Send, ask, converse
+from qed._client.attempts import Send, ask, converse
+from qed._client.failures import Failure, Outcome
 from qed.errors import DigestsRefused, MalformedRequest
 from qed.proofs import Digest
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from qed._client import calls
-from qed._client.attempts import Failure, Outcome, Send, ask, learn, none_answered, require_repeatable, served
+from qed._client.attempts import Send, ask, learn
 from qed._client.calls import Answer
+from qed._client.failures import Failure, FailureKind, Outcome, none_answered, require_repeatable, served
 from qed._client.topology import member_url, scheme_of
 from qed.errors import Unavailable
 
@@ -52,7 +53,6 @@ def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _
             outcome = yield from _ask(call, topology, base)
             if isinstance(outcome, Answer):
                 return call.result(outcome)
-            require_repeatable(call, base, outcome)
             failures[base] = outcome
 
 
@@ -95,17 +95,22 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
 
 
 def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, Outcome]:
-    """Ask the server at `base` for its management address, and send the call there."""
+    """Ask the server at `base` for its management address, and send the call there.
+
+    Return the answer or why there is none; raise if the call may have been carried out and must not be repeated.
+    """
     info = yield from ask(calls.info(), base)
     if isinstance(info, Failure):
-        if not info.is_nonsense:
+        if info.kind is not FailureKind.NONSENSE:
             topology.note_down(base)
-        return replace(info, may_have_arrived=False)
+        return info
     topology.note_answer(base)
     management = member_url(scheme_of(base), info.mgmt_addr)
     if management is None:
-        return Failure(f"its management address {calls.plain(info.mgmt_addr)!r} is invalid", may_have_arrived=False)
+        cause = f"its management address {calls.plain(info.mgmt_addr)!r} is invalid"
+        return Failure(FailureKind.UNAVAILABLE, cause)
     outcome = served((yield Send(call, management)))
     if isinstance(outcome, Failure):
-        return replace(outcome, cause=f"management address {management}: {outcome.cause}")
+        outcome = replace(outcome, cause=f"management address {management}: {outcome.cause}")
+        require_repeatable(call, base, outcome)
     return outcome

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from qed._client.adding import Sent
-    from qed._client.attempts import Outcome
     from qed._client.calls import Call, Consistency
     from qed._client.examination import Examination
+    from qed._client.failures import Outcome
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, Info, Shards
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof

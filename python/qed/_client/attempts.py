@@ -18,14 +18,15 @@ import contextlib
 import itertools
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from qed._client import calls
-from qed._client.calls import Answer, error_body, plain, protocol_error
+from qed._client.calls import Answer, Route, protocol_error
 from qed._client.defaults import DEFAULT_READ
+from qed._client.failures import Failure, FailureKind, Outcome, none_answered, require_repeatable, served
 from qed._client.topology import READS, is_base_url, path_of, scheme_of
 from qed._wire import SHARDS, DecodeError
-from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
+from qed.errors import QedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -33,18 +34,7 @@ if TYPE_CHECKING:
     from qed._client.calls import Call
 from qed._client.topology import Read, Topology
 
-__all__ = [
-    "Failure",
-    "Outcome",
-    "Policy",
-    "Send",
-    "ask",
-    "converse",
-    "learn",
-    "none_answered",
-    "require_repeatable",
-    "served",
-]
+__all__ = ["Policy", "Send", "ask", "converse", "learn"]
 
 # The pauses between attempts double from the first to the longest. Each is shortened by a random part, so that many
 # clients refused together do not come back together.
@@ -57,10 +47,6 @@ LEADER_PAUSE_S: Final = 0.5
 REDIRECTS_FOLLOWED: Final = 2
 
 _NOT_LEADER: Final = 307
-_OVERLOADED: Final = 429
-_UNAVAILABLE: Final = 503
-# 502 and 504 are from a gateway and say nothing about the server behind it.
-_NOT_SERVED: Final = frozenset({502, _UNAVAILABLE, 504})
 
 _T = TypeVar("_T")
 
@@ -117,38 +103,6 @@ class Send:
         return self.base + self.call.path
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an endpoint gave no usable answer.
-
-    Attributes:
-        cause: For people, one line.
-        may_have_arrived: The server may have carried out the request nevertheless.
-        is_timeout: The request used its whole time-out.
-        is_overload: The server answered that its queue is full.
-        is_nonsense: The server answered, but not to the request.
-        is_leaderless: The server answered, but is not, or is no longer, the leader.
-        is_lasting: Waiting will not change it.
-        leader_url: The leader that the server named instead.
-        is_outcome_unknown: The server lost leadership while the insertion was under way.
-        retry_after_s: How long the server asked the client to wait.
-    """
-
-    cause: str
-    may_have_arrived: bool
-    is_timeout: bool = False
-    is_overload: bool = False
-    is_nonsense: bool = False
-    is_leaderless: bool = False
-    is_lasting: bool = False
-    leader_url: str | None = None
-    is_outcome_unknown: bool = False
-    retry_after_s: float = 0.0
-
-
-Outcome: TypeAlias = Answer | Failure
-
-
 def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Send, Outcome, _T]:
     """Yield requests until the call has an answer; return the call's result.
 
@@ -167,14 +121,15 @@ def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Se
         QedError: The answer is an error, or no server answered.
     """
     began_s, delay_s, may_have_happened = topology.clock(), 0.0, False
-    if call.has_preference and topology.is_due():
+    if call.route is not Route.ANY and topology.is_due():
         yield from learn(topology)
     for attempt in itertools.count(1):
         outcome = yield from _Round(call, topology, policy, attempt, delay_s).ask_each()
         if isinstance(outcome, Answer):
             return call.result(outcome)
         failures = outcome.values()
-        may_have_happened |= call.is_insertion and any(failure.may_have_arrived for failure in failures)
+        if call.route is Route.LEADER:
+            may_have_happened |= any(failure.kind.may_have_arrived for failure in failures)
         if _is_worth_waiting(call, topology, policy, failures):
             delay_s = _spread_s(attempt, LEADER_PAUSE_S)
             is_over = topology.clock() + delay_s - began_s > policy.patience_s
@@ -238,7 +193,7 @@ def ask(call: Call[_T], base: str, delay_s: float = 0.0) -> Generator[Send, Outc
         outcome = served((yield Send(call, base, delay_s)))
         return outcome if isinstance(outcome, Failure) else call.result(outcome)
     except QedError as exc:
-        return Failure(str(exc), may_have_arrived=False, is_nonsense=True)
+        return Failure(FailureKind.NONSENSE, str(exc))
 
 
 @dataclass(slots=True)
@@ -268,18 +223,18 @@ class _Round:
     def ask_each(self) -> Generator[Send, Outcome, Answer | Mapping[str, Failure]]:
         """Ask the qualifying servers, best first, until one answers; else return the failure of each."""
         call, topology = self.call, self.topology
-        if call.has_preference and not call.is_insertion and topology.lacks(self.policy.read):
+        if call.route is Route.READ and topology.lacks(self.policy.read):
             # A member's advertised address may be unreachable. Later attempts therefore ask which given endpoint
             # belongs to which member.
             unlearnt = yield from learn(topology, self._take_delay_s(), is_thorough=self.attempt > 1)
             if unlearnt:
                 return unlearnt
-        self.turn = topology.next_turn() if call.has_preference else 0
+        self.turn = 0 if call.route is Route.ANY else topology.next_turn()
         while (base := self._next()) is not None:
             outcome = yield Send(call, base, self._take_delay_s())
             outcome = _noted(topology, base, self._directed(base, outcome))
             if isinstance(outcome, Answer):
-                if call.is_insertion and outcome.status in call.successes:
+                if call.route is Route.LEADER and outcome.status in call.successes:
                     topology.note_leader(base)
                 return outcome
             require_repeatable(call, base, outcome)
@@ -292,17 +247,18 @@ class _Round:
 
     def _next(self) -> str | None:
         """Return the best server that was not asked yet. The order may change when a server names the leader."""
-        if self.call.is_insertion:
-            found = self.topology.for_insertions()
-        elif self.call.has_preference:
-            found = self.topology.for_reads(self.policy.read, self.turn)
-        else:
-            found = self.topology.everyone()
+        match self.call.route:
+            case Route.LEADER:
+                found = self.topology.for_insertions()
+            case Route.READ:
+                found = self.topology.for_reads(self.policy.read, self.turn)
+            case Route.ANY:
+                found = self.topology.everyone()
         return next((url for url in found if url not in self.failures), None)
 
     def _directed(self, base: str, outcome: Outcome) -> Outcome:
         """Turn answers that mean "not here, not now" into failures; after a redirect, the leader is asked next."""
-        if not (self.call.is_insertion and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER):
+        if not (self.call.route is Route.LEADER and isinstance(outcome, Answer) and outcome.status == _NOT_LEADER):
             return served(outcome)
         is_heeded = self.redirects < REDIRECTS_FOLLOWED
         self.redirects += 1
@@ -311,23 +267,23 @@ class _Round:
                 self.topology.learn(base, SHARDS.decode(outcome.body))
         leader = outcome.headers.get("location", "")
         if not leader:
-            return Failure("is not the leader and names none", may_have_arrived=False, is_leaderless=True)
+            return Failure(FailureKind.NOT_LEADER, "is not the leader and names none")
         leader = _leader_url(self.call, base, outcome, leader)
-        cause, is_followed = f"names {leader} as the leader", scheme_of(leader) == scheme_of(base)
-        if not is_followed:
+        if scheme_of(leader) != scheme_of(base):
             cause = f"names a leader with another scheme, which is not followed: {leader}"
-        elif is_heeded and leader not in self.failures:
+            return Failure(FailureKind.FOREIGN_LEADER, cause, leader)
+        if is_heeded and leader not in self.failures:
             self.topology.note_leader(leader)
-        return Failure(cause, may_have_arrived=False, is_leaderless=True, is_lasting=not is_followed, leader_url=leader)
+        return Failure(FailureKind.NOT_LEADER, f"names {leader} as the leader", leader)
 
 
 def _nobody(topology: Topology, policy: Policy) -> Mapping[str, Failure]:
     """Return why no server could be asked, which happens only to a read, after a server has listed the members."""
     if policy.read == "primary":
-        return {"the cluster": Failure("no leader is reachable", may_have_arrived=False, is_leaderless=True)}
+        return {"the cluster": Failure(FailureKind.NOT_LEADER, "no leader is reachable")}
     leader = topology.leader or "a leader"
     cause = f"no member qualifies for a {policy.read} read, only {leader} is known"
-    return {"the cluster": Failure(cause, may_have_arrived=False)}
+    return {"the cluster": Failure(FailureKind.UNAVAILABLE, cause)}
 
 
 def _leader_url(call: Call[_T], base: str, answer: Answer, location: str) -> str:
@@ -345,51 +301,21 @@ def _leader_url(call: Call[_T], base: str, answer: Answer, location: str) -> str
 
 def _noted(topology: Topology, base: str, outcome: _T | Failure) -> _T | Failure:
     """Note whether the server serves. One that is full, is not the leader, or answers 4xx counts as serving."""
-    if isinstance(outcome, Failure) and not (outcome.is_overload or outcome.is_leaderless or outcome.is_nonsense):
+    if isinstance(outcome, Failure) and not outcome.kind.is_answer:
         topology.note_down(base)
     else:
         topology.note_answer(base)
     return outcome
 
 
-def served(outcome: Outcome) -> Outcome:
-    """Turn the statuses that mean "not now" into failures."""
-    if isinstance(outcome, Failure) or outcome.status not in {*_NOT_SERVED, _OVERLOADED}:
-        return outcome
-    error = error_body(outcome)
-    code = error.error if error else ""
-    is_overload = outcome.status == _OVERLOADED
-    took_nothing = is_overload or (outcome.status == _UNAVAILABLE and "retry-after" in outcome.headers)
-    return Failure(
-        cause=f"answered {outcome.status}" + (f": {plain(error.message)}" if error else ""),
-        may_have_arrived=not took_nothing,
-        is_overload=is_overload,
-        is_leaderless=code in {"no_leader", "outcome_unknown"},
-        is_outcome_unknown=code == "outcome_unknown",
-        retry_after_s=_retry_after_s(outcome),
-    )
-
-
-def require_repeatable(call: Call[_T], base: str, failure: Failure) -> None:
-    """Raise if `call` may have been carried out and must not be repeated."""
-    if call.is_repeatable or not failure.may_have_arrived:
-        return
-    said = f"{base}: {failure.cause}; {call.what} may have happened nevertheless"
-    raise OutcomeUnknown(said) if failure.is_outcome_unknown else Unavailable(said, may_have_happened=True)
-
-
 def _is_worth_waiting(call: Call[_T], topology: Topology, policy: Policy, failures: Collection[Failure]) -> bool:
     """Return whether only the leader is missing, so that the call can soon succeed."""
-    needs_leader = call.is_insertion or (call.has_preference and policy.read == "primary")
-    if not needs_leader or any(failure.is_overload for failure in failures):
+    needs_leader = call.route is Route.LEADER or (call.route is Route.READ and policy.read == "primary")
+    kinds = {failure.kind for failure in failures}
+    if not needs_leader or FailureKind.OVERLOADED in kinds:
         return False
-    is_leaderless = any(failure.is_leaderless and not failure.is_lasting for failure in failures)
-    return is_leaderless or (call.is_repeatable and topology.has_answered)
-
-
-def _retry_after_s(answer: Answer) -> float:
-    value = answer.headers.get("retry-after", "")
-    return float(value) if value.isascii() and value.isdecimal() else 0.0
+    is_leader_missing = not kinds.isdisjoint({FailureKind.NOT_LEADER, FailureKind.OUTCOME_UNKNOWN})
+    return is_leader_missing or (call.is_repeatable and topology.has_answered)
 
 
 def _pause_s(attempt: int, failures: Collection[Failure]) -> float | None:
@@ -398,7 +324,7 @@ def _pause_s(attempt: int, failures: Collection[Failure]) -> float | None:
     A caller that has waited for a whole time-out does not wait for another one.
     """
     asked_s = max(failure.retry_after_s for failure in failures)
-    if asked_s > LONGEST_PAUSE_S or any(failure.is_timeout for failure in failures):
+    if asked_s > LONGEST_PAUSE_S or any(failure.kind.is_timeout for failure in failures):
         return None
     return asked_s + _spread_s(attempt, LONGEST_PAUSE_S)
 
@@ -406,18 +332,3 @@ def _pause_s(attempt: int, failures: Collection[Failure]) -> float | None:
 def _spread_s(attempt: int, longest_s: float) -> float:
     pause_s = min(FIRST_PAUSE_S * 2 ** min(attempt - 1, 10), longest_s)
     return random.uniform(pause_s / 2, pause_s)  # noqa: S311 - spreads load, guards no secret
-
-
-def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = False) -> QedError:
-    """Return the exception that names every server that was asked, and its cause."""
-    causes = "; ".join(f"{base}: {failure.cause}" for base, failure in failures.items())
-    if may_have_happened:
-        # A refusal that came last only refused a repetition.
-        causes += "; the insertion may have happened nevertheless"
-        return Unavailable(f"no server answered: {causes}", may_have_happened=True)
-    if any(failure.is_overload for failure in failures.values()):
-        return Overloaded(f"no server had room: {causes}")
-    if all(failure.is_leaderless for failure in failures.values()):
-        named = (failure.leader_url for failure in failures.values() if failure.leader_url is not None)
-        return NotLeader(f"no server leads: {causes}", next(named, None))
-    return Unavailable(f"no server answered: {causes}")

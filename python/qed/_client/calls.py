@@ -8,6 +8,7 @@ chooses the servers, the clients send.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -62,6 +63,7 @@ __all__ = [
     "Answer",
     "Call",
     "Consistency",
+    "Route",
     "add",
     "add_bulk",
     "ask",
@@ -96,6 +98,17 @@ _MALFORMED_STATUSES: Final = frozenset({400, 404, 405, 413})
 _T_co = TypeVar("_T_co", covariant=True)
 
 
+class Route(Enum):
+    """Which members can answer a call."""
+
+    LEADER = auto()
+    """The leader, since the call inserts; any other answers 307 and names the leader."""
+    READ = auto()
+    """Those that the caller prefers to read from."""
+    ANY = auto()
+    """Every server: the call asks about the server itself or its cluster, not about the log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A complete answer: header names in lower case, the body within the call's limit."""
@@ -116,9 +129,8 @@ class Call(Generic[_T_co]):
         body: JSON, or None.
         read: Parses the body of a success, or raises DecodeError or a QedError.
         successes: The statuses whose answers have a value.
-        is_insertion: Only the leader accepts it; a 307 names the leader.
+        route: Which members can answer it.
         is_repeatable: Sending it twice has no further effect.
-        has_preference: It matters which member gets it.
         is_linearizable: The member first catches up with everything that was acknowledged anywhere.
         what: The call's name in messages.
         answer_limit_bytes: Longer answers are refused.
@@ -129,9 +141,8 @@ class Call(Generic[_T_co]):
     read: Callable[[bytes], _T_co]
     body: bytes | None = None
     successes: frozenset[int] = frozenset({200})
-    is_insertion: bool = False
+    route: Route = Route.ANY
     is_repeatable: bool = True
-    has_preference: bool = False
     is_linearizable: bool = False
     what: str = "the insertion"
     answer_limit_bytes: int = ANSWER_LIMIT_BYTES
@@ -186,9 +197,8 @@ def add(event: bytes | Digest, *, if_absent: bool, is_digest_sent: bool = False)
         body=ENCODER.encode(AddRequest(if_absent=if_absent, **sent)),
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
-        is_insertion=True,
+        route=Route.LEADER,
         is_repeatable=if_absent,
-        has_preference=True,
     )
 
 
@@ -221,9 +231,8 @@ def add_bulk(
         body=ENCODER.encode(AddBulkRequest(if_absent=if_absent, **{name: list(map(bytes, sent))})),
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
-        is_insertion=True,
+        route=Route.LEADER,
         is_repeatable=if_absent,
-        has_preference=True,
         answer_limit_bytes=ANSWER_LIMIT_BYTES + SNAPSHOT_LIMIT_BYTES * len(digests),
     )
 
@@ -265,7 +274,7 @@ def membership(
         path="/proofs/digest-membership",
         body=ENCODER.encode(DigestMembershipRequest(bytes(digest), version)),
         read=read,
-        has_preference=True,
+        route=Route.READ,
         is_linearizable=_is_linearizable(consistency),
     )
 
@@ -298,7 +307,7 @@ def incremental(start: int, end: int, *, consistency: Consistency | None = None)
         path="/proofs/incremental",
         body=ENCODER.encode(IncrementalRequest(start, end)),
         read=read,
-        has_preference=True,
+        route=Route.READ,
         is_linearizable=_is_linearizable(consistency),
     )
 
@@ -317,7 +326,7 @@ def snapshot(version: int, *, consistency: Consistency | None = None) -> Call[Sn
         method="GET",
         path=f"/snapshots/{version}",
         read=read,
-        has_preference=True,
+        route=Route.READ,
         is_linearizable=_is_linearizable(consistency),
     )
 

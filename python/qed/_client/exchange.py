@@ -7,8 +7,8 @@ import random
 
 import httpx
 
-from qed._client.attempts import Failure
 from qed._client.calls import Answer
+from qed._client.failures import Failure, FailureKind
 from qed.errors import ProtocolError
 
 __all__ = ["Inbox", "failure_of", "some_turn"]
@@ -45,12 +45,18 @@ def failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, time
     """Return why there is no answer, and whether the request may have arrived nevertheless."""
     if isinstance(exc, httpx.LocalProtocolError):
         # The exception's own message may contain the value of a header, such as the api key.
-        return Failure("the request could not be encoded", may_have_arrived=False)
+        return Failure(FailureKind.UNAVAILABLE, "the request could not be encoded")
     was_never_sent = isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.InvalidURL)
-    if not isinstance(exc, httpx.TimeoutException | TimeoutError):
-        return Failure(_reason(exc), may_have_arrived=not was_never_sent)
-    cause = "no connection in time" if was_never_sent else f"no complete answer within {timeout_s:g} s"
-    return Failure(cause, may_have_arrived=not was_never_sent, is_timeout=True)
+    is_timeout = isinstance(exc, httpx.TimeoutException | TimeoutError)
+    match was_never_sent, is_timeout:
+        case True, True:
+            return Failure(FailureKind.CONNECT_TIMED_OUT, "no connection in time")
+        case True, False:
+            return Failure(FailureKind.UNAVAILABLE, _reason(exc))
+        case False, True:
+            return Failure(FailureKind.TIMED_OUT, f"no complete answer within {timeout_s:g} s")
+        case _:
+            return Failure(FailureKind.UNANSWERED, _reason(exc))
 
 
 def _reason(exc: Exception) -> str:
