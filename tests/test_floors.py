@@ -19,7 +19,7 @@ PACKAGE = ROOT / "python" / "qed"
 
 PYTHON_FLOORS = [
     {"_qed"},
-    {"errors", "_printable", "_files", "_limits"},
+    {"errors", "_fields", "_printable", "_files", "_limits"},
     {"proofs"},
     {"log", "_wire", "questions", "trust", "_receipt_index"},
     {"verification", "receipts"},

@@ -353,6 +353,28 @@ FILES: Final[dict[str, tuple[bytes, int, str | None]]] = {
     "a newer format": (HEADER.replace(b"-1", b"-2"), 2, "expected format qed-receipts-1, found 'qed-receipts-2'"),
     "a blank line": (linked(*SNAPSHOTS) + b"\n" + line(SNAPSHOTS[0]), 2, "line 8"),
     "two versions in one line": (linked(*SNAPSHOTS[:5]) + TWO_VERSIONS, 2, "duplicate field"),
+    "two marks in one line": (
+        linked(*SNAPSHOTS[:5]) + line(SNAPSHOTS[5], Linked=False)[:-2] + b',"Linked":true}\n',
+        2,
+        "line 7: duplicate field",
+    ),
+    "a mark twice, once with an escape": (
+        linked(*SNAPSHOTS[:5]) + line(SNAPSHOTS[5])[:-2] + b',"Linke\\u0064":false,"Linked":true}\n',
+        2,
+        "line 7: duplicate field",
+    ),
+    "an unknown field twice": (
+        linked(*SNAPSHOTS[:5]) + line(SNAPSHOTS[5])[:-2] + b',"X":1,"X":2}\n',
+        2,
+        "line 7: duplicate field",
+    ),
+    "unknown fields": (linked(*SNAPSHOTS[:5]) + line(SNAPSHOTS[5], X="a", Y=["b"], Linked=True), 0, None),
+    "a mark with an escape": (linked(*SNAPSHOTS[:5]) + line(SNAPSHOTS[5])[:-2] + b',"Linke\\u0064":true}\n', 0, None),
+    "two names of the log in the first line": (
+        HEADER.replace(b'"Log"', b'"Log":"b","Log"') + linked(*SNAPSHOTS)[len(HEADER) :],
+        2,
+        "line 1: duplicate field",
+    ),
     "a version beyond 64 bits": (
         HEADER + line(SNAPSHOTS[5]).replace(b'"Version": 5', b'"Version": 18446744073709551616'),
         2,

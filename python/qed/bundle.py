@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
 
 import msgspec
 
+from qed._fields import unique_fields
 from qed._files import replace_file
 from qed._wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 from qed.errors import ForkDetected, MalformedProof
@@ -145,7 +146,7 @@ class Bundle:
             raise MalformedProof(f"not a bundle: expected at most {_BYTES_MAX} bytes, found more")
         try:
             bundle = cls._parse(text)
-            is_exact = json.loads(text, object_pairs_hook=_once) == json.loads(bundle.to_json())
+            is_exact = json.loads(text, object_pairs_hook=unique_fields) == json.loads(bundle.to_json())
         except (msgspec.MsgspecError, ValueError) as exc:
             raise MalformedProof(f"not a bundle: {exc}") from exc
         except RecursionError:
@@ -227,11 +228,3 @@ def _question_form(question: Question) -> Mapping[str, object]:
     if isinstance(question, Membership):
         return {"KeyDigest": bytes(question.digest), "Version": question.version}
     return {"Start": question.start, "End": question.end}
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object, refusing duplicate fields: of two values, some readers use the first, some the last."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate field")
-    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import msgspec
 
+from qed._fields import unique_fields
 from qed._files import replace_file, sync_folder
 from qed._printable import printable
 from qed._receipt_index import ReceiptIndex
@@ -59,6 +61,9 @@ _MARK: Final = msgspec.json.Decoder(_Mark)
 _PROBE: Final = msgspec.json.Decoder(_Probe)
 _LINKED: Final = b',"Linked":true}'
 _LINKED_LINE: Final = _LINKED + b"\n"
+# The quotes around the four names and three digests of a snapshot, which has no other text.
+_QUOTES: Final = 14
+_QUOTES_WITH_MARK: Final = _QUOTES + 2
 # What reading a line as JSON can raise.
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -489,7 +494,7 @@ class Receipts:
             return
         snapshot = self._parse(line, where)
         version = snapshot.version
-        is_linked = line.endswith(_LINKED_LINE) or self._has_mark(line, where)
+        is_linked = self._has_mark(line, where)
         known = None if self._index.is_beyond(version) else self.get(version)
         if known is not None:
             if known != snapshot:
@@ -502,9 +507,15 @@ class Receipts:
             self._anchor = snapshot
 
     def _has_mark(self, line: bytes, where: str) -> bool:
-        if b'"Linked"' not in line:
+        """Return whether the line of a snapshot, which has all its own fields once, is marked as linked."""
+        quotes = line.count(b'"')
+        if quotes == _QUOTES:
             return False
+        if quotes == _QUOTES_WITH_MARK and line.endswith(_LINKED_LINE):
+            return True
         try:
+            if quotes > _QUOTES_WITH_MARK:
+                json.loads(line, object_pairs_hook=unique_fields)
             return _MARK.decode(line).linked
         except _UNREADABLE as exc:
             raise self._refused(where, str(exc)) from exc
@@ -514,6 +525,7 @@ class Receipts:
             return False
         try:
             header = _HEADER.decode(line)
+            json.loads(line, object_pairs_hook=unique_fields)
         except _UNREADABLE as exc:
             raise self._refused(where, _found_format(line) or str(exc)) from exc
         if self._is_headed and header.log != self.log:
