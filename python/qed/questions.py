@@ -8,7 +8,7 @@ from typing import TypeAlias
 from qed._limits import VERSION_LIMIT
 from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, digest_of
 
-__all__ = ["Answer", "Extension", "Membership", "Question"]
+__all__ = ["Answer", "Extension", "Membership", "Question", "require_version"]
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -32,9 +32,10 @@ class Membership:
 
         Raises:
             ValueError: The version is outside that range.
+            TypeError: The event is neither bytes nor a digest, or the version is not an int.
         """
         object.__setattr__(self, "digest", digest_of(event))
-        object.__setattr__(self, "version", None if version is None else _version(version))
+        object.__setattr__(self, "version", None if version is None else require_version(version))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,15 @@ class Extension:
 
     Raises:
         ValueError: A version is outside `0 <= version < 2**64`. The server refuses a start after the end.
+        TypeError: A version is not an int.
     """
 
     start: int
     end: int
 
     def __post_init__(self) -> None:
-        _version(self.start)
-        _version(self.end)
+        require_version(self.start)
+        require_version(self.end)
 
 
 Question: TypeAlias = Membership | Extension
@@ -63,7 +65,21 @@ Answer: TypeAlias = MembershipProof | AbsenceProof | IncrementalProof
 """A server's answer to a question: a claim with its proof. Only `qed.verify` turns it into a fact."""
 
 
-def _version(version: int) -> int:
+def require_version(version: object) -> int:
+    """Return a version.
+
+    Args:
+        version: What a caller gave as one.
+
+    Returns:
+        The same.
+
+    Raises:
+        TypeError: It is not an int. A bool is refused too: it is a flag in the wrong place.
+        ValueError: It is outside `0 <= version < 2**64`.
+    """
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise TypeError(f"expected a version as an int, found {type(version).__name__}")
     if 0 <= version < VERSION_LIMIT:
         return version
     raise ValueError(f"expected a version of 0 to 2**64 - 1, found {version}")

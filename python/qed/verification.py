@@ -103,7 +103,10 @@ def verify(question: Question, answer: Answer, trusted: Trusted, *, is_kept: boo
         ContradictsReceipt: The answer denies what a trusted snapshot states.
         NotTrusted: No root is trusted of a version that the answer names.
         VerificationError: A check failed; the message names it.
+        TypeError: An argument is of another type.
     """
+    require_types(question, answer)
+    require_trusted(trusted)
     # 1.
     if isinstance(question, Extension):
         if not isinstance(answer, IncrementalProof):
@@ -115,6 +118,36 @@ def verify(question: Question, answer: Answer, trusted: Trusted, *, is_kept: boo
     if not (is_kept and isinstance(answer, MembershipProof)):
         require_anchor(answer, trusted)
     return _verify_membership(question, answer, trusted)
+
+
+def require_types(question: object, answer: object) -> None:
+    """Check that these are a question and an answer.
+
+    Args:
+        question: What a caller gave as the question.
+        answer: What a caller gave as the answer.
+
+    Raises:
+        TypeError: One of them is of another type.
+    """
+    if not isinstance(question, (Membership, Extension)):
+        raise TypeError(f"expected a question, qed.Membership or qed.Extension, found {type(question).__name__}")
+    if not isinstance(answer, (MembershipProof, AbsenceProof, IncrementalProof)):
+        raise TypeError(f"expected an answer, as qed.parse_answer returns it, found {type(answer).__name__}")
+
+
+def require_trusted(trusted: object) -> None:
+    """Check that these are trusted roots.
+
+    Args:
+        trusted: What a caller gave as trusted roots.
+
+    Raises:
+        TypeError: It is something else, such as a snapshot on its own.
+    """
+    # A test against the whole protocol would take longer than many a proof.
+    if not hasattr(trusted, "occurrences_of"):
+        raise TypeError(f"expected trusted roots, such as qed.TrustedSnapshots, found {type(trusted).__name__}")
 
 
 def _verify_membership(

@@ -25,6 +25,7 @@ from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
+from qed.verification import require_trusted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
@@ -122,6 +123,7 @@ class AsyncClient:
     ) -> Extends: ...
     async def verify(self, question: Question, trusted: Trusted, *, consistency: Consistency | None = None) -> Finding:
         """Ask a question, verify the answer and return the finding; see `Client.verify`."""
+        require_trusted(trusted)
         return finding_of(await self.examine(question, trusted, consistency=consistency))
 
     async def examine(

@@ -12,7 +12,6 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
-from qed._limits import VERSION_LIMIT
 from qed._printable import printable
 from qed._wire import (
     CLUSTER,
@@ -52,7 +51,7 @@ from qed.proofs import (
     parse_answer,
 )
 from qed.questions import Answer as Claim
-from qed.questions import Membership, Question
+from qed.questions import Extension, Membership, Question, require_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -241,6 +240,8 @@ def ask(question: Question, *, consistency: Consistency | None = None) -> Call[C
     """Return the call that asks a question; its value is a claim about just that, with its proof, not yet verified."""
     if isinstance(question, Membership):
         return membership(question.digest, version=question.version, consistency=consistency)
+    if not isinstance(question, Extension):
+        raise TypeError(f"expected a question, qed.Membership or qed.Extension, found {type(question).__name__}")
     return incremental(question.start, question.end, consistency=consistency)
 
 
@@ -379,8 +380,8 @@ def _is_linearizable(consistency: Consistency | None) -> bool:
 
 
 def _check_version(version: int | None) -> None:
-    if version is not None and not 0 <= version < VERSION_LIMIT:
-        raise ValueError(f"expected a version of 0 to 2**64 - 1, found {version}")
+    if version is not None:
+        require_version(version)
 
 
 def _snapshot(body: bytes) -> Snapshot:

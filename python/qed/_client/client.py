@@ -30,6 +30,7 @@ from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.topology import Topology
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
+from qed.verification import require_trusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -197,8 +198,10 @@ class Client:
             ContradictsReceipt: The answer denies what a trusted snapshot states about the event.
             ForkDetected: The server has another snapshot of the newest trusted version.
             VerificationError: A check failed; the message names it.
+            TypeError: Nothing is trusted; to accept the server's own word, use `examine`.
             QedError: As for `ask`.
         """
+        require_trusted(trusted)
         return finding_of(self.examine(question, trusted, consistency=consistency))
 
     def examine(
