@@ -77,14 +77,15 @@ def test_lines_become_events_in_their_order(own: Server, tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("proof", [(), ("--receipts-unverified",)], ids=["proven", "unverified"])
 @pytest.mark.parametrize("kind", ["event", "lines"])
 def test_receipts_of_another_log_are_refused_before_anything_is_added(
-    start_server: StartServer, own: Server, tmp_path: Path, kind: str
+    start_server: StartServer, own: Server, tmp_path: Path, kind: str, proof: tuple[str, ...]
 ) -> None:
     receipts, lines = tmp_path / "receipts.jsonl", tmp_path / "lines.txt"
     lines.write_bytes(numbered(3))
     other = start_server(tmp_path / "other")
-    args = ("--event", "x") if kind == "event" else ("--lines", str(lines))
+    args = (*proof, *(("--event", "x") if kind == "event" else ("--lines", str(lines))))
     assert qed("add", *args, "--receipts", str(receipts), QED_ENDPOINTS=own.url).returncode == 0
     before = receipts.read_bytes()
     done = qed("add", *args, "--receipts", str(receipts), QED_ENDPOINTS=other.url)
@@ -452,12 +453,11 @@ def waiting_bytes(pipe: IO[bytes]) -> int:
     return found[0]
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_ends_it_at_once() -> None:
     with Adversary(hang) as server:
-        process, pipe = feed_live(
-            server.url, tmp_path / "receipts.jsonl", "--receipts-unverified", "--linger", "0", "--timeout", "86400"
-        )
-        write(pipe, b"first\n")
+        process = feed(server.url, "--linger", "0", "--timeout", "86400")
+        assert process.stdin is not None
+        write(process.stdin, b"first\n")
         wait_until(lambda: bool(server.received), "the request")
         interrupt_twice(process)
         _, stderr = process.communicate(timeout=LIMIT_S)

@@ -20,6 +20,7 @@ from qed.errors import (
     ForkDetected,
     MalformedRequest,
     NotLeader,
+    OutcomeUnknown,
     Overloaded,
     ProtocolError,
     Unavailable,
@@ -38,6 +39,8 @@ __all__ = ["add", "snapshot"]
 
 LINGER_S: Final = 0.2
 """Default time that a line waits for more: too short for a person to notice, and some 100 lines of a busy log."""
+
+_UNSURE: Final = "the event may or may not have been added"
 
 
 class AddOptions(TypedDict):
@@ -144,6 +147,7 @@ class _Adding:
         self._receipts = receipts
         self._is_if_absent = given["if_absent"]
         self._is_unverified = given["receipts_unverified"]
+        self._log: str | None = None
         self._acknowledged = 0
         self._waiting = 0
         self._last: Snapshot | None = None
@@ -151,11 +155,10 @@ class _Adding:
     def add(self, event: bytes | Digest) -> None:
         self._prepare()
         try:
-            added = self._client.add(event, if_absent=self._is_if_absent)
-        except (KeyboardInterrupt, ProtocolError, VerificationError) as exc:
-            # An answer that cannot be read leaves open what was done; a refused request was certainly not carried out.
-            if not isinstance(exc, MalformedRequest):
-                exc.add_note("the event may or may not have been added")
+            with _unreadable_is_unknown(_UNSURE):
+                added = self._client.add(event, if_absent=self._is_if_absent)
+        except (KeyboardInterrupt, VerificationError) as exc:
+            exc.add_note(_UNSURE)
             raise
         self._keep([added])
         _show(self._session, "Received snapshot with values:", added)
@@ -182,7 +185,8 @@ class _Adding:
             if not self._acknowledged:
                 self._prepare()
             self._waiting = len(events)
-            snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
+            with _unreadable_is_unknown():
+                snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
             self._acknowledged += len(snapshots)
             self._waiting = 0
             self._keep(snapshots)
@@ -190,9 +194,14 @@ class _Adding:
 
     def _prepare(self) -> None:
         """Refuse receipts of another log while nothing is added yet."""
-        if self._receipts is not None and not self._is_unverified:
-            with _saved_fork(self._receipts):
-                self._client.prepare(self._receipts)
+        if self._receipts is None:
+            return
+        if self._is_unverified:
+            self._log = self._client.info().log or None
+            self._receipts.require_log(self._log)
+            return
+        with _saved_fork(self._receipts):
+            self._client.prepare(self._receipts)
 
     def _keep(self, snapshots: Sequence[Snapshot]) -> None:
         terminal = self._session.terminal
@@ -212,7 +221,7 @@ class _Adding:
 
     def _append(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
         if self._is_unverified:
-            receipts.append(snapshots)
+            receipts.append(snapshots, log=self._log)
             return
         with _saved_fork(receipts):
             self._client.keep(receipts, snapshots)
@@ -232,6 +241,20 @@ def _saved_fork(receipts: Receipts) -> Iterator[None]:
     except ForkDetected as exc:
         save_fork(exc, receipts.path.absolute().parent)
         raise
+
+
+@contextmanager
+def _unreadable_is_unknown(*notes: str) -> Iterator[None]:
+    """Raise OutcomeUnknown, with notes, for an answer that cannot be read. A refused request was not carried out."""
+    try:
+        yield
+    except MalformedRequest:
+        raise
+    except ProtocolError as exc:
+        unknown = OutcomeUnknown(str(exc))
+        for note in notes:
+            unknown.add_note(note)
+        raise unknown from exc
 
 
 def _may_have_happened(exc: BaseException) -> bool:

@@ -59,7 +59,7 @@ _EXIT_CODES: Final = (
     ("0", "success"),
     ("1", "verification failed (false, stale, a fork, or no trusted root for it), or a data folder is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
-    ("3", "no server answered, or none leads; a request that was sent may have been carried out"),
+    ("3", "no server answered, none leads, or the answer to an add is unreadable; what was sent may have been done"),
     ("4", "the server refused the request"),
     ("5", "the answer is consistent, but what it shows rests on the server's own word"),
     ("70", "a bug in qed"),
