@@ -160,7 +160,7 @@ def test_field_of_the_wrong_type_is_refused(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["-1", "+1", "1.0", "1e3", "0x1", "abc", "\u0661", "1_0", "%20", "18446744073709551616"]
+    "text", ["-1", "+1", "1.0", "1e3", "0x1", "00", "01", "abc", "\u0661", "1_0", "%20", "18446744073709551616"]
 )
 def test_path_that_names_no_version_is_refused(http: httpx.Client, text: str) -> None:
     assert_error(http.get(f"/snapshots/{text}"), 400, "malformed")

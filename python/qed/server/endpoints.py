@@ -63,7 +63,8 @@ and `qed --help` has a client for the command line.
 """
 _CONSISTENCY: Final = b"consistency"
 _LINEARIZABLE: Final = b"linearizable"
-_VERSION: Final = re.compile(r"[0-9]{1,20}")
+# One path for each version: caches and logs must not see one snapshot under two names.
+_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 
 
 class ClientGone(QedError):
