@@ -30,9 +30,10 @@ CLIENT_FLOORS = [
     {"deadline"},
     {"transports"},
     {"calls", "topology"},
-    {"failures", "examination"},
-    {"attempts"},
-    {"administration", "adding", "exchange", "connections"},
+    {"failures", "steps"},
+    {"attempts", "fresh_answers", "forks"},
+    {"administration", "adding", "exchange", "connections", "linking"},
+    {"examination"},
     {"async_connections"},
     {"client", "async_client"},
 ]
@@ -91,7 +92,7 @@ ONLY = {
         "trust",
         "verification",
         "log",
-        "_client.examination",
+        "_client.linking",
         *(
             f"server.{name}"
             for name in ("opening", "members", "waiting", "leader_requests", "fetching", "peers", "node")

@@ -20,8 +20,10 @@ from qed._client.defaults import (
     DEFAULT_SEND,
     DEFAULT_TIMEOUT_S,
 )
-from qed._client.examination import examine, finding_of, keep, prepare
+from qed._client.examination import examine, finding_of
 from qed._client.exchange import Inbox, failure_of, some_turn
+from qed._client.linking import keep, prepare
+from qed._client.steps import Together
 from qed._client.topology import Topology
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from qed._client.calls import Call, Consistency
     from qed._client.examination import Examination
     from qed._client.failures import Outcome
+    from qed._client.steps import Steps
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, Info, Shards
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
@@ -194,8 +197,19 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _follow(self, steps: Generator[Call[Any], Any, _T]) -> _T:
-        return await _run(steps, self._perform)
+    async def _follow(self, steps: Steps[_T]) -> _T:
+        return await _run(steps, self._take_step)
+
+    async def _take_step(self, step: Call[Any] | Together) -> object:
+        if isinstance(step, Together):
+            return await asyncio.gather(*map(self._outcome_of, step.calls))
+        return await self._perform(step)
+
+    async def _outcome_of(self, call: Call[Any]) -> object:
+        try:
+            return await self._perform(call)
+        except QedError as exc:
+            return exc
 
     async def _perform(self, call: Call[_T]) -> _T:
         return await self._carry_out(converse(call, self._topology, self._policy))
