@@ -21,8 +21,9 @@ PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits"},
     {"proofs"},
-    {"log", "_wire", "questions", "trust", "_receipt_index"},
-    {"verification", "receipts"},
+    {"log", "_wire", "questions", "trust", "_receipt_index", "_receipt_lines"},
+    {"verification", "_receipts_file"},
+    {"receipts"},
     {"bundle"},
 ]
 CLIENT_FLOORS = [

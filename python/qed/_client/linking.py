@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from qed import _qed
@@ -12,12 +13,12 @@ from qed._client.steps import together
 from qed.errors import QedError, ReceiptsError, VerificationError
 from qed.proofs import IncrementalProof
 from qed.questions import Membership
-from qed.receipts import LOG_NAME_MAX, runs
+from qed.receipts import LOG_NAME_MAX
 from qed.trust import TrustedSnapshots
 from qed.verification import require_consistent, require_fresh, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from qed._client.steps import Calls, Steps
     from qed.proofs import Snapshot
@@ -118,8 +119,7 @@ def _log_name(receipts: Receipts) -> Calls[str | None]:
     info = yield calls.info()
     if len(info.log) > LOG_NAME_MAX:
         raise VerificationError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(info.log)}")
-    receipts.require_log(info.log or None)
-    receipts.is_confirmed = True
+    receipts.confirm_log(info.log or None)
     return info.log or None
 
 
@@ -136,9 +136,16 @@ def _refused_by_name(receipts: Receipts) -> Calls[ReceiptsError | None]:
 
 def _prove(anchor: Snapshot | None, added: Sequence[Snapshot]) -> Steps[None]:
     """Prove that snapshots belong to one log, that of the anchor if there is one."""
-    ordered = runs(added)
+    ordered = _runs(added)
     if ordered:
         yield from together(_prove_in_history_tree(anchor, ordered), _prove_in_hyper_tree(ordered[-1]))
+
+
+def _runs(snapshots: Iterable[Snapshot]) -> list[list[Snapshot]]:
+    """Return snapshots as runs of consecutive versions, in ascending order: one proof covers a run."""
+    ordered = sorted(snapshots, key=lambda snapshot: snapshot.version)
+    numbered = groupby(enumerate(ordered), lambda pair: pair[1].version - pair[0])
+    return [[snapshot for _, snapshot in group] for _, group in numbered]
 
 
 def _prove_in_history_tree(anchor: Snapshot | None, ordered: Sequence[Sequence[Snapshot]]) -> Calls[None]:

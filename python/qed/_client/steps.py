@@ -47,17 +47,17 @@ def together(*series: Calls[Any]) -> Steps[list[Any]]:
         QedError: A series raised it. If several did in the same step, the first of them counts.
     """
     results: list[Any] = [None] * len(series)
-    pending = {number: next(calls) for number, calls in enumerate(series)}
-    while pending:
-        numbers = list(pending)
-        outcomes = yield Together(tuple(pending.values()))
-        for number, outcome in zip(numbers, outcomes, strict=True):
+    outcomes: dict[int, object] = dict.fromkeys(range(len(series)))
+    while True:
+        pending: dict[int, Call[Any]] = {}
+        for number, outcome in outcomes.items():
             try:
                 pending[number] = _next(series[number], outcome)
             except StopIteration as stop:
                 results[number] = stop.value
-                del pending[number]
-    return results
+        if not pending:
+            return results
+        outcomes = dict(zip(pending, (yield Together(tuple(pending.values()))), strict=True))
 
 
 def _next(calls: Calls[Any], outcome: object) -> Call[Any]:
