@@ -32,7 +32,12 @@ def test_a_question_of_another_type_is_a_type_error(question: Any) -> None:  # n
         verify(question, ANSWER, TRUSTED)
 
 
-NOTHING_TRUSTED: Final = {"none": None, "snapshot": LOG.snapshot(1), "root": LOG.snapshot(1).history_root(), "list": []}
+NOTHING_TRUSTED: Final[dict[str, object]] = {
+    "none": None,
+    "snapshot": LOG.snapshot(1),
+    "root": LOG.snapshot(1).history_root(),
+    "list": [],
+}
 
 
 @pytest.mark.parametrize("trusted", NOTHING_TRUSTED.values(), ids=NOTHING_TRUSTED)

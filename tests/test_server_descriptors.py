@@ -37,7 +37,7 @@ def test_the_last_file_descriptor_is_logged(tmp_path: Path) -> None:
         with contextlib.ExitStack() as stack:
             for _ in range(LIMIT // 4):
                 stack.enter_context(socket.create_connection(server.http_address, LIMIT_S))
-            said = f"level=error logger=qed.server.connection event=\"file descriptors run out\" limit={LIMIT}"
+            said = f'level=error logger=qed.server.connection event="file descriptors run out" limit={LIMIT}'
             wait_until(lambda: said in server.stderr, "the line in the server's log")
             assert server.stderr.count("file descriptors run out") == 1
     finally:

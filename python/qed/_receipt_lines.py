@@ -27,7 +27,7 @@ __all__ = [
     "snapshot_line",
 ]
 
-# A snapshot takes about 230 bytes. The limit keeps a file that is not a receipts file from being read into memory whole.
+# A snapshot takes about 230 bytes. The limit keeps other kinds of files from being read into memory whole.
 LINE_BYTES_MAX: Final = 4096
 LOG_NAME_MAX: Final = 256
 """A server chooses the name of its log. The first line of the file must not exceed the limit for lines."""

@@ -1,7 +1,7 @@
 """Receipts: the snapshots of one's own events in one log, kept in a file to check its servers by.
 
-They are their owner's own record and trusted as such (FORMATS.md, "Receipts and bundles"). A receipt is *linked* once the
-server has proven that it belongs to the same log as the others.
+They are their owner's own record and trusted as such (FORMATS.md, "Receipts and bundles"). A receipt is *linked* once
+the server has proven that it belongs to the same log as the others.
 """
 
 from __future__ import annotations

@@ -64,9 +64,7 @@ def finding_of(examined: Examination) -> Finding:
     return examined.finding
 
 
-def examine(
-    question: Question, trusted: Trusted | None, consistency: Consistency | None = None
-) -> Steps[Examination]:
+def examine(question: Question, trusted: Trusted | None, consistency: Consistency | None = None) -> Steps[Examination]:
     """Ask a question and verify the answer.
 
     If the answer is stale, the question is asked once more as a linearizable read; if that answer is stale too, the log
@@ -105,9 +103,7 @@ def examine(
     return Examination(question, answer, finding, trusted=trusted, snapshots=snapshots)
 
 
-def _linked(
-    question: Question, answer: Answer, trusted: Trusted, snapshots: dict[int, Snapshot]
-) -> Calls[Trusted]:
+def _linked(question: Question, answer: Answer, trusted: Trusted, snapshots: dict[int, Snapshot]) -> Calls[Trusted]:
     """Return the trusted roots together with those of the further snapshots that the answer needs."""
     anchor = trusted.anchor
     if anchor is None:
