@@ -74,9 +74,9 @@ CORE_FLOORS = [
     {"replica", "page"},
 ]
 NODE_FLOORS = [
-    {"segments", "identity", "membership", "liveness", "queue"},
-    {"wal", "entry"},
-    {"raftlog"},
+    {"segments", "member_id", "ticket", "queue"},
+    {"wal", "identity", "membership", "liveness"},
+    {"raftlog", "entry"},
     {"message_check"},
     {"consensus", "outbox"},
     {"state", "prover", "reads"},

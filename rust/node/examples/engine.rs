@@ -22,11 +22,13 @@ use qed_node::applier::perform;
 use qed_node::consensus::{Consensus, KEPT_BYTES, Settings};
 use qed_node::entry::Command;
 use qed_node::member::{Effects, Input, Job, Limits, Member};
+use qed_node::member_id::MemberId;
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::{Completion, Success};
 use qed_node::recovery::reconcile;
 use qed_node::segments::SegmentFolder;
 use qed_node::state::State;
+use qed_node::ticket::Ticket;
 use qed_node::wal::Wal;
 use raft::eraftpb::{Message, MessageType};
 use raft::{GetEntriesContext, Storage as _};
@@ -82,12 +84,12 @@ struct Sent {
 }
 
 struct Engine {
-    id: u64,
+    id: MemberId,
     has_quorum_timer: bool,
     member: Member<SegmentFolder>,
     state: State,
     /// Commands that have not been acknowledged, by ticket.
-    waiting: HashMap<u64, String>,
+    waiting: HashMap<Ticket, String>,
     next_ticket: u64,
     /// The next line of output.
     answer: Answer,
@@ -100,7 +102,7 @@ fn main() -> Result<()> {
     };
     let is_on = |name: &str| switches.iter().any(|switch| switch == name);
     let settings = Settings {
-        id: id.parse()?,
+        id: MemberId::new(id.parse()?).ok_or("expected the number of a member, found 0")?,
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
         seed: 0,
@@ -124,7 +126,8 @@ impl Engine {
         let (mut wal, mut recovered) = Wal::open(SegmentFolder::open(&path.join("raft"))?)?;
         let mut state = State::open(Arc::clone(&log))?;
         if state.applied() == LogId::default() {
-            let configuration = Configuration { voters: (1..=voters).collect(), ..Configuration::default() };
+            let configuration =
+                Configuration { voters: (1..=voters).map(MemberId::of).collect(), ..Configuration::default() };
             state.bootstrap(Membership { configuration, ..Membership::default() })?;
         }
         if let Some(frame) = reconcile(&mut recovered, state.applied())? {
@@ -151,7 +154,7 @@ impl Engine {
             Step::Receive { body } => self.turn(vec![Input::Message(Message::decode(unhex(&body)?.as_slice())?)]),
             Step::Write { command } => {
                 let request = Request { digests: vec![digest_of(&command)?], if_absent: false };
-                let ticket = self.next_ticket;
+                let ticket = Ticket::new(self.next_ticket);
                 self.next_ticket += 1;
                 self.waiting.insert(ticket, command);
                 self.turn(vec![Input::Append(ticket, request)])
@@ -232,7 +235,7 @@ impl Engine {
         let role = self.member.role();
         let log = self.member.consensus().log();
         // Nothing else shows that a member is a candidate, and only its vote for itself matters.
-        let is_candidate = role.leader.is_none() && log.hard_state().vote == self.id;
+        let is_candidate = role.leader.is_none() && log.hard_state().vote == self.id.get();
         answer.role = match role.is_leader {
             true => "leader",
             false if is_candidate => "candidate",

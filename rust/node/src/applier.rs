@@ -11,11 +11,12 @@ use qed_core::page::PageError;
 use crate::member::{Input, Job, Report};
 use crate::outbox::{Completion, Failure, Success};
 use crate::state::{State, StateError};
+use crate::ticket::Ticket;
 
 impl Job {
     /// Return the tickets that wait for the job.
     #[must_use]
-    pub fn tickets(&self) -> Vec<u64> {
+    pub fn tickets(&self) -> Vec<Ticket> {
         match self {
             Self::Apply(_, tickets) => tickets.clone().unwrap_or_default(),
             Self::Install(ticket, _) => vec![*ticket],
@@ -55,7 +56,7 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
 }
 
 /// Return the outcome of each ticket that waits for an entry. Only an entry that appends adds anything, and then for every ticket.
-fn answers(tickets: Vec<u64>, added: Vec<Added>) -> Vec<Completion> {
+fn answers(tickets: Vec<Ticket>, added: Vec<Added>) -> Vec<Completion> {
     if added.is_empty() {
         return tickets.into_iter().map(|ticket| Completion { ticket, outcome: Ok(Success::Done) }).collect();
     }
@@ -72,6 +73,6 @@ mod tests {
     #[should_panic(expected = "an answer for each request of an entry")]
     fn an_entry_that_answers_some_of_its_requests_stops_the_applier() {
         let added = Added { snapshots: Vec::new(), is_new: true };
-        answers(vec![1, 2], vec![added]);
+        answers(vec![Ticket::new(1), Ticket::new(2)], vec![added]);
     }
 }

@@ -23,6 +23,7 @@ use raft::eraftpb::{
 use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::liveness::Liveness;
+use crate::member_id::MemberId;
 use crate::message_check::{InvalidMessage, check_message, furthest_term, reached_term};
 use crate::raftlog::RaftLog;
 use crate::wal::{Bounds, Frame, Recovered};
@@ -31,7 +32,7 @@ use crate::wal::{Bounds, Frame, Recovered};
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Its number, which is never reused: a member that has lost its disk returns under another.
-    pub id: u64,
+    pub id: MemberId,
     /// Ticks without a leader before it starts an election: a random number from this to twice as many.
     pub election_ticks: usize,
     /// Ticks between heartbeats of a leader.
@@ -99,7 +100,7 @@ pub struct Read {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Role {
     /// The leader's id, if one is known.
-    pub leader: Option<u64>,
+    pub leader: Option<MemberId>,
     /// The term.
     pub term: u64,
     /// Whether this member is the leader.
@@ -171,7 +172,7 @@ impl Consensus {
         conf_state: ConfState,
     ) -> Result<Self, Refusal> {
         let config = Config {
-            id: settings.id,
+            id: settings.id.get(),
             election_tick: settings.election_ticks,
             heartbeat_tick: settings.heartbeat_ticks,
             applied: applied.index,
@@ -200,9 +201,9 @@ impl Consensus {
             applying: VecDeque::new(),
             applying_bytes: 0,
             pending_snapshot: None,
-            liveness: Liveness::new(settings.election_ticks as u64),
+            liveness: Liveness::new(settings.election_ticks),
         };
-        if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id] {
+        if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id.get()] {
             // A single voter need not wait for an election time-out.
             consensus.raw.campaign().map_err(|error| Refusal::Raft(error.to_string()))?;
         }
@@ -214,11 +215,7 @@ impl Consensus {
     #[must_use]
     pub fn role(&self) -> Role {
         let raft = &self.raw.raft;
-        Role {
-            leader: Some(raft.leader_id).filter(|&id| id != 0),
-            term: raft.term,
-            is_leader: raft.state == StateRole::Leader,
-        }
+        Role { leader: MemberId::new(raft.leader_id), term: raft.term, is_leader: raft.state == StateRole::Leader }
     }
 
     /// Return the log, including the frame that is being saved.
@@ -235,19 +232,19 @@ impl Consensus {
 
     /// Return the last entry that the member is known to hold, if this member is the leader.
     #[must_use]
-    pub fn matched(&self, id: u64) -> Option<u64> {
-        self.role().is_leader.then(|| self.raw.raft.prs().get(id).map(|progress| progress.matched)).flatten()
+    pub fn matched(&self, id: MemberId) -> Option<u64> {
+        self.role().is_leader.then(|| self.raw.raft.prs().get(id.get()).map(|progress| progress.matched)).flatten()
     }
 
     /// Return whether a member has sent a message within the last election time-out.
     #[must_use]
-    pub fn is_active(&self, id: u64) -> bool {
+    pub fn is_active(&self, id: MemberId) -> bool {
         self.liveness.is_active(id)
     }
 
     /// Return whether this member leads, and has received nothing from another for so long that it presumes it dead.
     #[must_use]
-    pub fn is_presumed_dead(&self, id: u64) -> bool {
+    pub fn is_presumed_dead(&self, id: MemberId) -> bool {
         id != self.settings.id && self.liveness.is_presumed_dead(id)
     }
 
@@ -274,7 +271,7 @@ impl Consensus {
             return Err(invalid.into());
         }
         if self.raw.raft.prs().get(message.from).is_some() {
-            self.liveness.hear(message.from);
+            self.liveness.hear(MemberId::of(message.from));
         }
         if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
             // A delayed snapshot must not replace the latest one, which is the one that the leader waits for.
@@ -295,7 +292,7 @@ impl Consensus {
     /// Approach the term of a message that is too far ahead, so that members that are further apart reach the same term.
     fn approach(&mut self, message: &Message) {
         let furthest = furthest_term(self.raw.raft.term);
-        if message.to == self.settings.id && message.term > furthest {
+        if message.to == self.settings.id.get() && message.term > furthest {
             self.reach(reached_term(message).min(furthest));
         }
     }
@@ -309,10 +306,10 @@ impl Consensus {
 
     /// Return the member to fetch pages from, and the log id that the pages must reach, if the state lags behind a snapshot.
     #[must_use]
-    pub fn snapshot_source(&self) -> Option<(u64, LogId)> {
+    pub fn snapshot_source(&self) -> Option<(MemberId, LogId)> {
         let message = self.pending_snapshot.as_ref()?;
         let metadata = message.get_snapshot().get_metadata();
-        Some((message.from, LogId { index: metadata.index, term: metadata.term }))
+        Some((MemberId::of(message.from), LogId { index: metadata.index, term: metadata.term }))
     }
 
     /// Note that pages have brought the state to `log_id`, with the configuration there if it changed.
@@ -357,15 +354,19 @@ impl Consensus {
     /// # Errors
     ///
     /// [`Refusal::NotLeader`], [`Refusal::Busy`], [`Refusal::Raft`]: nothing was proposed.
-    pub fn propose_members(&mut self, changes: &[(ConfChangeType, u64)], context: Vec<u8>) -> Result<LogId, Refusal> {
+    pub fn propose_members(
+        &mut self,
+        changes: &[(ConfChangeType, MemberId)],
+        context: Vec<u8>,
+    ) -> Result<LogId, Refusal> {
         if !self.can_propose() {
             return Err(Refusal::NotLeader);
         }
         if self.raw.raft.has_pending_conf() || self.is_joint() {
             return Err(Refusal::Busy);
         }
-        let single = |&(kind, node_id): &(ConfChangeType, u64)| {
-            let mut change = ConfChangeSingle { node_id, ..ConfChangeSingle::default() };
+        let single = |&(kind, id): &(ConfChangeType, MemberId)| {
+            let mut change = ConfChangeSingle { node_id: id.get(), ..ConfChangeSingle::default() };
             change.set_change_type(kind);
             change
         };
@@ -393,31 +394,31 @@ impl Consensus {
     }
 
     /// Hand leadership over to `id`, or to the most up-to-date voter if it is not given. Return the chosen member, if there is one.
-    pub fn transfer(&mut self, id: Option<u64>) -> Option<u64> {
+    pub fn transfer(&mut self, id: Option<MemberId>) -> Option<MemberId> {
         if !self.role().is_leader {
             return None;
         }
         let own = self.settings.id;
-        let conf_state = self.raw.raft.prs().conf().to_conf_state();
+        let voters = members(&self.raw.raft.prs().conf().to_conf_state().voters);
         // A member that was asked and has not taken over may be down although it still counts as alive, so a second request is for
         // another one.
-        let asked = self.raw.raft.lead_transferee;
-        let is_candidate = |candidate: &u64| {
+        let asked = self.raw.raft.lead_transferee.map(MemberId::of);
+        let is_candidate = |candidate: &MemberId| {
             let is_other = *candidate != own && (id.is_some() || asked != Some(*candidate));
-            is_other && conf_state.voters.contains(candidate) && self.is_active(*candidate)
+            is_other && self.is_active(*candidate)
         };
-        let mut candidates: Vec<_> = conf_state.voters.iter().copied().filter(is_candidate).collect();
+        let mut candidates: Vec<_> = voters.into_iter().filter(is_candidate).collect();
         candidates.sort_unstable_by_key(|&id| (std::cmp::Reverse(self.matched(id)), id));
         let to = id.map_or_else(|| candidates.first().copied(), |id| candidates.contains(&id).then_some(id))?;
-        self.raw.transfer_leader(to);
+        self.raw.transfer_leader(to.get());
         Some(to)
     }
 
     /// Note that messages to `id` may have been lost: its stream has ended.
-    pub fn lost(&mut self, id: u64) {
-        self.raw.report_unreachable(id);
+    pub fn lost(&mut self, id: MemberId) {
+        self.raw.report_unreachable(id.get());
         // Otherwise Raft would wait forever for the acknowledgement of a lost snapshot message.
-        self.raw.report_snapshot(id, SnapshotStatus::Failure);
+        self.raw.report_snapshot(id.get(), SnapshotStatus::Failure);
     }
 
     /// Note that everything up to `log_id` is in the state. `conf_state` is the new configuration if the entry changed it.
@@ -537,8 +538,8 @@ impl Consensus {
         // All members skip a change that cannot be made, such as removing the last voter: all have the same configuration here.
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
-        self.liveness.set_members(self.raw.raft.prs().iter().map(|(&id, _)| id));
-        if self.role().is_leader && self.raw.raft.prs().get(self.settings.id).is_none() {
+        self.liveness.set_members(self.raw.raft.prs().iter().map(|(&id, _)| MemberId::of(id)));
+        if self.role().is_leader && self.raw.raft.prs().get(self.settings.id.get()).is_none() {
             // Leadership was handed to a member that was being removed. The crate panics if such a leader commits anything.
             self.raw.raft.become_follower(self.raw.raft.term, 0);
         }
@@ -556,10 +557,10 @@ impl Consensus {
             return;
         }
         let enough = self.raw.raft.raft_log.last_index().saturating_sub(PROMOTION_ENTRIES);
-        let learners = self.raw.raft.prs().conf().to_conf_state().learners;
+        let learners = members(&self.raw.raft.prs().conf().to_conf_state().learners);
         // A learner that has acknowledged nothing has `matched == 0`; in a short log that would already count as caught up.
         let is_ready =
-            |&id: &u64| self.is_active(id) && self.matched(id).is_some_and(|index| index > 0 && index >= enough);
+            |&id: &MemberId| self.is_active(id) && self.matched(id).is_some_and(|index| index > 0 && index >= enough);
         if let Some(id) = learners.into_iter().filter(is_ready).min() {
             let _ = self.propose_members(&[(ConfChangeType::AddNode, id)], Vec::new());
         }
@@ -577,8 +578,8 @@ impl Consensus {
     /// open, and the crate would wait forever.
     fn repeat_snapshots(&mut self) {
         let receivers = self.raw.raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot);
-        for id in self.liveness.overdue(receivers.map(|(&id, _)| id)) {
-            self.raw.report_snapshot(id, SnapshotStatus::Failure);
+        for id in self.liveness.overdue(receivers.map(|(&id, _)| MemberId::of(id))) {
+            self.raw.report_snapshot(id.get(), SnapshotStatus::Failure);
         }
     }
 
@@ -599,7 +600,7 @@ impl Consensus {
     /// that compete in one election do not do so in the next.
     fn draw_timeout(&mut self) {
         let Settings { id, election_ticks, seed, .. } = self.settings;
-        let drawn = mix(seed ^ mix(id ^ mix(self.raw.raft.term)));
+        let drawn = mix(seed ^ mix(id.get() ^ mix(self.raw.raft.term)));
         #[expect(clippy::cast_possible_truncation, reason = "less than `election_ticks`, which is a usize")]
         let spread = (drawn % election_ticks as u64) as usize;
         self.raw.raft.set_randomized_election_timeout(election_ticks + spread);
@@ -615,6 +616,11 @@ fn frame_of(ready: &Ready, last: &HardState) -> Frame {
         bounds: (metadata.index > 0).then(reset),
         entries: ready.entries().clone(),
     }
+}
+
+/// Return the members with these numbers of a configuration.
+fn members(numbers: &[u64]) -> Vec<MemberId> {
+    numbers.iter().copied().map(MemberId::of).collect()
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): deterministic, and similar inputs give unrelated outputs.

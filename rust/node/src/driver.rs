@@ -25,6 +25,7 @@ use crate::consensus::Role;
 use crate::folder::Opened;
 use crate::identity::Identity;
 use crate::member::{Effects, Input, Job, Member, MemberError};
+use crate::member_id::MemberId;
 use crate::membership::{ClusterChange, Membership};
 use crate::message_check::furthest_term;
 use crate::outbox::{Completion, Delivery, Failure, Outbox};
@@ -32,6 +33,7 @@ use crate::prover::{Prover, Query};
 use crate::queue::Queue;
 use crate::segments::SegmentStore;
 use crate::state::State;
+use crate::ticket::Ticket;
 
 /// How much may wait, and how time passes.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +83,7 @@ pub struct Status {
     /// The last entry that is applied.
     pub applied_index: u64,
     /// The member to fetch pages from, and up to where, if this member is too far behind to catch up from entries.
-    pub snapshot_source: Option<(u64, LogId)>,
+    pub snapshot_source: Option<(MemberId, LogId)>,
     /// On a leader: the members, including itself.
     pub followers: Vec<Follower>,
 }
@@ -90,7 +92,7 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Follower {
     /// Its number.
-    pub id: u64,
+    pub id: MemberId,
     /// The last entry that it is known to hold.
     pub matched: u64,
     /// Whether it has sent a message within the last election time-out.
@@ -203,7 +205,7 @@ impl Driver {
     /// # Errors
     ///
     /// [`SubmitError`] if it was not accepted.
-    pub fn submit(&self, ticket: u64, request: Request) -> Result<(), SubmitError> {
+    pub fn submit(&self, ticket: Ticket, request: Request) -> Result<(), SubmitError> {
         if request.digests.is_empty() {
             return Err(SubmitError::Empty);
         }
@@ -237,29 +239,29 @@ impl Driver {
     }
 
     /// Note that messages to member `id` may have been lost: its stream has ended.
-    pub fn lost(&self, id: u64) {
+    pub fn lost(&self, id: MemberId) {
         self.put(Input::Lost(id));
     }
 
     /// Wait until a read would show everything acknowledged by now. The result under `ticket` is
     /// [`Success::Done`](crate::outbox::Success::Done), or [`Failure::NotLeader`] if there is no leader for long.
-    pub fn read(&self, ticket: u64) {
+    pub fn read(&self, ticket: Ticket) {
         self.put(Input::Read(ticket));
     }
 
     /// Wait until the log holds `events` events, but at most `ticks` ticks. The result under `ticket` is
     /// [`Success::Done`](crate::outbox::Success::Done).
-    pub fn await_events(&self, ticket: u64, events: u64, ticks: usize) {
+    pub fn await_events(&self, ticket: Ticket, events: u64, ticks: usize) {
         self.put(Input::Await { ticket, events, ticks });
     }
 
     /// Request what only a leader can do. The outcome is returned under `ticket`; for a transfer of leadership, before it is done.
-    pub fn request(&self, ticket: u64, change: ClusterChange) {
+    pub fn request(&self, ticket: Ticket, change: ClusterChange) {
         self.put(Input::Request(ticket, change));
     }
 
     /// Append a page from another member. The outcome is returned under `ticket`.
-    pub fn install(&self, ticket: u64, page: Page) {
+    pub fn install(&self, ticket: Ticket, page: Page) {
         // After a restart, this member's term is at least that of its state, so a forged term must not enter the state.
         if page.end.term > furthest_term(self.status().role.term) {
             self.outbox.put([Completion {
@@ -274,7 +276,7 @@ impl Driver {
     }
 
     /// Submit a query. [`Self::drain`] returns its answer under `ticket`, exactly once. No two tickets may be the same.
-    pub fn ask(&self, ticket: u64, query: Query) {
+    pub fn ask(&self, ticket: Ticket, query: Query) {
         self.prover.ask(ticket, query);
     }
 
@@ -397,7 +399,8 @@ impl Shared {
         }
         *self.status.lock() = status_of(member);
         if !effects.messages.is_empty() {
-            outbox.send(effects.messages.into_iter().map(|message| (message.to, message.encode_to_vec())));
+            outbox
+                .send(effects.messages.into_iter().map(|message| (MemberId::of(message.to), message.encode_to_vec())));
         }
         // The status first: a caller that learns that a request is done must find the resulting status.
         if effects.is_status_new {
@@ -412,7 +415,7 @@ impl Shared {
     }
 
     /// Carry out jobs; `tickets` are those that wait for the current one.
-    fn apply(&self, mut state: State, tickets: &mut Vec<u64>, outbox: &Outbox) -> Result<(), MemberError> {
+    fn apply(&self, mut state: State, tickets: &mut Vec<Ticket>, outbox: &Outbox) -> Result<(), MemberError> {
         while let Some(job) = self.jobs.take() {
             *tickets = job.tickets();
             let (input, completions) = perform(&mut state, job)?;
@@ -453,7 +456,7 @@ impl Shared {
 }
 
 /// Return the outcome of a request that remains when the threads end.
-fn left(ticket: u64, failure: Option<String>, is_proposed: bool) -> Completion {
+fn left(ticket: Ticket, failure: Option<String>, is_proposed: bool) -> Completion {
     let unfinished = if is_proposed { Failure::Unknown } else { Failure::NotLeader };
     Completion { ticket, outcome: Err(failure.map_or(unfinished, Failure::WriteFailed)) }
 }
@@ -475,7 +478,7 @@ fn status_of<M: SegmentStore>(member: &Member<M>) -> Status {
     let consensus = member.consensus();
     let membership = member.membership();
     let of_follower =
-        |&id: &u64| Some(Follower { id, matched: consensus.matched(id)?, is_active: consensus.is_active(id) });
+        |&id: &MemberId| Some(Follower { id, matched: consensus.matched(id)?, is_active: consensus.is_active(id) });
     Status {
         role: member.role(),
         commit_index: consensus.commit_index(),

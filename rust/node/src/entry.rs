@@ -96,6 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::member_id::MemberId;
     use crate::membership::MemberInfo;
 
     fn command() -> impl Strategy<Value = Command> {
@@ -116,9 +117,10 @@ mod tests {
             mgmt_addr: address.clone(),
             metrics_addr: address,
         });
+        let id = || (1..=u64::MAX).prop_map(MemberId::of);
         let change = prop_oneof![
-            (any::<u64>(), member).prop_map(|(id, member)| Change::Put(id, member)),
-            any::<u64>().prop_map(Change::Remove),
+            (id(), member).prop_map(|(id, member)| Change::Put(id, member)),
+            id().prop_map(Change::Remove),
         ];
         prop_oneof![
             (base, prop::collection::vec(request, 0..5))

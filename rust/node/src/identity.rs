@@ -10,6 +10,8 @@ use std::path::Path;
 use qed_core::durable;
 use serde::{Deserialize, Serialize};
 
+use crate::member_id::MemberId;
+
 const FILE: &str = "MEMBER";
 const FORMAT: u64 = 1;
 
@@ -19,8 +21,8 @@ const FORMAT: u64 = 1;
 pub struct Identity {
     /// The format of this file.
     format: u64,
-    /// Its number among the members; never 0.
-    pub id: u64,
+    /// Its number among the members.
+    pub id: MemberId,
     /// Its name.
     pub name: String,
     /// The cluster that it was admitted to.
@@ -43,9 +45,6 @@ impl Identity {
         };
         let identity: Self =
             serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
-        if identity.id == 0 {
-            return Err(io::Error::other(format!("{FILE} is damaged: expected a number above 0, found 0")));
-        }
         if identity.format != FORMAT {
             return Err(io::Error::other(format!("expected format {FORMAT} of {FILE}, found {}", identity.format)));
         }
@@ -58,7 +57,7 @@ impl Identity {
     ///
     /// As [`random`].
     pub fn draw(name: &str, is_joining: bool) -> io::Result<Self> {
-        Ok(Self { format: FORMAT, id: random()?.max(1), name: name.into(), cluster: None, is_joining })
+        Ok(Self { format: FORMAT, id: MemberId::of(random()?.max(1)), name: name.into(), cluster: None, is_joining })
     }
 
     /// Save it in the data folder at `path`; durable when this returns.

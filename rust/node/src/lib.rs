@@ -24,6 +24,7 @@ pub mod folder;
 pub mod identity;
 pub mod liveness;
 pub mod member;
+pub mod member_id;
 pub mod membership;
 pub mod message_check;
 pub mod outbox;
@@ -34,6 +35,7 @@ pub mod reads;
 pub mod recovery;
 pub mod segments;
 pub mod state;
+pub mod ticket;
 pub mod wal;
 
 #[cfg(test)]

@@ -12,12 +12,14 @@ use raft::eraftpb::{ConfState, Message};
 
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
+use crate::member_id::MemberId;
 use crate::membership::{Change, ClusterChange, Inadmissible, Membership};
 use crate::message_check::InvalidMessage;
 use crate::outbox::{Completion, Failure, Outcome, Success};
 use crate::reads::{Due, PendingReads};
 use crate::segments::SegmentStore;
 use crate::state::StateError;
+use crate::ticket::Ticket;
 use crate::wal::{Wal, WalError};
 
 /// Proposals that may be under way. While one is synced and sent, the previous one is applied; more would only make batches smaller.
@@ -34,22 +36,22 @@ pub enum Input {
     /// A message from another member.
     Message(Message),
     /// Messages to a member may have been lost.
-    Lost(u64),
+    Lost(MemberId),
     /// A client's request to append events.
-    Append(u64, Request),
+    Append(Ticket, Request),
     /// A client's request to read everything that is acknowledged by now.
-    Read(u64),
+    Read(Ticket),
     /// A client waits until the log holds a number of events, for a number of ticks.
     Await {
         /// The ticket.
-        ticket: u64,
+        ticket: Ticket,
         /// The number of events.
         events: u64,
         /// How long, in ticks.
         ticks: usize,
     },
     /// A request of a member or an operator to the leader.
-    Request(u64, ClusterChange),
+    Request(Ticket, ClusterChange),
     /// A job is done.
     Report(Report),
     /// The state is synced up to here.
@@ -59,7 +61,7 @@ pub enum Input {
 impl Input {
     /// Return the ticket that waits for it.
     #[must_use]
-    pub const fn ticket(&self) -> Option<u64> {
+    pub const fn ticket(&self) -> Option<Ticket> {
         match self {
             Self::Append(ticket, _) | Self::Read(ticket) | Self::Await { ticket, .. } | Self::Request(ticket, _) => {
                 Some(*ticket)
@@ -74,9 +76,9 @@ impl Input {
 #[derive(Debug)]
 pub enum Job {
     /// Apply an entry. Tickets, in the order of its requests, if they wait on this member.
-    Apply(Committed, Option<Vec<u64>>),
+    Apply(Committed, Option<Vec<Ticket>>),
     /// Append a page, and sync it, as the snapshot message that waits for it requires.
-    Install(u64, Box<Page>),
+    Install(Ticket, Box<Page>),
     /// Sync, so that entries can be deleted.
     Sync,
 }
@@ -93,7 +95,7 @@ pub struct Report {
     /// Whether the job was a page.
     pub is_fetched: bool,
     /// Tickets that wait for the page. They complete after the member has processed the report, so that its status includes the page.
-    pub ticket: Option<u64>,
+    pub ticket: Option<Ticket>,
 }
 
 /// The outputs of a member.
@@ -136,7 +138,7 @@ pub enum MemberError {
 struct Proposal {
     log_id: LogId,
     /// The tickets of its requests, in order; or the one of a change of membership.
-    tickets: Vec<u64>,
+    tickets: Vec<Ticket>,
 }
 
 /// One member.
@@ -150,9 +152,9 @@ pub struct Member<M> {
     election_ticks: usize,
     ticks: usize,
     role: Role,
-    snapshot_source: Option<(u64, LogId)>,
+    snapshot_source: Option<(MemberId, LogId)>,
     /// Requests that have not been proposed yet.
-    queue: VecDeque<(u64, Request)>,
+    queue: VecDeque<(Ticket, Request)>,
     /// Proposals that are not known to be committed, in order.
     proposals: VecDeque<Proposal>,
     /// Log ids of own proposals that are not applied, in order.
@@ -201,7 +203,7 @@ impl<M: SegmentStore> Member<M> {
 
     /// Return the member to fetch pages from and how far, if this one is too far behind to catch up from entries.
     #[must_use]
-    pub const fn snapshot_source(&self) -> Option<(u64, LogId)> {
+    pub const fn snapshot_source(&self) -> Option<(MemberId, LogId)> {
         self.snapshot_source
     }
 
@@ -245,7 +247,7 @@ impl<M: SegmentStore> Member<M> {
 
     /// Return all tickets that wait for this member when it ends: those whose requests may still be carried out, and those whose
     /// requests will not.
-    pub fn abandon(&mut self) -> (Vec<u64>, Vec<u64>) {
+    pub fn abandon(&mut self) -> (Vec<Ticket>, Vec<Ticket>) {
         let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.tickets).collect();
         let queued = self.queue.drain(..).map(|(ticket, _)| ticket);
         (proposed, queued.chain(self.reads.abandon()).collect())
@@ -287,7 +289,7 @@ impl<M: SegmentStore> Member<M> {
         self.wake_waiters(effects);
     }
 
-    fn read(&mut self, ticket: u64, deadline: usize) {
+    fn read(&mut self, ticket: Ticket, deadline: usize) {
         let context = self.reads.next_context();
         let is_asked = self.consensus.read(context.to_be_bytes().to_vec());
         // A leader that has not committed an entry of its term will do so in a moment.
@@ -296,7 +298,7 @@ impl<M: SegmentStore> Member<M> {
     }
 
     /// Carry out a request to the leader, or propose it; return its outcome if that is already known.
-    fn request(&mut self, ticket: u64, change: ClusterChange) -> Option<Outcome> {
+    fn request(&mut self, ticket: Ticket, change: ClusterChange) -> Option<Outcome> {
         match change {
             ClusterChange::Admit(id, info) => {
                 let is_alive = |id| !self.consensus.is_presumed_dead(id);
@@ -312,7 +314,7 @@ impl<M: SegmentStore> Member<M> {
     }
 
     /// Propose a change of membership; return its outcome if that is already known.
-    fn change_members(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
+    fn change_members(&mut self, ticket: Ticket, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
         if !self.consensus.can_propose() {
             return Some(Err(Failure::NotLeader));
         }
@@ -339,7 +341,7 @@ impl<M: SegmentStore> Member<M> {
         }
     }
 
-    fn remove(&mut self, ticket: u64, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
+    fn remove(&mut self, ticket: Ticket, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
         let is_own = |change: &Change| matches!(change, Change::Remove(id) if Some(*id) == self.role.leader);
         if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
             // A leader hands over first: its successor is then asked to remove it.
@@ -415,7 +417,7 @@ impl<M: SegmentStore> Member<M> {
         Ok(())
     }
 
-    fn next_batch(&mut self) -> (Vec<u64>, Vec<Request>) {
+    fn next_batch(&mut self) -> (Vec<Ticket>, Vec<Request>) {
         let (mut tickets, mut requests, mut events) = (Vec::new(), Vec::new(), 0);
         while events < self.batch_events
             && let Some((ticket, request)) = self.queue.pop_front()
@@ -448,7 +450,7 @@ impl<M: SegmentStore> Member<M> {
     }
 
     /// Return the tickets that wait for a committed entry. If it has the index of another proposal, that one is lost.
-    fn tickets_of(&mut self, log_id: LogId, effects: &mut Effects) -> Option<Vec<u64>> {
+    fn tickets_of(&mut self, log_id: LogId, effects: &mut Effects) -> Option<Vec<Ticket>> {
         while let Some(proposal) = self.proposals.pop_front_if(|proposal| proposal.log_id.index <= log_id.index) {
             if proposal.log_id == log_id {
                 return Some(proposal.tickets);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use raft::eraftpb::{ConfChangeType, ConfState};
 use serde::{Deserialize, Serialize};
 
+use crate::member_id::MemberId;
+
 /// Most members of a cluster; each one takes part in every add.
 pub const MAX_MEMBERS: usize = 32;
 /// Most bytes of a name or an address.
@@ -31,13 +33,13 @@ pub struct MemberInfo {
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
     /// The voters.
-    pub voters: Vec<u64>,
+    pub voters: Vec<MemberId>,
     /// Members that are catching up, and vote later.
-    pub learners: Vec<u64>,
+    pub learners: Vec<MemberId>,
     /// In a joint configuration: the previous voters.
-    pub voters_outgoing: Vec<u64>,
+    pub voters_outgoing: Vec<MemberId>,
     /// In a joint configuration: voters who will be learners.
-    pub learners_next: Vec<u64>,
+    pub learners_next: Vec<MemberId>,
     /// Whether a joint configuration is left by itself.
     pub auto_leave: bool,
 }
@@ -49,9 +51,9 @@ pub struct Membership {
     /// Unique name of the cluster: 32 hexadecimal digits.
     pub cluster: String,
     /// Members by number.
-    pub members: BTreeMap<u64, MemberInfo>,
+    pub members: BTreeMap<MemberId, MemberInfo>,
     /// Numbers of removed members, with their names: they must not return.
-    pub removed: BTreeMap<u64, String>,
+    pub removed: BTreeMap<MemberId, String>,
     /// Which of them vote.
     pub configuration: Configuration,
 }
@@ -60,16 +62,16 @@ pub struct Membership {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A member joins, or has new addresses.
-    Put(u64, MemberInfo),
+    Put(MemberId, MemberInfo),
     /// A member leaves.
-    Remove(u64),
+    Remove(MemberId),
 }
 
 /// A request that only a leader can carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterChange {
     /// Admit the member with this id, or record its new addresses.
-    Admit(u64, MemberInfo),
+    Admit(MemberId, MemberInfo),
     /// Remove the member with this name.
     Remove(String),
     /// Make the member with this name the leader, or any member if there is no name.
@@ -116,7 +118,7 @@ pub enum Inadmissible {
 impl Membership {
     /// Return the membership of a new cluster with one member.
     #[must_use]
-    pub fn of_one(cluster: String, id: u64, member: MemberInfo) -> Self {
+    pub fn of_one(cluster: String, id: MemberId, member: MemberInfo) -> Self {
         let configuration = Configuration { voters: vec![id], ..Configuration::default() };
         Self { cluster, members: BTreeMap::from([(id, member)]), removed: BTreeMap::new(), configuration }
     }
@@ -140,13 +142,13 @@ impl Membership {
 
     /// Return the number of the member with a name.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<u64> {
+    pub fn find(&self, name: &str) -> Option<MemberId> {
         self.members.iter().find(|(_, member)| member.name == name).map(|(&id, _)| id)
     }
 
     /// Return whether a member votes.
     #[must_use]
-    pub fn is_voter(&self, id: u64) -> bool {
+    pub fn is_voter(&self, id: MemberId) -> bool {
         self.configuration.voters.contains(&id)
     }
 
@@ -179,15 +181,15 @@ impl Membership {
     /// Why it cannot be admitted.
     pub fn admit(
         &self,
-        id: u64,
+        id: MemberId,
         member: &MemberInfo,
-        is_alive: &dyn Fn(u64) -> bool,
+        is_alive: &dyn Fn(MemberId) -> bool,
     ) -> Result<Vec<Change>, Inadmissible> {
         if let Some(name) = self.removed.get(&id) {
             return Err(Inadmissible::Removed(name.clone()));
         }
         let texts = [&member.name, &member.raft_addr, &member.http_addr, &member.mgmt_addr, &member.metrics_addr];
-        if id == 0 || texts.iter().any(|text| text.is_empty() || text.len() > MAX_TEXT_BYTES) {
+        if texts.iter().any(|text| text.is_empty() || text.len() > MAX_TEXT_BYTES) {
             return Err(Inadmissible::Malformed);
         }
         let replaced = self.find(&member.name).filter(|&other| other != id);
@@ -227,7 +229,7 @@ impl Membership {
 
     /// Return the change of Raft's configuration for `changes`: None if only addresses change.
     #[must_use]
-    pub fn configuration_changes(&self, changes: &[Change]) -> Vec<(ConfChangeType, u64)> {
+    pub fn configuration_changes(&self, changes: &[Change]) -> Vec<(ConfChangeType, MemberId)> {
         let of_change = |change: &Change| match change {
             Change::Put(id, _) if self.members.contains_key(id) => None,
             Change::Put(id, _) => Some((ConfChangeType::AddLearnerNode, *id)),
@@ -240,7 +242,7 @@ impl Membership {
 impl From<&ConfState> for Configuration {
     fn from(conf_state: &ConfState) -> Self {
         let sorted = |ids: &[u64]| {
-            let mut ids = ids.to_vec();
+            let mut ids: Vec<_> = ids.iter().copied().map(MemberId::of).collect();
             ids.sort_unstable();
             ids
         };
@@ -256,8 +258,14 @@ impl From<&ConfState> for Configuration {
 
 impl From<&Configuration> for ConfState {
     fn from(configuration: &Configuration) -> Self {
-        let Configuration { voters, learners, voters_outgoing, learners_next, auto_leave } = configuration.clone();
-        Self { voters, learners, voters_outgoing, learners_next, auto_leave }
+        let numbers = |ids: &[MemberId]| ids.iter().copied().map(MemberId::get).collect();
+        Self {
+            voters: numbers(&configuration.voters),
+            learners: numbers(&configuration.learners),
+            voters_outgoing: numbers(&configuration.voters_outgoing),
+            learners_next: numbers(&configuration.learners_next),
+            auto_leave: configuration.auto_leave,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use prost::Message as _;
 use raft::Raft;
 use raft::eraftpb::{ConfChangeV2, ConfState, EntryType, Message, MessageType};
 
+use crate::member_id::MemberId;
 use crate::raftlog::RaftLog;
 
 /// How far ahead of this member's term a message may be: the elections of a year, if there is one every half minute.
@@ -18,10 +19,10 @@ pub const LAST_JUMP: u64 = 1 << 62;
 
 /// A message that no correct member sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a message from member {from:016x} was refused: {reason}")]
+#[error("a message from member {:016x} was refused: {reason}", .from.map_or(0, MemberId::get))]
 pub struct InvalidMessage {
-    /// The sender that it names.
-    pub from: u64,
+    /// The sender that it names, if it names one.
+    pub from: Option<MemberId>,
     /// What is wrong with it.
     pub reason: &'static str,
 }
@@ -32,7 +33,8 @@ pub struct InvalidMessage {
 ///
 /// What is wrong with it.
 pub fn check_message(message: &Message, raft: &Raft<RaftLog>) -> Result<(), InvalidMessage> {
-    defect(message, raft).map_or(Ok(()), |reason| Err(InvalidMessage { from: message.from, reason }))
+    let from = MemberId::new(message.from);
+    defect(message, raft).map_or(Ok(()), |reason| Err(InvalidMessage { from, reason }))
 }
 
 fn defect(message: &Message, raft: &Raft<RaftLog>) -> Option<&'static str> {

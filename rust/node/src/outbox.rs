@@ -8,14 +8,16 @@ use qed_core::error::LogError;
 use qed_core::log::Added;
 use qed_core::page::PageError;
 
+use crate::member_id::MemberId;
 use crate::membership::Inadmissible;
 use crate::message_check::InvalidMessage;
+use crate::ticket::Ticket;
 
 /// The outcome of one request or query, under its ticket.
 #[derive(Debug)]
 pub struct Completion {
-    /// The number that the caller gave.
-    pub ticket: u64,
+    /// The one that the caller gave.
+    pub ticket: Ticket,
     /// The outcome.
     pub outcome: Outcome,
 }
@@ -66,7 +68,7 @@ pub struct Delivery {
     /// The outcomes of requests.
     pub completions: Vec<Completion>,
     /// Messages for other members, by their numbers, oldest first.
-    pub messages: Vec<(u64, Vec<u8>)>,
+    pub messages: Vec<(MemberId, Vec<u8>)>,
     /// Invalid messages; only the first ones if there are many.
     pub invalid_messages: Vec<InvalidMessage>,
     /// Whether leader, membership or snapshot source may have changed.
@@ -106,7 +108,7 @@ impl Outbox {
     }
 
     /// Add messages for other members.
-    pub(crate) fn send(&self, messages: impl IntoIterator<Item = (u64, Vec<u8>)>) {
+    pub(crate) fn send(&self, messages: impl IntoIterator<Item = (MemberId, Vec<u8>)>) {
         self.change(|waiting| waiting.delivery.messages.extend(messages));
     }
 

@@ -16,6 +16,7 @@ use qed_core::page::{Extent, PageError};
 
 use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
 use crate::queue::Queue;
+use crate::ticket::Ticket;
 
 /// Most queries whose answers are delivered together. A wake-up costs the caller as much as a proof costs here, and the first answer
 /// waits for the last: half a millisecond.
@@ -82,7 +83,7 @@ impl Query {
 /// Threads that answer queries in turn.
 #[derive(Debug)]
 pub(crate) struct Prover {
-    queries: Arc<Queue<(u64, Query)>>,
+    queries: Arc<Queue<(Ticket, Query)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -99,7 +100,7 @@ impl Prover {
     }
 
     /// Queue a query. Its answer is put into the outbox under `ticket`, exactly once, unless the prover is closed.
-    pub(crate) fn ask(&self, ticket: u64, query: Query) {
+    pub(crate) fn ask(&self, ticket: Ticket, query: Query) {
         // The queue is never ended, only closed.
         let _ = self.queries.put(vec![(ticket, query)]);
     }
@@ -121,13 +122,13 @@ impl Drop for Prover {
 }
 
 /// Answer queries until the queue is closed and empty.
-fn run(queries: &Queue<(u64, Query)>, log: &Log, outbox: &Outbox) {
+fn run(queries: &Queue<(Ticket, Query)>, log: &Log, outbox: &Outbox) {
     loop {
         let taken = queries.take_up_to(QUERIES_A_WAKE_UP);
         if taken.is_empty() {
             return;
         }
-        let answered = |(ticket, query): (u64, Query)| Completion { ticket, outcome: query.outcome(log) };
+        let answered = |(ticket, query): (Ticket, Query)| Completion { ticket, outcome: query.outcome(log) };
         outbox.put(taken.into_iter().map(answered).collect::<Vec<_>>());
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::outbox::{Completion, Failure, Outcome, Success};
+use crate::ticket::Ticket;
 
 /// A read whose index no leader has confirmed yet.
 #[derive(Debug, Clone, Copy)]
 struct Unconfirmed {
-    ticket: u64,
+    ticket: Ticket,
     /// When to ask again, in ticks.
     again: usize,
     /// When to give up, in ticks.
@@ -17,7 +18,7 @@ struct Unconfirmed {
 /// A request that waits for the state.
 #[derive(Debug)]
 struct Waiter {
-    ticket: u64,
+    ticket: Ticket,
     /// The entry that must be applied.
     index: u64,
     /// The number of events that the log must hold.
@@ -40,7 +41,7 @@ pub struct PendingReads {
 #[derive(Debug, Default)]
 pub struct Due {
     /// To be asked again: ticket and deadline of each.
-    pub again: Vec<(u64, usize)>,
+    pub again: Vec<(Ticket, usize)>,
     /// Given up.
     pub over: Vec<Completion>,
 }
@@ -60,7 +61,7 @@ impl PendingReads {
     }
 
     /// Add a read that a leader is asked to confirm under `context`.
-    pub fn insert(&mut self, context: u64, ticket: u64, again: usize, deadline: usize) {
+    pub fn insert(&mut self, context: u64, ticket: Ticket, again: usize, deadline: usize) {
         self.unconfirmed.insert(context, Unconfirmed { ticket, again, deadline });
     }
 
@@ -89,7 +90,7 @@ impl PendingReads {
     }
 
     /// Add a request that waits for `events` events, at most until the tick `deadline`: then it is done, too.
-    pub fn await_events(&mut self, ticket: u64, events: u64, deadline: usize) {
+    pub fn await_events(&mut self, ticket: Ticket, events: u64, deadline: usize) {
         self.waiters.push(Waiter { ticket, index: 0, events, deadline, late: || Ok(Success::Done) });
     }
 
@@ -106,7 +107,7 @@ impl PendingReads {
     }
 
     /// Remove everything; return the tickets.
-    pub fn abandon(&mut self) -> Vec<u64> {
+    pub fn abandon(&mut self) -> Vec<Ticket> {
         let unconfirmed = std::mem::take(&mut self.unconfirmed).into_values().map(|read| read.ticket);
         unconfirmed.chain(self.waiters.drain(..).map(|waiter| waiter.ticket)).collect()
     }
@@ -122,7 +123,10 @@ impl PendingReads {
 mod tests {
     use super::*;
 
-    fn tickets(completions: &[Completion]) -> Vec<(u64, bool)> {
+    const ONE: Ticket = Ticket::new(1);
+    const TWO: Ticket = Ticket::new(2);
+
+    fn tickets(completions: &[Completion]) -> Vec<(Ticket, bool)> {
         completions.iter().map(|completion| (completion.ticket, completion.outcome.is_ok())).collect()
     }
 
@@ -130,32 +134,32 @@ mod tests {
     fn a_read_is_asked_again_until_its_deadline() {
         let mut reads = PendingReads::new(7);
         let context = reads.next_context();
-        reads.insert(context, 1, 10, 25);
+        reads.insert(context, ONE, 10, 25);
         assert!(reads.due(9).again.is_empty());
         let Due { again, over } = reads.due(10);
-        assert_eq!((again, over.len()), (vec![(1, 25)], 0));
+        assert_eq!((again, over.len()), (vec![(ONE, 25)], 0));
         let context = reads.next_context();
-        reads.insert(context, 1, 25, 25);
+        reads.insert(context, ONE, 25, 25);
         let Due { again, over } = reads.due(25);
-        assert_eq!((again, tickets(&over)), (Vec::new(), vec![(1, false)]));
+        assert_eq!((again, tickets(&over)), (Vec::new(), vec![(ONE, false)]));
     }
 
     #[test]
     fn a_confirmed_read_waits_for_its_entry() {
         let mut reads = PendingReads::new(7);
         let context = reads.next_context();
-        reads.insert(context, 1, 10, 25);
+        reads.insert(context, ONE, 10, 25);
         reads.confirm(context.to_be_bytes().to_vec(), 5);
         assert!(reads.due(100).again.is_empty());
         assert!(reads.settle(10, 4, 0).is_empty());
-        assert_eq!(tickets(&reads.settle(10, 5, 0)), [(1, true)]);
+        assert_eq!(tickets(&reads.settle(10, 5, 0)), [(ONE, true)]);
     }
 
     #[test]
     fn only_the_context_of_a_read_confirms_it() {
         let mut reads = PendingReads::new(0);
         let context = reads.next_context();
-        reads.insert(context, 1, 10, 25);
+        reads.insert(context, ONE, 10, 25);
         for forged in [Vec::new(), vec![0; 7], vec![0; 9], 1_u64.to_be_bytes().to_vec()] {
             reads.confirm(forged, 0);
             assert!(reads.is_settled());
@@ -165,21 +169,21 @@ mod tests {
     #[test]
     fn who_waits_for_events_is_done_at_the_deadline_and_who_reads_is_not() {
         let mut reads = PendingReads::new(0);
-        reads.await_events(1, 3, 20);
+        reads.await_events(ONE, 3, 20);
         let context = reads.next_context();
-        reads.insert(context, 2, 10, 20);
+        reads.insert(context, TWO, 10, 20);
         reads.confirm(context.to_be_bytes().to_vec(), 5);
         assert!(reads.settle(19, 4, 2).is_empty());
-        assert_eq!(tickets(&reads.settle(20, 4, 2)), [(1, true), (2, false)]);
+        assert_eq!(tickets(&reads.settle(20, 4, 2)), [(ONE, true), (TWO, false)]);
     }
 
     #[test]
     fn whoever_waits_is_abandoned_once() {
         let mut reads = PendingReads::new(0);
-        reads.await_events(1, 3, 20);
+        reads.await_events(ONE, 3, 20);
         let context = reads.next_context();
-        reads.insert(context, 2, 10, 20);
-        assert_eq!(reads.abandon(), [2, 1]);
+        reads.insert(context, TWO, 10, 20);
+        assert_eq!(reads.abandon(), [TWO, ONE]);
         assert!(reads.abandon().is_empty());
     }
 }

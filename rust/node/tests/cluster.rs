@@ -20,10 +20,12 @@ use qed_core::page::Page;
 use qed_core::proof::Snapshot;
 use qed_node::driver::{Driver, Limits};
 use qed_node::folder::{Beginning, Opened, Timing};
+use qed_node::member_id::MemberId;
 use qed_node::membership::{ClusterChange, Inadmissible, MemberInfo};
 use qed_node::message_check::InvalidMessage;
 use qed_node::outbox::{Failure, Outcome, Success};
 use qed_node::prover::Query;
+use qed_node::ticket::Ticket;
 use raft::eraftpb::Message;
 use tempfile::TempDir;
 
@@ -32,9 +34,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 struct Cluster {
     folders: TempDir,
     /// The members that run, by number.
-    drivers: BTreeMap<u64, Driver>,
+    drivers: BTreeMap<MemberId, Driver>,
     /// Outcomes that no test has read yet, by member and ticket.
-    outcomes: HashMap<(u64, u64), Outcome>,
+    outcomes: HashMap<(MemberId, Ticket), Outcome>,
     next_ticket: u64,
     pages: usize,
     acknowledged: Vec<Snapshot>,
@@ -52,7 +54,7 @@ fn digest(text: &str) -> Digest {
 
 impl Cluster {
     /// Return a cluster of members with these names, all of which vote, and their numbers.
-    fn of<const N: usize>(names: [&str; N]) -> (Self, [u64; N]) {
+    fn of<const N: usize>(names: [&str; N]) -> (Self, [MemberId; N]) {
         let mut cluster = Self {
             folders: TempDir::new().unwrap(),
             drivers: BTreeMap::new(),
@@ -72,7 +74,7 @@ impl Cluster {
         self.folders.path().join(name)
     }
 
-    fn start(&mut self, name: &str, beginning: Beginning) -> u64 {
+    fn start(&mut self, name: &str, beginning: Beginning) -> MemberId {
         let timing = Timing { heartbeat_ticks: 2, election_ticks: 20 };
         let opened = Opened::open(&self.path(name), &description(name), beginning, timing, 100).unwrap();
         let limits = Limits { queue_events: 1000, proof_threads: 1, tick: Duration::from_millis(10), grace: PATIENCE };
@@ -83,7 +85,7 @@ impl Cluster {
     }
 
     /// Start a member with an empty folder, and wait until it votes.
-    fn join(&mut self, name: &str) -> u64 {
+    fn join(&mut self, name: &str) -> MemberId {
         let id = self.start(name, Beginning::Join);
         let outcome =
             self.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description(name))));
@@ -129,7 +131,7 @@ impl Cluster {
     }
 
     /// Let a lagging member fetch a page.
-    fn fetch(&mut self, id: u64, from: u64) {
+    fn fetch(&mut self, id: MemberId, from: MemberId) {
         let log = self.drivers[&id].log();
         let (start, after) = (log.extent_at(log.len()).unwrap(), log.applied());
         let outcome = self.outcome(from, |driver, ticket| driver.ask(ticket, Query::Page { start, after }));
@@ -141,8 +143,8 @@ impl Cluster {
     }
 
     /// Send a request to a member, and return its outcome.
-    fn outcome(&mut self, id: u64, put: impl FnOnce(&Driver, u64)) -> Outcome {
-        let (ticket, begun) = (self.next_ticket, Instant::now());
+    fn outcome(&mut self, id: MemberId, put: impl FnOnce(&Driver, Ticket)) -> Outcome {
+        let (ticket, begun) = (Ticket::new(self.next_ticket), Instant::now());
         self.next_ticket += 1;
         put(&self.drivers[&id], ticket);
         loop {
@@ -155,19 +157,19 @@ impl Cluster {
     }
 
     /// Wait for a leader on which all members agree, and return it.
-    fn leader(&mut self) -> u64 {
+    fn leader(&mut self) -> MemberId {
         self.wait(|cluster| cluster.agreed_leader().is_some());
         self.agreed_leader().unwrap()
     }
 
-    fn agreed_leader(&self) -> Option<u64> {
+    fn agreed_leader(&self) -> Option<MemberId> {
         let roles: Vec<_> = self.drivers.values().map(|driver| driver.status().role).collect();
         let (&id, _) = self.drivers.iter().find(|(_, driver)| driver.status().role.is_leader)?;
         roles.iter().all(|role| role.leader.is_none_or(|leader| leader == id)).then_some(id)
     }
 
     /// Send a request to the leader; repeat it if that member is no longer leader or a similar request is under way.
-    fn at_leader(&mut self, mut put: impl FnMut(&Driver, u64)) -> Outcome {
+    fn at_leader(&mut self, mut put: impl FnMut(&Driver, Ticket)) -> Outcome {
         let begun = Instant::now();
         loop {
             let leader = self.leader();
@@ -348,7 +350,7 @@ fn a_replica_whose_roots_differ_stops_and_says_so() {
     let leader = cluster.leader();
     let follower = *ids.iter().find(|&&id| id != leader).unwrap();
     let request = Request { digests: vec![digest("y")], if_absent: false };
-    cluster.drivers[&leader].submit(u64::MAX, request).unwrap();
+    cluster.drivers[&leader].submit(Ticket::new(u64::MAX), request).unwrap();
     let begun = Instant::now();
     while cluster.drivers[&follower].failure().is_none() {
         for (&id, driver) in &cluster.drivers {
@@ -372,7 +374,7 @@ fn nobody_is_made_to_lead_who_cannot() {
     let mut alone = Cluster::of(["a"]).0;
     let outcome = alone.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(None)));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NoSuccessor))), "{outcome:?}");
-    let learner = ids[0] ^ 1;
+    let learner = MemberId::of((ids[0].get() ^ 1).max(1));
     let admitted =
         cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(learner, description("l"))));
     assert!(matches!(admitted, Ok(Success::Done)), "{admitted:?}");
@@ -385,13 +387,13 @@ fn what_no_member_says_is_told_to_the_caller() {
     let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
     let leader = cluster.leader();
     let to = *ids.iter().find(|&&id| id != leader).unwrap();
-    let message = Message { msg_type: 8, to, from: leader, term: u64::MAX, ..Message::default() };
+    let message = Message { msg_type: 8, to: to.get(), from: leader.get(), term: u64::MAX, ..Message::default() };
     assert!(cluster.drivers[&to].receive(&message.encode_to_vec()));
     let begun = Instant::now();
     loop {
         let invalid = cluster.drivers[&to].drain().unwrap().invalid_messages;
         if let [InvalidMessage { from, reason }] = invalid[..] {
-            assert_eq!((from, reason), (leader, "its term is too far ahead of the term of this member"));
+            assert_eq!((from, reason), (Some(leader), "its term is too far ahead of the term of this member"));
             return;
         }
         assert!(begun.elapsed() < PATIENCE);

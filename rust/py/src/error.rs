@@ -99,6 +99,11 @@ pub fn of_failure(failure: &Failure) -> PyErr {
     }
 }
 
+/// Return the exception for 0 in place of the number of a member.
+pub fn no_member() -> PyErr {
+    exceptions::MembershipRefused::new_err("expected the number of a member, found 0")
+}
+
 /// Return the exception for text or bytes that are no proof.
 pub fn of_malformed(Malformed(reason): Malformed) -> PyErr {
     exceptions::MalformedProof::new_err(reason)

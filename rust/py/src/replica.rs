@@ -10,10 +10,12 @@ use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
+use qed_node::member_id::MemberId;
 use qed_node::membership;
 use qed_node::message_check;
 use qed_node::outbox::{self, Outcome, Success};
 use qed_node::prover::Query;
+use qed_node::ticket::Ticket;
 
 use crate::error;
 use crate::events::{Event, request_of};
@@ -93,7 +95,7 @@ pub struct Follower {
 
 impl From<driver::Follower> for Follower {
     fn from(driver::Follower { id, matched, is_active }: driver::Follower) -> Self {
-        Self { number: id, matched, is_active }
+        Self { number: id.get(), matched, is_active }
     }
 }
 
@@ -106,8 +108,8 @@ impl ClusterChange {
     /// Admit a member, or note its new addresses.
     #[staticmethod]
     #[pyo3(signature = (number, member, /))]
-    fn admit(number: u64, member: PyRef<'_, MemberInfo>) -> Self {
-        Self(membership::ClusterChange::Admit(number, member.clone().into()))
+    fn admit(number: u64, member: PyRef<'_, MemberInfo>) -> PyResult<Self> {
+        Ok(Self(membership::ClusterChange::Admit(member_of(number)?, member.clone().into())))
     }
 
     /// Remove the member with a name.
@@ -205,25 +207,25 @@ impl Replica {
         let members = &status.membership;
         let cluster = Some(members.cluster.clone()).filter(|cluster| !cluster.is_empty());
         Status {
-            id,
+            id: id.get(),
             cluster: cluster.or_else(|| self.0.identity().cluster.clone()),
-            leader: status.role.leader,
+            leader: status.role.leader.map(MemberId::get),
             term: status.role.term,
             is_leader: status.role.is_leader,
             commit_index: status.commit_index,
             applied_index: status.applied_index,
-            members: members.members.iter().map(|(&id, member)| (id, member.clone().into())).collect(),
-            voters: members.configuration.voters.clone(),
-            removed: members.removed.keys().copied().collect(),
+            members: members.members.iter().map(|(&id, member)| (id.get(), member.clone().into())).collect(),
+            voters: members.configuration.voters.iter().copied().map(MemberId::get).collect(),
+            removed: members.removed.keys().copied().map(MemberId::get).collect(),
             followers: status.followers.into_iter().map(Follower::from).collect(),
-            fetch_from: status.snapshot_source.map(|(from, _)| from),
+            fetch_from: status.snapshot_source.map(|(from, _)| from.get()),
         }
     }
 
     /// Put events, or digests of events, into the queue as one request; its result comes under `ticket`.
     #[pyo3(signature = (ticket, events, /, *, if_absent = false))]
     fn submit(&self, py: Python<'_>, ticket: u64, events: Vec<Event>, if_absent: bool) -> PyResult<()> {
-        let submitted = py.detach(|| self.0.submit(ticket, request_of(&events, if_absent)));
+        let submitted = py.detach(|| self.0.submit(Ticket::new(ticket), request_of(&events, if_absent)));
         submitted.map_err(|error| error::of_submit(&error))
     }
 
@@ -235,27 +237,29 @@ impl Replica {
 
     /// Note that messages to a member may have been lost.
     #[pyo3(signature = (receiver, /))]
-    fn lost(&self, py: Python<'_>, receiver: u64) {
+    fn lost(&self, py: Python<'_>, receiver: u64) -> PyResult<()> {
+        let receiver = member_of(receiver)?;
         py.detach(|| self.0.lost(receiver));
+        Ok(())
     }
 
     /// Wait until a read would show everything acknowledged by now; None comes under `ticket`.
     #[pyo3(signature = (ticket, /))]
     fn read(&self, py: Python<'_>, ticket: u64) {
-        py.detach(|| self.0.read(ticket));
+        py.detach(|| self.0.read(Ticket::new(ticket)));
     }
 
     /// Wait until the log holds this many events, or for this many ticks; None comes under `ticket`.
     #[pyo3(signature = (ticket, events, ticks, /))]
     fn await_events(&self, py: Python<'_>, ticket: u64, events: u64, ticks: usize) {
-        py.detach(|| self.0.await_events(ticket, events, ticks));
+        py.detach(|| self.0.await_events(Ticket::new(ticket), events, ticks));
     }
 
     /// Do what only a leader can do; None comes under `ticket`.
     #[pyo3(signature = (ticket, change, /))]
     fn request(&self, py: Python<'_>, ticket: u64, change: PyRef<'_, ClusterChange>) {
         let change = change.0.clone();
-        py.detach(|| self.0.request(ticket, change));
+        py.detach(|| self.0.request(Ticket::new(ticket), change));
     }
 
     /// Return where this log ends: what another member needs to know to read on from there.
@@ -276,14 +280,14 @@ impl Replica {
         let start = Extent::from_bytes(start).map_err(|error| error::of_page(&error))?;
         let malformed = || error::of_page(&PageError::Malformed("an extent with a log id"));
         let after = LogId::from_slice(after).ok_or_else(malformed)?;
-        py.detach(|| self.0.ask(ticket, Query::Page { start, after }));
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Page { start, after }));
         Ok(())
     }
 
     /// Append a page from another member; None comes under `ticket`.
     #[pyo3(signature = (ticket, page, /))]
     fn install(&self, py: Python<'_>, ticket: u64, page: PyBackedBytes) -> PyResult<()> {
-        let installed = py.detach(|| Page::from_bytes(&page).map(|page| self.0.install(ticket, page)));
+        let installed = py.detach(|| Page::from_bytes(&page).map(|page| self.0.install(Ticket::new(ticket), page)));
         installed.map_err(|error| error::of_page(&error))
     }
 
@@ -298,19 +302,19 @@ impl Replica {
         key: Option<PyBackedBytes>,
     ) {
         let (digest, key) = (digest.0, key.map(|key| key.to_vec()));
-        py.detach(|| self.0.ask(ticket, Query::Membership { digest, version, key }));
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Membership { digest, version, key }));
     }
 
     /// Ask for the proof that the log at `end` extends the log at `start`; its JSON comes under `ticket`.
     #[pyo3(signature = (ticket, start, end, /))]
     fn ask_incremental(&self, py: Python<'_>, ticket: u64, start: u64, end: u64) {
-        py.detach(|| self.0.ask(ticket, Query::Incremental { start, end }));
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Incremental { start, end }));
     }
 
     /// Ask for the snapshot of a version as it was acknowledged; its JSON comes under `ticket`.
     #[pyo3(signature = (ticket, version, /))]
     fn ask_snapshot(&self, py: Python<'_>, ticket: u64, version: u64) {
-        py.detach(|| self.0.ask(ticket, Query::Snapshot { version }));
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Snapshot { version }));
     }
 
     /// Return what has come since the last call.
@@ -318,13 +322,14 @@ impl Replica {
         let delivery = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
         let outbox::Delivery { completions, messages, invalid_messages, is_status_new } = delivery;
         let completed = |outbox::Completion { ticket, outcome }| {
-            Py::new(py, Completion { ticket, result: result_of(py, outcome)? })
+            Py::new(py, Completion { ticket: ticket.get(), result: result_of(py, outcome)? })
         };
-        let refused =
-            |message_check::InvalidMessage { from, reason }| Py::new(py, InvalidMessage { sender: from, reason });
+        let refused = |message_check::InvalidMessage { from, reason }| {
+            Py::new(py, InvalidMessage { sender: from.map_or(0, MemberId::get), reason })
+        };
         Ok(Delivery {
             completions: completions.into_iter().map(completed).collect::<PyResult<_>>()?,
-            messages: messages.iter().map(|(to, bytes)| (*to, PyBytes::new(py, bytes).unbind())).collect(),
+            messages: messages.iter().map(|(to, bytes)| (to.get(), PyBytes::new(py, bytes).unbind())).collect(),
             invalid_messages: invalid_messages.into_iter().map(refused).collect::<PyResult<_>>()?,
             is_status_new,
         })
@@ -343,6 +348,11 @@ impl Replica {
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(usize::try_from(py.detach(|| self.0.log().len()))?)
     }
+}
+
+/// Return the member with a number from Python.
+fn member_of(number: u64) -> PyResult<MemberId> {
+    MemberId::new(number).ok_or_else(error::no_member)
 }
 
 fn result_of(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {

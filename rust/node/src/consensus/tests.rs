@@ -8,9 +8,13 @@ use crate::message_check::{LAST_JUMP, MAX_TERM_JUMP};
 
 const ELECTION_TICKS: usize = 10;
 
-fn settings(id: u64) -> Settings {
+const fn id(number: u64) -> MemberId {
+    MemberId::of(number)
+}
+
+fn settings(number: u64) -> Settings {
     Settings {
-        id,
+        id: id(number),
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: 2,
         seed: 7,
@@ -20,9 +24,9 @@ fn settings(id: u64) -> Settings {
     }
 }
 
-fn fresh(id: u64, voters: &[u64]) -> Consensus {
+fn fresh(number: u64, voters: &[u64]) -> Consensus {
     let conf_state = ConfState { voters: voters.to_vec(), ..ConfState::default() };
-    Consensus::new(settings(id), Recovered::default(), LogId::default(), conf_state).unwrap()
+    Consensus::new(settings(number), Recovered::default(), LogId::default(), conf_state).unwrap()
 }
 
 /// Members whose disks and states respond immediately.
@@ -97,6 +101,8 @@ fn carried_out(member: &mut Consensus) -> Vec<Message> {
         if output.save.is_some() {
             member.saved();
         }
+        // The driver sends each to a member.
+        assert!(output.messages.iter().all(|message| MemberId::new(message.to).is_some()));
         messages.extend(output.messages);
         for Committed { log_id, conf_state, .. } in output.committed {
             member.applied(log_id, conf_state);
@@ -109,7 +115,7 @@ fn carried_out(member: &mut Consensus) -> Vec<Message> {
 fn a_learner_that_has_answered_nothing_does_not_vote() {
     let mut group = Group::of(&[1]);
     group.settle();
-    let changes = [(ConfChangeType::AddLearnerNode, 2)];
+    let changes = [(ConfChangeType::AddLearnerNode, id(2))];
     group.member(1).propose_members(&changes, Vec::new()).unwrap();
     group.tick(5 * ELECTION_TICKS);
     let conf_state = group.member(1).raw.raft.prs().conf().to_conf_state();
@@ -123,9 +129,9 @@ fn a_learner_that_is_there_but_holds_nothing_does_not_vote() {
     group.settle();
     group.members.insert(2, fresh(2, &[1]));
     group.is_dropped = |message| message.msg_type() == MessageType::MsgAppend;
-    group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, 2)], Vec::new()).unwrap();
+    group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, id(2))], Vec::new()).unwrap();
     group.tick(5 * ELECTION_TICKS);
-    assert!(group.member(1).is_active(2));
+    assert!(group.member(1).is_active(id(2)));
     assert_eq!(group.member(1).raw.raft.prs().conf().to_conf_state().voters, [1]);
 }
 
@@ -134,7 +140,7 @@ fn a_learner_that_holds_the_log_votes() {
     let mut group = Group::of(&[1]);
     group.settle();
     group.members.insert(2, fresh(2, &[1]));
-    group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, 2)], Vec::new()).unwrap();
+    group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, id(2))], Vec::new()).unwrap();
     group.tick(5 * ELECTION_TICKS);
     assert_eq!(group.member(1).raw.raft.prs().conf().to_conf_state().voters.len(), 2);
 }
@@ -145,8 +151,8 @@ fn a_follower_that_answers_is_active_at_every_tick_and_never_missed() {
     group.tick(4);
     for _ in 0..20 * ELECTION_TICKS {
         group.tick(1);
-        assert!(group.member(1).is_active(2));
-        assert!(!group.member(1).is_presumed_dead(2));
+        assert!(group.member(1).is_active(id(2)));
+        assert!(!group.member(1).is_presumed_dead(id(2)));
     }
 }
 
@@ -156,11 +162,11 @@ fn a_follower_that_is_silent_is_missed_after_two_timeouts() {
     group.tick(4 * ELECTION_TICKS);
     group.cut_off.push(3);
     group.tick(2 * ELECTION_TICKS - 2);
-    assert!(!group.member(1).is_presumed_dead(3));
+    assert!(!group.member(1).is_presumed_dead(id(3)));
     group.tick(4);
-    assert!(group.member(1).is_presumed_dead(3));
-    assert!(!group.member(1).is_presumed_dead(2));
-    assert!(!group.member(1).is_presumed_dead(1));
+    assert!(group.member(1).is_presumed_dead(id(3)));
+    assert!(!group.member(1).is_presumed_dead(id(2)));
+    assert!(!group.member(1).is_presumed_dead(id(1)));
 }
 
 #[test]
@@ -185,7 +191,7 @@ fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
     assert!(group.member(3).snapshot_source().is_none());
     group.is_dropped = |_| false;
     group.tick(5 * ELECTION_TICKS);
-    assert_eq!(group.member(3).snapshot_source().map(|(from, _)| from), Some(1));
+    assert_eq!(group.member(3).snapshot_source().map(|(from, _)| from), Some(id(1)));
 }
 
 #[test]
@@ -199,7 +205,7 @@ fn a_change_of_configuration_that_cannot_be_read_is_invalid() {
     entry.set_entry_type(EntryType::EntryConfChangeV2);
     let mut append = Message { to: 2, from: 1, term, log_term, index, entries: vec![entry], ..Message::default() };
     append.set_msg_type(MessageType::MsgAppend);
-    assert!(matches!(follower.step(append), Err(Refusal::InvalidMessage(InvalidMessage { from: 1, .. }))));
+    assert!(is_invalid(follower, append, 1));
 }
 
 #[test]
@@ -207,13 +213,19 @@ fn a_refusal_that_hints_at_no_entry_is_invalid() {
     let mut group = Group::led();
     group.cut_off = vec![2, 3];
     group.propose(1, b"x");
-    group.member(1).lost(2);
+    group.member(1).lost(id(2));
     let leader = group.member(1);
     let index = leader.raw.raft.prs().get(2).unwrap().next_idx - 1;
     let mut refusal = Message { to: 1, from: 2, term: leader.role().term, index, ..Message::default() };
     refusal.set_msg_type(MessageType::MsgAppendResponse);
     (refusal.reject, refusal.reject_hint) = (true, u64::MAX);
-    assert!(matches!(leader.step(refusal), Err(Refusal::InvalidMessage(InvalidMessage { from: 2, .. }))));
+    assert!(is_invalid(leader, refusal, 2));
+}
+
+/// Return whether a message is refused as invalid, from the sender that it names.
+fn is_invalid(member: &mut Consensus, message: Message, sender: u64) -> bool {
+    let stepped = member.step(message);
+    matches!(stepped, Err(Refusal::InvalidMessage(InvalidMessage { from, .. })) if from == MemberId::new(sender))
 }
 
 /// Return a message in which a stranger claims to be leader in `term`.
@@ -224,7 +236,7 @@ fn forged(to: u64, term: u64) -> Message {
 }
 
 fn is_refused(member: &mut Consensus, message: Message) -> bool {
-    matches!(member.step(message), Err(Refusal::InvalidMessage(InvalidMessage { from: 77, .. })))
+    is_invalid(member, message, 77)
 }
 
 #[test]
@@ -280,7 +292,7 @@ fn members_that_forged_messages_have_parted_meet_again() {
     group.tick(2 * ELECTION_TICKS);
     let terms: Vec<_> = group.members.values().map(|member| member.role().term).collect();
     assert!(terms.iter().all(|&term| term == terms[0] && term > 7 * MAX_TERM_JUMP), "{terms:?}");
-    let leader = group.members.values().find(|member| member.role().is_leader).map(|member| member.settings.id);
+    let leader = group.members.values().find(|member| member.role().is_leader).map(|member| member.settings.id.get());
     let log_id = group.propose(leader.unwrap(), b"x");
     group.tick(ELECTION_TICKS);
     assert!(group.members.values().all(|member| member.commit_index() == log_id.index));
@@ -296,7 +308,7 @@ fn a_new_member_joins_a_cluster_of_any_age() {
         group.settle();
         group.are_forged = true;
         group.members.insert(2, fresh(2, &[]));
-        group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, 2)], Vec::new()).unwrap();
+        group.member(1).propose_members(&[(ConfChangeType::AddLearnerNode, id(2))], Vec::new()).unwrap();
         group.tick(20 * ELECTION_TICKS);
         assert_eq!(group.member(1).raw.raft.prs().conf().to_conf_state().voters.len(), 2, "term {age}");
         assert_eq!(group.member(2).role().term, age + 1);

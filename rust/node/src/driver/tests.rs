@@ -22,6 +22,7 @@ use crate::wal::Wal;
 
 /// Size of the entries that are kept: small, so that entries are deleted soon.
 const KEPT_BYTES: usize = 20_000;
+const ONE: MemberId = MemberId::of(1);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A store whose writes fail after a number of successes.
@@ -116,9 +117,9 @@ fn description() -> MemberInfo {
 
 /// Start a single voter.
 fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
-    let founded = Membership::of_one("cluster".into(), 1, description());
+    let founded = Membership::of_one("cluster".into(), ONE, description());
     let settings = Settings {
-        id: 1,
+        id: ONE,
         election_ticks: 10,
         heartbeat_ticks: 1,
         seed: 1,
@@ -149,7 +150,7 @@ fn wait(driver: &Driver, count: usize) -> BTreeMap<u64, Outcome> {
     let (mut found, begun) = (BTreeMap::new(), Instant::now());
     while found.len() < count {
         for Completion { ticket, outcome } in driver.drain().unwrap().completions {
-            assert!(found.insert(ticket, outcome).is_none(), "ticket {ticket} came twice");
+            assert!(found.insert(ticket.get(), outcome).is_none(), "ticket {ticket} came twice");
         }
         assert!(begun.elapsed() < PATIENCE, "{} of {count} have come", found.len());
         thread::yield_now();
@@ -165,7 +166,7 @@ fn is_added(outcome: &Outcome) -> bool {
 fn every_request_gets_its_own_result_once() {
     let driver = alone_in_memory(7, 1000);
     for ticket in 0..100 {
-        driver.submit(ticket, request(&ticket.to_string())).unwrap();
+        driver.submit(Ticket::new(ticket), request(&ticket.to_string())).unwrap();
     }
     for (ticket, outcome) in wait(&driver, 100) {
         let Ok(Success::Added(added)) = outcome else { panic!("{outcome:?}") };
@@ -181,12 +182,12 @@ fn every_request_gets_its_own_result_once() {
 fn what_was_accepted_is_finished_on_close() {
     let driver = alone_in_memory(3, 1000);
     for ticket in 0..50 {
-        driver.submit(ticket, request("again")).unwrap();
+        driver.submit(Ticket::new(ticket), request("again")).unwrap();
     }
     driver.close();
     let completions = wait(&driver, 50);
     assert!(completions.values().all(is_added));
-    assert!(matches!(driver.submit(50, request("late")), Err(SubmitError::Refused { .. })));
+    assert!(matches!(driver.submit(Ticket::new(50), request("late")), Err(SubmitError::Refused { .. })));
 }
 
 #[test]
@@ -195,13 +196,14 @@ fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
         let store = Memory::default();
         store.0.lock().good_changes = Some(good);
         let driver = alone(store.clone(), Log::in_memory().unwrap(), 1, 1000);
-        let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
+        let submitted =
+            (0..50).filter(|&ticket| driver.submit(Ticket::new(ticket), request(&ticket.to_string())).is_ok()).count();
         let outcomes = wait(&driver, submitted);
         let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
         let is_failed = |outcome: &Outcome| matches!(outcome, Err(Failure::WriteFailed(reason)) if reason.contains("the disk is gone"));
         assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted - added);
         assert!(driver.failure().unwrap().contains("the disk is gone"));
-        assert!(matches!(driver.submit(99, request("late")), Err(SubmitError::Refused { .. })));
+        assert!(matches!(driver.submit(Ticket::new(99), request("late")), Err(SubmitError::Refused { .. })));
         // Events of a failed write are not shown, although they may be on the disk.
         assert_eq!(driver.log().len(), added as u64);
         driver.close();
@@ -217,8 +219,9 @@ fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
 fn a_store_that_fails_fails_everyone_who_waits_and_all_who_come() {
     let store = FailingStore(MemoryStore::new(), AtomicUsize::new(5));
     let driver = alone(Memory::default(), Log::over(Box::new(store)).unwrap(), 1, 1000);
-    driver.await_events(100, 1000, usize::MAX / 2);
-    let submitted = (0..50).filter(|&ticket| driver.submit(ticket, request(&ticket.to_string())).is_ok()).count();
+    driver.await_events(Ticket::new(100), 1000, usize::MAX / 2);
+    let submitted =
+        (0..50).filter(|&ticket| driver.submit(Ticket::new(ticket), request(&ticket.to_string())).is_ok()).count();
     let outcomes = wait(&driver, submitted + 1);
     let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
     // The membership is one write, and the leader's first entry another.
@@ -227,25 +230,25 @@ fn a_store_that_fails_fails_everyone_who_waits_and_all_who_come() {
         |outcome: &Outcome| matches!(outcome, Err(Failure::WriteFailed(reason)) if reason.contains("the disk is full"));
     assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted + 1 - added);
     assert!(driver.failure().unwrap().contains("the disk is full"));
-    driver.read(101);
+    driver.read(Ticket::new(101));
     assert!(is_failed(&wait(&driver, 1)[&101]));
 }
 
 #[test]
 fn a_full_queue_refuses_and_an_empty_request_too() {
     let driver = alone_in_memory(1, 0);
-    assert_eq!(driver.submit(0, request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
+    assert_eq!(driver.submit(Ticket::new(0), request("any")), Err(SubmitError::Overloaded { waiting: 0 }));
     let empty = Request { digests: Vec::new(), if_absent: false };
-    assert_eq!(driver.submit(0, empty), Err(SubmitError::Empty));
+    assert_eq!(driver.submit(Ticket::new(0), empty), Err(SubmitError::Empty));
 }
 
 #[test]
 fn questions_are_answered_beside_requests_and_before_the_end() {
     let driver = alone_in_memory(1000, 1000);
-    driver.submit(0, request("a")).unwrap();
+    driver.submit(Ticket::new(0), request("a")).unwrap();
     wait(&driver, 1);
     for ticket in 1..100 {
-        driver.ask(ticket, Query::Snapshot { version: ticket % 2 });
+        driver.ask(Ticket::new(ticket), Query::Snapshot { version: ticket % 2 });
     }
     driver.close();
     let expected = driver.log().snapshot(0).unwrap().to_json();
@@ -263,17 +266,17 @@ fn whoever_waits_when_it_ends_is_told() {
     let folder = TempDir::new().unwrap();
     // The member belongs to no cluster, so there is no leader to answer.
     let driver = open(folder.path(), Beginning::Join);
-    driver.read(1);
-    driver.await_events(2, 1000, usize::MAX / 2);
-    driver.submit(3, request("any")).unwrap();
+    driver.read(Ticket::new(1));
+    driver.await_events(Ticket::new(2), 1000, usize::MAX / 2);
+    driver.submit(Ticket::new(3), request("any")).unwrap();
     driver.close();
-    driver.read(4);
-    driver.await_events(5, 0, 1);
-    driver.request(6, ClusterChange::Admit(1, description()));
-    driver.request(7, ClusterChange::Remove("a".into()));
-    driver.request(8, ClusterChange::Transfer(None));
+    driver.read(Ticket::new(4));
+    driver.await_events(Ticket::new(5), 0, 1);
+    driver.request(Ticket::new(6), ClusterChange::Admit(ONE, description()));
+    driver.request(Ticket::new(7), ClusterChange::Remove("a".into()));
+    driver.request(Ticket::new(8), ClusterChange::Transfer(None));
     let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
-    driver.install(9, page);
+    driver.install(Ticket::new(9), page);
     let outcomes = wait(&driver, 9);
     assert!(outcomes.keys().copied().eq(1..10));
     let untold = |ticket: &u64| matches!(outcomes[ticket], Err(Failure::NotLeader | Failure::Unknown));
@@ -287,7 +290,7 @@ fn a_page_of_a_term_far_ahead_is_not_installed() {
     let mut page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
     for (ticket, term) in [(1, u64::MAX), (2, MAX_TERM_JUMP + 1), (3, MAX_TERM_JUMP)] {
         page.end = LogId { index: 9, term };
-        driver.install(ticket, page.clone());
+        driver.install(Ticket::new(ticket), page.clone());
     }
     let outcomes = wait(&driver, 3);
     assert!(matches!(outcomes[&1], Err(Failure::PageRefused(PageError::Malformed(_)))));
@@ -300,7 +303,8 @@ fn a_page_of_a_term_far_ahead_is_not_installed() {
 
 /// Add events, and return the snapshots as they were acknowledged.
 fn add(driver: &Driver, texts: impl Iterator<Item = String>) -> Vec<qed_core::proof::Snapshot> {
-    let count = (0..).zip(texts).map(|(ticket, text)| driver.submit(ticket, request(&text)).unwrap()).count();
+    let count =
+        (0..).zip(texts).map(|(ticket, text)| driver.submit(Ticket::new(ticket), request(&text)).unwrap()).count();
     let outcomes = wait(driver, count).into_values();
     let snapshots = outcomes.map(|outcome| match outcome {
         Ok(Success::Added(added)) => added.snapshots[0],
@@ -318,7 +322,7 @@ fn require_all(driver: &Driver, acknowledged: &[qed_core::proof::Snapshot]) {
 
 /// Wait until the member leads and has applied what was committed before.
 fn wait_until_ready(driver: &Driver) {
-    driver.read(u64::MAX);
+    driver.read(Ticket::new(u64::MAX));
     assert!(matches!(wait(driver, 1)[&u64::MAX], Ok(Success::Done)));
 }
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::member::Effects;
 use crate::member::{Input, Job};
 use crate::outbox::Success;
+use crate::ticket::Ticket;
 
 fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
@@ -30,7 +31,7 @@ fn request(text: &str) -> Request {
 
 /// Append an event as a single voter.
 fn append(opened: &mut Opened, text: &str) {
-    let mut inputs = vec![Input::Append(0, request(text))];
+    let mut inputs = vec![Input::Append(Ticket::new(0), request(text))];
     let mut is_added = false;
     while !inputs.is_empty() {
         let mut effects = Effects::default();
@@ -171,13 +172,13 @@ fn a_member_file_that_cannot_be_read_is_refused() {
     let file = folder.path().join("MEMBER");
     let text = fs::read_to_string(&file).unwrap();
     let newer = text.replace("\"format\":1", "\"format\":2");
-    let nobody = text.replace(&identity.id.to_string(), "0");
+    let nobody = text.replace(&identity.id.get().to_string(), "0");
     let damaged: [(&str, &str); 5] = [
         ("", "MEMBER is damaged"),
         ("{}", "MEMBER is damaged"),
         (&text[..text.len() / 2], "MEMBER is damaged"),
         (&newer, "expected format 1 of MEMBER, found 2"),
-        (&nobody, "MEMBER is damaged: expected a number above 0, found 0"),
+        (&nobody, "MEMBER is damaged: invalid value: integer `0`"),
     ];
     for (text, reason) in damaged {
         fs::write(&file, text).unwrap();

@@ -2,6 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+const fn id(number: u64) -> MemberId {
+    MemberId::of(number)
+}
+
 fn member(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
@@ -10,83 +14,84 @@ fn member(name: &str) -> MemberInfo {
 
 /// Members 1 to 3, called a to c, all of which vote, and 9, called z, which was removed.
 fn three() -> Membership {
-    let mut membership = Membership::of_one("cluster".into(), 1, member("a"));
-    let changes = vec![Change::Put(2, member("b")), Change::Put(3, member("c")), Change::Put(9, member("z"))];
+    let mut membership = Membership::of_one("cluster".into(), id(1), member("a"));
+    let changes =
+        vec![Change::Put(id(2), member("b")), Change::Put(id(3), member("c")), Change::Put(id(9), member("z"))];
     membership.apply(changes, None);
     let conf_state = ConfState { voters: vec![3, 1, 2], ..ConfState::default() };
-    membership.apply(vec![Change::Remove(9)], Some(&conf_state));
+    membership.apply(vec![Change::Remove(id(9))], Some(&conf_state));
     membership
 }
 
-fn all_alive(_: u64) -> bool {
+fn all_alive(_: MemberId) -> bool {
     true
 }
 
-fn all_dead(_: u64) -> bool {
+fn all_dead(_: MemberId) -> bool {
     false
 }
 
 #[test]
 fn a_new_cluster_has_one_member_who_votes() {
-    let membership = Membership::of_one("cluster".into(), 7, member("a"));
-    assert!(membership.is_voter(7) && !membership.is_voter(8));
-    assert_eq!((membership.find("a"), membership.find("b")), (Some(7), None));
+    let membership = Membership::of_one("cluster".into(), id(7), member("a"));
+    assert!(membership.is_voter(id(7)) && !membership.is_voter(id(8)));
+    assert_eq!((membership.find("a"), membership.find("b")), (Some(id(7)), None));
 }
 
 #[test]
 fn a_new_member_is_admitted_as_a_learner() {
-    let changes = three().admit(4, &member("d"), &all_alive).unwrap();
-    assert_eq!(changes, [Change::Put(4, member("d"))]);
-    assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::AddLearnerNode, 4)]);
+    let changes = three().admit(id(4), &member("d"), &all_alive).unwrap();
+    assert_eq!(changes, [Change::Put(id(4), member("d"))]);
+    assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::AddLearnerNode, id(4))]);
 }
 
 #[test]
 fn a_member_that_is_as_described_changes_nothing() {
-    assert_eq!(three().admit(2, &member("b"), &all_alive), Ok(Vec::new()));
+    assert_eq!(three().admit(id(2), &member("b"), &all_alive), Ok(Vec::new()));
 }
 
 #[test]
 fn new_addresses_are_noted_without_raft() {
     let moved = MemberInfo { http_addr: "elsewhere".into(), ..member("b") };
-    let changes = three().admit(2, &moved, &all_alive).unwrap();
-    assert_eq!(changes, [Change::Put(2, moved.clone())]);
+    let changes = three().admit(id(2), &moved, &all_alive).unwrap();
+    assert_eq!(changes, [Change::Put(id(2), moved.clone())]);
     assert_eq!(three().configuration_changes(&changes), []);
     let mut membership = three();
     membership.apply(changes, None);
-    assert_eq!(membership.members[&2], moved);
+    assert_eq!(membership.members[&id(2)], moved);
     assert_eq!(membership.configuration, three().configuration);
 }
 
 #[test]
 fn a_removed_number_does_not_come_back() {
-    assert_eq!(three().admit(9, &member("y"), &all_dead), Err(Inadmissible::Removed("z".into())));
+    assert_eq!(three().admit(id(9), &member("y"), &all_dead), Err(Inadmissible::Removed("z".into())));
     // Another member may use its name.
-    assert_eq!(three().admit(4, &member("z"), &all_alive), Ok(vec![Change::Put(4, member("z"))]));
+    assert_eq!(three().admit(id(4), &member("z"), &all_alive), Ok(vec![Change::Put(id(4), member("z"))]));
 }
 
 #[test]
 fn a_name_is_taken_while_its_member_is_alive() {
-    assert_eq!(three().admit(4, &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
+    assert_eq!(three().admit(id(4), &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
     // A member cannot change its name to that of another either.
-    assert_eq!(three().admit(1, &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
+    assert_eq!(three().admit(id(1), &member("b"), &all_alive), Err(Inadmissible::NameTaken("b".into())));
 }
 
 #[test]
 fn a_dead_member_makes_room_for_one_of_its_name() {
-    let changes = three().admit(4, &member("b"), &|id| id != 2).unwrap();
-    assert_eq!(changes, [Change::Remove(2), Change::Put(4, member("b"))]);
-    let of_raft = [(ConfChangeType::RemoveNode, 2), (ConfChangeType::AddLearnerNode, 4)];
+    let changes = three().admit(id(4), &member("b"), &|other| other != id(2)).unwrap();
+    assert_eq!(changes, [Change::Remove(id(2)), Change::Put(id(4), member("b"))]);
+    let of_raft = [(ConfChangeType::RemoveNode, id(2)), (ConfChangeType::AddLearnerNode, id(4))];
     assert_eq!(three().configuration_changes(&changes), of_raft);
     let mut membership = three();
     membership.apply(changes, None);
-    assert_eq!((membership.find("b"), membership.removed[&2].as_str()), (Some(4), "b"));
+    assert_eq!((membership.find("b"), membership.removed[&id(2)].as_str()), (Some(id(4)), "b"));
 }
 
 #[test]
 fn an_address_noted_behind_a_removal_makes_no_ghost() {
     let mut membership = three();
-    membership.apply(vec![Change::Remove(2)], None);
-    membership.apply(vec![Change::Put(2, member("b"))], None);
+    membership.apply(vec![Change::Remove(id(2))], None);
+    membership.apply(vec![Change::Put(id(2), member("b"))], None);
     assert_eq!(membership.find("b"), None);
 }
 
@@ -97,7 +102,7 @@ fn an_address_of_another_is_refused() {
         (if taken == "b:raft" { &mut joining.raft_addr } else { &mut joining.http_addr })
             .clone_from(&taken.to_string());
         let reason = Inadmissible::AddressTaken { address: taken.into(), name: "b".into() };
-        assert_eq!(three().admit(4, &joining, &all_dead), Err(reason));
+        assert_eq!(three().admit(id(4), &joining, &all_dead), Err(reason));
     }
 }
 
@@ -114,32 +119,31 @@ fn texts_that_are_empty_or_long_are_refused() {
         for (length, is_good) in [(0, false), (1, true), (MAX_TEXT_BYTES, true), (MAX_TEXT_BYTES + 1, false)] {
             let mut joining = member("d");
             *field(&mut joining) = "x".repeat(length);
-            let admitted = three().admit(4, &joining, &all_alive);
+            let admitted = three().admit(id(4), &joining, &all_alive);
             assert_eq!(
                 admitted,
-                if is_good { Ok(vec![Change::Put(4, joining)]) } else { Err(Inadmissible::Malformed) }
+                if is_good { Ok(vec![Change::Put(id(4), joining)]) } else { Err(Inadmissible::Malformed) }
             );
         }
     }
-    assert_eq!(three().admit(0, &member("d"), &all_alive), Err(Inadmissible::Malformed));
 }
 
 #[test]
 fn a_full_cluster_admits_only_who_is_a_member_or_takes_a_dead_ones_place() {
     let mut membership = three();
-    let more = (100..).take(MAX_MEMBERS - 3).map(|id| Change::Put(id, member(&id.to_string())));
+    let more = (100..).take(MAX_MEMBERS - 3).map(|number| Change::Put(id(number), member(&number.to_string())));
     membership.apply(more.collect(), None);
-    assert_eq!(membership.admit(4, &member("d"), &all_dead), Err(Inadmissible::Full));
-    assert_eq!(membership.admit(4, &member("b"), &all_dead).unwrap().len(), 2);
+    assert_eq!(membership.admit(id(4), &member("d"), &all_dead), Err(Inadmissible::Full));
+    assert_eq!(membership.admit(id(4), &member("b"), &all_dead).unwrap().len(), 2);
     let moved = MemberInfo { http_addr: "elsewhere".into(), ..member("b") };
-    assert_eq!(membership.admit(2, &moved, &all_dead), Ok(vec![Change::Put(2, moved)]));
+    assert_eq!(membership.admit(id(2), &moved, &all_dead), Ok(vec![Change::Put(id(2), moved)]));
 }
 
 #[test]
 fn a_member_is_removed_by_name() {
     let changes = three().remove("b").unwrap();
-    assert_eq!(changes, [Change::Remove(2)]);
-    assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::RemoveNode, 2)]);
+    assert_eq!(changes, [Change::Remove(id(2))]);
+    assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::RemoveNode, id(2))]);
     assert_eq!(three().remove("z"), Err(Inadmissible::Unknown("z".into())));
 }
 
@@ -149,7 +153,7 @@ fn the_only_voter_is_not_removed() {
     let conf_state = ConfState { voters: vec![1], learners: vec![2, 3], ..ConfState::default() };
     membership.apply(Vec::new(), Some(&conf_state));
     assert_eq!(membership.remove("a"), Err(Inadmissible::LastVoter("a".into())));
-    assert_eq!(membership.remove("b"), Ok(vec![Change::Remove(2)]));
+    assert_eq!(membership.remove("b"), Ok(vec![Change::Remove(id(2))]));
 }
 
 #[test]

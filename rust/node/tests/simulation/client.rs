@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_node::outbox::{Failure, Outcome, Success};
+use qed_node::ticket::Ticket;
 
 use crate::invariants::{Invariants, Violation, require};
 use crate::random::Random;
@@ -45,7 +46,7 @@ struct Fate {
 /// All clients.
 #[derive(Debug, Default)]
 pub struct Clients {
-    pending: BTreeMap<u64, Pending>,
+    pending: BTreeMap<Ticket, Pending>,
     tickets: u64,
     events: u64,
     fates: BTreeMap<Digest, Fate>,
@@ -64,7 +65,7 @@ impl Clients {
     }
 
     /// Return the tickets of appends that wait for a member.
-    pub fn appends_at(&self, host: u64) -> impl Iterator<Item = u64> {
+    pub fn appends_at(&self, host: u64) -> impl Iterator<Item = Ticket> {
         let is_append = move |pending: &Pending| pending.host == host && matches!(pending.asked, Asked::Append(_));
         self.pending.iter().filter(move |(_, pending)| is_append(pending)).map(|(&ticket, _)| ticket)
     }
@@ -84,10 +85,11 @@ impl Clients {
     }
 
     /// Note what is asked of a member, and return the ticket.
-    pub fn ask(&mut self, now: u64, host: u64, asked: Asked) -> u64 {
+    pub fn ask(&mut self, now: u64, host: u64, asked: Asked) -> Ticket {
         self.tickets += 1;
-        self.pending.insert(self.tickets, Pending { host, since: now, asked });
-        self.tickets
+        let ticket = Ticket::new(self.tickets);
+        self.pending.insert(ticket, Pending { host, since: now, asked });
+        ticket
     }
 
     /// Return how many events a read that is asked for must show.
@@ -98,7 +100,7 @@ impl Clients {
     /// Take an answer of a member with this log.
     pub fn answer(
         &mut self,
-        (ticket, outcome): (u64, Outcome),
+        (ticket, outcome): (Ticket, Outcome),
         log: &Log,
         invariants: &mut Invariants,
         random: &mut Random,

@@ -4,6 +4,7 @@
 //! None of them is in the members: messages are changed on their way, disks lie, and what must be forgotten is forgotten in a start.
 
 use qed_core::log_id::LogId;
+use qed_node::member_id::MemberId;
 use qed_node::outbox::Completion;
 use qed_node::wal::{Bounds, Frame, Recovered, Wal};
 use raft::Storage as _;
@@ -140,7 +141,7 @@ impl World {
         let is_copy = is_granted(MessageType::MsgAppendResponse);
         let is_snapshot = message.msg_type() == MessageType::MsgSnapshot;
         let configuration = &receiver.state.membership().configuration;
-        let voters = &configuration.voters;
+        let voters: Vec<_> = configuration.voters.iter().copied().map(MemberId::get).collect();
         // Another voter, in whose name an answer counts once more.
         let other = voters.iter().copied().find(|id| ![flight.from, flight.to].contains(id));
         let other = other.filter(|_| voters.contains(&flight.from));

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use qed_core::log::Log;
 use qed_node::consensus::Settings;
 use qed_node::member::{Effects, Input, Job, Limits, Member};
+use qed_node::member_id::MemberId;
 use qed_node::membership::{MemberInfo, Membership};
 use qed_node::recovery::recover;
 use qed_node::state::State;
+use qed_node::ticket::Ticket;
 
 use crate::disk::Disk;
 use crate::invariants::Violation;
@@ -65,7 +67,7 @@ pub struct Process {
     /// What its last turn came to, and when that is over.
     pub held: Option<(u64, Effects)>,
     /// The ticket of a page that was asked for, and when.
-    pub fetching: Option<(u64, u64)>,
+    pub fetching: Option<(Ticket, u64)>,
 }
 
 impl Host {
@@ -87,8 +89,15 @@ impl Host {
             |error: String| Violation { invariant: "members start", found: format!("member {}: {error}", self.id) };
         let Setting { election_ticks, heartbeat_ticks, kept_bytes, batch_events, pre_vote, check_quorum } = setting;
         let log = Log::over(Box::new(self.disk.rows())).map_err(|error| failed(error.to_string()))?;
-        let settings =
-            Settings { id: self.id, election_ticks, heartbeat_ticks, seed, kept_bytes, pre_vote, check_quorum };
+        let settings = Settings {
+            id: MemberId::of(self.id),
+            election_ticks,
+            heartbeat_ticks,
+            seed,
+            kept_bytes,
+            pre_vote,
+            check_quorum,
+        };
         let limits = Limits { batch_events, election_ticks, first_read: seed };
         let recovered = recover(Arc::new(log), self.disk.clone(), self.founded.clone(), settings, limits);
         let (member, state) = recovered.map_err(|error| failed(error.to_string()))?;

@@ -10,6 +10,7 @@ use qed_core::page::Extent;
 use qed_core::proof::Snapshot;
 use qed_core::verify::verify_incremental;
 use qed_node::member::Member;
+use qed_node::member_id::MemberId;
 use qed_node::state::State;
 use raft::eraftpb::{Message, MessageType};
 use raft::{GetEntriesContext, Storage as _};
@@ -107,7 +108,7 @@ impl Invariants {
         })?;
         let known = std::mem::replace(&mut view.commit, commit);
         view.term = role.term;
-        if let Some(seen) = role.leader {
+        if let Some(seen) = role.leader.map(MemberId::get) {
             let leader = *self.leaders.entry(role.term).or_insert(seen);
             require(leader == seen, "one leader a term", || {
                 format!("term {}: {leader}, and {seen} in the eyes of {id}", role.term)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qed_core::log_id::LogId;
 use qed_core::page::Extent;
+use qed_node::ticket::Ticket;
 use raft::eraftpb::Message;
 
 use crate::random::Random;
@@ -16,9 +17,9 @@ pub enum Parcel {
     /// Messages to a member may have been lost.
     Lost(u64),
     /// Asks for the page after an extent and a log id.
-    Ask(u64, Extent, LogId),
+    Ask(Ticket, Extent, LogId),
     /// Answers that.
-    Page(u64, Vec<u8>),
+    Page(Ticket, Vec<u8>),
 }
 
 /// How a network behaves; frequencies are out of 1000.

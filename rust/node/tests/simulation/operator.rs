@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use qed_node::member::Input;
+use qed_node::member_id::MemberId;
 use qed_node::membership::{ClusterChange, Membership};
+use qed_node::ticket::Ticket;
 
 use crate::client::Asked;
 use crate::host::Host;
@@ -36,14 +38,16 @@ impl World {
     fn admit(&mut self) {
         let is_outside = |host: &&Host| {
             host.process.as_ref().is_some_and(|process| {
-                let membership = process.state.membership();
-                !membership.members.contains_key(&host.id) && !membership.removed.contains_key(&host.id)
+                let (membership, id) = (process.state.membership(), MemberId::of(host.id));
+                !membership.members.contains_key(&id) && !membership.removed.contains_key(&id)
             })
         };
         let outside: Vec<_> = self.hosts.values().filter(is_outside).map(|host| (host.id, host.name.clone())).collect();
         for (id, name) in outside {
             if self.random.is_hit(50) {
-                self.tell(|ticket| Input::Request(ticket, ClusterChange::Admit(id, Host::description(id, &name))));
+                self.tell(|ticket| {
+                    Input::Request(ticket, ClusterChange::Admit(MemberId::of(id), Host::description(id, &name)))
+                });
             }
         }
     }
@@ -95,7 +99,7 @@ impl World {
     /// Views lag: where all see four voters, a removal that none has applied may leave three, of which two survive a loss. Where all
     /// see three, it may leave two, and after a loss no majority would ever be there again, which is no fault of the members.
     fn is_any_loss_risky(&self) -> bool {
-        let is_lost = |id: &u64| self.hosts.get(id).is_some_and(|host| host.is_lost);
+        let is_lost = |id: &MemberId| self.hosts.get(&id.get()).is_some_and(|host| host.is_lost);
         let is_risky = |view: &Arc<Membership>| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
         let views = self.views();
         views.is_empty() || views.iter().any(is_risky)
@@ -103,7 +107,8 @@ impl World {
 
     /// Switch off who is no member any more.
     fn take_away(&mut self) {
-        let removed: BTreeSet<_> = self.views().iter().flat_map(|view| view.removed.keys().copied()).collect();
+        let removed: BTreeSet<_> =
+            self.views().iter().flat_map(|view| view.removed.keys().copied().map(MemberId::get)).collect();
         for id in removed {
             if self.hosts[&id].process.is_some() {
                 self.stop(id, false, 0);
@@ -114,7 +119,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, input: impl FnOnce(u64) -> Input) {
+    fn tell(&mut self, input: impl FnOnce(Ticket) -> Input) {
         let leader = self.leader().filter(|_| self.random.is_hit(900));
         let Some(host) = leader.or_else(|| self.any_running()) else { return };
         let ticket = self.clients.ask(self.now, host, Asked::Change);

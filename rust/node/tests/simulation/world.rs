@@ -7,8 +7,10 @@ use std::ops::AddAssign;
 use qed_core::page::Page;
 use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
+use qed_node::member_id::MemberId;
 use qed_node::membership::{Configuration, Membership};
 use qed_node::outbox::{Completion, Success};
+use qed_node::ticket::Ticket;
 use raft::eraftpb::{Message, MessageType};
 
 use crate::client::{Asked, Clients};
@@ -254,7 +256,7 @@ impl World {
         let Some(process) = self.hosts.get(&id).and_then(|host| host.process.as_ref()) else { return Ok(()) };
         let log = process.state.log().clone();
         for Completion { ticket, outcome } in completions {
-            if ticket & OF_PAGE != 0 {
+            if ticket.get() & OF_PAGE != 0 {
                 continue;
             }
             self.note(|| format!("{id} answers {ticket}: {outcome:?}"));
@@ -294,7 +296,7 @@ impl World {
 
     /// Ask for the next page, if a member waits for one.
     fn fetch(&mut self, id: u64) -> Result<(), Violation> {
-        let (now, ticket) = (self.now, self.random.number() | OF_PAGE);
+        let (now, ticket) = (self.now, Ticket::new(self.random.number() | OF_PAGE));
         let Some(process) = self.process(id) else { return Ok(()) };
         let Some((from, _)) = process.member.snapshot_source() else {
             process.fetching = None;
@@ -307,7 +309,7 @@ impl World {
         let start = log.extent_at(log.len()).map_err(|error| stopped_state(id, &error))?;
         let after = log.applied();
         process.fetching = Some((ticket, now));
-        self.network.send(now, id, from, Parcel::Ask(ticket, start, after), &mut self.random);
+        self.network.send(now, id, from.get(), Parcel::Ask(ticket, start, after), &mut self.random);
         Ok(())
     }
 
@@ -327,7 +329,7 @@ impl World {
         let Some(process) = self.process(to) else { return Ok(()) };
         match parcel {
             Parcel::Said(_) => {}
-            Parcel::Lost(id) => process.inbox.push_back(Input::Lost(id)),
+            Parcel::Lost(id) => process.inbox.push_back(Input::Lost(MemberId::of(id))),
             Parcel::Ask(ticket, start, after) => {
                 if let Ok(page) = process.state.log().page(start, after, events) {
                     self.network.send(now, to, from, Parcel::Page(ticket, page.to_bytes()), &mut self.random);
@@ -501,8 +503,8 @@ impl World {
         let Some(leader) = self.leader().and_then(|id| self.hosts[&id].process.as_ref()) else { return false };
         let (membership, applied) = (leader.state.membership(), leader.state.applied());
         let Configuration { learners, voters_outgoing, .. } = &membership.configuration;
-        let agrees = |id: &u64| {
-            let process = self.hosts[id].process.as_ref();
+        let agrees = |id: &MemberId| {
+            let process = self.hosts[&id.get()].process.as_ref();
             process.is_some_and(|process| {
                 let (member, state) = (&process.member, &process.state);
                 state.membership() == membership && state.applied() == applied && member.snapshot_source().is_none()
@@ -513,7 +515,7 @@ impl World {
             && applied.index == leader.member.consensus().commit_index()
             && applied.term == leader.member.role().term
             && membership.members.keys().all(agrees)
-            && self.hosts.values().all(|host| host.is_lost || membership.members.contains_key(&host.id))
+            && self.hosts.values().all(|host| host.is_lost || membership.members.contains_key(&MemberId::of(host.id)))
     }
 
     fn finish(&mut self, is_whole: bool) -> Result<(), Violation> {
@@ -578,10 +580,10 @@ impl World {
 }
 
 fn founded(founders: u64) -> Membership {
-    let mut membership = Membership::of_one("c".repeat(32), 1, Host::description(1, "m1"));
+    let mut membership = Membership::of_one("c".repeat(32), MemberId::of(1), Host::description(1, "m1"));
     for id in 2..=founders {
-        membership.members.insert(id, Host::description(id, &format!("m{id}")));
-        membership.configuration.voters.push(id);
+        membership.members.insert(MemberId::of(id), Host::description(id, &format!("m{id}")));
+        membership.configuration.voters.push(MemberId::of(id));
     }
     membership
 }
