@@ -1,4 +1,4 @@
-"""A server whose proofs are true, of whichever log it likes to speak of at the moment."""
+"""A server whose proofs are valid, but for a different log with each kind of call."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ JOIN_LIMIT_S: Final = 10.0
 
 
 class Faces:
-    """Answers each kind of call from a log of its own, truly; a lie may change what is said.
+    """Answers each kind of call correctly from the log for that kind; a lie may then change the answer.
 
-    Kinds are `add`, `bulk`, `membership`, `incremental`, `snapshot` and `info`. With `Consistency: linearizable`,
-    `membership!` and so on come first, where they are given.
+    Kinds are `add`, `bulk`, `membership`, `incremental`, `snapshot` and `info`. For calls with `Consistency:
+    linearizable`, the kind with an exclamation mark is used if it is given, such as `membership!`.
 
     Attributes:
-        faces: The log that a kind of call is answered from, where it is not the first one.
-        lies: What is done to an answer before it is sent, by kind. It may be changed while the server runs.
-        name: What the server calls its log.
-        asked: The kinds of calls so far.
+        faces: The log for a kind of call, if it is not the first one.
+        lies: Functions that change an answer before it is sent, by kind. They may be replaced while the server runs.
+        name: The server's name for its log.
+        asked: The kinds of the calls received, in their order.
     """
 
     def __init__(self, log: Log, *, name: str = "", **faces: Log) -> None:
@@ -137,10 +137,10 @@ def _handler(faces: Faces) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 self.wfile.write(text)
 
-        do_GET = do_POST = _answer  # noqa: N815 - as http.server wants them called
+        do_GET = do_POST = _answer  # noqa: N815 - the names that http.server requires
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler
 

@@ -1,7 +1,7 @@
-"""Servers that deny, roll back, rewrite, fork and make up, against every command that verifies and both clients.
+"""Servers that deny, roll back, rewrite, fork or invent a log, against every verifying command and both clients.
 
-The caller holds receipts of five events. "payment 17" stands at version 3, and each server denies it in its own way.
-What such a server proves is true, of another log than the caller's.
+The caller has receipts of five events. "payment 17" is at version 3, and each server denies it in a different way. The
+proofs of these servers are valid, but for a log other than the caller's.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def lying(log: Log, **lies: Callable[[Reply], Reply]) -> Faces:
 
 
 def refused(first: int) -> Faces:
-    """Refuse to answer about the payment: it was added later."""
+    """Refuse to answer about the payment, because it was added later."""
     reply = 412, {"error": "added_later", "message": "later", "FirstVersion": first}
     return lying(log_of(*EVENTS), membership=lambda _: reply)
 
@@ -82,21 +82,26 @@ def at_version_2() -> Faces:
 
 
 def beyond() -> Faces:
-    """Answer from a longer log, and have nothing to show for it."""
+    """Answer from a longer log, and refuse its snapshots and incremental proofs."""
     unknown = 404, {"error": "unknown_version", "message": "no such version"}
     return lying(log_of(*OTHERS), snapshot=lambda _: unknown, incremental=lambda _: unknown)
 
 
 def made_up() -> Faces:
-    """Answer from a longer log, with snapshots of no log at all."""
+    """Answer from a longer log, with invented snapshots."""
     return lying(log_of(*OTHERS), snapshot=changed(HistoryDigest=ZERO, HyperDigest=ZERO))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A server, and how a question to it must end: about the payment, at its version, and of the whole range.
+    """A server, and the error that each question to it must end with. None stands for a valid answer.
 
-    None stands for a range that this server proves truly.
+    Attributes:
+        server: Makes the server.
+        latest: For a question about the payment.
+        at_its_version: For one about the payment at its version or the last one.
+        whole: For one about the whole range.
+        never_added: For one about an event that is not in the log.
     """
 
     server: Callable[[], Faces]
@@ -153,7 +158,7 @@ CASES: Final = {
 
 
 def ended(done: subprocess.CompletedProcess[str], error: type[QedError]) -> None:
-    """Check that a command ended in the verdict for an error, and said why in one line."""
+    """Check that a command ended with the verdict for an error, and gave the reason in one line."""
     assert "Verify: OK" not in done.stdout
     assert f"Verify: {WORDS[error]}\n" in done.stdout, (done.stdout, done.stderr)
     assert len(one_line(done.stderr)) < 600
@@ -186,7 +191,7 @@ def test_no_command_is_talked_into_ok(receipts: str, tmp_path: Path, name: str, 
     if error is None:
         assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stdout + done.stderr
         return
-    # Where the answer was saved, a line more says so.
+    # If the answer was saved, another line reports that.
     lines = [line for line in done.stderr.splitlines() if "saved the answer" not in line]
     done.stderr = "".join(f"{line}\n" for line in lines)
     ended(done, error)
@@ -209,7 +214,7 @@ def test_digests_of_ones_own_are_not_given_to_another_version(name: str) -> None
     with CASES[name].server() as server:
         done = qed(*QUESTIONS["latest"], *given, QED_ENDPOINTS=server.url)
     assert "Verify: OK" not in done.stdout
-    # A server that refuses to answer, or whose log is empty, has made no claim that could be verified.
+    # A server that refuses to answer, or whose log is empty, makes no claim to verify.
     assert done.returncode in ({4} if "refused" in name or name == "emptied" else {1})
     one_line(done.stderr)
 
@@ -275,11 +280,11 @@ def test_a_member_that_lags_keeps_no_receipt_from_its_file(connect: Connect, rec
         assert kept.anchor == true.snapshot(5)
 
 
-# Adding: what a server acknowledges is proven before it is kept.
+# Adding: snapshots that a server acknowledges are proven before they are kept.
 
 
 def bulk(**fields: object) -> Callable[[Reply], Reply]:
-    """Return the lie that changes the middle one of the snapshots of a bulk."""
+    """Return the lie that changes the middle snapshot of a bulk."""
 
     def lie(reply: Reply) -> Reply:
         status, value = reply
@@ -300,7 +305,7 @@ def all_of_bulk(**fields: object) -> Callable[[Reply], Reply]:
 
 
 def last_versions(reply: Reply) -> Reply:
-    """Give a bulk the last versions of 64 bits: there is none after them."""
+    """Give a bulk the last versions of 64 bits."""
     status, value = reply
     for number, snapshot in enumerate(reversed(value)):
         snapshot["Version"] = 2**64 - 1 - number
@@ -308,7 +313,7 @@ def last_versions(reply: Reply) -> Reply:
 
 
 def grown(reply: Reply) -> Reply:
-    """Say that the log has grown, so that nothing need be proven of the hyper tree, and deny the event."""
+    """Claim that the log has grown, to avoid a proof of the hyper tree, and deny the event."""
     other = log_of(*EVENTS[:3], *OTHERS)
     absence = json.loads(other.membership(b"event 5").to_json())
     return reply[0], absence | {"KeyDigest": reply[1]["KeyDigest"], "QueryVersion": 5, "ActualVersion": 5}
@@ -384,7 +389,7 @@ def test_nothing_false_reaches_the_receipts(receipts: str, tmp_path: Path, name:
     message = one_line(done.stderr)
     if error is ForkDetected:
         assert "fork: two different snapshots of version" in message
-    # What was acknowledged is not lost with it, unless it is not even about this event.
+    # The refused snapshots are printed, unless they are of another event.
     assert ("may have no receipt" in message) == bool(done.stdout)
 
 
@@ -411,7 +416,7 @@ def test_an_empty_file_takes_nothing_false_either(connect: Connect, tmp_path: Pa
 
 
 def test_receipts_of_two_logs_end_in_no_ok(tmp_path: Path) -> None:
-    """A file that took receipts of a second log in the past, unproven as they were then."""
+    """The file was written by a version that appended receipts of a second log without proof."""
     true, other = log_of(*EVENTS[:3]), log_of(*OTHERS[:4])
     lines = [log.snapshot(version).to_json() for log, version in ((true, 0), (true, 1), (true, 2), (other, 3))]
     path, out = tmp_path / "receipts.jsonl", tmp_path / "bundle.json"
@@ -441,12 +446,12 @@ def test_the_end_of_all_versions_is_refused_and_no_bug(versions: tuple[int, ...]
         _qed.verify_bulk(proof, added)
 
 
-# The reproduction, word for word, with the ordinary server.
+# The same attacks with the ordinary server and real folders.
 
 
 @dataclass
 class Scene:
-    """A log of five events on an ordinary server, with copies of its folder from before."""
+    """A log of five events on an ordinary server, with earlier copies of its folder."""
 
     folder: Path
     receipts: str
@@ -468,7 +473,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return made
 
 
-class running:  # noqa: N801 - reads as a word of the with statement
+class running:  # noqa: N801 - reads like a keyword after `with`
     """Run the ordinary server on a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -549,7 +554,7 @@ def test_the_honest_folder_verifies(scene: Scene) -> None:
 
 
 def test_writers_shown_another_log_than_readers_hold_a_fork(receipts: str, tmp_path: Path) -> None:
-    """What was acknowledged is not what the same server shows at that version, and both snapshots are saved."""
+    """The acknowledged snapshot differs from the one that the server shows to readers, and both are saved."""
     true, other = log_of(*EVENTS, b"event 5"), log_of(*EVENTS)
     with Faces(true, name=NAME, add=other) as server:
         done = qed("add", "--event", "event 6", "--receipts", receipts, QED_ENDPOINTS=server.url)
@@ -561,7 +566,7 @@ def test_writers_shown_another_log_than_readers_hold_a_fork(receipts: str, tmp_p
 
 
 def test_a_kept_membership_stays_true_and_a_kept_absence_does_not(receipts: str, tmp_path: Path) -> None:
-    """A bundle of three events, checked with receipts of five: the log has grown since, as an honest one does."""
+    """The bundle is of a log of three events, the receipts of five: an honest log grows."""
     older = log_of(*EVENTS[:3])
     for event, verdict, code in (("event 0", "OK", 0), ("payment 17", "STALE", 1), ("never added", "STALE", 1)):
         question = Membership(event.encode())
@@ -570,7 +575,7 @@ def test_a_kept_membership_stays_true_and_a_kept_absence_does_not(receipts: str,
         done = qed("verify", str(bundle), "--receipts", receipts)
         assert f"Verify: {verdict}\n" in done.stdout
         assert done.returncode == code
-    # Asked at a version that the answer does not reach, a membership is no answer either.
+    # A membership does not answer a question about a version beyond its log.
     Bundle.of(Membership(EVENTS[0], 4), older.membership(EVENTS[0]), [older.snapshot(2)]).save(bundle)
     assert "Verify: STALE\n" in qed("verify", str(bundle), "--receipts", receipts).stdout
 

@@ -1,6 +1,6 @@
-"""Hyper trees that no honest log has: a server that publishes one must not get past the rules of verification.
+"""Hyper trees that no honest log has: a server that publishes one must not pass verification.
 
-Each test first shows that its attack is sound: one step within the rule, the same construction verifies.
+Each test first shows that its construction is valid: one step within the rule, it verifies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from specimens import TAIL, Question, dumps, log, plain
 KEY = plain(5)
 VERSION = 5
 LAST = 20
-ABSENT_KEY = diverge(KEY, 100, TAIL)  # shares the path of KEY down to any height used here
+ABSENT_KEY = diverge(KEY, 100, TAIL)  # shares the path of KEY down to every height in this file
 BEYOND = 25
 
 
@@ -128,7 +128,7 @@ def test_actual_version_is_in_the_log() -> None:
 
 
 def test_latest_version_is_one_where_the_log_holds_the_event() -> None:
-    """The older occurrence is true and answers the question; the tree claims a newer one that the log does not hold."""
+    """The older occurrence is valid and answers the question; the tree claims a newer one that is not in the log."""
     for version in (11, 17, LAST, LAST + 1, BEYOND, (1 << 64) - 1):
         question, answer = membership(24, version)
         asked = Question(KEY, 10, log().snapshot(10), question.current_snapshot)

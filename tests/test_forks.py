@@ -1,4 +1,4 @@
-"""Clients and logs in several processes, threads and event loops share nothing that must not be shared."""
+"""Clients and logs in several processes, threads and event loops at once."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_child_that_drops_its_parents_log_ends(tmp_path: Path) -> None:
     Log(tmp_path / "log").close()
 
 
-# Connections still open when a loop ends are closed with it, and Python warns.
+# Connections that are open when a loop ends are closed with it, and Python warns about that.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_event_loop_after_the_other_may_use_a_client(server: Server) -> None:
@@ -240,7 +240,7 @@ def test_one_event_loop_after_the_other_may_use_a_client(server: Server) -> None
     gc.collect()
 
 
-# As above.
+# The same warnings as above.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_event_loops_of_several_threads_may_use_a_client_at_once(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Receipts files: what they hold, several writers at once, and every kind of file that is none."""
+"""Receipts files: their content, several writers at once, and every kind of malformed file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_name_of_the_log_is_asked_once(path: Path) -> None:
     with Faces(log, name="a") as server, Client(server.url) as client, Receipts.open(path) as receipts:
         client.prepare(receipts)
         client.keep(receipts, client.add(b"first"))
-        # The first receipt rests on the name alone; further ones are proven to extend it.
+        # Only the name vouches for the first receipt; further ones are proven to extend it.
         asked = server.asked.count("info")
         for number in range(3):
             client.keep(receipts, client.add(b"event %d" % number))
@@ -80,7 +80,7 @@ def test_a_server_of_another_log_is_named_as_such_though_the_name_was_confirmed(
         assert path.read_bytes() == before
 
 
-# What a file holds.
+# The content of a file.
 
 
 def test_the_first_line_names_the_log_and_marks_tell_what_is_proven(path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_receipt_that_was_never_proven_to_belong_to_the_others_is_no_root(path
     for root in (receipts.history_root, receipts.hyper_root):
         with pytest.raises(NotTrusted, match="was never proven to belong to the log of the others"):
             root(3)
-    # It still states that its event is there: a denial is refused.
+    # It still states that its event is in the log, so a denial is refused.
     assert receipts.occurrences_of(Digest.of(EVENTS[3])) == [3]
     assert receipts.anchor == SNAPSHOTS[3]
 
@@ -309,12 +309,12 @@ def test_a_process_killed_while_it_appends_leaves_a_readable_file(path: Path) ->
     assert kept >= 500
 
 
-# Files that are none.
+# Malformed files.
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Save the answer that event 0 is in the log of all the receipts here."""
+    """Save the answer that event 0 is in the log. All receipts in this file are of this log."""
     log, path = log_of(*EVENTS), tmp_path_factory.mktemp("bundle") / "bundle.json"
     question = Membership(EVENTS[0])
     Bundle.of(question, log.membership(EVENTS[0]), [log.snapshot(5)]).save(path)
@@ -324,7 +324,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 OTHER: Final = snapshots_of(log_of(*(b"other %d" % number for number in range(6))))
 TWO_VERSIONS: Final = line(SNAPSHOTS[5]).replace(b'"Version"', b'"Version": 3, "Version"')
 
-# What the file holds; the exit code of `qed verify` with it; what the line on stderr says, None for no line.
+# The content of the file; the exit code of `qed verify` with it; a part of the line on stderr, None for no line.
 FILES: Final[dict[str, tuple[bytes, int, str | None]]] = {
     "empty": (b"", 1, "has none"),
     "only a first line": (HEADER, 1, "has none"),
@@ -412,7 +412,7 @@ def test_each_kind_of_file_ends_in_one_plain_line(path: Path, bundle: str, name:
 
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_is_added_that_a_bad_file_cannot_take(path: Path, name: str) -> None:
-    """Whether the file can take a receipt shows before the event is sent; and what was in the file stays."""
+    """A file that cannot be appended to is refused before the event is sent, and keeps its content."""
     content, _, _ = FILES[name]
     write(path, content)
     log = log_of(*EVENTS)
@@ -421,7 +421,7 @@ def test_nothing_is_added_that_a_bad_file_cannot_take(path: Path, name: str) -> 
     if done.returncode:
         one_line(done.stderr)
         assert path.read_bytes() == content
-        # Only a version that no honest log has cannot be known before: the receipt is on stdout then.
+        # The last possible version is only in conflict once the event was added. Then the receipt is on stdout.
         assert len(log) == (7 if "64 bits" in name and "all" in name else 6)
         return
     lines = path.read_bytes().splitlines()
@@ -444,7 +444,7 @@ def test_a_link_is_read_but_not_appended_to(path: Path, bundle: str) -> None:
 
 @pytest.mark.parametrize("ending", [b"", b'{"EventDigest":'])
 def test_receipts_that_cannot_be_written_are_proven_all_the_same(path: Path, ending: bytes) -> None:
-    """An older file behind a link, or one that ends in half a line, is linked in memory at each use."""
+    """An older file behind a symbolic link, or with an incomplete last line, is linked in memory at each use."""
     target = write(path.with_name("target"), *map(line, SNAPSHOTS), ending)
     path.symlink_to(target)
     before = target.read_bytes()
@@ -484,7 +484,7 @@ def test_a_file_edited_while_in_use_is_noticed(path: Path) -> None:
 def test_an_error_of_the_system_names_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Receipts.open(path) as receipts:
 
-        def full(*_: Any) -> int:  # noqa: ANN401 - as os.write's own
+        def full(*_: Any) -> int:  # noqa: ANN401 - the signature of os.write
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "write", full)

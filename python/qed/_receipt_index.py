@@ -1,4 +1,4 @@
-"""Where each snapshot stands in a receipts file, small enough for a file of millions."""
+"""The position of each snapshot in a receipts file, small enough for files of millions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["ReceiptIndex"]
 
 
 class ReceiptIndex:
-    """One row for each snapshot, in the order of the file: its version, offset, event and mark. A row takes 25 bytes.
+    """One row per snapshot, in the order of the file: its version, offset, event and mark. A row takes 25 bytes.
 
-    Snapshots are nearly always appended in the order of their versions, so a version is found by bisection. The first
-    one out of order makes a dictionary of all.
+    Snapshots are nearly always appended in the order of their versions, so a version is found by bisection. Once one is
+    out of order, a dictionary of all versions replaces the bisection.
     """
 
     def __init__(self) -> None:
-        """Make an empty index."""
+        """Create an empty index."""
         self._versions = array("Q")
         self._offsets = array("Q")
         self._events = array("q")
@@ -41,7 +41,7 @@ class ReceiptIndex:
 
         Args:
             version: The snapshot's version, which must not be in the index yet.
-            offset: Where its line begins, in bytes.
+            offset: The first byte of its line.
             event: Hash of its event digest.
             is_linked: Whether it is linked.
         """
@@ -56,16 +56,16 @@ class ReceiptIndex:
         self._unlinked += not is_linked
 
     def is_beyond(self, version: int) -> bool:
-        """Return whether a version certainly has no row: one after all others of an index in order."""
+        """Return whether a version certainly has no row, because it is above all others and the index is in order."""
         return self._rows is None and (not self._versions or version > self._versions[-1])
 
     def offset_of(self, version: int) -> int | None:
-        """Return where the line of a version begins, or None if there is none."""
+        """Return the first byte of the line of a version, or None if the version has no row."""
         row = self._row(version)
         return None if row is None else self._offsets[row]
 
     def is_linked(self, version: int) -> bool:
-        """Return whether the snapshot of a version is there, and linked."""
+        """Return whether a version has a row and its snapshot is linked."""
         row = self._row(version)
         return row is not None and bool(self._marks[row])
 
@@ -100,7 +100,7 @@ class ReceiptIndex:
         return sorted(found)
 
     def newest_linked(self) -> int | None:
-        """Return the newest version that is linked, or None if there is none."""
+        """Return the newest linked version, or None if no snapshot is linked."""
         return max((version for version, mark in zip(self._versions, self._marks, strict=True) if mark), default=None)
 
     def lines(self) -> Iterator[tuple[int, bool]]:
