@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo run build check test bench fuzz campaign clean
+.PHONY: demo run build check test lock bench fuzz campaign clean
 
 ## demo: build, then show adding, proving, verifying and tampering on a temporary server
 demo: $(VENV)/.installed
@@ -39,6 +39,15 @@ test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) --no-print-directory demo
 
+## lock: requirements*.txt from pyproject.toml; UPGRADE=--upgrade takes the newest versions, otherwise locked ones stay
+UPGRADE ?=
+LOCK = $(VENV)/audit/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(UPGRADE)
+lock: $(VENV)/audit/.tools
+	$(LOCK) --output-file requirements.txt pyproject.toml
+	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev pyproject.toml
+	$(LOCK) --output-file requirements-audit.txt --group audit
+
 ## bench: every number of bench/README.md, each beside its target
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py
@@ -59,8 +68,15 @@ clean:
 
 # The tools, in the locked versions of requirements-dev.txt.
 $(VENV)/.tools: requirements-dev.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	touch $@
+
+# The tools that audit and lock, beside the others.
+$(VENV)/audit/.tools: requirements-audit.txt
+	mkdir -p $(VENV)
+	test -d $(VENV)/audit || $(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-audit.txt
 	touch $@
 
 # The package, compiled in release mode: a debug build makes the tests too slow.
