@@ -14,8 +14,17 @@ import pytest
 from commands import QED, environment, one_line, qed
 from qed import __version__
 
-COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "cluster", "check", "completion")
-GROUPED = ("cluster status", "cluster remove", "cluster transfer")
+COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "cluster", "check", "certs", "completion")
+GROUPS = ("cluster", "certs")
+GROUPED = (
+    "cluster status",
+    "cluster remove",
+    "cluster transfer",
+    "certs ca",
+    "certs server",
+    "certs client",
+    "certs csr",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 OPTION = re.compile(r"--[a-z][a-z-]*")
 DEAD = "http://127.0.0.1:1"
@@ -40,7 +49,7 @@ def test_help_lists_every_command_and_exit_code() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", [name for name in (*COMMANDS, *GROUPED) if name != "cluster"])
+@pytest.mark.parametrize("name", [name for name in (*COMMANDS, *GROUPED) if name not in GROUPS])
 def test_every_command_shows_examples_that_use_its_own_options(name: str) -> None:
     done = qed(*name.split(), "--help")
     assert done.returncode == 0

@@ -21,8 +21,8 @@ PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits"},
     {"proofs"},
-    {"log", "_wire", "questions", "trust", "_receipt_index", "_receipt_lines"},
-    {"verification", "_receipts_file"},
+    {"log", "_wire", "questions", "trust", "_receipt_index", "_receipt_lines", "certificates"},
+    {"verification", "_receipts_file", "authority"},
     {"receipts"},
     {"bundle"},
 ]
@@ -40,10 +40,10 @@ CLIENT_FLOORS = [
 ]
 CLI_FLOORS = [
     {"terminal", "signals"},
-    {"options", "inputs"},
+    {"options", "inputs", "pem"},
     {"client", "answers", "trust", "lines"},
     {"verdicts"},
-    {"events", "proofs", "verify", "info", "cluster", "check", "completion"},
+    {"events", "proofs", "verify", "info", "cluster", "check", "certs", "completion"},
     {"main"},
 ]
 SERVER_FLOORS = [
@@ -105,6 +105,7 @@ ONLY = {
     },
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},
+    "cryptography": {"certificates", "authority", "cli.certs"},
 }
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from qed._qed import __version__
 from qed.errors import (
     AddedLater,
+    CertificateError,
     ClusterError,
     ContradictsReceipt,
     CorruptLog,
@@ -79,6 +80,7 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "Bundle",
+    "CertificateError",
     "Client",
     "Cluster",
     "ClusterError",

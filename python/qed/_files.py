@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["replace_file", "sync_folder"]
+__all__ = ["PRIVATE", "create_file", "replace_file", "sync_folder"]
+
+PRIVATE: Final = 0o600
+"""Permissions of a file that only its owner may read."""
 
 
 def sync_folder(path: Path) -> None:
@@ -28,29 +31,60 @@ def sync_folder(path: Path) -> None:
             os.close(folder)
 
 
-def replace_file(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
+def replace_file(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o666, keep_mode: bool = True) -> None:
     """Replace a file's content atomically and sync it.
 
     A crash leaves the old content or the new, and perhaps a temporary file in the same folder.
 
     Args:
-        path: The file; created if it does not exist. An existing file keeps its permissions.
+        path: The file; created if it does not exist.
         content: The whole new content, or its parts in order.
         mode: Permissions of a new file, before the umask.
+        keep_mode: Whether an existing file keeps its permissions. If not, it gets those of a new one.
 
     Raises:
         OSError: The file cannot be written.
     """
+    with _written_beside(path, content, mode, like=path if keep_mode else None) as beside:
+        beside.replace(path)
+
+
+def create_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Create a file with its whole content, and sync it.
+
+    A crash leaves no file or the whole one, and perhaps a temporary file in the same folder.
+
+    Args:
+        path: The file.
+        content: Its content.
+        mode: Its permissions, before the umask.
+
+    Raises:
+        FileExistsError: It exists; it was not changed.
+        OSError: It cannot be written.
+    """
+    with _written_beside(path, content, mode) as beside:
+        # Unlike a renaming, a link never replaces a file.
+        path.hardlink_to(beside)
+        beside.unlink()
+
+
+@contextmanager
+def _written_beside(
+    path: Path, content: bytes | Iterable[bytes], mode: int, *, like: Path | None = None
+) -> Iterator[Path]:
+    """Give a synced temporary file with the content, to be put in the place of `path`."""
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - pathlib cannot open a descriptor
-            with suppress(FileNotFoundError):
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+            if like is not None:
+                with suppress(FileNotFoundError):
+                    os.fchmod(file.fileno(), stat.S_IMODE(like.stat().st_mode))
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        yield beside
         sync_folder(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -10,6 +10,7 @@
     │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
     │  └─ NotTrusted          there is no trusted root for a version that the answer names
     ├─ ReceiptsError          a receipts file cannot be used as it is
+    ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
     │  ├─ AddedLater          the event was first added after the requested version
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddedLater",
+    "CertificateError",
     "ClusterError",
     "ContradictsReceipt",
     "CorruptLog",
@@ -152,6 +154,10 @@ class NotTrusted(VerificationError):
 
 class ReceiptsError(QedError):
     """A receipts file cannot be used as it is: not a receipts file, truncated, of another log, or not writable."""
+
+
+class CertificateError(QedError):
+    """A certificate, private key or signing request cannot be used, or cannot be made as asked."""
 
 
 class LogError(QedError):

@@ -19,6 +19,7 @@ from qed.cli.options import Command, Group, global_options, write_examples
 from qed.cli.signals import Interrupted
 from qed.cli.terminal import close_streams, open_streams, print_error
 from qed.errors import (
+    CertificateError,
     CorruptLog,
     InternalError,
     NotLeader,
@@ -44,6 +45,7 @@ _COMMANDS: Final = {
     "info": "qed.cli.info",
     "cluster": "qed.cli.cluster",
     "check": "qed.cli.check",
+    "certs": "qed.cli.certs",
     "completion": "qed.cli.completion",
 }
 
@@ -170,7 +172,7 @@ def _exit_code(exc: BaseException) -> int:
             return _EXIT_UNAVAILABLE
         case InternalError():
             return _EXIT_BUG
-        case QedError() if not isinstance(exc, ReceiptsError):
+        case QedError() if not isinstance(exc, CertificateError | ReceiptsError):
             return _EXIT_REFUSED
         case _:
             return _EXIT_USAGE
