@@ -22,9 +22,11 @@ build: $(VENV)/.tools
 ## check: format, lints, types, licences, floors
 check: $(VENV)/.installed
 	cargo fmt --all --check
-	for crate in bench/load bench/lsm fuzz; do cargo fmt --check --manifest-path $$crate/Cargo.toml || exit 1; done
+	for crate in bench/load bench/lsm bench/raftos/engine fuzz; do cargo fmt --check --manifest-path $$crate/Cargo.toml || exit 1; done
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --manifest-path bench/load/Cargo.toml --target-dir target --all-targets -- -D warnings
+	for crate in bench/load bench/raftos/engine; do \
+		cargo clippy --manifest-path $$crate/Cargo.toml --target-dir target --all-targets -- -D warnings || exit 1; done
+	cargo check --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target
 	$(BIN)/ruff format --check python tests bench docs
 	$(BIN)/ruff check python tests bench docs
 	$(BIN)/mypy

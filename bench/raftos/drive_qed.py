@@ -1,6 +1,6 @@
 """Plays the schedules on this project's own engine.
 
-A node is a process: `rust/node/examples/engine.rs`, one member with its data folder on disk. A crash kills it.
+A node is a process: the crate `engine`, one member with its data folder on disk. A crash kills it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def drive_qed() -> dict[str, dict[str, str]]:
 
 def build() -> Path:
     """Return the engine, compiled; cargo says where it is."""
-    command = ["cargo", "build", "--release", "--quiet", "--package", "qed-node", "--example", "engine"]
-    command.append("--message-format=json-render-diagnostics")
+    command = ["cargo", "build", "--release", "--quiet", "--manifest-path", "bench/raftos/engine/Cargo.toml"]
+    command += ["--target-dir", "target", "--locked", "--message-format=json-render-diagnostics"]
     done = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE)
     artifacts = [json.loads(line) for line in done.stdout.splitlines()]
     return next(Path(artifact["executable"]) for artifact in artifacts if artifact.get("executable"))

@@ -1,7 +1,7 @@
-//! One member in a process of its own, whose clock and network are standard input and output: `bench/raftos` runs its schedules on
+//! One member in a process of its own, whose clock and network are standard input and output: `drive_qed.py` runs its schedules on
 //! clusters of such processes.
 //!
-//!     engine FOLDER ID VOTERS [pre-vote] [check-quorum]
+//!     qed-raftos-engine FOLDER ID VOTERS [pre-vote] [check-quorum]
 //!
 //! It opens the folder as `qed_node::folder` does, except that the members 1 to VOTERS vote from the beginning, and that pre-vote
 //! and check-quorum are on only if they are named. It answers its start, and each line of input that it has carried out, with a line:
@@ -98,7 +98,7 @@ struct Engine {
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [path, id, voters, switches @ ..] = arguments.as_slice() else {
-        return Err("usage: engine FOLDER ID VOTERS [pre-vote] [check-quorum]".into());
+        return Err("usage: qed-raftos-engine FOLDER ID VOTERS [pre-vote] [check-quorum]".into());
     };
     let is_on = |name: &str| switches.iter().any(|switch| switch == name);
     let settings = Settings {
