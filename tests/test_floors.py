@@ -68,7 +68,7 @@ CORE_FLOORS = [
     {"verify", "json", "store"},
     {"disk", "history", "hyper"},
     {"rows"},
-    {"trees", "applied"},
+    {"trees", "applied", "acts"},
     {"replay", "batch"},
     {"log"},
     {"replica", "page"},

@@ -8,7 +8,7 @@ use crate::log_id::LogId;
 use crate::rows::{self, root_and_log_id_in};
 use crate::store::{Store, Table, WriteBatch};
 
-/// The key of the only row of its table.
+/// The key of its row, beside the end of the chain of acts.
 const APPLIED_KEY: &[u8] = b"applied";
 
 /// A membership and the log id of the entry that decided it.

@@ -69,7 +69,7 @@ impl DiskStore {
     }
 
     fn table(&self, table: Table) -> &Keyspace {
-        let [digests, roots, occurrences, repeats, members, applied] = &self.tables;
+        let [digests, roots, occurrences, repeats, members, applied, acts] = &self.tables;
         match table {
             Table::Digests => digests,
             Table::Roots => roots,
@@ -77,6 +77,7 @@ impl DiskStore {
             Table::Repeats => repeats,
             Table::Members => members,
             Table::Applied => applied,
+            Table::Acts => acts,
         }
     }
 
@@ -97,8 +98,8 @@ fn open_database(store: &Path) -> fjall::Result<(Database, [Keyspace; Table::ALL
         .manual_journal_persist(true)
         .open()?;
     let open_table = |table: Table| database.keyspace(table.name(), table_options);
-    let [digests, roots, occurrences, repeats, members, applied] = Table::ALL.map(open_table);
-    Ok((database, [digests?, roots?, occurrences?, repeats?, members?, applied?]))
+    let [digests, roots, occurrences, repeats, members, applied, acts] = Table::ALL.map(open_table);
+    Ok((database, [digests?, roots?, occurrences?, repeats?, members?, applied?, acts?]))
 }
 
 fn table_options() -> KeyspaceCreateOptions {

@@ -189,6 +189,13 @@ pub fn history_partial(left: &Digest, position: &[u8; 10]) -> Digest {
     one_block(&left.0, position)
 }
 
+/// Return the hash of an act: `H("qed act 1" ‖ 00 ‖ hash of the previous act ‖ log id ‖ body)`.
+#[must_use]
+pub fn act(previous: &Digest, log_id: &[u8; 16], body: &[u8]) -> Digest {
+    let parts = [b"qed act 1\0".as_slice(), &previous.0, log_id, body];
+    Digest(sha2::Sha256::digest(parts.concat()).into())
+}
+
 /// Return a shortcut leaf of the hyper tree: `H(version as 32 bytes ‖ position)`.
 #[must_use]
 pub fn hyper_leaf(version: u64, position: &[u8; 34]) -> Digest {

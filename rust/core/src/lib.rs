@@ -49,6 +49,7 @@
     )
 )]
 
+pub mod acts;
 pub mod applied;
 mod batch;
 mod bytes;

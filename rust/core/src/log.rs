@@ -8,6 +8,7 @@ use std::path::Path;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::acts::{self, ChainEnd};
 use crate::applied;
 pub use crate::batch::{Added, Request};
 use crate::batch::{Draft, Placed, put_digests, require_events};
@@ -41,6 +42,8 @@ pub(crate) struct Progress {
     pub(crate) len: u64,
     /// The last entry of the replicated log whose outcome is in the store.
     pub(crate) applied: LogId,
+    /// Where the chain of acts ends.
+    pub(crate) acts: ChainEnd,
 }
 
 /// What only appending needs.
@@ -50,6 +53,8 @@ pub(crate) struct Writer {
     pub(crate) tail: Vec<Digest>,
     /// The last entry of the replicated log whose outcome is in the store; the default in a log that is not replicated.
     pub(crate) applied: LogId,
+    /// Where the chain of acts ends.
+    pub(crate) acts: ChainEnd,
     /// Why writes are refused, if they are.
     pub(crate) refusal: Option<String>,
 }
@@ -65,6 +70,8 @@ pub(crate) struct Landing<'a> {
     pub(crate) rows: WriteBatch,
     /// The entry that it is the outcome of, in a replicated log, which holds it until the log is synced.
     pub(crate) log_id: Option<LogId>,
+    /// Where the chain of acts ends from here on, if the rows hold acts.
+    pub(crate) acts: Option<ChainEnd>,
 }
 
 impl std::fmt::Debug for Log {
@@ -96,8 +103,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if rows are missing or misshapen, if the log is shorter than it was, or if it does not lead to the
-    /// hyper root that was acknowledged last.
+    /// [`LogError::Corrupt`] if rows are missing or misshapen, if the log is shorter than it was, if it does not lead to the
+    /// hyper root that was acknowledged last, or if the newest act is not the one that was noted.
     pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
         let (trees, tail) = replay::build(store.as_ref())?;
         let (found, noted) = (trees.len(), store.noted_durable());
@@ -105,8 +112,13 @@ impl Log {
             return Err(LogError::Corrupt(format!("it holds {found} events, but {noted} were acknowledged")));
         }
         let applied = applied::last_applied(store.as_ref())?;
-        let writer = Mutex::new(Writer { tail, applied, refusal: None });
-        let progress = Mutex::new(Progress { len: found, applied });
+        let acts = acts::end(store.as_ref())?;
+        if acts.log_id.index > applied.index {
+            let reason = format!("the last act is of entry {}, but entry {applied} was applied last", acts.log_id);
+            return Err(LogError::Corrupt(reason));
+        }
+        let writer = Mutex::new(Writer { tail, applied, acts, refusal: None });
+        let progress = Mutex::new(Progress { len: found, applied, acts });
         Ok(Self { store, trees: RwLock::new(trees), writer, progress })
     }
 
@@ -117,7 +129,7 @@ impl Log {
 
     /// Make the progress of `writer` visible.
     pub(crate) fn publish(&self, writer: &Writer) {
-        *self.progress.lock() = Progress { len: self.len(), applied: writer.applied };
+        *self.progress.lock() = Progress { len: self.len(), applied: writer.applied, acts: writer.acts };
     }
 
     /// Return the number of events: the versions are `0..len`.
@@ -204,7 +216,7 @@ impl Log {
         let change = self.trees.read().plan(digests, &draft.entries(), wanted, &digest_at)?;
         let added = self.answers(&draft, wanted, Some(&change))?;
         let rows = draft.rows(&change, log_id);
-        self.land(writer, Landing { base, digests, change, rows, log_id })?;
+        self.land(writer, Landing { base, digests, change, rows, log_id, acts: None })?;
         Ok(added)
     }
 
@@ -218,7 +230,7 @@ impl Log {
     ///
     /// Where a step fails or panics, rows and trees may differ, so nothing may be written until the log is opened again.
     pub(crate) fn land(&self, writer: &mut Writer, landing: Landing<'_>) -> Result<(), LogError> {
-        let Landing { base, digests, change, mut rows, log_id } = landing;
+        let Landing { base, digests, change, mut rows, log_id, acts } = landing;
         let tail = put_digests(&mut rows, base, &writer.tail, digests);
         let is_synced_here = log_id.is_none();
         let steps = || {
@@ -238,6 +250,7 @@ impl Log {
         writer.refusal = None;
         writer.or_refuse(landed)?;
         (writer.tail, writer.applied) = (tail, log_id.unwrap_or(writer.applied));
+        writer.acts = acts.unwrap_or(writer.acts);
         self.publish(writer);
         Ok(())
     }
@@ -346,13 +359,14 @@ impl Log {
     }
 
     /// Build both trees again from the log, one commit batch at a time, and compare every hyper root that was acknowledged, the
-    /// history root, and every row of occurrences and repeats. Log ids and memberships are not compared: no other row determines
+    /// history root, and every row of occurrences and repeats; follow the chain of acts. Log ids and memberships are not compared: no other row determines
     /// them. `progress` is called with the number of events checked, and may stop the check with a value, which is returned.
     ///
     /// # Errors
     ///
     /// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
     pub fn check<B>(&self, progress: &mut dyn FnMut(u64) -> ControlFlow<B>) -> Result<ControlFlow<B>, LogError> {
+        acts::check(self.store.as_ref(), self.progress().acts)?;
         let (len, history_root) = {
             let trees = self.trees.read();
             let rows = Rows::of(self.store.as_ref());

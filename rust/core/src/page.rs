@@ -3,6 +3,7 @@
 //! A log only grows, so a replica that lags needs only what comes after its last event. After each page it is in the same state as
 //! if it had applied the entries one by one. A transfer can stop anywhere and resume from there.
 
+use crate::acts::{self, Act, ChainEnd};
 use crate::applied::{self, Members};
 use crate::bytes::Reader;
 use crate::error::LogError;
@@ -63,7 +64,7 @@ pub struct Batch {
     pub log_id: LogId,
 }
 
-/// Some whole commit batches of a log, and the memberships decided among them.
+/// Some whole commit batches of a log, and the memberships and acts decided among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The log that this continues.
@@ -76,6 +77,10 @@ pub struct Page {
     pub repeats: Vec<u64>,
     /// Memberships, in order.
     pub members: Vec<Members>,
+    /// Acts, in order.
+    pub acts: Vec<Act>,
+    /// Where the chain of acts ends after them.
+    pub acts_end: ChainEnd,
     /// How far the replicated log is applied when all of this is.
     pub end: LogId,
     /// The history root of the last event.
@@ -95,28 +100,40 @@ impl Log {
     }
 
     /// Return what follows `start` in this log: whole batches with at least `events` events, if the log has that many, and the
-    /// memberships after the entry at `after`.
+    /// memberships and acts after the entry at `after`. Where there are many acts, the page ends after some of them.
     ///
     /// # Errors
     ///
     /// [`PageError::Diverged`] if this log does not continue `start`; [`PageError::Log`] if its rows cannot be read.
     pub fn page(&self, start: Extent, after: LogId, events: u64) -> Result<Page, PageError> {
-        let Progress { len, applied } = self.progress();
+        let Progress { len, applied, .. } = self.progress();
         if start.len > len || self.extent_at(start.len)? != start {
             return Err(PageError::Diverged { len: start.len });
         }
-        let rows = Rows::of(self.store.as_ref());
-        let batches = self.batches(start.len, len, events)?;
+        let (store, rows) = (self.store.as_ref(), Rows::of(self.store.as_ref()));
+        let mut batches = self.batches(start.len, len, events)?;
+        let mut end = match batches.last() {
+            Some(batch) if batch.last.saturating_add(1) < len => batch.log_id,
+            _ => applied,
+        };
+        let first = after.index.saturating_add(1);
+        let acts = acts::acts_in(store, (first, end.index), usize::MAX, MOST_ACT_BYTES)?;
+        let mut acts_end = acts::end_at(store, end.index)?;
+        if let Some(last) = acts.last().filter(|last| last.log_id < acts_end.log_id) {
+            (end, acts_end) = (last.log_id, last.end());
+            batches.retain(|batch| batch.log_id <= end);
+        }
         let to = batches.last().map_or(start.len, |batch| batch.last.saturating_add(1));
-        let end = if to == len { applied } else { batches.last().map_or(after, |batch| batch.log_id) };
         Ok(Page {
             start,
             digests: (start.len..to).map(|version| rows.digest(version)).collect::<Result<_, LogError>>()?,
             repeats: self.repeats(start.len, to)?,
-            members: applied::members_in(self.store.as_ref(), after.index.saturating_add(1), end.index)?,
+            members: applied::members_in(store, first, end.index)?,
             end: end.max(after),
             history_digest: self.extent_at(to)?.history_digest,
             batches,
+            acts,
+            acts_end,
         })
     }
 
@@ -134,6 +151,7 @@ impl Log {
             return Err(PageError::Diverged { len: base });
         }
         page.require_consistent(writer.applied)?;
+        page.require_chain(writer.acts)?;
         let (entries, mut hidden) = shown_and_hidden(base, &page.digests, &page.repeats);
         let digest_at = |version: u64| self.digest_at(version, base, &page.digests);
         let change = self.trees.read().plan(&page.digests, &entries, Roots::Last, &digest_at)?;
@@ -144,7 +162,8 @@ impl Log {
         hidden.extend(change.replaced());
         let mut rows = page.rows(&hidden);
         applied::put_applied(&mut rows, page.end);
-        let landing = Landing { base, digests: &page.digests, change, rows, log_id: Some(page.end) };
+        let landing =
+            Landing { base, digests: &page.digests, change, rows, log_id: Some(page.end), acts: Some(page.acts_end) };
         Ok(self.land(&mut writer, landing)?)
     }
 
@@ -191,11 +210,20 @@ impl Page {
             && self.batches.is_sorted_by_key(|batch| batch.log_id)
             && self.members.is_sorted_by_key(|members| members.log_id)
             && self.batches.iter().all(|batch| batch.log_id <= self.end)
-            && self.members.iter().all(|members| members.log_id > applied && members.log_id <= self.end);
+            && self.members.iter().all(|members| members.log_id > applied && members.log_id <= self.end)
+            && self.acts.iter().all(|act| act.log_id > applied && act.log_id <= self.end);
         if ends == to && are_in_order && self.end >= applied {
             return Ok(());
         }
-        Err(self.inconsistent("its batches, repeats or memberships are out of order".into()))
+        Err(self.inconsistent("its batches, repeats, memberships or acts are out of order".into()))
+    }
+
+    /// Require that the acts of the page continue the chain that ends at `own`, and lead to the end that it names.
+    fn require_chain(&self, own: ChainEnd) -> Result<(), PageError> {
+        if own.after_all(&self.acts) == Some(self.acts_end) {
+            return Ok(());
+        }
+        Err(self.inconsistent(format!("its acts do not continue the chain that ends at entry {}", own.log_id)))
     }
 
     /// Require that the events of the page lead to the root that it names.
@@ -226,6 +254,7 @@ impl Page {
         for members in &self.members {
             applied::put_members(&mut batch, members);
         }
+        acts::put_acts(&mut batch, &self.acts, self.acts_end);
         batch
     }
 
@@ -252,6 +281,13 @@ impl Page {
             put_count(&mut out, members.bytes.len());
             out.extend(&members.bytes);
         }
+        put_count(&mut out, self.acts.len());
+        for act in &self.acts {
+            let bytes = act.to_bytes();
+            put_count(&mut out, bytes.len());
+            out.extend(bytes);
+        }
+        out.extend(self.acts_end.to_bytes());
         out
     }
 
@@ -279,6 +315,11 @@ impl Page {
                 let count = reader.count(1)?;
                 Some(Members { log_id, bytes: reader.bytes(count)?.to_vec() })
             })?,
+            acts: reader.many(4, |reader| {
+                let count = reader.count(1)?;
+                Act::from_bytes(reader.bytes(count)?)
+            })?,
+            acts_end: ChainEnd::read(reader)?,
         })
     }
 }
@@ -307,6 +348,8 @@ impl Extent {
     }
 }
 
+/// Bytes of acts after which a page ends. Another page continues it.
+const MOST_ACT_BYTES: usize = 4 << 20;
 const BATCH_BYTES: usize = 8 + DIGEST_BYTES + 16;
 
 #[expect(clippy::expect_used, reason = "a count that is wrong would make another page of the bytes")]

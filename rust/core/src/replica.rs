@@ -1,10 +1,14 @@
 //! A log as the outcome of a replicated log: entries that append nothing, and making durable what was applied.
 
+use crate::acts::{self, Act, ActBody, ChainEnd};
 use crate::applied::{self, Members};
 use crate::error::LogError;
 use crate::log::Log;
 use crate::log_id::LogId;
 use crate::store::WriteBatch;
+
+/// Bytes of acts after which no more are read at once.
+const MOST_ACT_BYTES: usize = 1 << 20;
 
 impl Log {
     /// Return the log id of the last entry of the replicated log that this log contains the outcome of: the default if it is not a
@@ -27,19 +31,55 @@ impl Log {
         Ok(())
     }
 
-    /// Write the membership that the entry at `log_id` decides.
+    /// Write the membership that an entry decides, and the act that the entry also is, if it is one.
     ///
     /// # Errors
     ///
     /// As [`Self::apply`].
-    pub fn apply_members(&self, members: &Members) -> Result<(), LogError> {
+    pub fn apply_members(&self, members: &Members, act: Option<ActBody>) -> Result<(), LogError> {
+        self.apply_deed(members.log_id, Some(members), act)
+    }
+
+    /// Write the act of the entry at `log_id`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply`].
+    pub fn apply_act(&self, log_id: LogId, act: ActBody) -> Result<(), LogError> {
+        self.apply_deed(log_id, None, Some(act))
+    }
+
+    /// Write all rows of an entry at once: a crash leaves both membership and act, or neither.
+    fn apply_deed(&self, log_id: LogId, members: Option<&Members>, act: Option<ActBody>) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
-        writer.require_after(members.log_id)?;
+        writer.require_after(log_id)?;
         let mut batch = WriteBatch::default();
-        applied::put_members(&mut batch, members);
-        self.write_applied(&mut writer, members.log_id, batch)?;
+        if let Some(members) = members {
+            applied::put_members(&mut batch, members);
+        }
+        let act = act.map(|body| writer.acts.next(log_id, body));
+        let end = act.as_ref().map_or(writer.acts, Act::end);
+        acts::put_acts(&mut batch, act.as_slice(), end);
+        self.write_applied(&mut writer, log_id, batch)?;
+        writer.acts = end;
         self.publish(&writer);
         Ok(())
+    }
+
+    /// Return where the chain of acts ends.
+    #[must_use]
+    pub fn acts_end(&self) -> ChainEnd {
+        self.progress().acts
+    }
+
+    /// Return acts in the order of their entries, from the first one after the entry at `after`: at most `most`, and none after those
+    /// whose rows together have 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] and [`LogError::Store`] if a row cannot be read.
+    pub fn acts(&self, after: u64, most: usize) -> Result<Vec<Act>, LogError> {
+        acts::acts_in(self.store.as_ref(), (after.saturating_add(1), u64::MAX), most, MOST_ACT_BYTES)
     }
 
     /// Return the membership in force.

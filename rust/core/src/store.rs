@@ -23,14 +23,16 @@ pub enum Table {
     Repeats,
     /// Index in the replicated log → the membership from there on, which this crate does not read.
     Members,
-    /// One row: the last log id that was applied, if it appended nothing.
+    /// The last log id that was applied, if it appended nothing; and the end of the chain of acts.
     Applied,
+    /// Index in the replicated log → the act of that entry.
+    Acts,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 6] =
-        [Self::Digests, Self::Roots, Self::Occurrences, Self::Repeats, Self::Members, Self::Applied];
+    pub const ALL: [Self; 7] =
+        [Self::Digests, Self::Roots, Self::Occurrences, Self::Repeats, Self::Members, Self::Applied, Self::Acts];
 
     /// Return the name of the table on disk.
     #[must_use]
@@ -42,6 +44,7 @@ impl Table {
             Self::Repeats => "repeats",
             Self::Members => "members",
             Self::Applied => "applied",
+            Self::Acts => "acts",
         }
     }
 }

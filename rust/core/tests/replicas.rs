@@ -4,6 +4,7 @@
 mod seeds;
 
 use proptest::prelude::*;
+use qed_core::acts::ActBody;
 use qed_core::applied::Members;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
@@ -15,7 +16,8 @@ use std::ops::ControlFlow;
 #[derive(Debug, Clone)]
 enum Entry {
     Requests(Vec<Request>),
-    Members(Vec<u8>),
+    Members(Vec<u8>, Option<ActBody>),
+    Act(ActBody),
     Nothing,
 }
 
@@ -28,12 +30,17 @@ fn digest() -> impl Strategy<Value = Digest> {
     })
 }
 
+fn act() -> impl Strategy<Value = ActBody> {
+    prop::collection::vec(any::<u8>(), 1..9).prop_map(|bytes| ActBody::new(bytes).unwrap())
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     let request = (prop::collection::vec(digest(), 1..20), any::<bool>())
         .prop_map(|(digests, if_absent)| Request { digests, if_absent });
     prop_oneof![
         6 => prop::collection::vec(request, 1..4).prop_map(Entry::Requests),
-        1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(Entry::Members),
+        1 => (prop::collection::vec(any::<u8>(), 0..9), prop::option::of(act())).prop_map(|(bytes, act)| Entry::Members(bytes, act)),
+        1 => act().prop_map(Entry::Act),
         1 => Just(Entry::Nothing),
     ]
 }
@@ -43,7 +50,10 @@ fn apply(log: &Log, index: u64, entry: &Entry, is_silent: bool) {
     match entry {
         Entry::Requests(requests) if is_silent => log.apply_silently(log_id, requests).unwrap(),
         Entry::Requests(requests) => drop(log.apply(log_id, requests).unwrap()),
-        Entry::Members(bytes) => log.apply_members(&Members { log_id, bytes: bytes.clone() }).unwrap(),
+        Entry::Members(bytes, act) => {
+            log.apply_members(&Members { log_id, bytes: bytes.clone() }, act.clone()).unwrap();
+        }
+        Entry::Act(act) => log.apply_act(log_id, act.clone()).unwrap(),
         Entry::Nothing => log.pass(log_id).unwrap(),
     }
 }
@@ -52,6 +62,8 @@ fn require_equal(one: &Log, other: &Log) {
     assert_eq!(one.len(), other.len());
     assert_eq!(one.applied(), other.applied());
     assert_eq!(one.members().unwrap(), other.members().unwrap());
+    assert_eq!(one.acts(0, usize::MAX).unwrap(), other.acts(0, usize::MAX).unwrap());
+    assert_eq!(one.acts_end(), other.acts_end());
     for version in 0..one.len() {
         assert_eq!(one.snapshot(version).unwrap(), other.snapshot(version).unwrap());
         let digest = one.snapshot(version).unwrap().event_digest;
@@ -111,7 +123,8 @@ fn log_of(events: &[&str]) -> Log {
 #[test]
 fn what_was_read_out_is_there_when_the_folder_is_opened_again() {
     let leader = log_of(&["a", "b", "a", "c"]);
-    leader.apply_members(&Members { log_id: LogId { index: 5, term: 2 }, bytes: b"who".to_vec() }).unwrap();
+    leader.apply_members(&Members { log_id: LogId { index: 5, term: 2 }, bytes: b"who".to_vec() }, None).unwrap();
+    leader.apply_act(LogId { index: 6, term: 2 }, ActBody::new(b"done".to_vec()).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let kept = Log::open(folder.path()).unwrap();
     follow(&leader, &kept, 2);

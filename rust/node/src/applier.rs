@@ -51,7 +51,8 @@ pub fn perform(state: &mut State, job: Job) -> Result<(Option<Input>, Vec<Comple
         Job::Sync => return Ok((Some(Input::Synced(state.log().sync()?)), Vec::new())),
     };
     let membership = (!Arc::ptr_eq(&before, state.membership())).then(|| Arc::clone(state.membership()));
-    let report = Report { log_id, conf_state, membership, is_fetched: page.is_some(), ticket: page };
+    let acts = state.log().acts_end().log_id.index;
+    let report = Report { log_id, conf_state, membership, acts, is_fetched: page.is_some(), ticket: page };
     Ok((Some(Input::Report(report)), completions))
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use prost::Message as _;
+use qed_core::acts::ActBody;
 use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
 use qed_core::page::{Page, PageError};
@@ -84,6 +85,8 @@ pub struct Status {
     pub applied_index: u64,
     /// The member to fetch pages from, and up to where, if this member is too far behind to catch up from entries.
     pub snapshot_source: Option<(MemberId, LogId)>,
+    /// The entry of the newest act that is applied; 0 if there is none.
+    pub acts: u64,
     /// On a leader: the members, including itself.
     pub followers: Vec<Follower>,
 }
@@ -258,6 +261,11 @@ impl Driver {
     /// Request what only a leader can do. The outcome is returned under `ticket`; for a transfer of leadership, before it is done.
     pub fn request(&self, ticket: Ticket, change: ClusterChange) {
         self.put(Input::Request(ticket, change));
+    }
+
+    /// Request that an act is recorded. The outcome is returned under `ticket`.
+    pub fn act(&self, ticket: Ticket, body: ActBody) {
+        self.put(Input::Act(ticket, body));
     }
 
     /// Append a page from another member. The outcome is returned under `ticket`.
@@ -484,6 +492,7 @@ fn status_of<M: SegmentStore>(member: &Member<M>) -> Status {
         commit_index: consensus.commit_index(),
         applied_index: consensus.log().applied().index,
         snapshot_source: member.snapshot_source(),
+        acts: member.acts(),
         followers: membership.members.keys().filter_map(of_follower).collect(),
         membership: Arc::clone(membership),
     }

@@ -1,5 +1,6 @@
 //! The content of entries of the Raft log (FORMATS.md, "Entries").
 
+use qed_core::acts::ActBody;
 use qed_core::hash::{DIGEST_BYTES, Digest};
 use qed_core::log::Request;
 use qed_core::page::Extent;
@@ -8,6 +9,10 @@ use crate::membership::Change;
 
 const APPEND: u8 = 1;
 const MEMBERS: u8 = 2;
+const ACT: u8 = 3;
+const MEMBERS_BY_ACT: u8 = 4;
+/// The length of an act that a change of members follows.
+const LENGTH_BYTES: usize = 4;
 const IF_ABSENT: u8 = 1;
 /// Flags and count of a request.
 const REQUEST_BYTES: usize = 1 + 4;
@@ -22,8 +27,10 @@ pub enum Command {
         /// The requests of clients.
         requests: Vec<Request>,
     },
-    /// Change the members, or their addresses.
-    Members(Vec<Change>),
+    /// Change the members, or their addresses; and the act that does so, if an operator or a member did.
+    Members(Vec<Change>, Option<ActBody>),
+    /// Record an act.
+    Act(ActBody),
     /// Nothing: the first entry of a leader, or a mere change of configuration.
     Nothing,
 }
@@ -38,10 +45,14 @@ impl Command {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Nothing => Vec::new(),
-            Self::Members(changes) => {
+            Self::Act(body) => [&[ACT], body.as_bytes()].concat(),
+            Self::Members(changes, act) => {
                 #[expect(clippy::expect_used, reason = "numbers and text always become JSON")]
                 let json = serde_json::to_vec(changes).expect("changes as JSON");
-                [&[MEMBERS], json.as_slice()].concat()
+                let Some(body) = act else { return [&[MEMBERS], json.as_slice()].concat() };
+                #[expect(clippy::expect_used, reason = "an act has at most 64 KiB")]
+                let length = u32::try_from(body.as_bytes().len()).expect("bytes of an act").to_be_bytes();
+                [&[MEMBERS_BY_ACT], length.as_slice(), body.as_bytes(), &json].concat()
             }
             Self::Append { base, requests } => {
                 let digests: usize = requests.iter().map(|request| request.digests.len()).sum();
@@ -65,7 +76,15 @@ impl Command {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let Some((&kind, rest)) = bytes.split_first() else { return Some(Self::Nothing) };
         match kind {
-            MEMBERS => serde_json::from_slice(rest).ok().map(Self::Members),
+            MEMBERS => Some(Self::Members(serde_json::from_slice(rest).ok()?, None)),
+            MEMBERS_BY_ACT => {
+                let (length, rest) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+                let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+                let (body, changes) = rest.split_at_checked(length)?;
+                let act = ActBody::new(body.to_vec())?;
+                Some(Self::Members(serde_json::from_slice(changes).ok()?, Some(act)))
+            }
+            ACT => ActBody::new(rest.to_vec()).map(Self::Act),
             APPEND => {
                 let (base, rest) = rest.split_at_checked(Extent::BYTES)?;
                 let requests = requests_in(rest)?;
@@ -122,10 +141,13 @@ mod tests {
             (id(), member).prop_map(|(id, member)| Change::Put(id, member)),
             id().prop_map(Change::Remove),
         ];
+        let body = prop::collection::vec(any::<u8>(), 1..90).prop_map(|bytes| ActBody::new(bytes).unwrap());
+        let changes = prop::collection::vec(change, 0..4);
         prop_oneof![
             (base, prop::collection::vec(request, 0..5))
                 .prop_map(|(base, requests)| Command::Append { base, requests }),
-            prop::collection::vec(change, 0..4).prop_map(Command::Members),
+            (changes, prop::option::of(body.clone())).prop_map(|(changes, act)| Command::Members(changes, act)),
+            body.prop_map(Command::Act),
             Just(Command::Nothing),
         ]
     }
@@ -141,7 +163,7 @@ mod tests {
         #[test]
         fn decoding_arbitrary_bytes_does_not_panic(
             mut bytes in prop::collection::vec(any::<u8>(), 0..300),
-            kind in 0_u8..4,
+            kind in 0_u8..6,
         ) {
             if let Some(first) = bytes.first_mut() {
                 *first = kind;
@@ -160,7 +182,12 @@ mod tests {
 
     #[test]
     fn what_this_build_does_not_know_is_not_decoded() {
-        assert_eq!(Command::from_bytes(&[3]), None);
+        assert_eq!(Command::from_bytes(&[5]), None);
+        // An act says something, and no more than it may.
+        assert_eq!(Command::from_bytes(&[ACT]), None);
+        assert_eq!(Command::from_bytes(&vec![ACT; 2 + ActBody::MOST_BYTES]), None);
+        assert!(Command::from_bytes(&vec![ACT; 1 + ActBody::MOST_BYTES]).is_some());
+        assert_eq!(Command::from_bytes(&[&[MEMBERS_BY_ACT, 0, 0, 0, 0], b"[]".as_slice()].concat()), None);
         // A request holds at least one event.
         let empty = [[APPEND].as_slice(), &[0; Extent::BYTES], &[0; REQUEST_BYTES]].concat();
         assert_eq!(Command::from_bytes(&empty), None);

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use qed_core::acts::ActBody;
 use qed_core::error::LogError;
 use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
@@ -13,14 +14,16 @@ use raft::eraftpb::{ConfState, Message};
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
 use crate::member_id::MemberId;
-use crate::membership::{Change, ClusterChange, Inadmissible, Membership};
+use crate::membership::{ClusterChange, Membership};
 use crate::message_check::InvalidMessage;
-use crate::outbox::{Completion, Failure, Outcome, Success};
+use crate::outbox::{Completion, Failure, Success};
 use crate::reads::{Due, PendingReads};
 use crate::segments::SegmentStore;
 use crate::state::StateError;
 use crate::ticket::Ticket;
 use crate::wal::{Wal, WalError};
+
+mod requests;
 
 /// Proposals that may be under way. While one is synced and sent, the previous one is applied; more would only make batches smaller.
 const PROPOSALS_UNDER_WAY: usize = 2;
@@ -52,6 +55,8 @@ pub enum Input {
     },
     /// A request of a member or an operator to the leader.
     Request(Ticket, ClusterChange),
+    /// A request to record an act.
+    Act(Ticket, ActBody),
     /// A job is done.
     Report(Report),
     /// The state is synced up to here.
@@ -63,9 +68,11 @@ impl Input {
     #[must_use]
     pub const fn ticket(&self) -> Option<Ticket> {
         match self {
-            Self::Append(ticket, _) | Self::Read(ticket) | Self::Await { ticket, .. } | Self::Request(ticket, _) => {
-                Some(*ticket)
-            }
+            Self::Append(ticket, _)
+            | Self::Read(ticket)
+            | Self::Await { ticket, .. }
+            | Self::Request(ticket, _)
+            | Self::Act(ticket, _) => Some(*ticket),
             Self::Report(report) => report.ticket,
             Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Synced(_) => None,
         }
@@ -92,6 +99,8 @@ pub struct Report {
     pub conf_state: Option<ConfState>,
     /// The membership there, if it changed.
     pub membership: Option<Arc<Membership>>,
+    /// The entry of the newest act there; 0 if there is none.
+    pub acts: u64,
     /// Whether the job was a page.
     pub is_fetched: bool,
     /// Tickets that wait for the page. They complete after the member has processed the report, so that its status includes the page.
@@ -109,7 +118,7 @@ pub struct Effects {
     pub completions: Vec<Completion>,
     /// Messages that were refused.
     pub invalid_messages: Vec<InvalidMessage>,
-    /// Whether leader, membership or snapshot source has changed.
+    /// Whether leader, membership, snapshot source or newest act has changed.
     pub is_status_new: bool,
 }
 
@@ -153,6 +162,8 @@ pub struct Member<M> {
     ticks: usize,
     role: Role,
     snapshot_source: Option<(MemberId, LogId)>,
+    /// The entry of the newest act; 0 if there is none.
+    acts: u64,
     /// Requests that have not been proposed yet.
     queue: VecDeque<(Ticket, Request)>,
     /// Proposals that are not known to be committed, in order.
@@ -169,7 +180,7 @@ impl<M: SegmentStore> Member<M> {
     /// Return a member with its recovered parts.
     #[must_use]
     pub fn new(consensus: Consensus, wal: Wal<M>, log: Arc<Log>, membership: Arc<Membership>, limits: Limits) -> Self {
-        let role = consensus.role();
+        let (role, acts) = (consensus.role(), log.acts_end().log_id.index);
         Self {
             consensus,
             wal,
@@ -180,6 +191,7 @@ impl<M: SegmentStore> Member<M> {
             ticks: 0,
             role,
             snapshot_source: None,
+            acts,
             queue: VecDeque::new(),
             proposals: VecDeque::new(),
             under_way: VecDeque::new(),
@@ -205,6 +217,12 @@ impl<M: SegmentStore> Member<M> {
     #[must_use]
     pub const fn snapshot_source(&self) -> Option<(MemberId, LogId)> {
         self.snapshot_source
+    }
+
+    /// Return the entry of the newest act; 0 if there is none.
+    #[must_use]
+    pub const fn acts(&self) -> u64 {
+        self.acts
     }
 
     /// Return this member's Raft.
@@ -273,6 +291,10 @@ impl<M: SegmentStore> Member<M> {
                 let outcome = self.request(ticket, change);
                 effects.completions.extend(outcome.map(|outcome| Completion { ticket, outcome }));
             }
+            Input::Act(ticket, body) => {
+                let outcome = self.record(ticket, body);
+                effects.completions.extend(outcome.map(|outcome| Completion { ticket, outcome }));
+            }
             Input::Report(report) => self.note_report(report, effects),
             Input::Synced(durable) => self.durable = Some(durable),
         }
@@ -297,79 +319,6 @@ impl<M: SegmentStore> Member<M> {
         self.reads.insert(context, ticket, self.ticks + pause, deadline);
     }
 
-    /// Carry out a request to the leader, or propose it; return its outcome if that is already known.
-    fn request(&mut self, ticket: Ticket, change: ClusterChange) -> Option<Outcome> {
-        match change {
-            ClusterChange::Admit(id, info) => {
-                let is_alive = |id| !self.consensus.is_presumed_dead(id);
-                let changes = self.membership.admit(id, &info, &is_alive);
-                self.change_members(ticket, changes)
-            }
-            ClusterChange::Remove(name) => {
-                let changes = self.membership.remove(&name);
-                self.remove(ticket, changes)
-            }
-            ClusterChange::Transfer(name) => Some(self.transfer(name)),
-        }
-    }
-
-    /// Propose a change of membership; return its outcome if that is already known.
-    fn change_members(&mut self, ticket: Ticket, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
-        if !self.consensus.can_propose() {
-            return Some(Err(Failure::NotLeader));
-        }
-        let changes = match changes {
-            Ok(changes) if changes.is_empty() => return Some(Ok(Success::Done)),
-            Ok(changes) => changes,
-            Err(reason) => return Some(Err(Failure::Inadmissible(reason))),
-        };
-        let of_configuration = self.membership.configuration_changes(&changes);
-        let command = Command::Members(changes).to_bytes();
-        let proposed = if of_configuration.is_empty() {
-            self.consensus.propose(command)
-        } else {
-            self.consensus.propose_members(&of_configuration, command)
-        };
-        match proposed {
-            Ok(log_id) => {
-                self.proposals.push_back(Proposal { log_id, tickets: vec![ticket] });
-                self.under_way.push_back(log_id);
-                None
-            }
-            Err(Refusal::NotLeader) => Some(Err(Failure::NotLeader)),
-            Err(_) => Some(Err(Failure::Busy)),
-        }
-    }
-
-    fn remove(&mut self, ticket: Ticket, changes: Result<Vec<Change>, Inadmissible>) -> Option<Outcome> {
-        let is_own = |change: &Change| matches!(change, Change::Remove(id) if Some(*id) == self.role.leader);
-        if self.role.is_leader && changes.as_ref().is_ok_and(|changes| changes.iter().any(is_own)) {
-            // A leader hands over first: its successor is then asked to remove it.
-            let successor = self.consensus.transfer(None);
-            return Some(
-                successor.map_or(Err(Failure::Inadmissible(Inadmissible::NoSuccessor)), |_| Err(Failure::NotLeader)),
-            );
-        }
-        self.change_members(ticket, changes)
-    }
-
-    fn transfer(&mut self, name: Option<String>) -> Outcome {
-        if !self.role.is_leader {
-            return Err(Failure::NotLeader);
-        }
-        let Some(name) = name else {
-            let successor = self.consensus.transfer(None);
-            return successor.map_or(Err(Failure::Inadmissible(Inadmissible::NoSuccessor)), |_| Ok(Success::Done));
-        };
-        match self.membership.find(&name) {
-            Some(id) if Some(id) == self.role.leader || self.consensus.transfer(Some(id)).is_some() => {
-                Ok(Success::Done)
-            }
-            Some(_) => Err(Failure::Inadmissible(Inadmissible::NotReady(name))),
-            None => Err(Failure::Inadmissible(Inadmissible::Unknown(name))),
-        }
-    }
-
     fn note_report(&mut self, report: Report, effects: &mut Effects) {
         if report.is_fetched {
             self.consensus.fetched(report.log_id, report.conf_state);
@@ -383,6 +332,8 @@ impl<M: SegmentStore> Member<M> {
             self.membership = membership;
             effects.is_status_new = true;
         }
+        effects.is_status_new |= report.acts != self.acts;
+        self.acts = report.acts;
         let installed = report.ticket.map(|ticket| Completion { ticket, outcome: Ok(Success::Done) });
         effects.completions.extend(installed);
         self.wake_waiters(effects);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use qed_core::acts::ActBody;
 use raft::eraftpb::{ConfChangeType, ConfState};
 use serde::{Deserialize, Serialize};
 
@@ -67,13 +68,15 @@ pub enum Change {
     Remove(MemberId),
 }
 
-/// A request that only a leader can carry out.
+/// A request that only a leader can carry out. A change of members is recorded together with its act, if it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterChange {
     /// Admit the member with this id, or record its new addresses.
-    Admit(MemberId, MemberInfo),
+    Admit(MemberId, MemberInfo, Option<ActBody>),
     /// Remove the member with this name.
-    Remove(String),
+    Remove(String, Option<ActBody>),
+    /// Remove the member with this name, dead or alive, and admit another in its place, with this id.
+    Replace(String, MemberId, MemberInfo, Option<ActBody>),
     /// Make the member with this name the leader, or any member if there is no name.
     Transfer(Option<String>),
 }
@@ -185,6 +188,34 @@ impl Membership {
         member: &MemberInfo,
         is_alive: &dyn Fn(MemberId) -> bool,
     ) -> Result<Vec<Change>, Inadmissible> {
+        self.require_admissible(id, member)?;
+        let replaced = self.find(&member.name).filter(|&other| other != id);
+        if replaced.is_some_and(is_alive) {
+            return Err(Inadmissible::NameTaken(member.name.clone()));
+        }
+        self.admit_for(replaced, id, member)
+    }
+
+    /// Return the changes that remove the member called `name` and admit `member` in its place, under the number `id`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be removed or admitted.
+    pub fn replace(&self, name: &str, id: MemberId, member: &MemberInfo) -> Result<Vec<Change>, Inadmissible> {
+        self.require_admissible(id, member)?;
+        let replaced = self.find(name).filter(|&replaced| replaced != id);
+        let replaced = replaced.ok_or_else(|| Inadmissible::Unknown(name.into()))?;
+        if self.configuration.voters == [replaced] {
+            return Err(Inadmissible::LastVoter(name.into()));
+        }
+        if self.find(&member.name).is_some_and(|other| other != id && other != replaced) {
+            return Err(Inadmissible::NameTaken(member.name.clone()));
+        }
+        self.admit_for(Some(replaced), id, member)
+    }
+
+    /// Require that the id was not removed, and that all texts have a valid length.
+    fn require_admissible(&self, id: MemberId, member: &MemberInfo) -> Result<(), Inadmissible> {
         if let Some(name) = self.removed.get(&id) {
             return Err(Inadmissible::Removed(name.clone()));
         }
@@ -192,10 +223,16 @@ impl Membership {
         if texts.iter().any(|text| text.is_empty() || text.len() > MAX_TEXT_BYTES) {
             return Err(Inadmissible::Malformed);
         }
-        let replaced = self.find(&member.name).filter(|&other| other != id);
-        if replaced.is_some_and(is_alive) {
-            return Err(Inadmissible::NameTaken(member.name.clone()));
-        }
+        Ok(())
+    }
+
+    /// Return the changes that admit `member` once `replaced` is removed.
+    fn admit_for(
+        &self,
+        replaced: Option<MemberId>,
+        id: MemberId,
+        member: &MemberInfo,
+    ) -> Result<Vec<Change>, Inadmissible> {
         let others = self.members.iter().filter(|&(&other, _)| other != id && Some(other) != replaced);
         for (_, other) in others {
             for (address, taken) in [(&member.raft_addr, &other.raft_addr), (&member.http_addr, &other.http_addr)] {

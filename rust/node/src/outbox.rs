@@ -71,7 +71,7 @@ pub struct Delivery {
     pub messages: Vec<(MemberId, Vec<u8>)>,
     /// Invalid messages; only the first ones if there are many.
     pub invalid_messages: Vec<InvalidMessage>,
-    /// Whether leader, membership or snapshot source may have changed.
+    /// Whether leader, membership, snapshot source or newest act may have changed.
     pub is_status_new: bool,
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use qed_core::acts::ActBody;
 use qed_core::applied::Members;
 use qed_core::error::LogError;
 use qed_core::log::{Added, Log, Request};
@@ -61,7 +62,7 @@ impl State {
     /// [`StateError::Log`] if it cannot be written.
     pub fn bootstrap(&mut self, membership: Membership) -> Result<(), StateError> {
         let log_id = LogId { index: 1, term: 1 };
-        self.log.apply_members(&Members { log_id, bytes: membership.to_bytes() })?;
+        self.log.apply_members(&Members { log_id, bytes: membership.to_bytes() }, None)?;
         self.log.sync()?;
         self.membership = Arc::new(membership);
         Ok(())
@@ -96,12 +97,13 @@ impl State {
             return Ok(Vec::new());
         }
         let command = match &committed.conf_state {
-            Some(_) if committed.data.is_empty() => Command::Members(Vec::new()),
+            Some(_) if committed.data.is_empty() => Command::Members(Vec::new(), None),
             _ => Command::from_bytes(&committed.data).ok_or(StateError::UnknownEntry(committed.log_id.index))?,
         };
         match command {
             Command::Nothing => self.log.pass(committed.log_id)?,
-            Command::Members(changes) => self.change_members(committed, changes)?,
+            Command::Members(changes, act) => self.change_members(committed, changes, act)?,
+            Command::Act(act) => self.log.apply_act(committed.log_id, act)?,
             Command::Append { base, requests } => return self.append(committed.log_id, base, &requests, is_wanted),
         }
         Ok(Vec::new())
@@ -144,10 +146,15 @@ impl State {
         Ok(Vec::new())
     }
 
-    fn change_members(&mut self, committed: &Committed, changes: Vec<Change>) -> Result<(), StateError> {
+    fn change_members(
+        &mut self,
+        committed: &Committed,
+        changes: Vec<Change>,
+        act: Option<ActBody>,
+    ) -> Result<(), StateError> {
         let mut membership = Membership::clone(&self.membership);
         membership.apply(changes, committed.conf_state.as_ref());
-        self.log.apply_members(&Members { log_id: committed.log_id, bytes: membership.to_bytes() })?;
+        self.log.apply_members(&Members { log_id: committed.log_id, bytes: membership.to_bytes() }, act)?;
         self.membership = Arc::new(membership);
         Ok(())
     }
@@ -173,7 +180,7 @@ mod tests {
     fn a_page_with_a_membership_that_cannot_be_read_changes_nothing() {
         let leader = Log::in_memory().unwrap();
         let log_id = LogId { index: 1, term: 1 };
-        leader.apply_members(&Members { log_id, bytes: b"no membership".to_vec() }).unwrap();
+        leader.apply_members(&Members { log_id, bytes: b"no membership".to_vec() }, None).unwrap();
         let page = leader.page(Extent::default(), LogId::default(), 1).unwrap();
         let mut state = State::open(Arc::new(Log::in_memory().unwrap())).unwrap();
         let refused = state.install(&page);

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
+use qed_core::acts::ActBody;
 use qed_core::hash::Digest;
 use qed_core::log::Request;
 use qed_core::page::Page;
@@ -88,7 +89,7 @@ impl Cluster {
     fn join(&mut self, name: &str) -> MemberId {
         let id = self.start(name, Beginning::Join);
         let outcome =
-            self.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description(name))));
+            self.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description(name), None)));
         assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
         self.wait(|cluster| cluster.drivers.values().all(|driver| driver.status().membership.is_voter(id)));
         id
@@ -293,7 +294,7 @@ fn a_fourth_member_joins_by_pages() {
 fn a_member_that_is_removed_is_gone_for_good() {
     let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
     cluster.add_some("x");
-    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Remove("b".into())));
+    let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Remove("b".into(), None)));
     assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
     // Stop it, as its process would: otherwise it would no longer respond, and `require_all` would fail.
     drop(cluster.drivers.remove(&ids[1]));
@@ -305,9 +306,50 @@ fn a_member_that_is_removed_is_gone_for_good() {
     cluster.require_all();
     let leader = cluster.leader();
     assert_eq!(cluster.drivers[&leader].status().membership.configuration.voters.len(), 2);
-    let outcome =
-        cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(ids[1], description("b"))));
+    let outcome = cluster
+        .at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(ids[1], description("b"), None)));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::Removed(_)))), "{outcome:?}");
+}
+
+fn act(text: &str) -> ActBody {
+    ActBody::new(text.into()).unwrap()
+}
+
+/// Return what the acts of a member say.
+fn said(driver: &Driver) -> Vec<String> {
+    let acts = driver.log().acts(0, usize::MAX).unwrap();
+    acts.iter().map(|act| String::from_utf8(act.body.as_bytes().to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn every_member_has_the_acts_also_one_that_joins_by_pages() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    let recorded = |outcome: Outcome| assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
+    recorded(cluster.at_leader(|driver, ticket| driver.act(ticket, act("made a key"))));
+    cluster.add_some("x");
+    let removal = || ClusterChange::Remove("b".into(), Some(act("removed b")));
+    recorded(cluster.at_leader(|driver, ticket| driver.request(ticket, removal())));
+    drop(cluster.drivers.remove(&ids[1]));
+    let id = cluster.join("d");
+    // What changes nothing is no act.
+    let admission = ClusterChange::Admit(id, description("d"), Some(act("admitted d")));
+    recorded(cluster.at_leader(|driver, ticket| driver.request(ticket, admission.clone())));
+    let end = |driver: &Driver| (driver.log().acts_end().log_id.index, driver.status().acts);
+    cluster.wait(|cluster| cluster.drivers.values().all(|driver| end(driver).0 > 0 && end(driver).0 == end(driver).1));
+    cluster.require_all();
+    for driver in cluster.drivers.values() {
+        assert_eq!(said(driver), ["made a key", "removed b"]);
+    }
+}
+
+#[test]
+fn only_a_leader_records_an_act() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    let leader = cluster.leader();
+    for &id in ids.iter().filter(|&&id| id != leader) {
+        let outcome = cluster.outcome(id, |driver, ticket| driver.act(ticket, act("made a key")));
+        assert!(matches!(outcome, Err(Failure::NotLeader)) || cluster.leader() == id, "{outcome:?}");
+    }
 }
 
 #[test]
@@ -321,7 +363,9 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     let begun = Instant::now();
     // Until the old member is presumed dead, its name is in use.
     loop {
-        match cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description("c")))) {
+        match cluster
+            .at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description("c"), None)))
+        {
             Ok(Success::Done) => break,
             Err(Failure::Inadmissible(Inadmissible::NameTaken(_))) => assert!(begun.elapsed() < PATIENCE),
             other => panic!("{other:?}"),
@@ -375,8 +419,8 @@ fn nobody_is_made_to_lead_who_cannot() {
     let outcome = alone.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(None)));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NoSuccessor))), "{outcome:?}");
     let learner = MemberId::of((ids[0].get() ^ 1).max(1));
-    let admitted =
-        cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(learner, description("l"))));
+    let admitted = cluster
+        .at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(learner, description("l"), None)));
     assert!(matches!(admitted, Ok(Success::Done)), "{admitted:?}");
     let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Transfer(Some("l".into()))));
     assert!(matches!(outcome, Err(Failure::Inadmissible(Inadmissible::NotReady(_)))), "{outcome:?}");

@@ -29,7 +29,9 @@ mod _qed {
         parse_answer, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,
     };
     #[pymodule_export]
-    use super::replica::{ClusterChange, Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status};
+    use super::replica::{
+        Act, ClusterChange, Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status,
+    };
 
     use pyo3::types::PyModuleMethods as _;
     use pyo3::{Bound, PyResult, types::PyModule};

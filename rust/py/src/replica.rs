@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
+use qed_core::acts::{self, ActBody};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
 use qed_node::driver::{self, Driver};
@@ -79,6 +81,8 @@ pub struct Status {
     followers: Vec<Follower>,
     /// The member to fetch pages from, if this one lags too far behind.
     fetch_from: Option<u64>,
+    /// The entry of the newest act; 0 if there is none.
+    acts: u64,
 }
 
 /// A member as its leader sees it.
@@ -99,6 +103,58 @@ impl From<driver::Follower> for Follower {
     }
 }
 
+/// One act of an operator or a member, as it stands in the chain.
+#[pyclass(frozen, eq, module = "qed._qed")]
+#[derive(PartialEq, Eq)]
+pub struct Act(acts::Act);
+
+#[pymethods]
+impl Act {
+    #[new]
+    #[pyo3(signature = (*, index, term, previous, body))]
+    fn new(index: u64, term: u64, previous: PyRef<'_, Digest>, body: PyBackedBytes) -> PyResult<Self> {
+        let body = act_of(&body)?;
+        Ok(Self(acts::Act { log_id: LogId { index, term }, previous: previous.0, body }))
+    }
+
+    /// The entry that it is the outcome of.
+    #[getter]
+    const fn index(&self) -> u64 {
+        self.0.log_id.index
+    }
+
+    /// The term of the leader that proposed it.
+    #[getter]
+    const fn term(&self) -> u64 {
+        self.0.log_id.term
+    }
+
+    /// The hash of the act before it; zeros for the first.
+    #[getter]
+    const fn previous(&self) -> Digest {
+        Digest(self.0.previous)
+    }
+
+    /// The hash that the next act names.
+    #[getter]
+    fn hash(&self) -> Digest {
+        Digest(self.0.hash())
+    }
+
+    /// What it says.
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.body.as_bytes())
+    }
+}
+
+/// Return the body of an act.
+fn act_of(bytes: &[u8]) -> PyResult<ActBody> {
+    let (found, most) = (bytes.len(), ActBody::MOST_BYTES);
+    let refused = || PyValueError::new_err(format!("expected an act of 1 to {most} bytes, found {found}"));
+    ActBody::new(bytes.to_vec()).ok_or_else(refused)
+}
+
 /// What only a leader can do.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct ClusterChange(membership::ClusterChange);
@@ -107,16 +163,26 @@ pub struct ClusterChange(membership::ClusterChange);
 impl ClusterChange {
     /// Admit a member, or note its new addresses.
     #[staticmethod]
-    #[pyo3(signature = (number, member, /))]
-    fn admit(number: u64, member: PyRef<'_, MemberInfo>) -> PyResult<Self> {
-        Ok(Self(membership::ClusterChange::Admit(member_of(number)?, member.clone().into())))
+    #[pyo3(signature = (number, member, /, act = None))]
+    fn admit(number: u64, member: PyRef<'_, MemberInfo>, act: Option<PyBackedBytes>) -> PyResult<Self> {
+        let act = act.as_deref().map(act_of).transpose()?;
+        Ok(Self(membership::ClusterChange::Admit(member_of(number)?, member.clone().into(), act)))
     }
 
     /// Remove the member with a name.
     #[staticmethod]
-    #[pyo3(signature = (name, /))]
-    const fn remove(name: String) -> Self {
-        Self(membership::ClusterChange::Remove(name))
+    #[pyo3(signature = (name, /, act = None))]
+    fn remove(name: String, act: Option<PyBackedBytes>) -> PyResult<Self> {
+        let act = act.as_deref().map(act_of).transpose()?;
+        Ok(Self(membership::ClusterChange::Remove(name, act)))
+    }
+
+    /// Remove the member with a name, dead or alive, and admit another in its place.
+    #[staticmethod]
+    #[pyo3(signature = (name, number, member, /, act = None))]
+    fn replace(name: String, number: u64, member: PyRef<'_, MemberInfo>, act: Option<PyBackedBytes>) -> PyResult<Self> {
+        let act = act.as_deref().map(act_of).transpose()?;
+        Ok(Self(membership::ClusterChange::Replace(name, member_of(number)?, member.clone().into(), act)))
     }
 
     /// Hand leadership over to the member with a name, or to any.
@@ -219,6 +285,7 @@ impl Replica {
             removed: members.removed.keys().copied().map(MemberId::get).collect(),
             followers: status.followers.into_iter().map(Follower::from).collect(),
             fetch_from: status.snapshot_source.map(|(from, _)| from.get()),
+            acts: status.acts,
         }
     }
 
@@ -260,6 +327,21 @@ impl Replica {
     fn request(&self, py: Python<'_>, ticket: u64, change: PyRef<'_, ClusterChange>) {
         let change = change.0.clone();
         py.detach(|| self.0.request(Ticket::new(ticket), change));
+    }
+
+    /// Record an act, as the leader; None comes under `ticket`.
+    #[pyo3(signature = (ticket, act, /))]
+    fn act(&self, py: Python<'_>, ticket: u64, act: PyBackedBytes) -> PyResult<()> {
+        let body = act_of(&act)?;
+        py.detach(|| self.0.act(Ticket::new(ticket), body));
+        Ok(())
+    }
+
+    /// Return the acts after an entry, oldest first, at most `most` and about 1 MiB.
+    #[pyo3(signature = (after_index, most, /))]
+    fn acts(&self, py: Python<'_>, after_index: u64, most: usize) -> PyResult<Vec<Act>> {
+        let found = py.detach(|| self.0.log().acts(after_index, most)).map_err(|error| error::of_log(&error))?;
+        Ok(found.into_iter().map(Act).collect())
     }
 
     /// Return where this log ends: what another member needs to know to read on from there.

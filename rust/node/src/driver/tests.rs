@@ -3,6 +3,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use qed_core::acts::ActBody;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
@@ -272,13 +273,14 @@ fn whoever_waits_when_it_ends_is_told() {
     driver.close();
     driver.read(Ticket::new(4));
     driver.await_events(Ticket::new(5), 0, 1);
-    driver.request(Ticket::new(6), ClusterChange::Admit(ONE, description()));
-    driver.request(Ticket::new(7), ClusterChange::Remove("a".into()));
+    driver.request(Ticket::new(6), ClusterChange::Admit(ONE, description(), None));
+    driver.request(Ticket::new(7), ClusterChange::Remove("a".into(), None));
     driver.request(Ticket::new(8), ClusterChange::Transfer(None));
     let page = Log::in_memory().unwrap().page(qed_core::page::Extent::default(), LogId::default(), 1).unwrap();
     driver.install(Ticket::new(9), page);
-    let outcomes = wait(&driver, 9);
-    assert!(outcomes.keys().copied().eq(1..10));
+    driver.act(Ticket::new(10), ActBody::new(b"done".to_vec()).unwrap());
+    let outcomes = wait(&driver, 10);
+    assert!(outcomes.keys().copied().eq(1..11));
     let untold = |ticket: &u64| matches!(outcomes[ticket], Err(Failure::NotLeader | Failure::Unknown));
     assert!(outcomes.keys().all(untold), "{outcomes:?}");
 }

@@ -63,6 +63,22 @@ fn new_addresses_are_noted_without_raft() {
 }
 
 #[test]
+fn a_member_that_is_alive_is_replaced_only_by_name() {
+    let changes = three().replace("c", id(4), &member("c")).unwrap();
+    assert_eq!(changes, [Change::Remove(id(3)), Change::Put(id(4), member("c"))]);
+    // The new one may have a name and addresses of its own.
+    let changes = three().replace("c", id(4), &member("d")).unwrap();
+    assert_eq!(changes, [Change::Remove(id(3)), Change::Put(id(4), member("d"))]);
+    let refused = |name: &str, number: u64, info: &str| three().replace(name, id(number), &member(info)).unwrap_err();
+    assert_eq!(refused("x", 4, "x"), Inadmissible::Unknown("x".into()));
+    assert_eq!(refused("c", 3, "c"), Inadmissible::Unknown("c".into()));
+    assert_eq!(refused("c", 4, "b"), Inadmissible::NameTaken("b".into()));
+    assert_eq!(refused("c", 9, "c"), Inadmissible::Removed("z".into()));
+    let alone = Membership::of_one("cluster".into(), id(1), member("a"));
+    assert_eq!(alone.replace("a", id(2), &member("a")), Err(Inadmissible::LastVoter("a".into())));
+}
+
+#[test]
 fn a_removed_number_does_not_come_back() {
     assert_eq!(three().admit(id(9), &member("y"), &all_dead), Err(Inadmissible::Removed("z".into())));
     // Another member may use its name.

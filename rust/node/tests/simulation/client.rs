@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use qed_core::acts::ActBody;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_node::outbox::{Failure, Outcome, Success};
@@ -19,6 +20,8 @@ pub enum Asked {
     Read(u64),
     /// To change who takes part.
     Change,
+    /// To do what is to be recorded.
+    Act(ActBody),
 }
 
 /// A question without an answer.
@@ -135,7 +138,11 @@ impl Clients {
             (Asked::Append(request), outcome) => {
                 require(false, "requests are answered", || format!("{request:?} got {outcome:?}"))
             }
-            (Asked::Read(_) | Asked::Change, _) => Ok(()),
+            (Asked::Act(act), Ok(Success::Done)) => {
+                invariants.acknowledge_act(act);
+                Ok(())
+            }
+            (Asked::Read(_) | Asked::Change | Asked::Act(_), _) => Ok(()),
         }
     }
 

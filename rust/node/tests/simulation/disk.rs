@@ -105,6 +105,11 @@ impl Disk {
                         let is_known = !found.is_empty() && LogId::from_slice(found).unwrap() <= log_id;
                         if is_known { value } else { root.to_vec() }
                     }
+                    // Acts, and where their chain ends, begin with a log id.
+                    Table::Acts if LogId::from_slice(&value[..LogId::BYTES]).unwrap() > log_id => continue,
+                    Table::Applied if key == b"acts" && LogId::from_slice(&value[..LogId::BYTES]).unwrap() > log_id => {
+                        continue;
+                    }
                     _ => value,
                 };
                 rows.put(table, key, value);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 
+use qed_core::acts::{ActBody, ChainEnd};
 use qed_core::log::{Added, Log};
 use qed_core::page::Extent;
 use qed_core::proof::Snapshot;
@@ -70,8 +71,10 @@ pub struct Invariants {
     entries: BTreeMap<(u64, u64), (u64, u64)>,
     chosen: BTreeMap<u64, Chosen>,
     extents: BTreeMap<u64, Extent>,
-    states: BTreeMap<u64, (u64, Extent, Vec<u8>)>,
+    states: BTreeMap<u64, (u64, Extent, Vec<u8>, ChainEnd)>,
     acknowledged: BTreeMap<u64, Snapshot>,
+    /// Acts that were acknowledged.
+    acts: Vec<ActBody>,
     /// Versions that were acknowledged in this step.
     fresh: Vec<u64>,
     /// Versions that were given to an event that had to be added.
@@ -205,7 +208,7 @@ impl Invariants {
         require(known == extent, "equal roots at equal versions", || {
             format!("member {id} has {extent:?}, not {known:?}")
         })?;
-        let now = (applied.term, extent, state.membership().to_bytes());
+        let now = (applied.term, extent, state.membership().to_bytes(), state.log().acts_end());
         let known = self.states.entry(applied.index).or_insert_with(|| now.clone());
         require(known.1 == now.1, "equal logs at equal indices", || {
             format!("member {id} has {} events at entry {}, not {}", now.1.len, applied.index, known.1.len)
@@ -213,7 +216,15 @@ impl Invariants {
         require(known.2 == now.2, "equal membership at equal indices", || {
             let [known, now] = [&known.2, &now.2].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
             format!("member {id} has {now} at entry {}, not {known}", applied.index)
+        })?;
+        require(known.3 == now.3, "equal acts at equal indices", || {
+            format!("the acts of member {id} end in {:?} at entry {}, not in {:?}", now.3, applied.index, known.3)
         })
+    }
+
+    /// Note that an act was acknowledged.
+    pub fn acknowledge_act(&mut self, act: ActBody) {
+        self.acts.push(act);
     }
 
     /// Look at a member that has just started: what is not durable may be lost, but not its term.
@@ -226,7 +237,7 @@ impl Invariants {
 
     /// Return how many memberships there were.
     pub fn memberships(&self) -> u64 {
-        self.states.values().map(|(_, _, membership)| membership).collect::<BTreeSet<_>>().len() as u64
+        self.states.values().map(|(_, _, membership, _)| membership).collect::<BTreeSet<_>>().len() as u64
     }
 
     /// Return the number of events that are acknowledged.
@@ -296,7 +307,9 @@ impl Invariants {
         for &version in self.acknowledged.range(..to).map(|(version, _)| version) {
             self.require_version(id, log, version)?;
         }
-        Ok(())
+        let acts = log.acts(0, usize::MAX).map_err(broken)?;
+        let lost = self.acts.iter().find(|&act| is_whole && acts.iter().all(|found| found.body != *act));
+        require(lost.is_none(), "acts that are acknowledged are kept", || format!("member {id} lacks {lost:?}"))
     }
 
     /// *Each acknowledged snapshot extends the one before*, by proof.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use qed_core::acts::ActBody;
 use qed_node::member::Input;
 use qed_node::member_id::MemberId;
 use qed_node::membership::{ClusterChange, Membership};
@@ -45,9 +46,9 @@ impl World {
         let outside: Vec<_> = self.hosts.values().filter(is_outside).map(|host| (host.id, host.name.clone())).collect();
         for (id, name) in outside {
             if self.random.is_hit(50) {
-                self.tell(|ticket| {
-                    Input::Request(ticket, ClusterChange::Admit(MemberId::of(id), Host::description(id, &name)))
-                });
+                let act = Some(self.act("admits", &name));
+                let change = ClusterChange::Admit(MemberId::of(id), Host::description(id, &name), act);
+                self.tell(Asked::Change, |ticket| Input::Request(ticket, change));
             }
         }
     }
@@ -56,7 +57,15 @@ impl World {
         let id = self.next_id();
         if id <= MOST_HOSTS {
             self.add_host(id, format!("m{id}"), None);
+        } else {
+            let act = self.act("brings", "none");
+            self.tell(Asked::Act(act.clone()), |ticket| Input::Act(ticket, act));
         }
+    }
+
+    /// Return an act that no other is equal to.
+    fn act(&self, deed: &str, name: &str) -> ActBody {
+        ActBody::new(format!("{deed} {name} at {}", self.now).into_bytes()).unwrap()
     }
 
     fn remove(&mut self) {
@@ -66,7 +75,9 @@ impl World {
         let views = self.views();
         let names: Vec<_> = views.iter().flat_map(|view| view.members.values().map(|member| &member.name)).collect();
         if let Some(name) = self.random.pick(&names).cloned() {
-            self.tell(|ticket| Input::Request(ticket, ClusterChange::Remove(name)));
+            let act = self.act("removes", &name);
+            let change = ClusterChange::Remove(name, Some(act.clone()));
+            self.tell(Asked::Act(act), |ticket| Input::Request(ticket, change));
         }
     }
 
@@ -74,7 +85,7 @@ impl World {
         let names: Vec<_> = self.hosts.values().map(|host| host.name.clone()).collect();
         let at = self.random.below(names.len() as u64 + 1);
         let name = names.into_iter().nth(usize::try_from(at).unwrap());
-        self.tell(|ticket| Input::Request(ticket, ClusterChange::Transfer(name)));
+        self.tell(Asked::Change, |ticket| Input::Request(ticket, ClusterChange::Transfer(name)));
     }
 
     /// Lose a disk, and bring a machine of the same name: not while another loss could leave no majority.
@@ -119,10 +130,10 @@ impl World {
         }
     }
 
-    fn tell(&mut self, input: impl FnOnce(Ticket) -> Input) {
+    fn tell(&mut self, asked: Asked, input: impl FnOnce(Ticket) -> Input) {
         let leader = self.leader().filter(|_| self.random.is_hit(900));
         let Some(host) = leader.or_else(|| self.any_running()) else { return };
-        let ticket = self.clients.ask(self.now, host, Asked::Change);
+        let ticket = self.clients.ask(self.now, host, asked);
         let input = input(ticket);
         self.note(|| format!("{host} is told {input:?}"));
         if let Some(process) = self.process(host) {
