@@ -1,6 +1,7 @@
 """The walk-through of docs/cluster.md in containers. It needs a Docker engine: `pytest -m containers` selects it.
 
 The base image is `$BASE`, or the Dockerfile's if it is present or can be pulled, or one from compose/base-image.sh.
+The image to build in is `$TOOLCHAIN`, or the base image, or the other one of that script.
 The wheel is `$WHEEL`, or one that the test builds.
 """
 
@@ -88,15 +89,17 @@ def given_base() -> str | None:
     return None
 
 
-def base_image() -> Iterator[str]:
-    """Give the base image; remove it again if it was built here."""
+def base_images() -> Iterator[dict[str, str]]:
+    """Give the images to run on and to build in; remove them again if they were made here."""
     if base := given_base():
-        yield base
+        yield {"BASE": base, "TOOLCHAIN": os.environ.get("TOOLCHAIN", base)}
         return
-    tag = f"qed-base:{secrets.token_hex(4)}"
-    subprocess.run([ROOT / "compose" / "base-image.sh", tag], check=True, timeout=900, stdout=subprocess.DEVNULL)
-    yield tag
-    docker("image", "rm", tag)
+    tag = secrets.token_hex(4)
+    base, toolchain = f"qed-base:{tag}", f"qed-toolchain:{tag}"
+    script = ROOT / "compose" / "base-image.sh"
+    subprocess.run([script, base, toolchain], check=True, timeout=900, stdout=subprocess.DEVNULL)
+    yield {"BASE": base, "TOOLCHAIN": toolchain}
+    docker("image", "rm", toolchain, base)
 
 
 def wheel() -> Iterator[str]:
@@ -119,10 +122,10 @@ def settings() -> Iterator[dict[str, str]]:
     if reason := obstacle():
         pytest.skip(reason)
     before = nameless_images()
-    bases, wheels = base_image(), wheel()
-    base = next(bases)
+    bases, wheels = base_images(), wheel()
+    images = next(bases)
     try:
-        yield {"BASE": base, "TOOLCHAIN": base, "WHEEL": next(wheels), "QED_IMAGE": IMAGE}
+        yield {**images, "WHEEL": next(wheels), "QED_IMAGE": IMAGE}
     finally:
         docker("image", "rm", "--force", IMAGE, is_checked=False)
         # The stage in which the wheel was installed remains as an unnamed image.
@@ -155,9 +158,40 @@ def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) ->
         run(on_this_machine(up), ROOT, **settings)
         wait(set(NAMES))
         walk(lambda command: run(command, tmp_path, **settings), wait=wait, ports=PORTS)
+        for name in NAMES:
+            assert_confined(name)
         assert_guarded(NAMES[0])
     finally:
         run(on_this_machine(down), ROOT, **settings)
+
+
+CONFINED = """
+import pathlib, re
+status = pathlib.Path("/proc/self/status").read_text()
+held = dict(re.findall(r"^(Cap[A-Z]\\w+|NoNewPrivs):\\s*(\\w+)$", status, re.MULTILINE))
+assert held.pop("NoNewPrivs") == "1", status
+assert held and not any(int(value, 16) for value in held.values()), held
+for folder in ("/", "/etc", "/opt/qed", "/tmp", "/usr/local/share/ca-certificates"):
+    try:
+        pathlib.Path(folder, "written").touch()
+    except OSError as exc:
+        assert exc.errno in {13, 30}, exc
+    else:
+        raise AssertionError(folder)
+assert not list(pathlib.Path("/usr/local/share/ca-certificates").rglob("*.crt"))
+"""
+"""What a process finds in a container: no capabilities, nothing to write to, no authorities of the building machine."""
+
+
+def assert_confined(name: str) -> None:
+    """Check what a container may do: nothing but to serve."""
+    docker("exec", name, "python3", "-c", CONFINED)
+    config = "{{.ReadonlyRootfs}} {{.CapDrop}} {{.SecurityOpt}} {{.PidsLimit}} {{.Memory}}"
+    found = docker("inspect", "--format", f"{{{{with .HostConfig}}}}{config}{{{{end}}}}", name).stdout.split()
+    assert found == ["true", "[ALL]", "[no-new-privileges:true]", "256", str(2 * 1024**3)]
+    published = docker("port", name).stdout
+    assert "8600/tcp" not in published
+    assert re.findall(r"-> (\S+):\d+$", published, re.MULTILINE) == ["127.0.0.1"] * len(published.splitlines())
 
 
 def assert_guarded(name: str) -> None:
@@ -179,5 +213,6 @@ def test_quickstart_serves(settings: dict[str, str]) -> None:
         wait_until(lambda: health_of("qed_server") == "healthy", "the server to be healthy", limit_s=LIMIT_S)
         wait_until(lambda: is_whole([8800], ["qed_server"]), "the server to lead", limit_s=LIMIT_S)
         assert httpx.post("http://127.0.0.1:8800/events", json={"Event": "eA=="}).status_code == 201
+        assert_confined("qed_server")
     finally:
         run(on_this_machine(f"{tool} down --volumes"), ROOT, **settings)
