@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo run build check test lock bench fuzz campaign clean
+.PHONY: demo run build wheel sbom check audit test lock bench fuzz campaign clean
 
 ## demo: build, then show adding, proving, verifying and tampering on a temporary server
 demo: $(VENV)/.installed
@@ -15,9 +15,21 @@ demo: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(BIN)/qed-server
 
-## build: the wheel, in dist/
-build: $(VENV)/.tools
-	$(BIN)/maturin build --release --out dist
+## build: the wheel and lists of all that it contains, in dist/
+build: sbom
+
+DIST ?= dist
+wheel: $(VENV)/.tools
+	$(BIN)/maturin build --release --out $(DIST)
+
+## sbom: what the wheel contains (Rust) and requires (Python), as CycloneDX; the wheel holds the first one, too
+sbom: wheel $(VENV)/audit/.tools
+	rm -rf $(DIST)/.wheel
+	$(BIN)/python -m zipfile --extract "$$(ls -t $(DIST)/*.whl | head -n 1)" $(DIST)/.wheel
+	cp $(DIST)/.wheel/*.dist-info/sboms/*.json $(DIST)/qed-log-rust.cyclonedx.json
+	rm -rf $(DIST)/.wheel
+	$(VENV)/audit/bin/cyclonedx-py requirements requirements.txt --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file $(DIST)/qed-log-python.cyclonedx.json
 
 ## check: format, lints, types, licences, floors
 check: $(VENV)/.installed
@@ -27,16 +39,23 @@ check: $(VENV)/.installed
 	for crate in bench/load bench/raftos/engine; do \
 		cargo clippy --manifest-path $$crate/Cargo.toml --target-dir target --all-targets -- -D warnings || exit 1; done
 	cargo check --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target
-	$(BIN)/ruff format --check python tests bench docs
-	$(BIN)/ruff check python tests bench docs
+	$(BIN)/ruff format --check python tests bench docs .ci
+	$(BIN)/ruff check python tests bench docs .ci
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest qed._qed
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-	cargo deny --version >/dev/null 2>&1 || cargo install --debug --locked --quiet cargo-deny@0.20.2
+	$(CARGO_DENY)
 	cargo deny --log-level error check bans licenses sources
 
+CARGO_DENY = cargo deny --version >/dev/null 2>&1 || cargo install --debug --locked --quiet cargo-deny@0.20.2
+
+## audit: known vulnerabilities in the locked dependencies, as far as the databases of advisories can be reached
+audit: $(VENV)/audit/.tools
+	$(CARGO_DENY)
+	$(VENV)/audit/bin/python .ci/audit.py
+
 ## test: everything that CI runs
-test: check
+test: check $(VENV)/audit/.tools
 	cargo test --workspace --release --quiet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) --no-print-directory demo
