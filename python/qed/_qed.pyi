@@ -216,7 +216,17 @@ class MemberInfo:
     http_addr: str
     mgmt_addr: str
     metrics_addr: str
-    def __new__(cls, *, name: str, raft_addr: str, http_addr: str, mgmt_addr: str, metrics_addr: str) -> MemberInfo: ...
+    key: bytes | None
+    def __new__(
+        cls,
+        *,
+        name: str,
+        raft_addr: str,
+        http_addr: str,
+        mgmt_addr: str,
+        metrics_addr: str,
+        key: bytes | None = None,
+    ) -> MemberInfo: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 

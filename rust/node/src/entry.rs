@@ -117,6 +117,7 @@ mod tests {
     use super::*;
     use crate::member_id::MemberId;
     use crate::membership::MemberInfo;
+    use crate::public_key::PublicKeyHash;
 
     fn command() -> impl Strategy<Value = Command> {
         let request =
@@ -129,12 +130,14 @@ mod tests {
             history_digest: Digest::new(history),
             hyper_digest: Digest::new(hyper),
         });
-        let member = (any::<String>(), any::<String>()).prop_map(|(name, address)| MemberInfo {
+        let key = prop::option::of(any::<[u8; 32]>().prop_map(PublicKeyHash::new));
+        let member = (any::<String>(), any::<String>(), key).prop_map(|(name, address, key)| MemberInfo {
             name,
             raft_addr: address.clone(),
             http_addr: address.clone(),
             mgmt_addr: address.clone(),
             metrics_addr: address,
+            key,
         });
         let id = || (1..=u64::MAX).prop_map(MemberId::of);
         let change = prop_oneof![

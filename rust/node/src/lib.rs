@@ -29,6 +29,7 @@ pub mod membership;
 pub mod message_check;
 pub mod outbox;
 pub mod prover;
+pub mod public_key;
 pub mod queue;
 pub mod raftlog;
 pub mod reads;

@@ -7,6 +7,7 @@ use raft::eraftpb::{ConfChangeType, ConfState};
 use serde::{Deserialize, Serialize};
 
 use crate::member_id::MemberId;
+use crate::public_key::PublicKeyHash;
 
 /// Most members of a cluster; each one takes part in every add.
 pub const MAX_MEMBERS: usize = 32;
@@ -27,6 +28,9 @@ pub struct MemberInfo {
     pub mgmt_addr: String,
     /// Reserved for metrics.
     pub metrics_addr: String,
+    /// Its public key; none until it has recorded one, as a member that is alone never does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKeyHash>,
 }
 
 /// The configuration in the sense of Raft: which members vote.

@@ -46,7 +46,7 @@ struct Cluster {
 fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key: None }
 }
 
 fn digest(text: &str) -> Digest {

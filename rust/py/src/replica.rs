@@ -1,5 +1,6 @@
 //! One replica, as the server drives it from its event loop.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use qed_node::membership;
 use qed_node::message_check;
 use qed_node::outbox::{self, Outcome, Success};
 use qed_node::prover::Query;
+use qed_node::public_key::PublicKeyHash;
 use qed_node::ticket::Ticket;
 
 use crate::error;
@@ -33,28 +35,54 @@ pub struct MemberInfo {
     http_addr: String,
     mgmt_addr: String,
     metrics_addr: String,
+    /// SHA-256 of its public key.
+    key: Option<Key>,
+}
+
+/// The SHA-256 of a public key, as bytes in Python.
+#[derive(Clone, Copy, PartialEq, Eq, FromPyObject)]
+#[pyo3(transparent)]
+struct Key([u8; PublicKeyHash::BYTES]);
+
+impl<'py> IntoPyObject<'py> for Key {
+    type Target = PyBytes;
+    type Output = Bound<'py, PyBytes>;
+    type Error = Infallible;
+
+    fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Infallible> {
+        Ok(PyBytes::new(py, &self.0))
+    }
 }
 
 #[pymethods]
 impl MemberInfo {
     #[new]
-    #[pyo3(signature = (*, name, raft_addr, http_addr, mgmt_addr, metrics_addr))]
-    const fn new(name: String, raft_addr: String, http_addr: String, mgmt_addr: String, metrics_addr: String) -> Self {
-        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+    #[pyo3(signature = (*, name, raft_addr, http_addr, mgmt_addr, metrics_addr, key = None))]
+    const fn new(
+        name: String,
+        raft_addr: String,
+        http_addr: String,
+        mgmt_addr: String,
+        metrics_addr: String,
+        key: Option<Key>,
+    ) -> Self {
+        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr, key }
     }
 }
 
 impl From<MemberInfo> for membership::MemberInfo {
     fn from(member: MemberInfo) -> Self {
-        let MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
-        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+        let MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr, key } = member;
+        let key = key.map(|Key(bytes)| PublicKeyHash::new(bytes));
+        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr, key }
     }
 }
 
 impl From<membership::MemberInfo> for MemberInfo {
     fn from(member: membership::MemberInfo) -> Self {
-        let membership::MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr } = member;
-        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+        let membership::MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr, key } = member;
+        let key = key.map(|hash| Key(*hash.as_bytes()));
+        Self { name, raft_addr, http_addr, mgmt_addr, metrics_addr, key }
     }
 }
 

@@ -113,7 +113,7 @@ fn limits(queue_events: usize) -> Limits {
 
 fn description() -> MemberInfo {
     let [name, raft_addr, http_addr, mgmt_addr, metrics_addr] = ["a", "b", "c", "d", "e"].map(String::from);
-    MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name, raft_addr, http_addr, mgmt_addr, metrics_addr, key: None }
 }
 
 /// Start a single voter.

@@ -13,7 +13,7 @@ use crate::ticket::Ticket;
 fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key: None }
 }
 
 fn open(folder: &TempDir, name: &str, beginning: Beginning) -> Result<Opened, FolderError> {

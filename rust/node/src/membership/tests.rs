@@ -9,7 +9,7 @@ const fn id(number: u64) -> MemberId {
 fn member(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key: None }
 }
 
 /// Members 1 to 3, called a to c, all of which vote, and 9, called z, which was removed.
@@ -170,6 +170,18 @@ fn the_only_voter_is_not_removed() {
     membership.apply(Vec::new(), Some(&conf_state));
     assert_eq!(membership.remove("a"), Err(Inadmissible::LastVoter("a".into())));
     assert_eq!(membership.remove("b"), Ok(vec![Change::Remove(id(2))]));
+}
+
+#[test]
+fn a_membership_without_keys_has_the_bytes_that_it_always_had() {
+    let member = r#"{"name":"a","raft_addr":"a:1","http_addr":"a:2","mgmt_addr":"a:3","metrics_addr":"a:4"}"#;
+    let mut found: MemberInfo = serde_json::from_str(member).unwrap();
+    assert_eq!(found.key, None);
+    assert_eq!(serde_json::to_string(&found).unwrap(), member);
+    found.key = Some(PublicKeyHash::new([0xab; 32]));
+    let with_key = serde_json::to_string(&found).unwrap();
+    assert_eq!(with_key, member.replace('}', &format!(r#","key":"{}"}}"#, "ab".repeat(32))));
+    assert_eq!(serde_json::from_str::<MemberInfo>(&with_key).unwrap(), found);
 }
 
 #[test]

@@ -80,6 +80,7 @@ impl Host {
             http_addr: address("http"),
             mgmt_addr: address("mgmt"),
             metrics_addr: address("metrics"),
+            key: None,
         }
     }
 
