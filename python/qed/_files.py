@@ -65,7 +65,10 @@ def create_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """
     with _written_beside(path, content, mode) as beside:
         # Unlike a renaming, a link never replaces a file.
-        path.hardlink_to(beside)
+        try:
+            path.hardlink_to(beside)
+        except FileExistsError as exc:
+            raise FileExistsError(exc.errno, exc.strerror, str(path)) from exc
         beside.unlink()
 
 
