@@ -47,11 +47,15 @@ CLI_FLOORS = [
     {"main"},
 ]
 SERVER_FLOORS = [
-    {"config", "logs", "signals"},
-    {"frames", "waiting", "opening", "outgoing"},
-    {"handshake", "members", "connection"},
-    {"transport", "leader_requests"},
-    {"fetching"},
+    {"config", "logs", "signals", "pins", "cluster_authority"},
+    {"private_files", "frames", "waiting", "outgoing"},
+    {"cluster_secret", "member_key", "connection"},
+    {"credentials"},
+    {"handshake", "opening"},
+    {"members", "acceptor"},
+    {"link", "recognition"},
+    {"transport"},
+    {"leader_requests", "fetching"},
     {"peers"},
     {"node"},
     {"endpoints"},
@@ -74,7 +78,7 @@ CORE_FLOORS = [
     {"replica", "page"},
 ]
 NODE_FLOORS = [
-    {"segments", "member_id", "ticket", "queue"},
+    {"segments", "member_id", "ticket", "queue", "public_key"},
     {"wal", "identity", "membership", "liveness"},
     {"raftlog", "entry"},
     {"message_check"},
@@ -105,7 +109,12 @@ ONLY = {
     },
     "starlette": {"server.app", "server.endpoints"},
     "rich": {"cli.terminal"},
-    "cryptography": {"certificates", "authority", "cli.certs"},
+    "cryptography": {
+        "certificates",
+        "authority",
+        "cli.certs",
+        *(f"server.{name}" for name in ("pins", "member_key", "cluster_authority", "credentials")),
+    },
 }
 
 

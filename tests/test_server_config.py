@@ -96,6 +96,6 @@ def test_all_interfaces_are_no_place_to_be_reached(everywhere: str) -> None:
         replace(listening, raft_join_addrs=(Address("server1", 8500),))
     with pytest.raises(SettingsError, match="raft_advertise_addr"):
         replace(SETTINGS, raft_advertise_addr=Address(everywhere, 8500))
-    reachable = replace(listening, raft_advertise_addr=Address("server0", 8500))
+    reachable = replace(listening, raft_advertise_addr=Address("server0", 8500), cluster_secret_file=Path("secret"))
     assert reachable.unreachable() == []
     assert replace(reachable, raft_join_addrs=(Address("server1", 8500),)).unreachable() == []

@@ -8,6 +8,7 @@ from typing_extensions import TypeVar
 
 from harness.process import Server
 from harness.wait import LIMIT_S, wait_while
+from qed.server.cluster_secret import make_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from qed import _wire
 
-__all__ = ["Cluster", "new_cluster"]
+__all__ = ["Cluster", "new_cluster", "new_secret"]
 
 _ANSWER_LIMIT_S: Final = 1.0
 
@@ -155,7 +156,17 @@ class Cluster(Generic[_Member]):
 def new_cluster(folder: Path, size: int, *extra: str) -> Cluster:
     """Return a cluster of members `server0` and so on, not started, with these additional options."""
     names = [f"server{number}" for number in range(size)]
-    return Cluster(Server(name, folder / name, extra=extra) for name in names)
+    secret = new_secret(folder)
+    return Cluster(Server(name, folder / name, extra=extra, secret=secret) for name in names)
+
+
+def new_secret(folder: Path) -> Path:
+    """Return a new file with the secret of a cluster, in `folder`, which is created if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "cluster-secret"
+    path.touch(mode=0o600)
+    path.write_text(make_secret())
+    return path
 
 
 def _view(member: Server) -> _wire.Cluster | None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 import msgspec
 
 from qed._client.topology import MEMBERS_MOST
+from qed._files import PRIVATE, create_file
 from qed.cli.client import connect, connect_async
-from qed.cli.options import NODE, Session, command, current_session, group
+from qed.cli.options import FILE, NODE, Session, command, current_session, group
 from qed.errors import QedError
 
 if TYPE_CHECKING:
@@ -88,7 +90,27 @@ def transfer(node: str | None) -> None:
     _show(session, seen)
 
 
-for _command in (status, remove, transfer):
+@command("secret", examples=["qed cluster secret --out cluster-secret"])
+@click.option("--out", "path", type=FILE, metavar="FILE", help="A new file, which only its owner may read.")
+def secret(*, path: str | None) -> None:
+    """Make a secret for --cluster-secret-file, which all servers of a cluster need.
+
+    Whoever knows it can become a member, and read and change the log. Nothing is sent to any server.
+    """
+    from qed.server.cluster_secret import make_secret  # noqa: PLC0415  # the server's modules, for this command only
+
+    session = current_session()
+    made = make_secret()
+    if path is None:
+        session.terminal.line(made.rstrip())
+        session.terminal.records([{"Secret": made.rstrip()}])
+        return
+    create_file(Path(path), made.encode(), mode=PRIVATE)
+    session.terminal.line(f"Wrote a new cluster secret to {path}. Copy it to every member, and to nobody else.")
+    session.terminal.records([{"File": path}])
+
+
+for _command in (status, remove, transfer, secret):
     cluster.add_command(_command)
 
 

@@ -12,9 +12,11 @@ from qed._limits import LOG_LEVELS
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Address", "Limits", "Pace", "Settings", "SettingsError", "Tls", "require_node_id"]
+__all__ = ["CERTIFICATE_FILE", "Address", "Limits", "Pace", "Settings", "SettingsError", "Tls", "require_node_id"]
 
 
+CERTIFICATE_FILE: Final = "member.pem"
+"""In a data folder: the certificate that a token was exchanged for, then that of the authority that signed it."""
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _NODE_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _MAX_LABEL: Final = 63
@@ -239,8 +241,8 @@ class Tls:
     """The certificate that a member presents to the others, and the CA that it trusts.
 
     Attributes:
-        certificate: PEM file with this member's certificate. Its subject alternative names include the host in
-            `raft_advertise_addr`.
+        certificate: PEM file with this member's certificate, then any that lead from it to the authority. Its subject
+            alternative names include the node id, and the host in `raft_advertise_addr`.
         key: PEM file with the key of the certificate.
         ca: PEM file with the certificates that may sign those of members.
     """
@@ -266,7 +268,8 @@ class Settings:
         raft_advertise_addr: Where members reach `raft_addr`.
         data_dir: The folder that holds the log.
         raft_join_addrs: Members to ask for admission to their cluster; empty to start a new one.
-        raft_tls: Certificates for the streams between members; None for plain ones.
+        cluster_secret_file: File with the secret that all members know.
+        raft_tls: The operator's own certificates for the streams between members.
         log_level: One of `LOG_LEVELS`.
         limits: How much the server accepts.
         pace: How soon members notice that the leader has failed.
@@ -283,6 +286,7 @@ class Settings:
     metrics_advertise_addr: Address | None = None
     raft_advertise_addr: Address | None = None
     raft_join_addrs: tuple[Address, ...] = ()
+    cluster_secret_file: Path | None = None
     raft_tls: Tls | None = None
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
@@ -294,6 +298,10 @@ class Settings:
             raise SettingsError(f"expected a log level of {', '.join(LOG_LEVELS)}, found {self.log_level!r}")
         self._check_addresses_differ()
         self._check_advertised()
+        if self.cluster_secret_file is not None and self.raft_tls is not None:
+            raise SettingsError("expected either --cluster-secret-file or --raft-tls-*, found both")
+        if self.raft_join_addrs:
+            self.require_credentials()
 
     def advertised(self, name: str) -> Address:
         """Return where others reach the address `name`: `http`, `mgmt`, `metrics` or `raft`."""
@@ -314,6 +322,24 @@ class Settings:
         for name in self.unreachable():
             raise SettingsError(
                 f"expected --{name}-advertise-addr, because other members cannot reach {self.advertised(name)}"
+            )
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether this member has something with which it can prove to others that it is a member."""
+        given = self.cluster_secret_file or self.raft_tls
+        return given is not None or (self.data_dir / CERTIFICATE_FILE).exists()
+
+    def require_credentials(self) -> None:
+        """Check that this member can prove to others that it is a member.
+
+        Raises:
+            SettingsError: It has nothing to prove it with.
+        """
+        if not self.has_credentials:
+            raise SettingsError(
+                "a member of a cluster must prove who it is: give --cluster-secret-file, the same on every member "
+                "(make one with `qed cluster secret`), or --raft-tls-cert, --raft-tls-key and --raft-tls-ca"
             )
 
     def _check_advertised(self) -> None:

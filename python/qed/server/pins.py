@@ -1,0 +1,57 @@
+"""Pins: a member is known by the SHA-256 of its public key, whatever its certificate says (RFC 7469, section 2.4)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+if TYPE_CHECKING:
+    import asyncio
+    import ssl
+
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+__all__ = ["Peer", "dns_names", "peer_of", "pin_of"]
+
+
+def pin_of(key: CertificatePublicKeyTypes) -> bytes:
+    """Return the SHA-256 of a public key in its DER form, a SubjectPublicKeyInfo: 32 bytes."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a stream, as TLS has authenticated it: it has the key of this certificate.
+
+    Attributes:
+        pin: SHA-256 of its public key, 32 bytes.
+        names: The DNS names in its certificate, as written there.
+    """
+
+    pin: bytes
+    names: frozenset[str]
+
+    @classmethod
+    def of_certificate(cls, certificate: x509.Certificate) -> Peer:
+        """Return the peer with a certificate that was verified."""
+        return cls(pin_of(certificate.public_key()), frozenset(dns_names(certificate)))
+
+
+def dns_names(certificate: x509.Certificate) -> list[str]:
+    """Return the DNS names among a certificate's subject alternative names."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
+def peer_of(writer: asyncio.StreamWriter) -> Peer | None:
+    """Return the other end of a TLS stream, or None if it has shown no certificate."""
+    tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True)
+    return None if certificate is None else Peer.of_certificate(x509.load_der_x509_certificate(certificate))
