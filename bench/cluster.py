@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from run import LOAD, build_load, fill, load, resident_mb, row
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from harness.cluster import Cluster
+from harness.cluster import Cluster, new_secret
 from harness.process import COMMAND, Server
 from harness.wait import wait_until
 
@@ -35,17 +35,18 @@ SECONDS = 8
 PATIENCE_S = 60.0
 
 
-def member_in(folder: Path, number: int, command: str = COMMAND) -> Server:
+def member_in(folder: Path, number: int, secret: Path, command: str = COMMAND) -> Server:
     """Return a member of a cluster with its data in a folder."""
     name = f"server{number}"
-    return Server(name, folder / name, command=(command,), extra=("--log", "error"))
+    return Server(name, folder / name, command=(command,), extra=("--log", "error"), secret=secret)
 
 
 @contextmanager
 def three_servers(command: str = COMMAND) -> Iterator[Cluster]:
     """Run a cluster in a temporary folder until the block ends."""
     with tempfile.TemporaryDirectory(prefix="qed-bench-") as folder:
-        cluster = Cluster(member_in(Path(folder), number, command) for number in range(3))
+        secret = new_secret(Path(folder))
+        cluster = Cluster(member_in(Path(folder), number, secret, command) for number in range(3))
         try:
             cluster.start()
             yield cluster
@@ -141,7 +142,7 @@ def bench_join(cluster: Cluster) -> None:
     )
     writer.start()
     started = time.monotonic()
-    fourth = member_in(leader.folder.parent, len(cluster.members))
+    fourth = member_in(leader.folder.parent, len(cluster.members), leader.folder.parent / "cluster-secret")
     fourth.join = (leader.address("raft"),)
     cluster.members.append(fourth)
     fourth.start()

@@ -68,7 +68,7 @@ def test_follower_waits_for_a_version_that_was_just_acknowledged(cluster: Cluste
 
 def test_joiner_that_knows_only_a_follower_is_admitted(cluster: Cluster, tmp_path: Path) -> None:
     follower = cluster.follower()
-    joiner = Server("server3", tmp_path / "server3", join=(follower.address("raft"),))
+    joiner = Server("server3", tmp_path / "server3", join=(follower.address("raft"),), secret=follower.secret)
     cluster.members.append(joiner)
     joiner.start()
     cluster.wait_whole()
@@ -88,7 +88,8 @@ def test_joiner_fetches_from_the_next_leader_when_its_own_falls_silent(cluster: 
         for bulk in range(10):
             client.add_bulk([b"%d %d" % (bulk, number) for number in range(50_000)])
     leader = cluster.leader()
-    joiner = Server("server3", tmp_path / "server3", join=tuple(member.address("raft") for member in cluster.members))
+    join = tuple(member.address("raft") for member in cluster.members)
+    joiner = Server("server3", tmp_path / "server3", join=join, secret=leader.secret)
     joiner.start()
     try:
         wait_until(lambda: "catching up" in joiner.stderr, "the joiner to begin")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -152,16 +151,15 @@ async def serving(
         data_dir=data_dir,
         limits=limits,
     )
-    node = Node(settings, cast("Replica", replica))
+    node = Node(settings, cast("Replica", replica), None)
     # The transport below runs no lifespan, so this function does what the lifespan would.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        application = build_application(node, listener, on_failure=lambda: None)
-        await node.start(lambda: failures.append(str(node.failure)), listener)
-        transport = httpx.ASGITransport(application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
-            yield http
-        await node.close()
-        assert replica.is_closed
+    application = build_application(node, None, on_failure=lambda: None)
+    await node.start(lambda: failures.append(str(node.failure)), None)
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        yield http
+    await node.close()
+    assert replica.is_closed
 
 
 async def test_failed_write_is_answered_503_and_stops_the_server(replica: FailingReplica, tmp_path: Path) -> None:

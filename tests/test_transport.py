@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
-import shutil
 import socket
+import ssl
 import struct
-import subprocess
+import tempfile
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,19 +19,31 @@ import pytest
 import uvloop
 
 from qed.errors import CorruptLog, QedError
-from qed.server import handshake
-from qed.server.config import Address, Tls
+from qed.server import acceptor, frames, handshake
+from qed.server.cluster_authority import ClusterAuthority
+from qed.server.config import Address
+from qed.server.credentials import Credentials, of_authority
 from qed.server.frames import TransportError
-from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Reply
-from qed.server.transport import Transport
+from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
+from qed.server.transport import Contact, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+
+    from qed.server.pins import Peer
 
 
 OWN, OTHER = 1, 2
 LIMIT_S = 20.0
 MIB = 1024 * 1024
+
+
+@functools.cache
+def credentials(number: int, secret: bytes = bytes(range(32))) -> Credentials:
+    """Return the credentials of a member, whose key lives as long as this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        del number  # Each has a key of its own.
+        return of_authority(ClusterAuthority.of_secret(secret), Path(folder))
 
 
 class Listening:
@@ -42,9 +57,18 @@ class Listening:
         self.may_read = asyncio.Event()
         self.refusal = Reply()
         self.why_no_page: QedError | None = None
+        self.keys = {number: credentials(number).pin for number in (OWN, OTHER)}
+        self.reasons_to_stop: asyncio.Queue[str] = asyncio.Queue()
 
-    def greet(self, _: Hello) -> Reply:
+    def greet(self, hello: Hello, peer: Peer) -> Reply:
+        del hello, peer
         return self.refusal
+
+    def is_peer(self, sender: int, pin: bytes) -> bool:
+        return self.keys.get(sender, pin) == pin
+
+    def pin_of(self, member: int) -> bytes | None:
+        return self.keys.get(member)
 
     def receive(self, _: int, messages: Sequence[bytes]) -> None:
         for message in messages:
@@ -61,10 +85,12 @@ class Listening:
             raise self.why_no_page
         return b"after " + extent
 
-    async def answer(self, _: LeaderRequest) -> Reply:
+    async def answer(self, request: LeaderRequest, hello: Hello, peer: Peer) -> Reply:
+        del request, hello, peer
         return Reply()
 
-    def removed(self, _: str) -> None: ...
+    def removed(self, message: str) -> None:
+        self.reasons_to_stop.put_nowait(message)
 
 
 def runs_on_uvloop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
@@ -82,30 +108,49 @@ def runs_on_uvloop(test: Callable[[], Coroutine[None, None, None]]) -> Callable[
 
 
 @asynccontextmanager
-async def running(
-    peers: Listening, number: int = OWN, tls: Tls | None = None
-) -> AsyncIterator[tuple[Transport, Address]]:
+async def running(peers: Listening, number: int = OWN, run: int = 1) -> AsyncIterator[tuple[Transport, Address]]:
     """Yield a transport that accepts streams, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = Address(*listener.getsockname())
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = Address(*listener.getsockname())
 
-        def hello(receiver: int, kind: str) -> Hello:
-            return Hello(PROTOCOL, kind, "c", number, receiver, str(address))  # type: ignore[arg-type]  # from it
+    def hello(receiver: int, kind: str) -> Hello:
+        return Hello(PROTOCOL, kind, "c", number, receiver, str(address), run)  # type: ignore[arg-type]  # from it
 
-        transport = Transport(peers, hello, tls)
-        await transport.start(listener)
-        try:
-            yield transport, address
-        finally:
-            await transport.close()
+    transport = Transport(peers, hello, credentials(number))
+    transport.start(listener)
+    try:
+        yield transport, address
+    finally:
+        await transport.close()
+
+
+class OtherMember:
+    """The other member, but each of its streams does what a test wants."""
+
+    def __init__(self) -> None:
+        self.accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+    async def accept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Accept one hello, and return the stream."""
+        reader, writer = await self.accepted.get()
+        await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+        writer.write(frame(Reply()))
+        return reader, writer
 
 
 @asynccontextmanager
-async def member() -> AsyncIterator[tuple[socket.socket, Address]]:
-    """Yield a plain socket that listens in place of another member, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        yield listener, Address(*listener.getsockname())
+async def member(number: int = OTHER, port: int = 0) -> AsyncIterator[tuple[OtherMember, Address]]:
+    """Yield a listener in place of another member, and its address."""
+    other = OtherMember()
+
+    async def keep(*stream: asyncio.StreamReader | asyncio.StreamWriter) -> None:
+        other.accepted.put_nowait(stream)  # type: ignore[arg-type]  # a reader and a writer
+
+    server = await asyncio.start_server(keep, "127.0.0.1", port, ssl=credentials(number).accepting)
+    try:
+        yield other, Address(*server.sockets[0].getsockname())
+    finally:
+        server.close()
 
 
 def frame(value: object) -> bytes:
@@ -113,39 +158,38 @@ def frame(value: object) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
-async def accept(listener: socket.socket) -> tuple[socket.socket, bytes]:
-    """Accept one hello; return the stream, and the hello."""
-    loop = asyncio.get_running_loop()
-    connection, _ = await loop.sock_accept(listener)
-    hello = await loop.sock_recv(connection, 65536)
-    await loop.sock_sendall(connection, frame(Reply()))
-    return connection, hello
-
-
-def reset(connection: socket.socket) -> None:
+def reset(writer: asyncio.StreamWriter) -> None:
+    connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+    writer.transport.abort()
 
 
-async def say_hello(address: Address, claims: Address | str, **changes: object) -> tuple[asyncio.StreamWriter, Reply]:
+async def dial(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    context = credentials(OTHER).dialling
+    return await asyncio.open_connection(address.host, address.port, ssl=context, server_hostname="")
+
+
+async def say_hello(
+    address: Address, claims: Address | str, **changes: object
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Reply]:
     """Send the hello of the other member, with `claims` as its address."""
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    whole = {"protocol": PROTOCOL, "kind": "messages", "cluster": "c", "sender": OTHER, "receiver": OWN}
+    reader, writer = await dial(address)
+    whole = {"protocol": PROTOCOL, "kind": "messages", "cluster": "c", "sender": OTHER, "receiver": OWN, "run": 7}
     writer.write(frame(whole | {"raft_addr": str(claims)} | changes))
     length = int.from_bytes(await reader.readexactly(4), "big")
-    return writer, msgspec.json.decode(await reader.readexactly(length), type=Reply)
+    return reader, writer, msgspec.json.decode(await reader.readexactly(length), type=Reply)
 
 
 @runs_on_uvloop
 async def test_message_to_a_stream_that_has_just_ended_is_lost_and_the_next_one_is_dialled() -> None:
     peers = Listening()
-    async with running(peers) as (transport, _), member() as (listener, address):
-        transport.set_members({OTHER: ("other", address)}, ())
+    async with running(peers) as (transport, _), member() as (other, address):
+        transport.set_members({OTHER: Contact("other", address)}, ())
 
         async def accept_and_reset() -> None:
-            connection, _ = await accept(listener)
-            await asyncio.get_running_loop().sock_recv(connection, 65536)
-            reset(connection)
+            reader, writer = await other.accept()
+            await reader.read(65536)
+            reset(writer)
 
         for _ in range(3):
             expected = peers.lost_streams + 1
@@ -158,14 +202,14 @@ async def test_message_to_a_stream_that_has_just_ended_is_lost_and_the_next_one_
 
 @runs_on_uvloop
 async def test_member_that_is_back_where_the_cluster_believes_it_is_dialled_there() -> None:
-    async with running(Listening()) as (transport, own), member() as (listener, address):
-        transport.set_members({OTHER: ("other", address)}, ())
+    async with running(Listening()) as (transport, own), member() as (other, address):
+        transport.set_members({OTHER: Contact("other", address)}, ())
         with closing(socket.create_server(("127.0.0.1", 0))) as elsewhere:
-            moved, _ = await say_hello(own, Address(*elsewhere.getsockname()))
+            _, moved, _ = await say_hello(own, Address(*elsewhere.getsockname()))
         moved.close()
-        back, _ = await say_hello(own, address)
+        _, back, _ = await say_hello(own, address)
         transport.send(OTHER, b"message")
-        connection, _ = await accept(listener)
+        _, connection = await other.accept()
         connection.close()
         back.close()
 
@@ -198,11 +242,11 @@ def test_dial_that_hangs_is_given_up_when_the_member_is_heard_of(monkeypatch: py
 
     @runs_on_uvloop
     async def dial_while_it_hangs() -> None:
-        async with running(Listening()) as (transport, own), member() as (listener, address), black_hole() as hole:
-            transport.set_members({OTHER: ("other", hole)}, ())
+        async with running(Listening()) as (transport, own), member() as (other, address), black_hole() as hole:
+            transport.set_members({OTHER: Contact("other", hole)}, ())
             transport.send(OTHER, b"message")
-            writer, _ = await say_hello(own, address)
-            connection, _ = await accept(listener)
+            _, writer, _ = await say_hello(own, address)
+            _, connection = await other.accept()
             connection.close()
             writer.close()
 
@@ -215,22 +259,21 @@ def test_loss_and_return_of_a_member_are_logged_once(caplog: pytest.LogCaptureFi
     @runs_on_uvloop
     async def lose_and_find() -> None:
         peers = Listening()
-        async with running(peers) as (transport, _), member() as (listener, address):
-            transport.set_members({OTHER: ("other", address)}, ())
-            transport.send(OTHER, b"message")
-            connection, _ = await accept(listener)
-            await asyncio.get_running_loop().sock_recv(connection, 65536)
-            listener.close()
-            connection.close()
+        async with running(peers) as (transport, _):
+            async with member() as (other, address):
+                transport.set_members({OTHER: Contact("other", address)}, ())
+                transport.send(OTHER, b"message")
+                reader, writer = await other.accept()
+                await reader.read(65536)
+            writer.transport.abort()
             for _ in range(3):
                 peers.has_lost.clear()
                 await peers.has_lost.wait()
-            with closing(socket.create_server((address.host, address.port))) as again:
-                again.setblocking(False)
-                connection, _ = await accept(again)
+            async with member(port=address.port) as (again, _):
+                reader, writer = await again.accept()
                 transport.send(OTHER, b"message")
-                await asyncio.get_running_loop().sock_recv(connection, 65536)
-                connection.close()
+                await reader.read(65536)
+                writer.transport.abort()
 
     lose_and_find()
     said = [(record.levelname, record.message.partition(" reason=")[0]) for record in caplog.records]
@@ -249,7 +292,7 @@ def test_strangers_neither_fill_nor_forge_the_log(caplog: pytest.LogCaptureFixtu
         peers.refusal = Reply("cluster", "it is a member of another cluster")
         async with running(peers) as (_, own):
             for number in range(20):
-                writer, answer = await say_hello(own, f"nowhere\r\nlevel=error \x1b[2J{number}")
+                _, writer, answer = await say_hello(own, f"nowhere\r\nlevel=error \x1b[2J{number}")
                 assert answer.error == "cluster"
                 writer.close()
 
@@ -262,7 +305,7 @@ def test_strangers_neither_fill_nor_forge_the_log(caplog: pytest.LogCaptureFixtu
 async def test_later_protocol_is_told_so_whatever_else_its_hello_says() -> None:
     async with running(Listening()) as (_, own):
         for changes in ({"kind": "gossip"}, {"sender": "a name"}):
-            writer, answer = await say_hello(own, "nowhere", protocol=PROTOCOL + 1, **changes)
+            _, writer, answer = await say_hello(own, "nowhere", protocol=PROTOCOL + 1, **changes)
             assert answer.error == "protocol"
             writer.close()
 
@@ -271,7 +314,7 @@ async def test_later_protocol_is_told_so_whatever_else_its_hello_says() -> None:
 async def test_what_a_member_cannot_take_is_dropped_and_reported_lost() -> None:
     peers = Listening()
     async with running(peers) as (transport, _), black_hole() as hole:
-        transport.set_members({OTHER: ("other", hole)}, ())
+        transport.set_members({OTHER: Contact("other", hole)}, ())
         for _ in range(64):
             transport.send(OTHER, bytes(MIB))
         assert peers.lost_streams == 0
@@ -286,7 +329,7 @@ def test_damaged_log_is_reported_where_it_is_damaged(caplog: pytest.LogCaptureFi
         there.why_no_page = CorruptLog("the stored log is damaged: row 7")
         there.may_read.set()
         async with running(here) as (transport, _), running(there, OTHER) as (_, address):
-            transport.set_members({OTHER: ("other", address)}, ())
+            transport.set_members({OTHER: Contact("other", address)}, ())
             with pytest.raises(TransportError, match=r"the other member has no page: it cannot read its own log$"):
                 await transport.fetch(OTHER, lambda: b"extent", unreachable)
 
@@ -303,8 +346,8 @@ async def unreachable(_: bytes) -> bool:
 async def test_messages_do_not_wait_behind_a_page() -> None:
     here, there = Listening(), Listening()
     async with running(here) as (transport, own), running(there, OTHER) as (other, address):
-        transport.set_members({OTHER: ("other", address)}, ())
-        other.set_members({OWN: ("own", own)}, ())
+        transport.set_members({OTHER: Contact("other", address)}, ())
+        other.set_members({OWN: Contact("own", own)}, ())
         pages = []
 
         async def install(page: bytes) -> bool:
@@ -323,39 +366,203 @@ async def test_messages_do_not_wait_behind_a_page() -> None:
         assert pages == [b"after extent"]
 
 
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """Return a self-signed certificate for this machine."""
-    folder = tmp_path_factory.mktemp("tls")
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("only openssl can make a certificate here")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    name = ("-subj", "/CN=member", "-addext", "subjectAltName=IP:127.0.0.1")
-    command = [openssl, "req", "-x509", *kind, *name, "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    return Tls(certificate=certificate, key=key, ca=certificate)
+# Who is on the other end
 
 
-def test_members_with_certificates_talk(tls: Tls) -> None:
+@runs_on_uvloop
+async def test_member_with_another_key_gets_no_message() -> None:
+    third = 3
+    peers = Listening()
+    async with running(peers) as (transport, _), member(third) as (impostor, address):
+        transport.set_members({OTHER: Contact("other", address)}, ())
+        transport.send(OTHER, b"secret")
+        await peers.has_lost.wait()
+        # The stream may end before the other side has it.
+        if not impostor.accepted.empty():
+            reader, _ = await impostor.accepted.get()
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+
+
+@runs_on_uvloop
+async def test_address_of_another_cluster_is_a_mismatch() -> None:
+    async with running(Listening()) as (_, own):
+        stranger = credentials(OTHER, b"another secret, of another cluster")
+        with pytest.raises(Mismatch, match="same --cluster-secret-file"):
+            await handshake.connect(own, stranger, None)
+        with pytest.raises(TransportError) as refused:
+            await handshake.connect(own, stranger, credentials(OWN).pin)
+        assert not isinstance(refused.value, Mismatch)
+
+
+@runs_on_uvloop
+async def test_stranger_without_a_certificate_is_refused_in_words_that_name_nothing() -> None:
+    async with running(Listening()) as (_, own):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(own.host, own.port, ssl=context)
+        writer.write(frame({"protocol": PROTOCOL, "kind": "question", "cluster": "", "sender": 9, "receiver": 0}))
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            length = int.from_bytes(await reader.readexactly(4), "big")
+            answer = msgspec.json.decode(await reader.readexactly(length))
+            assert answer == {"error": "stranger", "message": "a certificate is needed here"}
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, None])
+def test_what_is_not_tls_1_3_ends(version: ssl.TLSVersion | None) -> None:
     @runs_on_uvloop
-    async def talk() -> None:
-        there = Listening()
-        async with running(Listening(), OWN, tls) as (transport, _), running(there, OTHER, tls) as (_, address):
-            transport.set_members({OTHER: ("other", address)}, ())
-            transport.send(OTHER, b"message")
-            assert await there.received.get() == b"message"
+    async def speak() -> None:
+        async with running(Listening()) as (_, own):
+            if version is None:
+                reader, writer = await asyncio.open_connection(own.host, own.port)
+                writer.write(frame({"protocol": PROTOCOL}))
+                with contextlib.suppress(ConnectionResetError):
+                    # At most an alert of TLS, which names nothing.
+                    assert len(await reader.read()) <= 7
+                writer.transport.abort()
+                return
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            context.maximum_version = version
+            with pytest.raises((ssl.SSLError, ConnectionResetError)):
+                await asyncio.open_connection(own.host, own.port, ssl=context)
 
-    talk()
+    speak()
 
 
-def test_silence_in_place_of_tls_ends_the_stream(tls: Tls) -> None:
+@runs_on_uvloop
+async def test_stream_ends_when_its_member_is_removed_or_has_another_key() -> None:
+    for change in ("removed", "another key"):
+        peers = Listening()
+        async with running(peers) as (transport, own), member() as (_, address):
+            reader, writer, _ = await say_hello(own, address)
+            if change == "another key":
+                peers.keys[OTHER] = bytes(32)
+            else:
+                peers.keys[OTHER] = b""  # as for a number that was removed
+            transport.set_members({}, [OTHER] if change == "removed" else [])
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.transport.abort()
+
+
+# How long and how many
+
+
+def test_frame_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (frames, acceptor):
+        monkeypatch.setattr(module, "FRAME_S", 0.05)
+
+    @runs_on_uvloop
+    async def trickle() -> None:
+        async with running(Listening()) as (_, own), member() as (_, address):
+            for kind in ("messages", "pages"):
+                reader, writer, _ = await say_hello(own, address, kind=kind)
+                writer.write(struct.pack(">I", 1000) + b"x")
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.transport.abort()
+
+    trickle()
+
+
+def test_whole_frames_may_come_as_slowly_as_they_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "FRAME_S", 0.2)
+
+    @runs_on_uvloop
+    async def pause_between_frames() -> None:
+        peers = Listening()
+        async with running(peers) as (_, own), member() as (_, address):
+            _, writer, _ = await say_hello(own, address)
+            for _ in range(3):
+                writer.write(struct.pack(">I", 1) + b"x")
+                assert await peers.received.get() == b"x"
+                await asyncio.sleep(0.3)
+            writer.transport.abort()
+
+    pause_between_frames()
+
+
+def test_silent_strangers_do_not_keep_out_a_member() -> None:
+    @runs_on_uvloop
+    async def fill_the_slots() -> None:
+        async with running(Listening()) as (_, own), member() as (_, address):
+            silent = [await asyncio.open_connection(own.host, own.port) for _ in range(100)]
+            _, writer, answer = await say_hello(own, address)
+            assert answer == Reply()
+            # The oldest made room for the newest.
+            assert await silent[0][0].read() == b""
+            for _, other in silent:
+                other.transport.abort()
+            writer.transport.abort()
+
+    fill_the_slots()
+
+
+def test_silence_in_place_of_tls_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "HELLO_TIMEOUT_S", 0.05)
+
     @runs_on_uvloop
     async def say_nothing() -> None:
-        async with running(Listening(), OWN, tls) as (_, own):
+        async with running(Listening(), OWN) as (_, own):
             reader, writer = await asyncio.open_connection(own.host, own.port)
             assert await reader.read() == b""
             writer.close()
 
     say_nothing()
+
+
+@runs_on_uvloop
+async def test_newer_stream_of_a_member_takes_the_place_of_the_older() -> None:
+    peers = Listening()
+    async with running(peers) as (_, own), member() as (_, address):
+        old, writer, _ = await say_hello(own, address)
+        _, other, answer = await say_hello(own, address)
+        assert answer == Reply()
+        with contextlib.suppress(ConnectionResetError):
+            assert await old.read() == b""
+        other.write(struct.pack(">I", 1) + b"x")
+        assert await peers.received.get() == b"x"
+        for stream in (writer, other):
+            stream.transport.abort()
+
+
+@runs_on_uvloop
+async def test_second_server_with_one_identity_is_refused_while_the_first_lives() -> None:
+    async with running(Listening()) as (_, own), member() as (_, address):
+        reader, writer, _ = await say_hello(own, address, run=1)
+        for kind in ("messages", "pages", "question"):
+            _, other, answer = await say_hello(own, address, run=2, kind=kind)
+            assert answer.error == "twin"
+            other.transport.abort()
+        writer.transport.abort()
+        assert await reader.read() == b""
+        while answer.error:
+            _, other, answer = await say_hello(own, address, run=2)
+            other.transport.abort()
+
+
+def test_server_with_the_identity_of_another_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qed.server.link._TWIN_S", 0.2)
+
+    @runs_on_uvloop
+    async def meet_the_other() -> None:
+        first, second, third = Listening(), Listening(), Listening()
+        async with (
+            running(third, OTHER) as (_, address),
+            running(first, OWN, run=1) as (one, _),
+            running(second, OWN, run=2) as (two, _),
+        ):
+            one.set_members({OTHER: Contact("other", address)}, ())
+            one.send(OTHER, b"first")
+            assert await third.received.get() == b"first"
+            two.set_members({OTHER: Contact("other", address)}, ())
+            two.send(OTHER, b"second")
+            assert "another server with the identity of this member" in await second.reasons_to_stop.get()
+            assert first.reasons_to_stop.empty()
+            assert third.received.empty()
+
+    meet_the_other()

@@ -14,7 +14,7 @@ from campaign.disk import SmallDisk
 from campaign.member import Member
 from campaign.network import Network
 from campaign.scene import Scene
-from harness.cluster import Cluster
+from harness.cluster import Cluster, new_secret
 from harness.ports import SERVICES, ports_of_server
 from harness.process import COMMAND
 
@@ -47,11 +47,13 @@ class Setting:
     def __post_init__(self) -> None:
         network, disk, clocks = self._network(), self._disk(), self._clocks()
         members = []
+        secret = new_secret(self.folder)
         for index in range(self.count):
             member = Member(
                 f"server{index}",
                 self.folder / f"server{index}",
                 index=index,
+                secret=secret,
                 host=network.host(index) if network else "127.0.0.1",
                 ports=dict(zip(SERVICES, _PORTS, strict=True)) if network else ports_of_server(),
                 log=self.folder / f"server{index}.log",

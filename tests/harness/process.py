@@ -59,6 +59,7 @@ class Server:
         folder: Its data folder.
         join: Addresses of the members that it asks for admission.
         extra: Additional options; they override the others.
+        secret: The file with the secret of its cluster; None for a server that is alone, or that has other credentials.
         host: Where it listens.
         ports: The port of each service; 0 is any free one, at each start.
         command: The command that starts it. A prefix may start it elsewhere, such as in a network namespace.
@@ -71,6 +72,7 @@ class Server:
     folder: Path
     join: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    secret: Path | None = None
     host: str = "127.0.0.1"
     ports: dict[str, int] = field(default_factory=ports_of_server)
     command: tuple[str, ...] = (COMMAND,)
@@ -244,7 +246,9 @@ class Server:
         return [*self.command, *own, *listening, *joining, *self.extra]
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
+        # A build from before secrets ignores the variable, so that benchmarks can compare with it.
+        secret = {"QED_SERVER_CLUSTER_SECRET_FILE": str(self.secret)} if self.secret else {}
+        return {**os.environ, **secret, **self.environment}
 
     @staticmethod
     def _ask(path: str, host: str, port: int, *, limit_s: float = LIMIT_S) -> bytes:

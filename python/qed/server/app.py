@@ -158,12 +158,12 @@ async def _send_error(send: Send, status: int, body: ErrorBody, *headers: tuple[
     await endpoints.send_json(send, status, ENCODER.encode(body), *headers)
 
 
-def build_application(node: Node, raft_listener: socket.socket, *, on_failure: Callable[[], None]) -> ASGIApp:
+def build_application(node: Node, raft_listener: socket.socket | None, *, on_failure: Callable[[], None]) -> ASGIApp:
     """Return the ASGI application that serves `node`: clients, and operators on the port of the management address.
 
     Args:
         node: An open node. The application starts and closes it.
-        raft_listener: A socket bound to the address for members.
+        raft_listener: A socket bound to the address for members; None for a server that is alone.
         on_failure: Called once if the disk fails, or the cluster has removed this member.
 
     Returns:

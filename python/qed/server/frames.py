@@ -9,7 +9,17 @@ import msgspec
 
 from qed.errors import QedError
 
-__all__ = ["FRAME_BYTES", "SMALL_FRAME_BYTES", "Frames", "TransportError", "decode", "frame", "put", "read_frame"]
+__all__ = [
+    "FRAME_BYTES",
+    "FRAME_S",
+    "SMALL_FRAME_BYTES",
+    "Frames",
+    "TransportError",
+    "decode",
+    "frame",
+    "put",
+    "read_frame",
+]
 
 _T = TypeVar("_T")
 
@@ -18,6 +28,8 @@ SMALL_FRAME_BYTES: Final = 64 * 1024
 """Largest hello, request or reply."""
 FRAME_BYTES: Final = 64 * 1024 * 1024
 """Largest message or page. The largest entry, two bulks of 100,000 events, is 7 MB."""
+FRAME_S: Final = 30.0
+"""Longest time from the first byte of a frame to its last: the largest arrives in time at 2.2 MB/s."""
 
 
 class TransportError(QedError):
@@ -45,13 +57,18 @@ async def read_frame(reader: asyncio.StreamReader, limit: int) -> bytes:
     """Return the payload of the next frame.
 
     Raises:
-        TransportError: The stream ended, or the frame is larger than `limit`.
+        TransportError: The stream ended, or the frame is larger than `limit` or stalls.
     """
     try:
-        length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
-        if length > limit:
-            raise TransportError(f"expected a frame of at most {limit} bytes, found one of {length}")
-        return await reader.readexactly(length)
+        head = await reader.readexactly(1)
+        async with asyncio.timeout(FRAME_S):
+            head += await reader.readexactly(_LENGTH_BYTES - 1)
+            length = int.from_bytes(head, "big")
+            if length > limit:
+                raise TransportError(f"expected a frame of at most {limit} bytes, found one of {length}")
+            return await reader.readexactly(length)
+    except TimeoutError as exc:
+        raise TransportError(f"a frame did not arrive within {FRAME_S:g} s") from exc
     except (OSError, asyncio.IncompleteReadError) as exc:
         raise TransportError("the stream ended") from exc
 
@@ -73,6 +90,11 @@ class Frames:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return bool(self._buffer)
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the payloads that `chunk` completes.

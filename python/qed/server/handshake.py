@@ -1,7 +1,7 @@
-"""The handshake of a stream between members: a hello from the dialling side, and a reply from the other.
+"""The handshake of a stream between members: TLS, then a hello from the dialling side and a reply from the other.
 
-Every stream begins with a hello that names protocol, cluster, sender and receiver, and ends unless the other side
-accepts all of them.
+TLS shows each side the other's public key. The hello names protocol, cluster, sender and receiver, and the stream ends
+unless the other side accepts all of them, the sender for its key.
 """
 
 from __future__ import annotations
@@ -9,44 +9,49 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from qed.server.config import SettingsError
 from qed.server.frames import SMALL_FRAME_BYTES, TransportError, decode, put, read_frame
+from qed.server.pins import peer_of
 
 if TYPE_CHECKING:
-    from qed.server.config import Address, Tls
+    from qed.server.config import Address
+    from qed.server.credentials import Credentials
 
 __all__ = [
     "HELLO_TIMEOUT_S",
     "PROTOCOL",
     "REPLY_TIMEOUT_S",
     "Hello",
+    "Kind",
     "LeaderRequest",
     "Mismatch",
     "Removed",
     "Reply",
     "Stream",
+    "Twin",
     "ask",
     "connect",
     "open_stream",
-    "probe",
     "read_hello",
     "read_request",
     "send_reply",
     "set_options",
-    "tls_contexts",
 ]
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 HELLO_TIMEOUT_S: Final = 5.0
+"""How long TLS, and then the hello, may take: until then, the other side is a stranger."""
 _CONNECT_TIMEOUT_S: Final = 1.0
 """How long the system waits before it sends the first packet again: starting over is as good."""
 REPLY_TIMEOUT_S: Final = 15.0
 _SILENCE_MS: Final = 3000
 """A stream whose bytes are not confirmed for this long is dead, and is dialled again."""
+
+
+Kind: TypeAlias = Literal["messages", "pages", "question"]
 
 
 class Stream(NamedTuple):
@@ -65,6 +70,10 @@ class Mismatch(TransportError):
     """The other side belongs to another cluster, or speaks another protocol: a retry does not help."""
 
 
+class Twin(TransportError):
+    """The other side is connected to another server that has this member's key and number."""
+
+
 class Hello(msgspec.Struct, frozen=True):
     """The first frame of a stream.
 
@@ -76,14 +85,16 @@ class Hello(msgspec.Struct, frozen=True):
         sender: The sender's number.
         receiver: The number of the member that the sender expects, or 0 if it only has an address.
         raft_addr: Where members reach the sender.
+        run: Drawn at random by each process: two that are alive at once are two servers with one identity.
     """
 
     protocol: int
-    kind: Literal["messages", "pages", "question"]
+    kind: Kind
     cluster: str
     sender: int
     receiver: int
     raft_addr: str
+    run: int = 0
 
 
 class _AnyHello(msgspec.Struct):
@@ -93,23 +104,26 @@ class _AnyHello(msgspec.Struct):
 
 
 class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kind": "wish"}):
-    """Something that only a leader can do.
+    """Something that only a leader can do, or a member's question who the members are.
 
     Attributes:
-        kind: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to any member.
+        kind: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to any member; or
+            `introduce` the members, which any member answers.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
+        key: SHA-256 of the public key of the member to admit, from the member that has authenticated it.
         is_passed_on: Whether a member has already passed the request on. It is not passed on again.
     """
 
-    kind: Literal["admit", "remove", "transfer"]
+    kind: Literal["admit", "remove", "transfer", "introduce"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""
     http_addr: str = ""
     mgmt_addr: str = ""
     metrics_addr: str = ""
+    key: bytes = b""
     is_passed_on: bool = False
 
 
@@ -117,40 +131,27 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """The reply to a hello or a request.
 
     Attributes:
-        error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `refused`, `unavailable`.
+        error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `stranger`, `twin`, `refused`,
+            `unavailable`.
         message: The reason in words.
-        cluster: Name of the cluster.
+        cluster: Name of the cluster, for its members.
+        keys: The public keys of the members, as SHA-256 by number, for members.
     """
 
     error: str = ""
     message: str = ""
     cluster: str = ""
+    keys: dict[int, bytes] = msgspec.field(default_factory=dict)
 
 
-_REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch}
+_REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch, "twin": Twin}
+_WRONG_DATE: Final = frozenset({9, 10})
+"""OpenSSL: the certificate is not valid yet, or has expired. A clock may be wrong, so a retry may help."""
 _ANY_HELLO: Final = msgspec.json.Decoder(_AnyHello)
 _HELLO: Final = msgspec.json.Decoder(Hello)
 _REQUEST: Final = msgspec.json.Decoder(LeaderRequest)
 _REPLY: Final = msgspec.json.Decoder(Reply)
 _ENCODER: Final = msgspec.json.Encoder()
-
-
-def tls_contexts(tls: Tls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the contexts for listening and for dialling. Each side must show a certificate that the CA has signed.
-
-    Raises:
-        SettingsError: A file cannot be read, or does not hold what it should.
-    """
-    try:
-        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tls.ca))
-        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(tls.ca))
-        for context in (server, client):
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as exc:
-        raise SettingsError(f"cannot use the certificates for the members: {exc}") from exc
-    return server, client
 
 
 async def read_hello(reader: asyncio.StreamReader) -> Hello:
@@ -190,19 +191,80 @@ async def send_reply(writer: asyncio.StreamWriter, reply: Reply) -> None:
     await writer.drain()
 
 
-async def connect(address: Address, context: ssl.SSLContext | None) -> Stream:
-    """Open a stream.
+async def connect(address: Address, credentials: Credentials, expected: bytes | None) -> Stream:
+    """Open a TLS stream.
+
+    Args:
+        address: Where to connect.
+        credentials: What this member shows, and whom it believes.
+        expected: The pin of the member that should be there; None if it is not known.
+
+    Returns:
+        The stream. The other side has a certificate of the cluster's authority, and the expected key.
+
+    Raises:
+        TransportError: The address cannot be reached, or somebody else is there.
+        Mismatch: Nobody is expected there, and whoever is there has no certificate of this cluster's authority.
+    """
+    connection = await _connected(address)
+    context = credentials.meeting if expected is None else credentials.dialling
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(
+                sock=connection, ssl=context, server_hostname=address.host if context.check_hostname else ""
+            )
+    except ssl.SSLCertVerificationError as exc:
+        reason = (
+            f"{address} did not show a certificate of this cluster ({exc.verify_message}): all members need the same "
+            "--cluster-secret-file, or certificates of the same --raft-tls-ca"
+        )
+        is_final = expected is None and exc.verify_code not in _WRONG_DATE
+        raise (Mismatch if is_final else TransportError)(reason) from exc
+    except (OSError, TimeoutError) as exc:
+        raise TransportError(f"{address} did not answer with TLS 1.3: {_reason(exc)}") from exc
+    except BaseException:
+        connection.close()
+        raise
+    set_options(writer)
+    peer = peer_of(writer)
+    if expected is not None and (peer is None or peer.pin != expected):
+        writer.transport.abort()
+        raise TransportError(f"{address} is not the member that should be there: it has another key")
+    return Stream(reader, writer, address)
+
+
+async def _connected(address: Address) -> socket.socket:
+    """Return a socket that is connected to `address`.
 
     Raises:
         TransportError: The address cannot be reached.
     """
+    loop, failure = asyncio.get_running_loop(), "no such host"
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
-    except (OSError, TimeoutError) as exc:
-        raise TransportError(f"cannot reach {address}: {exc or 'no answer in time'}") from exc
-    set_options(writer)
-    return Stream(reader, writer, address)
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            for family, kind, protocol, _, name in found:
+                connection = socket.socket(family, kind, protocol)
+                connection.setblocking(False)
+                try:
+                    await loop.sock_connect(connection, name)
+                except OSError as exc:
+                    failure = str(exc)
+                    connection.close()
+                except BaseException:
+                    connection.close()
+                    raise
+                else:
+                    return connection
+    except (OSError, UnicodeError) as exc:
+        failure = str(exc) or "no answer in time"
+    raise TransportError(f"cannot reach {address}: {failure}")
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or str(exc)).lower().replace("_", " ")
+    return str(exc) or "no answer in time"
 
 
 async def open_stream(stream: Stream, hello: Hello) -> None:
@@ -229,27 +291,16 @@ async def open_stream(stream: Stream, hello: Hello) -> None:
         raise _REFUSALS.get(reply.error, TransportError)(f"{address} refused: {reply.message}")
 
 
-async def probe(address: Address, context: ssl.SSLContext | None, hello: Hello) -> None:
-    """Check that a member at `address` accepts this one as a member of its cluster.
-
-    Raises:
-        TransportError: No member answers there, or it refuses.
-    """
-    stream = await connect(address, context)
-    await open_stream(stream, hello)
-    stream.writer.transport.abort()
-
-
-async def ask(address: Address, context: ssl.SSLContext | None, hello: Hello, request: LeaderRequest) -> Reply:
-    """Send `request` to the member at `address`, which passes it on to the leader.
+async def ask(stream: Stream, hello: Hello, request: LeaderRequest) -> Reply:
+    """Send `request` on a new stream, and close it.
 
     Returns:
         The reply.
 
     Raises:
-        TransportError: As `probe`.
+        TransportError: As `open_stream`.
     """
-    reader, writer, _ = stream = await connect(address, context)
+    reader, writer, address = stream
     await open_stream(stream, hello)
     try:
         put(writer, _ENCODER.encode(request))

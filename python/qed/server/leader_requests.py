@@ -14,18 +14,16 @@ from qed._qed import ClusterChange, MemberInfo
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.frames import TransportError
-from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply, ask, probe
+from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
 from qed.server.logs import Line
 from qed.server.waiting import TASK, delays
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable
-
     from qed._qed import Replica
     from qed.server.config import Settings
-    from qed.server.handshake import Hello
     from qed.server.members import Members
+    from qed.server.recognition import Recognition
+    from qed.server.transport import Transport
     from qed.server.waiting import Waiting
 
 __all__ = ["NO_LEADER", "LeaderRequests"]
@@ -55,15 +53,15 @@ class LeaderRequests:
         waiting: Waiting,
         members: Members,
         *,
-        context: ssl.SSLContext | None,
-        hello: Callable[[int, str], Hello],
+        transport: Transport,
+        recognition: Recognition,
     ) -> None:
         self._settings = settings
         self._replica = replica
         self._waiting = waiting
         self._members = members
-        self._context = context
-        self._hello = hello
+        self._transport = transport
+        self._recognition = recognition
 
     async def ask_leader(self, request: LeaderRequest) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
@@ -88,7 +86,8 @@ class LeaderRequests:
         if members.is_leader or (request.is_passed_on and not removes_self):
             raise Unavailable("leadership is changing; try again")
         try:
-            await self._send(Address.parse(leader.raft_addr), msgspec.structs.replace(request, is_passed_on=True))
+            request = msgspec.structs.replace(request, is_passed_on=True)
+            await self._send(Address.parse(leader.raft_addr), leader.key, request)
         except TransportError as exc:
             raise Unavailable(str(exc)) from exc
 
@@ -113,15 +112,15 @@ class LeaderRequests:
         except SettingsError as exc:
             raise MembershipRefused(f"restart {self._settings.node_id} with other options first: {exc}") from exc
 
-    async def _send(self, address: Address, request: LeaderRequest) -> Reply:
-        """Send a request to the member at `address`.
+    async def _send(self, address: Address, expected: bytes | None, request: LeaderRequest) -> Reply:
+        """Send a request to the member at `address`, whose key is the expected one if it is known.
 
         Raises:
             TransportError: No member there accepts it.
             MembershipRefused: The membership does not allow it.
             Unavailable: It could not be done now.
         """
-        reply = await ask(address, self._context, self._hello(0, "question"), request)
+        reply = await self._transport.ask(address, expected, request)
         if reply.error == "refused":
             raise MembershipRefused(reply.message)
         if reply.error:
@@ -142,12 +141,23 @@ class LeaderRequests:
         """Probe the members to join; return the reason if one of them replies that this member cannot join."""
         for address in self._settings.raft_join_addrs:
             try:
-                await probe(address, self._context, self._hello(0, "question"))
+                await self._transport.probe(address)
             except (Mismatch, Removed) as exc:
                 return f"{self._settings.data_dir} cannot join: {exc}"
             except TransportError as exc:
                 _log.debug(Line("no member answered the probe", address=address, reason=exc))
         return None
+
+    async def seek_introduction(self) -> None:
+        """Ask the members that are known who the members are, until one answers."""
+        for member in self._members.others().values():
+            try:
+                reply = await self._send(Address.parse(member.raft_addr), member.key, LeaderRequest("introduce"))
+            except (ClusterError, TransportError) as exc:
+                _log.debug(Line("no introduction", by=member.name, reason=exc))
+            else:
+                self._recognition.introduce(reply.keys)
+                return
 
     async def seek_admission(self) -> str | None:
         """Ask to be admitted, or for new addresses to be recorded, until it is done; return the reason if it cannot."""
@@ -160,6 +170,7 @@ class LeaderRequests:
             http_addr=own.http_addr,
             mgmt_addr=own.mgmt_addr,
             metrics_addr=own.metrics_addr,
+            key=own.key or self._recognition.pin_of(self._members.number) or b"",
         )
         patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
         level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
@@ -193,10 +204,10 @@ class LeaderRequests:
             Mismatch: A member to join belongs to another cluster.
         """
         joined = self._settings.raft_join_addrs
-        known = [Address.parse(member.raft_addr) for member in self._members.others().values()]
-        for address in [*joined, *known]:
+        known = [(Address.parse(member.raft_addr), member.key) for member in self._members.others().values()]
+        for address, key in [*((address, None) for address in joined), *known]:
             try:
-                reply = await self._send(address, request)
+                reply = await self._send(address, key, request)
             except Mismatch as exc:
                 # The address of a known member may now belong to a stranger; an address to join was given by the
                 # operator, so there it is an error.
@@ -209,6 +220,7 @@ class LeaderRequests:
                 _log.log(level, Line("not admitted yet", reason=exc))
             else:
                 self._members.cluster = self._members.cluster or reply.cluster or None
+                self._recognition.introduce(reply.keys)
                 return address
         return None
 
@@ -249,4 +261,4 @@ def _described(request: LeaderRequest) -> MemberInfo:
         raise MembershipRefused(str(exc)) from exc
     if not 0 < request.id < U64_LIMIT:
         raise MembershipRefused(f"expected the number of a member, found {request.id}")
-    return MemberInfo(name=request.name, **addresses)
+    return MemberInfo(name=request.name, key=request.key or None, **addresses)

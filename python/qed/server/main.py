@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import resource
@@ -111,6 +110,12 @@ def _tls_options(command: _Command) -> _Command:
     "an empty data folder starts a new cluster. A member that has joined no longer needs it.",
 )
 @_advertise_options
+@click.option(
+    "--cluster-secret-file",
+    type=click.Path(path_type=Path),
+    help="File with the secret that all members of the cluster know: 32 random bytes or more, as `qed cluster secret` "
+    "makes them. Without it, and without --raft-tls-*, the server is alone and does not listen on --raft-addr.",
+)
 @_tls_options
 @click.option(
     "--data-dir",
@@ -138,6 +143,7 @@ def main(  # noqa: PLR0913  # one argument an option
     metrics_addr: Address,
     raft_addr: Address,
     raft_join_addrs: tuple[Address, ...],
+    cluster_secret_file: Path | None,
     raft_tls_cert: Path | None,
     raft_tls_key: Path | None,
     raft_tls_ca: Path | None,
@@ -171,6 +177,7 @@ def main(  # noqa: PLR0913  # one argument an option
             metrics_advertise_addr=metrics_advertise_addr,
             raft_advertise_addr=raft_advertise_addr,
             raft_join_addrs=raft_join_addrs,
+            cluster_secret_file=cluster_secret_file,
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
             data_dir=data_dir.absolute(),
             log_level=log_level,
@@ -197,7 +204,9 @@ def _run(settings: Settings) -> None:
     os.umask(0o077)
     handle_signals(_stop_before_serving)
     _raise_descriptor_limit(settings.limits)
-    listeners = {name: _bind(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", "raft_addr")}
+    # Whoever has no means to tell members from strangers does not listen to them.
+    raft = ["raft_addr"] if settings.has_credentials else []
+    listeners = {name: _bind(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", *raft)}
     bound = {
         name: replace(getattr(settings, name), port=listener.getsockname()[1]) for name, listener in listeners.items()
     }
@@ -206,7 +215,6 @@ def _run(settings: Settings) -> None:
     except SettingsError as exc:  # The system chose one port for two addresses.
         _fail(str(exc))
     _warn_of_unreachable_addresses(settings)
-    _warn_of_plain_streams(settings)
     node = _open_node(settings)
     try:
         for name, listener in listeners.items():
@@ -223,17 +231,6 @@ def _warn_of_unreachable_addresses(settings: Settings) -> None:
     for name in settings.unreachable():
         addr = settings.advertised(name)
         _log.warning(Line("other members cannot reach this address: advertise another", name=name, addr=addr))
-
-
-def _warn_of_plain_streams(settings: Settings) -> None:
-    try:
-        is_loopback = ipaddress.ip_address(settings.raft_addr.host).is_loopback
-    except ValueError:
-        is_loopback = settings.raft_addr.host == "localhost"
-    if settings.raft_tls is None and not is_loopback:
-        _log.warning(
-            Line("no TLS between members: anyone who can connect can rewrite the log", addr=settings.raft_addr)
-        )
 
 
 def _open_node(settings: Settings) -> Node:
@@ -254,7 +251,7 @@ def _open_while_importing(settings: Settings) -> Node:
         from qed.server import serving  # noqa: F401, PLC0415  # imported early, for `_serve`
         from qed.server.node import Node  # noqa: PLC0415  # as above
 
-        return Node(settings, opening.replica())
+        return Node(settings, *opening.member())
     except BaseException:
         handle_signals(signal.SIG_IGN)
         opening.abandon()
@@ -264,7 +261,7 @@ def _open_while_importing(settings: Settings) -> Node:
 def _serve(node: Node, listeners: dict[str, socket.socket]) -> None:
     from qed.server.serving import serve  # noqa: PLC0415  # imported while the log was opened
 
-    serve(node, listeners["raft_addr"], [listeners["http_addr"], listeners["mgmt_addr"]])
+    serve(node, listeners.get("raft_addr"), [listeners["http_addr"], listeners["mgmt_addr"]])
 
 
 def _bind(address: Address) -> socket.socket:

@@ -24,13 +24,13 @@ class Members:
         status: The replica's status when it was last read.
         by_number: The members in the order of their names, including this one once it is admitted.
         cluster: Name of the cluster; None while this member has none.
-        own: The name and addresses that this member's settings describe.
+        own: The name and addresses that this member's settings describe, and its key.
     """
 
-    def __init__(self, replica: Replica, settings: Settings) -> None:
+    def __init__(self, replica: Replica, settings: Settings, pin: bytes | None) -> None:
         self._replica = replica
         self._changed = asyncio.Event()
-        self.own = description(settings)
+        self.own = description(settings, pin)
         self.status: Status = replica.status()
         self.by_number = _by_number(self.status)
         self.cluster = self.status.cluster
@@ -67,8 +67,12 @@ class Members:
 
     @property
     def is_admitted(self) -> bool:
-        """Whether the cluster has this member with its current addresses."""
-        return self.by_number.get(self.number) == self.own
+        """Whether the cluster has this member with its current addresses and its key."""
+        known = self.by_number.get(self.number)
+        if known is None:
+            return False
+        # A member that is alone needs no key, and keeps the one that it had.
+        return known == self.own or (self.own.key is None and _addresses(known) == _addresses(self.own))
 
     def others(self) -> dict[int, MemberInfo]:
         """Return the other members by number."""
@@ -123,6 +127,10 @@ class Members:
         """Return once the status has changed, or may have."""
         self._changed.clear()
         await self._changed.wait()
+
+
+def _addresses(member: MemberInfo) -> tuple[str, ...]:
+    return member.name, member.raft_addr, member.http_addr, member.mgmt_addr, member.metrics_addr
 
 
 def _by_number(status: Status) -> dict[int, MemberInfo]:

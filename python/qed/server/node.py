@@ -21,7 +21,7 @@ from qed.server.handshake import LeaderRequest
 from qed.server.leader_requests import NO_LEADER
 from qed.server.logs import Line
 from qed.server.members import Members
-from qed.server.opening import open_replica
+from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qed._qed import Added, Digest, Replica
     from qed._wire import Cluster, Shards
     from qed.server.config import Settings
+    from qed.server.credentials import Credentials
 
 __all__ = ["EmptyLog", "Node", "NotTaken"]
 
@@ -58,13 +59,13 @@ class Node:
     times out or loses its leader: it may still be committed.
     """
 
-    def __init__(self, settings: Settings, replica: Replica) -> None:
+    def __init__(self, settings: Settings, replica: Replica, credentials: Credentials | None) -> None:
         self.settings = settings
         self._replica = replica
         limits = settings.limits
         self._waiting = Waiting(limits.request_timeout_s, max_proofs=limits.max_waiting_proofs)
-        self._members = Members(replica, settings)
-        self._peers = Peers(settings, replica, self._waiting, self._members, on_removed=self._note_removed)
+        self._members = Members(replica, settings, credentials.pin if credentials else None)
+        self._peers = Peers(settings, replica, self._waiting, self._members, credentials, on_removed=self._note_removed)
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
         self._is_retired = False
@@ -75,16 +76,16 @@ class Node:
         """Return the node whose log is in `settings.data_dir`. Blocks.
 
         Raises:
-            Exception: As `open_replica`.
+            Exception: As `open_member`.
         """
-        return cls(settings, open_replica(settings))
+        return cls(settings, *open_member(settings))
 
-    async def start(self, on_failure: Callable[[], None], listener: socket.socket) -> None:
+    async def start(self, on_failure: Callable[[], None], listener: socket.socket | None) -> None:
         """Start to serve on the running event loop.
 
         Args:
             on_failure: Called once if the disk fails, or the cluster has removed this member: it must then stop.
-            listener: A socket bound to `settings.raft_addr`.
+            listener: A socket bound to `settings.raft_addr`; None for a member that is alone.
         """
         self._on_failure = on_failure
         loop = asyncio.get_running_loop()
@@ -102,6 +103,10 @@ class Node:
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(4 * self.settings.pace.election_ms / 1000):
                 await self.catch_up()
+
+    async def reload(self) -> None:
+        """Read the secret or the certificates of this member again. If they cannot be used, it keeps what it has."""
+        await self._peers.reload()
 
     async def retire(self) -> None:
         """Hand leadership over, then fail every read that waits for other members: this member is about to stop."""

@@ -7,26 +7,32 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from qed._qed import MemberInfo, Replica
+from qed.server.credentials import read_credentials
 
 if TYPE_CHECKING:
     from qed.server.config import Settings
+    from qed.server.credentials import Credentials
 
-__all__ = ["Opening", "description", "open_replica"]
+__all__ = ["Opening", "description", "open_member"]
 
 
-def description(settings: Settings) -> MemberInfo:
-    """Return the member that `settings` describe."""
+def description(settings: Settings, pin: bytes | None = None) -> MemberInfo:
+    """Return the member that `settings` describe, with the SHA-256 of its public key if it has one."""
     return MemberInfo(
         name=settings.node_id,
         raft_addr=str(settings.advertised("raft")),
         http_addr=str(settings.advertised("http")),
         mgmt_addr=str(settings.advertised("mgmt")),
         metrics_addr=str(settings.advertised("metrics")),
+        key=pin,
     )
 
 
-def open_replica(settings: Settings) -> Replica:
+def open_member(settings: Settings) -> tuple[Replica, Credentials | None]:
     """Return the replica whose log is in `settings.data_dir`, which is created if it does not exist. Blocks.
+
+    Returns:
+        The replica, and what this member shows to others: None if it is alone, or must first exchange a token.
 
     Raises:
         StoreLocked: Another process holds the folder.
@@ -34,11 +40,26 @@ def open_replica(settings: Settings) -> Replica:
         UnsupportedFormat: The folder was written by a newer qed.
         LogError: The folder belongs to another member, or cannot join.
         OSError: The folder cannot be created, read or written.
-        SettingsError: Other members could not reach this one.
+        SettingsError: Other members could not reach this one, or it cannot prove to them that it is a member.
     """
+    replica = _open_replica(settings)
+    try:
+        # The key of the member is made while no other process can hold the folder.
+        credentials = read_credentials(settings)
+        status = replica.status()
+        if any(number != status.id for number, _ in status.members):
+            settings.require_reachable()
+            settings.require_credentials()
+    except BaseException:
+        replica.close()
+        raise
+    return replica, credentials
+
+
+def _open_replica(settings: Settings) -> Replica:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     limits, pace = settings.limits, settings.pace
-    replica = Replica.open(
+    return Replica.open(
         str(settings.data_dir),
         description(settings),
         is_joining=bool(settings.raft_join_addrs),
@@ -50,14 +71,6 @@ def open_replica(settings: Settings) -> Replica:
         batch_events=limits.batch_events,
         proof_threads=limits.max_concurrent_proofs,
     )
-    status = replica.status()
-    if any(number != status.id for number, _ in status.members):
-        try:
-            settings.require_reachable()
-        except ValueError:
-            replica.close()
-            raise
-    return replica
 
 
 class Opening:
@@ -66,24 +79,25 @@ class Opening:
     def __init__(self, settings: Settings) -> None:
         # Wait on a future, not on `Thread.join`: if a signal handler raises during `join`, the thread is marked as
         # finished although it is still running.
-        self._replica: Future[Replica] = Future()
+        self._member: Future[tuple[Replica, Credentials | None]] = Future()
         threading.Thread(target=self._open, args=(settings,), name="qed-opening").start()
 
     def _open(self, settings: Settings) -> None:
         try:
-            self._replica.set_result(open_replica(settings))
+            self._member.set_result(open_member(settings))
         except BaseException as exc:  # noqa: BLE001  # raised again where it is waited for
-            self._replica.set_exception(exc)
+            self._member.set_exception(exc)
 
-    def replica(self) -> Replica:
-        """Return the replica once it is open.
+    def member(self) -> tuple[Replica, Credentials | None]:
+        """Return the replica once it is open, and the member's credentials.
 
         Raises:
-            Exception: As `open_replica`.
+            Exception: As `open_member`.
         """
-        return self._replica.result()
+        return self._member.result()
 
     def abandon(self) -> None:
         """Close the replica once it is open: it is no longer needed."""
-        if self._replica.exception() is None:
-            self._replica.result().close()
+        if self._member.exception() is None:
+            replica, _ = self._member.result()
+            replica.close()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import random
+from typing import TYPE_CHECKING, Final
 
 from qed.errors import LogError, MembershipRefused, QedError
-from qed.server.config import Address
+from qed.server.config import Address, SettingsError
+from qed.server.credentials import read_credentials
 from qed.server.fetching import Fetching
 from qed.server.handshake import PROTOCOL, Hello, Reply
 from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
-from qed.server.transport import Transport
+from qed.server.opening import description
+from qed.server.recognition import STRANGER, Recognition
+from qed.server.transport import Contact, Transport
 from qed.server.waiting import PROOF
 
 if TYPE_CHECKING:
@@ -21,13 +25,18 @@ if TYPE_CHECKING:
 
     from qed._qed import Delivery, Replica
     from qed.server.config import Settings
-    from qed.server.handshake import LeaderRequest
+    from qed.server.credentials import Credentials
+    from qed.server.handshake import Kind, LeaderRequest
     from qed.server.members import Members
+    from qed.server.pins import Peer
     from qed.server.waiting import Waiting
 
 __all__ = ["Peers"]
 
 _log = logging.getLogger(__name__)
+
+_INTRODUCTION_S: Final = 1.0
+"""How long to wait before asking again who the members are."""
 
 
 class Peers:
@@ -43,6 +52,7 @@ class Peers:
         replica: Replica,
         waiting: Waiting,
         members: Members,
+        credentials: Credentials | None,
         *,
         on_removed: Callable[[str], None],
     ) -> None:
@@ -51,20 +61,28 @@ class Peers:
         self._waiting = waiting
         self._members = members
         self._on_removed = on_removed
-        self._transport = Transport(self, self._hello, settings.raft_tls)
+        self._run = random.getrandbits(63) + 1
+        self._recognition = Recognition(members)
+        self._transport = Transport(self, self._hello, credentials)
         self.leader_requests = LeaderRequests(
-            settings, replica, waiting, members, context=self._transport.client_context, hello=self._hello
+            settings, replica, waiting, members, transport=self._transport, recognition=self._recognition
         )
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, listener: socket.socket) -> None:
-        """Accept streams on a bound socket, and connect to the members that are known."""
-        await self._transport.start(listener)
+    async def start(self, listener: socket.socket | None) -> None:
+        """Accept streams on a bound socket, if there is one, and connect to the members that are known."""
+        if listener is not None:
+            self._transport.start(listener)
         self.note_status()
         if self._members.cluster and self._settings.raft_join_addrs:
             self._run_once("probe", self._probe_joined)
+
+    async def reload(self) -> None:
+        """Read this member's credentials again. If they cannot be used, it keeps those that it has."""
+        task = self._run_once("reload", self._reload)
+        await asyncio.wait([task])
 
     def stop(self) -> None:
         """Stop fetching pages and asking for admission. Messages of the replica are still sent."""
@@ -92,7 +110,7 @@ class Peers:
             self.removed("this member was removed from the cluster")
             return
         self._transport.set_members(
-            {number: (member.name, Address.parse(member.raft_addr)) for number, member in members.others().items()},
+            {n: Contact(member.name, Address.parse(member.raft_addr)) for n, member in members.others().items()},
             frozenset(status.removed),
         )
         if before.leader != status.leader:
@@ -106,22 +124,24 @@ class Peers:
 
     # What the transport calls.
 
-    def greet(self, hello: Hello) -> Reply:
-        """Judge a hello that names the right protocol."""
-        members, cluster = self._members, self._members.cluster
-        if hello.sender in members.status.removed:
-            name = self._settings.node_id
-            message = f"according to {name}, this member was removed from the cluster; empty its data folder to rejoin"
-            return Reply("removed", message)
-        is_question = hello.kind == "question"
-        if not is_question and hello.receiver != members.number:
-            return Reply("receiver", f"this is member {members.number:016x}, not {hello.receiver:016x}")
-        if cluster and hello.cluster != cluster and (hello.cluster or not is_question):
-            return Reply("cluster", f"it is a member of cluster {cluster}, not {hello.cluster}")
-        if not is_question:
-            # A member that waits to be admitted learns the name of its cluster from any member that knows its number.
-            members.cluster = hello.cluster or None
-        return Reply(cluster=members.cluster or "")
+    def greet(self, hello: Hello, peer: Peer) -> Reply:
+        """Judge a hello that names the right protocol, from a peer with a certificate of the right authority."""
+        refusal = self._recognition.refusal(hello, peer)
+        if refusal is STRANGER:
+            # This member may have been away while that one joined.
+            self._run_once("introduction", self._seek_introduction)
+        if refusal is None and hello.kind != "question":
+            # A member that waits to be admitted learns the name of its cluster from a member that was introduced.
+            self._members.cluster = hello.cluster or None
+        return refusal or Reply()
+
+    def is_peer(self, sender: int, pin: bytes) -> bool:
+        """Return whether the sender of a stream may keep it: it is not removed, and has this key."""
+        return self._recognition.is_member(sender, pin)
+
+    def pin_of(self, member: int) -> bytes | None:
+        """Return the SHA-256 of a member's public key, or None if it is not known."""
+        return self._recognition.pin_of(member)
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Hand messages of another member to the replica."""
@@ -143,39 +163,76 @@ class Peers:
             raise
         return await answer
 
-    async def answer(self, request: LeaderRequest) -> Reply:
-        """Carry out a request of another member, or pass it on to the leader."""
+    async def answer(self, request: LeaderRequest, hello: Hello, peer: Peer) -> Reply:
+        """Carry out a request, or pass it on to the leader."""
+        credentials = self._transport.credentials
+        is_named = credentials is not None and credentials.is_named
         try:
-            await self.leader_requests.ask_leader(request)
+            permitted = self._recognition.permitted(request, hello, peer, is_named=is_named)
+            if permitted is None:
+                return STRANGER
+            if permitted.kind != "introduce":
+                await self.leader_requests.ask_leader(permitted)
         except MembershipRefused as exc:
-            return Reply("refused", str(exc), self._members.cluster or "")
+            return Reply("refused", str(exc))
         except QedError as exc:
-            return Reply("unavailable", str(exc), self._members.cluster or "")
-        return Reply(cluster=self._members.cluster or "")
+            return Reply("unavailable", str(exc))
+        return self._recognition.introduction()
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or refuses to admit it."""
         self._on_removed(message)
 
-    def _hello(self, receiver: int, kind: str) -> Hello:
+    def _hello(self, receiver: int, kind: Kind) -> Hello:
         return Hello(
             protocol=PROTOCOL,
-            kind=kind,  # type: ignore[arg-type]  # one of the literals, from the transport
+            kind=kind,
             cluster=self._members.cluster or "",
             sender=self._members.number,
             receiver=receiver,
             raft_addr=self._members.own.raft_addr,
+            run=self._run,
         )
 
-    def _run_once(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    def _run_once(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
         task = self._tasks.get(name)
         if task is None or task.done():
-            self._tasks[name] = asyncio.create_task(work())
+            task = self._tasks[name] = asyncio.create_task(work())
+        return task
+
+    async def _reload(self) -> None:
+        try:
+            fresh = read_credentials(self._settings)
+        except (SettingsError, OSError) as exc:
+            _log.error(Line("credentials not read again", reason=exc))
+            return
+        old = self._transport.credentials
+        if fresh is None or old is None:
+            return
+        if fresh.pin != old.pin and not await self._record_key(fresh.pin):
+            return
+        self._transport.credentials = fresh
+        _log.info(Line("credentials read again"))
+
+    async def _record_key(self, pin: bytes) -> bool:
+        """Have the cluster know this member by a new key. The old one, with which it asks, proves that it may."""
+        own = self._members.own
+        self._members.own = description(self._settings, pin)
+        reason = await self.leader_requests.seek_admission()
+        if reason is not None:
+            self._members.own = own
+            _log.error(Line("new key not recorded", reason=reason))
+        return reason is None
 
     async def _seek_admission(self) -> None:
         reason = await self.leader_requests.seek_admission()
         if reason is not None:
             self.removed(reason)
+
+    async def _seek_introduction(self) -> None:
+        await self.leader_requests.seek_introduction()
+        # A stranger must not make this member ask all the time.
+        await asyncio.sleep(_INTRODUCTION_S)
 
     async def _probe_joined(self) -> None:
         """Stop this member if its settings name one cluster to join, and its folder belongs to another."""

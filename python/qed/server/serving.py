@@ -39,8 +39,22 @@ class _Server(uvicorn.Server):
         self._connection_limit = connection_limit
         self._on_listening = on_listening
 
+    def _reload_on_hangup(self) -> None:
+        loop = asyncio.get_running_loop()
+        reloading: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(self._node.reload())
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, then report it."""
+        if self._node.settings.has_credentials:
+            # Without anything to read again, a hangup ends the process, as usual.
+            self._reload_on_hangup()
         await super().startup(sockets=sockets)
         self._on_listening()
 
@@ -75,12 +89,12 @@ class _Server(uvicorn.Server):
             handle_signals(signal.SIG_IGN)
 
 
-def serve(node: Node, raft_listener: socket.socket, listeners: list[socket.socket]) -> None:
+def serve(node: Node, raft_listener: socket.socket | None, listeners: list[socket.socket]) -> None:
     """Serve until a signal or a failure, then finish what was accepted and close the node.
 
     Args:
         node: An open node.
-        raft_listener: A socket for the other members.
+        raft_listener: A socket for the other members; None for a server that is alone.
         listeners: Sockets for clients and operators.
     """
 

@@ -1,0 +1,122 @@
+"""Who is on the other end of a stream: the public keys of the members, and what their owners may ask.
+
+A certificate shows that the operator let its owner in: to ask for admission. Everything else is for members, which are
+known by their keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from qed.errors import MembershipRefused
+from qed.server.handshake import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qed.server.handshake import Hello, LeaderRequest
+    from qed.server.members import Members
+    from qed.server.pins import Peer
+
+__all__ = ["STRANGER", "Recognition"]
+
+STRANGER: Final = Reply("stranger", "this key is not that of a member")
+"""The same words for every reason: strangers learn neither names nor numbers."""
+_PIN_BYTES: Final = 32
+_MAX_INTRODUCED: Final = 64
+"""A cluster has at most 32 members. A member that was away while all were replaced once needs no more."""
+
+
+class Recognition:
+    """The pins of members by number.
+
+    A member that is joining, or was away, may have an old membership, or none. It then asks a member that it knows who
+    the members are, and believes the answer until its own membership names them.
+    """
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._introduced: dict[int, bytes] = {}
+
+    def pin_of(self, member: int) -> bytes | None:
+        """Return the SHA-256 of a member's public key, or None if it is not known."""
+        known = self._members.by_number.get(member)
+        return self._introduced.get(member) if known is None else known.key
+
+    def is_member(self, number: int, pin: bytes) -> bool:
+        """Return whether a key is that of a member.
+
+        A membership of an earlier version names no keys. Until each member has recorded its own, whoever has a
+        certificate of the right authority can do so.
+        """
+        if number in self._members.status.removed:
+            return False
+        known = self._members.by_number.get(number)
+        if known is not None:
+            return known.key is None or known.key == pin
+        return self._introduced.get(number) == pin
+
+    def introduction(self) -> Reply:
+        """Return the name of the cluster and the pins of all members, for another member."""
+        members = self._members.by_number.items()
+        keys = {number: member.key for number, member in members if member.key is not None}
+        return Reply(cluster=self._members.cluster or "", keys=keys)
+
+    def introduce(self, keys: Mapping[int, bytes]) -> None:
+        """Believe a member that these are the pins of the members."""
+        valid = [(number, pin) for number, pin in keys.items() if number and len(pin) == _PIN_BYTES]
+        self._introduced = dict(valid[:_MAX_INTRODUCED])
+
+    def refusal(self, hello: Hello, peer: Peer) -> Reply | None:
+        """Return why a stream is refused; None if it is not.
+
+        Args:
+            hello: A hello that names the right protocol.
+            peer: The other side, which has a certificate of the right authority.
+        """
+        members, is_question = self._members, hello.kind == "question"
+        if hello.sender in members.status.removed:
+            name = members.own.name
+            message = f"according to {name}, this member was removed from the cluster; empty its data folder to rejoin"
+            return Reply("removed", message)
+        if members.cluster and hello.cluster != members.cluster and (hello.cluster or not is_question):
+            return Reply("cluster", f"cluster {hello.cluster} is not that of this member")
+        known = self.pin_of(hello.sender)
+        is_taken = known is not None and known != peer.pin
+        if is_taken or not (is_question or self.is_member(hello.sender, peer.pin)):
+            return STRANGER
+        if not is_question and hello.receiver != members.number:
+            return Reply("receiver", "another member was expected here")
+        return None
+
+    def permitted(self, request: LeaderRequest, hello: Hello, peer: Peer, *, is_named: bool) -> LeaderRequest | None:
+        """Return a request as it may be carried out; None if the peer may not make it.
+
+        Members may make any, and pass on those of others. Who is none may only ask to become one.
+
+        Args:
+            request: The request.
+            hello: The hello of its stream.
+            peer: The other side.
+            is_named: Whether the peer's certificate must name it.
+
+        Returns:
+            The request, with the key of the member to admit.
+
+        Raises:
+            MembershipRefused: It would admit another than the peer.
+        """
+        is_member = self.is_member(hello.sender, peer.pin)
+        if is_member and request.is_passed_on:
+            return request
+        if request.kind != "admit":
+            return request if is_member else None
+        if request.id != hello.sender:
+            raise MembershipRefused("a member can only ask for its own admission")
+        if is_named and request.name not in peer.names:
+            raise MembershipRefused(f"the certificate does not name {request.name} (subjectAltName=DNS:{request.name})")
+        # A member that has shown its old key may announce a new one.
+        key = request.key if is_member and request.key else peer.pin
+        return msgspec.structs.replace(request, key=key, is_passed_on=False)
