@@ -52,8 +52,9 @@ impl TryFrom<String> for PublicKeyHash {
         if digits.len() != 2 * Self::BYTES {
             return Err(NotAHash);
         }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = value_of(pair[0])? << 4 | value_of(pair[1])?;
+        let (pairs, _) = digits.as_chunks();
+        for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = value_of(high)? << 4 | value_of(low)?;
         }
         Ok(Self(bytes))
     }
