@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from commands import one_line, qed
+from qed.cli.pem import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -432,3 +433,14 @@ def test_servers_and_clients_meet_over_tls() -> None:
     finally:
         with pytest.raises(StopIteration):
             next(running)
+
+
+def test_a_pair_is_written_whole_or_not_at_all(folder: Path) -> None:
+    output = Output(folder / "pair", is_forced=False)
+    output.require_free(".key", ".pem")
+    # Another process is faster.
+    (folder / "pair.pem").write_bytes(b"theirs")
+    before = state()
+    with pytest.raises(FileExistsError):
+        output.write({".key": b"ours", ".pem": b"ours"})
+    assert state() == before
