@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import httpx
@@ -170,6 +171,30 @@ def test_certificate_of_the_documentation_s_commands_is_accepted(tmp_path: Path)
         assert server.stop() == 0
     finally:
         server.forget()
+
+
+def test_members_with_certificates_of_qed_certs_form_a_cluster_and_renew_them(tmp_path: Path) -> None:
+    run('qed certs ca --name "qed members"', tmp_path)
+    cluster = new_cluster(tmp_path, 3)
+    for member in cluster.members:
+        run(f"qed certs server --node-id {member.name} --host 127.0.0.1 --valid 1d", tmp_path)
+        files = {"cert": f"{member.name}.pem", "key": f"{member.name}.key", "ca": "ca.pem"}
+        member.secret = None
+        member.extra = tuple(
+            word for kind, file in files.items() for word in (f"--raft-tls-{kind}", str(tmp_path / file))
+        )
+    cluster.start()
+    try:
+        assert cluster.leader().add(b"with certificates").status_code == 201
+        renewed = cluster.follower()
+        run(f"qed certs server --node-id {renewed.name} --host 127.0.0.1 --key {renewed.name}.key --force", tmp_path)
+        renewed.process.send_signal(signal.SIGHUP)
+        assert renewed.stop() == 0
+        renewed.start()
+        cluster.wait_whole()
+        assert renewed.add(b"with a renewed one").status_code == 201
+    finally:
+        cluster.forget()
 
 
 def test_topology_in_the_documentation_is_the_one_that_is_served(machine: Machine) -> None:

@@ -187,7 +187,7 @@ def server(**given: Unpack[_ServerOptions]) -> None:
     """Make a certificate for a server, by its hosts, or for a member, by its node id as well.
 
     A cluster pins the key of each member when it is admitted. To renew a member's certificate, certify the same key
-    again: --key server0.key --force.
+    again, with --key server0.key --force, and send SIGHUP to the server.
     """
     _certify(Holder(node_id=given["node_id"], hosts=given["hosts"]), given)
 
