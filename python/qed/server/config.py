@@ -149,6 +149,8 @@ class Limits:
             buffers a few megabytes, so progress is visible only in steps of about one megabyte.
         keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
             the proxy closes first and no request is sent on a closing connection.
+        dead_after_s: A leader presumes a member dead after this. Its server may then return with an empty folder and its
+            old key. A restart of the machine takes less; until then, an operator can say that the member is lost.
         shutdown_grace_s: Everything after SIGTERM together: handing over, answering what was accepted, closing the log.
             Below the 30 s after which common supervisors kill.
     """
@@ -169,6 +171,9 @@ class Limits:
     request_timeout_s: float = _limit(30.0, "Seconds for a request to be answered once it has arrived.", minimum=0.05)
     unread_timeout_s: float = _limit(10.0, "Seconds within which a client must read more of an answer.", minimum=0.05)
     keep_alive_timeout_s: int = _limit(75, "Seconds after which an idle connection is closed.", minimum=1)
+    dead_after_s: int = _limit(
+        300, "Seconds of silence after which a server may return as a new member, if it has its key.", minimum=1
+    )
     shutdown_grace_s: int = _limit(20, "Seconds to finish accepted work on SIGTERM.", minimum=1)
 
     def __post_init__(self) -> None:

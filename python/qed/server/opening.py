@@ -66,6 +66,7 @@ def _open_replica(settings: Settings) -> Replica:
         tick_ms=pace.tick_ms,
         heartbeat_ticks=pace.heartbeat_ticks,
         election_ticks=pace.election_ticks,
+        dead_ticks=settings.limits.dead_after_s * 1000 // pace.tick_ms,
         grace_s=limits.closing_grace_s,
         queue_length=limits.queue_length,
         batch_events=limits.batch_events,

@@ -35,6 +35,8 @@ pub struct Settings {
     pub id: MemberId,
     /// Ticks without a leader before it starts an election: a random number from this to twice as many.
     pub election_ticks: usize,
+    /// Ticks of silence after which a leader presumes a member dead.
+    pub dead_ticks: usize,
     /// Ticks between heartbeats of a leader.
     pub heartbeat_ticks: usize,
     /// Seed of the random election time-outs.
@@ -201,7 +203,7 @@ impl Consensus {
             applying: VecDeque::new(),
             applying_bytes: 0,
             pending_snapshot: None,
-            liveness: Liveness::new(settings.election_ticks),
+            liveness: Liveness::new(settings.election_ticks, settings.dead_ticks),
         };
         if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id.get()] {
             // A single voter need not wait for an election time-out.

@@ -226,15 +226,15 @@ impl Driver {
         Ok(())
     }
 
-    /// Pass in a message from another member, as received. A malformed message is dropped, as are messages that arrive faster than they
-    /// can be processed. Return whether it was well formed.
+    /// Pass in a message from the member `sender`, as received. A malformed message is dropped, as are messages that arrive faster than
+    /// they can be processed. Return whether it was well formed.
     #[must_use]
-    pub fn receive(&self, bytes: &[u8]) -> bool {
+    pub fn receive(&self, sender: MemberId, bytes: &[u8]) -> bool {
         let Ok(message) = Message::decode(bytes) else { return false };
         let mut inbox = self.shared.inbox.lock();
         if inbox.messages < QUEUE_MESSAGES {
             inbox.messages += 1;
-            inbox.inputs.push_back(Input::Message(message));
+            inbox.inputs.push_back(Input::Message(sender, message));
             drop(inbox);
             self.shared.arrived.notify_one();
         }

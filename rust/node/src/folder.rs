@@ -74,6 +74,8 @@ pub struct Timing {
     pub heartbeat_ticks: usize,
     /// Ticks without a leader before an election: a random number from this to twice as many.
     pub election_ticks: usize,
+    /// Ticks of silence after which a leader presumes a member dead, so that its server may return under another number.
+    pub dead_ticks: usize,
 }
 
 /// The contents of a data folder.
@@ -119,6 +121,7 @@ impl Opened {
         let settings = Settings {
             id: identity.id,
             election_ticks: timing.election_ticks,
+            dead_ticks: timing.dead_ticks,
             heartbeat_ticks: timing.heartbeat_ticks,
             seed: random().map_err(of_io)?,
             pre_vote: true,

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 
 use crate::member_id::MemberId;
 
-/// Election time-outs of silence after which a member is presumed dead.
-const MISSED_TIMEOUTS: usize = 2;
 /// Election time-outs after which a snapshot is sent again. Its receiver may still be fetching pages, and continues.
 const SNAPSHOT_TIMEOUTS: usize = 4;
 
@@ -16,6 +14,8 @@ const SNAPSHOT_TIMEOUTS: usize = 4;
 #[derive(Debug)]
 pub struct Liveness {
     election_ticks: usize,
+    /// Ticks of silence after which a member is presumed dead.
+    dead_ticks: usize,
     now: usize,
     /// When each member last sent a message.
     heard: BTreeMap<MemberId, usize>,
@@ -30,9 +30,9 @@ pub struct Liveness {
 impl Liveness {
     /// Return the state of a member that has received no message.
     #[must_use]
-    pub fn new(election_ticks: usize) -> Self {
+    pub fn new(election_ticks: usize, dead_ticks: usize) -> Self {
         let (heard, known, snapshots) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { election_ticks, now: 0, heard, known, leading: None, snapshots }
+        Self { election_ticks, dead_ticks, now: 0, heard, known, leading: None, snapshots }
     }
 
     /// Let a tick pass. `leading` is the term in which this member leads, if it does.
@@ -67,7 +67,7 @@ impl Liveness {
     pub fn is_presumed_dead(&self, id: MemberId) -> bool {
         let noted = [self.heard.get(&id), self.known.get(&id)].into_iter().flatten().copied();
         let begun = self.leading.map(|(_, since)| noted.fold(since, usize::max));
-        begun.is_some_and(|begun| self.now - begun > MISSED_TIMEOUTS * self.election_ticks)
+        begun.is_some_and(|begun| self.now - begun > self.dead_ticks)
     }
 
     /// Return those of `receivers` that have not acknowledged a snapshot for too long. Their time starts again.
@@ -94,7 +94,7 @@ mod tests {
     const NEW: MemberId = MemberId::of(3);
 
     fn led(ticks: u64) -> Liveness {
-        let mut liveness = Liveness::new(10);
+        let mut liveness = Liveness::new(10, 20);
         (0..ticks).for_each(|_| liveness.tick(Some(1)));
         liveness
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_leader_of_two_timeouts_presumes_anybody_dead() {
+    fn only_a_leader_of_long_enough_presumes_anybody_dead() {
         assert!(led(22).is_presumed_dead(OTHER));
         assert!(!led(21).is_presumed_dead(OTHER));
         let mut liveness = led(50);

@@ -15,7 +15,7 @@ use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
 use crate::member_id::MemberId;
 use crate::membership::{ClusterChange, Membership};
-use crate::message_check::InvalidMessage;
+use crate::message_check::{InvalidMessage, check_origin};
 use crate::outbox::{Completion, Failure, Success};
 use crate::reads::{Due, PendingReads};
 use crate::segments::SegmentStore;
@@ -36,8 +36,8 @@ const READ_TIMEOUTS: usize = 60;
 pub enum Input {
     /// A tick has passed.
     Tick,
-    /// A message from another member.
-    Message(Message),
+    /// A message, and the member that has sent it, as its stream has shown.
+    Message(MemberId, Message),
     /// Messages to a member may have been lost.
     Lost(MemberId),
     /// A client's request to append events.
@@ -74,7 +74,7 @@ impl Input {
             | Self::Request(ticket, _)
             | Self::Act(ticket, _) => Some(*ticket),
             Self::Report(report) => report.ticket,
-            Self::Tick | Self::Message(_) | Self::Lost(_) | Self::Synced(_) => None,
+            Self::Tick | Self::Message(..) | Self::Lost(_) | Self::Synced(_) => None,
         }
     }
 }
@@ -275,8 +275,9 @@ impl<M: SegmentStore> Member<M> {
         match input {
             Input::Tick => self.tick(effects),
             // A refused message changes at most the term; a correct member sends it again.
-            Input::Message(message) => {
-                if let Err(Refusal::InvalidMessage(invalid)) = self.consensus.step(message) {
+            Input::Message(sender, message) => {
+                let checked = check_origin(sender, &message, &self.membership).map_err(Refusal::from);
+                if let Err(Refusal::InvalidMessage(invalid)) = checked.and_then(|()| self.consensus.step(message)) {
                     effects.invalid_messages.push(invalid);
                 }
             }

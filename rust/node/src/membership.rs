@@ -91,8 +91,8 @@ pub enum Inadmissible {
     /// The number was removed before.
     #[error("member {0} was removed from the cluster; empty its data folder to join as a new one")]
     Removed(String),
-    /// A member that is alive has the name.
-    #[error("the node id {0} is in use by a member that is alive")]
+    /// Another member has the name.
+    #[error("the node id {0} is in use by another member; if that one is lost for good: qed cluster replace {0}")]
     NameTaken(String),
     /// Another member has an address.
     #[error("the address {address} is in use by {name}")]
@@ -180,8 +180,9 @@ impl Membership {
         }
     }
 
-    /// Return the changes that admit `member` under the number `id`: none if it is already a member with these addresses. A dead member
-    /// of the same name is removed, because the new one must be its replacement after the loss of its disk.
+    /// Return the changes that admit `member` under the number `id`: none if it is already a member with these addresses. Another member
+    /// of that name is removed only if it is dead and has the same key: it is then the same server, after the loss of its disk. Any other
+    /// is removed by [`Self::replace`], which an operator asks for.
     ///
     /// # Errors
     ///
@@ -190,11 +191,15 @@ impl Membership {
         &self,
         id: MemberId,
         member: &MemberInfo,
-        is_alive: &dyn Fn(MemberId) -> bool,
+        is_dead: &dyn Fn(MemberId) -> bool,
     ) -> Result<Vec<Change>, Inadmissible> {
         self.require_admissible(id, member)?;
         let replaced = self.find(&member.name).filter(|&other| other != id);
-        if replaced.is_some_and(is_alive) {
+        let has_same_key = |other| {
+            let known = self.members.get(&other).and_then(|known| known.key);
+            known.is_some() && known == member.key
+        };
+        if replaced.is_some_and(|other| !is_dead(other) || !has_same_key(other)) {
             return Err(Inadmissible::NameTaken(member.name.clone()));
         }
         self.admit_for(replaced, id, member)

@@ -10,6 +10,7 @@ use raft::Raft;
 use raft::eraftpb::{ConfChangeV2, ConfState, EntryType, Message, MessageType};
 
 use crate::member_id::MemberId;
+use crate::membership::Membership;
 use crate::raftlog::RaftLog;
 
 /// How far ahead of this member's term a message may be: the elections of a year, if there is one every half minute.
@@ -25,6 +26,26 @@ pub struct InvalidMessage {
     pub from: Option<MemberId>,
     /// What is wrong with it.
     pub reason: &'static str,
+}
+
+/// Check that a message comes from the member that has sent it, and that this one was not removed.
+///
+/// `sender` is known by its key. It need not be in the configuration of this member: a member that was away may have to learn from a
+/// leader that it has never heard of, and vote for it.
+///
+/// # Errors
+///
+/// What is wrong with it; `from` is then the sender.
+pub fn check_origin(sender: MemberId, message: &Message, membership: &Membership) -> Result<(), InvalidMessage> {
+    let refused = |reason| Err(InvalidMessage { from: Some(sender), reason });
+    // A member that passes a read on to the leader leaves the name of the one that asks in it.
+    if message.from != sender.get() && message.msg_type() != MessageType::MsgReadIndex {
+        return refused("it is in the name of another member");
+    }
+    if membership.removed.contains_key(&sender) {
+        return refused("its sender was removed from the cluster");
+    }
+    Ok(())
 }
 
 /// Check a message to the member that `raft` is.

@@ -26,6 +26,7 @@ use qed_node::membership::{ClusterChange, Inadmissible, MemberInfo};
 use qed_node::message_check::InvalidMessage;
 use qed_node::outbox::{Failure, Outcome, Success};
 use qed_node::prover::Query;
+use qed_node::public_key::PublicKeyHash;
 use qed_node::ticket::Ticket;
 use raft::eraftpb::Message;
 use tempfile::TempDir;
@@ -46,7 +47,9 @@ struct Cluster {
 fn description(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key: None }
+    // A server that returns with an empty folder still has its key.
+    let key = Some(PublicKeyHash::new(*digest(name).as_bytes()));
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key }
 }
 
 fn digest(text: &str) -> Digest {
@@ -76,7 +79,7 @@ impl Cluster {
     }
 
     fn start(&mut self, name: &str, beginning: Beginning) -> MemberId {
-        let timing = Timing { heartbeat_ticks: 2, election_ticks: 20 };
+        let timing = Timing { heartbeat_ticks: 2, election_ticks: 20, dead_ticks: 40 };
         let opened = Opened::open(&self.path(name), &description(name), beginning, timing, 100).unwrap();
         let limits = Limits { queue_events: 1000, proof_threads: 1, tick: Duration::from_millis(10), grace: PATIENCE };
         let driver = Driver::of(opened, limits).unwrap();
@@ -102,7 +105,7 @@ impl Cluster {
             assert_eq!(driver.failure(), None);
             for (to, message) in delivery.messages {
                 match self.drivers.get(&to) {
-                    Some(receiver) => assert!(receiver.receive(&message)),
+                    Some(receiver) => assert!(receiver.receive(id, &message)),
                     None => driver.lost(to),
                 }
             }
@@ -400,7 +403,7 @@ fn a_replica_whose_roots_differ_stops_and_says_so() {
         for (&id, driver) in &cluster.drivers {
             for (to, message) in driver.drain().unwrap().messages {
                 let said = (id == leader && to == follower).then(|| with_other_roots(&message)).flatten();
-                assert!(cluster.drivers[&to].receive(&said.unwrap_or(message)));
+                assert!(cluster.drivers[&to].receive(id, &said.unwrap_or(message)));
             }
         }
         assert!(begun.elapsed() < PATIENCE);
@@ -432,7 +435,7 @@ fn what_no_member_says_is_told_to_the_caller() {
     let leader = cluster.leader();
     let to = *ids.iter().find(|&&id| id != leader).unwrap();
     let message = Message { msg_type: 8, to: to.get(), from: leader.get(), term: u64::MAX, ..Message::default() };
-    assert!(cluster.drivers[&to].receive(&message.encode_to_vec()));
+    assert!(cluster.drivers[&to].receive(leader, &message.encode_to_vec()));
     let begun = Instant::now();
     loop {
         let invalid = cluster.drivers[&to].drain().unwrap().invalid_messages;
@@ -441,5 +444,27 @@ fn what_no_member_says_is_told_to_the_caller() {
             return;
         }
         assert!(begun.elapsed() < PATIENCE);
+    }
+}
+
+#[test]
+fn what_is_said_in_the_name_of_another_or_by_a_removed_member_is_refused() {
+    let (mut cluster, [a, b, c]) = Cluster::of(["a", "b", "c"]);
+    let removed = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Remove("c".into(), None)));
+    assert!(matches!(removed, Ok(Success::Done)), "{removed:?}");
+    cluster.wait(|cluster| cluster.drivers[&b].status().membership.removed.contains_key(&c));
+    for (sender, from, why) in
+        [(c, a, "it is in the name of another member"), (c, c, "its sender was removed from the cluster")]
+    {
+        let message = Message { msg_type: 8, to: b.get(), from: from.get(), term: 1 << 10, ..Message::default() };
+        assert!(cluster.drivers[&b].receive(sender, &message.encode_to_vec()));
+        let begun = Instant::now();
+        while !cluster.drivers[&b].drain().unwrap().invalid_messages.iter().any(|invalid| {
+            let InvalidMessage { from, reason } = *invalid;
+            (from, reason) == (Some(sender), why)
+        }) {
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        assert!(cluster.drivers[&b].status().role.term < 1 << 10);
     }
 }

@@ -260,7 +260,7 @@ pub struct Replica(Driver);
 impl Replica {
     /// Open the log in a data folder and start its threads.
     #[staticmethod]
-    #[pyo3(signature = (path, member, /, *, is_joining, tick_ms, heartbeat_ticks, election_ticks, grace_s, queue_length, batch_events, proof_threads))]
+    #[pyo3(signature = (path, member, /, *, is_joining, tick_ms, heartbeat_ticks, election_ticks, dead_ticks, grace_s, queue_length, batch_events, proof_threads))]
     #[allow(clippy::too_many_arguments, reason = "each is a setting with a name of its own")]
     fn open(
         py: Python<'_>,
@@ -270,6 +270,7 @@ impl Replica {
         tick_ms: u64,
         heartbeat_ticks: usize,
         election_ticks: usize,
+        dead_ticks: usize,
         grace_s: u64,
         queue_length: usize,
         batch_events: usize,
@@ -277,7 +278,7 @@ impl Replica {
     ) -> PyResult<Self> {
         let description = membership::MemberInfo::from(member.clone());
         let beginning = if is_joining { Beginning::Join } else { Beginning::Bootstrap };
-        let timing = Timing { heartbeat_ticks, election_ticks };
+        let timing = Timing { heartbeat_ticks, election_ticks, dead_ticks };
         let opened = py.detach(|| Opened::open(&path, &description, beginning, timing, batch_events));
         let opened = opened.map_err(|error| error::of_folder(&error))?;
         let limits = driver::Limits {
@@ -324,10 +325,11 @@ impl Replica {
         submitted.map_err(|error| error::of_submit(&error))
     }
 
-    /// Take messages from other members, each as it was drained there; return how many of them could not be read.
-    #[pyo3(signature = (messages, /))]
-    fn receive(&self, py: Python<'_>, messages: Vec<PyBackedBytes>) -> usize {
-        py.detach(|| messages.iter().filter(|message| !self.0.receive(message)).count())
+    /// Take messages from another member, each as it was drained there; return how many of them could not be read.
+    #[pyo3(signature = (sender, messages, /))]
+    fn receive(&self, py: Python<'_>, sender: u64, messages: Vec<PyBackedBytes>) -> PyResult<usize> {
+        let sender = member_of(sender)?;
+        Ok(py.detach(|| messages.iter().filter(|message| !self.0.receive(sender, message)).count()))
     }
 
     /// Note that messages to a member may have been lost.

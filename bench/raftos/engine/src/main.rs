@@ -104,6 +104,7 @@ fn main() -> Result<()> {
     let settings = Settings {
         id: MemberId::new(id.parse()?).ok_or("expected the number of a member, found 0")?,
         election_ticks: ELECTION_TICKS,
+        dead_ticks: 2 * ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
         seed: 0,
         pre_vote: is_on("pre-vote"),
@@ -151,7 +152,11 @@ impl Engine {
     fn carry_out(&mut self, step: Step) -> Result<()> {
         match step {
             Step::Fire { timer } => self.fire(timer),
-            Step::Receive { body } => self.turn(vec![Input::Message(Message::decode(unhex(&body)?.as_slice())?)]),
+            Step::Receive { body } => {
+                let message = Message::decode(unhex(&body)?.as_slice())?;
+                let sender = MemberId::new(message.from).ok_or("expected a message of a member")?;
+                self.turn(vec![Input::Message(sender, message)])
+            }
             Step::Write { command } => {
                 let request = Request { digests: vec![digest_of(&command)?], if_absent: false };
                 let ticket = Ticket::new(self.next_ticket);

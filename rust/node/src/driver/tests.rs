@@ -122,6 +122,7 @@ fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usi
     let settings = Settings {
         id: ONE,
         election_ticks: 10,
+        dead_ticks: 20,
         heartbeat_ticks: 1,
         seed: 1,
         pre_vote: true,
@@ -138,7 +139,7 @@ fn alone_in_memory(batch_events: usize, queue_events: usize) -> Driver {
 }
 
 fn open(path: &Path, beginning: Beginning) -> Driver {
-    let timing = Timing { heartbeat_ticks: 1, election_ticks: 10 };
+    let timing = Timing { heartbeat_ticks: 1, election_ticks: 10, dead_ticks: 20 };
     Driver::of(Opened::open(path, &description(), beginning, timing, 10_000).unwrap(), limits(100_000)).unwrap()
 }
 

@@ -17,7 +17,7 @@ fn description(name: &str) -> MemberInfo {
 }
 
 fn open(folder: &TempDir, name: &str, beginning: Beginning) -> Result<Opened, FolderError> {
-    let timing = Timing { heartbeat_ticks: 1, election_ticks: 10 };
+    let timing = Timing { heartbeat_ticks: 1, election_ticks: 10, dead_ticks: 20 };
     Opened::open(folder.path(), &description(name), beginning, timing, 100)
 }
 

@@ -16,8 +16,8 @@ impl<M: SegmentStore> Member<M> {
     pub(super) fn request(&mut self, ticket: Ticket, change: ClusterChange) -> Option<Outcome> {
         match change {
             ClusterChange::Admit(id, info, act) => {
-                let is_alive = |id| !self.consensus.is_presumed_dead(id);
-                let changes = self.membership.admit(id, &info, &is_alive);
+                let is_dead = |id| self.consensus.is_presumed_dead(id);
+                let changes = self.membership.admit(id, &info, &is_dead);
                 self.change_members(ticket, changes, act)
             }
             ClusterChange::Remove(name, act) => {

@@ -9,7 +9,12 @@ const fn id(number: u64) -> MemberId {
 fn member(name: &str) -> MemberInfo {
     let [raft_addr, http_addr, mgmt_addr, metrics_addr] =
         ["raft", "http", "mgmt", "metrics"].map(|kind| format!("{name}:{kind}"));
-    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key: None }
+    MemberInfo { name: name.into(), raft_addr, http_addr, mgmt_addr, metrics_addr, key: Some(key(name)) }
+}
+
+/// The key of the server of this name.
+fn key(name: &str) -> PublicKeyHash {
+    PublicKeyHash::new([name.as_bytes()[0]; PublicKeyHash::BYTES])
 }
 
 /// Members 1 to 3, called a to c, all of which vote, and 9, called z, which was removed.
@@ -23,12 +28,14 @@ fn three() -> Membership {
     membership
 }
 
+/// Whether a member is dead: none is.
 fn all_alive(_: MemberId) -> bool {
-    true
+    false
 }
 
+/// Whether a member is dead: all are.
 fn all_dead(_: MemberId) -> bool {
-    false
+    true
 }
 
 #[test]
@@ -93,8 +100,18 @@ fn a_name_is_taken_while_its_member_is_alive() {
 }
 
 #[test]
-fn a_dead_member_makes_room_for_one_of_its_name() {
-    let changes = three().admit(id(4), &member("b"), &|other| other != id(2)).unwrap();
+fn a_dead_member_makes_room_for_its_own_server_only() {
+    for other_key in [None, Some(key("c"))] {
+        let stranger = MemberInfo { key: other_key, ..member("b") };
+        assert_eq!(three().admit(id(4), &stranger, &all_dead), Err(Inadmissible::NameTaken("b".into())));
+        // An operator may say that it takes the place of the dead one.
+        assert_eq!(three().replace("b", id(4), &stranger).map(|changes| changes.len()), Ok(2));
+    }
+    let mut keyless = three();
+    keyless.apply(vec![Change::Put(id(2), MemberInfo { key: None, ..member("b") })], None);
+    let unknown = MemberInfo { key: None, ..member("b") };
+    assert_eq!(keyless.admit(id(4), &unknown, &all_dead), Err(Inadmissible::NameTaken("b".into())));
+    let changes = three().admit(id(4), &member("b"), &|other| other == id(2)).unwrap();
     assert_eq!(changes, [Change::Remove(id(2)), Change::Put(id(4), member("b"))]);
     let of_raft = [(ConfChangeType::RemoveNode, id(2)), (ConfChangeType::AddLearnerNode, id(4))];
     assert_eq!(three().configuration_changes(&changes), of_raft);

@@ -61,6 +61,8 @@ pub enum Fault {
     SnapshotsWithoutConfiguration,
     /// Messages with a snapshot come with a configuration of earlier.
     SnapshotsOfAnOldConfiguration,
+    /// A member believes what a message says of its sender.
+    UncheckedSenders,
 }
 
 /// A fault that must be found.
@@ -79,7 +81,7 @@ const fn planted(fault: Fault, runs: u64, breaks: &'static [&'static str]) -> Pl
 }
 
 /// All that are planted.
-pub const PLANTED: [Planted; 21] = [
+pub const PLANTED: [Planted; 22] = [
     planted(Fault::VoteForgottenAtStart, 1000, &["votes are remembered"]),
     planted(Fault::VoteForgottenAtTimeOut, 400, &["votes are remembered"]),
     planted(Fault::VoteForgottenToALeader, 1500, &["votes are remembered"]),
@@ -101,6 +103,7 @@ pub const PLANTED: [Planted; 21] = [
     planted(Fault::PagesWithoutMembers, 100, &["equal membership at equal indices"]),
     planted(Fault::SnapshotsWithoutConfiguration, 100, &["all converge"]),
     planted(Fault::SnapshotsOfAnOldConfiguration, 400, &["equal membership at equal indices"]),
+    planted(Fault::UncheckedSenders, 400, &["one leader a term"]),
 ];
 
 /// What comes of an entry that is taken for committed and is not.

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use qed_core::hash::Digest;
 use qed_core::log::Log;
 use qed_node::consensus::Settings;
 use qed_node::member::{Effects, Input, Job, Limits, Member};
 use qed_node::member_id::MemberId;
 use qed_node::membership::{MemberInfo, Membership};
+use qed_node::public_key::PublicKeyHash;
 use qed_node::recovery::recover;
 use qed_node::state::State;
 use qed_node::ticket::Ticket;
@@ -80,7 +82,8 @@ impl Host {
             http_addr: address("http"),
             mgmt_addr: address("mgmt"),
             metrics_addr: address("metrics"),
-            key: None,
+            // A machine that returns with an empty disk still has its key.
+            key: Some(PublicKeyHash::new(*Digest::of_event(name.as_bytes()).as_bytes())),
         }
     }
 
@@ -93,6 +96,7 @@ impl Host {
         let settings = Settings {
             id: MemberId::of(self.id),
             election_ticks,
+            dead_ticks: 2 * election_ticks,
             heartbeat_ticks,
             seed,
             kept_bytes,

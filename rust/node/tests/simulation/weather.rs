@@ -46,7 +46,7 @@ impl Weather {
     /// Return the weather in which a fault shows, if it seldom does in others.
     pub fn for_fault(self, fault: Fault) -> Self {
         match fault {
-            Fault::StaleVotes | Fault::VoteForgottenByALeader => self.contested(3),
+            Fault::StaleVotes | Fault::VoteForgottenByALeader | Fault::UncheckedSenders => self.contested(3),
             // Two and two: each side has half.
             Fault::RepeatedVotes | Fault::HalfOfTheVotes => self.contested(4),
             Fault::VoteForgottenToALeader => self.contested(5),

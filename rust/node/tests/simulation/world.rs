@@ -31,6 +31,8 @@ const PLANTED_TICKS: u64 = 300;
 const OF_PAGE: u64 = 1 << 63;
 /// What the forging of messages is drawn with.
 const FORGED: u64 = 0x666f_7267_6564;
+/// What the votes in the names of others are drawn with.
+const IMPERSONATED: u64 = 0x696d_7065_7273;
 /// Messages for each that is forged.
 const MESSAGES_A_FORGERY: u64 = 499;
 /// Who sends them.
@@ -356,10 +358,11 @@ impl World {
         self.truncate(to, &message);
         self.give_in(to, &message);
         self.forge(to);
+        self.impersonate(to);
         for message in self.distorted(flight, message) {
-            if let Some(process) = self.process(to) {
-                process.inbox.push_back(Input::Message(message));
-            }
+            // What a planted fault has made of it comes with a sender to match.
+            let sender = if self.fault == Fault::None { from } else { message.from };
+            self.hand(sender, to, message);
         }
     }
 
@@ -375,8 +378,30 @@ impl World {
         let term = FORGED_TERMS[(drawn >> 32) as usize % FORGED_TERMS.len()];
         let mut message = Message { from: STRANGER, to, term, ..Message::default() };
         message.set_msg_type(MessageType::MsgHeartbeat);
-        if let Some(process) = self.process(to) {
-            process.inbox.push_back(Input::Message(message));
+        self.hand(STRANGER, to, message);
+    }
+
+    /// Now and then, let a stranger vote for a member in the name of every other voter.
+    fn impersonate(&mut self, to: u64) {
+        let is_checked = self.fault != Fault::UncheckedSenders;
+        let messages_a_forgery = if is_checked { MESSAGES_A_FORGERY } else { 3 };
+        if self.is_healed || !mixed(self.checksum ^ IMPERSONATED).is_multiple_of(messages_a_forgery) {
+            return;
+        }
+        let Some(process) = self.process(to) else { return };
+        let term = process.member.consensus().role().term;
+        let voters = process.state.membership().configuration.voters.clone();
+        for voter in voters.into_iter().map(MemberId::get).filter(|&voter| voter != to) {
+            let mut message = Message { from: voter, to, term, ..Message::default() };
+            message.set_msg_type(MessageType::MsgRequestVoteResponse);
+            self.hand(if is_checked { STRANGER } else { voter }, to, message);
+        }
+    }
+
+    /// Hand a message to a member, with the sender that its stream has shown.
+    fn hand(&mut self, sender: u64, to: u64, message: Message) {
+        if let (Some(process), Some(sender)) = (self.process(to), MemberId::new(sender)) {
+            process.inbox.push_back(Input::Message(sender, message));
         }
     }
 
