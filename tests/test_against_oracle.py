@@ -231,6 +231,7 @@ def leading_replica(folder: Path) -> _qed.Replica:
         tick_ms=50,
         heartbeat_ticks=2,
         election_ticks=10,
+        dead_ticks=100,
         grace_s=10,
         queue_length=10_000,
         batch_events=64,

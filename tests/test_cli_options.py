@@ -19,6 +19,7 @@ GROUPS = ("cluster", "certs")
 GROUPED = (
     "cluster status",
     "cluster remove",
+    "cluster replace",
     "cluster transfer",
     "certs ca",
     "certs server",

@@ -27,6 +27,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
         tick_ms=10,
         heartbeat_ticks=2,
         election_ticks=10,
+        dead_ticks=100,
         grace_s=5,
         queue_length=1000,
         batch_events=100,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import qed
 from harness.cluster import Cluster, new_cluster
 from harness.ports import free_ports, ports_of_server
 from harness.process import Server
@@ -110,10 +111,36 @@ def test_wiped_disk_comes_back_as_a_member(cluster: Cluster) -> None:
     shutil.rmtree(wiped.folder)
     wiped.join = tuple(member.address("raft") for member in cluster.members if member is not wiped)
     wiped.start()
+    assert wiped.wait() == 1
+    assert f"qed cluster replace {wiped.name}" in wiped.stderr
+    wiped.forget()
+    with qed.Client(cluster.leader().url) as client:
+        client.replace_member(wiped.name)
+    wiped.start()
     wait_until(lambda: wiped.shards().leader_id != "", "the new member to know a leader")
     cluster.wait_whole()
     wait_until(lambda: wiped.count() == 1, "the new member to catch up")
     assert wiped.add(b"after").status_code == 201
+
+
+def test_who_takes_the_name_of_a_member_that_is_down_does_not_take_its_place(cluster: Cluster) -> None:
+    down, leader = cluster.follower(), cluster.leader()
+    with qed.Client(leader.url) as client:
+        for name in (down.name, leader.name):
+            with pytest.raises(qed.MembershipRefused, match=f"{name} is alive"):
+                client.replace_member(name)
+        with pytest.raises(qed.MembershipRefused, match="no member is called server9"):
+            client.replace_member("server9")
+    down.kill()
+    # With the secret of the cluster, and all the time that a restart takes.
+    squatter = Server(down.name, down.folder.with_name("squatter"), join=(leader.address("raft"),), secret=down.secret)
+    squatter.start()
+    assert squatter.wait() == 1
+    assert "in use by another member" in squatter.stderr
+    squatter.forget()
+    down.start()
+    cluster.wait_whole()
+    assert down.add(b"back").status_code == 201
 
 
 def test_changed_address_is_told_to_the_others(cluster: Cluster) -> None:

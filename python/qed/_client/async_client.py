@@ -177,6 +177,10 @@ class AsyncClient:
         """Remove a member from the cluster; see `Client.remove_member`."""
         return await self._carry_out(administer(calls.remove_member(name), self._topology))
 
+    async def replace_member(self, name: str) -> Cluster:
+        """Give a member up; see `Client.replace_member`."""
+        return await self._carry_out(administer(calls.replace_member(name), self._topology))
+
     async def transfer_leadership(self, name: str | None = None) -> Cluster:
         """Make another member the leader; see `Client.transfer_leadership`."""
         return await self._carry_out(administer(calls.transfer_leadership(name), self._topology))

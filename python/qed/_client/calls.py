@@ -76,6 +76,7 @@ __all__ = [
     "protocol_error",
     "refusal",
     "remove_member",
+    "replace_member",
     "shards",
     "snapshot",
     "transfer_leadership",
@@ -355,6 +356,11 @@ def cluster() -> Call[Cluster]:
 def remove_member(name: str) -> Call[Cluster]:
     """Return the call that removes the member called `name`; its value is the cluster without it."""
     return _change("remove", name)
+
+
+def replace_member(name: str) -> Call[Cluster]:
+    """Return the call that lets another server take the place of member `name`; its value is the cluster."""
+    return _change("replace", name)
 
 
 def transfer_leadership(name: str | None) -> Call[Cluster]:

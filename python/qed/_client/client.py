@@ -357,6 +357,20 @@ class Client:
         """
         return self._carry_out(administer(calls.remove_member(name), self._topology))
 
+    def replace_member(self, name: str) -> Cluster:
+        """Give a member up: the next server that joins under its name, within ten minutes, takes its place.
+
+        Args:
+            name: Name of the member, whose server must be down.
+
+        Returns:
+            The cluster, still with the old member.
+
+        Raises:
+            MembershipRefused: There is no such member, or it is alive.
+        """
+        return self._carry_out(administer(calls.replace_member(name), self._topology))
+
     def transfer_leadership(self, name: str | None = None) -> Cluster:
         """Make another member the leader.
 

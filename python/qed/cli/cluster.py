@@ -75,6 +75,22 @@ def remove(node: str) -> None:
     _show(session, seen)
 
 
+@command("replace", examples=["qed cluster replace server2"])
+@click.argument("node", type=NODE)
+def replace(node: str) -> None:
+    """Let a new server take the place of member NODE, which is lost for good.
+
+    For a server that has lost its data folder: after this command, start it under its old name with an empty folder and
+    --raft-join-addr. It has ten minutes. The old folder must never be started again.
+    """
+    session = current_session()
+    with connect(session.settings) as client:
+        seen = client.replace_member(node)
+    session.terminal.line(f"The next server that joins as {node} within ten minutes takes its place.")
+    session.terminal.line()
+    _show(session, seen)
+
+
 @command("transfer", examples=["qed cluster transfer", "qed cluster transfer server1"])
 @click.argument("node", type=NODE, required=False)
 def transfer(node: str | None) -> None:
@@ -110,7 +126,7 @@ def secret(*, path: str | None) -> None:
     session.terminal.records([{"File": path}])
 
 
-for _command in (status, remove, transfer, secret):
+for _command in (status, remove, replace, transfer, secret):
     cluster.add_command(_command)
 
 

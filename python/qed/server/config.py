@@ -149,8 +149,8 @@ class Limits:
             buffers a few megabytes, so progress is visible only in steps of about one megabyte.
         keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
             the proxy closes first and no request is sent on a closing connection.
-        dead_after_s: A leader presumes a member dead after this. Its server may then return with an empty folder and its
-            old key. A restart of the machine takes less; until then, an operator can say that the member is lost.
+        dead_after_s: A leader presumes a member dead after this. Its server may then return with an empty folder and
+            its old key. A restart of the machine takes less; until then, an operator can say that the member is lost.
         shutdown_grace_s: Everything after SIGTERM together: handing over, answering what was accepted, closing the log.
             Below the 30 s after which common supervisors kill.
     """

@@ -46,6 +46,7 @@ __all__ = [
     "NoSuchSnapshot",
     "PastSnapshot",
     "Remove",
+    "Replace",
     "RequestTooLarge",
     "Topology",
     "Transfer",
@@ -330,6 +331,20 @@ class Remove(_Call):
         if name is None:
             raise DecodeError("expected the name of a member")
         await self.node.remove(name)
+        return 200, ENCODER.encode(self.node.cluster())
+
+
+class Replace(_Call):
+    """`POST /cluster/replace`: 200 with the cluster once another server may take the place of a lost member."""
+
+    is_read = False
+
+    async def answer(self, body: bytes) -> tuple[int, bytes]:
+        """Give one member up."""
+        name = MEMBER_REQUEST.decode(body).name
+        if name is None:
+            raise DecodeError("expected the name of a member")
+        await self.node.replace(name)
         return 200, ENCODER.encode(self.node.cluster())
 
 

@@ -107,8 +107,8 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     """Something that only a leader can do, or a member's question who the members are.
 
     Attributes:
-        kind: `admit` the sender, `remove` the named member, or `transfer` leadership to it, or to any member; or
-            `introduce` the members, which any member answers.
+        kind: `admit` the sender, `remove` the named member, let another `replace` it, or `transfer` leadership to it,
+            or to any member; or `introduce` the members, which any member answers.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
@@ -116,7 +116,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         is_passed_on: Whether a member has already passed the request on. It is not passed on again.
     """
 
-    kind: Literal["admit", "remove", "transfer", "introduce"]
+    kind: Literal["admit", "remove", "replace", "transfer", "introduce"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""

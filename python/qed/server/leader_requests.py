@@ -40,6 +40,8 @@ _HAND_OVER_HEARTBEATS: Final = 2
 """Heartbeats within which a member that is asked to lead becomes leader."""
 _SUCCESSOR_ELECTIONS: Final = 2
 """Election time-outs within which a leader that steps down has a successor."""
+_REPLACEABLE_S: Final = 600
+"""How long a server may take the place of a member after an operator has said so."""
 NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
@@ -62,6 +64,7 @@ class LeaderRequests:
         self._members = members
         self._transport = transport
         self._recognition = recognition
+        self._replaceable: dict[str, float] = {}
 
     async def ask_leader(self, request: LeaderRequest) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
@@ -98,12 +101,43 @@ class LeaderRequests:
                 await members.wait_until(lambda: members.leader is not None and not members.is_leader)
 
     async def _carry_out(self, request: LeaderRequest) -> None:
-        change = _change_of(request)
+        if request.kind == "replace":
+            self._expect_replacement(request.name)
+            return
+        change = self._replacement(request) or _change_of(request)
         if request.kind == "admit" and request.id != self._members.number:
             self._require_reachable()
         ticket, done = self._waiting.enter(TASK)
         self._replica.request(ticket, change)
         await done
+        if request.kind == "admit":
+            self._replaceable.pop(request.name, None)
+
+    def _expect_replacement(self, name: str) -> None:
+        """Let the next server that asks for admission as `name` take the place of the member.
+
+        Raises:
+            NotLeader: This member does not lead.
+            MembershipRefused: There is no such member, or it is alive.
+        """
+        members = self._members
+        if not members.is_leader:
+            raise NotLeader(NO_LEADER)
+        number = members.number_of(name)
+        if number is None:
+            raise MembershipRefused(f"no member is called {name}")
+        if members.is_alive(number):
+            raise MembershipRefused(f"{name} is alive: stop its server first")
+        self._replaceable[name] = asyncio.get_running_loop().time() + _REPLACEABLE_S
+        _log.info(Line("replaceable", name=name, number=f"{number:016x}", seconds=_REPLACEABLE_S))
+
+    def _replacement(self, request: LeaderRequest) -> ClusterChange | None:
+        """Return the change that lets a server take the place of a member that an operator has given up."""
+        is_due = asyncio.get_running_loop().time() < self._replaceable.get(request.name, 0.0)
+        number = self._members.number_of(request.name)
+        if request.kind != "admit" or not is_due or number in {None, request.id}:
+            return None
+        return ClusterChange.replace(request.name, request.id, _described(request))
 
     def _require_reachable(self) -> None:
         # A cluster of one may listen on all interfaces, but a joining member needs an address of the first one.

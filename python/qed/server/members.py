@@ -74,6 +74,15 @@ class Members:
         # A member that is alone needs no key, and keeps the one that it had.
         return known == self.own or (self.own.key is None and _addresses(known) == _addresses(self.own))
 
+    def number_of(self, name: str) -> int | None:
+        """Return the number of the member called `name`, if there is one."""
+        return next((number for number, member in self.by_number.items() if member.name == name), None)
+
+    def is_alive(self, number: int) -> bool:
+        """Return whether this member, the leader, has heard of a member within the last election time-out."""
+        followers = self._replica.status().followers
+        return number == self.number or any(one.is_active for one in followers if one.number == number)
+
     def others(self) -> dict[int, MemberInfo]:
         """Return the other members by number."""
         return {number: member for number, member in self.by_number.items() if number != self.number}

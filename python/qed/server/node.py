@@ -295,6 +295,15 @@ class Node:
         """
         await self._peers.leader_requests.ask_leader(LeaderRequest("remove", name=name))
 
+    async def replace(self, name: str) -> None:
+        """Let the next server that asks for admission as `name` take the place of that member, which is lost.
+
+        Raises:
+            MembershipRefused: There is no such member, or it is alive.
+            ClusterError: There is no leader.
+        """
+        await self._peers.leader_requests.ask_leader(LeaderRequest("replace", name=name))
+
     async def transfer(self, name: str | None) -> None:
         """Have the leader hand over to the member called `name`, or to any, and return once that is done.
 
