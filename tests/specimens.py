@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import oracle_verify
 from oracle import Json, OracleLog, event_digest
-from qed import _qed
+from qed import TrustedBy, _qed
 from seeds import diverge
 
 if TYPE_CHECKING:
@@ -43,15 +43,24 @@ class Question:
 
     def verify(self, proof: Proof) -> None:
         """Verify with the real verifier for this kind of answer."""
-        digest, current = _qed.Digest(self.digest), trusted(self.current_snapshot)
-        hyper, own = current.hyper_root(), [current.history_root()]
+        question = _qed.Membership(_qed.Digest(self.digest), self.version)
+        current = trusted(self.current_snapshot)
+        hyper, own = current.hyper_root(), current.history_root()
+        by = TrustedBy.DIGESTS
         if isinstance(proof, _qed.AbsenceProof):
-            _qed.verify_absence(digest, proof, version=self.version, hyper_root=hyper, history_roots=own)
+            _qed.verify_absence(question, proof, hyper_root=hyper, history_root=own, trusted_by=by, is_linked=True)
             return
         assert isinstance(proof, _qed.MembershipProof)
-        # Only the root that counts: a second one, of another version, must not replace the one in question.
-        roots = [trusted(self.query_snapshot).history_root(), *([] if proof.latest_path is None else own)]
-        _qed.verify_membership(digest, proof, version=self.version, hyper_root=hyper, history_roots=roots)
+        _qed.verify_membership(
+            question,
+            proof,
+            hyper_root=hyper,
+            history_root=trusted(self.query_snapshot).history_root(),
+            # Only the root that counts: a second one, of another version, must not replace the one in question.
+            latest_root=None if proof.latest_path is None else own,
+            trusted_by=by,
+            is_linked=True,
+        )
 
     def verify_with_oracle(self, answer: Json) -> None:
         if answer.get("Exists") is False:
@@ -81,7 +90,8 @@ class RangeQuestion:
     def verify(self, proof: Proof) -> None:
         assert isinstance(proof, _qed.IncrementalProof)
         start, end = trusted(self.start_snapshot), trusted(self.end_snapshot)
-        _qed.verify_incremental(proof, start_root=start.history_root(), end_root=end.history_root())
+        roots = start.history_root(), end.history_root()
+        _qed.verify_incremental(proof, start_root=roots[0], end_root=roots[1], trusted_by=TrustedBy.DIGESTS)
 
     def verify_with_oracle(self, answer: Json) -> None:
         oracle_verify.verify_incremental(answer, start_snapshot=self.start_snapshot, end_snapshot=self.end_snapshot)

@@ -94,6 +94,7 @@ ONLY = {
         "__init__",  # the version
         "errors",
         "proofs",
+        "questions",
         "trust",
         "verification",
         "log",

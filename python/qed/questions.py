@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from qed._limits import VERSION_LIMIT
-from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, digest_of
+from qed._qed import AbsenceProof, Extension, IncrementalProof, Membership, MembershipProof
 
 __all__ = ["Answer", "Extension", "Membership", "Question", "require_version"]
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Membership:
-    """Is this event in the log, as of this version?
-
-    Attributes:
-        digest: Digest of the event.
-        version: The version to ask at, or None for the latest that the answering member has.
-    """
-
-    digest: Digest
-    version: int | None
-
-    def __init__(self, event: bytes | Digest, version: int | None = None) -> None:
-        """Ask about an event.
-
-        Args:
-            event: The event, or its digest.
-            version: The version to ask at, `0 <= version < 2**64`, or None for the latest.
-
-        Raises:
-            ValueError: The version is outside that range.
-            TypeError: The event is neither bytes nor a digest, or the version is not an int.
-        """
-        object.__setattr__(self, "digest", digest_of(event))
-        object.__setattr__(self, "version", None if version is None else require_version(version))
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """Does the log at one version extend the log at another, with nothing changed or removed?
-
-    Attributes:
-        start: The earlier version.
-        end: The later version.
-
-    Raises:
-        ValueError: A version is outside `0 <= version < 2**64`. The server refuses a start after the end.
-        TypeError: A version is not an int.
-    """
-
-    start: int
-    end: int
-
-    def __post_init__(self) -> None:
-        require_version(self.start)
-        require_version(self.end)
-
 
 Question: TypeAlias = Membership | Extension
 

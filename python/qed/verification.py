@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from qed import _qed
+from qed._qed import Absent, Extends, Present
 from qed.errors import ContradictsReceipt, MalformedProof, StaleAnswer, VerificationError
-from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
+from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof
 from qed.questions import Extension, Membership
 
 if TYPE_CHECKING:
     from qed.questions import Answer, Question
-    from qed.trust import Trusted, TrustedBy
+    from qed.trust import Trusted
 
 __all__ = ["Absent", "Extends", "Finding", "Present", "verify", "versions_of"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Present:
-    """The event is in the log. Every field is proven.
-
-    Attributes:
-        digest: Digest of the event.
-        version: A version it stands at, at or below the one that was asked.
-        latest_version: A later version it stands at as well, or `version` where the answer shows no other.
-        as_of: The version whose history root shows it: the one asked, or the last of the log.
-        trusted_by: On whose word the roots are trusted.
-        is_linked: Whether the hyper root is. The event's place rests on history roots alone, which always are.
-    """
-
-    digest: Digest
-    version: int
-    latest_version: int
-    as_of: int
-    trusted_by: TrustedBy
-    is_linked: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Absent:
-    """The event is not in the log. Every field is proven.
-
-    Attributes:
-        digest: Digest of the event.
-        as_of: It stands at no version up to this one.
-        trusted_by: On whose word the roots are trusted.
-        is_linked: Whether the hyper root is. If not, the absence is the word of the server that answered.
-    """
-
-    digest: Digest
-    as_of: int
-    trusted_by: TrustedBy
-    is_linked: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extends:
-    """The log at `end` begins with the log at `start`, unchanged.
-
-    Attributes:
-        start: The earlier version.
-        end: The later version.
-        trusted_by: On whose word the roots are trusted.
-    """
-
-    start: int
-    end: int
-    trusted_by: TrustedBy
-
 
 Finding: TypeAlias = Present | Absent | Extends
 
@@ -105,19 +51,24 @@ def verify(question: Question, answer: Answer, trusted: Trusted, *, is_kept: boo
         VerificationError: A check failed; the message names it.
         TypeError: An argument is of another type.
     """
-    require_types(question, answer)
     require_trusted(trusted)
     # 1.
-    if isinstance(question, Extension):
-        if not isinstance(answer, IncrementalProof):
-            raise MalformedProof("expected an incremental proof, found one of membership or absence")
+    if isinstance(question, Membership):
+        if isinstance(answer, MembershipProof):
+            return _verify_membership(question, answer, trusted, is_kept=is_kept)
+        if isinstance(answer, AbsenceProof):
+            return _verify_absence(question, answer, trusted)
+    elif isinstance(question, Extension) and isinstance(answer, IncrementalProof):
         return _verify_extension(question, answer, trusted)
-    if isinstance(answer, IncrementalProof):
-        raise MalformedProof("expected a proof of membership or absence, found an incremental proof")
-    # 2.
-    if not (is_kept and isinstance(answer, MembershipProof)):
-        require_anchor(answer, trusted)
-    return _verify_membership(question, answer, trusted)
+    raise _another_kind(question, answer)
+
+
+def _another_kind(question: Question, answer: Answer) -> MalformedProof:
+    """Return the error for an answer to another kind of question; raise a TypeError if it is no answer at all."""
+    require_types(question, answer)
+    if isinstance(question, Extension):
+        return MalformedProof("expected an incremental proof, found one of membership or absence")
+    return MalformedProof("expected a proof of membership or absence, found an incremental proof")
 
 
 def require_types(question: object, answer: object) -> None:
@@ -150,24 +101,40 @@ def require_trusted(trusted: object) -> None:
         raise TypeError(f"expected trusted roots, such as qed.TrustedSnapshots, found {type(trusted).__name__}")
 
 
-def _verify_membership(
-    question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted
-) -> Present | Absent:
-    require_asked(question, answer)
+def _verify_membership(question: Membership, answer: MembershipProof, trusted: Trusted, *, is_kept: bool) -> Present:
+    # 2.
+    require_fresh(question, answer, trusted, is_kept=is_kept)
     # 3.
     require_consistent(question, answer, trusted)
     # 4.
-    digest, version = question.digest, question.version
     current = answer.current_version
-    hyper, is_linked = trusted.hyper_root(current), trusted.is_linked(current)
-    history = [trusted.history_root(needed) for needed in _history_versions(answer)]
-    if isinstance(answer, AbsenceProof):
-        as_of = _qed.verify_absence(digest, answer, version=version, hyper_root=hyper, history_roots=history)
-        return Absent(digest=digest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked)
-    shown = _qed.verify_membership(digest, answer, version=version, hyper_root=hyper, history_roots=history)
-    found, latest, as_of = shown
-    return Present(
-        digest=digest, version=found, latest_version=latest, as_of=as_of, trusted_by=trusted.by, is_linked=is_linked
+    is_readded = answer.latest_version != answer.actual_version
+    return _qed.verify_membership(
+        question,
+        answer,
+        hyper_root=trusted.hyper_root(current),
+        history_root=trusted.history_root(answer.query_version),
+        latest_root=trusted.history_root(current) if is_readded else None,
+        trusted_by=trusted.by,
+        is_linked=trusted.is_linked(current),
+    )
+
+
+def _verify_absence(question: Membership, answer: AbsenceProof, trusted: Trusted) -> Absent:
+    # 2.
+    require_fresh(question, answer, trusted)
+    # 3.
+    require_consistent(question, answer, trusted)
+    # 4.
+    current = answer.current_version
+    return _qed.verify_absence(
+        question,
+        answer,
+        hyper_root=trusted.hyper_root(current),
+        # A path that ends at an empty subtree needs none.
+        history_root=None if answer.neighbour is None else trusted.history_root(current),
+        trusted_by=trusted.by,
+        is_linked=trusted.is_linked(current),
     )
 
 
@@ -187,57 +154,25 @@ def versions_of(answer: Answer) -> frozenset[int]:
     return frozenset({answer.query_version, answer.current_version})
 
 
-def _history_versions(answer: MembershipProof | AbsenceProof) -> tuple[int, ...]:
-    """Return the versions whose history roots count; none of an absence that ends at an empty subtree."""
-    if isinstance(answer, AbsenceProof):
-        return () if answer.neighbour is None else (answer.current_version,)
-    query = answer.query_version
-    return (query,) if answer.latest_version == answer.actual_version else (query, answer.current_version)
-
-
-def require_fresh(question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
+def require_fresh(
+    question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted, *, is_kept: bool = False
+) -> None:
     """Check that the log that answered reaches the anchor and the version asked.
 
     Args:
         question: The question.
         answer: The server's answer.
         trusted: The roots that the caller trusts.
+        is_kept: The answer is a membership that was saved earlier, so it need not reach the anchor.
 
     Raises:
         StaleAnswer: It ends too early.
         VerificationError: It is an answer at another version than the one asked.
     """
-    require_anchor(answer, trusted)
-    require_asked(question, answer)
-
-
-def require_anchor(answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
-    """Check that the log that answered reaches the newest trusted snapshot.
-
-    Args:
-        answer: The server's answer.
-        trusted: The roots that the caller trusts.
-
-    Raises:
-        StaleAnswer: It ends before.
-    """
-    current, anchor = answer.current_version, trusted.anchor
+    current, asked = answer.current_version, question.version
+    anchor = None if is_kept else trusted.anchor
     if anchor is not None and current < anchor.version:
         raise StaleAnswer(f"expected a log that reaches version {anchor.version}, found one that ends at {current}")
-
-
-def require_asked(question: Membership, answer: MembershipProof | AbsenceProof) -> None:
-    """Check that an answer is one at the version asked.
-
-    Args:
-        question: The question.
-        answer: The server's answer.
-
-    Raises:
-        StaleAnswer: The log that answered ends before that version.
-        VerificationError: The answer is at another version.
-    """
-    current, asked = answer.current_version, question.version
     if asked is not None and current < asked:
         raise StaleAnswer(f"expected an answer at version {asked}, found a log that ends at {current}")
     expected = current if asked is None else asked
@@ -256,8 +191,12 @@ def require_consistent(question: Membership, answer: MembershipProof | AbsencePr
     Raises:
         ContradictsReceipt: The answer denies a trusted snapshot.
     """
+    stated = trusted.occurrences_of(question.digest)
+    if not stated:
+        return
+    current = answer.current_version
     # What a kept answer could not know of yet, it does not deny.
-    known = [version for version in trusted.occurrences_of(question.digest) if version <= answer.current_version]
+    known = [version for version in stated if version <= current]
     if not known:
         return
     newest = known[-1]
@@ -274,5 +213,4 @@ def _verify_extension(question: Extension, answer: IncrementalProof, trusted: Tr
         asked, found = f"{question.start} to {question.end}", f"{answer.start} to {answer.end}"
         raise VerificationError("range", asked, found)
     start, end = trusted.history_root(question.start), trusted.history_root(question.end)
-    _qed.verify_incremental(answer, start_root=start, end_root=end)
-    return Extends(start=question.start, end=question.end, trusted_by=trusted.by)
+    return _qed.verify_incremental(answer, start_root=start, end_root=end, trusted_by=trusted.by)

@@ -1,6 +1,7 @@
 //! `qed._qed`: the extension module. Convert, detach, call, convert; no logic.
 //!
 //! Nothing here holds a lock or touches the disk while attached to the interpreter, and no Python object enters a detached closure.
+//! Work of a few microseconds stays attached: a short event is hashed so, and a single proof is verified so.
 
 #![deny(unsafe_code)]
 #![allow(
@@ -16,7 +17,9 @@ mod error;
 mod events;
 mod log;
 mod proofs;
+mod questions;
 mod replica;
+mod verification;
 
 /// The compiled part of qed. Its names are public through `qed`.
 #[pyo3::pymodule(gil_used = false)]
@@ -26,11 +29,17 @@ mod _qed {
     #[pymodule_export]
     use super::proofs::{
         AbsenceProof, Digest, HistoryRoot, HyperRoot, IncrementalProof, MembershipProof, Neighbour, Snapshot,
-        parse_answer, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,
+        parse_answer,
     };
+    #[pymodule_export]
+    use super::questions::{Extension, Membership};
     #[pymodule_export]
     use super::replica::{
         Act, ClusterChange, Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status,
+    };
+    #[pymodule_export]
+    use super::verification::{
+        Absent, Extends, Present, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,
     };
 
     use pyo3::types::PyModuleMethods as _;

@@ -1,11 +1,11 @@
-//! Digests, snapshots and proofs as Python classes, and their verification.
+//! Digests, snapshots and proofs as Python classes.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use qed_core::hash;
 use qed_core::proof::{self, Answer};
-use qed_core::{roots, verify};
+use qed_core::roots;
 
 use crate::error;
 
@@ -29,7 +29,7 @@ impl Digest {
     /// Return the digest of an event.
     #[staticmethod]
     #[pyo3(signature = (event, /))]
-    fn of(py: Python<'_>, event: &[u8]) -> Self {
+    pub fn of(py: Python<'_>, event: &[u8]) -> Self {
         if event.len() < DETACH_BYTES {
             return Self(hash::Digest::of_event(event));
         }
@@ -54,7 +54,7 @@ impl Digest {
         PyBytes::new(py, self.0.as_bytes())
     }
 
-    fn __repr__(&self) -> String {
+    pub fn __repr__(&self) -> String {
         format!("Digest.from_hex('{}')", self.0)
     }
 }
@@ -487,79 +487,6 @@ pub fn answer_to_python(py: Python<'_>, answer: Answer) -> PyResult<Py<PyAny>> {
         Answer::Member(proof) => Py::new(py, MembershipProof(proof))?.into_any(),
         Answer::Absent(proof) => Py::new(py, AbsenceProof(proof))?.into_any(),
     })
-}
-
-/// Return what the proof shows of the event; raise `VerificationError` unless it shows that the event is in the log.
-#[pyfunction]
-#[pyo3(signature = (digest, proof, *, version, hyper_root, history_roots))]
-pub fn verify_membership(
-    py: Python<'_>,
-    digest: PyRef<'_, Digest>,
-    proof: PyRef<'_, MembershipProof>,
-    version: Option<u64>,
-    hyper_root: PyRef<'_, HyperRoot>,
-    history_roots: Vec<PyRef<'_, HistoryRoot>>,
-) -> PyResult<(u64, u64, u64)> {
-    let history: Vec<_> = history_roots.iter().map(|root| root.0).collect();
-    let (digest, proof, hyper) = (&digest.0, &proof.0, &hyper_root.0);
-    let shown = py.detach(|| verify::verify_membership(digest, proof, version, hyper, &history));
-    shown.map(|shown| (shown.version, shown.latest_version, shown.as_of)).map_err(error::of_verify)
-}
-
-/// Return what the proof shows of the event; raise `VerificationError` unless it shows that the event is not in the log.
-#[pyfunction]
-#[pyo3(signature = (digest, proof, *, version, hyper_root, history_roots))]
-pub fn verify_absence(
-    py: Python<'_>,
-    digest: PyRef<'_, Digest>,
-    proof: PyRef<'_, AbsenceProof>,
-    version: Option<u64>,
-    hyper_root: PyRef<'_, HyperRoot>,
-    history_roots: Vec<PyRef<'_, HistoryRoot>>,
-) -> PyResult<u64> {
-    let history: Vec<_> = history_roots.iter().map(|root| root.0).collect();
-    let (digest, proof, hyper) = (&digest.0, &proof.0, &hyper_root.0);
-    let shown = py.detach(|| verify::verify_absence(digest, proof, version, hyper, &history));
-    shown.map(|shown| shown.as_of).map_err(error::of_verify)
-}
-
-/// Raise `VerificationError` unless the proof shows the log of one root to extend that of the other.
-#[pyfunction]
-#[pyo3(signature = (proof, *, start_root, end_root))]
-pub fn verify_incremental(
-    py: Python<'_>,
-    proof: PyRef<'_, IncrementalProof>,
-    start_root: PyRef<'_, HistoryRoot>,
-    end_root: PyRef<'_, HistoryRoot>,
-) -> PyResult<()> {
-    let (proof, start, end) = (&proof.0, &start_root.0, &end_root.0);
-    py.detach(|| verify::verify_incremental(proof, start, end)).map(|_| ()).map_err(error::of_verify)
-}
-
-/// Raise `VerificationError` unless the proof shows the snapshot to belong to the log of the root, and to hold its event.
-#[pyfunction]
-#[pyo3(signature = (proof, *, trusted, added))]
-pub fn verify_addition(
-    py: Python<'_>,
-    proof: PyRef<'_, IncrementalProof>,
-    trusted: PyRef<'_, HistoryRoot>,
-    added: PyRef<'_, Snapshot>,
-) -> PyResult<()> {
-    let (proof, trusted, added) = (&proof.0, &trusted.0, &added.0);
-    py.detach(|| verify::verify_addition(proof, trusted, added)).map_err(error::of_verify)
-}
-
-/// Raise `VerificationError` unless the proof and the events lead to the history digest of every snapshot of a bulk.
-#[pyfunction]
-#[pyo3(signature = (proof, added, /))]
-pub fn verify_bulk(
-    py: Python<'_>,
-    proof: PyRef<'_, IncrementalProof>,
-    added: Vec<PyRef<'_, Snapshot>>,
-) -> PyResult<()> {
-    let added: Vec<_> = added.iter().map(|snapshot| snapshot.0).collect();
-    let proof = &proof.0;
-    py.detach(|| verify::verify_bulk(proof, &added)).map_err(error::of_verify)
 }
 
 fn named(positions: impl IntoIterator<Item = impl ToString>, path: &[hash::Digest]) -> Vec<(String, Digest)> {
