@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Never, Protocol, TypeVar
 
 from qed import _qed
 from qed.errors import ForkDetected, NotTrusted
@@ -120,6 +120,13 @@ class Trusted(Protocol):
         ...
 
 
+class _Snapshots(dict[int, Snapshot]):
+    """Snapshots by their versions."""
+
+    def __missing__(self, version: int) -> Never:
+        raise NotTrusted(version)
+
+
 class TrustedSnapshots:
     """Snapshots that the caller holds and knows to be of one log: nothing here can tell. `Receipts` have it proven.
 
@@ -127,31 +134,25 @@ class TrustedSnapshots:
         snapshots: The snapshots, in any order.
         by: On whose word they are trusted.
 
+    Attributes:
+        by: On whose word they are trusted.
+        anchor: The newest snapshot, or None if there are none.
+
     Raises:
         ForkDetected: Two of them have one version and are not equal.
     """
 
     def __init__(self, *snapshots: Snapshot, by: TrustedBy = TrustedBy.SNAPSHOTS) -> None:
-        self._by = by
-        self._snapshots: dict[int, Snapshot] = {}
+        self.by: Final = by
+        self._snapshots = _Snapshots()
         for snapshot in snapshots:
             known = self._snapshots.setdefault(snapshot.version, snapshot)
             if known != snapshot:
                 raise ForkDetected(known, snapshot)
-        self._anchor = self._snapshots[max(self._snapshots)] if self._snapshots else None
+        self.anchor: Final = self._snapshots[max(self._snapshots)] if self._snapshots else None
         self._occurrences: dict[Digest, list[int]] = {}
         for version in sorted(self._snapshots):
             self._occurrences.setdefault(self._snapshots[version].event_digest, []).append(version)
-
-    @property
-    def by(self) -> TrustedBy:
-        """On whose word."""
-        return self._by
-
-    @property
-    def anchor(self) -> Snapshot | None:
-        """The newest snapshot."""
-        return self._anchor
 
     def history_root(self, version: int) -> HistoryRoot:
         """Return the history root of the snapshot of a version.
@@ -165,7 +166,7 @@ class TrustedSnapshots:
         Raises:
             NotTrusted: There is no such snapshot.
         """
-        return self._snapshot(version).history_root()
+        return self._snapshots[version].history_root()
 
     def hyper_root(self, version: int) -> HyperRoot:
         """Return the hyper root of the snapshot of a version.
@@ -179,7 +180,7 @@ class TrustedSnapshots:
         Raises:
             NotTrusted: There is no such snapshot.
         """
-        return self._snapshot(version).hyper_root()
+        return self._snapshots[version].hyper_root()
 
     def is_linked(self, version: int) -> bool:
         """Return True: the caller vouches for both roots.
@@ -214,13 +215,7 @@ class TrustedSnapshots:
             As `Trusted.batch_start`.
         """
         earlier = sorted((known for known in self._snapshots if known < version), reverse=True)
-        return batch_start(self._snapshot(version), (self._snapshots[known] for known in earlier))
-
-    def _snapshot(self, version: int) -> Snapshot:
-        found = self._snapshots.get(version)
-        if found is None:
-            raise NotTrusted(version)
-        return found
+        return batch_start(self._snapshots[version], (self._snapshots[known] for known in earlier))
 
 
 class TrustedRoots:
@@ -229,9 +224,16 @@ class TrustedRoots:
     Args:
         roots: History and hyper roots, in any order.
 
+    Attributes:
+        by: On whose word: the caller's.
+        anchor: None: roots without an event are no snapshot. The exact match of versions takes its place.
+
     Raises:
         ValueError: Two roots of one kind have one version and are not equal.
     """
+
+    by: Final = TrustedBy.DIGESTS
+    anchor: Final = None
 
     def __init__(self, *roots: HistoryRoot | HyperRoot) -> None:
         self._history: dict[int, HistoryRoot] = {}
@@ -245,16 +247,6 @@ class TrustedRoots:
                 # Using only one of them would ignore a root that the caller trusts.
                 found = f"{known.digest.hex()} and {root.digest.hex()}"
                 raise ValueError(f"expected one root of version {root.version}, found {found}")
-
-    @property
-    def by(self) -> TrustedBy:
-        """On whose word: the caller's."""
-        return TrustedBy.DIGESTS
-
-    @property
-    def anchor(self) -> None:
-        """None: roots without an event are no snapshot. The exact match of versions takes its place."""
-        return
 
     def history_root(self, version: int) -> HistoryRoot:
         """Return the history root that was given for a version.
