@@ -21,7 +21,7 @@ PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits"},
     {"proofs"},
-    {"log", "_wire", "questions", "trust", "_receipt_index", "_receipt_lines", "certificates"},
+    {"log", "_wire", "questions", "trust", "backups", "_receipt_index", "_receipt_lines", "certificates"},
     {"verification", "_receipts_file", "authority"},
     {"receipts"},
     {"bundle"},
@@ -34,7 +34,7 @@ CLIENT_FLOORS = [
     {"failures", "steps"},
     {"attempts", "fresh_answers", "forks"},
     {"administration", "adding", "exchange", "connections", "linking"},
-    {"examination"},
+    {"examination", "backing_up"},
     {"async_connections"},
     {"client", "async_client"},
 ]
@@ -43,7 +43,7 @@ CLI_FLOORS = [
     {"options", "inputs", "pem"},
     {"client", "answers", "trust", "lines"},
     {"verdicts"},
-    {"events", "proofs", "verify", "info", "cluster", "check", "certs", "completion"},
+    {"events", "proofs", "verify", "info", "cluster", "check", "backup", "restore", "certs", "completion"},
     {"main"},
 ]
 SERVER_FLOORS = [
@@ -59,6 +59,7 @@ SERVER_FLOORS = [
     {"peers"},
     {"node"},
     {"endpoints"},
+    {"backups"},
     {"app"},
     {"serving"},
     {"main"},
@@ -76,6 +77,8 @@ CORE_FLOORS = [
     {"replay", "batch"},
     {"log"},
     {"replica", "page"},
+    {"backup", "audit"},
+    {"restoration"},
 ]
 NODE_FLOORS = [
     {"segments", "member_id", "ticket", "queue", "public_key"},
@@ -86,7 +89,9 @@ NODE_FLOORS = [
     {"state", "prover", "reads"},
     {"member"},
     {"applier", "recovery"},
+    {"founding"},
     {"folder"},
+    {"disaster"},
     {"driver"},
 ]
 ONLY = {
@@ -98,6 +103,7 @@ ONLY = {
         "trust",
         "verification",
         "log",
+        "backups",
         "_client.linking",
         *(
             f"server.{name}"
@@ -108,7 +114,7 @@ ONLY = {
         f"_client.{name}"
         for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
     },
-    "starlette": {"server.app", "server.endpoints"},
+    "starlette": {"server.app", "server.backups", "server.endpoints"},
     "rich": {"cli.terminal"},
     "cryptography": {
         "certificates",
@@ -246,7 +252,18 @@ def test_public_names_are_sorted_and_exist() -> None:
 
 @pytest.mark.parametrize("kind", [qed.Client, qed.AsyncClient])
 def test_every_name_in_a_client_s_signatures_is_public(kind: type) -> None:
-    local = {"Generator", "Iterable", "None", "Self", "Sequence", "TracebackType", "BaseException", "Never"}
+    local = {
+        "Callable",
+        "Generator",
+        "PathLike",
+        "Iterable",
+        "None",
+        "Self",
+        "Sequence",
+        "TracebackType",
+        "BaseException",
+        "Never",
+    }
     for name, method in vars(kind).items():
         if callable(method) and (not name.startswith("_") or name == "__init__"):
             words = set(re.findall(r"\b[A-Z]\w+", " ".join(map(str, method.__annotations__.values()))))

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 from qed._qed import __version__
 from qed.errors import (
     AddedLater,
+    BackupError,
     CertificateError,
     ClusterError,
     ContradictsReceipt,
     CorruptLog,
+    DamagedBackup,
     DigestsRefused,
     ForkDetected,
     InternalError,
@@ -69,7 +71,8 @@ if TYPE_CHECKING:
     from qed._client.client import Client
     from qed._client.examination import Examination
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, Info, Shard, Shards
+    from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shard, Shards
+    from qed.backups import Backup
     from qed.bundle import Bundle
     from qed.receipts import Receipts
 
@@ -79,6 +82,8 @@ __all__ = [
     "AddedLater",
     "Answer",
     "AsyncClient",
+    "Backup",
+    "BackupError",
     "Bundle",
     "CertificateError",
     "Client",
@@ -88,6 +93,7 @@ __all__ = [
     "Consistency",
     "ContradictsReceipt",
     "CorruptLog",
+    "DamagedBackup",
     "Digest",
     "DigestsRefused",
     "Examination",
@@ -100,6 +106,7 @@ __all__ = [
     "IncrementalProof",
     "Info",
     "InternalError",
+    "KeptBackup",
     "Linked",
     "Log",
     "LogError",
@@ -147,6 +154,7 @@ def __getattr__(name: str) -> object:
     """Import a name when it is first used: a program that only verifies does not wait for an HTTP library."""
     modules = {
         "AsyncClient": "_client.async_client",
+        "Backup": "backups",
         "Bundle": "bundle",
         "Client": "_client.client",
         "Cluster": "_wire",
@@ -154,6 +162,7 @@ def __getattr__(name: str) -> object:
         "Consistency": "_client.calls",
         "Examination": "_client.examination",
         "Info": "_wire",
+        "KeptBackup": "_wire",
         "Read": "_client.topology",
         "Receipts": "receipts",
         "Sent": "_client.adding",

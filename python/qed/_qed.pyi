@@ -8,6 +8,8 @@ __all__ = [
     "Absent",
     "Act",
     "Added",
+    "Backup",
+    "BackupFile",
     "ClusterChange",
     "Completion",
     "Delivery",
@@ -15,6 +17,7 @@ __all__ = [
     "Extends",
     "Extension",
     "Follower",
+    "Founding",
     "HistoryRoot",
     "HyperRoot",
     "IncrementalProof",
@@ -28,11 +31,16 @@ __all__ = [
     "Replica",
     "Snapshot",
     "Status",
+    "Survivor",
     "__version__",
     "is_optimised",
     "parse_answer",
+    "recover",
+    "restore_backups",
+    "survey",
     "verify_absence",
     "verify_addition",
+    "verify_backups",
     "verify_bulk",
     "verify_incremental",
     "verify_membership",
@@ -279,6 +287,59 @@ class Added:
     def __len__(self) -> int: ...
 
 @final
+class Backup:
+    log: str
+    node_id: str
+    software: str
+    created_s: int
+    base: Digest | None
+    identity: Digest
+    start_events: int
+    events: int
+    history_digest: Digest
+    hyper_digest: Digest
+    index: int
+    size_bytes: int
+    @staticmethod
+    def read(path: str, /) -> Backup: ...
+    def cursor(self) -> bytes: ...
+
+@final
+class BackupFile:
+    @staticmethod
+    def open(path: str, /) -> BackupFile: ...
+    def log(self) -> str | None: ...
+    def base(self) -> Digest | None: ...
+    def cursor(self) -> bytes | None: ...
+    def events(self) -> int: ...
+    def is_whole(self) -> bool: ...
+    def write(self, data: bytes, /) -> None: ...
+    def finish(self, path: str, new_path: str, /) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class Founding:
+    cluster: str
+    events: int
+    index: int
+
+@final
+class Survivor:
+    name: str
+    cluster: str
+    members: int
+    events: int
+    index: int
+    term: int
+
+def verify_backups(paths: Sequence[str], /, *, progress: Callable[[int], object] | None = None) -> None: ...
+def restore_backups(
+    paths: Sequence[str], folder: str, /, *, act: str, progress: Callable[[int], object] | None = None
+) -> Founding: ...
+def survey(folder: str, /) -> Survivor: ...
+def recover(folder: str, /, *, act: str) -> Founding: ...
+
+@final
 class Log:
     @staticmethod
     def open(path: str | None, /) -> Log: ...
@@ -323,6 +384,7 @@ class Status:
     members: list[tuple[int, MemberInfo]]
     voters: list[int]
     removed: list[int]
+    continues: list[str]
     followers: list[Follower]
     fetch_from: int | None
     acts: int
@@ -409,6 +471,8 @@ class Replica:
     def extent(self) -> bytes: ...
     def ask_page(self, ticket: int, extent: bytes, /) -> None: ...
     def install(self, ticket: int, page: bytes, /) -> None: ...
+    def begin_backup(self, *, since: bytes | None, log: str, node_id: str, software: str, created_s: int) -> bytes: ...
+    def ask_backup(self, ticket: int, after: bytes, /, *, until: int | None = None) -> None: ...
     def ask_membership(
         self, ticket: int, digest: Digest, /, *, version: int | None = None, key: bytes | None = None
     ) -> None: ...

@@ -33,6 +33,8 @@ __all__ = [
     "ERROR_BODY",
     "INCREMENTAL_REQUEST",
     "INFO",
+    "KEPT_BACKUP",
+    "KEPT_BACKUPS",
     "MEMBERSHIP_REQUEST",
     "MEMBER_REQUEST",
     "SHARDS",
@@ -46,6 +48,7 @@ __all__ = [
     "ErrorBody",
     "IncrementalRequest",
     "Info",
+    "KeptBackup",
     "MemberRequest",
     "MembershipRequest",
     "Shard",
@@ -177,6 +180,8 @@ class Info(Struct, frozen=True, kw_only=True):
         log: Name of the log, which all members of its cluster share; empty before the member is admitted, and from
             servers that do not name it.
         accepts: What this server accepts beyond the calls that every server accepts; clients ignore unknown names.
+        continues: Names of the logs that this one continues, the oldest first: it was restored from a backup, or
+            recovered from one member.
     """
 
     node_id: str
@@ -189,6 +194,7 @@ class Info(Struct, frozen=True, kw_only=True):
     events: _Version
     log: str = ""
     accepts: list[str] = []
+    continues: list[str] = []
 
 
 class Shard(Struct, frozen=True, rename="camel"):
@@ -273,6 +279,36 @@ class MemberRequest(Struct, frozen=True):
     """
 
     name: str | None = None
+
+
+class KeptBackup(Struct, frozen=True, kw_only=True, rename="pascal"):
+    """One backup that a server keeps, in the answers of `GET /backups` and `POST /backup`.
+
+    The first five fields are those of BBVA QED.
+
+    Attributes:
+        id: Its number.
+        timestamp: When it was begun, in seconds since 1970.
+        size: Its bytes.
+        num_files: 1.
+        metadata: The last version in it, as text; empty if there is none.
+        node_id: Name of the member.
+        log: Name of the log.
+        events: Events of the log once it is restored.
+        base: The identity of the backup that it continues, in hex; None if it begins with the first event.
+        identity: Hash of all of it, in hex.
+    """
+
+    id: int = msgspec.field(name="ID")
+    timestamp: int
+    size: int
+    num_files: int
+    metadata: str
+    node_id: str
+    log: str
+    events: _Version
+    base: str | None
+    identity: str
 
 
 class ErrorBody(Struct, frozen=True, omit_defaults=True):
@@ -416,6 +452,8 @@ INFO: Final = Decoder(Info)
 SHARDS: Final = Decoder(Shards)
 CLUSTER: Final = Decoder(Cluster)
 MEMBER_REQUEST: Final = RequestDecoder(MemberRequest)
+KEPT_BACKUP: Final = Decoder(KeptBackup)
+KEPT_BACKUPS: Final = Decoder(list[KeptBackup])
 ERROR_BODY: Final = Decoder(ErrorBody)
 ENCODER: Final = msgspec.json.Encoder()
 

@@ -10,6 +10,8 @@
     │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
     │  └─ NotTrusted          there is no trusted root for a version that the answer names
     ├─ ReceiptsError          a receipts file cannot be used as it is
+    ├─ BackupError            a backup cannot be made, read or used
+    │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddedLater",
+    "BackupError",
     "CertificateError",
     "ClusterError",
     "ContradictsReceipt",
     "CorruptLog",
+    "DamagedBackup",
     "DigestsRefused",
     "ForkDetected",
     "InternalError",
@@ -154,6 +158,14 @@ class NotTrusted(VerificationError):
 
 class ReceiptsError(QedError):
     """A receipts file cannot be used as it is: not a receipts file, truncated, of another log, or not writable."""
+
+
+class BackupError(QedError):
+    """A backup cannot be made, read or used."""
+
+
+class DamagedBackup(BackupError):
+    """A backup is cut off, was changed, or its events do not lead to its roots."""
 
 
 class CertificateError(QedError):

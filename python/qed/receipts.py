@@ -155,6 +155,22 @@ class Receipts:
         with self._file.held():
             pass
 
+    def rename_log(self, log: str) -> None:
+        """Replace the name of the log in the first line, atomically: the log was restored or recovered.
+
+        `Client.prepare` and `Client.keep` call this after they have proven that the renamed log holds these receipts.
+
+        Args:
+            log: The new name of the log.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with self._file.held() as descriptor:
+            self._file.rewrite(descriptor, log)
+        with self._file.held():
+            pass
+
     def require_log(self, log: str | None) -> None:
         """Check by its name that the receipts belong to this log. Two logs may have one name.
 

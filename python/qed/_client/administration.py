@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qed._client.topology import Topology
     from qed._wire import Cluster, ClusterMember
 
-__all__ = ["administer", "member_status", "overview"]
+__all__ = ["administer", "found", "member_status", "overview"]
 
 _T = TypeVar("_T")
 
@@ -29,13 +29,32 @@ def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _
 
     Args:
         call: The call.
+        topology: As for `found`.
+
+    Yields:
+        As `found`.
+
+    Returns:
+        The result of the call.
+
+    Raises:
+        QedError: The answer is an error, or no server answered.
+    """
+    return (yield from found(call, topology))[1]
+
+
+def found(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, tuple[str, _T]]:
+    """Yield requests until a member answers at its management address; return that address and the call's result.
+
+    Args:
+        call: The call.
         topology: The servers to ask. If none of the given ones helps, the members that they list are asked.
 
     Yields:
         The next request. Send its outcome into the generator.
 
     Returns:
-        The result of the call.
+        The base URL of the management address, and the result of the call.
 
     Raises:
         QedError: The answer is an error, or no server answered.
@@ -50,9 +69,9 @@ def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _
         elif base is None:
             raise none_answered(failures)
         else:
-            outcome = yield from _ask(call, topology, base)
+            management, outcome = yield from _ask(call, topology, base)
             if isinstance(outcome, Answer):
-                return call.result(outcome)
+                return management, call.result(outcome)
             failures[base] = outcome
 
 
@@ -94,23 +113,24 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
     return seen
 
 
-def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, Outcome]:
+def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, tuple[str, Outcome]]:
     """Ask the server at `base` for its management address, and send the call there.
 
-    Return the answer or why there is none; raise if the call may have been carried out and must not be repeated.
+    Return that address, and the answer or why there is none; raise if the call may have been carried out and must not
+    be repeated.
     """
     info = yield from ask(calls.info(), base)
     if isinstance(info, Failure):
         if info.kind is not FailureKind.NONSENSE:
             topology.note_down(base)
-        return info
+        return "", info
     topology.note_answer(base)
     management = member_url(scheme_of(base), info.mgmt_addr)
     if management is None:
         cause = f"its management address {calls.plain(info.mgmt_addr)!r} is invalid"
-        return Failure(FailureKind.UNAVAILABLE, cause)
+        return "", Failure(FailureKind.UNAVAILABLE, cause)
     outcome = served((yield Send(call, management)))
     if isinstance(outcome, Failure):
         outcome = replace(outcome, cause=f"management address {management}: {outcome.cause}")
         require_repeatable(call, base, outcome)
-    return outcome
+    return management, outcome

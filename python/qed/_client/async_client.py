@@ -12,7 +12,8 @@ from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, member_status, overview
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
-from qed._client.connections import HttpSettings
+from qed._client.backing_up import back_up, no_progress
+from qed._client.connections import HttpSettings, timeout_of
 from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
@@ -25,11 +26,13 @@ from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.linking import keep, prepare
 from qed._client.steps import Together
 from qed._client.topology import Topology
+from qed.backups import BackupFolder
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
 from qed.verification import require_trusted
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
     from types import TracebackType
 
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, Info, Shards
+    from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shards
+    from qed.backups import Backup
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
@@ -185,6 +189,28 @@ class AsyncClient:
         """Make another member the leader; see `Client.transfer_leadership`."""
         return await self._carry_out(administer(calls.transfer_leadership(name), self._topology))
 
+    async def back_up(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        since: int | None = None,
+        progress: Callable[[int, int], object] = no_progress,
+    ) -> Backup:
+        """Make a backup of the log in a folder of this machine; see `Client.back_up`. Parts are written in the loop."""
+        return await self._carry_out(back_up(BackupFolder(folder), since, progress, self._topology))
+
+    async def kept_backups(self) -> list[KeptBackup]:
+        """Return the backups that a server keeps; see `Client.kept_backups`."""
+        return await self._carry_out(administer(calls.kept_backups(), self._topology))
+
+    async def create_backup(self, *, since: int | None = None) -> KeptBackup:
+        """Have a server make a backup; see `Client.create_backup`."""
+        return await self._carry_out(administer(calls.create_backup(since), self._topology))
+
+    async def delete_backup(self, number: int) -> None:
+        """Have a server delete a backup; see `Client.delete_backup`."""
+        await self._carry_out(administer(calls.delete_backup(number), self._topology))
+
     async def healthcheck(self) -> None:
         """Check that a server is serving; see `Client.healthcheck`."""
         await self._carry_out(converse(calls.healthcheck(), self._topology, Policy()))
@@ -226,18 +252,21 @@ class AsyncClient:
         if step.delay_s:
             await asyncio.sleep(step.delay_s)
         lane = self._connections.here()
+        timeout_s = call.timeout_s or self._timeout_s
         try:
             async with (
                 lane.turns,
-                asyncio.timeout(self._timeout_s),
-                lane.http.stream(call.method, step.url, content=call.body, headers=call.headers) as response,
+                asyncio.timeout(timeout_s),
+                lane.http.stream(
+                    call.method, step.url, content=call.body, headers=call.headers, timeout=timeout_of(timeout_s)
+                ) as response,
             ):
                 inbox = Inbox(response, call.answer_limit_bytes)
                 async for part in response.aiter_raw():
                     inbox.take(part)
                 return inbox.answer()
         except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
-            return failure_of(exc, self._timeout_s)
+            return failure_of(exc, timeout_s)
 
 
 async def _run(steps: Generator[_Step, _Value, _T], carry_out: Callable[[_Step], Awaitable[_Value]]) -> _T:

@@ -18,6 +18,8 @@ from qed._wire import (
     ENCODER,
     ERROR_BODY,
     INFO,
+    KEPT_BACKUP,
+    KEPT_BACKUPS,
     SHARDS,
     AddBulkRequest,
     AddRequest,
@@ -27,12 +29,14 @@ from qed._wire import (
     ErrorBody,
     IncrementalRequest,
     Info,
+    KeptBackup,
     MemberRequest,
     Shards,
     snapshots_from_json,
 )
 from qed.errors import (
     AddedLater,
+    BackupError,
     MalformedProof,
     MalformedRequest,
     MembershipRefused,
@@ -66,11 +70,16 @@ __all__ = [
     "add",
     "add_bulk",
     "ask",
+    "backup_part",
+    "begin_backup",
     "cluster",
+    "create_backup",
+    "delete_backup",
     "error_body",
     "healthcheck",
     "incremental",
     "info",
+    "kept_backups",
     "membership",
     "plain",
     "protocol_error",
@@ -92,6 +101,10 @@ Consistency: TypeAlias = Literal["linearizable"]
 """The promise of a read beyond the member's own log: nothing that was acknowledged before the read is missing."""
 
 LINEARIZABLE: Final = "linearizable"
+# The largest honest part is a page that ends with a full batch of full bulks, some 20 MB.
+PART_LIMIT_BYTES: Final = 1 << 26
+# A server backs up a million events a second.
+_BACKUP_TIMEOUT_S: Final = 3600.0
 _MESSAGE_LIMIT: Final = 200
 _MALFORMED_STATUSES: Final = frozenset({400, 404, 405, 413})
 
@@ -134,6 +147,7 @@ class Call(Generic[_T_co]):
         is_linearizable: The member first catches up with everything that was acknowledged anywhere.
         what: The call's name in messages.
         answer_limit_bytes: Longer answers are refused.
+        timeout_s: How long it may take, if that is not the client's time-out.
     """
 
     method: str
@@ -146,6 +160,7 @@ class Call(Generic[_T_co]):
     is_linearizable: bool = False
     what: str = "the insertion"
     answer_limit_bytes: int = ANSWER_LIMIT_BYTES
+    timeout_s: float | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -368,6 +383,51 @@ def transfer_leadership(name: str | None) -> Call[Cluster]:
     return _change("transfer", name)
 
 
+def kept_backups() -> Call[list[KeptBackup]]:
+    """Return the call that asks a server, at its management address, for the backups that it keeps."""
+    return Call(method="GET", path="/backups", read=KEPT_BACKUPS.decode)
+
+
+def create_backup(since: int | None) -> Call[KeptBackup]:
+    """Return the call that has a server make a backup and keep it; `since` is the number of one that it continues."""
+    query = "" if since is None else f"?since={since}"
+    return Call(
+        method="POST",
+        path=f"/backup{query}",
+        read=KEPT_BACKUP.decode,
+        is_repeatable=False,
+        what="the backup",
+        timeout_s=_BACKUP_TIMEOUT_S,
+    )
+
+
+def delete_backup(number: int) -> Call[None]:
+    """Return the call that has a server delete a backup that it keeps."""
+    return Call(
+        method="DELETE",
+        path=f"/backup?backupID={number}",
+        read=lambda _: None,
+        successes=frozenset({204}),
+        is_repeatable=False,
+        what="the deletion",
+    )
+
+
+def begin_backup(since: bytes | None) -> Call[bytes]:
+    """Return the call for the beginning of a backup; `since` is the end of one that it continues."""
+    query = "" if since is None else f"?since={since.hex()}"
+    return _part(query)
+
+
+def backup_part(after: bytes, until: int | None) -> Call[bytes]:
+    """Return the call for what follows `after` in a backup, which may end with `until` events."""
+    return _part(f"?after={after.hex()}" + ("" if until is None else f"&until={until}"))
+
+
+def _part(query: str) -> Call[bytes]:
+    return Call(method="GET", path=f"/backups/part{query}", read=bytes, answer_limit_bytes=PART_LIMIT_BYTES)
+
+
 def _change(verb: str, name: str | None) -> Call[Cluster]:
     return Call(
         method="POST",
@@ -460,15 +520,24 @@ def refusal(answer: Answer) -> QedError:
         if answer.status in _MALFORMED_STATUSES:
             return MalformedRequest(f"{answer.url} answered {answer.status}", status=answer.status, body=answer.body)
         return protocol_error(answer, "without an error body that this client understands")
+    found = _known_refusal(answer.status, error)
+    if found is not None:
+        return found
+    kind = MalformedRequest if answer.status in _MALFORMED_STATUSES else ProtocolError
+    code = plain(error.error)
+    said = f"{answer.url} answered {answer.status} {code}: {plain(error.message)}"
+    return kind(said, status=answer.status, body=answer.body, code=code)
+
+
+def _known_refusal(status: int, error: ErrorBody) -> QedError | None:
     message = plain(error.message)
-    match answer.status, error.error:
+    match status, error.error:
         case 409, "refused":
             return MembershipRefused(message)
+        case (409, "backup" | "diverged") | (404, "unknown_backup"):
+            return BackupError(message)
         case 412, "added_later" if error.first_version is not None:
             return AddedLater(message, error.first_version)
         case (412, "invalid_range" | "empty_log" | "unknown_version") | (404, "unknown_version"):
             return UnknownVersion(message)
-    kind = MalformedRequest if answer.status in _MALFORMED_STATUSES else ProtocolError
-    code = plain(error.error)
-    said = f"{answer.url} answered {answer.status} {code}: {message}"
-    return kind(said, status=answer.status, body=answer.body, code=code)
+    return None

@@ -16,7 +16,8 @@ from qed._client import calls
 from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, member_status, overview
 from qed._client.attempts import Policy, Send, converse
-from qed._client.connections import Connections, HttpSettings
+from qed._client.backing_up import back_up, no_progress
+from qed._client.connections import Connections, HttpSettings, timeout_of
 from qed._client.deadline import deadline
 from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
@@ -30,11 +31,13 @@ from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.linking import keep, prepare
 from qed._client.steps import Together
 from qed._client.topology import Topology
+from qed.backups import BackupFolder
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
 from qed.verification import require_trusted
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Generator, Iterable, Sequence
     from types import TracebackType
 
@@ -44,7 +47,8 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, Info, Shards
+    from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shards
+    from qed.backups import Backup
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
@@ -385,6 +389,61 @@ class Client:
         """
         return self._carry_out(administer(calls.transfer_leadership(name), self._topology))
 
+    def back_up(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        since: int | None = None,
+        progress: Callable[[int, int], object] = no_progress,
+    ) -> Backup:
+        """Make a backup of the log in a folder of this machine, while events are added. Constant memory.
+
+        If a member stops, another one continues. If the call ends early, the next one with the same folder continues.
+
+        Args:
+            folder: The folder for backups, made if it does not exist.
+            since: Number of a backup in it: the new one has only what was added since, and needs that one.
+            progress: Called with the number of events so far, and how many there are.
+
+        Returns:
+            The backup.
+
+        Raises:
+            BackupError: The folder cannot be used, or its backups are of another log.
+            Unavailable: No member answered for a while.
+            OSError: The folder cannot be made or read.
+        """
+        return self._carry_out(back_up(BackupFolder(folder), since, progress, self._topology))
+
+    def kept_backups(self) -> list[KeptBackup]:
+        """Return the backups that a server keeps in a folder of its own. The first endpoint that answers is asked."""
+        return self._carry_out(administer(calls.kept_backups(), self._topology))
+
+    def create_backup(self, *, since: int | None = None) -> KeptBackup:
+        """Have a server make a backup in a folder of its own. The first endpoint that answers is asked.
+
+        Args:
+            since: Number of a backup that it keeps: the new one has only what was added since, and needs that one.
+
+        Returns:
+            The backup.
+
+        Raises:
+            BackupError: The server has no such backup, or cannot write to its folder.
+        """
+        return self._carry_out(administer(calls.create_backup(since), self._topology))
+
+    def delete_backup(self, number: int) -> None:
+        """Have a server delete a backup that it keeps. The first endpoint that answers is asked.
+
+        Args:
+            number: Number of the backup.
+
+        Raises:
+            BackupError: The server has no such backup, or another one continues it.
+        """
+        self._carry_out(administer(calls.delete_backup(number), self._topology))
+
     def healthcheck(self) -> None:
         """Check that a server is serving; ask each endpoint once.
 
@@ -430,12 +489,13 @@ class Client:
         call = step.call
         if step.delay_s:
             time.sleep(step.delay_s)
+        timeout_s = call.timeout_s or self._timeout_s
         try:
             with (
                 self._connections.turns,
-                deadline(self._timeout_s),
+                deadline(timeout_s),
                 self._connections.http.stream(
-                    call.method, step.url, content=call.body, headers=call.headers
+                    call.method, step.url, content=call.body, headers=call.headers, timeout=timeout_of(timeout_s)
                 ) as response,
             ):
                 inbox = Inbox(response, call.answer_limit_bytes)
@@ -443,7 +503,7 @@ class Client:
                     inbox.take(part)
                 return inbox.answer()
         except (httpx.TransportError, httpx.InvalidURL) as exc:
-            return failure_of(exc, self._timeout_s)
+            return failure_of(exc, timeout_s)
 
 
 def _run(steps: Generator[_Step, _Value, _T], carry_out: Callable[[_Step], _Value]) -> _T:

@@ -20,7 +20,7 @@ from qed._client.transports import CONNECTION_LIMIT, Transport
 if TYPE_CHECKING:
     from qed._client.topology import Topology
 
-__all__ = ["Connections", "HttpSettings", "no_cookies"]
+__all__ = ["Connections", "HttpSettings", "no_cookies", "timeout_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,13 @@ class HttpSettings:
         Raises:
             ValueError: The key cannot be sent in a header.
         """
-        # A connection may use half of the time: if it fails there, nothing was sent.
-        timeout = httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
-        return HttpSettings(_tls(topology, verify_tls=verify_tls), _headers(api_key), timeout)
+        return HttpSettings(_tls(topology, verify_tls=verify_tls), _headers(api_key), timeout_of(timeout_s))
+
+
+def timeout_of(timeout_s: float) -> httpx.Timeout:
+    """Return how long the parts of a request may take that may take `timeout_s` altogether."""
+    # A connection may use half of the time: if it fails there, nothing was sent.
+    return httpx.Timeout(timeout_s, connect=timeout_s / 2, pool=timeout_s / 2)
 
 
 class Connections:

@@ -119,8 +119,23 @@ def _log_name(receipts: Receipts) -> Calls[str | None]:
     info = yield calls.info()
     if len(info.log) > LOG_NAME_MAX:
         raise VerificationError(f"expected a log name of at most {LOG_NAME_MAX} characters, found {len(info.log)}")
+    if receipts.log in info.continues and receipts.log != info.log:
+        yield from _follow(receipts, info.log)
     receipts.confirm_log(info.log or None)
     return info.log or None
+
+
+def _follow(receipts: Receipts, log: str) -> Calls[None]:
+    """Give the receipts the new name of their log, which was restored or recovered, if it still has all they state.
+
+    The server's word that it continues that log only tells a new name from another log. What counts is the proof: the
+    log holds the newest receipts with their history roots, and so everything before them.
+    """
+    for known in landmarks(receipts):
+        if known is not None:
+            proof = yield from incremental_between(known.version, known.version)
+            _qed.verify_addition(proof, trusted=known.history_root(), added=known)
+    receipts.rename_log(log)
 
 
 def _refused_by_name(receipts: Receipts) -> Calls[ReceiptsError | None]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 import msgspec
 
 from qed.cli.options import command, current_session
+from qed.cli.terminal import totals
 from qed.errors import CorruptLog, LogError
 from qed.log import Log
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["check"]
 
@@ -36,7 +34,7 @@ def check(folder: str) -> None:
         with Log(folder) as log:
             events = len(log)
             with terminal.progress(events) as advance:
-                _compare(log, advance)
+                log.check(progress=totals(advance))
             last = log.snapshot(events - 1) if events else None
     except CorruptLog as exc:
         terminal.line("Check: KO")
@@ -52,14 +50,3 @@ def check(folder: str) -> None:
     terminal.line("Check: OK")
     snapshot = None if last is None else msgspec.Raw(last.to_json())
     terminal.records([{"Check": "OK", "Events": events, "Snapshot": snapshot}])
-
-
-def _compare(log: Log, advance: Callable[[int, int], None]) -> None:
-    done = 0
-
-    def show(checked: int) -> None:
-        nonlocal done
-        advance(checked - done, checked - done)
-        done = checked
-
-    log.check(progress=show)

@@ -19,8 +19,10 @@ from qed.cli.options import Command, Group, global_options, write_examples
 from qed.cli.signals import Interrupted
 from qed.cli.terminal import close_streams, open_streams, print_error
 from qed.errors import (
+    BackupError,
     CertificateError,
     CorruptLog,
+    DamagedBackup,
     InternalError,
     NotLeader,
     OutcomeUnknown,
@@ -45,6 +47,9 @@ _COMMANDS: Final = {
     "info": "qed.cli.info",
     "cluster": "qed.cli.cluster",
     "check": "qed.cli.check",
+    "backup": "qed.cli.backup",
+    "restore": "qed.cli.restore",
+    "recover": "qed.cli.restore",
     "certs": "qed.cli.certs",
     "completion": "qed.cli.completion",
 }
@@ -59,7 +64,7 @@ _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
 _EXIT_CODES: Final = (
     ("0", "success"),
-    ("1", "verification failed (false, stale, a fork, or no trusted root for it), or a data folder is damaged"),
+    ("1", "verification failed (false, stale, a fork, or no trusted root), or a data folder or backup is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered, none leads, or the answer to an add is unreadable; what was sent may have been done"),
     ("4", "the server refused the request"),
@@ -166,13 +171,13 @@ def _exit_code(exc: BaseException) -> int:
     match exc:
         case KeyboardInterrupt():
             return _EXIT_SIGNAL + (exc.number if isinstance(exc, Interrupted) else signal.SIGINT)
-        case VerificationError() | CorruptLog():
+        case VerificationError() | CorruptLog() | DamagedBackup():
             return _EXIT_VERIFICATION
         case Unavailable() | NotLeader() | OutcomeUnknown():
             return _EXIT_UNAVAILABLE
         case InternalError():
             return _EXIT_BUG
-        case QedError() if not isinstance(exc, CertificateError | ReceiptsError):
+        case QedError() if not isinstance(exc, BackupError | CertificateError | ReceiptsError):
             return _EXIT_REFUSED
         case _:
             return _EXIT_USAGE

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Cell: TypeAlias = "str | tuple[str, ...]"
 """The content of a table cell: one line, or several."""
 
-__all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error"]
+__all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error", "totals"]
 
 _WIDTH: Final = 80
 # Longer than any message of ours; a longer one quotes an argument or a server at length.
@@ -322,6 +322,25 @@ class Terminal:
         # The reader's width is unknown outside a terminal; the output is designed for 80 columns.
         width = None if stream.isatty() else _WIDTH
         return Console(file=stream, width=width, no_color=not self._has_color, highlight=False, markup=False)
+
+
+def totals(advance: Callable[[int, int], None]) -> Callable[[int], None]:
+    """Return a function of the number of events that are done, for a bar without bytes.
+
+    Args:
+        advance: What `Terminal.progress` gives.
+
+    Returns:
+        The function.
+    """
+    done = 0
+
+    def report(events: int) -> None:
+        nonlocal done
+        advance(events - done, events - done)
+        done = events
+
+    return report
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:

@@ -11,17 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
 from qed._wire import ENCODER, DecodeError, ErrorBody
+from qed.backups import NoSuchBackup
 from qed.errors import (
     AddedLater,
+    BackupError,
     MembershipRefused,
     NotLeader,
     OutcomeUnknown,
     Overloaded,
+    PageError,
     Unavailable,
     UnknownVersion,
     WriteRefused,
 )
-from qed.server import endpoints
+from qed.server import backups, endpoints
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
 
@@ -46,6 +49,9 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     endpoints.RequestTooLarge: (413, "too_large"),
     endpoints.UnsupportedEncoding: (415, "unsupported_encoding"),
     MembershipRefused: (409, "refused"),
+    NoSuchBackup: (404, "unknown_backup"),
+    BackupError: (409, "backup"),
+    PageError: (409, "diverged"),
     Overloaded: (429, "overloaded"),
     NotLeader: (503, "no_leader"),
     OutcomeUnknown: (503, "outcome_unknown"),
@@ -191,12 +197,16 @@ def build_application(node: Node, raft_listener: socket.socket | None, *, on_fai
         Route("/info", endpoints.Information(node), methods=["GET"]),
         Route("/info/shards", endpoints.Topology(node), methods=["GET"]),
     ]
+    keeper = backups.Keeper(node)
     management = [
         Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/cluster", endpoints.ClusterView(node), methods=["GET"]),
         Route("/cluster/remove", endpoints.Remove(node, bodies), methods=["POST"]),
         Route("/cluster/replace", endpoints.Replace(node, bodies), methods=["POST"]),
         Route("/cluster/transfer", endpoints.Transfer(node, bodies), methods=["POST"]),
+        Route("/backup", backups.Change(keeper), methods=["POST", "DELETE"]),
+        Route("/backups", backups.ListBackups(keeper), methods=["GET"]),
+        Route("/backups/part", backups.BackupPart(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
     ]
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)

@@ -272,6 +272,7 @@ class Settings:
         metrics_advertise_addr: Where metrics are reached.
         raft_advertise_addr: Where members reach `raft_addr`.
         data_dir: The folder that holds the log.
+        backup_dir: The folder for backups that the server keeps; None for `backups` in `data_dir`.
         raft_join_addrs: Members to ask for admission to their cluster; empty to start a new one.
         cluster_secret_file: File with the secret that all members know.
         raft_tls: The operator's own certificates for the streams between members.
@@ -286,6 +287,7 @@ class Settings:
     metrics_addr: Address
     raft_addr: Address
     data_dir: Path
+    backup_dir: Path | None = None
     http_advertise_addr: Address | None = None
     mgmt_advertise_addr: Address | None = None
     metrics_advertise_addr: Address | None = None
@@ -307,6 +309,11 @@ class Settings:
             raise SettingsError("expected either --cluster-secret-file or --raft-tls-*, found both")
         if self.raft_join_addrs:
             self.require_credentials()
+
+    @property
+    def backups_dir(self) -> Path:
+        """Where the server keeps backups."""
+        return self.backup_dir or self.data_dir / "backups"
 
     def advertised(self, name: str) -> Address:
         """Return where others reach the address `name`: `http`, `mgmt`, `metrics` or `raft`."""

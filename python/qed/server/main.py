@@ -125,6 +125,12 @@ def _tls_options(command: _Command) -> _Command:
     help="Folder that holds the log. It is created if it does not exist.",
 )
 @click.option(
+    "--backup-dir",
+    type=click.Path(path_type=Path),
+    show_default="backups in --data-dir",
+    help="Folder for the backups that this server keeps, best on another disk. `qed backup create --to` needs none.",
+)
+@click.option(
     "--log",
     "log_level",
     envvar="QED_SERVER_LOG",
@@ -148,6 +154,7 @@ def main(  # noqa: PLR0913  # one argument an option
     raft_tls_key: Path | None,
     raft_tls_ca: Path | None,
     data_dir: Path,
+    backup_dir: Path | None,
     log_level: str,
     heartbeat_ms: int,
     election_ms: int,
@@ -180,6 +187,7 @@ def main(  # noqa: PLR0913  # one argument an option
             cluster_secret_file=cluster_secret_file,
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
             data_dir=data_dir.absolute(),
+            backup_dir=None if backup_dir is None else backup_dir.absolute(),
             log_level=log_level,
             pace=Pace(heartbeat_ms=heartbeat_ms, election_ms=election_ms),
             limits=Limits(**limits),  # type: ignore[arg-type]  # each option has the type of its limit

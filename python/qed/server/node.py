@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from qed import __version__
 from qed._limits import VERSION_LIMIT
 from qed._wire import ACCEPTS_DIGESTS, Info
 from qed.errors import (
+    BackupError,
     ClusterError,
     NotLeader,
     Unavailable,
@@ -262,6 +264,50 @@ class Node:
         self._replica.ask_snapshot(ticket, version)
         return await self._receive(answer)
 
+    @property
+    def log_name(self) -> str:
+        """The name of the log; empty before this member is admitted to its cluster."""
+        return self._members.cluster or ""
+
+    def begin_backup(self, since: bytes | None) -> bytes:
+        """Return the beginning of a backup of this member's log.
+
+        Args:
+            since: The place in an earlier backup from which to continue it; None for a backup of everything.
+
+        Raises:
+            BackupError: `since` is no place in a backup.
+            PageError: The log does not continue that backup.
+        """
+        return self._replica.begin_backup(
+            since=since,
+            log=self.log_name,
+            node_id=self._members.own.name,
+            software=__version__,
+            created_s=int(time.time()),
+        )
+
+    async def backup_part(self, after: bytes, *, until: int | None = None) -> bytes:
+        """Return what follows a place in a backup: a page, and its end once it has enough events.
+
+        Args:
+            after: The place.
+            until: The number of events with which the backup may end; None, or one beyond the log, is all of them.
+
+        Raises:
+            BackupError: `after` is no place in a backup.
+            PageError: The log does not continue what is before it.
+            Overloaded: Too many proofs wait already.
+            Unavailable: No result in time.
+        """
+        ticket, answer = self._waiting.enter(PROOF)
+        try:
+            self._replica.ask_backup(ticket, after, until=until)
+        except BackupError:
+            self._waiting.leave(ticket)
+            raise
+        return await answer
+
     def describe(self) -> Info:
         """Return this member's addresses and the length of its log."""
         own, events = self._members.own, len(self._replica)
@@ -274,8 +320,9 @@ class Node:
             version=__version__,
             current_version=events - 1 if events else None,
             events=events,
-            log=self._members.cluster or "",
+            log=self.log_name,
             accepts=[ACCEPTS_DIGESTS],
+            continues=self._members.status.continues,
         )
 
     def topology(self) -> Shards:

@@ -1,8 +1,9 @@
 //! The durable store: an LSM tree (fjall) in a data folder, beside two small files (FORMATS.md, "Data folder").
 
 use std::error::Error as StdError;
-use std::fs;
-use std::io::{self, Write as _};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
@@ -20,6 +21,8 @@ pub const FORMAT: u64 = 1;
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_DRAFT_FILE: &str = "FORMAT.new";
 const FORMAT_PREFIX: &str = "qed log, format ";
+/// What stands in place of the format while a backup is read into the folder.
+const UNFINISHED: &str = "qed log, being restored\n";
 const DURABLE_FILE: &str = "durable";
 const STORE_FOLDER: &str = "store";
 
@@ -56,6 +59,11 @@ impl DiskStore {
     /// a folder of something else.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         prepare(path)?;
+        Self::open_prepared(path)
+    }
+
+    /// Open the store in a folder that is being filled.
+    pub(crate) fn open_prepared(path: &Path) -> Result<Self, LogError> {
         let store = path.join(STORE_FOLDER);
         // fjall creates its files by the umask, so its folder has to keep others out.
         durable::make_folder(&store).map_err(|error| io_error(format!("make {}", store.display()), &error))?;
@@ -128,13 +136,92 @@ fn prepare(path: &Path) -> Result<(), LogError> {
                 let cause = io::Error::other(format!("it holds files but no {FORMAT_FILE}, so it is not a log's"));
                 return Err(failed("use", &cause));
             }
-            let written = durable::replace(&file, |out| writeln!(out, "{FORMAT_PREFIX}{FORMAT}"));
-            written.map_err(|error| failed("write to", &error))
+            write_format(path).map_err(|error| failed("write to", &error))
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             Err(LogError::Corrupt(format!("{} is not text", file.display())))
         }
         Err(error) => Err(failed("read", &error)),
+    }
+}
+
+fn write_format(path: &Path) -> io::Result<()> {
+    durable::replace(&path.join(FORMAT_FILE), |out| writeln!(out, "{FORMAT_PREFIX}{FORMAT}"))
+}
+
+/// A folder that one process fills, and that no build opens as a log before it is published.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    /// Locked as long as this exists.
+    format: File,
+    is_published: bool,
+}
+
+impl Claim {
+    /// Claim the folder at `path`, made if it does not exist, and empty it if what it holds is an unfinished restoration.
+    pub(crate) fn new(path: &Path) -> Result<Self, LogError> {
+        let failed = |error: io::Error| io_error(format!("restore into {}", path.display()), &error);
+        durable::make_folder(path).map_err(failed)?;
+        if let Some(mode) = durable::close_to_others(path).map_err(failed)? {
+            return Err(LogError::Unprotected { path: path.to_path_buf(), mode });
+        }
+        let occupied = || LogError::Occupied { path: path.to_path_buf() };
+        let file = path.join(FORMAT_FILE);
+        if !file.exists() && holds_others(path).map_err(failed)? {
+            return Err(occupied());
+        }
+        let mut format = durable::open_file(&file).map_err(failed)?;
+        match format.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(LogError::Locked { path: path.to_path_buf() }),
+            outcome => outcome.map_err(|error| failed(error.into()))?,
+        }
+        let mut text = String::new();
+        format.read_to_string(&mut text).map_err(|_| occupied())?;
+        // A crash can come between making the file and writing it.
+        if text != UNFINISHED && !text.is_empty() {
+            return Err(occupied());
+        }
+        let claim = Self { path: path.to_path_buf(), format, is_published: false };
+        claim.mark().map_err(failed)?;
+        claim.empty().map_err(failed)?;
+        Ok(claim)
+    }
+
+    fn mark(&self) -> io::Result<()> {
+        self.format.write_all_at(UNFINISHED.as_bytes(), 0)?;
+        self.format.sync_all()?;
+        durable::sync_folder(&self.path)
+    }
+
+    /// Remove everything but the mark.
+    fn empty(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else if entry.file_name() != FORMAT_FILE {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Let the folder be opened as a log. Durable when this returns.
+    pub(crate) fn publish(mut self) -> Result<(), LogError> {
+        let written = write_format(&self.path);
+        written.map_err(|error| io_error(format!("write to {}", self.path.display()), &error))?;
+        self.is_published = true;
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    /// Leave the folder empty if it was not published. What cannot be removed is still marked.
+    fn drop(&mut self) {
+        if !self.is_published && self.empty().is_ok() {
+            let _ = fs::remove_file(self.path.join(FORMAT_FILE));
+        }
     }
 }
 
@@ -152,6 +239,7 @@ fn check_format(path: &Path, text: &str) -> Result<(), LogError> {
     let found = text.strip_prefix(FORMAT_PREFIX).map(str::trim_end).and_then(|number| number.parse::<u64>().ok());
     match found {
         Some(FORMAT) => Ok(()),
+        None if text == UNFINISHED => Err(LogError::Unfinished { path: path.to_path_buf() }),
         Some(other) => {
             Err(LogError::UnsupportedFormat { path: path.to_path_buf(), found: other.to_string(), known: FORMAT })
         }

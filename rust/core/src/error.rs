@@ -64,6 +64,18 @@ pub enum LogError {
         /// What this build reads and writes.
         known: u64,
     },
+    /// Reading a backup into the data folder was interrupted.
+    #[error("{} was not completely restored: run qed restore again", path.display())]
+    Unfinished {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// A backup can be read only into an empty folder.
+    #[error("{} is in use: expected a folder that does not exist or is empty", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The hyper tree has no room for another key.
     #[error("the log is full: its hyper tree holds {keys} keys and has room for no more")]
     Full {

@@ -219,6 +219,12 @@ pub fn hyper_default(height: u16) -> Digest {
     DEFAULTS[usize::from(height)]
 }
 
+/// Return the hash of a frame of a backup: `H(previous ‖ head ‖ body)`, where `previous` is the hash of the frame before it.
+#[must_use]
+pub fn backup_frame(previous: &Digest, head: &[u8; 5], body: &[u8]) -> Digest {
+    Digest(sha2::Sha256::new().chain_update(previous.0).chain_update(head).chain_update(body).finalize().into())
+}
+
 static DEFAULTS: LazyLock<Vec<Digest>> = LazyLock::new(|| {
     let bottom = Digest(sha2::Sha256::digest([0, 0]).into());
     let above = |below: &Digest| Some(Digest(sha2::Sha256::digest([below.0, below.0].concat()).into()));

@@ -51,6 +51,8 @@
 
 pub mod acts;
 pub mod applied;
+pub mod audit;
+pub mod backup;
 mod batch;
 mod bytes;
 mod compact;
@@ -70,6 +72,7 @@ pub mod position;
 pub mod proof;
 mod replay;
 mod replica;
+pub mod restoration;
 pub mod roots;
 mod rows;
 pub mod store;

@@ -198,7 +198,7 @@ impl Log {
 
 impl Page {
     /// Require that batches cover the events without a gap, and that everything comes in order.
-    fn require_consistent(&self, applied: LogId) -> Result<(), PageError> {
+    pub(crate) fn require_consistent(&self, applied: LogId) -> Result<(), PageError> {
         let to = self.start.len.saturating_add(self.digests.len() as u64);
         let ends = self.batches.last().map_or(self.start.len, |batch| batch.last.saturating_add(1));
         let are_within = |versions: &[u64]| {
@@ -219,7 +219,7 @@ impl Page {
     }
 
     /// Require that the acts of the page continue the chain that ends at `own`, and lead to the end that it names.
-    fn require_chain(&self, own: ChainEnd) -> Result<(), PageError> {
+    pub(crate) fn require_chain(&self, own: ChainEnd) -> Result<(), PageError> {
         if own.after_all(&self.acts) == Some(self.acts_end) {
             return Ok(());
         }
@@ -239,7 +239,7 @@ impl Page {
     }
 
     /// Return the rows of the page but for those of its digests.
-    fn rows(&self, hidden: &[Entry]) -> WriteBatch {
+    pub(crate) fn rows(&self, hidden: &[Entry]) -> WriteBatch {
         let mut batch = WriteBatch::default();
         for Batch { last, hyper_digest, log_id } in &self.batches {
             let log_id = (*log_id != LogId::default()).then_some(*log_id);

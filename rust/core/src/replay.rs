@@ -18,11 +18,30 @@ use crate::trees::{Trees, shown_and_hidden};
 /// [`LogError::Corrupt`] if rows are missing or misshapen, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
 /// be read.
 pub fn build(store: &dyn Store) -> Result<(Trees, Vec<Digest>), LogError> {
-    let digests = all_digests(store)?;
-    let trees = Trees::of_events(&digests, &repeats(store)?)?;
-    require_last_root(store, &trees)?;
+    let Built { trees, digests, .. } = build_all(store)?;
     let (_, tail) = digests.as_chunks::<TILE_DIGESTS>();
     Ok((trees, tail.to_vec()))
+}
+
+/// Both trees, and what they were built from.
+pub struct Built {
+    pub trees: Trees,
+    /// The digests of all events.
+    pub digests: Vec<Digest>,
+    /// Versions that the hyper tree never showed, ascending.
+    pub repeats: Vec<u64>,
+}
+
+/// Build both trees and return them with everything they were built from.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_all(store: &dyn Store) -> Result<Built, LogError> {
+    let (digests, repeats) = (all_digests(store)?, repeats(store)?);
+    let trees = Trees::of_events(&digests, &repeats)?;
+    require_last_root(store, &trees)?;
+    Ok(Built { trees, digests, repeats })
 }
 
 /// Require that the roots end where the log ends, with the root that it leads to.
@@ -87,7 +106,7 @@ pub fn check<B>(
 
 /// Require that what is stored as a repeat is not the first of its event in its batch. Whether a later one came in the same request
 /// or in another is not stored elsewhere, and changes no root.
-fn require_repeated(base: u64, digests: &[Digest], repeats: &[u64]) -> Result<(), LogError> {
+pub fn require_repeated(base: u64, digests: &[Digest], repeats: &[u64]) -> Result<(), LogError> {
     let mut seen = HashSet::with_capacity(digests.len());
     for (version, digest) in (base..).zip(digests) {
         if seen.insert(digest) && repeats.binary_search(&version).is_ok() {

@@ -72,6 +72,15 @@ impl Log {
         self.progress().acts
     }
 
+    /// Return where the chain of acts ended once the entry at `log_id` was applied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::acts`].
+    pub fn acts_end_at(&self, log_id: LogId) -> Result<ChainEnd, LogError> {
+        acts::end_at(self.store.as_ref(), log_id.index)
+    }
+
     /// Return acts in the order of their entries, from the first one after the entry at `after`: at most `most`, and none after those
     /// whose rows together have 1 MiB.
     ///

@@ -1,9 +1,12 @@
 //! Both trees of a log side by side, from which proofs are made.
 
+use rayon::prelude::*;
+
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::{HistoryChange, HistoryTree, Roots};
 use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
+use crate::integers::usize_from;
 
 /// For batches of at least this many events, each tree gets a thread of its own.
 const PARALLEL_EVENTS: usize = 32;
@@ -140,6 +143,31 @@ pub fn shown_and_hidden(base: u64, digests: &[Digest], repeats: &[u64]) -> (Vec<
         is_same
     });
     (shown, hidden)
+}
+
+/// Return the occurrences among `digests`, the first of which is version 0, that the hyper tree does not show: as [`shown_and_hidden`],
+/// with a seventh of its memory, on all threads.
+#[must_use]
+pub fn hidden_in(digests: &[Digest], repeats: &[u64]) -> Vec<Entry> {
+    let prefix = |(version, key): (usize, &Digest)| (key.prefix64(), version as u64);
+    let mut alike: Vec<_> = digests.par_iter().enumerate().map(prefix).collect();
+    alike.par_sort_unstable();
+    let groups = alike.par_chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1);
+    groups.flat_map_iter(|group| hidden_among(digests, group, repeats)).collect()
+}
+
+/// The same for events whose digests begin alike, which are rarely different ones.
+#[expect(clippy::indexing_slicing, reason = "the versions are indices of the digests")]
+fn hidden_among(digests: &[Digest], group: &[(u64, u64)], repeats: &[u64]) -> Vec<Entry> {
+    let mut entries: Vec<_> =
+        group.iter().map(|&(_, version)| Entry { key: digests[usize_from(version)], version }).collect();
+    entries.sort_unstable();
+    let is_shown = |entry: &&Entry| repeats.binary_search(&entry.version).is_err();
+    let hidden_of = |same: &[Entry]| {
+        let shown = same.iter().rfind(is_shown).map(|entry| entry.version);
+        same.iter().filter(|entry| Some(entry.version) != shown).copied().collect::<Vec<_>>()
+    };
+    entries.chunk_by(|a, b| a.key == b.key).flat_map(hidden_of).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use qed_core::log::Log;
 use qed_core::log_id::LogId;
 
 use crate::consensus::{KEPT_BYTES, Settings};
+use crate::founding::Founding;
 use crate::identity::{Identity, random, random_cluster};
 use crate::member::{Limits, Member, MemberError};
 use crate::membership::{MemberInfo, Membership};
@@ -17,7 +18,7 @@ use crate::segments::SegmentFolder;
 use crate::state::State;
 use crate::wal::{Frame, Recovered, Wal};
 
-const RAFT_FOLDER: &str = "raft";
+pub(crate) const RAFT_FOLDER: &str = "raft";
 
 /// The use of a folder that belongs to no cluster yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +107,14 @@ impl Opened {
         let of_io = |cause| unusable(path, cause);
         let known = owner(path, description)?;
         let folder = SegmentFolder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
-        let (mut wal, recovered) = Wal::open(folder).map_err(MemberError::from)?;
+        let (mut wal, mut recovered) = Wal::open(folder).map_err(MemberError::from)?;
+        let known = match Founding::read(path).map_err(of_io)? {
+            Some(founding) => {
+                require_bootstrap(path, &log, beginning)?;
+                Some(found(path, &log, (&mut wal, &mut recovered), description.clone(), &founding)?)
+            }
+            None => known,
+        };
         let identity = match known {
             Some(identity) if wal.is_new() => return Err(raft_log_is_missing(&identity)),
             Some(identity) => identity,
@@ -136,7 +144,7 @@ impl Opened {
     }
 }
 
-fn unusable(path: &Path, cause: io::Error) -> FolderError {
+pub(crate) fn unusable(path: &Path, cause: io::Error) -> FolderError {
     FolderError::Io { path: path.display().to_string(), cause }
 }
 
@@ -175,15 +183,36 @@ fn take_over(
         let reason = "it holds the log of a member, but the file with its identity is missing";
         return Err(MemberError::Inconsistent(reason.into()).into());
     }
-    if beginning == Beginning::Join && !log.is_empty() {
-        return Err(FolderError::NotEmpty { path: path.display().to_string(), events: log.len() });
-    }
+    require_bootstrap(path, log, beginning)?;
     // An identity with an empty Raft log means that the Raft log was lost, so the first frame is written before the identity.
     if wal.is_new() {
         wal.append(&Frame::default()).map_err(MemberError::from)?;
     }
     let identity = Identity::draw(&description.name, beginning == Beginning::Join).map_err(of_io)?;
     identity.write(path).map_err(of_io)?;
+    Ok(identity)
+}
+
+/// A log of its own cannot become that of another cluster.
+fn require_bootstrap(path: &Path, log: &Log, beginning: Beginning) -> Result<(), FolderError> {
+    if beginning == Beginning::Join && !log.is_empty() {
+        return Err(FolderError::NotEmpty { path: path.display().to_string(), events: log.len() });
+    }
+    Ok(())
+}
+
+/// Found a cluster on the log in the folder, and give the folder to its member. After a crash in between, this is done again.
+pub(crate) fn found(
+    path: &Path,
+    log: &Arc<Log>,
+    raft_log: (&mut Wal<SegmentFolder>, &mut Recovered),
+    member: MemberInfo,
+    founding: &Founding,
+) -> Result<Identity, FolderError> {
+    let of_io = |cause| unusable(path, cause);
+    let identity = founding.found(log, raft_log, member)?;
+    identity.write(path).map_err(of_io)?;
+    Founding::forget(path).map_err(of_io)?;
     Ok(identity)
 }
 

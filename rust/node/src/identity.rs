@@ -60,6 +60,12 @@ impl Identity {
         Ok(Self { format: FORMAT, id: MemberId::of(random()?.max(1)), name: name.into(), cluster: None, is_joining })
     }
 
+    /// Return the identity of the only member of a new cluster.
+    #[must_use]
+    pub const fn of_founder(name: String, id: MemberId, cluster: String) -> Self {
+        Self { format: FORMAT, id, name, cluster: Some(cluster), is_joining: false }
+    }
+
     /// Save it in the data folder at `path`; durable when this returns.
     ///
     /// # Errors

@@ -18,9 +18,11 @@
 
 pub mod applier;
 pub mod consensus;
+pub mod disaster;
 pub mod driver;
 pub mod entry;
 pub mod folder;
+pub mod founding;
 pub mod identity;
 pub mod liveness;
 pub mod member;

@@ -61,6 +61,9 @@ pub struct Membership {
     pub removed: BTreeMap<MemberId, String>,
     /// Which of them vote.
     pub configuration: Configuration,
+    /// Names of the clusters whose log this one continues, the oldest first: it was founded on a restored or recovered log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub continues: Vec<String>,
 }
 
 /// A change of the membership by an entry.
@@ -127,7 +130,15 @@ impl Membership {
     #[must_use]
     pub fn of_one(cluster: String, id: MemberId, member: MemberInfo) -> Self {
         let configuration = Configuration { voters: vec![id], ..Configuration::default() };
-        Self { cluster, members: BTreeMap::from([(id, member)]), removed: BTreeMap::new(), configuration }
+        let members = BTreeMap::from([(id, member)]);
+        Self { cluster, members, removed: BTreeMap::new(), configuration, continues: Vec::new() }
+    }
+
+    /// Return the membership of a new cluster with one member, which continues the log of another cluster.
+    #[must_use]
+    pub fn continuing(old: &Self, cluster: String, id: MemberId, member: MemberInfo) -> Self {
+        let names = old.continues.iter().chain([&old.cluster]).filter(|name| !name.is_empty());
+        Self { continues: names.cloned().collect(), ..Self::of_one(cluster, id, member) }
     }
 
     /// Return the membership in `bytes`, or None if they are malformed.

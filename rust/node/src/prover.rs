@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
+use qed_core::backup::{self, Cursor};
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::Log;
@@ -25,7 +26,10 @@ const QUERIES_A_WAKE_UP: usize = 16;
 /// Most events of a page, not counting its last batch: 2 MiB, which takes some tenths of a second to install.
 const PAGE_EVENTS: u64 = 1 << 16;
 
-/// A query about a log. Answers are JSON, except for pages.
+/// Most events of a page of a backup, likewise: a mebibyte, which is read in about ten milliseconds. Proofs wait for it.
+const BACKUP_EVENTS: u64 = 1 << 15;
+
+/// A query about a log. Answers are JSON, except for pages and backups.
 #[derive(Debug)]
 pub enum Query {
     /// Is this event in the log, or was it at this version? The event itself is echoed if it is known.
@@ -51,6 +55,13 @@ pub enum Query {
         /// How far it has applied entries.
         after: LogId,
     },
+    /// What follows in a backup?
+    Backup {
+        /// The place up to which it is written.
+        after: Cursor,
+        /// The number of events with which it may end; None is all of the log.
+        until: Option<u64>,
+    },
     /// Which snapshot was acknowledged for this version?
     Snapshot {
         /// The version.
@@ -72,6 +83,7 @@ impl Query {
     fn answer(&self, log: &Log) -> Result<Vec<u8>, PageError> {
         let json = match self {
             Self::Page { start, after } => return log.page(*start, *after, PAGE_EVENTS).map(|page| page.to_bytes()),
+            Self::Backup { after, until } => return backup::continuation(log, *after, BACKUP_EVENTS, *until),
             Self::Membership { digest, version, key } => log.prove(digest, *version)?.to_json(key.as_deref()),
             Self::Incremental { start, end } => log.prove_incremental(*start, *end)?.to_json(),
             Self::Snapshot { version } => log.snapshot(*version)?.to_json(),

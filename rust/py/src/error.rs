@@ -2,6 +2,7 @@
 
 use pyo3::import_exception;
 use pyo3::prelude::*;
+use qed_core::backup::BackupError;
 use qed_core::error::LogError;
 use qed_core::page::PageError;
 use qed_core::proof::Malformed;
@@ -14,7 +15,9 @@ mod exceptions {
     use super::import_exception;
 
     import_exception!(qed.errors, AddedLater);
+    import_exception!(qed.errors, BackupError);
     import_exception!(qed.errors, CorruptLog);
+    import_exception!(qed.errors, DamagedBackup);
     import_exception!(qed.errors, InternalError);
     import_exception!(qed.errors, LogError);
     import_exception!(qed.errors, LogFull);
@@ -47,9 +50,11 @@ pub fn of_log(error: &LogError) -> PyErr {
         // Python never names an entry, so applying them out of order is a mistake of qed's own.
         LogError::OutOfOrder { .. } | LogError::Bug(_) => exceptions::InternalError::new_err(message),
         LogError::WriteRefused { .. } => exceptions::WriteRefused::new_err(message),
-        LogError::EmptyRequest | LogError::Store { .. } | LogError::Unprotected { .. } => {
-            exceptions::LogError::new_err(message)
-        }
+        LogError::EmptyRequest
+        | LogError::Store { .. }
+        | LogError::Unprotected { .. }
+        | LogError::Unfinished { .. }
+        | LogError::Occupied { .. } => exceptions::LogError::new_err(message),
     }
 }
 
@@ -61,6 +66,31 @@ pub fn of_page(error: &PageError) -> PyErr {
         }
         PageError::Log(error) => of_log(error),
     }
+}
+
+/// Return the exception for a backup that cannot be made, read or used.
+pub fn of_backup(error: &BackupError) -> PyErr {
+    let message = error.to_string();
+    let mut cause = error;
+    while let BackupError::In { cause: inner, .. } = cause {
+        cause = inner;
+    }
+    match cause {
+        BackupError::CutOff { .. } | BackupError::Damaged { .. } | BackupError::Log(LogError::Corrupt(_)) => {
+            exceptions::DamagedBackup::new_err(message)
+        }
+        BackupError::Log(error) => of_log(error),
+        BackupError::NotABackup
+        | BackupError::UnsupportedFormat { .. }
+        | BackupError::NoContinuation { .. }
+        | BackupError::Io(_)
+        | BackupError::In { .. } => exceptions::BackupError::new_err(message),
+    }
+}
+
+/// Return the exception for bytes that are no place in a backup.
+pub fn of_backup_cursor(length: usize) -> PyErr {
+    exceptions::BackupError::new_err(format!("expected a place in a backup, found {length} bytes of something else"))
 }
 
 /// Return the exception for a request that a driver did not take.

@@ -13,9 +13,11 @@
     reason = "methods of a Python class take a reference, since Python owns the object"
 )]
 
+mod backup;
 mod error;
 mod events;
 mod log;
+mod progress;
 mod proofs;
 mod questions;
 mod replica;
@@ -24,6 +26,8 @@ mod verification;
 /// The compiled part of qed. Its names are public through `qed`.
 #[pyo3::pymodule(gil_used = false)]
 mod _qed {
+    #[pymodule_export]
+    use super::backup::{Backup, BackupFile, Founding, Survivor, recover, restore_backups, survey, verify_backups};
     #[pymodule_export]
     use super::log::{Added, Log};
     #[pymodule_export]

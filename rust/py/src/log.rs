@@ -1,12 +1,10 @@
 //! A log in this process, and what adding to one gives.
 
 use std::mem;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -16,6 +14,7 @@ use qed_core::log as core;
 
 use crate::error;
 use crate::events::{Event, request_of};
+use crate::progress::reporting;
 use crate::proofs::{Digest, IncrementalProof, Snapshot, answer_to_python};
 
 /// What one request added: its snapshots, and whether anything was new.
@@ -67,9 +66,6 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError>
     let bug = |_| Err(LogError::Bug("a call of the log ended in a panic, which stderr describes"));
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(bug)
 }
-
-/// How often a check reports its progress: often enough to look smooth, rarely enough to cost nothing.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A log in this process.
 ///
@@ -151,19 +147,8 @@ impl Log {
     /// Build both trees again from the log and compare the stored roots, occurrences and repeats with them; report to `progress` how many events are done.
     #[pyo3(signature = (*, progress = None))]
     fn check(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
-        let mut shown: Option<Instant> = None;
-        let mut show = |len: u64| {
-            if shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
-                return Ok(());
-            }
-            shown = Some(Instant::now());
-            Python::attach(|py| {
-                py.check_signals()?;
-                progress.as_ref().map_or(Ok(()), |progress| progress.call1(py, (len,)).map(drop))
-            })
-        };
-        let checked = self
-            .call(py, |log| log.check(&mut |len| show(len).map_or_else(ControlFlow::Break, ControlFlow::Continue)))?;
+        let mut report = reporting(progress);
+        let checked = self.call(py, move |log| log.check(&mut report))?;
         checked.break_value().map_or(Ok(()), Err)
     }
 

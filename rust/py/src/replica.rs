@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use qed_core::acts::{self, ActBody};
+use qed_core::backup::{self, Header, Origin};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
 use qed_node::driver::{self, Driver};
@@ -21,6 +22,7 @@ use qed_node::prover::Query;
 use qed_node::public_key::PublicKeyHash;
 use qed_node::ticket::Ticket;
 
+use crate::backup::cursor_in;
 use crate::error;
 use crate::events::{Event, request_of};
 use crate::log::Added;
@@ -105,6 +107,8 @@ pub struct Status {
     voters: Vec<u64>,
     /// Numbers that were removed.
     removed: Vec<u64>,
+    /// Names of the clusters whose log this one continues.
+    continues: Vec<String>,
     /// To a leader: the members, itself among them.
     followers: Vec<Follower>,
     /// The member to fetch pages from, if this one lags too far behind.
@@ -312,6 +316,7 @@ impl Replica {
             members: members.members.iter().map(|(&id, member)| (id.get(), member.clone().into())).collect(),
             voters: members.configuration.voters.iter().copied().map(MemberId::get).collect(),
             removed: members.removed.keys().copied().map(MemberId::get).collect(),
+            continues: members.continues.clone(),
             followers: status.followers.into_iter().map(Follower::from).collect(),
             fetch_from: status.snapshot_source.map(|(from, _)| from.get()),
             acts: status.acts,
@@ -401,6 +406,33 @@ impl Replica {
     fn install(&self, py: Python<'_>, ticket: u64, page: PyBackedBytes) -> PyResult<()> {
         let installed = py.detach(|| Page::from_bytes(&page).map(|page| self.0.install(Ticket::new(ticket), page)));
         installed.map_err(|error| error::of_page(&error))
+    }
+
+    /// Return the beginning of a backup of everything, or of what follows the place `since` of an earlier backup.
+    #[pyo3(signature = (*, since, log, node_id, software, created_s))]
+    fn begin_backup(
+        &self,
+        py: Python<'_>,
+        since: Option<PyBackedBytes>,
+        log: String,
+        node_id: String,
+        software: String,
+        created_s: u64,
+    ) -> PyResult<Py<PyBytes>> {
+        let since = since.map(|bytes| cursor_in(&bytes)).transpose()?;
+        let origin = Origin { log, node_id, software, created_s };
+        let start = since.map(|cursor| cursor.reach).unwrap_or_default();
+        let header = Header { start, base: since.map(|cursor| cursor.chain), origin };
+        let begun = py.detach(|| backup::beginning(self.0.log(), &header));
+        begun.map(|bytes| PyBytes::new(py, &bytes).unbind()).map_err(|error| error::of_page(&error))
+    }
+
+    /// Ask for what follows a place in a backup, which may end with `until` events; its bytes come under `ticket`.
+    #[pyo3(signature = (ticket, after, /, *, until = None))]
+    fn ask_backup(&self, py: Python<'_>, ticket: u64, after: PyBackedBytes, until: Option<u64>) -> PyResult<()> {
+        let after = cursor_in(&after)?;
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Backup { after, until }));
+        Ok(())
     }
 
     /// Ask for the membership or absence proof of an event; its JSON comes under `ticket`.

@@ -1,0 +1,234 @@
+"""docs/recovery.md, carried out: each disaster, what is lost, and what clients see afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+import qed as library
+from commands import one_line, qed, read_lines, values
+from documents import ROOT
+from harness.cluster import Cluster, new_cluster
+from harness.process import Server
+from harness.wait import wait_while
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GUIDE = (ROOT / "docs" / "recovery.md").read_text()
+
+
+def run_of(command: str, **places: object) -> str:
+    """Run a command of the guide at other places, and return what it printed."""
+    assert f"\n$ {command}\n" in GUIDE
+    words = command.split()[1:]
+    for name, place in places.items():
+        words = [word.replace(name, str(place)) if word.split("/")[0] == name else word for word in words]
+    done = qed(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    members = new_cluster(tmp_path, 3)
+    members.start()
+    yield members
+    members.forget()
+
+
+def add(server: Server, receipts: Path, *events: str) -> None:
+    for event in events:
+        done = qed("--endpoints", server.url, "add", "--event", event, "--receipts", str(receipts))
+        assert done.returncode == 0, done.stderr
+
+
+def ask(server: Server, receipts: Path, event: str) -> tuple[int, str]:
+    """Return exit code and verdict for an event."""
+    done = qed("--endpoints", server.url, "membership", "--event", event, "--receipts", str(receipts))
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("Verify:", "Consistent"))]
+    return done.returncode, lines[-1] if lines else one_line(done.stderr)
+
+
+def lone(server: Server, folder: Path) -> Server:
+    """Return a server with the addresses of another one, on another folder."""
+    return Server(server.name, folder, ports=server.ports)
+
+
+def test_one_lost_disk_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts"
+    add(cluster.leader(), receipts, "one", "two")
+    lost = cluster.follower()
+    lost.kill()
+    lost.wipe()
+    lost.join = tuple(other.address("raft") for other in cluster.others(lost))
+    cluster.heal()
+    assert ask(lost, receipts, "two") == (0, "Verify: OK")
+    add(lost, receipts, "three")
+
+
+def test_a_survivor_of_a_lost_majority_becomes_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    receipts, later = tmp_path / "receipts", tmp_path / "later"
+    add(cluster.leader(), receipts, "one", "two")
+    cluster.wait_whole()
+    survivor, leader = cluster.follower(), cluster.leader()
+    # It misses an event that the others acknowledge.
+    survivor.stop()
+    shutil.copy(receipts, later)
+    add(leader, later, "three")
+    old = leader.info().log
+    for member in cluster.members:
+        member.kill()
+    assert values(run_of("qed recover --data-dir data2 --dry-run", data2=survivor.folder))["Events"] == "2"
+    shown = values(run_of("qed recover --data-dir data2", data2=survivor.folder))
+    assert (shown["OldLog"], shown["Events"]) == (old, "2")
+    survivor.start()
+    assert (survivor.info().log, survivor.info().continues) == (shown["NewLog"], [old])
+    assert ask(survivor, receipts, "two") == (0, "Verify: OK")
+    # The same file goes on.
+    add(survivor, receipts, "four")
+    assert json.loads(receipts.read_text().splitlines()[0])["Log"] == shown["NewLog"]
+    for event in ("one", "three", "four"):
+        assert ask(survivor, later, event) == (1, "Verify: FORK")
+    # The others join with empty folders.
+    for member in cluster.others(survivor):
+        member.wipe()
+        member.join = (survivor.address("raft"),)
+    cluster.heal()
+    assert ask(leader, receipts, "four") == (0, "Verify: OK")
+
+
+def test_a_member_of_the_old_cluster_is_not_let_in(cluster: Cluster, tmp_path: Path) -> None:
+    add(cluster.leader(), tmp_path / "receipts", "one")
+    survivor, *others = cluster.members
+    for member in cluster.members:
+        member.kill()
+    qed("recover", "--data-dir", str(survivor.folder))
+    survivor.start()
+    before = survivor.info()
+    for member in others:
+        member.launch()
+    add(survivor, tmp_path / "receipts", "two")
+    wait_while(lambda: "" if survivor.info().events == 2 else "the event", "the event")
+    assert [member.node_id for member in survivor.view().members] == [survivor.name]
+    assert survivor.info().log == before.log
+
+
+def test_everything_lost_but_a_backup(cluster: Cluster, tmp_path: Path) -> None:
+    receipts, later = tmp_path / "receipts", tmp_path / "later"
+    add(cluster.leader(), receipts, "one", "two")
+    member, backups = cluster.follower(), tmp_path / "backups"
+    done = qed("--endpoints", member.url, "backup", "create", "--to", str(backups), "--json")
+    assert read_lines(done.stdout)[0]["Events"] == 2
+    assert run_of("qed backup verify backups/1", backups=backups).endswith("Check: OK\n")
+    shutil.copy(receipts, later)
+    add(cluster.leader(), later, "three", "four")
+    for each in cluster.members:
+        each.kill()
+        each.wipe()
+    shown = values(run_of("qed restore backups/1 --data-dir restored", backups=backups, restored=tmp_path / "restored"))
+    assert shown["Events"] == "2"
+    server = lone(member, tmp_path / "restored")
+    server.start()
+    try:
+        require_honest_breaks(server, receipts, later)
+    finally:
+        server.forget()
+
+
+def require_honest_breaks(server: Server, receipts: Path, later: Path) -> None:
+    """Check what clients see of a log that was restored with two events, and that all may go on."""
+    log = server.info().log
+    assert ask(server, receipts, "two") == (0, "Verify: OK")
+    for event in ("one", "three", "never"):
+        assert ask(server, later, event) == (1, "Verify: STALE")
+    refused = qed("--endpoints", server.url, "add", "--event", "five", "--receipts", str(later))
+    assert refused.returncode == 1
+    assert server.count() == 2, "nothing was added whose receipt could not be kept"
+    add(server, receipts, "five")
+    assert json.loads(receipts.read_text().splitlines()[0])["Log"] == log
+    assert ask(server, receipts, "five") == (0, "Verify: OK")
+    add(server, receipts, "six", "seven")
+    for event in ("one", "three", "five", "never"):
+        assert ask(server, later, event) == (1, "Verify: FORK"), event
+    refused = qed("--endpoints", server.url, "add", "--event", "eight", "--receipts", str(later))
+    assert (refused.returncode, "fork" in refused.stderr) == (1, True)
+    # What was lost is added again, with a new file.
+    add(server, later.with_name("new"), "three", "four")
+
+
+def test_an_old_copy_of_the_only_folder_is_recovered(tmp_path: Path) -> None:
+    server = Server("lone", tmp_path / "data")
+    server.start()
+    receipts, later = tmp_path / "receipts", tmp_path / "later"
+    try:
+        add(server, receipts, "one", "two")
+        server.stop()
+        shutil.copytree(server.folder, tmp_path / "copy")
+        shutil.copy(receipts, later)
+        server.start()
+        add(server, later, "three", "four")
+        server.kill()
+        server.folder = tmp_path / "copy"
+        assert qed("recover", "--data-dir", str(server.folder)).returncode == 0
+        server.start()
+        require_honest_breaks(server, receipts, later)
+    finally:
+        server.forget()
+
+
+def test_receipts_of_another_log_are_still_refused_by_name(tmp_path: Path) -> None:
+    one, other = Server("one", tmp_path / "one"), Server("other", tmp_path / "other")
+    one.start()
+    other.start()
+    try:
+        add(one, tmp_path / "receipts", "one")
+        done = qed("--endpoints", other.url, "add", "--event", "two", "--receipts", str(tmp_path / "receipts"))
+        assert done.returncode == 2
+        assert "keep a file for each log" in one_line(done.stderr)
+        assert other.count() == 0
+    finally:
+        one.forget()
+        other.forget()
+
+
+def test_a_dry_run_shows_how_far_a_member_is_and_changes_nothing(tmp_path: Path) -> None:
+    server = Server("lone", tmp_path / "data")
+    server.start()
+    try:
+        add(server, tmp_path / "receipts", "one")
+        assert "in use" in one_line(qed("recover", "--data-dir", str(server.folder)).stderr)
+        log = server.info().log
+        server.stop()
+        (record,) = read_lines(qed("recover", "--data-dir", str(server.folder), "--dry-run", "--json").stdout)
+        assert (record["Member"], record["OldLog"], record["Events"]) == ("lone", log, 1)
+        server.start()
+        assert server.info().log == log
+    finally:
+        server.forget()
+    done = qed("recover", "--data-dir", str(tmp_path / "nothing"))
+    assert done.returncode in {1, 2}
+    assert "found no file MEMBER" in one_line(done.stderr)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_client_s_receipts_follow_the_new_name_from_python(tmp_path: Path) -> None:
+    server = Server("lone", tmp_path / "data")
+    server.start()
+    try:
+        with library.Client(server.url) as client, library.Receipts.open(tmp_path / "receipts") as receipts:
+            client.keep(receipts, client.add(b"one"))
+        server.stop()
+        assert qed("recover", "--data-dir", str(server.folder)).returncode == 0
+        server.start()
+        with library.Client(server.url) as client, library.Receipts.open(tmp_path / "receipts") as receipts:
+            client.prepare(receipts)
+            assert receipts.log == server.info().log
+            client.keep(receipts, client.add(b"two"))
+            assert len(receipts) == 2
+    finally:
+        server.forget()
