@@ -21,7 +21,7 @@ PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits"},
     {"proofs"},
-    {"log", "_wire", "questions", "trust", "backups", "_receipt_index", "_receipt_lines", "certificates"},
+    {"log", "history", "_wire", "questions", "trust", "backups", "_receipt_index", "_receipt_lines", "certificates"},
     {"verification", "_receipts_file", "authority"},
     {"receipts"},
     {"bundle"},
@@ -48,13 +48,13 @@ CLI_FLOORS = [
 ]
 SERVER_FLOORS = [
     {"config", "logs", "signals", "pins", "cluster_authority"},
-    {"private_files", "frames", "waiting", "outgoing"},
+    {"private_files", "frames", "waiting", "outgoing", "acts"},
     {"cluster_secret", "member_key", "connection"},
     {"credentials"},
     {"handshake", "opening"},
     {"members", "acceptor"},
-    {"link", "recognition"},
-    {"transport"},
+    {"link", "recognition", "deeds"},
+    {"transport", "history"},
     {"leader_requests", "fetching"},
     {"peers"},
     {"node"},
@@ -105,9 +105,20 @@ ONLY = {
         "log",
         "backups",
         "_client.linking",
+        "history",
         *(
             f"server.{name}"
-            for name in ("opening", "members", "waiting", "leader_requests", "fetching", "peers", "node")
+            for name in (
+                "opening",
+                "members",
+                "waiting",
+                "leader_requests",
+                "fetching",
+                "peers",
+                "node",
+                "acts",
+                "history",
+            )
         ),
     },
     "httpx": {

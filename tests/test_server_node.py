@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 import httpx
 import pytest
 
-from qed._qed import Follower, MemberInfo
+from qed._qed import Act, Follower, MemberInfo
 from qed.errors import CorruptLog, Overloaded, QedError
+from qed.proofs import Digest
 from qed.server.app import build_application
 from qed.server.config import Address, Limits, Settings
 from qed.server.node import Node
@@ -90,6 +91,10 @@ class FailingReplica:
 
     def status(self) -> Status:
         return Status()
+
+    def acts(self, after: int, _: int) -> list[Act]:
+        # The history has begun, so nothing is missing in it.
+        return [] if after else [Act(index=1, term=1, previous=Digest(bytes(32)), body=b"{}")]
 
     def read(self, ticket: int) -> None:
         self.results.append((ticket, None))

@@ -31,6 +31,7 @@ __all__ = [
     "DIGEST_MEMBERSHIP_REQUEST",
     "ENCODER",
     "ERROR_BODY",
+    "HISTORY",
     "INCREMENTAL_REQUEST",
     "INFO",
     "KEPT_BACKUP",
@@ -46,6 +47,8 @@ __all__ = [
     "Decoder",
     "DigestMembershipRequest",
     "ErrorBody",
+    "History",
+    "HistoryRow",
     "IncrementalRequest",
     "Info",
     "KeptBackup",
@@ -271,6 +274,40 @@ class Cluster(Struct, frozen=True, kw_only=True):
     members: list[ClusterMember]
 
 
+class HistoryRow(Struct, frozen=True):
+    """One act in the answer of `GET /cluster/history`.
+
+    Attributes:
+        index: The entry of the Raft log that recorded it.
+        term: The term of that entry.
+        previous: The hash of the act before it, 32 bytes; zeros for the first.
+        body: What it says: JSON.
+    """
+
+    index: _Version
+    term: _Version
+    previous: _DigestBytes
+    body: bytes
+
+    def __post_init__(self) -> None:
+        _check_version(self.index)
+        _check_version(self.term)
+
+
+class History(Struct, frozen=True):
+    """The answer of `GET /cluster/history` on the management address: some acts, in order.
+
+    Attributes:
+        node_id: Name of the member that answered.
+        cluster_id: Unique name of this cluster; empty before the member is admitted.
+        acts: The next acts after the entry that was asked for; none after the last.
+    """
+
+    node_id: str
+    cluster_id: str
+    acts: list[HistoryRow]
+
+
 class MemberRequest(Struct, frozen=True):
     """The body of `POST /cluster/remove` and `POST /cluster/transfer`.
 
@@ -451,6 +488,7 @@ INCREMENTAL_REQUEST: Final = RequestDecoder(IncrementalRequest)
 INFO: Final = Decoder(Info)
 SHARDS: Final = Decoder(Shards)
 CLUSTER: Final = Decoder(Cluster)
+HISTORY: Final = Decoder(History)
 MEMBER_REQUEST: Final = RequestDecoder(MemberRequest)
 KEPT_BACKUP: Final = Decoder(KeptBackup)
 KEPT_BACKUPS: Final = Decoder(list[KeptBackup])

@@ -201,6 +201,7 @@ def build_application(node: Node, raft_listener: socket.socket | None, *, on_fai
     management = [
         Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/cluster", endpoints.ClusterView(node), methods=["GET"]),
+        Route("/cluster/history", endpoints.HistoryView(node), methods=["GET"]),
         Route("/cluster/remove", endpoints.Remove(node, bodies), methods=["POST"]),
         Route("/cluster/replace", endpoints.Replace(node, bodies), methods=["POST"]),
         Route("/cluster/transfer", endpoints.Transfer(node, bodies), methods=["POST"]),

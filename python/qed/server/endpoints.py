@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from qed import __version__
-from qed._limits import VERSION_LIMIT
+from qed._limits import U64_LIMIT, VERSION_LIMIT
 from qed._wire import (
     ADD_BULK_REQUEST,
     ADD_REQUEST,
@@ -21,9 +21,13 @@ from qed._wire import (
     MEMBER_REQUEST,
     MEMBERSHIP_REQUEST,
     DecodeError,
+    History,
+    HistoryRow,
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
+from qed.server.acts import ANONYMOUS, Author
+from qed.server.config import Address
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -40,6 +44,7 @@ __all__ = [
     "ClusterView",
     "DigestMembership",
     "Healthcheck",
+    "HistoryView",
     "Incremental",
     "Information",
     "Membership",
@@ -66,6 +71,7 @@ _CONSISTENCY: Final = b"consistency"
 _LINEARIZABLE: Final = b"linearizable"
 # One path for each version: caches and logs must not see one snapshot under two names.
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
+_AFTER: Final = re.compile(rb"(?:after=([0-9]{1,20}))?")
 
 
 class ClientGone(QedError):
@@ -320,43 +326,69 @@ class ClusterView(_Lookup):
         return ENCODER.encode(self.node.cluster())
 
 
-class Remove(_Call):
+class HistoryView(_Lookup):
+    """`GET /cluster/history?after=N`: 200 with the next acts after an entry; none after the last."""
+
+    async def answer(self, scope: Scope) -> bytes:
+        """List acts, each with the hash of the one before."""
+        query = _AFTER.fullmatch(scope["query_string"])
+        after = int(query[1] or 0) if query else U64_LIMIT
+        if after >= U64_LIMIT:
+            raise DecodeError("expected the query after=N, with N from 0 to 2**64 - 1, or none")
+        found = await self.node.history(after)
+        rows = [
+            HistoryRow(index=act.index, term=act.term, previous=bytes(act.previous), body=act.body) for act in found
+        ]
+        cluster = self.node.cluster()
+        return ENCODER.encode(History(cluster.node_id, cluster.cluster_id, rows))
+
+
+class _Deed(ABC):
+    """A call with a body that changes the cluster, and is recorded with its author."""
+
+    def __init__(self, node: Node, bodies: Bodies) -> None:
+        self.node = node
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await self._bodies.read(scope, receive)
+        host, port = scope["client"] or ("unknown", 0)
+        await self.do(body, Author(ANONYMOUS, str(Address(host, port))))
+        await send_json(send, 200, ENCODER.encode(self.node.cluster()))
+
+    @abstractmethod
+    async def do(self, body: bytes, author: Author) -> None:
+        """Carry out the request in `body`."""
+
+
+class Remove(_Deed):
     """`POST /cluster/remove`: 200 with the cluster once a member has left it."""
 
-    is_read = False
-
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
+    async def do(self, body: bytes, author: Author) -> None:
         """Remove one member."""
         name = MEMBER_REQUEST.decode(body).name
         if name is None:
             raise DecodeError("expected the name of a member")
-        await self.node.remove(name)
-        return 200, ENCODER.encode(self.node.cluster())
+        await self.node.remove(name, author)
 
 
-class Replace(_Call):
+class Replace(_Deed):
     """`POST /cluster/replace`: 200 with the cluster once another server may take the place of a lost member."""
 
-    is_read = False
-
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
+    async def do(self, body: bytes, author: Author) -> None:
         """Give one member up."""
         name = MEMBER_REQUEST.decode(body).name
         if name is None:
             raise DecodeError("expected the name of a member")
-        await self.node.replace(name)
-        return 200, ENCODER.encode(self.node.cluster())
+        await self.node.replace(name, author)
 
 
-class Transfer(_Call):
+class Transfer(_Deed):
     """`POST /cluster/transfer`: 200 with the cluster once another member leads it."""
 
-    is_read = False
-
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
+    async def do(self, body: bytes, author: Author) -> None:
         """Hand leadership over."""
-        await self.node.transfer(MEMBER_REQUEST.decode(body).name)
-        return 200, ENCODER.encode(self.node.cluster())
+        await self.node.transfer(MEMBER_REQUEST.decode(body).name, author)
 
 
 class Welcome:

@@ -107,16 +107,19 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     """Something that only a leader can do, or a member's question who the members are.
 
     Attributes:
-        kind: `admit` the sender, `remove` the named member, let another `replace` it, or `transfer` leadership to it,
-            or to any member; or `introduce` the members, which any member answers.
+        kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it, or to
+            any member, or `record` an act; or `introduce` the members, which any member answers.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
         key: SHA-256 of the public key of the member to admit, from the member that has authenticated it.
         is_passed_on: Whether a member has already passed the request on. It is not passed on again.
+        who: Who asks, as the first member that was asked knows; empty for a member that acts by itself.
+        origin: The address that the request came from.
+        act: The act to record.
     """
 
-    kind: Literal["admit", "remove", "replace", "transfer", "introduce"]
+    kind: Literal["admit", "remove", "replace", "transfer", "record", "introduce"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""
@@ -125,6 +128,9 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     metrics_addr: str = ""
     key: bytes = b""
     is_passed_on: bool = False
+    who: str = ""
+    origin: str = ""
+    act: bytes = b""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""Requests that only a leader can carry out: admission, removal, and transfer of leadership."""
+"""Requests that only a leader can carry out: admission, removal, transfer of leadership, recording acts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import msgspec
 from qed._limits import U64_LIMIT
 from qed._qed import ClusterChange, MemberInfo
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
+from qed.server.acts import decode, encode
 from qed.server.config import Address, SettingsError, require_node_id
+from qed.server.deeds import deed_of
 from qed.server.frames import TransportError
 from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
 from qed.server.logs import Line
@@ -101,19 +103,28 @@ class LeaderRequests:
                 await members.wait_until(lambda: members.leader is not None and not members.is_leader)
 
     async def _carry_out(self, request: LeaderRequest) -> None:
-        if request.kind == "replace":
-            self._expect_replacement(request.name)
+        if request.kind == "record":
+            if decode(request.act) is None:
+                raise MembershipRefused(f"{self._settings.node_id} leads and does not know this deed: update it first")
+            await self.record(request.act)
             return
-        change = self._replacement(request) or _change_of(request)
+        act = _act_of(request, self._members)
+        if request.kind == "replace":
+            await self._expect_replacement(request.name, act)
+            return
+        change = self._replacement(request, act) or _change_of(request, act)
         if request.kind == "admit" and request.id != self._members.number:
             self._require_reachable()
+        if request.kind == "transfer" and request.who and act is not None:
+            # Before it happens: the next leader may not know who asked for it. A member that stops has no author.
+            await self.record(act)
         ticket, done = self._waiting.enter(TASK)
         self._replica.request(ticket, change)
         await done
         if request.kind == "admit":
             self._replaceable.pop(request.name, None)
 
-    def _expect_replacement(self, name: str) -> None:
+    async def _expect_replacement(self, name: str, act: bytes | None) -> None:
         """Let the next server that asks for admission as `name` take the place of the member.
 
         Raises:
@@ -128,16 +139,30 @@ class LeaderRequests:
             raise MembershipRefused(f"no member is called {name}")
         if members.is_alive(number):
             raise MembershipRefused(f"{name} is alive: stop its server first")
+        if act is not None:
+            await self.record(act)
         self._replaceable[name] = asyncio.get_running_loop().time() + _REPLACEABLE_S
         _log.info(Line("replaceable", name=name, number=f"{number:016x}", seconds=_REPLACEABLE_S))
 
-    def _replacement(self, request: LeaderRequest) -> ClusterChange | None:
+    def _replacement(self, request: LeaderRequest, act: bytes | None) -> ClusterChange | None:
         """Return the change that lets a server take the place of a member that an operator has given up."""
         is_due = asyncio.get_running_loop().time() < self._replaceable.get(request.name, 0.0)
         number = self._members.number_of(request.name)
         if request.kind != "admit" or not is_due or number in {None, request.id}:
             return None
-        return ClusterChange.replace(request.name, request.id, _described(request))
+        return ClusterChange.replace(request.name, request.id, _described(request), act)
+
+    async def record(self, act: bytes) -> None:
+        """Record an act, as the leader. When this returns, it is synced on a majority, and applied here.
+
+        Raises:
+            NotLeader: This member does not lead. Nothing was recorded.
+            OutcomeUnknown: Leadership was lost. The act may still be recorded.
+            ClusterError: It could not be recorded now.
+        """
+        ticket, recorded = self._waiting.enter(TASK)
+        self._replica.act(ticket, act)
+        await recorded
 
     def _require_reachable(self) -> None:
         # A cluster of one may listen on all interfaces, but a joining member needs an address of the first one.
@@ -205,6 +230,8 @@ class LeaderRequests:
             mgmt_addr=own.mgmt_addr,
             metrics_addr=own.metrics_addr,
             key=own.key or self._recognition.pin_of(self._members.number) or b"",
+            who=own.name,
+            origin=own.raft_addr,
         )
         patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
         level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
@@ -259,16 +286,29 @@ class LeaderRequests:
         return None
 
 
-def _change_of(request: LeaderRequest) -> ClusterChange:
+def _act_of(request: LeaderRequest, members: Members) -> bytes | None:
+    """Return the act that records a request, or None if there is nothing to record.
+
+    Raises:
+        MembershipRefused: It is too long.
+    """
+    deed = deed_of(request, members)
+    try:
+        return None if deed is None else encode(deed)
+    except ValueError as exc:
+        raise MembershipRefused(str(exc)) from exc
+
+
+def _change_of(request: LeaderRequest, act: bytes | None) -> ClusterChange:
     """Return the request in the replica's form, checked.
 
     Raises:
         MembershipRefused: As `_described`.
     """
     if request.kind == "admit":
-        return ClusterChange.admit(request.id, _described(request))
+        return ClusterChange.admit(request.id, _described(request), act)
     if request.kind == "remove":
-        return ClusterChange.remove(request.name)
+        return ClusterChange.remove(request.name, act)
     return ClusterChange.transfer(request.name or None)
 
 

@@ -19,6 +19,7 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
+from qed.server.acts import encode
 from qed.server.handshake import LeaderRequest
 from qed.server.leader_requests import NO_LEADER
 from qed.server.logs import Line
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from qed._qed import Added, Digest, Replica
+    from qed._qed import Act, Added, Digest, Replica
     from qed._wire import Cluster, Shards
+    from qed.server.acts import Act as Deed
+    from qed.server.acts import Author
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
 
@@ -42,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member does not have yet."""
+_ACTS_AT_ONCE: Final = 1000
 _TRANSFER_ELECTIONS: Final = 2
 """Election time-outs within which leadership is handed over."""
 
@@ -333,33 +337,63 @@ class Node:
         """Return the cluster as this member sees it; a leader also knows the others' progress."""
         return self._members.view(events=len(self._replica))
 
-    async def remove(self, name: str) -> None:
-        """Have the leader remove the member called `name`.
+    async def history(self, after: int) -> list[Act]:
+        """Return the acts that this member has applied after the entry `after`, oldest first; none after the last.
+
+        Returns:
+            The next acts, as many as one answer may hold.
+
+        Raises:
+            CorruptLog: A row cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._replica.acts, after, _ACTS_AT_ONCE)
+
+    async def record(self, deed: Deed) -> None:
+        """Have the leader record a deed. When this returns, it is synced on a majority of the members.
+
+        Raises:
+            OutcomeUnknown: Leadership was lost. It may still be recorded.
+            ClusterError: There is no leader.
+        """
+        await self._peers.leader_requests.ask_leader(LeaderRequest("record", act=encode(deed)))
+
+    async def remove(self, name: str, author: Author) -> None:
+        """Have the leader remove the member called `name`, as `author` asks.
 
         Raises:
             MembershipRefused: There is no such member, or it is the last voter.
             ClusterError: There is no leader, or another change is under way.
         """
-        await self._peers.leader_requests.ask_leader(LeaderRequest("remove", name=name))
+        await self._peers.leader_requests.ask_leader(
+            LeaderRequest("remove", name=name, who=author.who, origin=author.origin)
+        )
 
-    async def replace(self, name: str) -> None:
-        """Let the next server that asks for admission as `name` take the place of that member, which is lost.
+    async def replace(self, name: str, author: Author) -> None:
+        """Let the next server that asks for admission as `name` take the place of that member, as `author` asks.
 
         Raises:
             MembershipRefused: There is no such member, or it is alive.
             ClusterError: There is no leader.
         """
-        await self._peers.leader_requests.ask_leader(LeaderRequest("replace", name=name))
+        await self._peers.leader_requests.ask_leader(
+            LeaderRequest("replace", name=name, who=author.who, origin=author.origin)
+        )
 
-    async def transfer(self, name: str | None) -> None:
+    async def transfer(self, name: str | None, author: Author) -> None:
         """Have the leader hand over to the member called `name`, or to any, and return once that is done.
+
+        Args:
+            name: Name of the member.
+            author: Who asks for it.
 
         Raises:
             MembershipRefused: There is no such member.
             ClusterError: There is no leader, or no member to hand over to.
         """
         members, before = self._members, self._members.leader_name
-        await self._peers.leader_requests.ask_leader(LeaderRequest("transfer", name=name or ""))
+        request = LeaderRequest("transfer", name=name or "", who=author.who, origin=author.origin)
+        await self._peers.leader_requests.ask_leader(request)
         try:
             async with asyncio.timeout(_TRANSFER_ELECTIONS * self.settings.pace.election_ms / 1000):
                 await members.wait_until(lambda: before == name or members.leader_name not in {None, before})

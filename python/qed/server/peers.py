@@ -7,11 +7,14 @@ import logging
 import random
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from qed.errors import LogError, MembershipRefused, QedError
 from qed.server.config import Address, SettingsError
 from qed.server.credentials import read_credentials
 from qed.server.fetching import Fetching
 from qed.server.handshake import PROTOCOL, Hello, Reply
+from qed.server.history import History
 from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
 from qed.server.opening import description
@@ -67,6 +70,7 @@ class Peers:
         self.leader_requests = LeaderRequests(
             settings, replica, waiting, members, transport=self._transport, recognition=self._recognition
         )
+        self._history = History(replica, members, self.leader_requests.record)
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -117,6 +121,9 @@ class Peers:
             _log.info(Line("leader changed", leader=members.leader_name or "none", term=status.term))
         if before.is_leader != status.is_leader:
             _log.info(Line("leads" if status.is_leader else "follows", events=len(self._replica)))
+        self._history.renew()
+        if status.is_leader:
+            self._run_once("history", self._history.record_missing)
         if status.fetch_from is not None:
             self._run_once("fetch", self._fetching.run)
         if not members.is_admitted:
@@ -171,6 +178,10 @@ class Peers:
             permitted = self._recognition.permitted(request, hello, peer, is_named=is_named)
             if permitted is None:
                 return STRANGER
+            if not permitted.is_passed_on:
+                # A member that passes a request on says who asked it. Anyone else speaks for itself.
+                who = permitted.name if permitted.kind == "admit" else self._members.name_of(hello.sender)
+                permitted = msgspec.structs.replace(permitted, who=who, origin=peer.address)
             if permitted.kind != "introduce":
                 await self.leader_requests.ask_leader(permitted)
         except MembershipRefused as exc:

@@ -30,15 +30,17 @@ class Peer:
     Attributes:
         pin: SHA-256 of its public key, 32 bytes.
         names: The DNS names in its certificate, as written there.
+        address: Where it connects from, `host:port`; empty if that does not matter.
     """
 
     pin: bytes
     names: frozenset[str]
+    address: str = ""
 
     @classmethod
-    def of_certificate(cls, certificate: x509.Certificate) -> Peer:
+    def of_certificate(cls, certificate: x509.Certificate, address: str = "") -> Peer:
         """Return the peer with a certificate that was verified."""
-        return cls(pin_of(certificate.public_key()), frozenset(dns_names(certificate)))
+        return cls(pin_of(certificate.public_key()), frozenset(dns_names(certificate)), address)
 
 
 def dns_names(certificate: x509.Certificate) -> list[str]:
@@ -54,4 +56,8 @@ def peer_of(writer: asyncio.StreamWriter) -> Peer | None:
     """Return the other end of a TLS stream, or None if it has shown no certificate."""
     tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
     certificate = tls.getpeercert(binary_form=True)
-    return None if certificate is None else Peer.of_certificate(x509.load_der_x509_certificate(certificate))
+    if certificate is None:
+        return None
+    host, port = (writer.get_extra_info("peername") or ("unknown", 0))[:2]
+    address = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return Peer.of_certificate(x509.load_der_x509_certificate(certificate), address)

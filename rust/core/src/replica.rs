@@ -8,7 +8,7 @@ use crate::log_id::LogId;
 use crate::store::WriteBatch;
 
 /// Bytes of acts after which no more are read at once.
-const MOST_ACT_BYTES: usize = 1 << 20;
+const MOST_ACT_BYTES: usize = 512 << 10;
 
 impl Log {
     /// Return the log id of the last entry of the replicated log that this log contains the outcome of: the default if it is not a
@@ -82,7 +82,7 @@ impl Log {
     }
 
     /// Return acts in the order of their entries, from the first one after the entry at `after`: at most `most`, and none after those
-    /// whose rows together have 1 MiB.
+    /// whose rows together have 512 KiB.
     ///
     /// # Errors
     ///

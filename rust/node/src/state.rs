@@ -189,6 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_a_later_build_stops_the_member_and_is_named() {
+        let mut state = State::open(Arc::new(Log::in_memory().unwrap())).unwrap();
+        let committed = Committed { log_id: LogId { index: 2, term: 1 }, data: vec![5], conf_state: None };
+        let stopped = state.apply(&committed, false);
+        assert!(matches!(stopped, Err(StateError::UnknownEntry(2))), "{stopped:?}");
+        assert_eq!(state.applied(), LogId::default());
+    }
+
+    #[test]
     fn a_log_whose_membership_is_lost_is_damaged() {
         let log = Log::in_memory().unwrap();
         log.apply_silently(LogId { index: 2, term: 1 }, &[]).unwrap();

@@ -372,7 +372,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Return the acts after an entry, oldest first, at most `most` and about 1 MiB.
+    /// Return the acts after an entry, oldest first, at most `most` and about 512 KiB.
     #[pyo3(signature = (after_index, most, /))]
     fn acts(&self, py: Python<'_>, after_index: u64, most: usize) -> PyResult<Vec<Act>> {
         let found = py.detach(|| self.0.log().acts(after_index, most)).map_err(|error| error::of_log(&error))?;
