@@ -148,13 +148,19 @@ def test_who_is_no_member_may_neither_send_messages_nor_read_pages(
 
 def test_who_is_no_member_may_not_change_the_cluster(cluster: Cluster, insider: Intruder) -> None:
     leader = cluster.leader()
-    wishes: list[dict[str, object]] = [{"wish": "transfer"}, {"wish": "introduce"}]
+    wishes: list[dict[str, object]] = [{"wish": "transfer"}, {"wish": "introduce"}, {"wish": "record", "act": "e30="}]
     wishes += [{"wish": "remove", "name": member.name} for member in cluster.members]
     for wish in [*wishes, *({**wish, "is_passed_on": True} for wish in wishes)]:
         for member in cluster.members:
             assert insider.ask(member, wish) == STRANGER
             assert insider.ask(member, wish, sender=number_of(cluster.others(member)[0])) == STRANGER
     assert cluster.leader() is leader
+
+
+def test_admission_that_is_too_long_to_record_is_refused(cluster: Cluster, insider: Intruder) -> None:
+    answer = insider.ask(cluster.leader(), insider.admission("newcomer", http_addr="a" * 40_000 + ":1"))
+    assert answer["error"] == "refused"
+    assert "expected an act of at most 32768 bytes" in answer["message"]
 
 
 def test_nobody_is_admitted_by_somebody_else(cluster: Cluster, insider: Intruder) -> None:

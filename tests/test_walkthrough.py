@@ -121,6 +121,10 @@ def test_wiped_disk_comes_back_as_a_member(cluster: Cluster) -> None:
     cluster.wait_whole()
     wait_until(lambda: wiped.count() == 1, "the new member to catch up")
     assert wiped.add(b"after").status_code == 201
+    with qed.Client(cluster.leader().url) as client:
+        said = [json.loads(act.body) for act in client.history()]
+    of_wiped = [(act["deed"], act["who"]) for act in said if act.get("name") == wiped.name][-3:]
+    assert of_wiped[:2] == [("given_up", "anonymous"), ("replaced", wiped.name)]
 
 
 def test_who_takes_the_name_of_a_member_that_is_down_does_not_take_its_place(cluster: Cluster) -> None:

@@ -74,11 +74,13 @@ if TYPE_CHECKING:
     from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shard, Shards
     from qed.backups import Backup
     from qed.bundle import Bundle
+    from qed.history import Act
     from qed.receipts import Receipts
 
 __all__ = [
     "AbsenceProof",
     "Absent",
+    "Act",
     "AddedLater",
     "Answer",
     "AsyncClient",
@@ -153,6 +155,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import a name when it is first used: a program that only verifies does not wait for an HTTP library."""
     modules = {
+        "Act": "history",
         "AsyncClient": "_client.async_client",
         "Backup": "backups",
         "Bundle": "bundle",

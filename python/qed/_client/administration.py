@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from qed._client import calls
 from qed._client.attempts import Send, ask, learn
 from qed._client.calls import Answer
 from qed._client.failures import Failure, FailureKind, Outcome, none_answered, require_repeatable, served
 from qed._client.topology import member_url, scheme_of
-from qed.errors import Unavailable
+from qed.errors import ProtocolError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from qed._client.calls import Call
     from qed._client.topology import Topology
     from qed._wire import Cluster, ClusterMember
+    from qed.history import Act
 
-__all__ = ["administer", "found", "member_status", "overview"]
+__all__ = ["administer", "found", "history", "member_status", "overview"]
 
 _T = TypeVar("_T")
+
+_HISTORY_LIMIT_BYTES: Final = 256 << 20
+"""What a client reads of a history at most: a hostile server could go on without end."""
 
 
 def administer(call: Call[_T], topology: Topology) -> Generator[Send, Outcome, _T]:
@@ -84,6 +88,23 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     base = member_url(scheme_of(topology.given[0]), leader.mgmt_addr)
     seen = None if base is None else (yield from ask(calls.cluster(), base))
     return cluster if seen is None or isinstance(seen, Failure) else seen
+
+
+def history(topology: Topology) -> Generator[Send, Outcome, list[Act]]:
+    """Yield requests; return all acts in order, checked to be one chain from the beginning on.
+
+    Raises:
+        VerificationError: An act does not continue the chain.
+        ProtocolError: There is no end to it.
+    """
+    acts: list[Act] = []
+    size_bytes = 0
+    while found := (yield from administer(calls.history(acts[-1] if acts else None), topology)):
+        acts += found
+        size_bytes += sum(len(act.body) for act in found)
+        if size_bytes > _HISTORY_LIMIT_BYTES:
+            raise ProtocolError(f"expected a history of at most {_HISTORY_LIMIT_BYTES} bytes, found more", status=200)
+    return acts
 
 
 def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, Cluster]:

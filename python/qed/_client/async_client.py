@@ -9,7 +9,7 @@ import httpx
 
 from qed._client import calls
 from qed._client.adding import insert, parse_sent
-from qed._client.administration import administer, member_status, overview
+from qed._client.administration import administer, history, member_status, overview
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import back_up, no_progress
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shards
     from qed.backups import Backup
+    from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
@@ -176,6 +177,10 @@ class AsyncClient:
     async def member_status(self, member: ClusterMember) -> Cluster:
         """Return the cluster as one given member sees it; see `Client.member_status`."""
         return await self._carry_out(member_status(member, self._topology))
+
+    async def history(self) -> list[Act]:
+        """Return what was done to the cluster, checked to be one chain of hashes; see `Client.history`."""
+        return await self._carry_out(history(self._topology))
 
     async def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster; see `Client.remove_member`."""

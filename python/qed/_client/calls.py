@@ -17,6 +17,7 @@ from qed._wire import (
     CLUSTER,
     ENCODER,
     ERROR_BODY,
+    HISTORY,
     INFO,
     KEPT_BACKUP,
     KEPT_BACKUPS,
@@ -45,6 +46,7 @@ from qed.errors import (
     UnknownVersion,
     VerificationError,
 )
+from qed.history import Act, require_chain
 from qed.proofs import (
     AbsenceProof,
     Digest,
@@ -77,6 +79,7 @@ __all__ = [
     "delete_backup",
     "error_body",
     "healthcheck",
+    "history",
     "incremental",
     "info",
     "kept_backups",
@@ -368,6 +371,25 @@ def cluster() -> Call[Cluster]:
     return Call(method="GET", path="/cluster", read=CLUSTER.decode)
 
 
+def history(last: Act | None) -> Call[list[Act]]:
+    """Return the call that asks a member, at its management address, for the acts after `last`.
+
+    Args:
+        last: The last act that is known; None asks from the beginning.
+
+    Returns:
+        The call; its value is the next acts, checked to continue the chain, and empty after the last one.
+    """
+
+    def read(body: bytes) -> list[Act]:
+        acts = _acts(body)
+        require_chain(acts, last)
+        return acts
+
+    after = f"?after={last.index}" if last is not None else ""
+    return Call(method="GET", path=f"/cluster/history{after}", read=read)
+
+
 def remove_member(name: str) -> Call[Cluster]:
     """Return the call that removes the member called `name`; its value is the cluster without it."""
     return _change("remove", name)
@@ -448,6 +470,16 @@ def _is_linearizable(consistency: Consistency | None) -> bool:
 def _check_version(version: int | None) -> None:
     if version is not None:
         require_version(version)
+
+
+def _acts(body: bytes) -> list[Act]:
+    try:
+        return [
+            Act(index=row.index, term=row.term, previous=Digest(row.previous), body=row.body)
+            for row in HISTORY.decode(body).acts
+        ]
+    except ValueError as exc:  # Of the body of an act: empty or too long.
+        raise DecodeError(str(exc)) from exc
 
 
 def _snapshot(body: bytes) -> Snapshot:

@@ -14,7 +14,7 @@ import httpx
 
 from qed._client import calls
 from qed._client.adding import insert, parse_sent
-from qed._client.administration import administer, member_status, overview
+from qed._client.administration import administer, history, member_status, overview
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import back_up, no_progress
 from qed._client.connections import Connections, HttpSettings, timeout_of
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shards
     from qed.backups import Backup
+    from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
@@ -346,6 +347,17 @@ class Client:
             Unavailable: The member does not answer at its management address.
         """
         return self._carry_out(member_status(member, self._topology))
+
+    def history(self) -> list[Act]:
+        """Return what operators and members did to the cluster, oldest first, checked to be one chain of hashes.
+
+        Returns:
+            All acts. The `body` of each is JSON, with at least `deed`, `who`, `from` and `when`.
+
+        Raises:
+            VerificationError: The chain is broken: an act was changed, removed or inserted.
+        """
+        return self._carry_out(history(self._topology))
 
     def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster. Like all changes to it, this needs a reachable management address.

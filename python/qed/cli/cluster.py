@@ -1,4 +1,4 @@
-"""`qed cluster`: show the members, the leader and the progress of each member, and change the cluster."""
+"""`qed cluster`: show the members, the progress of each and what was done to them, and change the cluster."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qed._client.client import Client
     from qed._wire import Cluster, ClusterMember
     from qed.cli.terminal import Cell
+    from qed.history import Act
 
 __all__ = ["cluster"]
 
@@ -30,6 +31,8 @@ _REFRESH_S: Final = 1.0
 _UNKNOWN: Final = "?"
 _FAR: Final = ("applied_index", "events")
 _COLUMNS: Final = ("NodeId", "Role", "Reachable", "Lag", "Log", "Addresses")
+_ACT_COLUMNS: Final = ("Entry", "When", "Who", "From", "Deed", "Details")
+_ACT_FIELDS: Final = ("when", "who", "from", "deed")
 
 Views: TypeAlias = "Mapping[str, Cluster]"
 """Each member's own view of the cluster, by name. Members that do not answer are missing."""
@@ -37,7 +40,7 @@ Views: TypeAlias = "Mapping[str, Cluster]"
 
 @group("cluster", examples=["qed cluster status --watch", "qed cluster transfer server1", "qed cluster remove server2"])
 def cluster() -> None:
-    """Show the cluster, remove a member, or change the leader.
+    """Show the cluster or its history, or change it.
 
     These requests go to the servers' management addresses, which qed learns from the first server that answers.
     """
@@ -58,6 +61,25 @@ def status(*, watch: bool) -> None:
             _show(session, seen)
             return
         _watch(session, client, seen)
+
+
+@command("history", examples=["qed cluster history", "qed cluster history --json"])
+def history() -> None:
+    """Show what operators and members did to the cluster.
+
+    Each act has the hash of the one before it, which is checked. The last hash stands for the whole history: keep it,
+    to notice later if acts are missing at the end. A member that lags shows less.
+    """
+    session = current_session()
+    with connect(session.settings) as client:
+        acts = client.history()
+    terminal = session.terminal
+    said = [_said(act) for act in acts]
+    terminal.table(_ACT_COLUMNS, (_act_row(act, fields) for act, fields in zip(acts, said, strict=True)))
+    terminal.line(f"Checked the hashes of {len(acts)} acts.")
+    if acts:
+        terminal.line(f"The last hash is {acts[-1].hash.hex()}")
+    terminal.records(_act_record(act, fields) for act, fields in zip(acts, said, strict=True))
 
 
 @command("remove", examples=["qed cluster remove server2"])
@@ -126,8 +148,31 @@ def secret(*, path: str | None) -> None:
     session.terminal.records([{"File": path}])
 
 
-for _command in (status, remove, replace, transfer, secret):
+for _command in (status, history, remove, replace, transfer, secret):
     cluster.add_command(_command)
+
+
+def _said(act: Act) -> dict[str, object]:
+    """Return what an act says: its fields, or none if it is not a JSON object."""
+    try:
+        return msgspec.json.decode(act.body, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return {}
+
+
+def _act_row(act: Act, fields: dict[str, object]) -> tuple[Cell, ...]:
+    when, who, origin, deed = (str(fields.get(name, _UNKNOWN)) for name in _ACT_FIELDS)
+    details = tuple(f"{name}: {_spelt(value)}" for name, value in fields.items() if name not in _ACT_FIELDS)
+    return (str(act.index), when, who, origin, deed, details)
+
+
+def _spelt(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _act_record(act: Act, fields: dict[str, object]) -> dict[str, object]:
+    hashes = {"previous": bytes(act.previous), "hash": bytes(act.hash)}
+    return {"index": act.index, "term": act.term, **hashes, "act": fields}
 
 
 def _watch(session: Session, client: Client, seen: Cluster) -> None:

@@ -107,8 +107,8 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     """Something that only a leader can do, or a member's question who the members are.
 
     Attributes:
-        kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it, or to
-            any member, or `record` an act; or `introduce` the members, which any member answers.
+        kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it or to
+            any member, `record` an act; or `introduce` the members, which any member answers.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
