@@ -34,8 +34,8 @@ REFUSED = Failure(FailureKind.UNAVAILABLE, "connection refused")
 CUT_OFF = Failure(FailureKind.UNANSWERED, "cut off")
 LATE = Failure(FailureKind.TIMED_OUT, "late")
 
-ADD = calls.add(b"event", if_absent=False)
-ADD_IF_ABSENT = calls.add(b"event", if_absent=True)
+ADD = calls.add(b"event", if_absent=False, is_digest_sent=True)
+ADD_IF_ABSENT = calls.add(b"event", if_absent=True, is_digest_sent=True)
 READ = calls.snapshot(7)
 
 

@@ -14,13 +14,28 @@ import pytest
 from commands import QED, environment, one_line, qed
 from qed import __version__
 
-COMMANDS = ("add", "membership", "incremental", "snapshot", "verify", "info", "cluster", "check", "certs", "completion")
-GROUPS = ("cluster", "certs")
+COMMANDS = (
+    "add",
+    "membership",
+    "incremental",
+    "snapshot",
+    "verify",
+    "info",
+    "cluster",
+    "keys",
+    "check",
+    "certs",
+    "completion",
+)
+GROUPS = ("cluster", "keys", "certs")
 GROUPED = (
     "cluster status",
     "cluster remove",
     "cluster replace",
     "cluster transfer",
+    "keys create",
+    "keys list",
+    "keys revoke",
     "certs ca",
     "certs server",
     "certs client",

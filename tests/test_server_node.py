@@ -15,6 +15,7 @@ import pytest
 from qed._qed import Act, Follower, MemberInfo
 from qed.errors import CorruptLog, Overloaded, QedError
 from qed.proofs import Digest
+from qed.server.access import Access
 from qed.server.app import build_application
 from qed.server.config import Address, Limits, Settings
 from qed.server.node import Node
@@ -158,7 +159,7 @@ async def serving(
     )
     node = Node(settings, cast("Replica", replica), None)
     # The transport below runs no lifespan, so this function does what the lifespan would.
-    application = build_application(node, None, on_failure=lambda: None)
+    application = build_application(node, Access(settings, node.keys, lambda: True), None, on_failure=lambda: None)
     await node.start(lambda: failures.append(str(node.failure)), None)
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:

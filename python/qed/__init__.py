@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from qed._qed import __version__
 from qed.errors import (
+    AccessRefused,
     AddedLater,
     BackupError,
     CertificateError,
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from qed._client.client import Client
     from qed._client.examination import Examination
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shard, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, KeptBackup, KeyRow, Keys, Shard, Shards
     from qed.backups import Backup
     from qed.bundle import Bundle
     from qed.history import Act
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AbsenceProof",
     "Absent",
+    "AccessRefused",
     "Act",
     "AddedLater",
     "Answer",
@@ -95,6 +97,7 @@ __all__ = [
     "Consistency",
     "ContradictsReceipt",
     "CorruptLog",
+    "CreatedKey",
     "DamagedBackup",
     "Digest",
     "DigestsRefused",
@@ -109,6 +112,8 @@ __all__ = [
     "Info",
     "InternalError",
     "KeptBackup",
+    "KeyRow",
+    "Keys",
     "Linked",
     "Log",
     "LogError",
@@ -162,6 +167,9 @@ def __getattr__(name: str) -> object:
         "Client": "_client.client",
         "Cluster": "_wire",
         "ClusterMember": "_wire",
+        "CreatedKey": "_wire",
+        "KeyRow": "_wire",
+        "Keys": "_wire",
         "Consistency": "_client.calls",
         "Examination": "_client.examination",
         "Info": "_wire",

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Final, Generic, TypeVar, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
@@ -28,6 +29,7 @@ __all__ = [
     "ADD_BULK_REQUEST",
     "ADD_REQUEST",
     "CLUSTER",
+    "CREATED_KEY",
     "DIGEST_MEMBERSHIP_REQUEST",
     "ENCODER",
     "ERROR_BODY",
@@ -36,13 +38,17 @@ __all__ = [
     "INFO",
     "KEPT_BACKUP",
     "KEPT_BACKUPS",
+    "KEYS",
+    "KEY_REQUEST",
     "MEMBERSHIP_REQUEST",
     "MEMBER_REQUEST",
+    "REVOKE_REQUEST",
     "SHARDS",
     "AddBulkRequest",
     "AddRequest",
     "Cluster",
     "ClusterMember",
+    "CreatedKey",
     "DecodeError",
     "Decoder",
     "DigestMembershipRequest",
@@ -52,8 +58,12 @@ __all__ = [
     "IncrementalRequest",
     "Info",
     "KeptBackup",
+    "KeyRequest",
+    "KeyRow",
+    "Keys",
     "MemberRequest",
     "MembershipRequest",
+    "RevokeRequest",
     "Shard",
     "Shards",
     "snapshots_from_json",
@@ -65,6 +75,9 @@ ACCEPTS_DIGESTS: Final = "digests"
 # The upper bound is checked by hand in `__post_init__`: msgspec compares constraints as signed 64-bit numbers.
 _Version = Annotated[int, Meta(ge=0)]
 _DigestBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+_Role = Literal["append", "prove", "operate", "observe"]
+_Moment = Annotated[datetime, Meta(tz=True)]
+_NAME_LIMIT: Final = 255
 
 
 def _check_version(version: int) -> None:
@@ -308,6 +321,106 @@ class History(Struct, frozen=True):
     acts: list[HistoryRow]
 
 
+class KeyRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """The body of `POST /keys`.
+
+    Attributes:
+        roles: What the key may be used for, at least one.
+        name: What the operator calls it: printable, at most 255 characters.
+        expires: When it expires, in ISO 8601 with a time zone; None for never.
+    """
+
+    roles: list[_Role]
+    name: str = ""
+    expires: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.roles or len(set(self.roles)) < len(self.roles):
+            raise ValueError("expected at least one role, and each once")
+        if len(self.name) > _NAME_LIMIT or not self.name.isprintable():
+            raise ValueError(f"expected a printable name of at most {_NAME_LIMIT} characters")
+        _ = self.ends()
+
+    def ends(self) -> datetime | None:
+        """Return when the key expires."""
+        if self.expires is None:
+            return None
+        ends = datetime.fromisoformat(self.expires)
+        if ends.tzinfo is None:
+            raise ValueError("expected a time with a time zone, such as 2030-01-31T12:00:00Z")
+        return ends
+
+
+class RevokeRequest(Struct, frozen=True, rename="pascal"):
+    """The body of `POST /keys/revoke`.
+
+    Attributes:
+        id: The public part of the key.
+    """
+
+    id: str
+
+
+class CreatedKey(Struct, frozen=True, rename="pascal"):
+    """The answer of `POST /keys`. The key itself is shown only here.
+
+    Attributes:
+        id: Its public part, by which it is listed and revoked.
+        key: The whole key, to be sent with requests.
+        name: What the operator calls it.
+        roles: What it may be used for.
+        expires: When it expires; None for never.
+    """
+
+    id: str
+    key: str
+    name: str
+    roles: list[str]
+    expires: _Moment | None
+
+
+class KeyRow(Struct, frozen=True, rename="pascal"):
+    """A key in the answer of `GET /keys`.
+
+    Attributes:
+        id: Its public part.
+        name: What the operator calls it.
+        roles: What it may be used for.
+        created: When it was made.
+        created_by: Who made it.
+        expires: When it expires; None for never.
+        is_revoked: Whether it was revoked.
+        last_used: When the member that answers last accepted it; None if it has not since it started.
+    """
+
+    id: str
+    name: str
+    roles: list[str]
+    created: _Moment
+    created_by: str
+    expires: _Moment | None
+    is_revoked: bool
+    last_used: _Moment | None
+
+
+class Keys(Struct, frozen=True, rename="pascal"):
+    """The answer of `GET /keys` and `POST /keys/revoke` on the management address.
+
+    Attributes:
+        node_id: Name of the member that answered.
+        is_open: Whether its clients need no key.
+        is_management_open: Whether its operators need none.
+        refused: How many requests it has refused since it started, by the code of the answer.
+        keys: All keys that were ever made.
+    """
+
+    node_id: str
+    is_open: bool
+    is_management_open: bool
+    refused: dict[str, int]
+    keys: list[KeyRow]
+
+
 class MemberRequest(Struct, frozen=True):
     """The body of `POST /cluster/remove` and `POST /cluster/transfer`.
 
@@ -489,6 +602,10 @@ INFO: Final = Decoder(Info)
 SHARDS: Final = Decoder(Shards)
 CLUSTER: Final = Decoder(Cluster)
 HISTORY: Final = Decoder(History)
+KEYS: Final = Decoder(Keys)
+KEY_REQUEST: Final = RequestDecoder(KeyRequest)
+REVOKE_REQUEST: Final = RequestDecoder(RevokeRequest)
+CREATED_KEY: Final = Decoder(CreatedKey)
 MEMBER_REQUEST: Final = RequestDecoder(MemberRequest)
 KEPT_BACKUP: Final = Decoder(KeptBackup)
 KEPT_BACKUPS: Final = Decoder(list[KeptBackup])

@@ -29,6 +29,7 @@
     │  ├─ Unavailable         no server answered in time
     │  └─ Overloaded          the queue of waiting insertions is full
     ├─ ProtocolError          a server answered with an error, or not in the protocol
+    │  ├─ AccessRefused       the server wants a key, or one with another role
     │  └─ MalformedRequest    the server refused the request as malformed
     │     └─ DigestsRefused   the server accepts events only, and a digest was given
     └─ InternalError          a bug in qed
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from qed._qed import Digest, Snapshot
 
 __all__ = [
+    "AccessRefused",
     "AddedLater",
     "BackupError",
     "CertificateError",
@@ -276,6 +278,10 @@ class ProtocolError(QedError):
         self.status = status
         self.body = body[:1024]
         self.code = code
+
+
+class AccessRefused(ProtocolError):
+    """The server wants a valid API key, or one with another role (401, 403). It did nothing."""
 
 
 class MalformedRequest(ProtocolError):

@@ -33,7 +33,7 @@ __all__ = ["COMMAND", "Server", "StartFailed", "run_to_exit", "start_process"]
 COMMAND: Final = str(Path(sys.executable).with_name("qed-server"))
 
 _ANY_PORT: Final = 0
-_LISTENING: Final = re.compile(r"listening on (http://\S+), data in (.+), (\d+) events")
+_LISTENING: Final = re.compile(r"listening on (https?://\S+), data in (.+), (\d+) events")
 
 
 class StartFailed(AssertionError):

@@ -24,6 +24,11 @@ __all__ = ["administer", "found", "history", "member_status", "overview"]
 
 _T = TypeVar("_T")
 
+_NOT_TRUSTED: Final = (
+    "it is not on the host of a given endpoint and has not proven itself, so it gets no key: use https, or trust the "
+    "members"
+)
+
 _HISTORY_LIMIT_BYTES: Final = 256 << 20
 """What a client reads of a history at most: a hostile server could go on without end."""
 
@@ -86,7 +91,7 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     if leader is None or leader.node_id == cluster.node_id:
         return cluster
     base = member_url(scheme_of(topology.given[0]), leader.mgmt_addr)
-    seen = None if base is None else (yield from ask(calls.cluster(), base))
+    seen = None if base is None or not topology.may_manage(base) else (yield from ask(calls.cluster(), base))
     return cluster if seen is None or isinstance(seen, Failure) else seen
 
 
@@ -126,6 +131,8 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
     base = member_url(scheme_of(topology.given[0]), member.mgmt_addr)
     if base is None:
         raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is invalid")
+    if not topology.may_manage(base):
+        raise Unavailable(f"{base}: {_NOT_TRUSTED}")
     seen = yield from ask(calls.cluster(), base)
     if isinstance(seen, Failure):
         raise Unavailable(f"{base}: {seen.cause}")
@@ -142,7 +149,7 @@ def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outco
     """
     info = yield from ask(calls.info(), base)
     if isinstance(info, Failure):
-        if info.kind is not FailureKind.NONSENSE:
+        if not info.kind.is_answer:
             topology.note_down(base)
         return "", info
     topology.note_answer(base)
@@ -150,6 +157,8 @@ def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outco
     if management is None:
         cause = f"its management address {calls.plain(info.mgmt_addr)!r} is invalid"
         return "", Failure(FailureKind.UNAVAILABLE, cause)
+    if not topology.may_manage(management):
+        return "", Failure(FailureKind.UNAVAILABLE, f"management address {management}: {_NOT_TRUSTED}")
     outcome = served((yield Send(call, management)))
     if isinstance(outcome, Failure):
         outcome = replace(outcome, cause=f"management address {management}: {outcome.cause}")

@@ -13,7 +13,7 @@ from qed._client.administration import administer, history, member_status, overv
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import back_up, no_progress
-from qed._client.connections import HttpSettings, timeout_of
+from qed._client.connections import HttpSettings, Security, timeout_of
 from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
     DEFAULT_ENDPOINT,
@@ -34,6 +34,8 @@ from qed.verification import require_trusted
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+    from datetime import datetime
+    from pathlib import Path
     from types import TracebackType
 
     from qed._client.adding import Sent
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, KeptBackup, Keys, Shards
     from qed.backups import Backup
     from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
@@ -68,6 +70,9 @@ class AsyncClient:
         timeout_s: As for `Client`.
         api_key: As for `Client`.
         verify_tls: As for `Client`.
+        ca: As for `Client`.
+        certificate: As for `Client`.
+        trust_members: As for `Client`.
         attempts: As for `Client`.
         read: As for `Client`.
         send: As for `Client`.
@@ -83,15 +88,19 @@ class AsyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         api_key: str | None = None,
         verify_tls: bool = True,
+        ca: str | Path | None = None,
+        certificate: tuple[str | Path, str | Path] | None = None,
+        trust_members: bool = False,
         attempts: int = DEFAULT_ATTEMPTS,
         read: Read = DEFAULT_READ,
         send: Sent = DEFAULT_SEND,
     ) -> None:
-        self._topology = Topology.parse(endpoints, first_turn=some_turn())
+        security = Security.of(api_key, ca, certificate, verify_tls=verify_tls, trust_members=trust_members)
+        self._topology = Topology.parse(endpoints, first_turn=some_turn(), trust=security.trust())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
         self._sent = parse_sent(send)
-        settings = HttpSettings.of(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+        settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
         self._connections = AsyncConnections(settings)
 
     async def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
@@ -215,6 +224,18 @@ class AsyncClient:
     async def delete_backup(self, number: int) -> None:
         """Have a server delete a backup; see `Client.delete_backup`."""
         await self._carry_out(administer(calls.delete_backup(number), self._topology))
+
+    async def keys(self) -> Keys:
+        """Return the API keys; see `Client.keys`."""
+        return await self._carry_out(administer(calls.keys(), self._topology))
+
+    async def create_key(self, roles: Sequence[str], *, name: str = "", expires: datetime | None = None) -> CreatedKey:
+        """Make an API key; see `Client.create_key`."""
+        return await self._carry_out(administer(calls.create_key(roles, name, expires), self._topology))
+
+    async def revoke_key(self, key_id: str) -> Keys:
+        """Revoke an API key; see `Client.revoke_key`."""
+        return await self._carry_out(administer(calls.revoke_key(key_id), self._topology))
 
     async def healthcheck(self) -> None:
         """Check that a server is serving; see `Client.healthcheck`."""

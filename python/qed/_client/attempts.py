@@ -26,7 +26,7 @@ from qed._client.defaults import DEFAULT_READ
 from qed._client.failures import Failure, FailureKind, Outcome, none_answered, require_repeatable, served
 from qed._client.topology import READS, is_base_url, path_of, scheme_of
 from qed._wire import SHARDS, DecodeError
-from qed.errors import QedError
+from qed.errors import AccessRefused, QedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -192,6 +192,8 @@ def ask(call: Call[_T], base: str, delay_s: float = 0.0) -> Generator[Send, Outc
     try:
         outcome = served((yield Send(call, base, delay_s)))
         return outcome if isinstance(outcome, Failure) else call.result(outcome)
+    except AccessRefused as exc:
+        return Failure(FailureKind.REFUSED, str(exc))
     except QedError as exc:
         return Failure(FailureKind.NONSENSE, str(exc))
 
@@ -254,7 +256,10 @@ class _Round:
                 found = self.topology.for_reads(self.policy.read, self.turn)
             case Route.ANY:
                 found = self.topology.everyone()
-        return next((url for url in found if url not in self.failures), None)
+        return next((url for url in found if url not in self.failures and self._may_send(url)), None)
+
+    def _may_send(self, url: str) -> bool:
+        return self.topology.may_send(url, has_event=self.call.has_event)
 
     def _directed(self, base: str, outcome: Outcome) -> Outcome:
         """Turn answers that mean "not here, not now" into failures; after a redirect, the leader is asked next."""
@@ -271,6 +276,12 @@ class _Round:
         leader = _leader_url(self.call, base, outcome, leader)
         if scheme_of(leader) != scheme_of(base):
             cause = f"names a leader with another scheme, which is not followed: {leader}"
+            return Failure(FailureKind.FOREIGN_LEADER, cause, leader)
+        if not self._may_send(leader):
+            cause = (
+                f"names the leader {leader}, which is not given and has not proven itself, so it gets no key and no "
+                "event: give it as an endpoint, use https, or trust the members"
+            )
             return Failure(FailureKind.FOREIGN_LEADER, cause, leader)
         if is_heeded and leader not in self.failures:
             self.topology.note_leader(leader)

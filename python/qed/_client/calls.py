@@ -12,30 +12,38 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
+from qed._limits import ROLES
 from qed._printable import printable
 from qed._wire import (
     CLUSTER,
+    CREATED_KEY,
     ENCODER,
     ERROR_BODY,
     HISTORY,
     INFO,
     KEPT_BACKUP,
     KEPT_BACKUPS,
+    KEYS,
     SHARDS,
     AddBulkRequest,
     AddRequest,
     Cluster,
+    CreatedKey,
     DecodeError,
     DigestMembershipRequest,
     ErrorBody,
     IncrementalRequest,
     Info,
     KeptBackup,
+    KeyRequest,
+    Keys,
     MemberRequest,
+    RevokeRequest,
     Shards,
     snapshots_from_json,
 )
 from qed.errors import (
+    AccessRefused,
     AddedLater,
     BackupError,
     MalformedProof,
@@ -61,6 +69,7 @@ from qed.questions import Extension, Membership, Question, require_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
 __all__ = [
     "ANSWER_LIMIT_BYTES",
@@ -76,6 +85,7 @@ __all__ = [
     "begin_backup",
     "cluster",
     "create_backup",
+    "create_key",
     "delete_backup",
     "error_body",
     "healthcheck",
@@ -83,12 +93,14 @@ __all__ = [
     "incremental",
     "info",
     "kept_backups",
+    "keys",
     "membership",
     "plain",
     "protocol_error",
     "refusal",
     "remove_member",
     "replace_member",
+    "revoke_key",
     "shards",
     "snapshot",
     "transfer_leadership",
@@ -109,7 +121,11 @@ PART_LIMIT_BYTES: Final = 1 << 26
 # A server backs up a million events a second.
 _BACKUP_TIMEOUT_S: Final = 3600.0
 _MESSAGE_LIMIT: Final = 200
-_MALFORMED_STATUSES: Final = frozenset({400, 404, 405, 413})
+_REFUSALS: Final[dict[int, type[ProtocolError]]] = {
+    **dict.fromkeys((400, 404, 405, 413), MalformedRequest),
+    **dict.fromkeys((401, 403), AccessRefused),
+}
+"""The statuses that say that nothing was done."""
 
 _T_co = TypeVar("_T_co", covariant=True)
 
@@ -146,6 +162,7 @@ class Call(Generic[_T_co]):
         read: Parses the body of a success, or raises DecodeError or a QedError.
         successes: The statuses whose answers have a value.
         route: Which members can answer it.
+        has_event: The body holds an event, not only digests.
         is_repeatable: Sending it twice has no further effect.
         is_linearizable: The member first catches up with everything that was acknowledged anywhere.
         what: The call's name in messages.
@@ -159,6 +176,7 @@ class Call(Generic[_T_co]):
     body: bytes | None = None
     successes: frozenset[int] = frozenset({200})
     route: Route = Route.ANY
+    has_event: bool = False
     is_repeatable: bool = True
     is_linearizable: bool = False
     what: str = "the insertion"
@@ -216,6 +234,7 @@ def add(event: bytes | Digest, *, if_absent: bool, is_digest_sent: bool = False)
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
         route=Route.LEADER,
+        has_event=not is_digest_sent,
         is_repeatable=if_absent,
     )
 
@@ -250,6 +269,7 @@ def add_bulk(
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
         route=Route.LEADER,
+        has_event=not is_digest_sent,
         is_repeatable=if_absent,
         answer_limit_bytes=ANSWER_LIMIT_BYTES + SNAPSHOT_LIMIT_BYTES * len(digests),
     )
@@ -450,6 +470,34 @@ def _part(query: str) -> Call[bytes]:
     return Call(method="GET", path=f"/backups/part{query}", read=bytes, answer_limit_bytes=PART_LIMIT_BYTES)
 
 
+def keys() -> Call[Keys]:
+    """Return the call that lists the API keys."""
+    return Call(method="GET", path="/keys", read=KEYS.decode)
+
+
+def create_key(roles: Sequence[str], name: str, expires: datetime | None) -> Call[CreatedKey]:
+    """Return the call that makes an API key; its value has the key, which no server can show again."""
+    if not set(roles) <= set(ROLES):
+        raise ValueError(f"expected roles of {', '.join(ROLES)}, found {', '.join(map(repr, roles))}")
+    text = None if expires is None else expires.isoformat()
+    request = KeyRequest(roles, name, text)  # type: ignore[arg-type]  # checked above to be these literals
+    return Call(
+        method="POST",
+        path="/keys",
+        body=ENCODER.encode(request),
+        read=CREATED_KEY.decode,
+        successes=frozenset({201}),
+        is_repeatable=False,
+        what="the change",
+    )
+
+
+def revoke_key(key_id: str) -> Call[Keys]:
+    """Return the call that revokes the API key with this id; its value lists all keys."""
+    body = ENCODER.encode(RevokeRequest(key_id))
+    return Call(method="POST", path="/keys/revoke", body=body, read=KEYS.decode, what="the change")
+
+
 def _change(verb: str, name: str | None) -> Call[Cluster]:
     return Call(
         method="POST",
@@ -549,13 +597,14 @@ def refusal(answer: Answer) -> QedError:
     """Return the exception for an answer that is not a success."""
     error = error_body(answer)
     if error is None:
-        if answer.status in _MALFORMED_STATUSES:
-            return MalformedRequest(f"{answer.url} answered {answer.status}", status=answer.status, body=answer.body)
-        return protocol_error(answer, "without an error body that this client understands")
+        kind = _REFUSALS.get(answer.status)
+        if kind is None:
+            return protocol_error(answer, "without an error body that this client understands")
+        return kind(f"{answer.url} answered {answer.status}", status=answer.status, body=answer.body)
     found = _known_refusal(answer.status, error)
     if found is not None:
         return found
-    kind = MalformedRequest if answer.status in _MALFORMED_STATUSES else ProtocolError
+    kind = _REFUSALS.get(answer.status, ProtocolError)
     code = plain(error.error)
     said = f"{answer.url} answered {answer.status} {code}: {plain(error.message)}"
     return kind(said, status=answer.status, body=answer.body, code=code)

@@ -17,7 +17,7 @@ from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, history, member_status, overview
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import back_up, no_progress
-from qed._client.connections import Connections, HttpSettings, timeout_of
+from qed._client.connections import Connections, HttpSettings, Security, timeout_of
 from qed._client.deadline import deadline
 from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
@@ -39,6 +39,8 @@ from qed.verification import require_trusted
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterable, Sequence
+    from datetime import datetime
+    from pathlib import Path
     from types import TracebackType
 
     from qed._client.adding import Sent
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, Info, KeptBackup, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, KeptBackup, Keys, Shards
     from qed.backups import Backup
     from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
@@ -76,6 +78,10 @@ class Client:
         timeout_s: Longest time that one request to one server may take, including the last byte of its answer.
         api_key: Sent to every endpoint as `Api-Key`.
         verify_tls: Check the servers' certificates.
+        ca: PEM file with the authorities to trust, in place of the system's.
+        certificate: PEM files with a certificate for this client and its key, for servers that map it to roles.
+        trust_members: Send the key, and events, also to members that a server names without proof. By default, they go
+            to the given endpoints, and to members that prove themselves by TLS.
         attempts: How often to ask all endpoints before giving up, if asking again is safe. If servers answer and only
             the leader is missing, these calls are retried for `attempts * timeout_s`: an insertion that was certainly
             not accepted, any insertion with `if_absent`, and a read from the leader.
@@ -99,15 +105,19 @@ class Client:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         api_key: str | None = None,
         verify_tls: bool = True,
+        ca: str | Path | None = None,
+        certificate: tuple[str | Path, str | Path] | None = None,
+        trust_members: bool = False,
         attempts: int = DEFAULT_ATTEMPTS,
         read: Read = DEFAULT_READ,
         send: Sent = DEFAULT_SEND,
     ) -> None:
-        self._topology = Topology.parse(endpoints, first_turn=some_turn())
+        security = Security.of(api_key, ca, certificate, verify_tls=verify_tls, trust_members=trust_members)
+        self._topology = Topology.parse(endpoints, first_turn=some_turn(), trust=security.trust())
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
         self._sent = parse_sent(send)
-        settings = HttpSettings.of(self._topology, timeout_s=timeout_s, api_key=api_key, verify_tls=verify_tls)
+        settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
         self._connections = Connections(settings)
 
     def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
@@ -455,6 +465,37 @@ class Client:
             BackupError: The server has no such backup, or another one continues it.
         """
         self._carry_out(administer(calls.delete_backup(number), self._topology))
+
+    def keys(self) -> Keys:
+        """Return the API keys, without their secrets. `last_used` is what the member that answers knows."""
+        return self._carry_out(administer(calls.keys(), self._topology))
+
+    def create_key(self, roles: Sequence[str], *, name: str = "", expires: datetime | None = None) -> CreatedKey:
+        """Make an API key. It is shown only here: the servers keep a hash of it.
+
+        The first key closes the calls of clients to those who have none; the first one with the role `operate` closes
+        the calls of operators, too.
+
+        Args:
+            roles: What the key may be used for: `append`, `prove`, `operate`, `observe`, or several of them.
+            name: What to call it, in the history of the cluster and in logs.
+            expires: When it expires, with a time zone; None for never.
+
+        Returns:
+            The key and its id.
+
+        Raises:
+            ValueError: A role does not exist, or is repeated, or the name or time is invalid.
+        """
+        return self._carry_out(administer(calls.create_key(roles, name, expires), self._topology))
+
+    def revoke_key(self, key_id: str) -> Keys:
+        """Revoke the API key with this id, and return all keys.
+
+        Raises:
+            MembershipRefused: There is no such key, or it is the last one that can make others.
+        """
+        return self._carry_out(administer(calls.revoke_key(key_id), self._topology))
 
     def healthcheck(self) -> None:
         """Check that a server is serving; ask each endpoint once.

@@ -10,17 +10,58 @@ import ssl
 import threading
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 
 from qed._client.sockets import Sockets, renew_after_fork
+from qed._client.topology import Trust
 from qed._client.transports import CONNECTION_LIMIT, Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qed._client.topology import Topology
 
 __all__ = ["Connections", "HttpSettings", "no_cookies", "timeout_of"]
+__all__ = ["Connections", "HttpSettings", "Security", "no_cookies"]
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """A client's secrets, and how it checks servers.
+
+    Attributes:
+        api_key: Sent with each request; None for none.
+        verify_tls: Check the servers' certificates.
+        ca: PEM file with the only authorities to trust; None for those of the system.
+        certificate: PEM files with the client's certificate and its key; None for none.
+        trust_members: Whether keys and events may go to members that servers name.
+    """
+
+    api_key: str | None = None
+    verify_tls: bool = True
+    ca: Path | None = None
+    certificate: tuple[Path, Path] | None = None
+    trust_members: bool = False
+
+    @staticmethod
+    def of(
+        api_key: str | None,
+        ca: str | Path | None,
+        certificate: tuple[str | Path, str | Path] | None,
+        *,
+        verify_tls: bool,
+        trust_members: bool,
+    ) -> Security:
+        """Return the security for a caller's arguments."""
+        files = None if certificate is None else (Path(certificate[0]), Path(certificate[1]))
+        return Security(api_key, verify_tls, None if ca is None else Path(ca), files, trust_members)
+
+    def trust(self) -> Trust:
+        """Return what may be sent to members that were not given."""
+        return Trust(self.api_key is not None, self.verify_tls, self.trust_members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +79,21 @@ class HttpSettings:
     timeout: httpx.Timeout
 
     @staticmethod
-    def of(topology: Topology, *, timeout_s: float, api_key: str | None, verify_tls: bool) -> HttpSettings:
+    def of(topology: Topology, security: Security, *, timeout_s: float) -> HttpSettings:
         """Return the HTTP settings for a caller's arguments.
 
         Args:
             topology: The servers; TLS is set up if one of them uses it.
+            security: The caller's key and certificate, and how to check those of servers.
             timeout_s: Longest time for one request.
-            api_key: Sent with each request.
-            verify_tls: Check the servers' certificates.
 
         Returns:
             The settings.
 
         Raises:
-            ValueError: The key cannot be sent in a header.
+            ValueError: The key cannot be sent in a header, or a file of certificates cannot be used.
         """
-        return HttpSettings(_tls(topology, verify_tls=verify_tls), _headers(api_key), timeout_of(timeout_s))
+        return HttpSettings(_tls(topology, security), _headers(security.api_key), timeout_of(timeout_s))
 
 
 def timeout_of(timeout_s: float) -> httpx.Timeout:
@@ -110,11 +150,37 @@ def _headers(api_key: str | None) -> dict[str, str]:
     return headers | {"Api-Key": api_key}
 
 
-def _tls(topology: Topology, *, verify_tls: bool) -> ssl.SSLContext:
+def _tls(topology: Topology, security: Security) -> ssl.SSLContext:
     """Load the trusted authorities, which takes 60 ms, only if an endpoint needs them; else none is trusted."""
-    if any(url.startswith("https:") for url in topology.given):
-        return httpx.create_ssl_context(verify=verify_tls)
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not any(url.startswith("https:") for url in topology.given):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if security.ca is None:
+        context = httpx.create_ssl_context(verify=security.verify_tls)
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        _load("authorities", security.ca, lambda: context.load_verify_locations(security.ca))
+        if not security.verify_tls:
+            raise ValueError("expected either authorities to check servers with, or no check, found both")
+    if security.certificate is not None:
+        certificate, key = security.certificate
+        # Without a callback, OpenSSL would ask for a password on the terminal.
+        _load("certificate", certificate, lambda: context.load_cert_chain(certificate, key, password=_no_password))
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("its key is encrypted")
+
+
+def _load(what: str, path: Path, load: Callable[[], None]) -> None:
+    """Call `load`, and raise ValueError with a reason if the file at `path` cannot be used."""
+    try:
+        load()
+    except ssl.SSLError as exc:
+        reason = exc.reason.lower().replace("_", " ") if exc.reason else "not pem"
+        raise ValueError(f"cannot use the {what} in {path}: {reason}") from exc
+    except OSError as exc:
+        raise ValueError(f"cannot use the {what} in {path}: {exc.strerror or exc}") from exc
 
 
 def no_cookies() -> CookieJar:

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from qed._client.calls import Answer, error_body, plain
-from qed.errors import NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
+from qed.errors import AccessRefused, NotLeader, OutcomeUnknown, Overloaded, QedError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "FailureKind", "Outcome", "none_answered", "require_repeatable", "served"]
 
+_UNAUTHORIZED: Final = 401
 _OVERLOADED: Final = 429
 _UNAVAILABLE: Final = 503
 # 502 and 504 are from a gateway and say nothing about the server behind it.
@@ -42,6 +43,8 @@ class FailureKind(Enum):
     """The server's queue is full, so it did nothing."""
     NONSENSE = auto()
     """The server answered, but not to the request."""
+    REFUSED = auto()
+    """The server wants a valid key, or one with another role. It did nothing."""
     NOT_LEADER = auto()
     """The server is not the leader, so it did nothing. Soon it, or the leader that it names, may accept the request."""
     FOREIGN_LEADER = auto()
@@ -67,7 +70,7 @@ class FailureKind(Enum):
     @property
     def is_answer(self) -> bool:
         """Whether the server is up: it answered, though not with a result."""
-        return self.is_leaderless or self in {FailureKind.OVERLOADED, FailureKind.NONSENSE}
+        return self.is_leaderless or self in {FailureKind.OVERLOADED, FailureKind.NONSENSE, FailureKind.REFUSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = 
         return Unavailable(f"no server answered: {causes}", may_have_happened=True)
     if any(failure.kind is FailureKind.OVERLOADED for failure in failures.values()):
         return Overloaded(f"no server had room: {causes}")
+    if all(failure.kind is FailureKind.REFUSED for failure in failures.values()):
+        return AccessRefused(f"no server accepts this: {causes}", status=_UNAUTHORIZED)
     if all(failure.kind.is_leaderless for failure in failures.values()):
         named = (failure.leader_url for failure in failures.values() if failure.leader_url is not None)
         return NotLeader(f"no server leads: {causes}", next(named, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from qed._wire import Shards
 
-__all__ = ["MEMBERS_MOST", "READS", "Read", "Topology", "is_base_url", "member_url", "path_of", "scheme_of"]
+__all__ = ["MEMBERS_MOST", "READS", "Read", "Topology", "Trust", "is_base_url", "member_url", "path_of", "scheme_of"]
 
 Read: TypeAlias = Literal["primary", "primary-preferred", "secondary", "secondary-preferred", "any"]
 """Which members a read may go to: the leader (primary), the others (secondary), or one of them first."""
@@ -32,6 +33,27 @@ MEMBERS_MOST: Final = 32
 _SCHEMES: Final = frozenset({"http", "https"})
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a client may send to members that it was not given, but that other servers have named.
+
+    Whoever answers at a given endpoint, or on the way to it, can name any host: without TLS, nothing shows that it is a
+    member. So keys and events go to given endpoints only, unless the named host proves itself by a certificate.
+
+    Attributes:
+        has_key: Whether every request carries a key.
+        is_verified: Whether certificates are checked.
+        has_members: Whether the caller trusts the members that servers name.
+    """
+
+    has_key: bool = False
+    is_verified: bool = True
+    has_members: bool = False
+
+
+_NO_SECRETS: Final = Trust()
+
+
 class Topology:
     """One client's knowledge of its cluster. All servers are named by their base URLs.
 
@@ -43,15 +65,21 @@ class Topology:
 
     Attributes:
         given: The URLs that the caller gave.
+        trust: What may be sent to others.
         leader: The server that accepts insertions, if known.
         has_answered: Whether any server ever answered.
         clock: Returns the time in seconds.
     """
 
     def __init__(
-        self, given: tuple[str, ...], clock: Callable[[], float] = time.monotonic, first_turn: int = 0
+        self,
+        given: tuple[str, ...],
+        clock: Callable[[], float] = time.monotonic,
+        first_turn: int = 0,
+        trust: Trust = _NO_SECRETS,
     ) -> None:
         self.given = given
+        self.trust = trust
         self.clock = clock
         self.leader: str | None = None
         self.has_answered = False
@@ -67,7 +95,10 @@ class Topology:
 
     @staticmethod
     def parse(
-        endpoints: str | Sequence[str], clock: Callable[[], float] = time.monotonic, first_turn: int = 0
+        endpoints: str | Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        first_turn: int = 0,
+        trust: Trust = _NO_SECRETS,
     ) -> Topology:
         """Return a topology that knows only the caller's endpoints.
 
@@ -75,6 +106,7 @@ class Topology:
             endpoints: One base URL or several, such as `http://127.0.0.1:8800`.
             clock: Returns the time in seconds.
             first_turn: Where to start among equally good members.
+            trust: What may be sent to members that are not given.
 
         Returns:
             The topology, with no server known to be down.
@@ -87,13 +119,30 @@ class Topology:
             raise ValueError("expected at least one endpoint, found none")
         if not all(is_base_url(url) for url in urls):
             raise ValueError("expected endpoints like http://host:port, without user, query or fragment")
-        return Topology(tuple(dict.fromkeys(url.rstrip("/") for url in urls)), clock, first_turn)
+        return Topology(tuple(dict.fromkeys(url.rstrip("/") for url in urls)), clock, first_turn, trust)
 
     # Queries.
 
     def is_due(self) -> bool:
         """Return whether to ask for the members before a call: after the first call, and then now and again."""
         return self.clock() >= self._due_at
+
+    def may_send(self, url: str, *, has_event: bool) -> bool:
+        """Return whether a request may go to the server at `url`, given what the request carries."""
+        is_guarded = self.trust.has_key or has_event
+        return not is_guarded or self._is_trusted(url)
+
+    def may_manage(self, url: str) -> bool:
+        """Return whether a request may go to the management address at `url`.
+
+        It may also be on the host of a given endpoint. That host gets the key in any case.
+        """
+        hosts = {urlsplit(given).hostname for given in self.given}
+        return not self.trust.has_key or self._is_trusted(url) or urlsplit(url).hostname in hosts
+
+    def _is_trusted(self, url: str) -> bool:
+        is_proven = scheme_of(url) == "https" and self.trust.is_verified
+        return url in self.given or is_proven or self.trust.has_members
 
     def lacks(self, read: Read) -> bool:
         """Return whether a read of this preference cannot be sent before a server lists the members."""
@@ -158,7 +207,9 @@ class Topology:
         if shards.uri_scheme == scheme_of(url):
             listed = itertools.islice(sorted(shards.shards.items()), MEMBERS_MOST)
             found = ((name, member_url(shards.uri_scheme, shard.http_addr)) for name, shard in listed)
-            self._advertised = {name: base for name, base in found if base is not None}
+            self._advertised = {
+                name: base for name, base in found if base is not None and self.may_send(base, has_event=False)
+            }
         self._leader_name = shards.leader_id or None
         self.leader = self._url_of(shards.leader_id)
         self._is_learnt = True

@@ -58,11 +58,23 @@ def _connect(kind: type[_Client], settings: Settings, send: Sent) -> _Client:
             timeout_s=settings.timeout_s,
             api_key=settings.api_key,
             verify_tls=not settings.is_insecure,
+            ca=settings.ca,
+            certificate=_certificate(settings),
+            trust_members=settings.trust_members,
             read=settings.read,
             send=send,
         )
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
+
+
+def _certificate(settings: Settings) -> tuple[str, str] | None:
+    certificate, key = settings.certificate, settings.certificate_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("expected --cert and --cert-key together")
+    return certificate, key
 
 
 def consistency(*, is_linearizable: bool) -> Consistency | None:

@@ -17,6 +17,7 @@ from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, SECONDS, VERSION,
 from qed.cli.signals import StopRequest
 from qed.cli.verdicts import save_fork
 from qed.errors import (
+    AccessRefused,
     ForkDetected,
     MalformedRequest,
     NotLeader,
@@ -248,7 +249,7 @@ def _unreadable_is_unknown(*notes: str) -> Iterator[None]:
     """Raise OutcomeUnknown, with notes, for an answer that cannot be read. A refused request was not carried out."""
     try:
         yield
-    except MalformedRequest:
+    except (AccessRefused, MalformedRequest):
         raise
     except ProtocolError as exc:
         unknown = OutcomeUnknown(str(exc))
@@ -261,7 +262,7 @@ def _may_have_happened(exc: BaseException) -> bool:
     """Return whether an insertion that raised `exc` may have been carried out."""
     if isinstance(exc, Unavailable):
         return exc.may_have_happened
-    return not isinstance(exc, (Overloaded, MalformedRequest, NotLeader))
+    return not isinstance(exc, (AccessRefused, Overloaded, MalformedRequest, NotLeader))
 
 
 @command("snapshot", examples=["qed snapshot --version 3", "qed snapshot --version 3 --json"])

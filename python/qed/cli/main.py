@@ -46,6 +46,7 @@ _COMMANDS: Final = {
     "verify": "qed.cli.verify",
     "info": "qed.cli.info",
     "cluster": "qed.cli.cluster",
+    "keys": "qed.cli.keys",
     "check": "qed.cli.check",
     "backup": "qed.cli.backup",
     "restore": "qed.cli.restore",

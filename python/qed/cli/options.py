@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -165,6 +166,10 @@ class Settings:
         endpoints: Base URLs of the servers, in the order to try them.
         timeout_s: How long one request may take.
         api_key: Sent as `Api-Key`, or None.
+        ca: File with the authorities to trust, or None for those of the system.
+        certificate: File with the certificate of this client, or None.
+        certificate_key: File with the key of the certificate.
+        trust_members: Whether the key and events may go to members that servers name.
         is_insecure: Whether the server's certificate is not checked.
         is_json: Whether programs read stdout.
         log_level: Lowest level of the log records sent to stderr, or None for no log.
@@ -175,6 +180,10 @@ class Settings:
     endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
     timeout_s: float = DEFAULT_TIMEOUT_S
     api_key: str | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    certificate_key: str | None = None
+    trust_members: bool = False
     is_insecure: bool = False
     is_json: bool = False
     log_level: str | None = None
@@ -216,6 +225,36 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None: 
     context.meta.setdefault(_META, {})[option.name] = value
 
 
+def _global_option(has_environment: bool, name: str, target: str, help_text: str, **kind: Any) -> GlobalOption:  # noqa: ANN401 - click's own keywords; bound by `partial`
+    variable = "QED_" + name.removeprefix("--").replace("-", "_").upper() if has_environment else None
+    kind.setdefault("default", None)
+    return GlobalOption(
+        [name, target],
+        help=help_text,
+        envvar=variable,
+        show_envvar=True,
+        expose_value=False,
+        callback=_keep,
+        **kind,
+    )
+
+
+def _security_options(option: Callable[..., GlobalOption]) -> list[GlobalOption]:
+    return [
+        option("--api-key", "api_key", "Key to send in the Api-Key header.", type=_KeyType()),
+        option("--ca", "ca", "File with the authorities that servers' certificates must come from.", type=RECEIPTS),
+        option("--cert", "certificate", "Certificate of this client, if servers know it by one.", type=RECEIPTS),
+        option("--cert-key", "certificate_key", "Key of --cert.", type=RECEIPTS),
+        option(
+            "--trust-members",
+            "trust_members",
+            "Send the key and events also to members that a server names without TLS.",
+            is_flag=True,
+        ),
+        option("--insecure", "is_insecure", "Do not check the server's certificate.", is_flag=True),
+    ]
+
+
 def global_options(*, has_environment: bool) -> list[click.Parameter]:
     """Return fresh copies of the global options.
 
@@ -226,20 +265,7 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
     Returns:
         One parameter per option.
     """
-
-    def option(name: str, target: str, help_text: str, **kind: Any) -> GlobalOption:  # noqa: ANN401 - click's own keywords
-        variable = "QED_" + name.removeprefix("--").replace("-", "_").upper() if has_environment else None
-        kind.setdefault("default", None)
-        return GlobalOption(
-            [name, target],
-            help=help_text,
-            envvar=variable,
-            show_envvar=True,
-            expose_value=False,
-            callback=_keep,
-            **kind,
-        )
-
+    option = partial(_global_option, has_environment)
     return [
         option(
             "--endpoints",
@@ -260,8 +286,7 @@ def global_options(*, has_environment: bool) -> list[click.Parameter]:
             f"Members to read from: the leader, the others, or all in turn. Default: {DEFAULT_READ}.",
             type=click.Choice(READS),
         ),
-        option("--api-key", "api_key", "Key to send in the Api-Key header.", type=_KeyType()),
-        option("--insecure", "is_insecure", "Do not check the server's certificate.", is_flag=True),
+        *_security_options(option),
         option("--json", "is_json", "Print JSON for programs, one value per line.", is_flag=True),
         option(
             "--log",
@@ -358,7 +383,9 @@ def _decorator(kind: type[_Kind], name: str, examples: Sequence[str]) -> Callabl
     def decorate(function: Callable[..., None]) -> _Kind:
         built = click.command(name, cls=kind)(function)
         built.examples = tuple(examples)
-        built.params.extend(global_options(has_environment=False))
+        # A command that connects to no server may use the name of a global option for one of its own.
+        own = {name for param in built.params for name in param.opts}
+        built.params.extend(param for param in global_options(has_environment=False) if own.isdisjoint(param.opts))
         return built
 
     return decorate

@@ -24,7 +24,10 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server import backups, endpoints
+from qed.server import backups, endpoints, key_calls
+from qed.server.access import Access, Forbidden, Unauthenticated
+from qed.server.browsers import ForeignHost, ForeignOrigin
+from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
 
@@ -42,12 +45,16 @@ _log = logging.getLogger(__name__)
 
 _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     DecodeError: (400, "malformed"),
+    Unauthenticated: (401, "unauthorized"),
+    Forbidden: (403, "forbidden"),
+    ForeignOrigin: (403, "foreign_origin"),
+    ForeignHost: (403, "foreign_host"),
     endpoints.NoSuchSnapshot: (404, "unknown_version"),
     AddedLater: (412, "added_later"),
     EmptyLog: (412, "empty_log"),
     UnknownVersion: (412, "invalid_range"),
     endpoints.RequestTooLarge: (413, "too_large"),
-    endpoints.UnsupportedEncoding: (415, "unsupported_encoding"),
+    UnsupportedEncoding: (415, "unsupported_encoding"),
     MembershipRefused: (409, "refused"),
     NoSuchBackup: (404, "unknown_backup"),
     BackupError: (409, "backup"),
@@ -62,6 +69,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
 
 _ROUTER_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 _RETRY_AFTER: Final = (b"retry-after", b"1")
+_AUTHENTICATE: Final = (b"www-authenticate", b"Bearer")
 _CLOSE: Final = (b"connection", b"close")
 
 _LINGER_S: Final = 2.0
@@ -75,8 +83,9 @@ class Application:
     This replaces Starlette's two error middlewares, which build a request object for every call.
     """
 
-    def __init__(self, node: Node, router: Router, routes: Sequence[Route], management: Router) -> None:
+    def __init__(self, node: Node, access: Access, router: Router, routes: Sequence[Route], management: Router) -> None:
         self._node = node
+        self._access = access
         self._router = router
         self._management = management
         # A path without parameters skips the router, whose search takes as long as decoding, proving and encoding.
@@ -93,13 +102,14 @@ class Application:
             await self._router(scope, receive, send)
             return
         endpoint = self._direct.get((scope["method"], scope["path"]))
-        if scope["server"][1] == self._node.settings.mgmt_addr.port:
+        is_management = scope["server"][1] == self._node.settings.mgmt_addr.port
+        if is_management:
             endpoint, scope["app"] = self._management, self
         elif endpoint is None:
             scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
             endpoint = self._router
         try:
-            endpoints.require_plain_head(scope)
+            self._access.admit(scope, head_of(scope), is_management=is_management)
             await endpoint(scope, receive, send)
         except endpoints.ClientGone:
             return
@@ -118,8 +128,10 @@ class Application:
         if exc.leader_url is None:
             await _answer_exception(exc, send)
             return
-        location = (b"location", exc.leader_url.encode() + scope["raw_path"])
-        await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology()), location)
+        way = endpoints.way_of(self._node, scope)
+        url = self._node.leader_url(way) or exc.leader_url
+        location = (b"location", url.encode() + scope["raw_path"])
+        await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology(way)), location)
 
 
 async def _answer_exception(exc: Exception, send: Send) -> None:
@@ -134,6 +146,8 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
     # The header promises that nothing was accepted. Without it, the client must assume an insertion may be committed.
     headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken | NotLeader) else []
+    if isinstance(exc, Unauthenticated):
+        headers = [_AUTHENTICATE]
     await _send_error(send, status, ErrorBody(code, message, first_version), *headers)
 
 
@@ -164,11 +178,14 @@ async def _send_error(send: Send, status: int, body: ErrorBody, *headers: tuple[
     await endpoints.send_json(send, status, ENCODER.encode(body), *headers)
 
 
-def build_application(node: Node, raft_listener: socket.socket | None, *, on_failure: Callable[[], None]) -> ASGIApp:
+def build_application(
+    node: Node, access: Access, raft_listener: socket.socket | None, *, on_failure: Callable[[], None]
+) -> ASGIApp:
     """Return the ASGI application that serves `node`: clients, and operators on the port of the management address.
 
     Args:
         node: An open node. The application starts and closes it.
+        access: Decides who may do what.
         raft_listener: A socket bound to the address for members; None for a server that is alone.
         on_failure: Called once if the disk fails, or the cluster has removed this member.
 
@@ -208,7 +225,9 @@ def build_application(node: Node, raft_listener: socket.socket | None, *, on_fai
         Route("/backup", backups.Change(keeper), methods=["POST", "DELETE"]),
         Route("/backups", backups.ListBackups(keeper), methods=["GET"]),
         Route("/backups/part", backups.BackupPart(node), methods=["GET"]),
+        Route("/keys", key_calls.AllKeys(node, access, bodies), methods=["GET", "POST"]),
+        Route("/keys/revoke", key_calls.Revoke(node, access, bodies), methods=["POST"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
     ]
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    return Application(node, router, routes, Router(management, redirect_slashes=False))
+    return Application(node, access, router, routes, Router(management, redirect_slashes=False))

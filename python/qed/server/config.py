@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from qed._limits import LOG_LEVELS
+from qed.server.addresses import Address, SettingsError
+from qed.server.ways import Way, Ways
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CERTIFICATE_FILE", "Address", "Limits", "Pace", "Settings", "SettingsError", "Tls", "require_node_id"]
+__all__ = [
+    "CERTIFICATE_FILE",
+    "Address",
+    "Limits",
+    "Pace",
+    "ServerTls",
+    "Settings",
+    "SettingsError",
+    "Tls",
+    "require_node_id",
+]
 
 
 CERTIFICATE_FILE: Final = "member.pem"
 """In a data folder: the certificate that a token was exchanged for, then that of the authority that signed it."""
-_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _NODE_ID: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_MAX_LABEL: Final = 63
-_PORT: Final = re.compile(r"[0-9]{1,5}")
-_MAX_PORT: Final = 65_535
 _MIB: Final = 1024 * 1024
 _HEARTBEAT_TICKS: Final = 5
 """Election time-outs are random, in ticks. With fewer ticks, two members would often start elections at once."""
@@ -33,63 +40,6 @@ _DESCRIPTORS_BESIDE: Final = 512
 _Number = TypeVar("_Number", int, float)
 
 
-class SettingsError(ValueError):
-    """A setting is invalid; the message says what was expected and what was found."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where something listens or is reached.
-
-    Attributes:
-        host: A host name or an IP address; an IPv6 address has no brackets here.
-        port: 0 to 65,535. For a listening address, 0 lets the system choose a free port.
-    """
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Return the address written in `text`.
-
-        Args:
-            text: `host:port`, or `[address]:port` for IPv6.
-
-        Returns:
-            The address.
-
-        Raises:
-            SettingsError: `text` has neither form.
-        """
-        host, colon, port = text.strip().rpartition(":")
-        if not colon:
-            raise SettingsError(f"expected HOST:PORT, found {text!r}")
-        if not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
-            raise SettingsError(f"expected a port from 0 to {_MAX_PORT}, found {port!r} in {text!r}")
-        return cls(_parse_host(host, text), int(port))
-
-    @property
-    def is_everywhere(self) -> bool:
-        """Whether it means all interfaces: a server can listen on it, but nobody can connect to it."""
-        try:
-            return ipaddress.ip_address(self.host).is_unspecified
-        except ValueError:
-            return False
-
-    def require_somewhere(self, name: str) -> None:
-        """Check that others can connect to the address called `name`.
-
-        Raises:
-            SettingsError: It means all interfaces.
-        """
-        if self.is_everywhere:
-            raise SettingsError(f"expected {name} to be an address that others can reach, found {self}")
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 def require_node_id(text: str) -> None:
     """Check the name of a member.
 
@@ -98,17 +48,6 @@ def require_node_id(text: str) -> None:
     """
     if not _NODE_ID.fullmatch(text):
         raise SettingsError(f"expected a node id of 1 to 255 visible ASCII characters, found {text!r}")
-
-
-def _parse_host(host: str, text: str) -> str:
-    if host.startswith("[") and host.endswith("]"):
-        try:
-            return str(ipaddress.IPv6Address(host[1:-1]))
-        except ValueError:
-            raise SettingsError(f"expected an IPv6 address in the brackets of {text!r}") from None
-    if not _HOST_NAME.fullmatch(host) or ".." in host or any(len(label) > _MAX_LABEL for label in host.split(".")):
-        raise SettingsError(f"expected a host name or an address before the port, found {host!r} in {text!r}")
-    return host
 
 
 def _limit(default: _Number, what: str, *, minimum: _Number) -> _Number:
@@ -258,6 +197,21 @@ class Tls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServerTls:
+    """The certificate that this server presents to clients and operators.
+
+    Attributes:
+        certificate: PEM file with the certificate, then those that lead from it to its authority.
+        key: PEM file with the key of the certificate.
+        client_ca: PEM file with the certificates that may sign those of clients; None if clients have only keys.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings of one server.
 
@@ -267,13 +221,15 @@ class Settings:
         mgmt_addr: Where operators are answered.
         metrics_addr: Reserved for metrics.
         raft_addr: Where the other members are answered.
-        http_advertise_addr: Where clients reach `http_addr`, if they cannot use it as it is. Likewise the others.
-        mgmt_advertise_addr: Where operators reach `mgmt_addr`.
+        http_advertise_addr: The ways by which clients reach `http_addr`, if they cannot use it as it is.
+        mgmt_advertise_addr: The ways by which operators reach `mgmt_addr`.
         metrics_advertise_addr: Where metrics are reached.
         raft_advertise_addr: Where members reach `raft_addr`.
         data_dir: The folder that holds the log.
         backup_dir: The folder for backups that the server keeps; None for `backups` in `data_dir`.
         raft_join_addrs: Members to ask for admission to their cluster; empty to start a new one.
+        is_open: Whether everyone who can connect may do everything, without a key.
+        tls: The certificate for clients and operators; None for plain HTTP.
         cluster_secret_file: File with the secret that all members know.
         raft_tls: The operator's own certificates for the streams between members.
         log_level: One of `LOG_LEVELS`.
@@ -288,12 +244,14 @@ class Settings:
     raft_addr: Address
     data_dir: Path
     backup_dir: Path | None = None
-    http_advertise_addr: Address | None = None
-    mgmt_advertise_addr: Address | None = None
+    http_advertise_addr: Ways | None = None
+    mgmt_advertise_addr: Ways | None = None
     metrics_advertise_addr: Address | None = None
     raft_advertise_addr: Address | None = None
     raft_join_addrs: tuple[Address, ...] = ()
     cluster_secret_file: Path | None = None
+    is_open: bool = False
+    tls: ServerTls | None = None
     raft_tls: Tls | None = None
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
@@ -315,11 +273,33 @@ class Settings:
         """Where the server keeps backups."""
         return self.backup_dir or self.data_dir / "backups"
 
-    def advertised(self, name: str) -> Address:
+    @property
+    def scheme(self) -> str:
+        """The scheme of URLs at the listening addresses."""
+        return "http" if self.tls is None else "https"
+
+    @property
+    def has_client_ca(self) -> bool:
+        """Whether clients can authenticate themselves with certificates."""
+        return self.tls is not None and self.tls.client_ca is not None
+
+    def advertised(self, name: str) -> Address | Ways:
         """Return where others reach the address `name`: `http`, `mgmt`, `metrics` or `raft`."""
         advertised: Address | None = getattr(self, f"{name}_advertise_addr")
         listening: Address = getattr(self, f"{name}_addr")
-        return advertised or listening
+        return self.ways(name) if name in {"http", "mgmt"} else advertised or listening
+
+    def ways(self, name: str) -> Ways:
+        """Return the ways by which `http` or `mgmt` is reached."""
+        advertised: Ways | None = getattr(self, f"{name}_advertise_addr")
+        listening: Address = getattr(self, f"{name}_addr")
+        ways = advertised or Ways((Way("", listening),))
+        return ways if self.tls is None else ways.secured()
+
+    def own_hosts(self) -> set[str]:
+        """Return the hosts under which clients and operators reach this server."""
+        listening = {address.host for address in (self.http_addr, self.mgmt_addr) if not address.is_everywhere}
+        return listening | {way.address.host for name in ("http", "mgmt") for way in self.ways(name).all}
 
     def unreachable(self) -> list[str]:
         """Return the names of the advertised addresses that mean all interfaces, which nobody can connect to."""
@@ -356,7 +336,7 @@ class Settings:
 
     def _check_advertised(self) -> None:
         for name in ("http", "mgmt", "metrics", "raft"):
-            advertised: Address | None = getattr(self, f"{name}_advertise_addr")
+            advertised: Address | Ways | None = getattr(self, f"{name}_advertise_addr")
             if advertised is not None:
                 advertised.require_somewhere(f"{name}_advertise_addr")
         if self.raft_join_addrs:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from qed._wire import ENCODER, ErrorBody
+from qed.server.access import CERTIFICATE
 from qed.server.logs import Line, OncePerMinute
 from qed.server.outgoing import GatheringTransport
+from qed.server.tls import caller_of
 
 if TYPE_CHECKING:
     import asyncio
 
+    from qed.server.access import Caller
     from qed.server.config import Limits
     from qed.server.outgoing import UnreadAnswers
 
@@ -94,6 +97,8 @@ class LimitedConnection(HttpToolsProtocol):
     """Requests that began in the piece being parsed."""
     _body_bytes = 0
     """Bytes of that piece that belong to a body or to the framing of a chunk."""
+    _certified: Caller | None = None
+    """Whom the client's certificate names."""
     _rest_bytes = 0
     """Bytes of the current request that are not body: its head, and anything the parser skips after it."""
 
@@ -102,6 +107,7 @@ class LimitedConnection(HttpToolsProtocol):
         # GatheringTransport has every part of a transport that uvicorn uses.
         self._gathering = GatheringTransport(transport, self.loop, self.limits.unread_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._gathering))
+        self._certified = caller_of(transport.get_extra_info("peercert"))
         self.connection_limit.note_descriptor(transport.get_extra_info("socket").fileno())
         refusal = self.connection_limit.open(self._port())
         if self.connection_limit.is_closed:
@@ -173,6 +179,8 @@ class LimitedConnection(HttpToolsProtocol):
             raise OverflowError(f"expected at most {_MOST_AHEAD} requests ahead of their answers")
         self._begun += 1
         super().on_message_begin()
+        if self._certified is not None:
+            self.scope[CERTIFICATE] = self._certified  # type: ignore[typeddict-unknown-key]  # ours, beside those of ASGI
 
     def on_chunk_header(self) -> None:
         """Count the framing of a chunk as body; otherwise many small chunks would count as a long head."""

@@ -26,12 +26,14 @@ from qed._wire import (
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
-from qed.server.acts import ANONYMOUS, Author
+from qed.server.access import CALLER
+from qed.server.acts import Author
 from qed.server.config import Address
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from qed.server.access import Caller
     from qed.server.config import Limits
     from qed.server.node import Node
 
@@ -55,10 +57,10 @@ __all__ = [
     "RequestTooLarge",
     "Topology",
     "Transfer",
-    "UnsupportedEncoding",
     "Welcome",
-    "require_plain_head",
+    "author_of",
     "send_json",
+    "way_of",
 ]
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/json")
@@ -90,27 +92,6 @@ class NoSuchSnapshot(QedError):
     """The version is beyond the log, so it has no snapshot yet."""
 
 
-class UnsupportedEncoding(QedError):
-    """The body is compressed or otherwise encoded. This server accepts plain bodies only."""
-
-
-def require_plain_head(scope: Scope) -> None:
-    """Check the parts of a head that could be read in two ways: the host, and the encoding of the body.
-
-    Raises:
-        DecodeError: There is more than one `Host` header, or none in HTTP/1.1.
-        UnsupportedEncoding: `Content-Encoding` names an encoding.
-    """
-    hosts = 0
-    for name, value in scope["headers"]:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            raise UnsupportedEncoding(f"expected a body without Content-Encoding, found {value.decode('latin-1')!r}")
-    if hosts != 1 and (hosts or scope["http_version"] == "1.1"):
-        raise DecodeError(f"expected one Host header, found {hosts}")
-
-
 async def send_json(
     send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], more_body: bool = False
 ) -> None:
@@ -126,6 +107,20 @@ async def send_json(
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [_CONTENT_TYPE, length, *headers]})
     await send({"type": "http.response.body", "body": body, "more_body": more_body})
+
+
+def way_of(node: Node, scope: Scope) -> str:
+    """Return the name of the way in by which a request came."""
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    is_management = scope["server"][1] == node.settings.mgmt_addr.port
+    return node.way_of(host.decode("latin-1"), is_management=is_management)
+
+
+def author_of(scope: Scope) -> Author:
+    """Return who makes a request that was admitted, and from where, for the act that records it."""
+    host, port = scope["client"] or ("unknown", 0)
+    caller: Caller = scope[CALLER]
+    return Author(caller.name, str(Address(host, port)))
 
 
 class Bodies:
@@ -305,25 +300,25 @@ class PastSnapshot(_Lookup):
 class Information(_Lookup):
     """`GET /info`: 200 with this member's addresses and the length of its log."""
 
-    async def answer(self, _: Scope) -> bytes:
+    async def answer(self, scope: Scope) -> bytes:
         """Describe this member."""
-        return ENCODER.encode(self.node.describe())
+        return ENCODER.encode(self.node.describe(way_of(self.node, scope)))
 
 
 class Topology(_Lookup):
     """`GET /info/shards`: 200 with the members and their leader."""
 
-    async def answer(self, _: Scope) -> bytes:
+    async def answer(self, scope: Scope) -> bytes:
         """List the members."""
-        return ENCODER.encode(self.node.topology())
+        return ENCODER.encode(self.node.topology(way_of(self.node, scope)))
 
 
 class ClusterView(_Lookup):
     """`GET /cluster`: 200 with the cluster as this member sees it."""
 
-    async def answer(self, _: Scope) -> bytes:
+    async def answer(self, scope: Scope) -> bytes:
         """List the members, and how much of the log each one has."""
-        return ENCODER.encode(self.node.cluster())
+        return ENCODER.encode(self.node.cluster(way_of(self.node, scope)))
 
 
 class HistoryView(_Lookup):
@@ -352,9 +347,8 @@ class _Deed(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await self._bodies.read(scope, receive)
-        host, port = scope["client"] or ("unknown", 0)
-        await self.do(body, Author(ANONYMOUS, str(Address(host, port))))
-        await send_json(send, 200, ENCODER.encode(self.node.cluster()))
+        await self.do(body, author_of(scope))
+        await send_json(send, 200, ENCODER.encode(self.node.cluster(way_of(self.node, scope))))
 
     @abstractmethod
     async def do(self, body: bytes, author: Author) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from qed._qed import Replica
+    from qed.server.keys import KeyTable
     from qed.server.members import Members
 
 __all__ = ["History"]
@@ -40,9 +41,12 @@ _NOT_LOGGED: Final = frozenset({"hash", "key", "authority", "when"})
 class History:
     """The acts that this member has applied."""
 
-    def __init__(self, replica: Replica, members: Members, record: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self, replica: Replica, members: Members, keys: KeyTable, record: Callable[[bytes], Awaitable[None]]
+    ) -> None:
         self._replica = replica
         self._members = members
+        self._keys = keys
         self._record = record
         self._index = 0
         self._awaited: set[str] = set()
@@ -88,6 +92,7 @@ class History:
     def _read(self, *, is_logged: bool) -> None:
         for index, act in acts_after(self._replica, self._index):
             self._index = index
+            self._keys.fold(act)
             if is_logged:
                 _log.info(_line(index, act))
             match act:

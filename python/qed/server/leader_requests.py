@@ -19,6 +19,7 @@ from qed.server.frames import TransportError
 from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
 from qed.server.logs import Line
 from qed.server.waiting import TASK, delays
+from qed.server.ways import Ways
 
 if TYPE_CHECKING:
     from qed._qed import Replica
@@ -328,7 +329,7 @@ def _described(request: LeaderRequest) -> MemberInfo:
     try:
         require_node_id(request.name)
         for name, address in addresses.items():
-            parsed = Address.parse(address)
+            parsed = Ways.parse(address) if name in {"http_addr", "mgmt_addr"} else Address.parse(address)
             if name != "metrics_addr":  # Reserved: nothing connects to it.
                 parsed.require_somewhere(name)
     except SettingsError as exc:

@@ -16,16 +16,19 @@ import click
 
 from qed._limits import LOG_LEVELS
 from qed.errors import QedError
-from qed.server.config import Address, Limits, Pace, Settings, SettingsError, Tls
+from qed.server.config import Address, Limits, Pace, ServerTls, Settings, SettingsError, Tls
 from qed.server.logs import KeyValueFormatter, Line
 from qed.server.opening import Opening
 from qed.server.signals import handle_signals
+from qed.server.ways import Way, Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from qed.server.access import Access
     from qed.server.node import Node
+    from qed.server.tls import ServerContext
 
 __all__ = ["main"]
 
@@ -45,6 +48,20 @@ def _parse_address(_ctx: click.Context, _param: click.Parameter, text: str) -> A
 
 def _parse_optional_address(ctx: click.Context, param: click.Parameter, text: str | None) -> Address | None:
     return None if text is None else _parse_address(ctx, param, text)
+
+
+def _parse_ways(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> tuple[Way, ...]:
+    try:
+        return tuple(Way.parse(text.strip()) for text in ",".join(texts).split(",") if text.strip())
+    except SettingsError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def _parse_url(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Way | None:
+    try:
+        return None if text is None else Way.parse_url(text)
+    except SettingsError as exc:
+        raise click.BadParameter(str(exc)) from exc
 
 
 def _parse_addresses(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[Address, ...]:
@@ -69,25 +86,44 @@ def _address_option(name: str, default: str, what: str) -> Callable[[_Command], 
 
 def _advertise_options(command: _Command) -> _Command:
     """Give `command` an option for where others reach each address."""
-    for name in ("raft", "metrics", "mgmt", "http"):
+    for name in ("raft", "metrics"):
         command = click.option(
             f"--{name}-advertise-addr",
             metavar="HOST:PORT",
             callback=_parse_optional_address,
             help=f"Address at which others reach --{name}-addr, if it differs: for a port mapping, or for 0.0.0.0.",
         )(command)
-    return command
+    for name in ("mgmt", "http"):
+        command = click.option(
+            f"--{name}-advertise-addr",
+            f"{name}_advertise_addrs",
+            envvar=f"QED_SERVER_{name.upper()}_ADVERTISE_ADDR",
+            metavar="[NAME=]HOST:PORT,…",
+            callback=_parse_ways,
+            multiple=True,
+            help=f"Address at which others reach --{name}-addr, if it differs. If clients come from several networks, "
+            "one address for each, by names that are the same on every member.",
+        )(command)
+    return click.option(
+        "--http-advertise-url",
+        metavar="URL",
+        callback=_parse_url,
+        help="Base URL at which clients reach --http-addr through a proxy, such as https://log.example.com.",
+    )(command)
 
 
 def _tls_options(command: _Command) -> _Command:
-    """Give `command` the options for TLS between members."""
+    """Give `command` the options for TLS: with clients and operators, and between members."""
     for name, what in (
-        ("ca", "PEM file with the certificates that may sign those of members."),
-        ("key", "PEM file with the key of this member's certificate."),
-        ("cert", "PEM file with this member's certificate. Needs --raft-tls-key and --raft-tls-ca."),
+        ("tls-client-ca", "PEM file with the certificates that may sign those of clients, whose roles they name."),
+        ("tls-key", "PEM file with the key of --tls-cert."),
+        ("tls-cert", "PEM file with the certificate for clients and operators. They are read again on SIGHUP."),
+        ("raft-tls-ca", "PEM file with the certificates that may sign those of members."),
+        ("raft-tls-key", "PEM file with the key of this member's certificate."),
+        ("raft-tls-cert", "PEM file with this member's certificate. Needs --raft-tls-key and --raft-tls-ca."),
     ):
         kind = click.Path(exists=True, dir_okay=False, path_type=Path)
-        command = click.option(f"--raft-tls-{name}", type=kind, help=what)(command)
+        command = click.option(f"--{name}", type=kind, help=what)(command)
     return command
 
 
@@ -115,6 +151,13 @@ def _tls_options(command: _Command) -> _Command:
     type=click.Path(path_type=Path),
     help="File with the secret that all members of the cluster know: 32 random bytes or more, as `qed cluster secret` "
     "makes them. Without it, and without --raft-tls-*, the server is alone and does not listen on --raft-addr.",
+)
+@click.option(
+    "--open",
+    "is_open",
+    envvar="QED_SERVER_OPEN",
+    is_flag=True,
+    help="Let everyone who can connect do everything, without a key. Needed only beyond this machine.",
 )
 @_tls_options
 @click.option(
@@ -150,6 +193,10 @@ def main(  # noqa: PLR0913  # one argument an option
     raft_addr: Address,
     raft_join_addrs: tuple[Address, ...],
     cluster_secret_file: Path | None,
+    is_open: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
     raft_tls_cert: Path | None,
     raft_tls_key: Path | None,
     raft_tls_ca: Path | None,
@@ -158,8 +205,9 @@ def main(  # noqa: PLR0913  # one argument an option
     log_level: str,
     heartbeat_ms: int,
     election_ms: int,
-    http_advertise_addr: Address | None,
-    mgmt_advertise_addr: Address | None,
+    http_advertise_url: Way | None,
+    http_advertise_addrs: tuple[Way, ...],
+    mgmt_advertise_addrs: tuple[Way, ...],
     metrics_advertise_addr: Address | None,
     raft_advertise_addr: Address | None,
     **limits: float,
@@ -167,7 +215,6 @@ def main(  # noqa: PLR0913  # one argument an option
     """Serve one member of a tamper-evident log until SIGTERM or SIGINT.
 
     Every option can also be set in the environment, as QED_SERVER_ and its name: QED_SERVER_DATA_DIR for --data-dir.
-
     Exit codes: 0 after a signal, 1 when the data folder, the port or the disk fails, 2 for wrong options.
 
     Example: qed-server --node-id server0 --http-addr 127.0.0.1:8800 --data-dir ./qed-data
@@ -179,12 +226,14 @@ def main(  # noqa: PLR0913  # one argument an option
             mgmt_addr=mgmt_addr,
             metrics_addr=metrics_addr,
             raft_addr=raft_addr,
-            http_advertise_addr=http_advertise_addr,
-            mgmt_advertise_addr=mgmt_advertise_addr,
+            http_advertise_addr=_ways(http_advertise_url, *http_advertise_addrs),
+            mgmt_advertise_addr=_ways(*mgmt_advertise_addrs),
             metrics_advertise_addr=metrics_advertise_addr,
             raft_advertise_addr=raft_advertise_addr,
             raft_join_addrs=raft_join_addrs,
             cluster_secret_file=cluster_secret_file,
+            is_open=is_open,
+            tls=_server_tls(tls_cert, tls_key, tls_client_ca),
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
@@ -194,8 +243,20 @@ def main(  # noqa: PLR0913  # one argument an option
         )
     except SettingsError as exc:
         raise click.UsageError(str(exc)) from exc
-    _configure_logging(settings.log_level)
     _run(settings)
+
+
+def _ways(*found: Way | None) -> Ways | None:
+    given = tuple(way for way in found if way is not None)
+    return Ways(given) if given else None
+
+
+def _server_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise SettingsError("expected --tls-cert and --tls-key together, also with --tls-client-ca")
+    return ServerTls(certificate=certificate, key=key, client_ca=client_ca)
 
 
 def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | None:
@@ -210,6 +271,7 @@ def _run(settings: Settings) -> None:
     """Open, serve, close; raise `SystemExit` on failure."""
     # The files of the store get their permissions from this: only the owner may read or write them.
     os.umask(0o077)
+    _configure_logging(settings.log_level)
     handle_signals(_stop_before_serving)
     _raise_descriptor_limit(settings.limits)
     # Whoever has no means to tell members from strangers does not listen to them.
@@ -225,9 +287,10 @@ def _run(settings: Settings) -> None:
     _warn_of_unreachable_addresses(settings)
     node = _open_node(settings)
     try:
+        access, tls = _access(node), _context(settings)
         for name, listener in listeners.items():
             _listen(getattr(settings, name), listener, settings.limits.max_connections)
-        _serve(node, listeners)
+        _serve(node, access, tls, listeners)
     finally:
         node.close_now()
     if node.failure is not None:
@@ -266,10 +329,34 @@ def _open_while_importing(settings: Settings) -> Node:
         raise
 
 
-def _serve(node: Node, listeners: dict[str, socket.socket]) -> None:
+def _access(node: Node) -> Access:
+    """Return the gate of this server, or exit if it would be open to other machines without intention."""
+    from qed.server.access import Access  # noqa: PLC0415  # imported while the log was opened
+
+    access = Access(node.settings, node.keys, lambda: node.is_settled)
+    try:
+        access.require_intended()
+    except SettingsError as exc:
+        _fail(str(exc))
+    return access
+
+
+def _context(settings: Settings) -> ServerContext | None:
+    """Return the TLS context for clients and operators, or exit if its files cannot be used."""
+    if settings.tls is None:
+        return None
+    from qed.server.tls import ServerContext  # noqa: PLC0415  # most servers have none
+
+    try:
+        return ServerContext(settings.tls)
+    except SettingsError as exc:
+        _fail(str(exc))
+
+
+def _serve(node: Node, access: Access, tls: ServerContext | None, listeners: dict[str, socket.socket]) -> None:
     from qed.server.serving import serve  # noqa: PLC0415  # imported while the log was opened
 
-    serve(node, listeners.get("raft_addr"), [listeners["http_addr"], listeners["mgmt_addr"]])
+    serve(node, access, tls, listeners.get("raft_addr"), [listeners["http_addr"], listeners["mgmt_addr"]])
 
 
 def _bind(address: Address) -> socket.socket:

@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from qed._wire import Cluster, ClusterMember, Shard, Shards
+from qed.server.config import SettingsError
 from qed.server.opening import description
+from qed.server.ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from qed._qed import MemberInfo, Replica, Status
     from qed.server.config import Settings
 
-__all__ = ["Members"]
+__all__ = ["Members", "address_by"]
 
 
 class Members:
@@ -92,13 +94,16 @@ class Members:
         member = self.by_number.get(number)
         return member.name if member else f"{number:016x}"
 
-    def topology(self) -> Shards:
-        """Return the members, including those that are down, and their leader."""
-        members = self.by_number.values()
-        shards = {member.name: Shard(node_id=member.name, http_addr=member.http_addr) for member in members}
-        return Shards(node_id=self.own.name, leader_id=self.leader_name or "", uri_scheme="http", shards=shards)
+    def topology(self, way: str) -> Shards:
+        """Return the members, including those that are down, and their leader, for those who came by `way`."""
+        shards = {
+            member.name: Shard(node_id=member.name, http_addr=address_by(way, member.http_addr))
+            for member in self.by_number.values()
+        }
+        scheme = Ways.parse(self.own.http_addr).by_name(way).scheme
+        return Shards(node_id=self.own.name, leader_id=self.leader_name or "", uri_scheme=scheme, shards=shards)
 
-    def view(self, *, events: int) -> Cluster:
+    def view(self, way: str, *, events: int) -> Cluster:
         """Return the current state of the cluster as this member sees it; a leader also knows the others' progress."""
         status = self._replica.status()
         followers = {follower.number: follower for follower in status.followers}
@@ -110,8 +115,8 @@ class Members:
                     node_id=member.name,
                     role=_role_of(status, number),
                     raft_addr=member.raft_addr,
-                    http_addr=member.http_addr,
-                    mgmt_addr=member.mgmt_addr,
+                    http_addr=address_by(way, member.http_addr),
+                    mgmt_addr=address_by(way, member.mgmt_addr),
                     is_reachable=True if is_self else follower and follower.is_active,
                     entry=status.applied_index if is_self else follower and follower.matched,
                 )
@@ -140,6 +145,22 @@ class Members:
 
 def _addresses(member: MemberInfo) -> tuple[str, ...]:
     return member.name, member.raft_addr, member.http_addr, member.mgmt_addr, member.metrics_addr
+
+
+def address_by(way: str, text: str) -> str:
+    """Return the address, `host:port`, of a member for those who came by `way`.
+
+    Args:
+        way: Name of a way in.
+        text: What the membership says: the text of `Ways`, which an earlier version did not check.
+
+    Returns:
+        The address.
+    """
+    try:
+        return str(Ways.parse(text).by_name(way).address)
+    except SettingsError:
+        return text
 
 
 def _by_number(status: Status) -> dict[int, MemberInfo]:

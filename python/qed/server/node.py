@@ -9,28 +9,32 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from qed import __version__
-from qed._limits import VERSION_LIMIT
+from qed._limits import OPERATE, VERSION_LIMIT
 from qed._wire import ACCEPTS_DIGESTS, Info
 from qed.errors import (
     BackupError,
     ClusterError,
+    MembershipRefused,
     NotLeader,
     Unavailable,
     UnknownVersion,
     WriteRefused,
 )
-from qed.server.acts import encode
+from qed.server.acts import KeyCreated, KeyRevoked, encode, now
 from qed.server.handshake import LeaderRequest
+from qed.server.keys import NewKey
 from qed.server.leader_requests import NO_LEADER
 from qed.server.logs import Line
-from qed.server.members import Members
+from qed.server.members import Members, address_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
+from qed.server.ways import Ways
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from qed._qed import Act, Added, Digest, Replica
     from qed._wire import Cluster, Shards
@@ -63,6 +67,10 @@ class Node:
 
     An add returns once its events are synced on a majority. A call that fails has changed nothing, except an add that
     times out or loses its leader: it may still be committed.
+
+    Attributes:
+        settings: The settings of the server.
+        keys: The API keys of the cluster.
     """
 
     def __init__(self, settings: Settings, replica: Replica, credentials: Credentials | None) -> None:
@@ -72,6 +80,7 @@ class Node:
         self._waiting = Waiting(limits.request_timeout_s, max_proofs=limits.max_waiting_proofs)
         self._members = Members(replica, settings, credentials.pin if credentials else None)
         self._peers = Peers(settings, replica, self._waiting, self._members, credentials, on_removed=self._note_removed)
+        self.keys = self._peers.keys
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
         self._is_retired = False
@@ -152,13 +161,22 @@ class Node:
         """Whether this member accepts insertions."""
         return self._members.is_leader
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether this member votes: it has then caught up with the cluster, and so with its keys."""
+        return self._members.number in self._members.status.voters
+
     def __len__(self) -> int:
         return len(self._replica)
 
-    def leader_url(self) -> str | None:
-        """Return the base URL of the leader, or None when there is none."""
+    def way_of(self, host: str, *, is_management: bool) -> str:
+        """Return the name of the way in by which a request with this `Host` header came."""
+        return self.settings.ways("mgmt" if is_management else "http").name_of(host)
+
+    def leader_url(self, way: str = "") -> str | None:
+        """Return the base URL of the leader for those who came by `way`, or None when there is no leader."""
         leader = self._members.leader
-        return f"http://{leader.http_addr}" if leader else None
+        return None if leader is None else Ways.parse(leader.http_addr).by_name(way).url
 
     async def add(self, events: Sequence[bytes | Digest], *, if_absent: bool = False) -> Added:
         """Add `events` as one atomic batch and return their snapshots, synced on a majority.
@@ -312,14 +330,14 @@ class Node:
             raise
         return await answer
 
-    def describe(self) -> Info:
-        """Return this member's addresses and the length of its log."""
+    def describe(self, way: str = "") -> Info:
+        """Return this member's addresses, for those who came by `way`, and the length of its log."""
         own, events = self._members.own, len(self._replica)
         return Info(
             node_id=own.name,
             raft_addr=own.raft_addr,
-            mgmt_addr=own.mgmt_addr,
-            http_addr=own.http_addr,
+            mgmt_addr=address_by(way, own.mgmt_addr),
+            http_addr=address_by(way, own.http_addr),
             metrics_addr=own.metrics_addr,
             version=__version__,
             current_version=events - 1 if events else None,
@@ -329,13 +347,13 @@ class Node:
             continues=self._members.status.continues,
         )
 
-    def topology(self) -> Shards:
-        """Return the members, including those that are down, and their leader."""
-        return self._members.topology()
+    def topology(self, way: str = "") -> Shards:
+        """Return the members, including those that are down, and their leader, for those who came by `way`."""
+        return self._members.topology(way)
 
-    def cluster(self) -> Cluster:
+    def cluster(self, way: str = "") -> Cluster:
         """Return the cluster as this member sees it; a leader also knows the others' progress."""
-        return self._members.view(events=len(self._replica))
+        return self._members.view(way, events=len(self._replica))
 
     async def history(self, after: int) -> list[Act]:
         """Return the acts that this member has applied after the entry `after`, oldest first; none after the last.
@@ -357,6 +375,64 @@ class Node:
             ClusterError: There is no leader.
         """
         await self._peers.leader_requests.ask_leader(LeaderRequest("record", act=encode(deed)))
+
+    async def create_key(self, roles: list[str], name: str, expires: datetime | None, author: Author) -> NewKey:
+        """Make an API key. When this returns, the members have its hash, and this one accepts it.
+
+        Args:
+            roles: What it may be used for.
+            name: What the operator calls it; may be empty.
+            expires: When it expires; None for never.
+            author: Who asks for it.
+
+        Returns:
+            The key, whose text is stored nowhere.
+
+        Raises:
+            OutcomeUnknown: Leadership was lost. A key that nobody has may be in the table.
+            ClusterError: There is no leader.
+        """
+        key = NewKey.make()
+        await self.record(
+            KeyCreated(
+                who=author.who,
+                origin=author.origin,
+                when=now(),
+                id=key.id,
+                name=name,
+                roles=roles,
+                hash=key.hash,
+                expires=expires,
+            )
+        )
+        await self._wait_for_act(lambda: self.keys.find(key.id) is not None)
+        return key
+
+    async def revoke_key(self, public: str, author: Author) -> None:
+        """Revoke an API key. When this returns, this member no longer accepts it, and soon no member does.
+
+        Args:
+            public: Its id.
+            author: Who asks for it.
+
+        Raises:
+            MembershipRefused: There is no such key, or nobody could make keys any more.
+            ClusterError: There is no leader.
+        """
+        key = self.keys.find(public)
+        if key is None:
+            raise MembershipRefused("there is no key with this id")
+        is_needed = OPERATE in key.roles and not (self.settings.is_open or self.settings.has_client_ca)
+        if is_needed and not self.keys.has_other_operator(public):
+            raise MembershipRefused("this is the last key with the role operate: make another one first")
+        await self.record(KeyRevoked(who=author.who, origin=author.origin, when=now(), id=public))
+        await self._wait_for_act(lambda: key.is_revoked)
+
+    async def _wait_for_act(self, is_applied: Callable[[], bool]) -> None:
+        """Return once this member has applied an act that the leader has recorded, or after a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_VERSION_WAIT_S):
+                await self._members.wait_until(is_applied)
 
     async def remove(self, name: str, author: Author) -> None:
         """Have the leader remove the member called `name`, as `author` asks.

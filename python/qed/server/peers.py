@@ -15,6 +15,7 @@ from qed.server.credentials import read_credentials
 from qed.server.fetching import Fetching
 from qed.server.handshake import PROTOCOL, Hello, Reply
 from qed.server.history import History
+from qed.server.keys import KeyTable
 from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
 from qed.server.opening import description
@@ -46,6 +47,7 @@ class Peers:
     """Connects a replica with the other members.
 
     Attributes:
+        keys: The API keys of the cluster.
         leader_requests: Carries out requests to the leader, or passes them on.
     """
 
@@ -70,7 +72,8 @@ class Peers:
         self.leader_requests = LeaderRequests(
             settings, replica, waiting, members, transport=self._transport, recognition=self._recognition
         )
-        self._history = History(replica, members, self.leader_requests.record)
+        self.keys = KeyTable()
+        self._history = History(replica, members, self.keys, self.leader_requests.record)
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}

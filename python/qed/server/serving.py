@@ -12,16 +12,20 @@ import click
 import uvicorn
 
 from qed.server.app import build_application
+from qed.server.config import SettingsError
 from qed.server.connection import ConnectionLimit, limited_connection
 from qed.server.logs import Line
 from qed.server.outgoing import UnreadAnswers
 from qed.server.signals import handle_signals
+from qed.server.tls import HANDSHAKE_S
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from qed.server.access import Access
     from qed.server.node import Node
+    from qed.server.tls import ServerContext
 
 __all__ = ["serve"]
 
@@ -32,9 +36,16 @@ class _Server(uvicorn.Server):
     """uvicorn, but it reports when it listens, stops in order and within a time limit, and exits with 0 on a signal."""
 
     def __init__(
-        self, config: uvicorn.Config, node: Node, connection_limit: ConnectionLimit, *, on_listening: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        node: Node,
+        connection_limit: ConnectionLimit,
+        tls: ServerContext | None,
+        *,
+        on_listening: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._node = node
         self._connection_limit = connection_limit
         self._on_listening = on_listening
@@ -44,6 +55,7 @@ class _Server(uvicorn.Server):
         reloading: set[asyncio.Task[None]] = set()
 
         def reload() -> None:
+            self._reload_certificates()
             task = loop.create_task(self._node.reload())
             reloading.add(task)
             task.add_done_callback(reloading.discard)
@@ -52,11 +64,38 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, then report it."""
-        if self._node.settings.has_credentials:
+        # uvicorn starts the application here, and would accept connections without a limit on their handshakes.
+        await super().startup(sockets=[])
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            self.servers.append(
+                await loop.create_server(
+                    self._connection,
+                    sock=listener,
+                    backlog=self.config.backlog,
+                    ssl=None if self._tls is None else self._tls.context,
+                    ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
+                )
+            )
+        if self._node.settings.has_credentials or self._tls is not None:
             # Without anything to read again, a hangup ends the process, as usual.
             self._reload_on_hangup()
-        await super().startup(sockets=sockets)
         self._on_listening()
+
+    def _connection(self) -> asyncio.Protocol:
+        kind = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]  # as uvicorn does
+
+    def _reload_certificates(self) -> None:
+        """Read the certificates for clients and operators again."""
+        if self._tls is None:
+            return
+        try:
+            self._tls.reload()
+        except SettingsError as exc:
+            _log.error(Line("certificates not read again", reason=exc))
+        else:
+            _log.info(Line("certificates read again"))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Hand over while clients are still redirected, stop listening, finish what was accepted, close the log."""
@@ -89,24 +128,30 @@ class _Server(uvicorn.Server):
             handle_signals(signal.SIG_IGN)
 
 
-def serve(node: Node, raft_listener: socket.socket | None, listeners: list[socket.socket]) -> None:
+def serve(
+    node: Node,
+    access: Access,
+    tls: ServerContext | None,
+    raft_listener: socket.socket | None,
+    listeners: list[socket.socket],
+) -> None:
     """Serve until a signal or a failure, then finish what was accepted and close the node.
 
     Args:
         node: An open node.
+        access: Decides who may do what.
+        tls: The TLS context for clients and operators; None for plain HTTP.
         raft_listener: A socket for the other members; None for a server that is alone.
         listeners: Sockets for clients and operators.
     """
 
     def announce() -> None:
         settings = node.settings
-        click.echo(
-            f"qed-server: listening on http://{settings.http_addr}, data in {settings.data_dir}, {len(node)} events",
-            err=True,
-        )
+        url = f"{settings.scheme}://{settings.http_addr}"
+        click.echo(f"qed-server: listening on {url}, data in {settings.data_dir}, {len(node)} events", err=True)
 
     limits = node.settings.limits
-    application = build_application(node, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
+    application = build_application(node, access, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
     connection_limit = ConnectionLimit(limits, node.settings.mgmt_addr.port)
     config = uvicorn.Config(
         application,
@@ -123,5 +168,5 @@ def serve(node: Node, raft_listener: socket.socket | None, listeners: list[socke
         backlog=limits.max_connections,
         timeout_keep_alive=limits.keep_alive_timeout_s,
     )
-    server = _Server(config, node, connection_limit, on_listening=announce)
+    server = _Server(config, node, connection_limit, tls, on_listening=announce)
     server.run(sockets=listeners)

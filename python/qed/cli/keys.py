@@ -1,0 +1,149 @@
+"""`qed keys`: make, list and revoke the API keys of a cluster."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from qed._limits import ROLES
+from qed.cli.client import connect
+from qed.cli.options import command, current_session, group
+
+if TYPE_CHECKING:
+    from qed._wire import KeyRow, Keys
+    from qed.cli.options import Session
+    from qed.cli.terminal import Cell
+
+__all__ = ["keys"]
+
+_COLUMNS: Final = ("Id", "Name", "Roles", "Expires", "LastUsed")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+_DURATION: Final = re.compile(r"([0-9]{1,5})([mhd])")
+_KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
+
+
+class _MomentType(click.ParamType[datetime]):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 - click's
+        if isinstance(value, datetime):
+            return value
+        if duration := _DURATION.fullmatch(value):
+            return datetime.now(UTC).replace(microsecond=0) + timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a duration such as 30d or 12h nor a time such as 2030-01-31", param, ctx)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if moment <= datetime.now(UTC):
+            self.fail(f"{value!r} is not in the future", param, ctx)
+        return moment
+
+
+class _KeyIdType(click.ParamType[str]):
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401 - click's
+        # The value may be a whole key, which is a secret, so the message does not repeat it.
+        if not _KEY_ID.fullmatch(value):
+            self.fail("expected the id of a key, 16 hexadecimal digits, as `qed keys list` shows it", param, ctx)
+        return str(value)
+
+
+@group("keys", examples=["qed keys create --role append --name ingest", "qed keys list"])
+def keys() -> None:
+    """Make, list and revoke the API keys of a cluster.
+
+    The first key closes the calls of clients to those who have none. The first key with the role operate closes the
+    calls of operators too, these among them.
+    """
+
+
+@command(
+    "create",
+    examples=[
+        "qed keys create --role operate --name admin",
+        "qed keys create --role append --role prove --expires 90d",
+    ],
+)
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice(ROLES),
+    multiple=True,
+    required=True,
+    help="What the key may be used for: to add, to ask for proofs, to change the cluster, to see how it is. "
+    "Can be repeated.",
+)
+@click.option("--name", default="", help="What the history of the cluster and its logs call the key.")
+@click.option("--expires", type=_MomentType(), help="When it expires: 12h, 90d, or 2030-01-31. By default never.")
+def create(*, roles: tuple[str, ...], name: str, expires: datetime | None) -> None:
+    """Make a key and show it, this once: the servers keep a hash of it."""
+    session = current_session()
+    with connect(session.settings) as client:
+        try:
+            created = client.create_key(tuple(dict.fromkeys(roles)), name=name, expires=expires)
+        except ValueError as exc:
+            raise click.UsageError(str(exc)) from exc
+    session.terminal.fields(
+        "Created key with values:",
+        [
+            ("Id", created.id),
+            ("Key", created.key),
+            ("Name", created.name or "none"),
+            ("Roles", ", ".join(created.roles)),
+            ("Expires", _spelt(created.expires) or "never"),
+        ],
+    )
+    session.terminal.note("keep the key: it cannot be shown again")
+    session.terminal.records([msgspec.to_builtins(created)])
+
+
+@command("list", examples=["qed keys list", "qed keys list --json"])
+def list_keys() -> None:
+    """Show all keys, without their secrets, and when the member that answers last accepted each."""
+    session = current_session()
+    with connect(session.settings) as client:
+        found = client.keys()
+    _show(session, found)
+
+
+@command("revoke", examples=["qed keys revoke 0123456789abcdef"])
+@click.argument("key_id", type=_KeyIdType(), metavar="ID")
+def revoke(key_id: str) -> None:
+    """Revoke the key with this ID. Members refuse it as soon as they learn of it, within a heartbeat or two."""
+    session = current_session()
+    with connect(session.settings) as client:
+        found = client.revoke_key(key_id)
+    session.terminal.line(f"Revoked {key_id}.")
+    session.terminal.line()
+    _show(session, found)
+
+
+for _command in (create, list_keys, revoke):
+    keys.add_command(_command)
+
+
+def _show(session: Session, found: Keys) -> None:
+    terminal = session.terminal
+    terminal.table(_COLUMNS, [_row(key) for key in found.keys])
+    if found.is_open:
+        terminal.line(f"{found.node_id} is open: its clients need no key.")
+    if found.is_management_open:
+        terminal.line(f"{found.node_id} is open to operators: they need no key.")
+    refused = ", ".join(f"{count} {code}" for code, count in sorted(found.refused.items()))
+    terminal.line(f"Requests that {found.node_id} refused: {refused or 'none'}.")
+    terminal.records([msgspec.to_builtins(found)])
+
+
+def _row(key: KeyRow) -> tuple[Cell, ...]:
+    state = "revoked" if key.is_revoked else _spelt(key.expires) or "never"
+    return (key.id, key.name, tuple(key.roles), state, _spelt(key.last_used) or "never")
+
+
+def _spelt(moment: datetime | None) -> str:
+    return "" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,172 @@
+"""Decides whether a request may do what it asks for: by its API key, by its certificate, or because the server is open.
+
+Who is refused learns only that: never whether a key exists, has expired, or lacks a role that another call needs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from qed.errors import QedError
+from qed.server.acts import ANONYMOUS
+from qed.server.browsers import ForeignHost, ForeignOrigin, Sites
+from qed.server.config import SettingsError
+from qed.server.logs import Line, OncePerMinute
+from qed.server.roles import ANY_ROLE, ANYONE, OPERATORS, roles_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import Scope
+
+    from qed.server.config import Address, Settings
+    from qed.server.head import Head
+    from qed.server.keys import KeyTable
+
+__all__ = ["CALLER", "CERTIFICATE", "Access", "Caller", "Forbidden", "Unauthenticated"]
+
+_log = logging.getLogger(__name__)
+
+CALLER: Final = "qed.caller"
+"""Where a scope has the `Caller` of a request that was admitted."""
+CERTIFICATE: Final = "qed.certificate"
+"""Where a scope has the `Caller` that the client's certificate names, if it has one."""
+
+
+class Unauthenticated(QedError):
+    """The request has no valid key, and needs one."""
+
+    def __init__(self) -> None:
+        super().__init__("expected a valid key in the header Api-Key, or Authorization: Bearer")
+
+
+class Forbidden(QedError):
+    """The request comes from somebody known who may not do this."""
+
+    def __init__(self) -> None:
+        super().__init__("this key does not allow this call")
+
+
+class Caller(NamedTuple):
+    """Who makes a request.
+
+    Attributes:
+        name: What acts call the key or the certificate, or `ANONYMOUS`.
+        roles: What the caller may do.
+    """
+
+    name: str
+    roles: frozenset[str]
+
+
+_ANYBODY: Final = Caller(ANONYMOUS, frozenset())
+
+
+class Access:
+    """The gate before every call.
+
+    Attributes:
+        refused: How many requests were refused since the start, by the code of the answer.
+    """
+
+    def __init__(self, settings: Settings, keys: KeyTable, is_settled: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._is_settled = is_settled
+        self._needs_credentials = settings.has_client_ca
+        self._is_beyond_loopback = {
+            True: not settings.mgmt_addr.is_loopback,
+            False: not settings.http_addr.is_loopback,
+        }
+        self._sites = Sites(settings)
+        self._once_per_minute = OncePerMinute()
+        self.refused: Counter[str] = Counter()
+
+    def require_intended(self) -> None:
+        """Check that this server is open to other machines only if the operator says so.
+
+        A member that joins a cluster has no keys yet. It starts, and is closed until it has those of the cluster.
+
+        Raises:
+            SettingsError: A listening address is beyond loopback, and no key protects it.
+        """
+        settings = self._settings
+        if settings.is_open or self._needs_credentials or settings.raft_join_addrs:
+            return
+        for name, address, is_protected in (
+            ("http", settings.http_addr, self._keys.has_keys),
+            ("mgmt", settings.mgmt_addr, self._keys.has_operators),
+        ):
+            if not address.is_loopback and not is_protected:
+                raise SettingsError(_unprotected(name, address))
+
+    def is_open(self, *, is_management: bool) -> bool:
+        """Return whether calls need no key: the operator says so, or there is no key and only this machine has access.
+
+        A key closes the calls of clients. Those of operators stay open until there is a key that can make others.
+        """
+        if self._settings.is_open:
+            return True
+        has_keys = self._keys.has_operators if is_management else self._keys.has_keys
+        return not (has_keys or self._needs_credentials or self._is_beyond_loopback[is_management])
+
+    def admit(self, scope: Scope, head: Head, *, is_management: bool) -> None:
+        """Check that a request may do what it asks for, and note its `Caller` in its scope.
+
+        Raises:
+            Unauthenticated: It needs a valid key or certificate, and has none.
+            Forbidden: Its key or certificate has no role for this call.
+            ForeignOrigin: A web page of another site makes it.
+            ForeignHost: It is for another host than this one.
+        """
+        try:
+            self._sites.require_own(head, is_management=is_management)
+        except (ForeignOrigin, ForeignHost) as exc:
+            raise self._refusal(exc, "foreign", scope) from None
+        accepted = roles_for(scope["path"], is_management=is_management)
+        if accepted is ANYONE:
+            scope[CALLER] = _ANYBODY
+            return
+        caller = self._caller(scope, head.keys)
+        if self._needs_no_key(accepted, is_management=is_management):
+            scope[CALLER] = caller or _ANYBODY
+            return
+        if caller is None:
+            raise self._refusal(Unauthenticated(), "unauthorized", scope)
+        if caller.roles.isdisjoint(accepted):
+            raise self._refusal(Forbidden(), "forbidden", scope)
+        scope[CALLER] = caller
+
+    def _needs_no_key(self, accepted: frozenset[str], *, is_management: bool) -> bool:
+        if accepted is OPERATORS and not self._is_settled():
+            # This member may not have the keys of its cluster yet, and the leader relies on it to check them.
+            return self._settings.is_open
+        if self.is_open(is_management=is_management):
+            return True
+        # While operators of this machine need no key, they must be able to find the management address.
+        is_local = not self._is_beyond_loopback[False]
+        return is_local and accepted is ANY_ROLE and self.is_open(is_management=True)
+
+    def _caller(self, scope: Scope, presented: list[bytes]) -> Caller | None:
+        if not presented:
+            caller: Caller | None = scope.get(CERTIFICATE)
+            return caller
+        # With two, a proxy in between might have checked the other one.
+        key = self._keys.recognise(presented[0]) if len(presented) == 1 else None
+        return None if key is None else Caller(key.caller, key.roles)
+
+    def _refusal(self, refusal: QedError, code: str, scope: Scope) -> QedError:
+        self.refused[code] += 1
+        host = (scope["client"] or ("unknown",))[0]
+        if self._once_per_minute.is_due(host, code):
+            _log.warning(Line("request refused", reason=code, host=host, path=scope["path"][:100]))
+        return refusal
+
+
+def _unprotected(name: str, address: Address) -> str:
+    return (
+        f"--{name}-addr {address} is beyond this machine, and no key protects it: make a key with `qed keys create "
+        "--role operate` while the server listens on 127.0.0.1, give --tls-client-ca, or say --open to let everyone in"
+    )

@@ -1,0 +1,136 @@
+"""API keys: what one looks like, and the table of all keys, which is folded from the acts of the cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from qed._limits import OPERATE
+from qed.server.acts import Act, KeyCreated, KeyRevoked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Key", "KeyTable", "NewKey"]
+
+_TEXT: Final = re.compile(rb"qed_([0-9a-f]{16})_([0-9a-f]{64})")
+_ID_BYTES: Final = 8
+_SECRET_BYTES: Final = 32
+_NO_HASH: Final = bytes(32)
+"""Compared with if there is no such key, so that the time of an answer does not say which ids exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made. Its text is shown once; only the hash is stored.
+
+    Attributes:
+        id: The public part, 16 hexadecimal digits.
+        text: The whole key, `qed_<id>_<secret>`; the secret is 64 hexadecimal digits.
+        hash: SHA-256 of the secret's 32 bytes.
+    """
+
+    id: str
+    text: str
+    hash: bytes
+
+    @staticmethod
+    def make() -> NewKey:
+        """Return a key of 256 random bits."""
+        public, secret = secrets.token_hex(_ID_BYTES), secrets.token_bytes(_SECRET_BYTES)
+        return NewKey(public, f"qed_{public}_{secret.hex()}", hashlib.sha256(secret).digest())
+
+
+@dataclass(slots=True)
+class Key:
+    """One key of the table.
+
+    Attributes:
+        created: The act that made it.
+        caller: What acts and log lines call it. It begins with its id, since anyone may choose a name.
+        roles: What it may be used for.
+        ends: When it expires, in seconds since 1970.
+        is_revoked: Whether it was revoked.
+        last_used: When this member last accepted it, in seconds since 1970; None if it has not since it started.
+    """
+
+    created: KeyCreated
+    caller: str
+    roles: frozenset[str]
+    ends: float
+    is_revoked: bool = False
+    last_used: float | None = None
+
+    @staticmethod
+    def of(act: KeyCreated) -> Key:
+        """Return the key that an act made."""
+        ends = math.inf if act.expires is None else act.expires.timestamp()
+        caller = f"key {act.id} ({act.name})" if act.name else f"key {act.id}"
+        return Key(act, caller, frozenset(act.roles), ends)
+
+    def is_valid(self, moment: float) -> bool:
+        """Return whether it is neither revoked nor expired at `moment`, in seconds since 1970."""
+        return not self.is_revoked and moment < self.ends
+
+
+class KeyTable:
+    """All keys that were ever made, as this member knows them.
+
+    Attributes:
+        has_keys: Whether any key was ever made.
+        has_operators: Whether any key with the role `operate` was ever made. Neither becomes false again: if the last
+            key is revoked or expires, a server must not open to everyone.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[bytes, Key] = {}
+        self.has_keys = False
+        self.has_operators = False
+
+    def fold(self, act: Act | None) -> None:
+        """Apply the next act of the history; those that are not about keys change nothing."""
+        match act:
+            case KeyCreated():
+                self._by_id.setdefault(act.id.encode(), Key.of(act))
+                self.has_keys = True
+                self.has_operators |= OPERATE in act.roles
+            case KeyRevoked():
+                key = self._by_id.get(act.id.encode())
+                if key is not None:
+                    key.is_revoked = True
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._by_id.values())
+
+    def find(self, public: str) -> Key | None:
+        """Return the key with this id, valid or not."""
+        return self._by_id.get(public.encode())
+
+    def recognise(self, text: bytes) -> Key | None:
+        """Return the valid key that a request presents, and note that it was used; None for anything else.
+
+        Args:
+            text: Untrusted bytes.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            return None
+        key = self._by_id.get(match[1])
+        presented = hashlib.sha256(bytes.fromhex(match[2].decode())).digest()
+        is_right = hmac.compare_digest(presented, _NO_HASH if key is None else key.created.hash)
+        moment = time.time()
+        if key is None or not is_right or not key.is_valid(moment):
+            return None
+        key.last_used = moment
+        return key
+
+    def has_other_operator(self, public: str) -> bool:
+        """Return whether a key other than the one with this id has the role `operate`, and is valid."""
+        moment = time.time()
+        return any(OPERATE in key.roles and key.is_valid(moment) for key in self if key.created.id != public)

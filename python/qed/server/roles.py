@@ -1,0 +1,70 @@
+"""Who may do what: the roles that each call accepts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qed._limits import APPEND, OBSERVE, OPERATE, PROVE, ROLES
+
+__all__ = ["ANYONE", "ANY_ROLE", "CALLS", "MANAGEMENT_CALLS", "OPERATORS", "roles_for"]
+
+ANYONE: Final[frozenset[str]] = frozenset()
+"""For calls that need no role, nor a key."""
+ANY_ROLE: Final = frozenset(ROLES)
+"""For calls that every client needs."""
+OPERATORS: Final = frozenset({OPERATE})
+"""For calls that change the cluster."""
+_OBSERVERS: Final = frozenset({OPERATE, OBSERVE})
+
+CALLS: Final[dict[str, frozenset[str]]] = {
+    "/": ANYONE,
+    # Load balancers and supervisors ask it, and the answer says nothing but that the server runs.
+    "/healthcheck": ANYONE,
+    "/events": frozenset({APPEND}),
+    "/events/bulk": frozenset({APPEND}),
+    "/proofs/membership": frozenset({PROVE}),
+    "/proofs/digest-membership": frozenset({PROVE}),
+    "/proofs/incremental": frozenset({PROVE}),
+    "/snapshots/{version}": frozenset({PROVE}),
+    # Every client must find the leader and the other members.
+    "/info": ANY_ROLE,
+    "/info/shards": ANY_ROLE,
+}
+"""The calls of clients, by their paths. One of the roles is enough."""
+
+MANAGEMENT_CALLS: Final[dict[str, frozenset[str]]] = {
+    "/": ANYONE,
+    "/healthcheck": ANYONE,
+    "/cluster": _OBSERVERS,
+    "/cluster/history": _OBSERVERS,
+    "/cluster/remove": OPERATORS,
+    "/cluster/replace": OPERATORS,
+    "/cluster/transfer": OPERATORS,
+    "/backup": OPERATORS,
+    "/backups": OPERATORS,
+    # It has the digests of all events, and the history.
+    "/backups/part": OPERATORS,
+    "/keys": OPERATORS,
+    "/keys/revoke": OPERATORS,
+}
+"""The calls of operators."""
+
+_SNAPSHOTS: Final = "/snapshots/"
+
+
+def roles_for(path: str, *, is_management: bool) -> frozenset[str]:
+    """Return the roles that a call accepts: one of them is enough. `ANYONE` accepts calls without a key.
+
+    Args:
+        path: The path of the call, decoded.
+        is_management: Whether it came to the management address.
+
+    Returns:
+        The roles. A path that does not exist, or is missing in the tables above, is for operators, who then learn so.
+    """
+    if is_management:
+        return MANAGEMENT_CALLS.get(path, OPERATORS)
+    roles = CALLS.get(path)
+    if roles is not None:
+        return roles
+    return CALLS["/snapshots/{version}"] if path.startswith(_SNAPSHOTS) else ANY_ROLE

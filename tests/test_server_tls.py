@@ -1,0 +1,232 @@
+"""TLS for clients and operators: certificates of servers and of clients, reading them again, and https in every URL."""
+
+from __future__ import annotations
+
+import signal
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import pytest
+
+from commands import one_line, qed, read_lines
+from harness.process import Server, run_to_exit
+from harness.wait import LIMIT_S, wait_until
+from qed._limits import ROLE_URI
+from qed.authority import Authority
+from qed.certificates import Holder, new_key, parse_host, pem_of_key
+from qed.server.access import Caller
+from qed.server.config import ServerTls, SettingsError
+from qed.server.tls import ServerContext, caller_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOW: Final = datetime.now(UTC)
+VALID: Final = timedelta(days=1)
+
+
+def authority() -> Authority:
+    return Authority.create("an authority", new_key(), now=NOW - timedelta(days=5), valid=timedelta(days=30))
+
+
+def written(folder: Path, name: str, ca: Authority, holder: Holder, *, now: datetime = NOW) -> tuple[Path, Path]:
+    """Write a certificate and its key, and return their paths."""
+    key = new_key()
+    certificate = ca.issue(key.public_key(), holder, now=now, valid=VALID)
+    paths = folder / f"{name}.pem", folder / f"{name}.key"
+    paths[0].write_bytes(ca.pem_of(certificate))
+    paths[1].write_bytes(pem_of_key(key))
+    paths[1].chmod(0o600)
+    return paths
+
+
+def of_server(folder: Path, name: str, ca: Authority) -> tuple[Path, Path]:
+    return written(folder, name, ca, Holder(common_name=name, hosts=(parse_host("127.0.0.1"), "localhost")))
+
+
+def of_client(folder: Path, name: str, ca: Authority, *roles: str) -> tuple[str, str]:
+    certificate, key = written(folder, name, ca, Holder(common_name=name, roles=roles))
+    return str(certificate), str(key)
+
+
+class Secure:
+    """A server with TLS, with the authorities of its certificate and of its clients' ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca, self.clients = authority(), authority()
+        (folder / "ca.pem").write_bytes(self.ca.pem())
+        (folder / "clients.pem").write_bytes(self.clients.pem())
+        certificate, key = of_server(folder, "server", self.ca)
+        options = (
+            "--tls-cert",
+            str(certificate),
+            "--tls-key",
+            str(key),
+            "--tls-client-ca",
+            str(folder / "clients.pem"),
+        )
+        self.server = Server("secure", folder / "log", extra=options)
+        self.server.start()
+
+    @property
+    def ca_file(self) -> str:
+        return str(self.folder / "ca.pem")
+
+    @property
+    def management(self) -> str:
+        return f"https://{self.server.address('mgmt')}"
+
+    def status(self, certificate: tuple[str, str] | None, url: str, method: str = "GET", **headers: str) -> int:
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
+        with httpx.Client(verify=context, timeout=LIMIT_S) as http:
+            return http.request(method, url, headers=headers, content=b"{" if method == "POST" else None).status_code
+
+    def reload(self) -> None:
+        lines = self.server.stderr.count("read again")
+        self.server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.server.stderr.count("read again") > lines, "the certificates to be read again")
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    found = Secure(tmp_path_factory.mktemp("secure"))
+    yield found
+    found.server.forget()
+
+
+def test_a_client_without_key_and_certificate_is_refused(secure: Secure) -> None:
+    assert secure.status(None, f"{secure.server.url}/info") == 401
+    assert secure.status(None, f"{secure.management}/keys") == 401
+    assert secure.status(None, f"{secure.server.url}/healthcheck") == 204
+
+
+def test_a_certificate_has_the_roles_that_it_names(secure: Secure, tmp_path: Path) -> None:
+    append = of_client(tmp_path, "append", secure.clients, "append")
+    operate = of_client(tmp_path, "operate", secure.clients, "operate", "observe")
+    assert secure.status(append, f"{secure.server.url}/events", "POST") == 400
+    assert secure.status(append, f"{secure.management}/keys") == 403
+    assert secure.status(operate, f"{secure.management}/keys") == 200
+    assert secure.status(operate, f"{secure.server.url}/events", "POST") == 403
+    # A key that is presented must be valid, whatever the certificate says.
+    assert secure.status(operate, f"{secure.management}/keys", **{"Api-Key": "my-key"}) == 401
+
+
+@pytest.mark.parametrize("kind", ["foreign", "expired"])
+def test_a_certificate_of_another_authority_or_time_is_refused(secure: Secure, tmp_path: Path, kind: str) -> None:
+    ca = authority() if kind == "foreign" else secure.clients
+    moment = NOW - timedelta(days=3) if kind == "expired" else NOW
+    paths = written(tmp_path, kind, ca, Holder(common_name=kind, roles=("operate",)), now=moment)
+    with pytest.raises(httpx.TransportError):
+        secure.status((str(paths[0]), str(paths[1])), f"{secure.management}/keys")
+
+
+def test_every_url_has_https(secure: Secure, tmp_path: Path) -> None:
+    certificate = of_client(tmp_path, "prove", secure.clients, "prove")
+    context = ssl.create_default_context(cafile=secure.ca_file)
+    context.load_cert_chain(*certificate)
+    with httpx.Client(verify=context) as http:
+        shards = http.get(f"{secure.server.url}/info/shards").json()
+        assert shards["uriScheme"] == "https"
+        assert shards["shards"]["secure"]["httpAddr"] == secure.server.address("http")
+        info = http.get(f"{secure.server.url}/info").json()
+        assert info["http_addr"] == secure.server.address("http")
+        assert info["mgmt_addr"] == secure.server.address("mgmt")
+
+
+def test_the_command_line_uses_certificates_and_keys(secure: Secure, tmp_path: Path) -> None:
+    certificate, key = of_client(tmp_path, "admin", secure.clients, "operate")
+    at = ("--endpoints", secure.server.url, "--ca", secure.ca_file)
+    made = qed(*at, "--cert", certificate, "--cert-key", key, "--json", "keys", "create", "--role", "append")
+    assert made.returncode == 0, made.stderr
+    append = read_lines(made.stdout)[0]["Key"]
+    assert qed(*at, "--api-key", append, "add", "--event", "e").returncode == 0
+    unknown = qed("--endpoints", secure.server.url, "--api-key", append, "add", "--event", "e")
+    assert unknown.returncode == 3
+    insecure = qed("--endpoints", secure.server.url, "--insecure", "--api-key", append, "add", "--event", "e")
+    assert insecure.returncode == 0
+    assert "not checked" in one_line(insecure.stderr)
+    acts = read_lines(qed(*at, "--cert", certificate, "--cert-key", key, "--json", "cluster", "history").stdout)
+    by = {act["act"]["deed"]: act["act"]["who"] for act in acts}
+    assert by["key_created"].startswith("certificate ")
+    assert by["key_created"].endswith(" (admin)")
+
+
+def test_certificates_are_read_again(tmp_path: Path) -> None:
+    secure = Secure(tmp_path)
+    try:
+        old_client = of_client(tmp_path, "old", secure.clients, "observe")
+        assert secure.status(old_client, f"{secure.management}/cluster") == 200
+        secure.ca, secure.clients = authority(), authority()
+        (tmp_path / "clients.pem").write_bytes(secure.clients.pem())
+        of_server(tmp_path, "server", secure.ca)
+        secure.reload()
+        with pytest.raises(httpx.TransportError):
+            secure.status(None, f"{secure.server.url}/healthcheck")
+        (tmp_path / "ca.pem").write_bytes(secure.ca.pem())
+        assert secure.status(None, f"{secure.server.url}/healthcheck") == 204
+        new_client = of_client(tmp_path, "new", secure.clients, "observe")
+        assert secure.status(new_client, f"{secure.management}/cluster") == 200
+        with pytest.raises(httpx.TransportError):
+            secure.status(old_client, f"{secure.management}/cluster")
+        # A damaged file changes nothing.
+        (tmp_path / "server.pem").write_text("not a certificate")
+        secure.reload()
+        assert secure.status(new_client, f"{secure.management}/cluster") == 200
+    finally:
+        secure.server.forget()
+
+
+def test_plain_http_gets_no_answer(secure: Secure) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.get(secure.server.url.replace("https", "http") + "/info")
+
+
+# Bad input
+
+
+def test_a_key_alone_is_not_enough(tmp_path: Path) -> None:
+    _, key = of_server(tmp_path, "server", authority())
+    done = run_to_exit(tmp_path / "log", "--tls-key", str(key))
+    assert done.returncode == 2
+    assert "--tls-cert and --tls-key together" in done.stderr
+
+
+@pytest.mark.parametrize("fault", ["world-readable", "foreign key", "not pem", "cut off", "bad authority", "folder"])
+def test_bad_certificates_are_refused_in_one_line(tmp_path: Path, fault: str) -> None:
+    ca = authority()
+    certificate, key = of_server(tmp_path, "server", ca)
+    clients = tmp_path / "clients.pem"
+    clients.write_bytes(ca.pem())
+    match fault:
+        case "world-readable":
+            key.chmod(0o644)
+        case "foreign key":
+            _, key = of_server(tmp_path, "other", ca)
+        case "not pem":
+            certificate.write_text("hello")
+        case "cut off":
+            certificate.write_bytes(certificate.read_bytes()[:200])
+        case "bad authority":
+            clients.write_text("hello")
+        case _:
+            clients = tmp_path
+    with pytest.raises(SettingsError) as refused:
+        ServerContext(ServerTls(certificate=certificate, key=key, client_ca=clients))
+    assert "\n" not in str(refused.value)
+    assert str(tmp_path) in str(refused.value)
+
+
+def test_only_the_uris_of_roles_count() -> None:
+    names = (("DNS", ROLE_URI + "operate"), ("URI", "https://example.com"), ("URI", ROLE_URI + "append"))
+    subject = ((("commonName", "a\nb"),),)
+    found = caller_of({"subjectAltName": names, "subject": subject, "serialNumber": "07"})
+    assert found == Caller("certificate 07 (a\\nb)", frozenset({"append"}))
+    assert caller_of({"subjectAltName": names[:2]}) is None
+    assert caller_of({}) is None
+    assert caller_of(None) is None
