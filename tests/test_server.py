@@ -347,6 +347,7 @@ def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) ->
             "current_version": 1,
             "events": 2,
             "accepts": ["digests"],
+            "continues": [],
         }
         assert http.get("/info/shards").json() == {
             "nodeId": "server7",
