@@ -66,6 +66,8 @@ def test_one_lost_disk_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
     lost.kill()
     lost.wipe()
     lost.join = tuple(other.address("raft") for other in cluster.others(lost))
+    assert "\n$ qed cluster replace server2\n" in GUIDE
+    cluster.give_up(lost)
     cluster.heal()
     assert ask(lost, receipts, "two") == (0, "Verify: OK")
     add(lost, receipts, "three")

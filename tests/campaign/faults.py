@@ -86,6 +86,7 @@ def _wipe(scene: Scene, part: Part) -> Iterator[None]:
         member.wipe()
         yield
         member.join = tuple(other.address("raft") for other in scene.cluster.others(member))
+        scene.cluster.give_up(member)
         member.start()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic
 
+import httpx
 from typing_extensions import TypeVar
 
 from harness.process import Server
@@ -57,6 +58,19 @@ class Cluster(Generic[_Member]):
         for member in down:
             member.wait_listening()
         self.wait_whole()
+
+    def give_up(self, lost: _Member) -> None:
+        """Let the next server that joins under the name of a member take its place, as soon as the leader misses it."""
+
+        def refusal() -> str:
+            leader = self.known_leader()
+            if leader is None or leader is lost:
+                return "no leader"
+            url = f"http://{leader.address('mgmt')}/cluster/replace"
+            answer = httpx.post(url, json={"name": lost.name}, timeout=LIMIT_S)
+            return "" if answer.is_success else answer.text
+
+        wait_while(refusal, f"{lost.name} to be given up")
 
     def kill(self) -> None:
         """Kill all processes."""
