@@ -239,5 +239,5 @@ def test_joining_without_any_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_two_kinds_at_once_are_refused(tmp_path: Path, operator: Operator) -> None:
-    with pytest.raises(SettingsError, match="found both"):
+    with pytest.raises(SettingsError, match="found --cluster-secret-file and --raft-tls"):
         settings(tmp_path / "data", secret=new_secret(tmp_path), tls=operator.issue("server0"))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from qed._wire import ClusterMember
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
@@ -99,3 +101,31 @@ def test_joiner_fetches_from_the_next_leader_when_its_own_falls_silent(cluster: 
         assert "no page within" not in joiner.stderr
     finally:
         joiner.forget()
+
+
+def test_member_that_was_away_follows_a_leader_that_joined_meanwhile(cluster: Cluster, tmp_path: Path) -> None:
+    one, other, away = cluster.leader(), *cluster.followers()
+    assert away.stop() == 0
+    away.forget()
+    cluster.members.remove(away)
+    joiner = Server("server3", tmp_path / "server3", join=(one.address("raft"),), secret=one.secret)
+    joiner.start()
+    wait_until(lambda: joiner.name in {view.node_id for view in voters(one)}, "the joiner to vote")
+    management = f"http://{one.address('mgmt')}/cluster"
+    assert httpx.post(f"{management}/remove", json={"name": other.name}).status_code == 200
+    assert other.wait() == 1
+    other.forget()
+    cluster.members[:] = [one, joiner]
+    assert httpx.post(f"{management}/transfer", json={"name": joiner.name}).status_code == 200
+    assert cluster.leader() is joiner
+    # Its membership names the other two only, and neither of them leads.
+    cluster.members.append(away)
+    away.join = ()
+    away.start()
+    cluster.wait_whole()
+    assert away.add(b"with all of them").status_code == 201
+
+
+def voters(member: Server) -> list[ClusterMember]:
+    """Return the members that vote, as one of them knows them."""
+    return [found for found in member.view().members if found.role != "learner"]

@@ -23,6 +23,7 @@ from qed.server import acceptor, frames, handshake
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.config import Address
 from qed.server.credentials import Credentials, of_authority
+from qed.server.enrolment import Certified
 from qed.server.frames import TransportError
 from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
 from qed.server.transport import Contact, Transport
@@ -30,6 +31,7 @@ from qed.server.transport import Contact, Transport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
+    from qed.server.enrolment import EnrolmentRequest
     from qed.server.pins import Peer
 
 
@@ -88,6 +90,10 @@ class Listening:
     async def answer(self, request: LeaderRequest, hello: Hello, peer: Peer) -> Reply:
         del request, hello, peer
         return Reply()
+
+    async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
+        del request, host
+        return Certified(error="refused", message="not here")
 
     def removed(self, message: str) -> None:
         self.reasons_to_stop.put_nowait(message)
@@ -486,7 +492,10 @@ def test_whole_frames_may_come_as_slowly_as_they_like(monkeypatch: pytest.Monkey
     pause_between_frames()
 
 
-def test_silent_strangers_do_not_keep_out_a_member() -> None:
+def test_silent_strangers_do_not_keep_out_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Within the time limit of this test, only a newer stream ends a silent one.
+    monkeypatch.setattr(acceptor, "HELLO_TIMEOUT_S", 10 * LIMIT_S)
+
     @runs_on_uvloop
     async def fill_the_slots() -> None:
         async with running(Listening()) as (_, own), member() as (_, address):

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from qed._client.client import Client
     from qed._client.examination import Examination
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, KeptBackup, KeyRow, Keys, Shard, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, KeyRow, Keys, Shard, Shards
     from qed.backups import Backup
     from qed.bundle import Bundle
     from qed.history import Act
@@ -111,6 +111,7 @@ __all__ = [
     "IncrementalProof",
     "Info",
     "InternalError",
+    "JoinToken",
     "KeptBackup",
     "KeyRow",
     "Keys",
@@ -173,6 +174,7 @@ def __getattr__(name: str) -> object:
         "Consistency": "_client.calls",
         "Examination": "_client.examination",
         "Info": "_wire",
+        "JoinToken": "_wire",
         "KeptBackup": "_wire",
         "Read": "_client.topology",
         "Receipts": "receipts",

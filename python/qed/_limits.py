@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["APPEND", "LOG_LEVELS", "OBSERVE", "OPERATE", "PROVE", "ROLES", "ROLE_URI", "U64_LIMIT", "VERSION_LIMIT"]
+__all__ = [
+    "APPEND",
+    "LOG_LEVELS",
+    "MAX_TOKEN_TTL_S",
+    "OBSERVE",
+    "OPERATE",
+    "PROVE",
+    "ROLES",
+    "ROLE_URI",
+    "U64_LIMIT",
+    "VERSION_LIMIT",
+]
 
 U64_LIMIT: Final = 2**64
 """Unsigned 64-bit integers are below it."""
@@ -21,3 +32,5 @@ ROLES: Final = (APPEND, PROVE, OPERATE, OBSERVE)
 """What the holder of an API key or of a client certificate may do: any of these together."""
 ROLE_URI: Final = "qed:role:"
 """A client certificate names its roles as URIs, this and the role, among its subject alternative names."""
+MAX_TOKEN_TTL_S: Final = 30 * 86_400
+"""Longest validity of a token to join with: a month."""

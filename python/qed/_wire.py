@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar, c
 import msgspec
 from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
 
-from qed._limits import VERSION_LIMIT
+from qed._limits import MAX_TOKEN_TTL_S, VERSION_LIMIT
 from qed.errors import MalformedProof
 from qed.proofs import Digest, Snapshot
 
@@ -36,6 +36,7 @@ __all__ = [
     "HISTORY",
     "INCREMENTAL_REQUEST",
     "INFO",
+    "JOIN_TOKEN",
     "KEPT_BACKUP",
     "KEPT_BACKUPS",
     "KEYS",
@@ -44,6 +45,7 @@ __all__ = [
     "MEMBER_REQUEST",
     "REVOKE_REQUEST",
     "SHARDS",
+    "TOKEN_REQUEST",
     "AddBulkRequest",
     "AddRequest",
     "Cluster",
@@ -57,6 +59,7 @@ __all__ = [
     "HistoryRow",
     "IncrementalRequest",
     "Info",
+    "JoinToken",
     "KeptBackup",
     "KeyRequest",
     "KeyRow",
@@ -66,6 +69,7 @@ __all__ = [
     "RevokeRequest",
     "Shard",
     "Shards",
+    "TokenRequest",
     "snapshots_from_json",
 ]
 
@@ -461,6 +465,34 @@ class KeptBackup(Struct, frozen=True, kw_only=True, rename="pascal"):
     identity: str
 
 
+class TokenRequest(Struct, frozen=True):
+    """The body of `POST /cluster/token`.
+
+    Attributes:
+        ttl_s: For how many seconds the token is to be valid.
+        name: Node id of the server that may use it; None for any.
+    """
+
+    ttl_s: Annotated[int, Meta(ge=1, le=MAX_TOKEN_TTL_S)]
+    name: str | None = None
+
+
+class JoinToken(Struct, frozen=True):
+    """A token with which one server can join: the answer to `POST /cluster/token`.
+
+    Attributes:
+        id: Its public part, by which the history of the cluster names it.
+        token: The whole token, which is a secret.
+        expires: When it ends to be valid, in UTC.
+        name: Node id of the server that may use it; None for any.
+    """
+
+    id: str = msgspec.field(name="Id")
+    token: str = msgspec.field(name="Token")
+    expires: Annotated[datetime, Meta(tz=True)] = msgspec.field(name="Expires")
+    name: str | None = msgspec.field(name="Name")
+
+
 class ErrorBody(Struct, frozen=True, omit_defaults=True):
     """The body of every answer that is not a success.
 
@@ -607,6 +639,8 @@ KEY_REQUEST: Final = RequestDecoder(KeyRequest)
 REVOKE_REQUEST: Final = RequestDecoder(RevokeRequest)
 CREATED_KEY: Final = Decoder(CreatedKey)
 MEMBER_REQUEST: Final = RequestDecoder(MemberRequest)
+TOKEN_REQUEST: Final = RequestDecoder(TokenRequest)
+JOIN_TOKEN: Final = Decoder(JoinToken)
 KEPT_BACKUP: Final = Decoder(KeptBackup)
 KEPT_BACKUPS: Final = Decoder(list[KeptBackup])
 ERROR_BODY: Final = Decoder(ErrorBody)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, KeptBackup, Keys, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, Shards
     from qed.backups import Backup
     from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
@@ -236,6 +236,10 @@ class AsyncClient:
     async def revoke_key(self, key_id: str) -> Keys:
         """Revoke an API key; see `Client.revoke_key`."""
         return await self._carry_out(administer(calls.revoke_key(key_id), self._topology))
+
+    async def create_token(self, name: str | None = None, *, ttl_s: int = 3600) -> JoinToken:
+        """Make a token with which one server can join; see `Client.create_token`."""
+        return await self._carry_out(administer(calls.create_token(name, ttl_s), self._topology))
 
     async def healthcheck(self) -> None:
         """Check that a server is serving; see `Client.healthcheck`."""

@@ -21,6 +21,7 @@ from qed._wire import (
     ERROR_BODY,
     HISTORY,
     INFO,
+    JOIN_TOKEN,
     KEPT_BACKUP,
     KEPT_BACKUPS,
     KEYS,
@@ -34,12 +35,14 @@ from qed._wire import (
     ErrorBody,
     IncrementalRequest,
     Info,
+    JoinToken,
     KeptBackup,
     KeyRequest,
     Keys,
     MemberRequest,
     RevokeRequest,
     Shards,
+    TokenRequest,
     snapshots_from_json,
 )
 from qed.errors import (
@@ -423,6 +426,19 @@ def replace_member(name: str) -> Call[Cluster]:
 def transfer_leadership(name: str | None) -> Call[Cluster]:
     """Return the call that makes member `name`, or any other, the leader; its value is the cluster afterwards."""
     return _change("transfer", name)
+
+
+def create_token(name: str | None, ttl_s: int) -> Call[JoinToken]:
+    """Return the call that makes a token, with which the server `name`, or any, can join within `ttl_s` seconds."""
+    return Call(
+        method="POST",
+        path="/cluster/token",
+        body=ENCODER.encode(TokenRequest(ttl_s, name)),
+        read=JOIN_TOKEN.decode,
+        successes=frozenset({201}),
+        is_repeatable=False,
+        what="the token",
+    )
 
 
 def kept_backups() -> Call[list[KeptBackup]]:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, KeptBackup, Keys, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, Shards
     from qed.backups import Backup
     from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
@@ -496,6 +496,21 @@ class Client:
             MembershipRefused: There is no such key, or it is the last one that can make others.
         """
         return self._carry_out(administer(calls.revoke_key(key_id), self._topology))
+
+    def create_token(self, name: str | None = None, *, ttl_s: int = 3600) -> JoinToken:
+        """Make a token with which one server can join the cluster, without knowing its secret.
+
+        Args:
+            name: Node id of the server; by default any server may use the token.
+            ttl_s: For how many seconds the token is valid, from 1 to 30 days.
+
+        Returns:
+            The token, which is a secret: `qed-server --join-token-file` reads it from a file.
+
+        Raises:
+            MembershipRefused: The members do not use a cluster secret, so there is nobody to sign certificates.
+        """
+        return self._carry_out(administer(calls.create_token(name, ttl_s), self._topology))
 
     def healthcheck(self) -> None:
         """Check that a server is serving; ask each endpoint once.

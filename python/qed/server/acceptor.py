@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from qed.errors import CorruptLog, InternalError, QedError
+from qed.server.enrolment import Certified, EnrolmentRequest, read_enrolment_request, send
 from qed.server.frames import FRAME_S, SMALL_FRAME_BYTES, Frames, TransportError, put, read_frame
 from qed.server.handshake import (
     HELLO_TIMEOUT_S,
@@ -71,6 +72,9 @@ class StreamHandler(Protocol):
 
     async def answer(self, request: LeaderRequest, hello: Hello, peer: Peer) -> Reply:
         """Carry out a request, or pass it on to the leader."""
+
+    async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
+        """Exchange a token for a certificate, for a new server on `host`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,8 +191,13 @@ class Acceptor:
         except Mismatch as exc:
             await self._refuse(Reply("protocol", str(exc)), host, reader, writer)
             return
-        peer = peer_of(writer)
-        if peer is None:
+        peer, authority = peer_of(writer), self._credentials().authority
+        if hello.kind == "enrol" and authority is not None:
+            await send_reply(writer, Reply())
+            await send(writer, Certified(authority.pem.decode()))
+            await send(writer, await self._handler.enrol(await read_enrolment_request(reader), host))
+            return
+        if peer is None or hello.kind == "enrol":
             await self._refuse(Reply("stranger", "a certificate is needed here"), host, reader, writer)
             return
         reply = self._handler.greet(hello, peer)

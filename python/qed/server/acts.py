@@ -33,6 +33,7 @@ __all__ = [
     "Restored",
     "SecretChanged",
     "TokenCreated",
+    "TokenUsed",
     "Transferred",
     "acts_after",
     "decode",
@@ -238,6 +239,22 @@ class TokenCreated(_Act, frozen=True, kw_only=True, tag="token_created"):
     expires: _Moment
 
 
+class TokenUsed(_Act, frozen=True, kw_only=True, tag="token_used"):
+    """A token was exchanged for a certificate, which lets one server ask for admission. The author is that server.
+
+    Attributes:
+        id: Public part of the token.
+        name: Name of the server.
+        member: Its number, under which alone it can be admitted.
+        key: SHA-256 of its public key.
+    """
+
+    id: str
+    name: str
+    member: str
+    key: bytes
+
+
 class SecretChanged(_Act, frozen=True, kw_only=True, tag="secret_changed"):
     """The members have a new secret.
 
@@ -288,6 +305,7 @@ Act: TypeAlias = (
     | KeyCreated
     | KeyRevoked
     | TokenCreated
+    | TokenUsed
     | SecretChanged
     | Restored
     | Recovered

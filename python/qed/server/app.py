@@ -222,6 +222,7 @@ def build_application(
         Route("/cluster/remove", endpoints.Remove(node, bodies), methods=["POST"]),
         Route("/cluster/replace", endpoints.Replace(node, bodies), methods=["POST"]),
         Route("/cluster/transfer", endpoints.Transfer(node, bodies), methods=["POST"]),
+        Route("/cluster/token", endpoints.CreateToken(node, bodies), methods=["POST"]),
         Route("/backup", backups.Change(keeper), methods=["POST", "DELETE"]),
         Route("/backups", backups.ListBackups(keeper), methods=["GET"]),
         Route("/backups/part", backups.BackupPart(node), methods=["GET"]),

@@ -231,6 +231,7 @@ class Settings:
         is_open: Whether everyone who can connect may do everything, without a key.
         tls: The certificate for clients and operators; None for plain HTTP.
         cluster_secret_file: File with the secret that all members know.
+        join_token_file: File with a token to exchange for a certificate, unless the data folder has one already.
         raft_tls: The operator's own certificates for the streams between members.
         log_level: One of `LOG_LEVELS`.
         limits: How much the server accepts.
@@ -250,6 +251,7 @@ class Settings:
     raft_advertise_addr: Address | None = None
     raft_join_addrs: tuple[Address, ...] = ()
     cluster_secret_file: Path | None = None
+    join_token_file: Path | None = None
     is_open: bool = False
     tls: ServerTls | None = None
     raft_tls: Tls | None = None
@@ -263,8 +265,7 @@ class Settings:
             raise SettingsError(f"expected a log level of {', '.join(LOG_LEVELS)}, found {self.log_level!r}")
         self._check_addresses_differ()
         self._check_advertised()
-        if self.cluster_secret_file is not None and self.raft_tls is not None:
-            raise SettingsError("expected either --cluster-secret-file or --raft-tls-*, found both")
+        self._check_credentials()
         if self.raft_join_addrs:
             self.require_credentials()
 
@@ -319,8 +320,8 @@ class Settings:
     @property
     def has_credentials(self) -> bool:
         """Whether this member has something with which it can prove to others that it is a member."""
-        given = self.cluster_secret_file or self.raft_tls
-        return given is not None or (self.data_dir / CERTIFICATE_FILE).exists()
+        given = self.cluster_secret_file or self.raft_tls or self.join_token_file
+        return given is not None or self.has_certificate
 
     def require_credentials(self) -> None:
         """Check that this member can prove to others that it is a member.
@@ -331,8 +332,28 @@ class Settings:
         if not self.has_credentials:
             raise SettingsError(
                 "a member of a cluster must prove who it is: give --cluster-secret-file, the same on every member "
-                "(make one with `qed cluster secret`), or --raft-tls-cert, --raft-tls-key and --raft-tls-ca"
+                "(make one with `qed cluster secret`), or --join-token-file, or --raft-tls-cert, --raft-tls-key and "
+                "--raft-tls-ca"
             )
+
+    def _check_credentials(self) -> None:
+        given = {
+            "--cluster-secret-file": self.cluster_secret_file,
+            "--join-token-file": self.join_token_file,
+            "--raft-tls-*": self.raft_tls,
+        }
+        found = [name for name, value in given.items() if value is not None]
+        if len(found) > 1:
+            raise SettingsError(f"expected one of {', '.join(given)}, found {' and '.join(found)}")
+        if self.join_token_file is not None and not self.raft_join_addrs and not self.has_certificate:
+            raise SettingsError(
+                "expected --raft-join-addr with --join-token-file: a member that knows the cluster secret"
+            )
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether a token was exchanged for a certificate, which is in the data folder."""
+        return (self.data_dir / CERTIFICATE_FILE).exists()
 
     def _check_advertised(self) -> None:
         for name in ("http", "mgmt", "metrics", "raft"):

@@ -44,6 +44,7 @@ class Credentials:
         meeting: For streams to an address whose member is not known yet. If `is_named`, its certificate must name the
             host in the address.
         authority: Signs certificates of new members, if this member knows the cluster secret.
+        authority_pin: SHA-256 of the public key of the cluster's own authority; None with certificates of an operator.
         is_named: Whether certificates must name their member: the authority may also sign what is no member.
     """
 
@@ -52,6 +53,7 @@ class Credentials:
     dialling: ssl.SSLContext
     meeting: ssl.SSLContext
     authority: ClusterAuthority | None = None
+    authority_pin: bytes | None = None
     is_named: bool = False
 
 
@@ -69,7 +71,7 @@ def read_credentials(settings: Settings) -> Credentials | None:
         return _of_files(settings.raft_tls, settings.node_id)
     if settings.cluster_secret_file is not None:
         return of_authority(ClusterAuthority.of_secret(read_secret(settings.cluster_secret_file)), settings.data_dir)
-    if (settings.data_dir / CERTIFICATE_FILE).exists():
+    if settings.has_certificate:
         return _of_folder(settings.data_dir)
     return None
 
@@ -89,7 +91,14 @@ def of_authority(authority: ClusterAuthority, folder: Path) -> Credentials:
         accepting, dialling = _contexts(authority.pem, certificate.name, folder / KEY_FILE)
     # A new member with a token has no certificate yet.
     accepting.verify_mode = ssl.CERT_OPTIONAL
-    return Credentials(pin_of(key.public_key()), accepting, dialling, meeting=dialling, authority=authority)
+    return Credentials(
+        pin_of(key.public_key()),
+        accepting,
+        dialling,
+        meeting=dialling,
+        authority=authority,
+        authority_pin=pin_of(authority.certificate.public_key()),
+    )
 
 
 def _of_folder(folder: Path) -> Credentials:
@@ -100,7 +109,8 @@ def _of_folder(folder: Path) -> Credentials:
             f"the certificate in {path} is not for the key in {folder / KEY_FILE}: join with a new token"
         )
     accepting, dialling = _contexts(_pem(authorities), path, folder / KEY_FILE)
-    return Credentials(pin_of(own.public_key()), accepting, dialling, meeting=dialling)
+    authority_pin = pin_of(authorities[0].public_key())
+    return Credentials(pin_of(own.public_key()), accepting, dialling, meeting=dialling, authority_pin=authority_pin)
 
 
 def _of_files(tls: Tls, name: str) -> Credentials:

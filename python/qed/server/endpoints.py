@@ -20,15 +20,17 @@ from qed._wire import (
     INCREMENTAL_REQUEST,
     MEMBER_REQUEST,
     MEMBERSHIP_REQUEST,
+    TOKEN_REQUEST,
     DecodeError,
     History,
     HistoryRow,
+    JoinToken,
 )
 from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
 from qed.server.access import CALLER
 from qed.server.acts import Author
-from qed.server.config import Address
+from qed.server.config import Address, SettingsError, require_node_id
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -383,6 +385,31 @@ class Transfer(_Deed):
     async def do(self, body: bytes, author: Author) -> None:
         """Hand leadership over."""
         await self.node.transfer(MEMBER_REQUEST.decode(body).name, author)
+
+
+class CreateToken:
+    """`POST /cluster/token`: 201 with a token with which one server can join; shown only this once."""
+
+    def __init__(self, node: Node, bodies: Bodies) -> None:
+        self._node = node
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Make a token."""
+        request = TOKEN_REQUEST.decode(await self._bodies.read(scope, receive))
+        if request.name is not None:
+            _require_node_id(request.name)
+        token, act = await self._node.create_token(request.name, request.ttl_s, author_of(scope))
+        created = JoinToken(token.id, token.text, act.expires, act.name)
+        # Caches between client and server must not keep the token.
+        await send_json(send, 201, ENCODER.encode(created), (b"cache-control", b"no-store"))
+
+
+def _require_node_id(name: str) -> None:
+    try:
+        require_node_id(name)
+    except SettingsError as exc:
+        raise DecodeError(str(exc)) from exc
 
 
 class Welcome:

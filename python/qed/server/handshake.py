@@ -34,6 +34,7 @@ __all__ = [
     "Twin",
     "ask",
     "connect",
+    "connect_with",
     "open_stream",
     "read_hello",
     "read_request",
@@ -51,7 +52,7 @@ _SILENCE_MS: Final = 3000
 """A stream whose bytes are not confirmed for this long is dead, and is dialled again."""
 
 
-Kind: TypeAlias = Literal["messages", "pages", "question"]
+Kind: TypeAlias = Literal["messages", "pages", "question", "enrol"]
 
 
 class Stream(NamedTuple):
@@ -79,8 +80,8 @@ class Hello(msgspec.Struct, frozen=True):
 
     Attributes:
         protocol: Version of the protocol of the stream.
-        kind: `messages` until the stream ends; `pages`, each requested and answered in turn; or one `question`, which
-            is a `LeaderRequest`.
+        kind: `messages` until the stream ends; `pages`, each requested and answered in turn; one `question`, which is a
+            `LeaderRequest`; or `enrol`, without a certificate, to exchange a token for one.
         cluster: Name of the sender's cluster, or empty if it has none yet.
         sender: The sender's number.
         receiver: The number of the member that the sender expects, or 0 if it only has an address.
@@ -108,18 +109,21 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
 
     Attributes:
         kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it or to
-            any member, `record` an act; or `introduce` the members, which any member answers.
+            any member, `redeem` the token of a new server, `record` an act; or `introduce` the members, which any
+            member answers.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
         key: SHA-256 of the public key of the member to admit, from the member that has authenticated it.
+        token: Public part of the token to redeem.
+        proof: SHA-256 of its secret.
         is_passed_on: Whether a member has already passed the request on. It is not passed on again.
         who: Who asks, as the first member that was asked knows; empty for a member that acts by itself.
         origin: The address that the request came from.
         act: The act to record.
     """
 
-    kind: Literal["admit", "remove", "replace", "transfer", "record", "introduce"]
+    kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""
@@ -127,6 +131,8 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     mgmt_addr: str = ""
     metrics_addr: str = ""
     key: bytes = b""
+    token: str = ""
+    proof: bytes = b""
     is_passed_on: bool = False
     who: str = ""
     origin: str = ""
@@ -212,13 +218,9 @@ async def connect(address: Address, credentials: Credentials, expected: bytes | 
         TransportError: The address cannot be reached, or somebody else is there.
         Mismatch: Nobody is expected there, and whoever is there has no certificate of this cluster's authority.
     """
-    connection = await _connected(address)
     context = credentials.meeting if expected is None else credentials.dialling
     try:
-        async with asyncio.timeout(HELLO_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(
-                sock=connection, ssl=context, server_hostname=address.host if context.check_hostname else ""
-            )
+        stream = await connect_with(address, context)
     except ssl.SSLCertVerificationError as exc:
         reason = (
             f"{address} did not show a certificate of this cluster ({exc.verify_message}): all members need the same "
@@ -226,16 +228,34 @@ async def connect(address: Address, credentials: Credentials, expected: bytes | 
         )
         is_final = expected is None and exc.verify_code not in _WRONG_DATE
         raise (Mismatch if is_final else TransportError)(reason) from exc
+    peer = peer_of(stream.writer)
+    if expected is not None and (peer is None or peer.pin != expected):
+        stream.writer.transport.abort()
+        raise TransportError(f"{address} is not the member that should be there: it has another key")
+    return stream
+
+
+async def connect_with(address: Address, context: ssl.SSLContext) -> Stream:
+    """Open a TLS stream with a context.
+
+    Raises:
+        ssl.SSLCertVerificationError: The context does not accept the certificate of the other side.
+        TransportError: The address cannot be reached, or does not answer with TLS 1.3.
+    """
+    connection = await _connected(address)
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(
+                sock=connection, ssl=context, server_hostname=address.host if context.check_hostname else ""
+            )
+    except ssl.SSLCertVerificationError:
+        raise
     except (OSError, TimeoutError) as exc:
         raise TransportError(f"{address} did not answer with TLS 1.3: {_reason(exc)}") from exc
     except BaseException:
         connection.close()
         raise
     set_options(writer)
-    peer = peer_of(writer)
-    if expected is not None and (peer is None or peer.pin != expected):
-        writer.transport.abort()
-        raise TransportError(f"{address} is not the member that should be there: it has another key")
     return Stream(reader, writer, address)
 
 

@@ -24,10 +24,9 @@ from qed.server.deeds import number_text
 from qed.server.logs import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from qed._qed import Replica
-    from qed.server.keys import KeyTable
     from qed.server.members import Members
 
 __all__ = ["History"]
@@ -42,11 +41,16 @@ class History:
     """The acts that this member has applied."""
 
     def __init__(
-        self, replica: Replica, members: Members, keys: KeyTable, record: Callable[[bytes], Awaitable[None]]
+        self,
+        replica: Replica,
+        members: Members,
+        record: Callable[[bytes], Awaitable[None]],
+        *,
+        folds: Sequence[Callable[[Act | None], None]],
     ) -> None:
         self._replica = replica
+        self._folds = folds
         self._members = members
-        self._keys = keys
         self._record = record
         self._index = 0
         self._awaited: set[str] = set()
@@ -92,7 +96,8 @@ class History:
     def _read(self, *, is_logged: bool) -> None:
         for index, act in acts_after(self._replica, self._index):
             self._index = index
-            self._keys.fold(act)
+            for fold in self._folds:
+                fold(act)
             if is_logged:
                 _log.info(_line(index, act))
             match act:

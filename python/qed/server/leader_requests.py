@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from qed._qed import Replica
     from qed.server.config import Settings
     from qed.server.members import Members
-    from qed.server.recognition import Recognition
+    from qed.server.redemption import Redemption
     from qed.server.transport import Transport
     from qed.server.waiting import Waiting
 
@@ -59,14 +59,14 @@ class LeaderRequests:
         members: Members,
         *,
         transport: Transport,
-        recognition: Recognition,
+        redemption: Redemption,
     ) -> None:
         self._settings = settings
         self._replica = replica
         self._waiting = waiting
         self._members = members
         self._transport = transport
-        self._recognition = recognition
+        self._redemption = redemption
         self._replaceable: dict[str, float] = {}
 
     async def ask_leader(self, request: LeaderRequest) -> None:
@@ -104,11 +104,16 @@ class LeaderRequests:
                 await members.wait_until(lambda: members.leader is not None and not members.is_leader)
 
     async def _carry_out(self, request: LeaderRequest) -> None:
+        if request.kind == "redeem":
+            await self._redemption.redeem(request, self.record)
+            return
         if request.kind == "record":
             if decode(request.act) is None:
                 raise MembershipRefused(f"{self._settings.node_id} leads and does not know this deed: update it first")
             await self.record(request.act)
             return
+        if request.kind == "admit":
+            self._redemption.require_own_number(request)
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)
@@ -216,7 +221,7 @@ class LeaderRequests:
             except (ClusterError, TransportError) as exc:
                 _log.debug(Line("no introduction", by=member.name, reason=exc))
             else:
-                self._recognition.introduce(reply.keys)
+                self._members.introduce(reply.keys)
                 return
 
     async def seek_admission(self) -> str | None:
@@ -230,7 +235,7 @@ class LeaderRequests:
             http_addr=own.http_addr,
             mgmt_addr=own.mgmt_addr,
             metrics_addr=own.metrics_addr,
-            key=own.key or self._recognition.pin_of(self._members.number) or b"",
+            key=own.key or self._members.pin_of(self._members.number) or b"",
             who=own.name,
             origin=own.raft_addr,
         )
@@ -282,7 +287,7 @@ class LeaderRequests:
                 _log.log(level, Line("not admitted yet", reason=exc))
             else:
                 self._members.cluster = self._members.cluster or reply.cluster or None
-                self._recognition.introduce(reply.keys)
+                self._members.introduce(reply.keys)
                 return address
         return None
 

@@ -10,7 +10,7 @@ import socket
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -153,6 +153,12 @@ def _tls_options(command: _Command) -> _Command:
     "makes them. Without it, and without --raft-tls-*, the server is alone and does not listen on --raft-addr.",
 )
 @click.option(
+    "--join-token-file",
+    type=click.Path(path_type=Path),
+    help="File with a token of `qed cluster token`, to join the cluster of --raft-join-addr without knowing its "
+    "secret. It is used once, by the first start.",
+)
+@click.option(
     "--open",
     "is_open",
     envvar="QED_SERVER_OPEN",
@@ -186,14 +192,6 @@ def _tls_options(command: _Command) -> _Command:
 @click.version_option(package_name="qed-log")
 def main(  # noqa: PLR0913  # one argument an option
     *,
-    node_id: str,
-    http_addr: Address,
-    mgmt_addr: Address,
-    metrics_addr: Address,
-    raft_addr: Address,
-    raft_join_addrs: tuple[Address, ...],
-    cluster_secret_file: Path | None,
-    is_open: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
@@ -202,15 +200,10 @@ def main(  # noqa: PLR0913  # one argument an option
     raft_tls_ca: Path | None,
     data_dir: Path,
     backup_dir: Path | None,
-    log_level: str,
-    heartbeat_ms: int,
-    election_ms: int,
     http_advertise_url: Way | None,
     http_advertise_addrs: tuple[Way, ...],
     mgmt_advertise_addrs: tuple[Way, ...],
-    metrics_advertise_addr: Address | None,
-    raft_advertise_addr: Address | None,
-    **limits: float,
+    **others: Any,  # noqa: ANN401  # each option has the name and the type of its setting
 ) -> None:
     """Serve one member of a tamper-evident log until SIGTERM or SIGINT.
 
@@ -221,25 +214,15 @@ def main(  # noqa: PLR0913  # one argument an option
     """
     try:
         settings = Settings(
-            node_id=node_id,
-            http_addr=http_addr,
-            mgmt_addr=mgmt_addr,
-            metrics_addr=metrics_addr,
-            raft_addr=raft_addr,
             http_advertise_addr=_ways(http_advertise_url, *http_advertise_addrs),
             mgmt_advertise_addr=_ways(*mgmt_advertise_addrs),
-            metrics_advertise_addr=metrics_advertise_addr,
-            raft_advertise_addr=raft_advertise_addr,
-            raft_join_addrs=raft_join_addrs,
-            cluster_secret_file=cluster_secret_file,
-            is_open=is_open,
             tls=_server_tls(tls_cert, tls_key, tls_client_ca),
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
-            log_level=log_level,
-            pace=Pace(heartbeat_ms=heartbeat_ms, election_ms=election_ms),
-            limits=Limits(**limits),  # type: ignore[arg-type]  # each option has the type of its limit
+            pace=Pace(**{setting.name: others.pop(setting.name) for setting in fields(Pace)}),
+            limits=Limits(**{limit.name: others.pop(limit.name) for limit in fields(Limits)}),
+            **others,
         )
     except SettingsError as exc:
         raise click.UsageError(str(exc)) from exc

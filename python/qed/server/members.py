@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qed._wire import Cluster, ClusterMember, Shard, Shards
 from qed.server.config import SettingsError
@@ -11,12 +11,16 @@ from qed.server.opening import description
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from qed._qed import MemberInfo, Replica, Status
     from qed.server.config import Settings
 
 __all__ = ["Members", "address_by"]
+
+_PIN_BYTES: Final = 32
+_MAX_INTRODUCED: Final = 64
+"""A cluster has at most 32 members. A member that was away while all were replaced once needs no more."""
 
 
 class Members:
@@ -32,6 +36,7 @@ class Members:
     def __init__(self, replica: Replica, settings: Settings, pin: bytes | None) -> None:
         self._replica = replica
         self._changed = asyncio.Event()
+        self._introduced: dict[int, bytes] = {}
         self.own = description(settings, pin)
         self.status: Status = replica.status()
         self.by_number = _by_number(self.status)
@@ -44,6 +49,32 @@ class Members:
         self.cluster = self.status.cluster or self.cluster
         self._changed.set()
         return before
+
+    def introduce(self, keys: Mapping[int, bytes]) -> None:
+        """Believe a member that these are the pins of the members, until the membership names them.
+
+        A member that is joining, or was away, has an old membership, or none.
+        """
+        valid = [(number, pin) for number, pin in keys.items() if number and len(pin) == _PIN_BYTES]
+        self._introduced = dict(valid[:_MAX_INTRODUCED])
+
+    def pin_of(self, number: int) -> bytes | None:
+        """Return the SHA-256 of a member's public key, or None if it is not known."""
+        known = self.by_number.get(number)
+        return self._introduced.get(number) if known is None else known.key
+
+    def is_pin_of(self, number: int, pin: bytes) -> bool:
+        """Return whether a public key is that of a member.
+
+        A membership of an earlier version names no keys. Until each member has recorded its own, whoever has a
+        certificate of the right authority can do so.
+        """
+        if number in self.status.removed:
+            return False
+        known = self.by_number.get(number)
+        if known is not None:
+            return known.key is None or known.key == pin
+        return self._introduced.get(number) == pin
 
     @property
     def number(self) -> int:

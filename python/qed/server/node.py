@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from qed import __version__
@@ -20,7 +21,7 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server.acts import KeyCreated, KeyRevoked, encode, now
+from qed.server.acts import KeyCreated, KeyRevoked, TokenCreated, encode, now
 from qed.server.handshake import LeaderRequest
 from qed.server.keys import NewKey
 from qed.server.leader_requests import NO_LEADER
@@ -28,6 +29,7 @@ from qed.server.logs import Line
 from qed.server.members import Members, address_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
+from qed.server.tokens import Token
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
 from qed.server.ways import Ways
 
@@ -455,6 +457,34 @@ class Node:
         await self._peers.leader_requests.ask_leader(
             LeaderRequest("replace", name=name, who=author.who, origin=author.origin)
         )
+
+    async def create_token(self, name: str | None, ttl_s: int, author: Author) -> tuple[Token, TokenCreated]:
+        """Return a new token, with which one server can join, once the members know of it.
+
+        Args:
+            name: The node id of the server; None for any.
+            ttl_s: For how many seconds it is valid.
+            author: Who asks for it.
+
+        Raises:
+            MembershipRefused: This cluster has no authority of its own to sign certificates.
+            ClusterError: There is no leader.
+        """
+        authority = self._peers.authority_pin
+        if authority is None:
+            raise MembershipRefused("tokens need a cluster secret: start the members with --cluster-secret-file")
+        token, moment = Token.make(authority), now()
+        act = TokenCreated(
+            who=author.who,
+            origin=author.origin,
+            when=moment,
+            id=token.id,
+            name=name,
+            hash=token.hash,
+            expires=moment + timedelta(seconds=ttl_s),
+        )
+        await self.record(act)
+        return token, act
 
     async def transfer(self, name: str | None, author: Author) -> None:
         """Have the leader hand over to the member called `name`, or to any, and return once that is done.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qed._qed import MemberInfo, Replica
 from qed.server.credentials import read_credentials
+from qed.server.tokens import read_token
 
 if TYPE_CHECKING:
     from qed.server.config import Settings
@@ -46,6 +47,8 @@ def open_member(settings: Settings) -> tuple[Replica, Credentials | None]:
     try:
         # The key of the member is made while no other process can hold the folder.
         credentials = read_credentials(settings)
+        if credentials is None and settings.join_token_file is not None:
+            read_token(settings.join_token_file)
         status = replica.status()
         if any(number != status.id for number, _ in status.members):
             settings.require_reachable()

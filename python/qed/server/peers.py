@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import logging
 import random
 from typing import TYPE_CHECKING, Final
@@ -10,16 +12,20 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from qed.errors import LogError, MembershipRefused, QedError
-from qed.server.config import Address, SettingsError
+from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.credentials import read_credentials
+from qed.server.enrolment import Certified, requested_key, seek_certificate
 from qed.server.fetching import Fetching
-from qed.server.handshake import PROTOCOL, Hello, Reply
+from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
 from qed.server.history import History
 from qed.server.keys import KeyTable
 from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
 from qed.server.opening import description
+from qed.server.pins import pin_of
 from qed.server.recognition import STRANGER, Recognition
+from qed.server.redemption import Redemption
+from qed.server.tokens import TokenTable
 from qed.server.transport import Contact, Transport
 from qed.server.waiting import PROOF
 
@@ -30,7 +36,8 @@ if TYPE_CHECKING:
     from qed._qed import Delivery, Replica
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
-    from qed.server.handshake import Kind, LeaderRequest
+    from qed.server.enrolment import EnrolmentRequest
+    from qed.server.handshake import Kind
     from qed.server.members import Members
     from qed.server.pins import Peer
     from qed.server.waiting import Waiting
@@ -68,19 +75,26 @@ class Peers:
         self._on_removed = on_removed
         self._run = random.getrandbits(63) + 1
         self._recognition = Recognition(members)
+        tokens = TokenTable()
         self._transport = Transport(self, self._hello, credentials)
+        redemption = Redemption(members, tokens, renew=lambda: self._history.renew())  # noqa: PLW0108  # it is made below
         self.leader_requests = LeaderRequests(
-            settings, replica, waiting, members, transport=self._transport, recognition=self._recognition
+            settings, replica, waiting, members, transport=self._transport, redemption=redemption
         )
         self.keys = KeyTable()
-        self._history = History(replica, members, self.keys, self.leader_requests.record)
+        folds = (self.keys.fold, tokens.fold)
+        self._history = History(replica, members, self.leader_requests.record, folds=folds)
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_enrolling = False
 
     async def start(self, listener: socket.socket | None) -> None:
         """Accept streams on a bound socket, if there is one, and connect to the members that are known."""
-        if listener is not None:
+        if listener is not None and self._transport.credentials is None:
+            self._is_enrolling = True
+            self._run_once("enrolment", functools.partial(self._enrol_self, listener))
+        elif listener is not None:
             self._transport.start(listener)
         self.note_status()
         if self._members.cluster and self._settings.raft_join_addrs:
@@ -129,8 +143,14 @@ class Peers:
             self._run_once("history", self._history.record_missing)
         if status.fetch_from is not None:
             self._run_once("fetch", self._fetching.run)
-        if not members.is_admitted:
+        if not members.is_admitted and not self._is_enrolling:
             self._run_once("admission", self._seek_admission)
+
+    @property
+    def authority_pin(self) -> bytes | None:
+        """SHA-256 of the public key of the cluster's own authority, if it has one."""
+        credentials = self._transport.credentials
+        return credentials.authority_pin if credentials else None
 
     # What the transport calls.
 
@@ -147,11 +167,11 @@ class Peers:
 
     def is_peer(self, sender: int, pin: bytes) -> bool:
         """Return whether the sender of a stream may keep it: it is not removed, and has this key."""
-        return self._recognition.is_member(sender, pin)
+        return self._members.is_pin_of(sender, pin)
 
     def pin_of(self, member: int) -> bytes | None:
         """Return the SHA-256 of a member's public key, or None if it is not known."""
-        return self._recognition.pin_of(member)
+        return self._members.pin_of(member)
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Hand messages of another member to the replica."""
@@ -192,6 +212,30 @@ class Peers:
         except QedError as exc:
             return Reply("unavailable", str(exc))
         return self._recognition.introduction()
+
+    async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
+        """Exchange a token for a certificate, for a new server on `host`."""
+        credentials = self._transport.credentials
+        if credentials is None or credentials.authority is None:
+            return Certified(error="unavailable", message="this member cannot sign certificates")
+        try:
+            require_node_id(request.name)
+            key = requested_key(request)
+            redeemed = LeaderRequest(
+                "redeem",
+                name=request.name,
+                id=request.member,
+                key=pin_of(key),
+                token=request.token,
+                proof=hashlib.sha256(request.secret).digest(),
+                origin=host,
+            )
+            await self.leader_requests.ask_leader(redeemed)
+        except (MembershipRefused, SettingsError) as exc:
+            return Certified(error="refused", message=str(exc))
+        except QedError as exc:
+            return Certified(error="unavailable", message=str(exc))
+        return Certified(credentials.authority.sign(key).decode())
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or refuses to admit it."""
@@ -237,6 +281,21 @@ class Peers:
             self._members.own = own
             _log.error(Line("new key not recorded", reason=reason))
         return reason is None
+
+    async def _enrol_self(self, listener: socket.socket) -> None:
+        """Exchange the token for a certificate; then begin as any other member."""
+        try:
+            await seek_certificate(self._settings, self._members.number)
+            credentials = read_credentials(self._settings)
+        except (Mismatch, MembershipRefused, SettingsError, OSError) as exc:
+            self.removed(f"cannot join: {exc}")
+            return
+        if credentials is not None:
+            self._is_enrolling = False
+            self._members.own = description(self._settings, credentials.pin)
+            self._transport.credentials = credentials
+            self._transport.start(listener)
+            self.note_status()
 
     async def _seek_admission(self) -> None:
         reason = await self.leader_requests.seek_admission()

@@ -14,8 +14,6 @@ from qed.errors import MembershipRefused
 from qed.server.handshake import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from qed.server.handshake import Hello, LeaderRequest
     from qed.server.members import Members
     from qed.server.pins import Peer
@@ -24,50 +22,19 @@ __all__ = ["STRANGER", "Recognition"]
 
 STRANGER: Final = Reply("stranger", "this key is not that of a member")
 """The same words for every reason: strangers learn neither names nor numbers."""
-_PIN_BYTES: Final = 32
-_MAX_INTRODUCED: Final = 64
-"""A cluster has at most 32 members. A member that was away while all were replaced once needs no more."""
 
 
 class Recognition:
-    """The pins of members by number.
-
-    A member that is joining, or was away, may have an old membership, or none. It then asks a member that it knows who
-    the members are, and believes the answer until its own membership names them.
-    """
+    """Judges streams and requests by the keys of those who make them."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
-        self._introduced: dict[int, bytes] = {}
-
-    def pin_of(self, member: int) -> bytes | None:
-        """Return the SHA-256 of a member's public key, or None if it is not known."""
-        known = self._members.by_number.get(member)
-        return self._introduced.get(member) if known is None else known.key
-
-    def is_member(self, number: int, pin: bytes) -> bool:
-        """Return whether a key is that of a member.
-
-        A membership of an earlier version names no keys. Until each member has recorded its own, whoever has a
-        certificate of the right authority can do so.
-        """
-        if number in self._members.status.removed:
-            return False
-        known = self._members.by_number.get(number)
-        if known is not None:
-            return known.key is None or known.key == pin
-        return self._introduced.get(number) == pin
 
     def introduction(self) -> Reply:
         """Return the name of the cluster and the pins of all members, for another member."""
         members = self._members.by_number.items()
         keys = {number: member.key for number, member in members if member.key is not None}
         return Reply(cluster=self._members.cluster or "", keys=keys)
-
-    def introduce(self, keys: Mapping[int, bytes]) -> None:
-        """Believe a member that these are the pins of the members."""
-        valid = [(number, pin) for number, pin in keys.items() if number and len(pin) == _PIN_BYTES]
-        self._introduced = dict(valid[:_MAX_INTRODUCED])
 
     def refusal(self, hello: Hello, peer: Peer) -> Reply | None:
         """Return why a stream is refused; None if it is not.
@@ -83,9 +50,9 @@ class Recognition:
             return Reply("removed", message)
         if members.cluster and hello.cluster != members.cluster and (hello.cluster or not is_question):
             return Reply("cluster", f"cluster {hello.cluster} is not that of this member")
-        known = self.pin_of(hello.sender)
+        known = self._members.pin_of(hello.sender)
         is_taken = known is not None and known != peer.pin
-        if is_taken or not (is_question or self.is_member(hello.sender, peer.pin)):
+        if is_taken or not (is_question or self._members.is_pin_of(hello.sender, peer.pin)):
             return STRANGER
         if not is_question and hello.receiver != members.number:
             return Reply("receiver", "another member was expected here")
@@ -108,7 +75,7 @@ class Recognition:
         Raises:
             MembershipRefused: It would admit another than the peer.
         """
-        is_member = self.is_member(hello.sender, peer.pin)
+        is_member = self._members.is_pin_of(hello.sender, peer.pin)
         if is_member and request.is_passed_on:
             return request
         if request.kind != "admit":

@@ -1,0 +1,69 @@
+"""Tokens as members use them: a leader redeems each token once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qed.errors import MembershipRefused, NotLeader
+from qed.server.acts import TokenUsed, encode, now
+from qed.server.deeds import number_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from qed.server.handshake import LeaderRequest
+    from qed.server.members import Members
+    from qed.server.tokens import TokenTable
+
+__all__ = ["Redemption"]
+
+
+class Redemption:
+    """The tokens of the cluster, as one member knows them."""
+
+    def __init__(self, members: Members, table: TokenTable, renew: Callable[[], None]) -> None:
+        self._members = members
+        self._table = table
+        self._renew = renew
+
+    async def redeem(self, request: LeaderRequest, record: Callable[[bytes], Awaitable[None]]) -> None:
+        """Record, as the leader, that a new server uses a token, whose secret it has shown.
+
+        Args:
+            request: The request of the new server, with its key.
+            record: Records an act as the leader.
+
+        Raises:
+            MembershipRefused: The token is not valid, or not for this server.
+            NotLeader: This member does not lead.
+            ClusterError: It could not be recorded now.
+        """
+        if not self._members.is_leader:
+            raise NotLeader("this member does not lead")
+        use = TokenUsed(
+            who=request.name,
+            origin=request.origin,
+            when=now(),
+            id=request.token,
+            name=request.name,
+            member=number_text(request.id),
+            key=request.key,
+        )
+        if (reason := self._table.refusal(use, request.proof)) is not None:
+            raise MembershipRefused(reason)
+        if not self._table.is_used_by(use):
+            await record(encode(use))
+            self._renew()
+        # Another leader may have recorded another use first.
+        if not self._table.is_used_by(use):
+            raise MembershipRefused("this token was used already: make another with `qed cluster token`")
+
+    def require_own_number(self, request: LeaderRequest) -> None:
+        """Check that a member which came with a token joins under the number and name of its certificate.
+
+        Raises:
+            MembershipRefused: It was removed, or copied: its certificate lets in no further member.
+        """
+        use = self._table.use_of(request.key)
+        if use is not None and (use.member, use.name) != (number_text(request.id), request.name):
+            raise MembershipRefused("its certificate was for another member: empty the data folder, use a new token")
