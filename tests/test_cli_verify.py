@@ -16,7 +16,7 @@ import pytest
 from commands import QED, environment, hex_of, one_line, qed, read_lines, values
 from harness.wait import LIMIT_S
 from qed import Bundle, Receipts
-from qed.errors import VerificationError
+from qed.errors import ReceiptsError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -395,11 +395,26 @@ def test_receipts_that_contradict_themselves_fail(saved: Saved, tmp_path: Path) 
     assert len(read_lines(kept.read_text())) == 2
 
 
-def test_half_a_line_at_the_end_of_receipts_is_passed_over(saved: Saved, tmp_path: Path) -> None:
+def test_half_a_line_at_the_end_of_receipts_is_refused(saved: Saved, tmp_path: Path) -> None:
+    """It may be half of the newest receipt, without which an older answer would pass."""
     content = Path(saved.receipts).read_bytes()
     path = tmp_path / "receipts.jsonl"
     path.write_bytes(content + content[:100])
-    assert qed("verify", saved.path("membership"), "--receipts", str(path)).returncode == 0
+    done = qed("verify", saved.path("membership"), "--receipts", str(path))
+    assert "ends in half a line" in one_line(done.stderr)
+    assert (done.stdout, done.returncode) == ("", 2)
+
+
+def test_a_bundle_does_not_replace_receipts(saved: Saved, tmp_path: Path) -> None:
+    bundle = Bundle.load(saved.path("membership"))
+    content = Path(saved.receipts).read_bytes()
+    headless = content.split(b"\n", 1)[1] if content.startswith(b'{"Format"') else content
+    for name, receipts in (("a", content), ("b", headless)):
+        path = tmp_path / name
+        path.write_bytes(receipts)
+        with pytest.raises(ReceiptsError, match="is a receipts file"):
+            bundle.save(path)
+        assert path.read_bytes() == receipts
 
 
 @pytest.mark.parametrize("content", [b"hello\n", b"{}\n", b"x" * 5000, os.urandom(5000) + b"\n"])

@@ -333,8 +333,9 @@ FILES: Final[dict[str, tuple[bytes, int, str | None]]] = {
         0,
         None,
     ),
-    "cut in the last line": (linked(*SNAPSHOTS)[:-20] + b"", 1, "has none"),
-    "cut in a line more": (linked(*SNAPSHOTS) + line(SNAPSHOTS[0])[:50], 0, None),
+    "cut in the last line": (linked(*SNAPSHOTS)[:-20], 2, "ends in half a line"),
+    "cut in a line more": (linked(*SNAPSHOTS) + line(SNAPSHOTS[0])[:50], 2, "ends in half a line"),
+    "cut before the last line's end": (linked(*SNAPSHOTS)[:-1], 0, None),
     "two logs by name": (
         linked(*SNAPSHOTS) + HEADER.replace(b'"a"', b'"b"') + line(OTHER[0]),
         2,
@@ -442,10 +443,23 @@ def test_a_link_is_read_but_not_appended_to(path: Path, bundle: str) -> None:
     assert (done.returncode, len(log)) == (2, 6)
 
 
-@pytest.mark.parametrize("ending", [b"", b'{"EventDigest":'])
+def test_the_newest_receipt_counts_without_the_end_of_its_line(path: Path) -> None:
+    """An editor, or a hand, may leave it out. Passed over, it would let a log go back behind it."""
+    write(path, linked(*SNAPSHOTS).removesuffix(b"\n"))
+    receipts = Receipts.load(path)
+    assert receipts.anchor == SNAPSHOTS[5]
+    with Faces(log_of(*EVENTS[:5]), name="a") as server:
+        for event in ("event 5", "event 0"):
+            done = qed("membership", "--event", event, "--receipts", str(path), QED_ENDPOINTS=server.url)
+            assert ("Verify: STALE\n" in done.stdout, done.returncode) == (True, 1), done.stdout
+    with pytest.raises(ReceiptsError, match="ends in half a line"):
+        Receipts.open(path)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b""])
 def test_receipts_that_cannot_be_written_are_proven_all_the_same(path: Path, ending: bytes) -> None:
-    """An older file behind a symbolic link, or with an incomplete last line, is linked in memory at each use."""
-    target = write(path.with_name("target"), *map(line, SNAPSHOTS), ending)
+    """An older file behind a symbolic link, or whose last line lacks its end, is linked in memory at each use."""
+    target = write(path.with_name("target"), b"".join(map(line, SNAPSHOTS)).removesuffix(b"\n"), ending)
     path.symlink_to(target)
     before = target.read_bytes()
     with Faces(log_of(*EVENTS), name="a") as server:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from qed._fields import unique_fields
 from qed.errors import MalformedProof
 from qed.proofs import Snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "LINE_BYTES_MAX",
@@ -22,6 +25,7 @@ __all__ = [
     "MalformedLine",
     "header_line",
     "is_marked",
+    "is_receipts_file",
     "parse_header",
     "parse_snapshot",
     "snapshot_line",
@@ -127,6 +131,24 @@ def parse_snapshot(line: bytes) -> Snapshot:
         return Snapshot.from_json(line)
     except MalformedProof as exc:
         raise MalformedLine(str(exc)) from exc
+
+
+def is_receipts_file(path: Path) -> bool:
+    """Return whether a file begins like a receipts file.
+
+    Args:
+        path: A regular file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        line = file.readline(LINE_BYTES_MAX)
+    with suppress(MalformedLine):
+        if parse_header(line) is None:
+            parse_snapshot(line)
+        return True
+    return False
 
 
 def is_marked(line: bytes) -> bool:

@@ -63,11 +63,11 @@ class ReceiptsFile:
         self._size_bytes = 0
 
     def load(self) -> None:
-        """Read the file, except for an incomplete line at its end.
+        """Read the file. Its last line may lack its end.
 
         Raises:
             OSError: It cannot be read.
-            ReceiptsError: It is not a receipts file, or of two logs.
+            ReceiptsError: It is not a receipts file, is of two logs, or ends in half a line.
             ForkDetected: It holds two different snapshots of one version.
         """
         # Without O_NONBLOCK, opening a named pipe would block here, possibly without end.
@@ -216,16 +216,22 @@ class ReceiptsFile:
             lines.seek(self._size_bytes)
             while line := lines.readline(LINE_BYTES_MAX):
                 number += 1
-                if not line.endswith(b"\n") and len(line) < LINE_BYTES_MAX:
-                    if is_whole:
-                        raise ReceiptsError(f"{self.path} ends in half a line: complete or remove it before appending")
-                    return
+                is_open = not line.endswith(b"\n") and len(line) < LINE_BYTES_MAX
+                if is_open and is_whole:
+                    raise self._half_a_line()
                 try:
                     self._note(line)
                 except MalformedLine as exc:
+                    # It may be of the newest receipt. Without that one, older answers would pass for fresh ones.
+                    if is_open:
+                        raise self._half_a_line() from exc
                     where = f"line {number}" if not self._size_bytes or number > 1 else "a new line"
                     raise self._refused(where, exc) from exc
-                self._size_bytes += len(line)
+                if not is_open:  # Otherwise it is read again, with what has been appended to it.
+                    self._size_bytes += len(line)
+
+    def _half_a_line(self) -> ReceiptsError:
+        return ReceiptsError(f"{self.path} ends in half a line: complete it, or remove it")
 
     def _note(self, line: bytes) -> None:
         header = parse_header(line)

@@ -16,8 +16,9 @@ import msgspec
 
 from qed._fields import unique_fields
 from qed._files import replace_file
+from qed._receipt_lines import is_receipts_file
 from qed._wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
-from qed.errors import ForkDetected, MalformedProof
+from qed.errors import ForkDetected, MalformedProof, ReceiptsError
 from qed.proofs import Digest, IncrementalProof, Snapshot, parse_answer
 from qed.questions import Answer, Extension, Membership, Question
 from qed.trust import TrustedBy, TrustedSnapshots
@@ -211,8 +212,11 @@ class Bundle:
 
         Raises:
             OSError: The file, which the error names, cannot be written.
+            ReceiptsError: It is a receipts file, which cannot be had again.
         """
         target = Path(path)
+        if target.is_file() and is_receipts_file(target):
+            raise ReceiptsError(f"{path} is a receipts file: choose another name for the bundle")
         try:
             if target.exists() and not target.is_file():
                 target.write_bytes(self.to_json())

@@ -58,7 +58,7 @@ class Receipts:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a receipts file. An incomplete line at its end, which a crash can leave, is ignored.
+        """Read a receipts file.
 
         Args:
             path: The file.
@@ -68,7 +68,7 @@ class Receipts:
 
         Raises:
             OSError: It cannot be read.
-            ReceiptsError: It is not a receipts file, or of two logs.
+            ReceiptsError: It is not a receipts file, is of two logs, or ends in half a line, which a crash can leave.
             ForkDetected: It holds two different snapshots of one version.
         """
         receipts = cls(Path(path))
