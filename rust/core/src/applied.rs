@@ -1,7 +1,7 @@
-//! The rows that a replicated log leaves in the store: the last applied entry, and the members.
+//! The rows that a replicated log adds to the store: the last applied entry, and the memberships.
 //!
 //! A batch is written together with its [`LogId`]. A crash may lose unsynced batches, so after a crash the log itself determines the
-//! entry to apply next. This crate only orders log ids, and does not read memberships.
+//! entry to apply next. This crate only orders log ids; it does not decode memberships.
 
 use crate::error::LogError;
 use crate::log_id::LogId;
@@ -14,9 +14,9 @@ const APPLIED_KEY: &[u8] = b"applied";
 /// A membership and the log id of the entry that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
-    /// Where it takes effect.
+    /// The entry from which it is in force.
     pub log_id: LogId,
-    /// Its encoding, which only the replicated log reads.
+    /// Its encoding. Only the code that replicates the log decodes it.
     pub bytes: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn members_in(store: &dyn Store, from: u64, to: u64) -> Result<Vec<Me
     Ok(found)
 }
 
-/// Return the greatest log id in the store: no table alone has the last one.
+/// Return the greatest log id in the store: that of the last root, or the one in [`Table::Applied`] if that is greater.
 pub(crate) fn last_applied(store: &dyn Store) -> Result<LogId, LogError> {
     let last = |table| store.last_in(table, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes());
     let of_root = last(Table::Roots)?.map_or(Ok(LogId::default()), |(_, row)| Ok(root_and_log_id_in(&row)?.1))?;

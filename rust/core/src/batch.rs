@@ -1,4 +1,4 @@
-//! A commit batch on its way into the log: the requests, the versions they are given, and the rows that result.
+//! A commit batch on its way into the log: the requests, the versions that their events get, and the resulting rows.
 
 use std::collections::HashMap;
 
@@ -11,25 +11,25 @@ use crate::rows::{self, TILE, TILE_DIGESTS};
 use crate::store::{Table, WriteBatch};
 use crate::trees::TreesChange;
 
-/// Events that one client asked to have appended.
+/// Events that one client wants to append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Digests of the events, at least one.
     pub digests: Vec<Digest>,
-    /// Whether an event that is already in the log is answered with its first snapshot instead of being added again.
+    /// If true, an event that is already in the log is not added again; its first snapshot is returned instead.
     pub if_absent: bool,
 }
 
 /// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// One snapshot an event, in the order asked.
+    /// One snapshot per event, in the order of the request.
     pub snapshots: Vec<Snapshot>,
     /// Whether the request added anything.
     pub is_new: bool,
 }
 
-/// Require that each request names an event.
+/// Require that each request contains at least one event.
 pub(crate) fn require_events(requests: &[Request]) -> Result<(), LogError> {
     let is_empty = |request: &Request| request.digests.is_empty();
     if requests.iter().any(is_empty) { Err(LogError::EmptyRequest) } else { Ok(()) }
@@ -38,23 +38,24 @@ pub(crate) fn require_events(requests: &[Request]) -> Result<(), LogError> {
 /// A commit batch before anything is hashed.
 pub(crate) struct Draft {
     pub(crate) base: u64,
-    /// The events that are added, in the order of their versions.
+    /// The events to add, in the order of their versions.
     pub(crate) digests: Vec<Digest>,
     /// Where the events of each request are.
     pub(crate) placed: Vec<Placed>,
-    /// What the hyper tree will show.
+    /// What the hyper tree will show for each of them.
     pub(crate) shown: HashMap<Digest, Shown>,
-    /// Occurrences in this batch that a later request of it replaces.
+    /// Occurrences in this batch that an occurrence in a later request of the same batch replaces.
     earlier: Vec<Entry>,
-    /// Occurrences of events that stand again in one request.
+    /// Occurrences of events that occur earlier in the same request.
     repeats: Vec<Entry>,
 }
 
 /// The outcome of a request in a draft.
 pub(crate) struct Placed {
-    /// The version of each event, in the order asked.
+    /// The version of each event, in the order of the request.
     pub(crate) versions: Vec<u64>,
-    /// Whether any of them was given to this request: others of the batch may be the answer to it, and are not its own.
+    /// Whether any of these versions was assigned for this request. A request may also be answered with versions that were assigned
+    /// for another request of the same batch; those do not count.
     pub(crate) is_new: bool,
 }
 
@@ -62,14 +63,14 @@ pub(crate) struct Placed {
 pub(crate) struct Shown {
     /// The version that the hyper tree will show.
     pub(crate) version: u64,
-    /// The first version in this batch.
+    /// The event's first version in this batch.
     pub(crate) first: u64,
-    /// The request that `version` was given to.
+    /// The request that `version` was assigned for.
     request: usize,
 }
 
 impl Draft {
-    /// Return a draft without events, of a batch that begins at version `base` and holds at most those of `requests`.
+    /// Return a draft without events, for a batch that begins at version `base` and adds at most the events of `requests`.
     pub(crate) fn new(base: u64, requests: &[Request]) -> Self {
         let count = requests.iter().map(|request| request.digests.len()).sum();
         Self {
@@ -82,7 +83,7 @@ impl Draft {
         }
     }
 
-    /// Return what the hyper tree is to show, in the order of keys.
+    /// Return the entries that the hyper tree is to show, sorted by key.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         let mut entries: Vec<_> =
             self.shown.iter().map(|(&key, shown)| Entry { key, version: shown.version }).collect();
@@ -90,7 +91,7 @@ impl Draft {
         entries
     }
 
-    /// Give an event the next version.
+    /// Assign the next version to an event.
     pub(crate) fn assign(&mut self, digest: &Digest, request: usize) -> u64 {
         let version = self.base + self.digests.len() as u64;
         self.digests.push(*digest);
@@ -107,7 +108,8 @@ impl Draft {
         version
     }
 
-    /// Return the rows of the batch but for those of its digests: the hyper root after it, and what the hyper tree does not show.
+    /// Return the rows of the batch, except those of its digests: the hyper root after it, and the occurrences that the hyper tree
+    /// does not show.
     pub(crate) fn rows(&self, change: &TreesChange, log_id: Option<LogId>) -> WriteBatch {
         let mut rows = WriteBatch::default();
         let last = self.base + self.digests.len() as u64 - 1;
@@ -121,10 +123,10 @@ impl Draft {
         rows
     }
 
-    /// Return the snapshots of the events that are added, in the order of their versions.
+    /// Return the snapshots of the added events, in the order of their versions.
     pub(crate) fn snapshots(&self, change: &TreesChange) -> Vec<Snapshot> {
         let roots = change.history_roots();
-        assert_eq!(self.digests.len(), roots.len(), "each event was planned with its root");
+        assert_eq!(self.digests.len(), roots.len(), "the plan has a root for each event");
         let events = (self.base..).zip(self.digests.iter().zip(roots));
         let snapshot = |(version, (event, root)): (u64, (&Digest, &Digest))| Snapshot {
             event_digest: *event,
@@ -136,8 +138,8 @@ impl Draft {
     }
 }
 
-/// Put the rows of `digests`, the first of which is version `base` and follows those in `tail` in its tile. Return the digests of
-/// the tile that is left unfinished.
+/// Add the rows of `digests`. The first of them is version `base`, and follows `tail` in its tile. Return the digests of the last
+/// tile if it is not full.
 pub(crate) fn put_digests(rows: &mut WriteBatch, base: u64, tail: &[Digest], digests: &[Digest]) -> Vec<Digest> {
     let digests: Vec<_> = tail.iter().chain(digests).copied().collect();
     let tiles = digests.chunks(TILE_DIGESTS);

@@ -1,7 +1,7 @@
 //! Snapshots and proofs in their compact byte form (FORMATS.md, "Compact proofs").
 //!
-//! Every value has exactly one form: positions are not written, since they follow from the versions and the key, and the hash of an
-//! empty subtree is one clear bit.
+//! Every value has exactly one encoding: positions are not written, since they follow from the versions and the key, and the hash of
+//! an empty subtree is a single zero bit.
 
 use crate::hash::{DIGEST_BYTES, Digest, HYPER_LEVELS, hyper_default};
 use crate::proof::{
@@ -9,7 +9,7 @@ use crate::proof::{
     incremental_positions, membership_positions, require_later, require_order,
 };
 
-/// Version of the compact byte form, the first byte of each.
+/// Version of the compact form: the first byte of every encoding.
 const FORMAT: u8 = 2;
 const KIND_SNAPSHOT: u8 = 0;
 const KIND_MEMBERSHIP: u8 = 1;
@@ -37,7 +37,7 @@ impl MembershipProof {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if `bytes` are anything but what [`Self::to_bytes`] gives.
+    /// [`Malformed`] unless `bytes` are exactly what [`Self::to_bytes`] returns.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input::of_kind(bytes, KIND_MEMBERSHIP)?;
         let key_digest = input.digest()?;
@@ -83,7 +83,7 @@ impl AbsenceProof {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if `bytes` are anything but what [`Self::to_bytes`] gives.
+    /// [`Malformed`] unless `bytes` are exactly what [`Self::to_bytes`] returns.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input::of_kind(bytes, KIND_ABSENCE)?;
         let key_digest = input.digest()?;
@@ -116,7 +116,7 @@ impl IncrementalProof {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if `bytes` are anything but what [`Self::to_bytes`] gives.
+    /// [`Malformed`] unless `bytes` are exactly what [`Self::to_bytes`] returns.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input::of_kind(bytes, KIND_INCREMENTAL)?;
         let (start, end) = (input.version()?, input.version()?);
@@ -141,7 +141,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if `bytes` are anything but what [`Self::to_bytes`] gives.
+    /// [`Malformed`] unless `bytes` are exactly what [`Self::to_bytes`] returns.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input::of_kind(bytes, KIND_SNAPSHOT)?;
         let (event_digest, history_digest, hyper_digest) = (input.digest()?, input.digest()?, input.digest()?);
@@ -163,9 +163,9 @@ fn put_digests(out: &mut Vec<u8>, digests: &[Digest]) {
     }
 }
 
-/// Write the length, a bit for each hash that is not that of an empty subtree, then those hashes.
+/// Write the length, then one bit per hash, set if it is not the hash of an empty subtree, then the hashes whose bit is set.
 fn put_hyper_path(out: &mut Vec<u8>, path: &[Digest]) {
-    #[expect(clippy::expect_used, reason = "a longer path cannot pass `check_shape`, and no log makes one")]
+    #[expect(clippy::expect_used, reason = "a longer path does not pass `check_shape`, and no log creates one")]
     let length = u16::try_from(path.len()).expect("a hyper path has at most 256 hashes");
     out.extend(length.to_be_bytes());
     let present = |(height, digest): (u16, &Digest)| *digest != hyper_default(height);
@@ -179,7 +179,7 @@ fn put_hyper_path(out: &mut Vec<u8>, path: &[Digest]) {
     }
 }
 
-/// The unread rest of a compact form; every read consumes bytes from the front and fails if there are too few.
+/// The unread rest of a compact form. Every read consumes bytes from the front, and fails if there are too few.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -236,7 +236,7 @@ impl<'a> Input<'a> {
             let default = hyper_default(height);
             let digest = if is_set(i) { self.digest()? } else { default };
             if is_set(i) && digest == default {
-                return Err(Malformed::because("an empty subtree is written out"));
+                return Err(Malformed::because("the hash of an empty subtree must not be written out"));
             }
             path.push(digest);
         }

@@ -1,4 +1,4 @@
-//! The durable store: an LSM tree (fjall) in a data folder, beside two small files (FORMATS.md, "Data folder").
+//! The durable store: an LSM tree (fjall) in a data folder, next to two small files (FORMATS.md, "Data folder").
 
 use std::error::Error as StdError;
 use std::fs::{self, File, TryLockError};
@@ -28,14 +28,14 @@ const STORE_FOLDER: &str = "store";
 
 /// Rows are large, few and mostly read in order, so a small cache is enough.
 const CACHE_BYTES: u64 = 32 << 20;
-/// Rows are rewritten until their tile is full; a memtable of this size takes some 100,000 events before it is written out.
+/// Rows are rewritten until their tile is full; a memtable of this size holds some 100,000 events before it is flushed.
 const MEMTABLE_BYTES: u64 = 8 << 20;
-/// The minimum that fjall allows; journals are replayed at start, so more would only make it slower.
+/// The minimum that fjall allows. Journals are replayed at start, so a larger one would only slow down the start.
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// A row of digests is 2 KiB.
 const BLOCK_BYTES: u32 = 4 << 10;
 
-/// A store in a folder of the file system, open in one process at a time.
+/// A store in a folder of the file system, which only one process at a time can have open.
 pub struct DiskStore {
     path: PathBuf,
     database: Database,
@@ -55,8 +55,8 @@ impl DiskStore {
     /// # Errors
     ///
     /// [`LogError::Locked`] if another process has it open, [`LogError::Unprotected`] if other users may write to it,
-    /// [`LogError::UnsupportedFormat`] if a later version wrote it, [`LogError::Corrupt`] if its files contradict themselves, [`LogError::Store`] if it cannot be made, read or written, or is
-    /// a folder of something else.
+    /// [`LogError::UnsupportedFormat`] if it was written in another format, [`LogError::Corrupt`] if its files contradict themselves,
+    /// [`LogError::Store`] if it cannot be created, read or written, or holds files that are not a log.
     pub fn open(path: &Path) -> Result<Self, LogError> {
         prepare(path)?;
         Self::open_prepared(path)
@@ -65,13 +65,13 @@ impl DiskStore {
     /// Open the store in a folder that is being filled.
     pub(crate) fn open_prepared(path: &Path) -> Result<Self, LogError> {
         let store = path.join(STORE_FOLDER);
-        // fjall creates its files by the umask, so its folder has to keep others out.
-        durable::make_folder(&store).map_err(|error| io_error(format!("make {}", store.display()), &error))?;
+        // The permissions of fjall's files depend on the umask, so their folder must keep others out.
+        durable::make_folder(&store).map_err(|error| io_error(format!("create {}", store.display()), &error))?;
         let opened = fjall_check::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
         let (database, tables) = opened?;
         let watermark = Watermark::open(&path.join(DURABLE_FILE))
             .map_err(|error| io_error(format!("open {}", path.join(DURABLE_FILE).display()), &error))?;
-        // The engine syncs its own folder, but not the one that names it.
+        // fjall syncs its own folder, but not the folder above it, which holds its name.
         durable::sync_folder(path).map_err(|error| io_error(format!("sync {}", path.display()), &error))?;
         Ok(Self { path: path.to_path_buf(), database, tables, durable: watermark })
     }
@@ -116,15 +116,15 @@ fn table_options() -> KeyspaceCreateOptions {
         .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
         // Digests do not compress.
         .data_block_compression_policy(CompressionPolicy::disabled())
-        // The log only reads rows that exist, so a filter would never rule a file out.
+        // The log only reads rows that exist, so a Bloom filter would never rule a file out.
         .filter_policy(FilterPolicy::disabled())
 }
 
-/// Make the data folder, or check that it is one and of this format. The format is the first thing written, so a folder that a
-/// crash left half made either names its format or holds only a draft of that file.
+/// Create the data folder, or check that it is one and has this format. The format file is written first, so a folder that a crash
+/// left half created either names its format or contains only a draft of that file.
 fn prepare(path: &Path) -> Result<(), LogError> {
     let failed = |action: &str, error: &io::Error| io_error(format!("{action} {}", path.display()), error);
-    durable::make_folder(path).map_err(|error| failed("make the data folder", &error))?;
+    durable::make_folder(path).map_err(|error| failed("create the data folder", &error))?;
     if let Some(mode) = durable::close_to_others(path).map_err(|error| failed("protect", &error))? {
         return Err(LogError::Unprotected { path: path.to_path_buf(), mode });
     }
@@ -133,7 +133,7 @@ fn prepare(path: &Path) -> Result<(), LogError> {
         Ok(text) => check_format(path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if holds_others(path).map_err(|error| failed("read", &error))? {
-                let cause = io::Error::other(format!("it holds files but no {FORMAT_FILE}, so it is not a log's"));
+                let cause = io::Error::other(format!("it is not empty but has no file {FORMAT_FILE}, so it is not the data folder of a log"));
                 return Err(failed("use", &cause));
             }
             write_format(path).map_err(|error| failed("write to", &error))
@@ -225,7 +225,8 @@ impl Drop for Claim {
     }
 }
 
-/// Whether a folder without a format holds anything else. A crash or a full disk during the very first start leaves only the draft.
+/// Whether a folder without a format file contains anything but its draft. A crash or a full disk during the very first start leaves
+/// only the draft.
 fn holds_others(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         if entry?.file_name() != FORMAT_DRAFT_FILE {
@@ -284,10 +285,11 @@ impl Store for DiskStore {
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        // The engine's worker syncs the journal too. If that fails while this waits for the journal's lock, this finds nothing left
-        // to sync and succeeds: the system reports a failed write-back only once. The worker then marks the database as failed; persisting
-        // looks at the mark only before it takes the lock, so persist a second time. That misses only a worker that is delayed between
-        // releasing the lock and marking for as long as a sync takes; the next write is refused then.
+        // A background thread of fjall syncs the journal too. If its sync fails while this call waits for the journal's lock, this
+        // call finds nothing left to sync and succeeds, because the system reports a failed write-back only once. The background
+        // thread then marks the database as failed, but `persist` checks the mark only before it takes the lock, so call it a second
+        // time. This misses only a background thread that is delayed between releasing the lock and setting the mark for as long as a
+        // sync takes; the next write is refused then.
         let persist = |mode| self.database.persist(mode).map_err(|error| self.failed("sync", &error));
         persist(PersistMode::SyncData)?;
         persist(PersistMode::Buffer)
@@ -309,7 +311,7 @@ fn opening_error(path: &Path, error: &fjall::Error) -> LogError {
     }
 }
 
-/// Separate failures of the operating system from damage in the files.
+/// Distinguish failures reported by the operating system from damage in the files.
 fn store_error(action: String, error: &fjall::Error) -> LogError {
     let mut causes = std::iter::successors(Some(error as &(dyn StdError + 'static)), |&error| error.source());
     let system = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
@@ -324,7 +326,7 @@ fn store_error(action: String, error: &fjall::Error) -> LogError {
     }
 }
 
-/// Whether an I/O error is about a file's content: an impossible length or field.
+/// Whether an I/O error means damaged content: a missing file, an impossible length or an invalid field.
 fn is_of_content(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
 }

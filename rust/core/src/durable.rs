@@ -1,7 +1,7 @@
-//! Files and folders that outlive a power cut, and that only their owner may read.
+//! Files and folders that survive a power cut and that only their owner can read.
 //!
-//! Anyone who can read a digest can guess its event if few events are possible, and anyone who can write to a data folder can replace
-//! the log. So nothing depends on the umask of the process that creates them.
+//! Anyone who can read a digest can guess its event if there are few possible events, and anyone who can write to a data folder can
+//! replace the log. So permissions never depend on the umask of the process that creates the files.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -10,16 +10,16 @@ use std::path::Path;
 
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// What the group and everybody else may do, and of that, what changes anything.
+/// The permissions of the group and of everybody else; and of these, the ones that allow changes.
 const OTHERS: u32 = 0o077;
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Create a folder, and those above it, each synced into the one that names it: a power cut must not take the log's name away. Only
-/// the folder itself is private.
+/// Create a folder and any missing parents. Each new folder is synced into its parent: a power cut must not remove the name of the
+/// log. Only the folder itself is made private.
 ///
 /// # Errors
 ///
-/// What the operating system says. A folder that exists is no error.
+/// Any error of the operating system. It is not an error if the folder exists.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     make(path, FOLDER_MODE)
 }
@@ -28,8 +28,8 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    #[expect(clippy::expect_used, reason = "only a root has none, which is a folder")]
-    let parent = path.parent().expect("a folder to be made has a parent");
+    #[expect(clippy::expect_used, reason = "only the root has no parent, and it exists")]
+    let parent = path.parent().expect("a folder that does not exist has a parent");
     make(parent, 0o777)?;
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
@@ -42,17 +42,17 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What the operating system says.
+/// Any error of the operating system.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Replace a file by what `write` writes: after a crash it holds the old content or the new, and when this returns the new. What is
-/// not complete yet has the extension `new`.
+/// Replace a file with what `write` writes. After a crash the file has either the old content or the new; once this returns, it has
+/// the new. An incomplete new file has the extension `new`.
 ///
 /// # Errors
 ///
-/// What `write` or the operating system says.
+/// Any error of `write` or of the operating system.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&draft)?;
@@ -66,19 +66,19 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
 ///
 /// # Errors
 ///
-/// What the operating system says.
+/// Any error of the operating system.
 pub fn open_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
 }
 
-/// Return the mode of a folder if others may have written to it; otherwise close it to them, if it is ours.
+/// If other users may have written to a folder, return its mode and change nothing. Otherwise remove their access to it, if we own it.
 ///
-/// An empty folder that others can write to holds nothing of theirs yet, so it is closed to them too: volumes of container platforms
-/// are made like that.
+/// An empty folder that others can write to cannot hold anything of theirs yet, so their access is removed too: container platforms
+/// create volumes like that.
 ///
 /// # Errors
 ///
-/// What the operating system says.
+/// Any error of the operating system.
 pub fn close_to_others(folder: &Path) -> io::Result<Option<u32>> {
     let mode = fs::metadata(folder)?.permissions().mode() & 0o7777;
     let is_open = mode & OTHERS_WRITE != 0;
@@ -87,7 +87,7 @@ pub fn close_to_others(folder: &Path) -> io::Result<Option<u32>> {
     }
     if mode & OTHERS != 0 {
         match fs::set_permissions(folder, Permissions::from_mode(mode & !OTHERS)) {
-            // The folder of another owner, who decides who may read it.
+            // The folder has another owner, who decides who may read it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(is_open.then_some(mode)),
             outcome => outcome?,
         }
@@ -128,14 +128,14 @@ mod tests {
         }
         for found in [0o775, 0o702, 0o777, 0o1777] {
             fs::set_permissions(folder.path(), Permissions::from_mode(found)).unwrap();
-            assert_eq!(close_to_others(folder.path()).unwrap(), None, "nothing of others is in it");
+            assert_eq!(close_to_others(folder.path()).unwrap(), None, "it is empty, so it holds nothing of others");
             assert_eq!(mode(folder.path()), 0o700);
         }
         fs::write(folder.path().join("FORMAT"), b"").unwrap();
         for found in [0o775, 0o702, 0o777, 0o1777] {
             fs::set_permissions(folder.path(), Permissions::from_mode(found)).unwrap();
             assert_eq!(close_to_others(folder.path()).unwrap(), Some(found));
-            assert_eq!(mode(folder.path()), found & 0o777, "left as it was found");
+            assert_eq!(mode(folder.path()), found & 0o777, "the mode is unchanged");
         }
     }
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::log_id::LogId;
 
-/// Why a log could not do what was asked. A failed call has changed nothing that a later call on the same open log can see.
+/// Why a log could not do what was requested. A failed call has changed nothing that a later call on the same open log can see.
 ///
-/// After a failed write or sync, the batch may or may not be on disk. The next open decides: the log then has all of the batch or none
-/// of it.
+/// After a failed write or sync, the batch may or may not be on disk. The next open decides: the log then has either the whole batch
+/// or nothing of it.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The version is beyond the log.
@@ -19,7 +19,7 @@ pub enum LogError {
         len: u64,
     },
     /// An incremental proof was requested for a range whose start is after its end.
-    #[error("the range starts at version {start} and ends before it, at {end}")]
+    #[error("expected a range whose start is not after its end, found {start} to {end}: swap the two versions")]
     InvalidRange {
         /// First version of the range.
         start: u64,
@@ -27,7 +27,7 @@ pub enum LogError {
         end: u64,
     },
     /// Nothing can be proven about a log without events.
-    #[error("the log holds no events yet, so nothing can be proven")]
+    #[error("the log holds no events yet, so nothing can be proven: add one first")]
     Empty,
     /// The event is in the log, but was first added after the asked version.
     #[error("the event was first added at version {first}, after the asked version {asked}")]
@@ -47,7 +47,7 @@ pub enum LogError {
         path: PathBuf,
     },
     /// Other users of the machine may write to the data folder, so what it holds proves nothing.
-    #[error("{} can be written by others (mode {mode:04o}): make sure that nobody did, then run chmod go-w", path.display())]
+    #[error("{} can be written by others (mode {mode:04o}): make sure that nobody has changed it, then run chmod go-w", path.display())]
     Unprotected {
         /// The data folder.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum LogError {
         mode: u32,
     },
     /// The data folder was written in a format this build does not know.
-    #[error("{} holds format {found}, this build knows format {known}", path.display())]
+    #[error("expected format {known} in {}, found format {found}: open it with the version of qed that wrote it, or with a newer one", path.display())]
     UnsupportedFormat {
         /// The data folder.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum LogError {
         path: PathBuf,
     },
     /// The hyper tree has no room for another key.
-    #[error("the log is full: its hyper tree holds {keys} keys and has room for no more")]
+    #[error("the log is full: its hyper tree holds {keys} keys, the most it can; keep this log for proofs and add to a new one in an empty folder")]
     Full {
         /// How many keys it holds.
         keys: u64,

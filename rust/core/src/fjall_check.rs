@@ -1,8 +1,8 @@
-//! Checks that fjall does not make itself: its folder is checked before it is opened, and a panic while it opens becomes an error.
+//! Checks that fjall does not make itself: its folder is checked before it is opened, and a panic while opening becomes an error.
 //!
-//! fjall ends the process over a damaged manifest, and treats a folder that lost a file as one that was never filled, which it then
-//! deletes. Both can be seen from outside: fjall writes a checksum beside each manifest, which is read here. It also never opens a
-//! folder again whose first start was interrupted, although nothing can have been stored in it.
+//! fjall ends the process if a manifest is damaged, and takes a folder that lost a file for one that was never filled, which it then
+//! deletes. Both cases can be detected from outside: fjall stores a checksum with each manifest, and it is compared here. fjall also
+//! never reopens a folder whose first start was interrupted, although nothing can have been stored in it.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -17,38 +17,38 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::error::LogError;
 
 const VERSION_FILE: &str = "version";
-/// Magic and version.
+/// Length of the file: magic and version.
 const VERSION_BYTES: u64 = 4;
 const JOURNAL_SUFFIX: &str = ".jnl";
 const LOCK_FILE: &str = "lock";
 const KEYSPACES_FOLDER: &str = "keyspaces";
 const CURRENT_FILE: &str = "current";
 const TABLES_FOLDER: &str = "tables";
-/// The number of the manifest and its XXH3, both little-endian, and the kind of checksum.
+/// Content of the file: the number of the manifest and its XXH3, both little-endian, and the kind of checksum.
 const CURRENT_BYTES: usize = 8 + 16 + 1;
 const KIND_XXH3: u8 = 0;
 
-/// Check the engine's folder `store`, if there is one, then open it with `open`; a panic of `open` is an error and prints nothing.
+/// Check fjall's folder `store`, if it exists, then open it with `open`. A panic in `open` becomes an error and prints nothing.
 ///
 /// # Errors
 ///
-/// [`LogError::Corrupt`] if a file is missing, if a manifest is not the one whose checksum was noted, or if `open` panics;
-/// [`LogError::Store`] if a file cannot be read; what `open` fails with.
+/// [`LogError::Corrupt`] if a file is missing, if a manifest does not match its stored checksum, or if `open` panics;
+/// [`LogError::Store`] if a file cannot be read; the errors of `open`.
 pub fn open<T>(store: &Path, open: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
     check(store)?;
     install_hook();
     read(store, open)
 }
 
-/// Read the store with `read`, which calls nothing but fjall. fjall asserts where its files contradict themselves; such a panic is an
-/// error and prints nothing.
+/// Read the store with `read`, which must call nothing but fjall. If fjall's files contradict each other, its assertions panic; such
+/// a panic becomes an error and prints nothing.
 ///
 /// # Errors
 ///
-/// [`LogError::Corrupt`] if `read` panics; what it fails with.
+/// [`LogError::Corrupt`] if `read` panics; the errors of `read`.
 pub fn read<T>(store: &Path, read: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
     IS_READING.set(true);
-    // What fjall leaves behind when it panics while reading, it has only read.
+    // A panic while reading cannot leave anything half changed, because fjall only reads here.
     let found = panic::catch_unwind(AssertUnwindSafe(read));
     IS_READING.set(false);
     found.unwrap_or_else(|cause| {
@@ -62,8 +62,8 @@ thread_local! {
     static IS_READING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keep the panics that [`read`] catches off stderr. All others are shown as they were, also a second one while the first is being
-/// unwound: that one ends the process, and must not end it silently.
+/// Keep the panics that [`read`] catches off stderr. All others are shown as usual, including a second panic while the first one is
+/// unwinding: it ends the process, and must not do so silently.
 fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -78,7 +78,7 @@ fn install_hook() {
 
 fn first_line(cause: &(dyn Any + Send)) -> &str {
     let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref().copied());
-    text.and_then(|text| text.lines().next()).unwrap_or("it contradicts itself")
+    text.and_then(|text| text.lines().next()).unwrap_or("its files contradict each other")
 }
 
 fn check(store: &Path) -> Result<(), LogError> {
@@ -97,9 +97,9 @@ fn check(store: &Path) -> Result<(), LogError> {
     keyspaces.filter(|path| path.is_dir()).try_for_each(|path| check_manifest(&path))
 }
 
-/// Remove the leftovers of an interrupted first start, which fjall cannot resume from. It creates its lock, the folder of keyspaces, a
-/// journal of zeros and, last, the file by which it recognises its own folder; it creates no table and writes no row before all of that
-/// is synced. So a folder that holds anything else, or a journal that is not zeros, was once a log.
+/// Remove the leftovers of an interrupted first start, which fjall cannot resume from. fjall creates its lock, the folder of
+/// keyspaces, a journal of zeros and, last, the file by which it recognises its own folder. It creates no table and writes no row
+/// before all of that is synced. So a folder that contains anything else, or a journal that is not all zeros, was once a log.
 fn clear_unused(store: &Path) -> Result<(), LogError> {
     let mut leftovers = Vec::new();
     for entry in entries(store)? {
@@ -115,7 +115,7 @@ fn clear_unused(store: &Path) -> Result<(), LogError> {
         };
         if !is_unused {
             let file = store.join(VERSION_FILE);
-            let reason = format!("{} is missing or cut off: take it, or the folder, from a backup", file.display());
+            let reason = format!("{} is missing or cut off: restore it, or the whole folder, from a backup", file.display());
             return Err(LogError::Corrupt(reason));
         }
         leftovers.push(path);
@@ -124,8 +124,8 @@ fn clear_unused(store: &Path) -> Result<(), LogError> {
     leftovers.iter().try_for_each(remove)
 }
 
-/// Whether a file holds nothing but zeros. A journal is 64 MiB of them when it is made.
-#[expect(clippy::indexing_slicing, reason = "no more is read than there is room for")]
+/// Whether a file contains only zeros. A new journal consists of 64 MiB of them.
+#[expect(clippy::indexing_slicing, reason = "`read` never returns more than the length of the chunk")]
 fn is_zeros(path: &Path) -> io::Result<bool> {
     let (mut file, mut chunk) = (File::open(path)?, vec![0; 1 << 16]);
     loop {
@@ -137,7 +137,8 @@ fn is_zeros(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Require that the manifest of a keyspace is the one that was noted. What is not noted in the form known here is left to the engine.
+/// Require that the manifest of a keyspace is the one whose checksum is stored. If the checksum is stored in an unknown form, leave
+/// the check to fjall.
 fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
     let file = keyspace.join(CURRENT_FILE);
     let note = match fs::read(&file) {
@@ -145,7 +146,7 @@ fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
         Err(error) => {
             let tables = keyspace.join(TABLES_FOLDER);
             let has_none = is_empty(&tables).map_err(|error| unreadable(&tables, &error))?;
-            // Without tables it is what a crash left of making it, and fjall makes it again.
+            // Without tables, this is a keyspace whose creation a crash interrupted; fjall creates it again.
             let is_unmade = error.kind() == io::ErrorKind::NotFound && has_none;
             return if is_unmade { Ok(()) } else { Err(unreadable(&file, &error)) };
         }
@@ -158,7 +159,7 @@ fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
     if xxh3_128(&manifest).to_le_bytes() == checksums {
         return Ok(());
     }
-    Err(LogError::Corrupt(format!("{} is not what was written: its checksum differs", file.display())))
+    Err(LogError::Corrupt(format!("{} is damaged: its checksum differs: restore the folder from a backup", file.display())))
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, LogError> {
@@ -166,7 +167,7 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, LogError> {
     entries.map_err(|error| unreadable(folder, &error))
 }
 
-/// Whether a folder holds nothing, or does not exist.
+/// Whether a folder is empty or does not exist.
 fn is_empty(folder: &Path) -> io::Result<bool> {
     match fs::read_dir(folder) {
         Ok(mut entries) => Ok(entries.next().is_none()),

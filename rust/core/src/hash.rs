@@ -1,8 +1,8 @@
-//! `Digest` and the named hashes of both trees; the only file that knows SHA-256.
+//! `Digest` and the named hash functions of both trees. No other file uses SHA-256 directly.
 //!
-//! The hashes of nodes have few fixed lengths, so their padding (FIPS 180-4, section 5.1.1) is laid out here and only the
-//! compression function of the `sha2` crate is called: one or two blocks a node, a quarter faster than its streaming
-//! interface, which the tests compare these functions with.
+//! The hashed nodes have only a few fixed lengths, so this file lays out their padding itself (FIPS 180-4, section 5.1.1) and calls
+//! only the compression function of the `sha2` crate, for one or two blocks per node. That is a quarter faster than the crate's
+//! streaming interface; the tests compare the two.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use crate::integers::height_from;
 /// Length of every digest, in bytes.
 pub const DIGEST_BYTES: usize = 32;
 
-/// Number of levels below the root of the hyper tree, one a bit of an event digest.
+/// Number of levels below the root of the hyper tree: one per bit of an event digest.
 pub const HYPER_LEVELS: u16 = 256;
 
 /// Initial state of SHA-256 (FIPS 180-4, section 5.3.3).
@@ -32,19 +32,19 @@ impl Digest {
         Self(sha2::Sha256::digest(event).into())
     }
 
-    /// Wrap 32 bytes that already are a digest.
+    /// Wrap 32 bytes that are already a digest.
     #[must_use]
     pub const fn new(bytes: [u8; DIGEST_BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// Return the digest in `bytes`, or nothing unless they are 32.
+    /// Return the digest in `bytes`, or `None` unless there are exactly 32 of them.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// Return the digest written as 64 hexadecimal digits in `text`, or nothing if it is anything else.
+    /// Return the digest written as 64 hexadecimal digits in `text`, or `None` if `text` is anything else.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut bytes = [0; DIGEST_BYTES];
@@ -72,13 +72,13 @@ impl Digest {
     #[must_use]
     #[expect(
         clippy::indexing_slicing,
-        reason = "a bit beyond the last is a mistake of the caller, and must not read as 0"
+        reason = "a depth beyond the last bit is a bug in the caller, and must not read as 0"
     )]
     pub fn bit(&self, depth: u16) -> bool {
         self.0[usize::from(depth / 8)] & (0x80 >> (depth % 8)) != 0
     }
 
-    /// Return the first 64 bits as a number, so that numeric order is the order of digests.
+    /// Return the first 64 bits as a number. Its numeric order is the order of digests.
     #[must_use]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a digest has 32 bytes")]
     pub const fn prefix64(&self) -> u64 {
@@ -102,7 +102,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An answer spells some thirty digests, and formatting each of their bytes takes longer than proving it.
+        // An answer contains some thirty digests. Formatting them byte by byte would take longer than creating the proof.
         let mut text = [0; 2 * DIGEST_BYTES];
         for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(self.0) {
             *pair = [hex_digit(byte >> 4), hex_digit(byte & 15)];
@@ -138,7 +138,7 @@ fn two_blocks<const A: usize, const B: usize, const C: usize>(a: &[u8; A], b: &[
     compress(halves)
 }
 
-/// Lay out the parts, the closing bit and the message's length in bits at the end of `blocks`.
+/// Write the parts, the padding bit and the message length in bits to the end of `blocks`.
 #[inline]
 #[expect(clippy::indexing_slicing, reason = "the callers assert that the parts leave 9 bytes")]
 fn fill<const N: usize>(blocks: &mut [u8; N], parts: &[&[u8]]) {
@@ -183,7 +183,7 @@ pub fn history_inner(left: &Digest, right: &Digest, position: &[u8; 10]) -> Dige
     two_blocks(&left.0, &right.0, position)
 }
 
-/// Return a history node whose right child begins after the tree's version: `H(left ‖ position)`.
+/// Return a history node without a right child, because the tree's version is before it: `H(left ‖ position)`.
 #[must_use]
 pub fn history_partial(left: &Digest, position: &[u8; 10]) -> Digest {
     one_block(&left.0, position)
@@ -214,7 +214,7 @@ pub fn hyper_inner(left: &Digest, right: &Digest, position: &[u8; 34]) -> Digest
 ///
 /// If `height` is beyond 256.
 #[must_use]
-#[expect(clippy::indexing_slicing, reason = "a tree of other heights does not exist, and must not get a hash")]
+#[expect(clippy::indexing_slicing, reason = "no subtree is higher, so an invalid height must not get a hash")]
 pub fn hyper_default(height: u16) -> Digest {
     DEFAULTS[usize::from(height)]
 }

@@ -1,8 +1,8 @@
-//! The history tree: append-only, one leaf a version (Crosby and Wallach, "Efficient Data Structures for Tamper-Evident Logging",
-//! 2009, section 3; hashed with positions as QED does).
+//! The history tree: append-only, one leaf per version (Crosby and Wallach, "Efficient Data Structures for Tamper-Evident Logging",
+//! 2009, section 3; positions are part of what is hashed, as in QED).
 //!
-//! Frozen nodes from height 4 up are kept in memory, four bytes an event; those below are computed from the at most sixteen event
-//! digests under them, which the caller reads from the log.
+//! Frozen nodes of height 4 and above are kept in memory, at four bytes per event. Lower nodes are computed from the event digests
+//! below them, at most sixteen, which the caller reads from the log.
 
 use rayon::prelude::*;
 
@@ -12,19 +12,19 @@ use crate::integers::usize_from;
 use crate::position::{HistoryPosition, history_height};
 use crate::proof::{incremental_positions, membership_positions};
 
-/// Height from which frozen nodes are kept.
+/// The lowest height at which frozen nodes are kept in memory.
 const KEPT_HEIGHT: u16 = 4;
 
-/// Leaves below a frozen node of the lowest height that is kept.
+/// Number of leaves below a frozen node of that height.
 pub const GROUP: u64 = 1 << KEPT_HEIGHT;
 
 /// [`GROUP`] as a length.
 const GROUP_LEAVES: usize = 1 << KEPT_HEIGHT;
 
-/// Levels of a tree of 2^64 leaves, less the root.
+/// Number of levels below the root of a tree of 2^64 leaves.
 const LEVELS: usize = 64;
 
-/// Gives the event digests of the versions in the group of [`GROUP`] that holds a version: at least up to that version.
+/// Returns the event digests of the group of [`GROUP`] versions that contains a version, at least up to that version.
 pub type Group<'a> = dyn Fn(u64) -> Result<Vec<Digest>, LogError> + 'a;
 
 /// The frozen nodes of a history tree.
@@ -36,7 +36,7 @@ pub struct HistoryTree {
     edge: Edge,
 }
 
-/// For each height, the last frozen node that is a left child: the left siblings of the events appended next.
+/// For each height, the last frozen node that is a left child: the left siblings of the next events to be appended.
 #[derive(Debug, Clone, Copy)]
 struct Edge([Digest; LEVELS]);
 
@@ -46,21 +46,21 @@ impl Default for Edge {
     }
 }
 
-/// Which roots are wanted of a change: a root costs a hash a level, a leaf alone three.
+/// Which roots a change should include. A root costs one hash per level; appending a leaf without its root costs three hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roots {
-    /// That of each new version.
+    /// The root at each new version.
     Each,
-    /// Only that of the last.
+    /// Only the root at the last version.
     Last,
 }
 
-/// What appending some events will change.
+/// The changes that appending some events will make.
 #[derive(Debug, Default)]
 pub struct HistoryChange {
-    /// The roots that were wanted, in the order of versions.
+    /// The roots that were requested, in the order of versions.
     pub roots: Vec<Digest>,
-    /// How many events are appended.
+    /// Number of events to append.
     len: u64,
     frozen: Vec<(u16, Digest)>,
     edge: Edge,
@@ -73,9 +73,10 @@ impl HistoryTree {
         Self { len: 0, kept: Vec::new(), edge: Edge::default() }
     }
 
-    /// Return the tree of the events `digests`: what appending them gives, each level hashed on all threads.
+    /// Return the tree of the events `digests`, equal to the tree that appending them would build. Each level is hashed on all
+    /// threads.
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "`last` is the last index, and an even one is no greater")]
+    #[expect(clippy::indexing_slicing, reason = "`last` is the last valid index, and the even index below it is valid too")]
     pub fn of_events(digests: &[Digest]) -> Self {
         let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
         let mut tree = Self { len: (digests.len() - rest.len()) as u64, ..Self::new() };
@@ -104,13 +105,13 @@ impl HistoryTree {
         self.len
     }
 
-    /// Return whether there is no leaf.
+    /// Return whether the tree has no leaves.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Compute what appending `digests` gives, changing nothing.
+    /// Compute the result of appending `digests` without changing anything.
     #[must_use]
     pub fn plan(&self, digests: &[Digest], roots: Roots) -> HistoryChange {
         let mut change = HistoryChange { edge: self.edge, ..HistoryChange::default() };
@@ -124,8 +125,8 @@ impl HistoryTree {
         change
     }
 
-    /// Carry out a change that was planned on this very tree.
-    #[expect(clippy::indexing_slicing, reason = "the level was added just before if it was missing")]
+    /// Apply a change that was planned on the tree in its current state.
+    #[expect(clippy::indexing_slicing, reason = "a missing level was added just before")]
     pub fn apply(&mut self, change: HistoryChange) {
         self.len += change.len;
         for (height, digest) in change.frozen {
@@ -142,25 +143,25 @@ impl HistoryTree {
     ///
     /// # Errors
     ///
-    /// Those of `group`; [`LogError::Corrupt`] if the tree or the group is too short.
+    /// Errors of `group`; [`LogError::Corrupt`] if the tree or the group is too short.
     pub fn root(&self, version: u64, group: &Group<'_>) -> Result<Digest, LogError> {
         self.node(HistoryPosition::root(version), version, group)
     }
 
-    /// Return the siblings from leaf `actual` to the root at `query`, those of [`membership_positions`].
+    /// Return the siblings on the path from leaf `actual` to the root at `query`, in the order of [`membership_positions`].
     ///
     /// # Errors
     ///
-    /// As [`Self::root`].
+    /// Same as [`Self::root`].
     pub fn membership_path(&self, actual: u64, query: u64, group: &Group<'_>) -> Result<Vec<Digest>, LogError> {
         self.nodes(&membership_positions(actual, query), query, group)
     }
 
-    /// Return the nodes of [`incremental_positions`].
+    /// Return the nodes of an incremental path, in the order of [`incremental_positions`].
     ///
     /// # Errors
     ///
-    /// As [`Self::root`].
+    /// Same as [`Self::root`].
     pub fn incremental_path(&self, start: u64, end: u64, group: &Group<'_>) -> Result<Vec<Digest>, LogError> {
         self.nodes(&incremental_positions(start, end), end, group)
     }
@@ -169,8 +170,8 @@ impl HistoryTree {
         positions.iter().map(|&position| self.node(position, version, group)).collect()
     }
 
-    /// Return the hash of a node in the tree at `version`; the node must exist there.
-    #[expect(clippy::expect_used, reason = "a leaf is handled before its children are asked for")]
+    /// Return the hash of a node in the tree at `version`; the node must exist in that tree.
+    #[expect(clippy::expect_used, reason = "leaves were handled above, before children are needed")]
     fn node(&self, position: HistoryPosition, version: u64, group: &Group<'_>) -> Result<Digest, LogError> {
         if let Some(kept) = self.kept(position, version) {
             return Ok(kept);
@@ -180,7 +181,7 @@ impl HistoryTree {
             let digest = digests.get(usize_from(position.index % GROUP)).ok_or_else(|| missing(position))?;
             return Ok(history_leaf(digest, &position.to_bytes()));
         }
-        let (left, right) = position.children().expect("only a leaf has no children");
+        let (left, right) = position.children().expect("only leaves have no children");
         let left = self.node(left, version, group)?;
         if right.index > version {
             return Ok(history_partial(&left, &position.to_bytes()));
@@ -189,7 +190,7 @@ impl HistoryTree {
         Ok(history_inner(&left, &right, &position.to_bytes()))
     }
 
-    /// Return a node from memory, if it is kept and its last leaf is at most `version`.
+    /// Return a node from memory, if it is kept there and its last leaf is not after `version`.
     fn kept(&self, position: HistoryPosition, version: u64) -> Option<Digest> {
         let last = position.index.checked_add(1_u64.checked_shl(position.height.into())? - 1)?;
         let level = position.height.checked_sub(KEPT_HEIGHT)?;
@@ -205,7 +206,7 @@ impl Default for HistoryTree {
 }
 
 impl HistoryChange {
-    /// Add the leaf of `version` and every node that it completes; return the highest of them.
+    /// Add the leaf of `version` and every node that it completes; return the height and hash of the highest of them.
     fn freeze(&mut self, version: u64, digest: &Digest) -> (u16, Digest) {
         let mut node = history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes());
         let mut height = 0;
@@ -223,7 +224,7 @@ impl HistoryChange {
         (height, node)
     }
 
-    /// Return the root at `version`, the last one, from the highest node that it completed.
+    /// Return the root at `version`, which must be the last version, from the highest node that it completed.
     fn root(&self, version: u64, (height, node): (u16, Digest)) -> Digest {
         let above = (height..history_height(version)).zip(self.edge.0.iter().skip(height.into()));
         above.fold(node, |node, (height, left)| {
@@ -237,7 +238,7 @@ impl HistoryChange {
     }
 }
 
-/// Return the frozen node at `position`, whose leaves are those of `digests`: as many as its height demands.
+/// Return the frozen node at `position`. `digests` must be exactly the events below it.
 #[expect(clippy::indexing_slicing, reason = "a leaf without a digest must not get a hash")]
 fn frozen(digests: &[Digest], position: HistoryPosition) -> Digest {
     let Some((left, right)) = position.children() else { return history_leaf(&digests[0], &position.to_bytes()) };

@@ -1,11 +1,12 @@
 //! The hyper tree: a sparse Merkle tree from event digest to version (protocol of BBVA QED; Dahlberg, Pulls and Peeters, "Efficient
 //! Sparse Merkle Trees", 2016, for the empty subtrees).
 //!
-//! Digests are uniform, so a tree of n events is full down to about log2(n) levels and thin below. The full part is a flat array of
-//! hashes, whose places are known before they are read; a *bucket* at its last level holds a small trie that has a node only where
-//! two keys diverge. A key that was chosen to share many bits with others costs a deeper trie, never a scan of its bucket.
+//! Digests are uniformly distributed, so a tree of n events is full down to about log2(n) levels and sparse below. The full part is a
+//! flat array of hashes, so the index of a hash is known before any hash is read. Each node of its last level is a *bucket*: a small
+//! trie with a node only where two keys diverge. A key chosen to share many bits with others makes a trie deeper, but never causes a
+//! scan of its bucket.
 //!
-//! Nothing of this is stored. A batch is inserted by [`HyperTree::plan`] and [`HyperTree::apply`]; when a log is opened,
+//! None of this is stored. A batch is inserted by [`HyperTree::plan`] and [`HyperTree::apply`]; when a log is opened,
 //! [`HyperTree::of_events`] builds the same tree from all of its events.
 
 mod build;
@@ -21,10 +22,10 @@ use crate::proof::SHORTCUT_DEPTH;
 
 pub use plan::HyperChange;
 
-/// Fewest and most levels of the flat part. 24 levels take 1 GiB.
+/// The range that the number of flat levels is kept in. 24 levels take 1 GiB.
 const FLAT_LEVELS: std::ops::RangeInclusive<u16> = 4..=24;
 
-/// Gives the event digest of a version, on any thread; asked only for keys that share 64 bits.
+/// Returns the event digest of a version, from any thread. It is called only for keys that share their first 64 bits.
 pub type DigestAt<'a> = dyn Fn(u64) -> Result<Digest, LogError> + Sync + 'a;
 
 /// A node of a bucket's trie: nothing, a leaf or a branch, as an index into the tree's arrays.
@@ -66,7 +67,7 @@ struct Leaf {
     version: u64,
 }
 
-/// A place where keys diverge: all keys below share `depth` bits and differ in the next one.
+/// A point where keys diverge: all keys below it share `depth` bits and differ in the next one.
 #[derive(Debug, Clone, Copy)]
 struct Branch {
     hash: Digest,
@@ -80,7 +81,7 @@ const BLANK_BRANCH: Branch =
     Branch { hash: Digest::new([0; 32]), left: NodeRef::EMPTY, right: NodeRef::EMPTY, depth: 0 };
 
 impl Leaf {
-    /// Return the number of its bucket below `levels` flat levels, 1 to 24.
+    /// Return the index of the leaf's bucket below `levels` flat levels, 1 to 24.
     fn bucket(&self, levels: u16) -> usize {
         usize_from(self.prefix >> (64 - levels))
     }
@@ -100,7 +101,7 @@ pub struct Entry {
 pub enum PathEnd {
     /// At an empty subtree.
     Empty,
-    /// At the shortcut leaf of a version, whose event may be the key or another one.
+    /// At the shortcut leaf of a version, whose event may be this key or a different one.
     Leaf {
         /// The version the leaf holds.
         version: u64,
@@ -113,13 +114,13 @@ pub struct HyperTree {
     flat_levels: u16,
     /// The flat part in heap order: the root at 1, the children of `i` at `2i` and `2i + 1`.
     hashes: Vec<Digest>,
-    /// The trie below each node of the last flat level. A bucket that has been split is in `halves`.
+    /// The trie below each node of the last flat level. If a bucket has been split, use `halves` instead.
     buckets: Vec<NodeRef>,
-    /// The tries below the nodes of the next level, two for each bucket from the left that has been split.
+    /// The tries one level below that: two for each bucket that has been split. Buckets are split from left to right.
     halves: Vec<NodeRef>,
     leaves: Vec<Leaf>,
     branches: Vec<Branch>,
-    /// Branches that growing the flat part has dissolved.
+    /// Branches that became unused when the flat part grew.
     free_branches: Vec<u32>,
 }
 
@@ -161,11 +162,11 @@ impl HyperTree {
         self.flat(1)
     }
 
-    /// Return the siblings on the path of `key`, root down, and where it ends.
+    /// Return the siblings on the path of `key`, from the root down, and where the path ends.
     ///
     /// # Errors
     ///
-    /// As [`Self::plan`].
+    /// Same as [`Self::plan`].
     pub fn path(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<(Vec<Digest>, PathEnd), LogError> {
         let mut siblings = Vec::with_capacity(48);
         let (mut index, mut flat_depth) = (1, 0);
@@ -198,11 +199,11 @@ impl HyperTree {
         }
     }
 
-    /// Return the version `key` maps to, or nothing.
+    /// Return the version `key` maps to, or `None` if the key is not in the tree.
     ///
     /// # Errors
     ///
-    /// As [`Self::plan`].
+    /// Same as [`Self::plan`].
     pub fn find(&self, key: &Digest, digest_at: &DigestAt<'_>) -> Result<Option<u64>, LogError> {
         let mut node = self.bucket_of(key);
         loop {
@@ -220,15 +221,15 @@ impl HyperTree {
         }
     }
 
-    /// Return the trie of the bucket that the path of `key` leads to.
-    #[expect(clippy::expect_used, reason = "a key whose bucket is not found must not count as absent")]
+    /// Return the trie of the bucket on the path of `key`.
+    #[expect(clippy::expect_used, reason = "if the bucket is not found, the key must not be reported as absent")]
     fn bucket_of(&self, key: &Digest) -> NodeRef {
         let on_path = |levels| self.bucket(flat_index(key, levels));
         let bucket = on_path(self.flat_levels).or_else(|| on_path(self.flat_levels + 1));
-        bucket.expect("the path of each key passes a bucket")
+        bucket.expect("the path of every key leads through a bucket")
     }
 
-    /// Return the two subtrees of `node`, which stands at `depth`.
+    /// Return the two subtrees of `node`, a node at `depth`.
     fn children(&self, node: NodeRef, depth: u16, digest_at: &DigestAt<'_>) -> Result<(NodeRef, NodeRef), LogError> {
         match node.kind() {
             Node::Empty => return Ok((NodeRef::EMPTY, NodeRef::EMPTY)),
@@ -244,7 +245,7 @@ impl HyperTree {
         Ok(if is_right { (NodeRef::EMPTY, node) } else { (node, NodeRef::EMPTY) })
     }
 
-    /// Return the hash of the subtree that `node` makes at `depth`.
+    /// Return the hash of the subtree at `depth` that `node` is the root of.
     fn hash_at(&self, node: NodeRef, depth: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
         match node.kind() {
             Node::Empty => Ok(hyper_default(HYPER_LEVELS - depth)),
@@ -263,13 +264,14 @@ impl HyperTree {
         }
     }
 
-    /// Return a key below `node`, which is not empty, that is right in its first `bits` bits; those that all keys below share are the same in each.
-    #[expect(clippy::panic, reason = "no key would be right, and a wrong one leads to a wrong root")]
+    /// Return a key below `node`, which must not be empty. At least its first `bits` bits are correct; all keys below `node` have
+    /// their shared bits in common, so any of them will do.
+    #[expect(clippy::panic, reason = "any key returned here would be wrong, and would lead to a wrong root")]
     fn some_key(&self, node: NodeRef, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
         let mut node = node;
         loop {
             match node.kind() {
-                Node::Empty => panic!("a branch has a leaf on either side"),
+                Node::Empty => panic!("a branch has leaves on both sides"),
                 Node::Branch(index) => node = self.branch(index).left,
                 Node::Leaf(index) => return key_of(&self.leaf(index), bits, digest_at),
             }
@@ -278,13 +280,13 @@ impl HyperTree {
 
     #[expect(
         clippy::indexing_slicing,
-        reason = "indices come from descending the flat levels, for which the array has room"
+        reason = "indices come from descending the flat levels, and the array covers all of them"
     )]
     fn flat(&self, index: usize) -> Digest {
         self.hashes[index]
     }
 
-    /// Return the trie below the flat node `index`, or nothing if its children are flat too.
+    /// Return the trie below the flat node `index`, or `None` if its children are flat too.
     #[expect(clippy::indexing_slicing, reason = "no path descends below a bucket that has not been split")]
     fn bucket(&self, index: usize) -> Option<NodeRef> {
         let bucket = index.checked_sub(self.buckets.len())?;
@@ -295,36 +297,37 @@ impl HyperTree {
         }
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a reference to a leaf is made with the leaf")]
+    #[expect(clippy::indexing_slicing, reason = "a leaf is stored whenever a reference to it is created")]
     fn leaf(&self, index: u32) -> Leaf {
         self.leaves[index as usize]
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a reference to a branch is made with the branch")]
+    #[expect(clippy::indexing_slicing, reason = "a branch is stored whenever a reference to it is created")]
     fn branch(&self, index: u32) -> Branch {
         self.branches[index as usize]
     }
 }
 
-/// Return how many flat levels suit a number of keys: two to four keys a bucket.
+/// Return the number of flat levels for a number of keys: two to four keys per bucket.
 fn flat_levels_for(keys: u64) -> u16 {
     let levels = height_from(keys.max(1).ilog2()).saturating_sub(1);
     levels.clamp(*FLAT_LEVELS.start(), *FLAT_LEVELS.end())
 }
 
-/// Return the index in heap order of the flat node at `depth`, 1 to 25, on the path of `key`: its first bits after a one.
+/// Return the heap index of the flat node at `depth`, 1 to 25, on the path of `key`: a one, followed by the first `depth` bits of the
+/// key.
 fn flat_index(key: &Digest, depth: u16) -> usize {
     let bits = key.prefix64() >> (64 - depth);
     usize_from(bits | 1 << depth)
 }
 
-/// Return the hash at `depth` of a subtree with one key.
+/// Return the hash at `depth` of a subtree that contains one key.
 fn lone_hash(key: &Digest, version: u64, depth: u16) -> Digest {
     let leaf_depth = depth.max(SHORTCUT_DEPTH);
     lift(key, hyper_leaf(version, &HyperPosition::on_path(key, leaf_depth).to_bytes()), leaf_depth, depth)
 }
 
-/// Return the hash at depth `to` of a subtree that has nothing but one of `hash` at depth `from`, on the path of `key`.
+/// Return the hash at depth `to` of a subtree that contains only the node `hash` at depth `from`, on the path of `key`.
 fn lift(key: &Digest, hash: Digest, from: u16, to: u16) -> Digest {
     (to..from).rev().fold(hash, |below, depth| {
         let beside = hyper_default(HYPER_LEVELS - depth - 1);
@@ -333,7 +336,7 @@ fn lift(key: &Digest, hash: Digest, from: u16, to: u16) -> Digest {
     })
 }
 
-/// Return the key of a leaf, right in its first `bits` bits.
+/// Return the key of a leaf, correct in at least its first `bits` bits.
 fn key_of(leaf: &Leaf, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
     if bits > 64 {
         return digest_at(leaf.version);
@@ -341,7 +344,7 @@ fn key_of(leaf: &Leaf, bits: u16, digest_at: &DigestAt<'_>) -> Result<Digest, Lo
     Ok(key_of_prefix(leaf.prefix))
 }
 
-/// Return the least key with these first 64 bits.
+/// Return the lowest key that starts with these 64 bits.
 fn key_of_prefix(prefix: u64) -> Digest {
     let mut bytes = [0; 32];
     let (start, _) = bytes.split_at_mut(8);
@@ -354,7 +357,7 @@ fn is_key_of(leaf: &Leaf, key: &Digest, digest_at: &DigestAt<'_>) -> Result<bool
 }
 
 fn index_of(index: usize) -> Result<u32, LogError> {
-    // The top bit distinguishes leaves from branches, and references count from one.
+    // The top bit distinguishes leaves from branches, and references start at one.
     let fitting = u32::try_from(index).ok().filter(|&index| index < NodeRef::LEAF - 1);
     fitting.ok_or(LogError::Full { keys: index as u64 })
 }
@@ -365,7 +368,7 @@ mod tests {
 
     use super::*;
 
-    /// Insert `keys` in batches of the given sizes, by turns; the version of a key is its place.
+    /// Insert `keys` in batches, cycling through the given sizes; the version of a key is its index.
     fn grown(keys: &[Digest], sizes: &[usize]) -> HyperTree {
         let mut tree = HyperTree::with_capacity(0);
         let (mut first, mut turn) = (0, 0);

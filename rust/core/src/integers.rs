@@ -1,8 +1,8 @@
-//! Conversions between integers that lose nothing here, each with the reason.
+//! Conversions between integer types that are lossless here, each with the reason.
 
 const _: () = assert!(usize::BITS == 64, "versions are used as indices");
 
-/// Return a version, or another number of 64 bits, as an index.
+/// Return a version, or another 64-bit number, as an index.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, as asserted above")]
 pub const fn usize_from(number: u64) -> usize {
@@ -13,10 +13,10 @@ pub const fn usize_from(number: u64) -> usize {
 ///
 /// # Panics
 ///
-/// If there are more than a digest has.
+/// If `bits` is greater than 256.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "the number is at most 256, as asserted above")]
 pub const fn height_from(bits: u32) -> u16 {
-    assert!(bits <= 256, "no height or depth is beyond the bits of a digest");
+    assert!(bits <= 256, "a height or depth is at most the number of bits in a digest");
     bits as u16
 }

@@ -1,7 +1,7 @@
-//! Snapshots and proofs as JSON on the wire (FORMATS.md, "JSON"): base64 for bytes, a position as the key of each hash.
+//! Snapshots and proofs as JSON (FORMATS.md, "JSON"): base64 for bytes, and a position as the key of each hash.
 //!
-//! Reading is strict where a second way to write the same thing would let a proof be changed unnoticed: positions must be exactly
-//! those of the path, each once, in their one spelling; base64 must be padded and canonical; numbers must be whole.
+//! Parsing is strict where a second way to write the same value would let a proof be changed unnoticed: positions must be exactly
+//! those of the path, each once, in their only valid spelling; base64 must be padded and canonical; numbers must be integers.
 
 use std::fmt::Write as _;
 use std::marker::PhantomData;
@@ -19,15 +19,15 @@ use crate::proof::{
     hyper_positions, incremental_positions, membership_positions,
 };
 
-/// Longest text that is looked at. The longest honest answer, with 256 hyper and 128 history hashes, takes 45 KiB without its `Key`,
-/// which a server echoes and which counts on top of this.
+/// The longest text that is parsed. The longest honest answer, with 256 hyper and 128 history hashes, takes 45 KiB without its `Key`.
+/// A server echoes the `Key`, and its length is allowed on top of this.
 pub const MAX_PROOF_BYTES: usize = 64 * 1024;
 
-/// Most hashes in one path: 256 levels of the hyper tree.
+/// Maximum number of hashes in one path: the 256 levels of the hyper tree.
 const MAX_PATH_HASHES: usize = 256;
 
 impl Snapshot {
-    /// Return the JSON object of this snapshot.
+    /// Return the snapshot as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(256);
@@ -35,7 +35,7 @@ impl Snapshot {
         out
     }
 
-    /// Append the JSON object of this snapshot to `out`.
+    /// Append the snapshot as a JSON object to `out`.
     pub fn write_json(&self, out: &mut String) {
         out.push_str("{\"EventDigest\":");
         put_digest(out, &self.event_digest);
@@ -47,11 +47,11 @@ impl Snapshot {
         out.push('}');
     }
 
-    /// Return the snapshot in a JSON object.
+    /// Parse a snapshot from a JSON object.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the text is not a snapshot.
+    /// [`Malformed`] if the text is not a valid snapshot.
     pub fn from_json(text: &[u8]) -> Result<Self, Malformed> {
         let SnapshotText { event_digest, history_digest, hyper_digest, version } = parse(text, 0)?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl Snapshot {
 }
 
 impl Answer {
-    /// Return the JSON object of this answer. `key` is the event to echo, if the asker named it.
+    /// Return the answer as a JSON object. `key` is the event to echo, if the request contained it.
     #[must_use]
     pub fn to_json(&self, key: Option<&[u8]>) -> String {
         match self {
@@ -73,11 +73,11 @@ impl Answer {
         }
     }
 
-    /// Return the answer in a JSON object: a membership proof if it says `Exists`, else an absence proof.
+    /// Parse an answer from a JSON object: a membership proof if `Exists` is true, otherwise an absence proof.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the text is not an answer. An echoed `Key` must be the event of `KeyDigest`.
+    /// [`Malformed`] if the text is not a valid answer. An echoed `Key` must be the event of `KeyDigest`.
     pub fn from_json(text: &[u8]) -> Result<Self, Malformed> {
         let answer: AnswerText = parse(text, key_allowance(text))?;
         if let Some(Bytes(key)) = &answer.key
@@ -90,7 +90,7 @@ impl Answer {
 }
 
 impl MembershipProof {
-    /// Return the JSON object of this answer. `key` is the event to echo, if the asker named it.
+    /// Return the answer as a JSON object. `key` is the event to echo, if the request contained it.
     #[must_use]
     pub fn to_json(&self, key: Option<&[u8]>) -> String {
         let mut out = open_answer(true, &self.key_digest, &self.hyper_path);
@@ -109,7 +109,7 @@ impl MembershipProof {
 }
 
 impl AbsenceProof {
-    /// Return the JSON object of this answer. `key` is the event to echo, if the asker named it.
+    /// Return the answer as a JSON object. `key` is the event to echo, if the request contained it.
     #[must_use]
     pub fn to_json(&self, key: Option<&[u8]>) -> String {
         let mut out = open_answer(false, &self.key_digest, &self.hyper_path);
@@ -131,7 +131,7 @@ impl AbsenceProof {
 }
 
 impl IncrementalProof {
-    /// Return the JSON object of this proof.
+    /// Return the proof as a JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(4096);
@@ -141,15 +141,15 @@ impl IncrementalProof {
         out
     }
 
-    /// Return the proof in a JSON object.
+    /// Parse a proof from a JSON object.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the text is not an incremental proof.
+    /// [`Malformed`] if the text is not a valid incremental proof.
     pub fn from_json(text: &[u8]) -> Result<Self, Malformed> {
         let IncrementalText { start, end, audit_path } = parse(text, 0)?;
         if start > end {
-            return Err(Malformed::because(format!("expected a start at most the end, found {start} and {end}")));
+            return Err(Malformed::because(format!("expected a start that is not after the end, found {start} and {end}")));
         }
         let audit_path = in_order(audit_path, &incremental_positions(start, end), HistoryPosition::parse)?;
         Ok(Self { start, end, audit_path })
@@ -204,14 +204,14 @@ impl AnswerText {
         };
         let (actual_version, query_version) = (self.actual_version, self.query_version);
         if self.latest_version == Some(actual_version) {
-            return Err(Malformed::because("a latest version that is the actual one must be left out"));
+            return Err(Malformed::because("a latest version that equals the actual version must be left out"));
         }
         let later = match (self.latest_version, self.latest_history) {
             (None, None) => None,
             (Some(version), Some(path)) => {
                 Some(LaterOccurrence { version, history_path: history_in_order(path, version, self.current_version)? })
             }
-            _ => return Err(Malformed::because("a latest version and its history path must stand together")),
+            _ => return Err(Malformed::because("a latest version and its history path must be given together")),
         };
         let proof = MembershipProof {
             key_digest: self.key_digest.0,
@@ -255,7 +255,7 @@ impl NeighbourText {
     }
 }
 
-/// A value written as an object: the derived forms would also accept an array of the fields' values.
+/// A value that must be written as an object: the derived parsers would also accept an array of the field values.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -276,7 +276,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// The hashes of a path with the text of their positions, as they stand in the object.
+/// The hashes of a path with the text of their positions, in the order of the object.
 struct PathText(Vec<(String, Digest)>);
 
 impl<'de> Deserialize<'de> for PathText {
@@ -336,14 +336,14 @@ fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], allowance: usize) -> Result<
     parsed.map_err(|error| Malformed::because(format!("not the expected JSON: {error}")))
 }
 
-/// Return how long the echoed `Key` is, found without parsing: a long event must not make its answer unreadable.
+/// Return the length of the echoed `Key`, found without parsing: a long event must not make its answer unreadable.
 fn key_allowance(text: &[u8]) -> usize {
     const MARK: &[u8] = b"\"Key\":\"";
     let start = text.windows(MARK.len()).rposition(|window| window == MARK);
     start.and_then(|start| text.get(start + MARK.len()..)?.iter().position(|&byte| byte == b'"')).unwrap_or(0)
 }
 
-/// Return the hashes in the order of `positions`, which the text must name exactly, each once, in any order.
+/// Return the hashes in the order of `positions`. The text must contain exactly these positions, each once, in any order.
 fn in_order<P: Copy + Eq>(
     PathText(path): PathText,
     positions: &[P],
@@ -353,13 +353,13 @@ fn in_order<P: Copy + Eq>(
         return Err(Malformed::because(format!("expected a path of {} hashes, found {}", positions.len(), path.len())));
     }
     let parsed: Vec<_> = path.iter().map(|(text, digest)| (parse(text), *digest)).collect();
-    // There are as many entries as positions: if each position is found, no entry is duplicated or foreign. Servers write them in
-    // order, so look first where the entry should be.
+    // There are as many entries as positions, so if every position is found, no entry is a duplicate or does not belong to the path.
+    // Servers write entries in order, so look first where the entry should be.
     let find = |(place, position): (usize, &P)| {
         let is_it = |(found, _): &&(Option<P>, Digest)| *found == Some(*position);
         parsed.get(place).filter(is_it).or_else(|| parsed.iter().find(is_it)).map(|&(_, digest)| digest)
     };
-    let missing = || Malformed::because("a path lacks one of its positions, or names one that is not its own");
+    let missing = || Malformed::because("a path lacks one of its positions, or contains one that does not belong to it");
     positions.iter().enumerate().map(|pair| find(pair).ok_or_else(missing)).collect()
 }
 

@@ -3,17 +3,17 @@
 //! # The construction
 //!
 //! A log is a list of *event digests*, `H(event)` with `H` = SHA-256, numbered from zero: the number is the event's *version*. Two
-//! trees stand over it.
+//! trees are built over it.
 //!
-//! - The [history tree](history) has one leaf a version and only grows to the right (Crosby and Wallach 2009). Its root at a
-//!   version commits to every event up to it, in order.
-//! - The [hyper tree](hyper) is a sparse Merkle tree of 256 levels that maps an event digest to its version. Its root commits to
-//!   what is in the log and so also to what is not.
+//! - The [history tree](history) has one leaf per version and only grows to the right (Crosby and Wallach 2009). Its root at a
+//!   version commits to all events up to that version, in order.
+//! - The [hyper tree](hyper) is a sparse Merkle tree of 256 levels that maps an event digest to its version. Its root commits to what
+//!   is in the log, and so also to what is not.
 //!
-//! Adding an event gives a [`Snapshot`](proof::Snapshot): its version and both roots. With trusted snapshots, a
+//! Adding an event returns a [`Snapshot`](proof::Snapshot): its version and both roots. Given trusted snapshots, a
 //! [`MembershipProof`](proof::MembershipProof) shows that an event is in the log, an [`AbsenceProof`](proof::AbsenceProof) that it is
-//! not, an [`IncrementalProof`](proof::IncrementalProof) that one snapshot's log extends another's. [`verify`] needs nothing but
-//! the proof and the [roots] of the snapshots.
+//! not, and an [`IncrementalProof`](proof::IncrementalProof) that the log of one snapshot extends the log of another. [`verify`]
+//! needs only the proof and the [roots] of the snapshots.
 //!
 //! # Examples
 //!
@@ -33,9 +33,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What it does not do
+//! # Out of scope
 //!
-//! It has no clock, no network and no signatures, and it never sees an event that it was not given: only digests are kept.
+//! This crate has no clock, no network and no signatures. It stores only digests, never the events themselves.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(

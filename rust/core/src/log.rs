@@ -1,7 +1,7 @@
-//! `Log`: both trees over one store. Appends commit batches atomically, answers proofs, and checks itself.
+//! `Log`: both trees on top of one store. It appends atomic commit batches, answers with proofs, and checks itself.
 //!
-//! What is stored is the log itself, version → event digest, with the hyper root after each commit batch. Both trees are built from
-//! it at every open, and their hyper root must equal the stored one, so every start is an audit.
+//! The store holds the log itself, a map from version to event digest, and the hyper root after each commit batch. Both trees are
+//! rebuilt from it whenever the log is opened, and their hyper root must equal the stored one, so every start is an audit.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -25,17 +25,18 @@ use crate::rows::{self, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
 use crate::trees::{Trees, TreesChange};
 
-/// A tamper-evident log. Any number of threads may ask it for proofs while one appends.
+/// A tamper-evident log. Any number of threads may request proofs while one thread appends.
 pub struct Log {
     pub(crate) store: Box<dyn Store>,
-    /// Changed only by the holder of `writer`, and only to what is durable: synced by the store, or committed by a majority.
+    /// Changed only by the holder of `writer`, and only for events that are durable: synced by the store, or committed by a majority.
     pub(crate) trees: RwLock<Trees>,
     pub(crate) writer: Mutex<Writer>,
-    /// Length and applied entry after the last batch. Readable without `writer`, so it never waits for a batch that is being hashed.
+    /// Length and applied entry after the last batch. Readable without `writer`, so reading it never waits for a batch that is being
+    /// hashed.
     progress: Mutex<Progress>,
 }
 
-/// How far a log is.
+/// Progress of a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
     /// The number of events.
@@ -46,29 +47,29 @@ pub(crate) struct Progress {
     pub(crate) acts: ChainEnd,
 }
 
-/// What only appending needs.
+/// State that only appending needs.
 #[derive(Default)]
 pub(crate) struct Writer {
     /// The digests of the last tile, if it is not full.
     pub(crate) tail: Vec<Digest>,
-    /// The last entry of the replicated log whose outcome is in the store; the default in a log that is not replicated.
+    /// The last entry of the replicated log whose outcome is in the store; the default if the log is not replicated.
     pub(crate) applied: LogId,
     /// Where the chain of acts ends.
     pub(crate) acts: ChainEnd,
-    /// Why writes are refused, if they are.
+    /// Why writes are refused and what to do about it; `None` if they are not refused.
     pub(crate) refusal: Option<String>,
 }
 
-/// A batch that is planned and ready to become part of the log.
+/// A planned batch, ready to become part of the log.
 pub(crate) struct Landing<'a> {
     /// The version of its first event.
     pub(crate) base: u64,
     pub(crate) digests: &'a [Digest],
-    /// What it changes in the trees, planned on those of the log.
+    /// The changes to the log's trees, planned on their current state.
     pub(crate) change: TreesChange,
-    /// Its rows but for those of its digests.
+    /// The rows of the batch, except those of its digests.
     pub(crate) rows: WriteBatch,
-    /// The entry that it is the outcome of, in a replicated log, which holds it until the log is synced.
+    /// In a replicated log, the entry that produced the batch. The replicated log keeps that entry until this log is synced.
     pub(crate) log_id: Option<LogId>,
     /// Where the chain of acts ends from here on, if the rows hold acts.
     pub(crate) acts: Option<ChainEnd>,
@@ -85,16 +86,16 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of [`DiskStore::open`] and [`Self::over`].
+    /// The errors of [`DiskStore::open`] and [`Self::over`].
     pub fn open(path: &Path) -> Result<Self, LogError> {
         Self::over(Box::new(DiskStore::open(path)?))
     }
 
-    /// Return an empty log in memory, which ends with the process.
+    /// Return an empty log in memory, which is lost when the process ends.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::over`].
+    /// The errors of [`Self::over`].
     pub fn in_memory() -> Result<Self, LogError> {
         Self::over(Box::new(MemoryStore::new()))
     }
@@ -103,8 +104,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if rows are missing or misshapen, if the log is shorter than it was, if it does not lead to the
-    /// hyper root that was acknowledged last, or if the newest act is not the one that was noted.
+    /// [`LogError::Corrupt`] if rows are missing or malformed, if the log is shorter than it once was, or if its events do not lead
+    /// to the hyper root that was acknowledged last.
     pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
         let (trees, tail) = replay::build(store.as_ref())?;
         let (found, noted) = (trees.len(), store.noted_durable());
@@ -122,7 +123,7 @@ impl Log {
         Ok(Self { store, trees: RwLock::new(trees), writer, progress })
     }
 
-    /// Return how far the log is, without waiting for a batch under way.
+    /// Return the progress of the log, without waiting for a batch in progress.
     pub(crate) fn progress(&self) -> Progress {
         *self.progress.lock()
     }
@@ -146,20 +147,20 @@ impl Log {
 
     /// Append the events of `requests` as one commit batch and return the outcome of each.
     ///
-    /// When this returns, everything is durable; a crash before leaves either all of the batch or none of it. The snapshots of
-    /// what it adds share one hyper root. The first of equal digests in one request is the one the hyper tree shows; of equal digests in
-    /// several requests, the one in the last.
+    /// When this returns, everything is durable. A crash before that leaves either the whole batch or nothing of it. The snapshots of
+    /// the added events share one hyper root. If a digest occurs several times in one request, the hyper tree shows the first of
+    /// them; if it occurs in several requests, the tree shows the one in the last of those requests.
     ///
     /// # Errors
     ///
-    /// [`LogError::EmptyRequest`] if a request names no event, and nothing is changed. [`LogError::Store`] if the batch could not be
-    /// written or synced: whether it is on disk is unknown, and each later call fails with [`LogError::WriteRefused`], as does
-    /// every call on a replica, which only [`Self::apply`] may change.
+    /// [`LogError::EmptyRequest`] if a request contains no event; nothing is changed. [`LogError::Store`] if the batch could not be
+    /// written or synced: it is then unknown whether it is on disk, and every later call fails with [`LogError::WriteRefused`]. On a
+    /// replica, every call fails with [`LogError::WriteRefused`]: only [`Self::apply`] may change it.
     pub fn append(&self, requests: &[Request]) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
         if writer.applied != LogId::default() {
-            let reason = "it is a replica of a cluster, whose leader orders what is added".into();
+            let reason = "it is a replica in a cluster; add the events through the leader of the cluster".into();
             return Err(LogError::WriteRefused { reason });
         }
         self.commit(&mut writer, requests, Roots::Each, None)
@@ -167,21 +168,21 @@ impl Log {
 
     /// Append the events of `requests` as the outcome of the entry at `log_id` of a replicated log.
     ///
-    /// As [`Self::append`], but nothing is synced: the replicated log holds the entry until [`Self::sync`] has returned, and applies
-    /// it again to a log that lost it in a crash. Equal logs that apply equal entries stay equal.
+    /// Like [`Self::append`], but nothing is synced: the replicated log keeps the entry until [`Self::sync`] has returned, and
+    /// applies it again if a crash lost it here. Equal logs that apply equal entries stay equal.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::append`]; [`LogError::OutOfOrder`] if `log_id` does not come after [`Self::applied`].
+    /// The errors of [`Self::append`]; [`LogError::OutOfOrder`] if `log_id` is not after [`Self::applied`].
     pub fn apply(&self, log_id: LogId, requests: &[Request]) -> Result<Vec<Added>, LogError> {
         self.apply_with(log_id, requests, Roots::Each)
     }
 
-    /// Do what [`Self::apply`] does for a caller that wants no snapshots, which saves most of the hashing.
+    /// Like [`Self::apply`], for a caller that does not need snapshots. This saves most of the hashing.
     ///
     /// # Errors
     ///
-    /// As [`Self::apply`].
+    /// Same as [`Self::apply`].
     pub fn apply_silently(&self, log_id: LogId, requests: &[Request]) -> Result<(), LogError> {
         self.apply_with(log_id, requests, Roots::Last).map(drop)
     }
@@ -212,7 +213,7 @@ impl Log {
         }
         let (base, digests) = (draft.base, draft.digests.as_slice());
         let digest_at = |version| self.digest_at(version, base, digests);
-        // The trees are only read here, so proofs are still answered; nothing else writes them while `writer` is held.
+        // This only reads the trees, so proofs can be served meanwhile; no other thread changes them while `writer` is held.
         let change = self.trees.read().plan(digests, &draft.entries(), wanted, &digest_at)?;
         let added = self.answers(&draft, wanted, Some(&change))?;
         let rows = draft.rows(&change, log_id);
@@ -220,15 +221,15 @@ impl Log {
         Ok(added)
     }
 
-    /// Make a batch part of the log, in the order that a crash demands.
+    /// Make a batch part of the log. The order of the steps matters in a crash:
     ///
-    /// 1. Its rows are written, all of them or none. A crash from here on leaves the batch as a whole, once the rows are synced or the
-    ///    replicated log applies it again; a crash before leaves nothing of it.
-    /// 2. A batch that is not replicated is synced, so nothing is visible that a crash could take back.
-    /// 3. The trees change, which shows it to proofs all at once.
-    /// 4. The watermark follows what is synced. It may stay behind it, never be ahead.
+    /// 1. Its rows are written, all of them or none. A crash before this leaves nothing of the batch. After a crash from here on, the
+    ///    batch is either there as a whole or lost as a whole; a replicated log then applies it again.
+    /// 2. A batch that is not replicated is synced, so nothing becomes visible that a crash could undo.
+    /// 3. The trees change, which makes the whole batch visible to proofs at once.
+    /// 4. The watermark is raised to the number of synced events. It may be lower than that number, but never higher.
     ///
-    /// Where a step fails or panics, rows and trees may differ, so nothing may be written until the log is opened again.
+    /// If a step fails or panics, rows and trees may differ, so nothing may be written until the log is opened again.
     pub(crate) fn land(&self, writer: &mut Writer, landing: Landing<'_>) -> Result<(), LogError> {
         let Landing { base, digests, change, mut rows, log_id, acts } = landing;
         let tail = put_digests(&mut rows, base, &writer.tail, digests);
@@ -244,8 +245,8 @@ impl Log {
             }
             Ok(())
         };
-        // If a step panics, this stays set.
-        writer.refusal = Some("an earlier batch was not finished".into());
+        // If a step panics, this stays in place.
+        writer.refusal = Some("an earlier batch was interrupted; open the log again".into());
         let landed = steps();
         writer.refusal = None;
         writer.or_refuse(landed)?;
@@ -255,12 +256,13 @@ impl Log {
         Ok(())
     }
 
-    /// Answer for the event `digest` at `version`, or at the last version if none is named or it lies beyond.
+    /// Answer whether the log contains the event `digest`, as of `version`; as of the last version if `version` is `None` or beyond
+    /// the log.
     ///
     /// # Errors
     ///
-    /// [`LogError::Empty`] if there is no event at all; [`LogError::AddedLater`] if the event was first added after `version`, where
-    /// neither its presence nor its absence can be proven; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
+    /// [`LogError::Empty`] if the log has no events; [`LogError::AddedLater`] if the event was first added after `version`, in which
+    /// case neither its presence nor its absence can be proven; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
     pub fn prove(&self, digest: &Digest, version: Option<u64>) -> Result<Answer, LogError> {
         let rows = Rows::of(self.store.as_ref());
         let (current, path, end) = {
@@ -329,7 +331,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Empty`], [`LogError::InvalidRange`], [`LogError::UnknownVersion`] if the range is not in the log;
+    /// [`LogError::Empty`], [`LogError::InvalidRange`], [`LogError::UnknownVersion`] if the log does not contain the range;
     /// [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
     pub fn prove_incremental(&self, start: u64, end: u64) -> Result<IncrementalProof, LogError> {
         if start > end {
@@ -346,8 +348,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::UnknownVersion`] or [`LogError::Empty`] if there is none; [`LogError::Corrupt`] and [`LogError::Store`] if rows
-    /// cannot be read.
+    /// [`LogError::UnknownVersion`] or [`LogError::Empty`] if there is no such version; [`LogError::Corrupt`] and [`LogError::Store`]
+    /// if rows cannot be read.
     pub fn snapshot(&self, version: u64) -> Result<Snapshot, LogError> {
         let rows = Rows::of(self.store.as_ref());
         let trees = self.trees.read();
@@ -358,9 +360,9 @@ impl Log {
         Ok(Snapshot { event_digest: rows.digest(version)?, history_digest, hyper_digest, version })
     }
 
-    /// Build both trees again from the log, one commit batch at a time, and compare every hyper root that was acknowledged, the
-    /// history root, and every row of occurrences and repeats; follow the chain of acts. Log ids and memberships are not compared: no other row determines
-    /// them. `progress` is called with the number of events checked, and may stop the check with a value, which is returned.
+    /// Rebuild both trees from the log, one commit batch at a time, and compare every acknowledged hyper root, the history root, and
+    /// every row of occurrences and repeats. Log ids and memberships are not compared: no other row determines them. `progress` is
+    /// called with the number of events checked so far. It may stop the check with a value, which is then returned.
     ///
     /// # Errors
     ///
@@ -381,7 +383,7 @@ impl Log {
         }
     }
 
-    /// Write `batch`, and that everything up to `log_id` is applied.
+    /// Write `batch` together with the fact that everything up to `log_id` is applied.
     pub(crate) fn write_applied(
         &self,
         writer: &mut Writer,
@@ -395,7 +397,7 @@ impl Log {
         Ok(())
     }
 
-    /// Decide the version of every event, or where its answer is.
+    /// Choose the version of every event to be added, or find the existing version that answers for it.
     fn draft(&self, requests: &[Request]) -> Result<Draft, LogError> {
         let mut draft = Draft::new(self.len(), requests);
         for (number, request) in requests.iter().enumerate() {
@@ -419,8 +421,9 @@ impl Log {
         Ok(draft.shown.get(digest).map(|shown| shown.first))
     }
 
-    /// Return what the requests get, if that is wanted; `change` is what they add, if anything. Snapshots of earlier batches are read
-    /// from the store, so this comes before anything is written: a row that cannot be read must not fail a batch that is durable.
+    /// Return the outcome of each request, unless the caller does not want them; `change` is the planned change, or `None` if nothing
+    /// is added. Snapshots of earlier batches are read from the store, so this is done before anything is written: an unreadable row
+    /// must not fail a batch that is already durable.
     fn answers(&self, draft: &Draft, wanted: Roots, change: Option<&TreesChange>) -> Result<Vec<Added>, LogError> {
         if matches!(wanted, Roots::Last) {
             return Ok(Vec::new());
@@ -443,7 +446,7 @@ impl Log {
         Rows::of(self.store.as_ref()).digest(version)
     }
 
-    /// Return the last occurrence at or below `query` of an event whose newest, `latest`, is later.
+    /// Return the last occurrence at or before `query` of an event whose newest occurrence, `latest`, is after `query`.
     fn earlier_occurrence(&self, digest: &Digest, query: u64, latest: u64) -> Result<u64, LogError> {
         let found = self.store.last_in(
             Table::Occurrences,
@@ -459,7 +462,7 @@ impl Log {
     fn first_occurrence(&self, digest: &Digest, latest: u64) -> Result<u64, LogError> {
         let (from, to) = (rows::occurrence_key(digest, 0), rows::occurrence_key(digest, u64::MAX));
         let found = self.store.first_in(Table::Occurrences, &from, &to)?;
-        // A repeat in the bulk of the latest occurrence comes after it.
+        // Rows of repeats in the batch of the latest occurrence have later versions than it.
         found.map_or(Ok(latest), |(key, _)| Ok(rows::version_of_occurrence(&key)?.min(latest)))
     }
 }
@@ -469,7 +472,7 @@ impl Writer {
         self.refusal.as_ref().map_or(Ok(()), |reason| Err(LogError::WriteRefused { reason: reason.clone() }))
     }
 
-    /// An entry is applied once, after all before it.
+    /// Require that an entry is applied once, after all entries before it.
     pub(crate) fn require_after(&self, log_id: LogId) -> Result<(), LogError> {
         if log_id > self.applied && log_id.term >= self.applied.term {
             return Ok(());
@@ -477,9 +480,9 @@ impl Writer {
         Err(LogError::OutOfOrder { given: log_id, applied: self.applied })
     }
 
-    /// Pass on the outcome of a write; after a failed one nothing may be written, for what is on disk is unknown.
+    /// Pass on the outcome of a write. After a failure refuse all writes, because the content of the disk is unknown.
     pub(crate) fn or_refuse<T>(&mut self, outcome: Result<T, LogError>) -> Result<T, LogError> {
-        outcome.inspect_err(|error| self.refusal = Some(error.to_string()))
+        outcome.inspect_err(|error| self.refusal = Some(format!("{error}; fix the cause, then open the log again")))
     }
 }
 

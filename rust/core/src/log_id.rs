@@ -1,8 +1,8 @@
-//! `LogId`: where an entry stands in the replicated log.
+//! `LogId`: the position of an entry in the replicated log.
 
 use std::fmt;
 
-/// Index and term of an entry of the replicated log: which entry it is, and how two of them are ordered. The default is before the first.
+/// Index and term of an entry of the replicated log: they identify and order entries. The default is before the first entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct LogId {
     /// The index of the entry; the first is 1.
@@ -15,7 +15,7 @@ impl LogId {
     /// Length of a log id in rows and messages, in bytes.
     pub const BYTES: usize = 16;
 
-    /// Return `be64(index) ‖ be64(term)`, as it stands in rows and messages.
+    /// Return `be64(index) ‖ be64(term)`, as used in rows and messages.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
@@ -25,7 +25,7 @@ impl LogId {
         bytes
     }
 
-    /// Return the log id that `bytes` hold, or nothing unless there are exactly [`Self::BYTES`].
+    /// Return the log id in `bytes`, or `None` unless there are exactly [`Self::BYTES`] bytes.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let (index, term) = bytes.split_first_chunk()?;

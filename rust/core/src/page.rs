@@ -1,7 +1,7 @@
 //! Pages: how one replica sends its log to another that lags behind.
 //!
-//! A log only grows, so a replica that lags needs only what comes after its last event. After each page it is in the same state as
-//! if it had applied the entries one by one. A transfer can stop anywhere and resume from there.
+//! A log only grows, so a replica that lags needs only what comes after its last event. After each page it is in the same state as if
+//! it had applied the entries one by one. A transfer can stop anywhere and resume from there.
 
 use crate::acts::{self, Act, ChainEnd};
 use crate::applied::{self, Members};
@@ -16,25 +16,25 @@ use crate::rows::{self, Rows};
 use crate::store::{Table, WriteBatch};
 use crate::trees::shown_and_hidden;
 
-/// Why a page was not read out or not installed. Only [`Self::Log`] means that this log has failed.
+/// Why a page could not be created or installed. Only [`Self::Log`] means that this log has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     /// Bytes from another replica are not a page or an extent.
     #[error("the bytes are not {0}")]
     Malformed(&'static str),
-    /// A page contradicts itself: it was damaged on its way, or the log that it was read from is wrong.
+    /// A page contradicts itself: it was damaged in transit, or the log that it was read from is wrong.
     #[error("the page from version {from} contradicts itself: {reason}")]
     Inconsistent {
         /// The first version of the page.
         from: u64,
-        /// What differs.
+        /// The contradiction.
         reason: String,
     },
-    /// The other replica's log, or a page of it, does not continue this one. Either of the two may be wrong, or this one may only have grown
-    /// since the page was requested: this error does not distinguish them.
+    /// The other replica's log, or a page of it, does not continue this log. Either log may be wrong, or this one may simply have
+    /// grown since the page was requested: this error does not distinguish these cases.
     #[error("the logs of the two replicas differ within their first {len} events")]
     Diverged {
-        /// How many events were expected to be equal.
+        /// Number of events that were expected to be equal.
         len: u64,
     },
     /// This replica's own log failed.
@@ -42,65 +42,65 @@ pub enum PageError {
     Log(#[from] LogError),
 }
 
-/// How long a log is and what it commits to: enough to tell whether another continues it.
+/// The length of a log and the roots at that length: enough to check whether another log continues it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extent {
     /// Number of events.
     pub len: u64,
-    /// History root of the last version; zeros if there is no event.
+    /// History root of the last version; all zeros if there is no event.
     pub history_digest: Digest,
-    /// Hyper root of the last version; zeros if there is no event.
+    /// Hyper root of the last version; all zeros if there is no event.
     pub hyper_digest: Digest,
 }
 
-/// What a commit batch left behind beside its events.
+/// What a commit batch leaves in the log besides its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
     /// Its last version.
     pub last: u64,
-    /// The hyper root after it.
+    /// The hyper root after the batch.
     pub hyper_digest: Digest,
-    /// Its log id; the default if it is older than the replicated log.
+    /// Its log id; the default if the batch was added before the log was replicated.
     pub log_id: LogId,
 }
 
-/// Some whole commit batches of a log, and the memberships and acts decided among them.
+/// One or more whole commit batches of a log, and the memberships decided between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The log that this continues.
+    /// The log that this page continues.
     pub start: Extent,
     /// The events, from version `start.len` on.
     pub digests: Vec<Digest>,
-    /// The batches they were added in, in order.
+    /// The batches that the events were added in, in order.
     pub batches: Vec<Batch>,
-    /// Versions among them that the hyper tree never showed, ascending.
+    /// Versions in the page that the hyper tree never showed, in ascending order.
     pub repeats: Vec<u64>,
-    /// Memberships, in order.
+    /// The memberships, in order.
     pub members: Vec<Members>,
     /// Acts, in order.
     pub acts: Vec<Act>,
     /// Where the chain of acts ends after them.
     pub acts_end: ChainEnd,
-    /// How far the replicated log is applied when all of this is.
+    /// The last applied entry of the replicated log once the page is installed.
     pub end: LogId,
     /// The history root of the last event.
     pub history_digest: Digest,
 }
 
 impl Log {
-    /// Return how long the log is at `len` events and what it commits to.
+    /// Return the extent of the log's first `len` events.
     ///
     /// # Errors
     ///
-    /// As [`Self::snapshot`].
+    /// Same as [`Self::snapshot`].
     pub fn extent_at(&self, len: u64) -> Result<Extent, LogError> {
         let Some(last) = len.checked_sub(1) else { return Ok(Extent::default()) };
         let snapshot = self.snapshot(last)?;
         Ok(Extent { len, history_digest: snapshot.history_digest, hyper_digest: snapshot.hyper_digest })
     }
 
-    /// Return what follows `start` in this log: whole batches with at least `events` events, if the log has that many, and the
-    /// memberships and acts after the entry at `after`. Where there are many acts, the page ends after some of them.
+    /// Return the part of this log that follows `start`: whole batches with at least `events` events in total, or all batches if
+    /// there are fewer, and the memberships decided after the entry at `after`.
     ///
     /// # Errors
     ///
@@ -137,12 +137,12 @@ impl Log {
         })
     }
 
-    /// Append a page that another replica has read out. Nothing is synced, as in [`Self::apply`].
+    /// Append a page of another replica's log. Nothing is synced, as in [`Self::apply`].
     ///
     /// # Errors
     ///
-    /// [`PageError::Diverged`] if the page does not continue this log, [`PageError::Inconsistent`] if it contradicts itself: nothing is
-    /// changed then. [`PageError::Log`] if this log could not be read or written.
+    /// [`PageError::Diverged`] if the page does not continue this log, [`PageError::Inconsistent`] if it contradicts itself; in both
+    /// cases nothing is changed. [`PageError::Log`] if this log could not be read or written.
     pub fn install(&self, page: &Page) -> Result<(), PageError> {
         let mut writer = self.writer.lock();
         writer.require_usable()?;
@@ -167,7 +167,7 @@ impl Log {
         Ok(self.land(&mut writer, landing)?)
     }
 
-    /// Return the batches after the first `from` events, up to one that ends at `to` or has `events` before its end.
+    /// Return the batches after the first `from` events, up to the first one that ends at `to` or completes `events` events.
     fn batches(&self, from: u64, to: u64, events: u64) -> Result<Vec<Batch>, LogError> {
         let (mut batches, mut next) = (Vec::new(), from);
         while next < to && next.saturating_sub(from) < events {
@@ -197,7 +197,7 @@ impl Log {
 }
 
 impl Page {
-    /// Require that batches cover the events without a gap, and that everything comes in order.
+    /// Require that the batches cover the events without a gap, and that everything is in order.
     pub(crate) fn require_consistent(&self, applied: LogId) -> Result<(), PageError> {
         let to = self.start.len.saturating_add(self.digests.len() as u64);
         let ends = self.batches.last().map_or(self.start.len, |batch| batch.last.saturating_add(1));
@@ -226,19 +226,19 @@ impl Page {
         Err(self.inconsistent(format!("its acts do not continue the chain that ends at entry {}", own.log_id)))
     }
 
-    /// Require that the events of the page lead to the root that it names.
+    /// Require that the events of the page lead to the root that it claims.
     fn require_root(&self, tree: &str, named: &Digest, computed: &Digest) -> Result<(), PageError> {
         if named == computed {
             return Ok(());
         }
-        Err(self.inconsistent(format!("it names the {tree} root {named}, but its events lead to {computed}")))
+        Err(self.inconsistent(format!("it claims the {tree} root {named}, but its events lead to {computed}")))
     }
 
     fn inconsistent(&self, reason: String) -> PageError {
         PageError::Inconsistent { from: self.start.len, reason }
     }
 
-    /// Return the rows of the page but for those of its digests.
+    /// Return the rows of the page, except those of its digests.
     pub(crate) fn rows(&self, hidden: &[Entry]) -> WriteBatch {
         let mut batch = WriteBatch::default();
         for Batch { last, hyper_digest, log_id } in &self.batches {
@@ -258,7 +258,7 @@ impl Page {
         batch
     }
 
-    /// Return the bytes that stand for the page (FORMATS.md, "Pages").
+    /// Return the encoded page (FORMATS.md, "Pages").
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.digests.len() * DIGEST_BYTES + self.batches.len() * BATCH_BYTES);
@@ -291,11 +291,11 @@ impl Page {
         out
     }
 
-    /// Return the page that `bytes` stand for.
+    /// Decode a page.
     ///
     /// # Errors
     ///
-    /// [`PageError::Malformed`] unless they are those of one page and nothing else.
+    /// [`PageError::Malformed`] unless `bytes` are exactly one encoded page.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PageError> {
         Reader::whole(bytes, Self::read).ok_or(PageError::Malformed("a page"))
     }
@@ -325,20 +325,20 @@ impl Page {
 }
 
 impl Extent {
-    /// Bytes of an extent.
+    /// Length of an encoded extent, in bytes.
     pub const BYTES: usize = 8 + 2 * DIGEST_BYTES;
 
-    /// Return the bytes that stand for it.
+    /// Return the encoded extent.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         [self.len.to_be_bytes().as_slice(), self.history_digest.as_bytes(), self.hyper_digest.as_bytes()].concat()
     }
 
-    /// Return the extent that `bytes` stand for.
+    /// Decode an extent.
     ///
     /// # Errors
     ///
-    /// [`PageError::Malformed`] unless there are [`Self::BYTES`].
+    /// [`PageError::Malformed`] unless there are exactly [`Self::BYTES`] bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PageError> {
         Reader::whole(bytes, Self::read).ok_or(PageError::Malformed("an extent"))
     }
@@ -352,8 +352,8 @@ impl Extent {
 const MOST_ACT_BYTES: usize = 4 << 20;
 const BATCH_BYTES: usize = 8 + DIGEST_BYTES + 16;
 
-#[expect(clippy::expect_used, reason = "a count that is wrong would make another page of the bytes")]
+#[expect(clippy::expect_used, reason = "with a wrong count, the bytes would decode to a different page")]
 fn put_count(out: &mut Vec<u8>, count: usize) {
-    let count = u32::try_from(count).expect("a page is cut after some ten thousand events");
+    let count = u32::try_from(count).expect("a page ends after some ten thousand events");
     out.extend(count.to_be_bytes());
 }

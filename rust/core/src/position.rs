@@ -1,11 +1,11 @@
-//! Coordinates of a node in either tree, with the bytes that are hashed and the text used as a JSON key.
+//! Positions of nodes in both trees: the bytes that are hashed, and the text used as a JSON key.
 
 use std::fmt;
 
 use crate::hash::{Digest, HYPER_LEVELS};
 use crate::integers::height_from;
 
-/// Return the height of the history tree at `version`: 0 for version 0, else its bit length, at most 64.
+/// Return the height of the history tree at `version`: 0 for version 0, otherwise the bit length of `version`, at most 64.
 #[must_use]
 pub const fn history_height(version: u64) -> u16 {
     match version.checked_ilog2() {
@@ -24,7 +24,7 @@ pub struct HistoryPosition {
 }
 
 impl HistoryPosition {
-    /// Return the node of `height` above the leaf `version`.
+    /// Return the node at `height` above the leaf `version`.
     #[must_use]
     pub const fn above(version: u64, height: u16) -> Self {
         let index = match version.checked_shr(height as u32) {
@@ -40,13 +40,13 @@ impl HistoryPosition {
         Self { index: 0, height: history_height(version) }
     }
 
-    /// Return whether the leaf `version` lies below this node, or is it.
+    /// Return whether this node is the leaf `version` or an ancestor of it.
     #[must_use]
     pub const fn is_above(self, version: u64) -> bool {
         Self::above(version, self.height).index == self.index
     }
 
-    /// Return the left and the right child, or nothing for a leaf.
+    /// Return the left and the right child, or `None` for a leaf.
     #[must_use]
     pub const fn children(self) -> Option<(Self, Self)> {
         let Some(height) = self.height.checked_sub(1) else { return None };
@@ -54,7 +54,7 @@ impl HistoryPosition {
         Some((left, Self { index: self.index | 1 << height, height }))
     }
 
-    /// Return the sibling of this node, whose height must be below 64.
+    /// Return the sibling of this node, whose height must be less than 64.
     #[must_use]
     pub const fn sibling(self) -> Self {
         Self { index: self.index ^ 1 << self.height, height: self.height }
@@ -70,7 +70,7 @@ impl HistoryPosition {
         bytes
     }
 
-    /// Return the position written as `index|height`, or nothing unless the text is exactly what [`fmt::Display`] writes.
+    /// Parse a position written as `index|height`. Returns `None` unless the text is exactly what [`fmt::Display`] writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (index, height) = text.split_once('|')?;
@@ -84,7 +84,7 @@ impl fmt::Display for HistoryPosition {
     }
 }
 
-/// A node of the hyper tree: its height and the bits of the keys below it, the low `height` bits zero.
+/// A node of the hyper tree: its height, and the bits that all keys below it share; the low `height` bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HyperPosition {
     prefix: Digest,
@@ -92,16 +92,16 @@ pub struct HyperPosition {
 }
 
 impl HyperPosition {
-    /// Return the node at `depth` levels below the root on the path of `key`, `0 <= depth <= 256`.
+    /// Return the node at `depth` on the path of `key`, `0 <= depth <= 256`.
     ///
     /// # Panics
     ///
-    /// If `depth` is beyond 256.
+    /// If `depth` is greater than 256.
     #[must_use]
     pub fn on_path(key: &Digest, depth: u16) -> Self {
         let mut prefix = *key.as_bytes();
         let (_, rest) = prefix.split_at_mut(usize::from(depth / 8));
-        // At depth 256 nothing is left to clear.
+        // At depth 256 there are no bits to clear.
         if let [first, others @ ..] = rest {
             *first &= !(0xff_u8 >> (depth % 8));
             others.fill(0);
@@ -113,9 +113,9 @@ impl HyperPosition {
     ///
     /// # Panics
     ///
-    /// If `depth` is 0, where the root has no sibling, or beyond 256.
+    /// If `depth` is greater than 256, or 0: the root has no sibling.
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "a sibling with no bit flipped would be the node itself")]
+    #[expect(clippy::indexing_slicing, reason = "without flipping a bit this would return the node itself")]
     pub fn sibling_on_path(key: &Digest, depth: u16) -> Self {
         let Self { prefix, height } = Self::on_path(key, depth);
         let mut bytes = *prefix.as_bytes();
@@ -134,7 +134,7 @@ impl HyperPosition {
         bytes
     }
 
-    /// Return the position written as `0x<64 lower-case hex digits>|height`, or nothing unless the text is exactly that.
+    /// Parse a position written as `0x<64 lower-case hex digits>|height`. Returns `None` unless the text is exactly that.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (prefix, height) = text.strip_prefix("0x")?.split_once('|')?;
@@ -152,7 +152,7 @@ impl fmt::Display for HyperPosition {
     }
 }
 
-/// Parse a number without sign, leading zeros or anything else that would write one number in two ways.
+/// Parse a number. Signs, leading zeros and anything else that would give one number two spellings are rejected.
 fn parse_decimal(text: &str) -> Option<u64> {
     let is_canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
     if is_canonical { text.parse().ok() } else { None }

@@ -1,27 +1,27 @@
-//! Snapshots and proofs as values that cannot have a wrong shape.
+//! Snapshots and proofs, as types that cannot have a wrong shape.
 //!
-//! A path holds hashes only: which node each belongs to follows from the versions and the key. So a path cannot miss a hash, have one
-//! too many, or hold one at a wrong position. Text that names the positions is checked where it is decoded ([`crate::json`]).
+//! A path contains only hashes: the node of each follows from the versions and the key. So a path cannot lack a hash, have one too
+//! many, or have one at a wrong position. Text that names the positions is checked where it is decoded ([`crate::json`]).
 
 use crate::hash::{Digest, HYPER_LEVELS};
 use crate::position::{HistoryPosition, HyperPosition, history_height};
 
-/// Depth from which a hyper subtree with one key is a shortcut leaf; above it, paths are always spelled out.
+/// Depth from which a hyper subtree with one key is a shortcut leaf; above it, paths are always written out in full.
 pub const SHORTCUT_DEPTH: u16 = 24;
 
-/// The text or the bytes are not a proof; the message says what was expected and what was found.
+/// The text or the bytes are not a valid proof or snapshot; the message says what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
 
 impl Malformed {
-    /// Return the refusal with its reason.
+    /// Return the error with its reason.
     pub(crate) fn because(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
 }
 
-/// What a client gets for an event it added: the event's digest and version, and the roots of both trees.
+/// What a client receives for an event that it added: the event's digest and version, and the roots of both trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     /// Digest of the event.
@@ -43,24 +43,24 @@ pub struct MembershipProof {
     pub current_version: u64,
     /// Version the history path leads to, at most `current_version`.
     pub query_version: u64,
-    /// Version at which the event is shown to be: the one that the hyper tree shows or, if that comes after `query_version`, the latest
-    /// occurrence at or below it. Of equal events in one request the tree shows the first.
+    /// Version at which the event is shown to be: the one that the hyper tree shows or, if that is after `query_version`, the latest
+    /// occurrence at or before `query_version`. If an event occurs several times in one request, the tree shows the first of them.
     pub actual_version: u64,
     /// Siblings from the root down, 24 to 256.
     pub hyper_path: Vec<Digest>,
-    /// Siblings from the leaf up, those of [`membership_positions`].
+    /// Siblings from the leaf up, in the order of [`membership_positions`].
     pub history_path: Vec<Digest>,
     /// Where the hyper path ends, if the event was added again after `query_version`; otherwise it ends at `actual_version`.
     pub later: Option<LaterOccurrence>,
 }
 
-/// A later occurrence of an event than the one a membership proof is about: the one that the hyper tree knows.
+/// An occurrence of the event after the one that the membership proof is about: the one that the hyper tree shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaterOccurrence {
     /// Its version, in `query_version + 1 ..= current_version` of the proof.
     pub version: u64,
-    /// Siblings from its leaf to the root at `current_version`, those of [`membership_positions`]. Without them nothing would bind
-    /// this version to the event, and one pair of roots could show the event both present and absent.
+    /// Siblings from its leaf to the root at `current_version`, in the order of [`membership_positions`]. Without them nothing would
+    /// bind this version to the event, and one pair of roots could show the event to be both present and absent.
     pub history_path: Vec<Digest>,
 }
 
@@ -71,22 +71,22 @@ pub struct AbsenceProof {
     pub key_digest: Digest,
     /// Last version of the log that answered; the hyper path leads to its root.
     pub current_version: u64,
-    /// Version that was asked, at most `current_version`.
+    /// The requested version, at most `current_version`.
     pub query_version: u64,
     /// Siblings from the root down to the empty subtree or the neighbour's leaf, 1 to 256.
     pub hyper_path: Vec<Digest>,
-    /// The other event whose shortcut leaf ends the path, or nothing if it ends at an empty subtree.
+    /// The other event whose shortcut leaf ends the path, or `None` if the path ends at an empty subtree.
     pub neighbour: Option<Neighbour>,
 }
 
-/// The event that is in the place where an absent one would have to be.
+/// The event at the place in the hyper tree where the absent event would have to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neighbour {
     /// Digest of that event.
     pub key_digest: Digest,
     /// Its version, at most the proof's `current_version`.
     pub version: u64,
-    /// Siblings from its leaf to the root at `current_version`, those of [`membership_positions`].
+    /// Siblings from its leaf to the root at `current_version`, in the order of [`membership_positions`].
     pub history_path: Vec<Digest>,
 }
 
@@ -97,11 +97,11 @@ pub struct IncrementalProof {
     pub start: u64,
     /// The later version.
     pub end: u64,
-    /// Hashes of [`incremental_positions`].
+    /// Hashes of the nodes in [`incremental_positions`].
     pub audit_path: Vec<Digest>,
 }
 
-/// What a log answers when asked for an event.
+/// The answer of a log to a query for an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The event is in the log.
@@ -110,7 +110,7 @@ pub enum Answer {
     Absent(AbsenceProof),
 }
 
-/// Return the siblings of a membership path, leaf to root: those of the path from leaf `actual` to the root at `query` that
+/// Return the siblings of a membership path, leaf to root: the siblings on the path from leaf `actual` to the root at `query` that
 /// exist at `query`. At most 64; `actual <= query`.
 #[must_use]
 pub fn membership_positions(actual: u64, query: u64) -> Vec<HistoryPosition> {
@@ -120,8 +120,8 @@ pub fn membership_positions(actual: u64, query: u64) -> Vec<HistoryPosition> {
         .collect()
 }
 
-/// Return the nodes of an incremental path, left to right: the leaves `start` and `end`, and the largest subtrees
-/// of the tree at `end` that hold neither. At most 128; `start <= end`.
+/// Return the nodes of an incremental path, left to right: the leaves `start` and `end`, and the largest subtrees of the tree at
+/// `end` that contain neither. At most 128; `start <= end`.
 #[must_use]
 pub fn incremental_positions(start: u64, end: u64) -> Vec<HistoryPosition> {
     fn visit(node: HistoryPosition, start: u64, end: u64, found: &mut Vec<HistoryPosition>) {
@@ -147,18 +147,18 @@ pub fn hyper_positions(key: &Digest, length: usize) -> impl Iterator<Item = Hype
 }
 
 impl MembershipProof {
-    /// Return the version the hyper path ends at: that of the later occurrence, or the actual one.
+    /// Return the version that the hyper path ends at: that of the later occurrence, if there is one, or the actual version.
     #[must_use]
     pub fn latest_version(&self) -> u64 {
         self.later.as_ref().map_or(self.actual_version, |later| later.version)
     }
 
-    /// Check that the versions and the lengths of the paths fit together.
+    /// Check that the lengths of the paths match the versions.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] unless `actual <= query <= current`, a later occurrence lies in `query + 1 ..= current`, and all paths have the
-    /// length their versions demand.
+    /// [`Malformed`] unless `actual <= query <= current`, a later occurrence is in `query + 1 ..= current`, and all paths have the
+    /// length that their versions require.
     pub fn check_shape(&self) -> Result<(), Malformed> {
         let &Self { current_version, query_version, actual_version, .. } = self;
         require_order(&[actual_version, query_version, current_version])?;
@@ -171,12 +171,12 @@ impl MembershipProof {
 }
 
 impl AbsenceProof {
-    /// Check that the versions and the lengths of the paths fit together.
+    /// Check that the lengths of the paths match the versions.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] unless `query <= current` and the paths have the lengths their versions demand. A path that ends at a
-    /// neighbour has at least 24 hashes, since no shortcut leaf is higher.
+    /// [`Malformed`] unless `query <= current` and the paths have the lengths that their versions require. A path that ends at a
+    /// neighbour has at least 24 hashes, since no shortcut leaf is higher up.
     pub fn check_shape(&self) -> Result<(), Malformed> {
         require_order(&[self.query_version, self.current_version])?;
         require_hyper_length(&self.hyper_path, if self.neighbour.is_some() { SHORTCUT_DEPTH } else { 1 })?;
@@ -190,7 +190,7 @@ impl AbsenceProof {
 }
 
 impl IncrementalProof {
-    /// Check that the path has the length its versions demand.
+    /// Check that the path has the length that its versions require.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ pub(crate) fn require_order(versions: &[u64]) -> Result<(), Malformed> {
     Err(Malformed::because(format!("expected versions in ascending order, found {versions:?}")))
 }
 
-/// Check that a later occurrence comes after the version asked and is in the log.
+/// Check that a later occurrence comes after the requested version and is in the log.
 pub(crate) fn require_later(version: u64, query: u64, current: u64) -> Result<(), Malformed> {
     if query < version && version <= current {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Building both trees from the rows of a log: at once, when it is opened, and batch by batch, when it is checked.
+//! Building both trees from the rows of a log: all at once when it is opened, and batch by batch when it is checked.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -11,11 +11,11 @@ use crate::rows::{self, Rows, TILE_DIGESTS};
 use crate::store::{Store, Table};
 use crate::trees::{Trees, shown_and_hidden};
 
-/// Build both trees and return them with the digests of the last tile, if it is not full.
+/// Build both trees; return them and, if the last tile is not full, its digests.
 ///
 /// # Errors
 ///
-/// [`LogError::Corrupt`] if rows are missing or misshapen, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
+/// [`LogError::Corrupt`] if rows are missing or malformed, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
 /// be read.
 pub fn build(store: &dyn Store) -> Result<(Trees, Vec<Digest>), LogError> {
     let Built { trees, digests, .. } = build_all(store)?;
@@ -44,7 +44,7 @@ pub fn build_all(store: &dyn Store) -> Result<Built, LogError> {
     Ok(Built { trees, digests, repeats })
 }
 
-/// Require that the roots end where the log ends, with the root that it leads to.
+/// Require that the last stored root is at the last event, and that it is the root that the events lead to.
 fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
     let found = store.last_in(Table::Roots, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes())?;
     let ends = found.as_ref().map(|(key, _)| rows::version_in(key)).transpose()?;
@@ -54,19 +54,20 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
             rows::require_same("the hyper root", &rows::root_in(&root)?, &trees.hyper().root())
         }
         _ => {
-            Err(LogError::Corrupt(format!("it holds {} events, but its last root is of version {ends:?}", trees.len())))
+            let end = ends.map_or_else(|| "has no root".to_owned(), |end| format!("its last root is of version {end}"));
+            Err(LogError::Corrupt(format!("it holds {} events, but {end}", trees.len())))
         }
     }
 }
 
-/// Replay the first `len` events, at least one, batch by batch; compare each hyper root and each row of another occurrence with
-/// what is stored; require that the event of each repeat also stands before it in its batch. Return the history root of the last event, or the
-/// value that `progress` stops with.
+/// Replay the first `len` events, at least one, batch by batch. Compare each hyper root, and each row of an occurrence that the hyper
+/// tree does not show, with what is stored. Require that each stored repeat is at least the second occurrence of its event in its
+/// batch. Return the history root of the last event, or the value that `progress` stops with.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] names the first row that differs; [`LogError::Store`] if one cannot be read.
-#[expect(clippy::expect_used, reason = "a check of no events must not end with a root of zeros")]
+#[expect(clippy::expect_used, reason = "a check of no events must not return a root of zeros")]
 pub fn check<B>(
     store: &dyn Store,
     len: u64,
@@ -74,7 +75,7 @@ pub fn check<B>(
 ) -> Result<ControlFlow<B, Digest>, LogError> {
     let mut replay = Replay::new(store, len)?;
     let rows = Rows::of(store);
-    // Repeats appended since the check began must have their digests too.
+    // Repeats appended since the check began must have digests too.
     replay.repeats.iter().filter(|&&version| version >= len).try_for_each(|&version| rows.digest(version).map(drop))?;
     let (mut history_root, mut occurrences, mut broken) = (None, 0_u64, None);
     store.scan(Table::Roots, &mut |key, root| {
@@ -98,19 +99,19 @@ pub fn check<B>(
         return Ok(ControlFlow::Break(value));
     }
     if replay.trees.len() != len {
-        return Err(LogError::Corrupt(format!("its roots end at {} of {len} events", replay.trees.len())));
+        return Err(LogError::Corrupt(format!("its stored roots end after {} of {len} events", replay.trees.len())));
     }
     require_no_other_occurrence(store, len, occurrences)?;
-    Ok(ControlFlow::Continue(history_root.expect("there is at least one event")))
+    Ok(ControlFlow::Continue(history_root.expect("the caller asks for at least one event")))
 }
 
-/// Require that what is stored as a repeat is not the first of its event in its batch. Whether a later one came in the same request
-/// or in another is not stored elsewhere, and changes no root.
+/// Require that no stored repeat is the first occurrence of its event in its batch. Whether a later occurrence was in the same
+/// request or in a different one is not stored anywhere else, and does not affect any root.
 pub fn require_repeated(base: u64, digests: &[Digest], repeats: &[u64]) -> Result<(), LogError> {
     let mut seen = HashSet::with_capacity(digests.len());
     for (version, digest) in (base..).zip(digests) {
         if seen.insert(digest) && repeats.binary_search(&version).is_ok() {
-            return Err(LogError::Corrupt(format!("version {version} is stored as a repeat, but repeats no event")));
+            return Err(LogError::Corrupt(format!("version {version} is stored as a repeat, but is the first occurrence of its event in its batch")));
         }
     }
     Ok(())
@@ -122,13 +123,13 @@ fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Res
     found.map(|_| ()).ok_or_else(is_missing)
 }
 
-/// Occurrences that the replay found are all stored, so any more must have been appended since the check began.
+/// The replay found all of its occurrences stored, so any further ones must have been appended since the check began.
 fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Result<(), LogError> {
     let (rows, mut found) = (Rows::of(store), 0_u64);
     store.scan(Table::Occurrences, &mut |key, _| {
         let version = rows::version_of_occurrence(key)?;
         if !key.starts_with(rows.digest(version)?.as_bytes()) {
-            return Err(LogError::Corrupt(format!("a stored occurrence at version {version} is of another event")));
+            return Err(LogError::Corrupt(format!("the occurrence stored for version {version} is of a different event")));
         }
         found += 1;
         Ok(ControlFlow::Continue(()))
@@ -136,10 +137,10 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
     if found == expected || (found > expected && holds(store, len)?) {
         return Ok(());
     }
-    Err(LogError::Corrupt(format!("{found} other occurrences are stored, but the log has {expected}")))
+    Err(LogError::Corrupt(format!("expected {expected} stored occurrences that the hyper tree does not show, found {found}")))
 }
 
-/// Whether the log has the event of `version`.
+/// Whether the log contains the event of `version`.
 fn holds(store: &dyn Store, version: u64) -> Result<bool, LogError> {
     match Rows::of(store).digest(version) {
         Ok(_) => Ok(true),
@@ -154,7 +155,11 @@ fn all_digests(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
     store.scan(Table::Digests, &mut |key, row| {
         let tile = rows::version_in(key)?;
         if tile != expected || all.len() % TILE_DIGESTS != 0 {
-            return Err(LogError::Corrupt(format!("expected row {expected} of the log to be full, found row {tile}")));
+            return Err(LogError::Corrupt(format!(
+                "expected row {expected} of the event digests after {} digests, found row {tile} after {}",
+                expected * rows::TILE,
+                all.len()
+            )));
         }
         expected += 1;
         all.extend(rows::digests_in(row)?);
@@ -173,15 +178,15 @@ fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
     Ok(repeats)
 }
 
-/// Trees that are fed from rows.
+/// Trees that are built up from stored rows.
 struct Replay<'a> {
     store: &'a dyn Store,
     trees: Trees,
-    /// Versions that the hyper tree never showed, ascending.
+    /// Versions that the hyper tree never showed, in ascending order.
     repeats: Vec<u64>,
 }
 
-/// The roots after replaying some events.
+/// The roots after replaying a batch.
 struct Replayed {
     history_root: Digest,
     hyper_root: Digest,
@@ -192,7 +197,7 @@ impl<'a> Replay<'a> {
         Ok(Self { store, trees: Trees::with_capacity(expected), repeats: repeats(store)? })
     }
 
-    /// Append events, at least one, as one batch; return its roots, and the occurrences that the hyper tree does not show from here on.
+    /// Append events, at least one, as one batch; return its roots, and the occurrences that the hyper tree no longer shows after it.
     fn append(&mut self, digests: &[Digest]) -> Result<(Replayed, Vec<Entry>), LogError> {
         let base = self.trees.len();
         let (entries, mut hidden) = shown_and_hidden(base, digests, &self.repeats);

@@ -1,4 +1,4 @@
-//! A log as the outcome of a replicated log: entries that append nothing, and making durable what was applied.
+//! A log that replays a replicated log: entries that append nothing, and making applied entries durable.
 
 use crate::acts::{self, Act, ActBody, ChainEnd};
 use crate::applied::{self, Members};
@@ -11,7 +11,7 @@ use crate::store::WriteBatch;
 const MOST_ACT_BYTES: usize = 512 << 10;
 
 impl Log {
-    /// Return the log id of the last entry of the replicated log that this log contains the outcome of: the default if it is not a
+    /// Return the log id of the last entry of the replicated log whose outcome is in this log; the default if this log is not a
     /// replica.
     #[must_use]
     pub fn applied(&self) -> LogId {
@@ -22,7 +22,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As [`Self::apply`].
+    /// Same as [`Self::apply`].
     pub fn pass(&self, log_id: LogId) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         writer.require_after(log_id)?;
@@ -31,11 +31,11 @@ impl Log {
         Ok(())
     }
 
-    /// Write the membership that an entry decides, and the act that the entry also is, if it is one.
+    /// Write the membership that an entry decided and, if the entry is also an act, the act.
     ///
     /// # Errors
     ///
-    /// As [`Self::apply`].
+    /// Same as [`Self::apply`].
     pub fn apply_members(&self, members: &Members, act: Option<ActBody>) -> Result<(), LogError> {
         self.apply_deed(members.log_id, Some(members), act)
     }
@@ -44,7 +44,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As [`Self::apply`].
+    /// Same as [`Self::apply`].
     pub fn apply_act(&self, log_id: LogId, act: ActBody) -> Result<(), LogError> {
         self.apply_deed(log_id, None, Some(act))
     }
@@ -100,14 +100,15 @@ impl Log {
         applied::last_members(self.store.as_ref())
     }
 
-    /// Make everything that was applied durable, and return up to which log id that is. The replicated log may then discard those entries.
+    /// Make everything applied so far durable, and return the log id up to which it is. The replicated log may then discard those
+    /// entries.
     ///
     /// # Errors
     ///
-    /// [`LogError::Store`] if it cannot be synced; nothing can be written then.
+    /// [`LogError::Store`] if the log cannot be synced; nothing can be written after that.
     pub fn sync(&self) -> Result<LogId, LogError> {
         let progress = self.progress();
-        // Batches may be written meanwhile; then more is durable than is reported.
+        // Batches may be written in the meantime; then more is durable than is reported.
         let synced = self.store.sync().and_then(|()| self.store.note_durable(progress.len));
         synced.or_else(|error| self.writer.lock().or_refuse(Err(error)))?;
         Ok(progress.applied)

@@ -1,7 +1,7 @@
 //! Roots that a verifier trusts: always a digest together with the version it belongs to.
 //!
-//! The digest of a root alone is not enough: a hyper root names no version at all, a history root only the height of its tree. A
-//! verifier that took the version from the proof would let the server choose it.
+//! A root's digest alone is not enough: a hyper root does not encode a version at all, and a history root encodes only the height of
+//! its tree. If a verifier used the version from the proof, the server could choose it.
 
 use crate::hash::Digest;
 use crate::proof::Snapshot;

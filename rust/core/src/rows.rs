@@ -1,4 +1,4 @@
-//! The rows of a log: their keys, their values, and reading them (FORMATS.md, "Tables").
+//! The rows of a log: their keys and values, and reading them (FORMATS.md, "Tables").
 
 use std::cell::RefCell;
 
@@ -9,17 +9,17 @@ use crate::integers::usize_from;
 use crate::log_id::LogId;
 use crate::store::{Store, Table};
 
-/// Event digests in a row. The last row is written again with each batch until it is full, so a larger tile would cost single
-/// adds more bytes; a smaller one costs more rows.
+/// Number of event digests in a row. The last row is rewritten with each batch until it is full, so a larger tile would write more
+/// bytes for each single added event; a smaller one would need more rows.
 pub const TILE: u64 = 64;
 
 /// [`TILE`] as a length.
 pub const TILE_DIGESTS: usize = 64;
 
-/// The number of a tile and its digests.
+/// The number of a tile, and its digests.
 type CachedTile = (u64, Vec<Digest>);
 
-/// Reads rows of the log, keeping the digests of the last two tiles read: a proof asks for the leaves around two versions.
+/// Reads rows of the log, and caches the last two tiles read: a proof needs the leaves around two versions.
 pub struct Rows<'a> {
     store: &'a dyn Store,
     tiles: RefCell<[Option<CachedTile>; 2]>,
@@ -36,16 +36,16 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if the log lacks it; [`LogError::Store`] if it cannot be read.
+    /// [`LogError::Corrupt`] if the log does not have it; [`LogError::Store`] if it cannot be read.
     pub fn digest(&self, version: u64) -> Result<Digest, LogError> {
         self.in_tile(version, |tile| tile.get(usize_from(version % TILE)).copied().ok_or_else(|| lacks(version)))
     }
 
-    /// Return the event digests of the group of [`GROUP`] versions that holds `version`, at least up to it.
+    /// Return the event digests of the group of [`GROUP`] versions that contains `version`, at least up to `version`.
     ///
     /// # Errors
     ///
-    /// As [`Self::digest`].
+    /// Same as [`Self::digest`].
     pub fn group(&self, version: u64) -> Result<Vec<Digest>, LogError> {
         self.in_tile(version, |tile| {
             let first = usize_from(version % TILE / GROUP * GROUP);
@@ -58,7 +58,7 @@ impl<'a> Rows<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Self::digest`].
+    /// Same as [`Self::digest`].
     pub fn hyper_root(&self, version: u64) -> Result<Digest, LogError> {
         let found = self.store.first_in(Table::Roots, &version.to_be_bytes(), &u64::MAX.to_be_bytes())?;
         let (_, row) =
@@ -66,7 +66,7 @@ impl<'a> Rows<'a> {
         root_in(&row)
     }
 
-    #[expect(clippy::expect_used, reason = "the tile was put there just before if it was missing")]
+    #[expect(clippy::expect_used, reason = "if the tile was missing, it was cached just before")]
     fn in_tile<T>(&self, version: u64, read: impl FnOnce(&[Digest]) -> Result<T, LogError>) -> Result<T, LogError> {
         let number = version / TILE;
         let mut tiles = self.tiles.borrow_mut();
@@ -88,13 +88,13 @@ pub fn pending(version: u64, base: u64, digests: &[Digest]) -> Option<Digest> {
     digests.get(usize_from(version.checked_sub(base)?)).copied()
 }
 
-/// Return the version, or the number of a tile, that a key is.
+/// Return the version, or the number of a tile, that a key encodes.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] unless it has 8 bytes.
 pub fn version_in(key: &[u8]) -> Result<u64, LogError> {
-    let bytes = key.try_into().map_err(|_| LogError::Corrupt(format!("a key has {} bytes instead of 8", key.len())))?;
+    let bytes = key.try_into().map_err(|_| LogError::Corrupt(format!("expected a key of 8 bytes, found {}", key.len())))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -102,34 +102,34 @@ pub fn version_in(key: &[u8]) -> Result<u64, LogError> {
 ///
 /// # Errors
 ///
-/// [`LogError::Corrupt`] unless there are 1 to [`TILE`] whole ones.
+/// [`LogError::Corrupt`] unless it has 1 to [`TILE`] whole digests.
 pub fn digests_in(row: &[u8]) -> Result<Vec<Digest>, LogError> {
     let (digests, rest) = row.as_chunks::<DIGEST_BYTES>();
     if !rest.is_empty() || !(1..=TILE_DIGESTS).contains(&digests.len()) {
-        return Err(LogError::Corrupt(format!("a row of digests has {} bytes", row.len())));
+        return Err(LogError::Corrupt(format!("expected a row of 1 to {TILE} digests of 32 bytes, found {} bytes", row.len())));
     }
     Ok(digests.iter().copied().map(Digest::new).collect())
 }
 
-/// Return the log id in a row.
+/// Return the log id encoded in a row.
 ///
 /// # Errors
 ///
-/// [`LogError::Corrupt`] unless it has [`LogId::BYTES`].
+/// [`LogError::Corrupt`] unless it has [`LogId::BYTES`] bytes.
 pub fn log_id_in(row: &[u8]) -> Result<LogId, LogError> {
-    LogId::from_slice(row).ok_or_else(|| LogError::Corrupt(format!("a log id has {} bytes instead of 16", row.len())))
+    LogId::from_slice(row).ok_or_else(|| LogError::Corrupt(format!("expected a log id of 16 bytes, found {}", row.len())))
 }
 
-/// Return the hyper root in a row, and the log id of its batch: the default if none was given.
+/// Return the hyper root in a row, and the log id of its batch: the default if the batch has none.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] unless it has 32 or 48 bytes.
 pub fn root_and_log_id_in(row: &[u8]) -> Result<(Digest, LogId), LogError> {
-    let misshapen = || LogError::Corrupt(format!("the row of a hyper root has {} bytes", row.len()));
-    let (root, log_id) = row.split_at_checked(DIGEST_BYTES).ok_or_else(misshapen)?;
+    let malformed = || LogError::Corrupt(format!("expected the row of a hyper root to have 32 or 48 bytes, found {}", row.len()));
+    let (root, log_id) = row.split_at_checked(DIGEST_BYTES).ok_or_else(malformed)?;
     let log_id = if log_id.is_empty() { LogId::default() } else { log_id_in(log_id)? };
-    Ok((Digest::from_slice(root).ok_or_else(misshapen)?, log_id))
+    Ok((Digest::from_slice(root).ok_or_else(malformed)?, log_id))
 }
 
 /// Return the hyper root in a row.
@@ -149,7 +149,7 @@ pub fn root_row(root: &Digest, log_id: Option<LogId>) -> Vec<u8> {
     row
 }
 
-/// Return the key of an occurrence of an event.
+/// Return the key of the row for an occurrence of an event.
 #[must_use]
 pub fn occurrence_key(digest: &Digest, version: u64) -> Vec<u8> {
     [digest.as_bytes().as_slice(), &version.to_be_bytes()].concat()
@@ -163,22 +163,22 @@ pub fn occurrence_key(digest: &Digest, version: u64) -> Vec<u8> {
 pub fn version_of_occurrence(key: &[u8]) -> Result<u64, LogError> {
     let (_, version) = key
         .split_at_checked(DIGEST_BYTES)
-        .ok_or_else(|| LogError::Corrupt(format!("the key of an occurrence has {} bytes", key.len())))?;
+        .ok_or_else(|| LogError::Corrupt(format!("expected the key of an occurrence to have 40 bytes, found {}", key.len())))?;
     version_in(version)
 }
 
-/// Require that what was computed is what is stored.
+/// Require that the stored digest is equal to the computed one.
 ///
 /// # Errors
 ///
-/// [`LogError::Corrupt`] names both.
+/// [`LogError::Corrupt`], naming both.
 pub fn require_same(what: &str, stored: &Digest, computed: &Digest) -> Result<(), LogError> {
     if stored == computed {
         return Ok(());
     }
-    Err(LogError::Corrupt(format!("{what} is stored as {stored}, but the log leads to {computed}")))
+    Err(LogError::Corrupt(format!("{what} is stored as {stored}, but the events lead to {computed}")))
 }
 
 fn lacks(version: u64) -> LogError {
-    LogError::Corrupt(format!("the log lacks the digest of version {version}"))
+    LogError::Corrupt(format!("the digest of version {version} is missing"))
 }

@@ -1,7 +1,7 @@
-//! The store that a log keeps its rows in, as a trait, and its implementation in memory.
+//! The store that a log keeps its rows in: a trait, and an implementation in memory.
 //!
-//! Rows are only ever added or extended, never taken back, so a reader needs no snapshot of the store: what it read for a version
-//! stays true. The one thing a store must do exactly is [`Store::sync`].
+//! Rows are only ever added or extended, never removed, so a reader needs no snapshot of the store: what it has read for a version
+//! stays true. The one operation that a store must implement exactly is [`Store::sync`].
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -10,20 +10,20 @@ use parking_lot::RwLock;
 
 use crate::error::LogError;
 
-/// The tables of a log; keys are compared byte by byte. FORMATS.md, "Tables", gives each row field by field.
+/// The tables of a log; keys are compared byte by byte. FORMATS.md, "Tables", describes each row field by field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// Tile of versions → their event digests. The log itself.
+    /// Number of a tile of versions → the event digests of these versions. The log itself.
     Digests,
-    /// Last version of a commit batch → hyper root after it, and its log id if one was given.
+    /// Last version of a commit batch → the hyper root after it, and the log id of the batch if it has one.
     Roots,
     /// Event digest and version of an occurrence that the hyper tree does not show.
     Occurrences,
-    /// Version of an event that stands again in the same bulk, so that the hyper tree never showed it.
+    /// Version of an event that occurs earlier in the same bulk, so the hyper tree never showed this version.
     Repeats,
-    /// Index in the replicated log → the membership from there on, which this crate does not read.
+    /// Index in the replicated log → the membership in force from there on, which this crate does not decode.
     Members,
-    /// The last log id that was applied, if it appended nothing; and the end of the chain of acts.
+    /// One row: the last applied log id, if its entry appended nothing.
     Applied,
     /// Index in the replicated log → the act of that entry.
     Acts,
@@ -49,7 +49,7 @@ impl Table {
     }
 }
 
-/// Called with the key and value of each row of a scan; returns whether the scan continues.
+/// Called with the key and value of each row of a scan; returns whether to continue.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, LogError> + 'a;
 
 /// A key and its value.
@@ -60,7 +60,7 @@ pub type Row = (Vec<u8>, Vec<u8>);
 pub struct WriteBatch(Vec<(Table, Row)>);
 
 impl WriteBatch {
-    /// Add a row, which replaces one with the same key.
+    /// Add a row, replacing any row with the same key.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.0.push((table, (key.into(), value.into())));
     }
@@ -75,7 +75,7 @@ impl IntoIterator for WriteBatch {
     }
 }
 
-/// Where the rows of a log are kept.
+/// The storage for the rows of a log.
 pub trait Store: Send + Sync {
     /// Return the value at `key`.
     ///
@@ -84,48 +84,48 @@ pub trait Store: Send + Sync {
     /// [`LogError::Store`] if it cannot be read.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, LogError>;
 
-    /// Return the row with the least key in `from..=to`.
+    /// Return the row with the lowest key in `from..=to`.
     ///
     /// # Errors
     ///
     /// [`LogError::Store`] if it cannot be read.
     fn first_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError>;
 
-    /// Return the row with the greatest key in `from..=to`.
+    /// Return the row with the highest key in `from..=to`.
     ///
     /// # Errors
     ///
     /// [`LogError::Store`] if it cannot be read.
     fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError>;
 
-    /// Show every row of a table to `visit`, in the order of keys, until it breaks or fails.
+    /// Pass every row of a table to `visit`, in the order of keys, until `visit` breaks or fails.
     ///
     /// # Errors
     ///
-    /// [`LogError::Store`] if a row cannot be read, or what `visit` fails with.
+    /// [`LogError::Store`] if a row cannot be read; the errors of `visit`.
     fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError>;
 
-    /// Write a batch: visible at once, all of it or nothing after a crash, not yet durable.
+    /// Write a batch. It is visible at once but not durable yet; after a crash, either all of it is there or nothing of it.
     ///
     /// # Errors
     ///
-    /// [`LogError::Store`] if it cannot be written. What is on disk is then unknown: the caller must write no more.
+    /// [`LogError::Store`] if it cannot be written. The content of the disk is then unknown, and the caller must not write any more.
     fn write(&self, batch: WriteBatch) -> Result<(), LogError>;
 
-    /// Make everything written so far durable. After a power cut all of it is there, and a prefix of the batches written since.
+    /// Make everything written so far durable. After a power cut all of it is there, and of the batches written since then a prefix.
     ///
     /// # Errors
     ///
-    /// [`LogError::Store`] if the operating system does not confirm it. The caller must not try again: pages that failed to reach
-    /// the disk may have been dropped, and a second sync would succeed without them.
+    /// [`LogError::Store`] if the operating system does not confirm the sync. The caller must not try again: pages that failed to
+    /// reach the disk may have been dropped, and a second sync would succeed without them.
     fn sync(&self) -> Result<(), LogError>;
 
-    /// Note that the first `len` events are durable, so that a log found shorter when it is opened is known to be damaged. Losing
-    /// the note in a power cut is harmless; it must never name events that are not synced.
+    /// Note that the first `len` events are durable, so that damage is detected if a later start finds fewer. Losing the note in a
+    /// power cut is harmless, but it must never count events that are not synced.
     ///
     /// # Errors
     ///
-    /// [`LogError::Store`] if it cannot be noted.
+    /// [`LogError::Store`] if the note cannot be written.
     fn note_durable(&self, len: u64) -> Result<(), LogError>;
 
     /// Return the last number noted; 0 if there is none or it cannot be read.
@@ -135,7 +135,7 @@ pub trait Store: Send + Sync {
 /// A table and a key in it.
 type Key = (Table, Vec<u8>);
 
-/// A store that lives as long as the process: for tests, and for logs that need not last.
+/// A store that lives as long as the process: for tests, and for logs that need not be kept.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     rows: RwLock<BTreeMap<Key, Vec<u8>>>,
@@ -171,7 +171,7 @@ impl Store for MemoryStore {
     }
 
     fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
-        // A copy, so that `visit` may read the store while someone waits to write it.
+        // A copy, so that `visit` can read the store while another thread waits to write to it.
         let of_table =
             |((found, key), value): (&Key, &Vec<u8>)| (*found == table).then(|| (key.clone(), value.clone()));
         let rows: Vec<Row> = self.rows.read().range((table, Vec::new())..).map_while(of_table).collect();

@@ -1,4 +1,4 @@
-//! Both trees of a log side by side, from which proofs are made.
+//! Both trees of a log together; proofs are made from them.
 
 use rayon::prelude::*;
 
@@ -8,17 +8,17 @@ use crate::history::{HistoryChange, HistoryTree, Roots};
 use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
 use crate::integers::usize_from;
 
-/// For batches of at least this many events, each tree gets a thread of its own.
+/// From this batch size on, each tree gets its own thread.
 const PARALLEL_EVENTS: usize = 32;
 
-/// Both trees at one version.
+/// Both trees at the same version.
 #[derive(Debug)]
 pub struct Trees {
     history: HistoryTree,
     hyper: HyperTree,
 }
 
-/// What appending some events will change in both.
+/// The changes that appending some events will make to both trees.
 #[derive(Debug)]
 pub struct TreesChange {
     history: HistoryChange,
@@ -32,11 +32,11 @@ impl Trees {
         Self { history: HistoryTree::new(), hyper: HyperTree::with_capacity(expected) }
     }
 
-    /// Return the trees of the events `digests`; `repeats` are the versions that the hyper tree never showed, sorted.
+    /// Return the trees of the events `digests`; `repeats` are the versions that the hyper tree never showed, in ascending order.
     ///
     /// # Errors
     ///
-    /// Those of [`HyperTree::of_events`].
+    /// Same as [`HyperTree::of_events`].
     pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
         let (history, hyper) =
             rayon::join(|| HistoryTree::of_events(digests), || HyperTree::of_events(digests, repeats));
@@ -61,12 +61,12 @@ impl Trees {
         &self.hyper
     }
 
-    /// Compute what appending `digests` gives, changing nothing. `entries` are those of them that the hyper tree is to show, sorted
-    /// by key, no key twice.
+    /// Compute the result of appending `digests` without changing anything. `entries` are those of them that the hyper tree is to
+    /// show, sorted by key, each key once.
     ///
     /// # Errors
     ///
-    /// Those of [`HyperTree::plan`].
+    /// Same as [`HyperTree::plan`].
     pub fn plan(
         &self,
         digests: &[Digest],
@@ -81,11 +81,11 @@ impl Trees {
         Ok(TreesChange { history, hyper: hyper? })
     }
 
-    /// Apply a change that was planned on these same trees.
+    /// Apply a change that was planned on these trees in their current state.
     ///
     /// # Errors
     ///
-    /// Those of [`HyperTree::apply`]; the trees are unusable then.
+    /// Same as [`HyperTree::apply`]; the trees are unusable after an error.
     pub fn apply(&mut self, change: TreesChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         self.history.apply(change.history);
         self.hyper.apply(change.hyper, digest_at)
@@ -93,7 +93,7 @@ impl Trees {
 }
 
 impl TreesChange {
-    /// Return the roots of the history tree that were wanted.
+    /// Return the requested roots of the history tree.
     #[must_use]
     pub fn history_roots(&self) -> &[Digest] {
         &self.history.roots
@@ -103,11 +103,11 @@ impl TreesChange {
     ///
     /// # Panics
     ///
-    /// If no event is appended: a tree without events has no root.
+    /// If the change appends no event: a tree without events has no root.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "zeros must never pass for a root")]
+    #[expect(clippy::expect_used, reason = "zeros must never be used as a root")]
     pub fn last_history_root(&self) -> Digest {
-        *self.history.roots.last().expect("the root of the last event is always wanted")
+        *self.history.roots.last().expect("the root of the last event is always computed")
     }
 
     /// Return the root of the hyper tree after the change.
@@ -116,15 +116,16 @@ impl TreesChange {
         self.hyper.root
     }
 
-    /// Return the keys that were in the hyper tree before, with the version they had.
+    /// Return the keys that were already in the hyper tree, with the version they had before.
     #[must_use]
     pub fn replaced(&self) -> &[Entry] {
         &self.hyper.replaced
     }
 }
 
-/// Return what the hyper tree shows of `digests`, the first of which is version `base`, once all are appended: sorted by key, no key
-/// twice. Beside it, the occurrences that it does not show then. `repeats`, ascending, are versions that it never shows.
+/// Return the occurrences among `digests` that the hyper tree shows once all of them are appended, sorted by key, each key once; and
+/// the occurrences that it does not show then. `base` is the version of the first digest. `repeats`, in ascending order, are versions
+/// that the tree never shows.
 #[must_use]
 pub fn shown_and_hidden(base: u64, digests: &[Digest], repeats: &[u64]) -> (Vec<Entry>, Vec<Entry>) {
     let mut repeats = repeats.iter().skip(repeats.partition_point(|&version| version < base)).peekable();
@@ -134,7 +135,7 @@ pub fn shown_and_hidden(base: u64, digests: &[Digest], repeats: &[u64]) -> (Vec<
         if is_repeat { &mut hidden } else { &mut shown }.push(Entry { key, version });
     }
     shown.sort_unstable();
-    // Of equal keys the last has the highest version, which is the one that is shown.
+    // For equal keys, the tree shows the occurrence with the highest version, which is the last one here.
     shown.dedup_by(|next, kept| {
         let is_same = next.key == kept.key;
         if is_same {
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[should_panic(expected = "the root of the last event is always wanted")]
+    #[should_panic(expected = "the root of the last event is always computed")]
     fn a_change_that_appends_nothing_has_no_history_root() {
         let trees = Trees::with_capacity(0);
         let _ = trees.plan(&[], &[], Roots::Last, &|_| Ok(Digest::default())).unwrap().last_history_root();

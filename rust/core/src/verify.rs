@@ -1,14 +1,14 @@
-//! Proofs against roots that the verifier already trusts: pure functions, no store, no clock.
+//! Verification of proofs against roots that the verifier already trusts: pure functions, no store, no clock.
 //!
-//! What is asked and what is trusted always comes from the caller; nothing is taken from the proof where the caller has its own. What
-//! was shown is returned: nothing else in the proof is proven. Work is bounded by the shape of the proof types: at most
-//! 256 hyper hashes and 128 history levels.
+//! The question and the trusted roots always come from the caller; the proof is never used as a source for anything the caller
+//! already has. The functions return what was proven; nothing else in the proof is proven. The shape of the proof types bounds the
+//! work: at most 256 hyper hashes and 128 history levels.
 //!
-//! Why it is sound: a root binds one hash to each position, because leaf, inner and default preimages have different lengths and
-//! every one but the default names its position. A shortcut leaf binds only the first bits of its key and a version; the history
-//! root of the current version binds that version to one event digest, in every kind of answer. So for one pair of roots there is
-//! either a membership or an absence proof of a key, never both. What it does not show is that the server built the hyper tree from
-//! the whole history: that takes a replay.
+//! Why it is sound: a root binds one hash to each position, because leaf, inner and default preimages have different lengths and all
+//! but the default contain their position. A shortcut leaf binds only the first bits of its key and a version; the history root of
+//! the current version binds that version to one event digest, in every kind of answer. So for a given pair of roots there is either
+//! a membership proof or an absence proof of a key, never both. It does not show that the server built the hyper tree from the whole
+//! history: only a replay can show that.
 
 use crate::hash::{
     Digest, HYPER_LEVELS, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf,
@@ -19,25 +19,25 @@ use crate::proof::{
 };
 use crate::roots::{HistoryRoot, HyperRoot};
 
-/// What a membership proof showed: the event is in the log.
+/// What a membership proof has shown: the event is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Present {
-    /// A version the event stands at.
+    /// A version at which the event occurs.
     pub version: u64,
-    /// Another version it stands at, later than the one asked, or `version` where the hyper tree shows none.
+    /// A later version at which the event occurs, after the requested version; or `version` if the hyper tree shows no such version.
     pub latest_version: u64,
-    /// The version that was answered: the history root of this version holds the event at `version`.
+    /// The version that the answer is for: the history root of this version contains the event at `version`.
     pub as_of: u64,
 }
 
-/// What an absence proof showed: the event is not in the log.
+/// What an absence proof has shown: the event is not in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Absent {
-    /// The event does not stand at any version up to this one.
+    /// The event does not occur at any version up to this one.
     pub as_of: u64,
 }
 
-/// What an incremental proof showed: the log at `end` begins with the log at `start`, unchanged.
+/// What an incremental proof has shown: the log at `end` begins with the log at `start`, unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extends {
     /// The earlier version.
@@ -52,9 +52,9 @@ pub struct Extends {
 pub struct VerifyError {
     /// The check that failed, as in "history digest".
     pub check: &'static str,
-    /// What the caller's question and snapshots demand.
+    /// The value that the caller's question and snapshots require.
     pub expected: String,
-    /// What the proof gives.
+    /// The value that follows from the proof.
     pub computed: String,
 }
 
@@ -64,18 +64,19 @@ impl From<Malformed> for VerifyError {
     }
 }
 
-/// Check that `proof` shows the event `digest` to be in the log, at or below the version asked.
+/// Check that `proof` shows the event `digest` to be in the log, at or before the requested version.
 ///
-/// `asked` is the version that was asked for, or nothing for the latest. `hyper` is a trusted root of the proof's current version;
-/// among `history` must be one of its query version and, if there is a later occurrence, one of its current version.
+/// `asked` is the requested version, or `None` for the latest. `hyper` is a trusted root of the proof's current version; `history`
+/// must include a root of its query version and, if there is a later occurrence, a root of its current version.
 ///
 /// 1. The proof is well-formed and about `digest`.
-/// 2. Its versions are those of the question and of the roots.
-/// 3. The hyper path has exactly the siblings of the key's own path: by the type, which stores no positions.
+/// 2. Its versions match the question and the roots.
+/// 3. The hyper path has exactly the siblings of the key's own path. The type ensures this, because it stores no positions.
 /// 4. The hyper path leads from the latest version to the hyper root.
-/// 5. The history path leads from `digest` at the actual version to the history root of the query version. Never skipped: only this
-///    binds the event.
-/// 6. A later occurrence has a history path of its own, from `digest` at the latest version to the history root of the current one.
+/// 5. The history path leads from `digest` at the actual version to the history root of the query version. This is never skipped:
+///    nothing else binds the event.
+/// 6. A later occurrence has a history path of its own, from `digest` at the latest version to the history root of the current
+///    version.
 ///
 /// # Errors
 ///
@@ -110,12 +111,12 @@ pub fn verify_membership(
 
 /// Check that `proof` shows the event `digest` not to be in the log.
 ///
-/// `asked` is the version that was asked for, or nothing for the latest. `hyper` is a trusted root of the proof's current version; if
-/// the path ends at another event, `history` must hold one of the same version.
+/// `asked` is the requested version, or `None` for the latest. `hyper` is a trusted root of the proof's current version; if the path
+/// ends at another event, `history` must include a root of the same version.
 ///
-/// 1. The proof is about `digest`, and its versions are those of the question and of the roots.
+/// 1. The proof is about `digest`, and its versions match the question and the roots.
 /// 2. The hyper path leads to the hyper root, either from an empty subtree or from a neighbour's leaf.
-/// 3. The neighbour is another event that shares the path, and its history path leads to the history root.
+/// 3. The neighbour is a different event on the same path, and its history path leads to the history root.
 ///
 /// # Errors
 ///
@@ -166,9 +167,9 @@ fn verify_neighbour(
 
 /// Check that `proof` shows the log of root `end` to extend the log of root `start`.
 ///
-/// 1. The proof is about the two roots' versions.
-/// 2. The path gives the digest of `start`.
-/// 3. The same path gives the digest of `end`.
+/// 1. The proof is about the versions of the two roots.
+/// 2. The path leads to the digest of `start`.
+/// 3. The same path leads to the digest of `end`.
 ///
 /// # Errors
 ///
@@ -191,10 +192,10 @@ pub fn verify_incremental(
     Ok(Extends { start: proof.start, end: proof.end })
 }
 
-/// Check that a new snapshot belongs to the log of a trusted root, and that its event stands at its version.
+/// Check that a new snapshot belongs to the log of a trusted root, and that its event is at its version.
 ///
-/// `proof` is the incremental proof between the two versions, whichever comes first. An incremental path holds the leaves of both of
-/// its ends, so no second proof is needed for the event. This does not check the hyper digest of `added`.
+/// `proof` is the incremental proof between the two versions, whichever comes first. An incremental path contains the leaves at both
+/// ends, so no second proof is needed for the event. This does not check the hyper digest of `added`.
 ///
 /// 1. The proof leads from the earlier of the two history roots to the later one.
 /// 2. Its leaf at the version of `added` is the event of `added`.
@@ -213,14 +214,15 @@ pub fn verify_addition(proof: &IncrementalProof, trusted: &HistoryRoot, added: &
     same("leaf of the added event", &history_leaf(&added.event_digest, &position.to_bytes()), &found)
 }
 
-/// Check that the snapshots of one bulk belong to one log: every event stands at its version, and every history digest is its own.
+/// Check that the snapshots of one bulk belong to one log: every event is at its version, and every history digest is correct for it.
 ///
-/// `proof` is the incremental proof from the version of the first of `added` to that of the last. From it and the events, the root of
-/// each version is computed again. This links no snapshot to a root that was trusted before, and does not check hyper digests.
+/// `proof` is the incremental proof from the version of the first snapshot in `added` to that of the last. The root of each version
+/// is recomputed from it and from the events. This does not link any snapshot to a root that was trusted before, and does not check
+/// hyper digests.
 ///
 /// 1. The versions are consecutive.
 /// 2. The proof leads from the history root of the first snapshot to that of the last.
-/// 3. On the subtrees that the proof gives for everything before the bulk, the events lead to every history digest.
+/// 3. Starting from the subtrees that the proof gives for everything before the bulk, the events lead to every history digest.
 ///
 /// # Errors
 ///
@@ -229,7 +231,7 @@ pub fn verify_bulk(proof: &IncrementalProof, added: &[Snapshot]) -> Result<(), V
     let (Some(first), Some(last)) = (added.first(), added.last()) else { return Ok(()) };
     // 1.
     for (before, after) in added.iter().zip(added.iter().skip(1)) {
-        // No version follows the last of 64 bits, which a server may well name.
+        // No version follows the greatest 64-bit number, and a server may well claim that number.
         let next = before.version.checked_add(1).map_or_else(|| "none".to_owned(), |version| version.to_string());
         same("version in the bulk", &next, &after.version.to_string())?;
     }
@@ -245,7 +247,7 @@ pub fn verify_bulk(proof: &IncrementalProof, added: &[Snapshot]) -> Result<(), V
     Ok(())
 }
 
-/// Append the event of `added` to the whole subtrees before it, left to right, and return the history root at its version.
+/// Append the event of `added` to the complete subtrees before it, left to right, and return the history root at its version.
 fn append_leaf(frozen: &mut Vec<(HistoryPosition, Digest)>, added: &Snapshot) -> Digest {
     let mut position = HistoryPosition::above(added.version, 0);
     let mut node = history_leaf(&added.event_digest, &position.to_bytes());
@@ -274,8 +276,8 @@ fn nodes_of(proof: &IncrementalProof) -> Vec<(HistoryPosition, &Digest)> {
     incremental_positions(proof.start, proof.end).into_iter().zip(&proof.audit_path).collect()
 }
 
-/// Return the version that an honest server answers for: the one requested, or the last one if none was requested or it is beyond
-/// the log.
+/// Return the version that an honest server answers for: the requested one, or the last one if no version was requested or it is
+/// beyond the log.
 fn asked_version(asked: Option<u64>, current: &HyperRoot) -> u64 {
     asked.map_or(current.version, |version| version.min(current.version))
 }
@@ -287,10 +289,10 @@ enum HyperEnd {
     Leaf { version: u64 },
 }
 
-/// Return the hyper root that `path`, root down, gives for a path of `key` that ends so.
+/// Return the hyper root that follows from `path`, root down, if the path of `key` ends at `end`.
 fn fold_hyper(key: &Digest, path: &[Digest], end: HyperEnd) -> Digest {
-    #[expect(clippy::expect_used, reason = "`check_shape` comes before and allows 256 hashes at most")]
-    let last = u16::try_from(path.len()).expect("a hyper path of at most 256 hashes");
+    #[expect(clippy::expect_used, reason = "`check_shape` was called before and allows at most 256 hashes")]
+    let last = u16::try_from(path.len()).expect("a hyper path has at most 256 hashes");
     let depths = 1..=last;
     let start = match end {
         HyperEnd::Empty => hyper_default(HYPER_LEVELS - last),
@@ -303,7 +305,7 @@ fn fold_hyper(key: &Digest, path: &[Digest], end: HyperEnd) -> Digest {
     })
 }
 
-/// Return the history root of `query` that `path`, leaf up, gives for `digest` at version `actual`.
+/// Return the history root of `query` that follows from `path`, leaf up, if `digest` is at version `actual`.
 fn fold_history(digest: &Digest, actual: u64, query: u64, path: &[Digest]) -> Result<HistoryRoot, VerifyError> {
     let mut siblings = path.iter();
     let mut node = history_leaf(digest, &HistoryPosition::above(actual, 0).to_bytes());
@@ -336,7 +338,7 @@ fn root_from(nodes: &[(HistoryPosition, &Digest)], node: HistoryPosition, versio
     Some(history_inner(&left, &right, &node.to_bytes()))
 }
 
-/// The order of an incremental path: left to right; no two of its nodes begin at one version.
+/// The sort order of an incremental path: left to right; no two of its nodes begin at the same version.
 fn order(position: HistoryPosition) -> (u64, u16) {
     (position.index, position.height)
 }
@@ -352,7 +354,7 @@ fn same<T: PartialEq + ToString>(check: &'static str, expected: &T, computed: &T
     Err(VerifyError { check, expected: expected.to_string(), computed: computed.to_string() })
 }
 
-/// Check that a trusted root stands for the version of `shown`, and that every such root is `shown`.
+/// Check that a root of the version of `shown` is trusted, and that every trusted root of that version is equal to `shown`.
 fn same_root(check: &'static str, trusted: &[HistoryRoot], shown: HistoryRoot) -> Result<(), VerifyError> {
     let mut of_version = trusted.iter().filter(|root| root.version == shown.version).peekable();
     if of_version.peek().is_none() {

@@ -1,5 +1,5 @@
-//! How far something is synced, in a file that is itself not synced. It outlives a killed process; after a power cut it may be too
-//! low, never too high. A log that is shorter than its watermark has lost events that were acknowledged.
+//! How much is synced, in a file that is not synced itself. The file survives when the process is killed; after a power cut its
+//! number may be too low, but never too high. A log that is shorter than its watermark has lost acknowledged events.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::durable::open_file;
 
-/// One number in a file.
+/// A number stored in a file.
 #[derive(Debug)]
 pub struct Watermark(File);
 

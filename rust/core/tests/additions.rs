@@ -1,4 +1,4 @@
-//! Snapshots that a server acknowledged, checked before they are kept: they extend the log that is trusted, or they are refused.
+//! Snapshots that a server acknowledged are checked before they are kept: if they do not extend the trusted log, they are refused.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 

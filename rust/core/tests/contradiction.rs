@@ -1,8 +1,8 @@
-//! Hyper trees that no honest log has: even with a forged tree, a server cannot show an event both present and absent.
+//! Hyper trees that no honest log has: even with a forged tree, a server cannot show an event to be both present and absent.
 //!
-//! Each world is a short log of events whose digests share 24 bits and more, with its honest history roots, and a hyper root over a
-//! leaf of any version, or over nothing. In it every well-formed claim about every event is tried, at every version asked.
-//! `QED_TRIES` sets how many claims; a long run sets a million.
+//! Each world is a short log of events whose digests share at least 24 bits, with its honest history roots and a hyper root over a
+//! leaf of any version, or over an empty subtree. In each world every well-formed claim about every event is tried, at every
+//! requested version. `QED_TRIES` sets the number of claims; a long run uses a million.
 
 #![allow(
     missing_docs,
@@ -23,7 +23,7 @@ use qed_core::proof::{AbsenceProof, LaterOccurrence, MembershipProof, Neighbour,
 use qed_core::roots::{HistoryRoot, HyperRoot};
 use qed_core::verify::{verify_absence, verify_membership};
 
-/// Events that share 24, 25, 30 and 200 bits with the first: a shortcut leaf can stand for several of them.
+/// Events that share 24, 25, 30 and 200 bits with the first: a shortcut leaf may belong to any of several of them.
 fn keys() -> Vec<Digest> {
     let first = *Digest::of_event(b"first").as_bytes();
     let diverged = [24_usize, 25, 30, 200].map(|bit| {
@@ -54,7 +54,7 @@ impl World {
             }
         };
         let path: Vec<_> = (1..=depth).map(sibling).collect();
-        // All keys share the whole path, so any of them gives the same root.
+        // All keys share the whole path, so any of them leads to the same root.
         let key = keys()[0];
         let end = leaf.map_or(hyper_default(256 - depth), |version| {
             hyper_leaf(version, &HyperPosition::on_path(&key, depth).to_bytes())
@@ -147,8 +147,9 @@ fn no_question_is_answered_both_ways() {
                 assert!(shown == 0 || denied == 0, "{key} at {query} both ways in {world:?}");
                 present += shown;
                 absent += denied;
-                // Here the event is in the history, the hyper tree leads to another one's version, and the denial verifies: only the
-                // later occurrence's own history path keeps a membership of the older one from verifying too.
+                // Here the event is in the history, the hyper tree leads to the version of a different event, and an absence proof
+                // verifies. Only because a later occurrence needs its own history path does no membership proof of the older
+                // occurrence verify as well.
                 let stands = world.log[..=usize::try_from(query).unwrap()].contains(&key);
                 traps += usize::from(stands && denied > 0);
             }

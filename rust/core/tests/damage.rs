@@ -1,4 +1,4 @@
-//! Damaged data folders: opening one gives a typed error or the whole log, never a panic, never less than was acknowledged.
+//! Damaged data folders: opening one gives a typed error or the whole log; it never panics, and no acknowledged event is missing.
 
 #![allow(
     clippy::unwrap_used,
@@ -46,7 +46,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The allowed outcomes of opening a damaged folder: the whole log, checked, or a typed error.
+/// The allowed outcomes of opening a damaged folder: the whole log, which passes its check, or a typed error.
 fn require_whole_or_refused(folder: &Path) {
     match Log::open(folder) {
         Ok(log) => {
@@ -67,7 +67,7 @@ proptest! {
         let paths = files(folder.path());
         let path = file.get(&paths);
         let mut bytes = fs::read(path).unwrap();
-        // The journal is sparse to 64 MiB: damage what was written.
+        // The journal is sparse, 64 MiB long: damage only the part that was written.
         let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         prop_assume!(written > 0);
         bytes[place.index(written)] ^= 1 << bit;
@@ -96,15 +96,15 @@ fn a_newer_format_and_a_foreign_folder_are_refused() {
     let foreign = tempfile::tempdir().unwrap();
     fs::write(foreign.path().join("letter.txt"), "dear").unwrap();
     assert!(matches!(Log::open(foreign.path()), Err(LogError::Store { .. })));
-    assert_eq!(files(foreign.path()).len(), 1, "nothing was written into a folder of something else");
+    assert_eq!(files(foreign.path()).len(), 1, "nothing was written into a folder that is not a log");
 }
 
-/// The folder of the table of digests, as the engine numbers it: its own comes first.
+/// The folder of the table of digests, as fjall numbers it: fjall's own keyspace comes first.
 const DIGESTS_KEYSPACE: &str = "store/keyspaces/1";
 
 fn filled_and_flushed() -> (TempDir, PathBuf) {
     let folder = filled();
-    // Opening replays the journal, and closing again leaves tables.
+    // Opening the log replays the journal, and closing it then leaves tables.
     drop(Log::open(folder.path()).unwrap());
     let keyspace = folder.path().join(DIGESTS_KEYSPACE);
     (folder, keyspace)
@@ -143,7 +143,7 @@ fn a_lost_file_of_the_engine_is_named_and_nothing_is_deleted() {
     assert_eq!(Log::open(folder.path()).unwrap().len(), EVENTS);
 }
 
-/// A data folder as the first start makes it, up to a number of steps.
+/// A data folder as the first start creates it, up to a number of steps.
 fn begun(steps: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -1,4 +1,4 @@
-//! A batch that a panic interrupts is the last one until the log is opened again.
+//! After a panic interrupts a batch, no more batches are written until the log is opened again.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -38,7 +38,7 @@ impl Store for Panicking {
     }
 
     fn sync(&self) -> Result<(), LogError> {
-        assert!(!self.0.1.swap(false, Ordering::Relaxed), "the panic of the test");
+        assert!(!self.0.1.swap(false, Ordering::Relaxed), "the panic that this test planned");
         Ok(())
     }
 
@@ -62,7 +62,7 @@ fn nothing_is_written_after_a_panic_between_rows_and_trees() {
     log.append(&request(b"first")).unwrap();
     store.0.1.store(true, Ordering::Relaxed);
     catch_unwind(AssertUnwindSafe(|| log.append(&request(b"second")))).unwrap_err();
-    // Its rows are there and the trees do not know them: another batch would take its version.
+    // The rows of the interrupted batch are stored, but the trees do not contain it: another batch would get the same versions.
     assert!(matches!(log.append(&request(b"third")), Err(LogError::WriteRefused { .. })));
     assert_eq!(log.len(), 1);
     let again = Log::over(Box::new(store)).unwrap();

@@ -1,4 +1,4 @@
-//! Requests that were joined into one commit batch: each is answered for itself.
+//! Requests that were combined into one commit batch: each gets its own answer.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! A log that is opened again is the one that was closed.
+//! A reopened log is equal to the log that was closed.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -9,7 +9,7 @@ use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use std::ops::ControlFlow;
 
-/// Few different events, so that many come again: in one request, in one batch and later.
+/// Only a few different events, so that many repeat: in the same request, in the same batch and later.
 fn request() -> impl Strategy<Value = Request> {
     let event = (0_u8..60).prop_map(|event| Digest::of_event(&[event]));
     (prop::collection::vec(event, 1..40), any::<bool>()).prop_map(|(digests, if_absent)| Request { digests, if_absent })

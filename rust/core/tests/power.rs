@@ -1,4 +1,5 @@
-//! Power cuts and failing disks: a store that forgets what was not synced, cut at each of its writes and syncs.
+//! Power cuts and failing disks: a store that forgets everything that was not synced, and fails at each of its writes and syncs in
+//! turn.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +29,7 @@ struct Platter {
     noted: u64,
 }
 
-/// A store over a platter that fails for good after a number of writes and syncs.
+/// A store on a platter that fails for good after a number of writes and syncs.
 struct Unreliable {
     platter: Arc<Mutex<Platter>>,
     rows: MemoryStore,
@@ -48,7 +49,7 @@ impl Unreliable {
 
     fn step(&self) -> Result<(), LogError> {
         let left = self.steps_left.load(Ordering::SeqCst);
-        let failed = || LogError::Store { action: "write".into(), cause: "the power is gone".into() };
+        let failed = || LogError::Store { action: "write".into(), cause: "the power is out".into() };
         self.steps_left.store(left.checked_sub(1).ok_or_else(failed)?, Ordering::SeqCst);
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Store for Unreliable {
     }
 }
 
-/// Cut the power: unsynced batches are lost, except for the first `kept` of them, which happened to reach the disk.
+/// Cut the power: unsynced batches are lost, except for the first `kept` of them, which happen to have reached the disk.
 fn cut(platter: &Arc<Mutex<Platter>>, kept: usize) {
     let mut platter = platter.lock();
     let unsynced = std::mem::take(&mut platter.unsynced);
@@ -106,7 +107,7 @@ fn cut(platter: &Arc<Mutex<Platter>>, kept: usize) {
 }
 
 fn request(round: u64) -> Request {
-    // Some events come again, within a request and across them.
+    // Some events repeat, within a request and across requests.
     let digests = (0..=round % 5).map(|i| Digest::of_event(&[(round % 7) as u8, (i % 3) as u8])).collect();
     Request { digests, if_absent: round % 4 == 3 }
 }
@@ -120,7 +121,7 @@ fn require_proven(log: &Log, acknowledged: &[Snapshot]) {
         verify_incremental(&proof, &snapshot.history_root(), &current.history_root()).unwrap();
         let asked = Some(snapshot.version);
         let Answer::Member(proof) = log.prove(&snapshot.event_digest, asked).unwrap() else {
-            panic!("acknowledged {last:?} is absent")
+            panic!("{last:?} was acknowledged but is absent")
         };
         let history = [snapshot.history_root(), current.history_root()];
         verify_membership(&snapshot.event_digest, &proof, asked, &current.hyper_root(), &history).unwrap();
@@ -139,7 +140,7 @@ fn nothing_acknowledged_is_lost_whenever_the_power_goes() {
                 acknowledged.extend(added.into_iter().flat_map(|Added { snapshots, .. }| snapshots));
             }
             assert!(matches!(log.append(&[request(0)]), Err(LogError::WriteRefused { .. })), "{steps}");
-            // What was acknowledged is still answered, and what failed is not.
+            // Everything acknowledged is still answered for, and the failed batch is not.
             assert_eq!(log.len(), acknowledged.iter().map(|s| s.version + 1).max().unwrap_or(0));
             require_proven(&log, &acknowledged);
             drop(log);
@@ -177,7 +178,7 @@ fn a_request_whose_old_snapshot_cannot_be_read_adds_nothing() {
     let mixed = log.append(&[Request { digests: vec![old, new], if_absent: true }]);
     assert!(matches!(mixed, Err(LogError::Store { .. })), "{mixed:?}");
     assert_eq!(log.len(), 1);
-    // Nothing was written, so more may be.
+    // Nothing was written, so the log still accepts writes.
     assert_eq!(log.append(&[Request { digests: vec![new], if_absent: true }]).unwrap()[0].snapshots[0].version, 1);
     drop(log);
     let reopened = Log::over(Box::new(Unreliable::over(&platter, usize::MAX))).unwrap();
@@ -188,7 +189,7 @@ fn a_request_whose_old_snapshot_cannot_be_read_adds_nothing() {
 fn a_surplus_repeat_is_found() {
     let event = Digest::of_event(b"a");
     let request = || Request { digests: vec![event], if_absent: false };
-    // No root tells of these: version 0 is hidden by version 1 of its own batch, and version 2 is not there.
+    // No root depends on these rows: version 0 is hidden by version 1 of its own batch, and version 2 does not exist.
     for surplus in [0_u64, 2] {
         let platter = Arc::default();
         let log = Log::over(Box::new(Unreliable::over(&platter, usize::MAX))).unwrap();
@@ -223,7 +224,7 @@ fn a_changed_or_missing_row_is_found() {
         let (key, value) = store.first_in(table, &[], &[0xff; 40]).unwrap().unwrap();
         let mut batch = WriteBatch::default();
         if value.is_empty() {
-            // An invalid occurrence: that of the first event, which no later one hides at version 0.
+            // An invalid occurrence: the first event's, at version 0, where no later occurrence hides it.
             let mut other = key;
             let at = other.len() - 8;
             other[at..].fill(0);

@@ -1,4 +1,4 @@
-//! A log as a replica: applied entry by entry, thrown back by a crash, or read out to another in pages.
+//! A log as a replica: entries are applied one by one, a crash loses the last ones, and pages copy it to another replica.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod seeds;
@@ -22,7 +22,7 @@ enum Entry {
 }
 
 fn digest() -> impl Strategy<Value = Digest> {
-    // Few different ones, so that many come again, some of them alike in their first bits.
+    // Only a few different digests, so that many repeat. Some of them share their first bits.
     (0_u8..40, 0_u8..4).prop_map(|(kind, tail)| {
         let mut bytes = *Digest::of_event(&[kind]).as_bytes();
         bytes[31] = tail;

@@ -1,4 +1,4 @@
-//! One suite for every store: what a log relies on.
+//! One suite for every store: it tests what a log relies on.
 
 #![allow(
     clippy::unwrap_used,

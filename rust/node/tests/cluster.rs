@@ -1,4 +1,4 @@
-//! Drivers with their threads and folders; the tests pass on their messages.
+//! Clusters of real drivers, with their threads and folders. The tests carry the messages between them.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 struct Cluster {
     folders: TempDir,
-    /// The members that run, by number.
+    /// The running members, by id.
     drivers: BTreeMap<MemberId, Driver>,
     /// Outcomes that no test has read yet, by member and ticket.
     outcomes: HashMap<(MemberId, Ticket), Outcome>,
@@ -57,7 +57,7 @@ fn digest(text: &str) -> Digest {
 }
 
 impl Cluster {
-    /// Return a cluster of members with these names, all of which vote, and their numbers.
+    /// Return a cluster of voting members with these names, and their ids.
     fn of<const N: usize>(names: [&str; N]) -> (Self, [MemberId; N]) {
         let mut cluster = Self {
             folders: TempDir::new().unwrap(),
@@ -88,7 +88,7 @@ impl Cluster {
         id
     }
 
-    /// Start a member with an empty folder, and wait until it votes.
+    /// Start a member with an empty folder, and wait until it is a voter.
     fn join(&mut self, name: &str) -> MemberId {
         let id = self.start(name, Beginning::Join);
         let outcome =
@@ -98,7 +98,7 @@ impl Cluster {
         id
     }
 
-    /// Pass on the deliveries of every member.
+    /// Deliver the messages of every member, and collect the outcomes.
     fn exchange(&mut self) {
         for (&id, driver) in &self.drivers {
             let delivery = driver.drain().unwrap();
@@ -112,13 +112,13 @@ impl Cluster {
             for completion in delivery.completions {
                 let ticket = completion.ticket;
                 let before = self.outcomes.insert((id, ticket), completion.outcome);
-                assert!(before.is_none(), "ticket {ticket} came twice");
+                assert!(before.is_none(), "ticket {ticket} was completed twice");
             }
         }
         thread::yield_now();
     }
 
-    /// Pass on messages and pages until a condition holds.
+    /// Deliver messages and pages until a condition holds.
     fn wait(&mut self, is_met: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !is_met(self) {
@@ -134,7 +134,7 @@ impl Cluster {
         }
     }
 
-    /// Let a lagging member fetch a page.
+    /// Make a lagging member fetch a page.
     fn fetch(&mut self, id: MemberId, from: MemberId) {
         let log = self.drivers[&id].log();
         let (start, after) = (log.extent_at(log.len()).unwrap(), log.applied());
@@ -160,7 +160,7 @@ impl Cluster {
         }
     }
 
-    /// Wait for a leader on which all members agree, and return it.
+    /// Wait for a leader that all members agree on, and return it.
     fn leader(&mut self) -> MemberId {
         self.wait(|cluster| cluster.agreed_leader().is_some());
         self.agreed_leader().unwrap()
@@ -172,7 +172,7 @@ impl Cluster {
         roles.iter().all(|role| role.leader.is_none_or(|leader| leader == id)).then_some(id)
     }
 
-    /// Send a request to the leader; repeat it if that member is no longer leader or a similar request is under way.
+    /// Send a request to the leader; repeat it if that member is no longer leader or a similar request is in progress.
     fn at_leader(&mut self, mut put: impl FnMut(&Driver, Ticket)) -> Outcome {
         let begun = Instant::now();
         loop {
@@ -180,7 +180,7 @@ impl Cluster {
             match self.outcome(leader, &mut put) {
                 Err(Failure::NotLeader | Failure::Busy | Failure::Unknown) => {
                     assert!(begun.elapsed() < PATIENCE);
-                    // Pass on messages, so that the next attempt finds a new state.
+                    // Deliver messages, so that the next attempt finds a new state.
                     self.exchange();
                 }
                 outcome => return outcome,
@@ -199,7 +199,7 @@ impl Cluster {
         (0..20).for_each(|number| self.add(&format!("{prefix} {number}")));
     }
 
-    /// Wait until every running member holds everything that was acknowledged, unchanged.
+    /// Wait until every running member has everything that was acknowledged, unchanged.
     fn require_all(&mut self) {
         self.wait(|cluster| {
             cluster.drivers.values().all(|driver| driver.log().len() == cluster.acknowledged.len() as u64)
@@ -270,7 +270,7 @@ fn the_others_go_on_without_their_leader_and_it_comes_back() {
     let stopped = cluster.leader();
     let driver = cluster.drivers.remove(&stopped).unwrap();
     let name = driver.identity().name.clone();
-    // Drop the driver without handing over.
+    // Drop the driver without handing over leadership.
     drop(driver);
     cluster.add_some("y");
     assert_ne!(cluster.leader(), stopped);
@@ -289,7 +289,7 @@ fn a_fourth_member_joins_by_pages() {
     cluster.require_all();
     let membership = cluster.drivers[&id].status().membership;
     assert_eq!((membership.members.len(), membership.configuration.voters.len()), (4, 4));
-    // Every Raft log starts after a membership that is in no entry.
+    // The membership that a Raft log starts with is in no entry of it, so a new member always needs a page.
     assert!(cluster.pages > pages);
 }
 
@@ -299,7 +299,7 @@ fn a_member_that_is_removed_is_gone_for_good() {
     cluster.add_some("x");
     let outcome = cluster.at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Remove("b".into(), None)));
     assert!(matches!(outcome, Ok(Success::Done)), "{outcome:?}");
-    // Stop it, as its process would: otherwise it would no longer respond, and `require_all` would fail.
+    // Stop it, as its own process would do: it no longer answers, so `require_all` would fail.
     drop(cluster.drivers.remove(&ids[1]));
     cluster.wait(|cluster| {
         let is_gone = |driver: &Driver| driver.status().membership.removed.contains_key(&ids[1]);
@@ -364,7 +364,7 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     let id = cluster.start("c", Beginning::Join);
     assert_ne!(id, ids[2]);
     let begun = Instant::now();
-    // Until the old member is presumed dead, its name is in use.
+    // Its name is in use until the old member is presumed dead.
     loop {
         match cluster
             .at_leader(|driver, ticket| driver.request(ticket, ClusterChange::Admit(id, description("c"), None)))
@@ -380,11 +380,11 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
     assert!(cluster.drivers[&id].status().membership.removed.contains_key(&ids[2]));
 }
 
-/// Change the roots that the leader claims to have had before an entry, in a message that carries one.
+/// In a message that contains an entry, change the roots that the leader claims to have had before that entry.
 fn with_other_roots(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut message = Message::decode(bytes).unwrap();
     let entry = message.entries.iter_mut().find(|entry| entry.data.len() > 100 && entry.data[0] == 1)?;
-    // After the kind and the length.
+    // The roots come after the kind and the length.
     entry.data[1 + 8] ^= 1;
     Some(message.encode_to_vec())
 }

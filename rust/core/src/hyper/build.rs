@@ -1,7 +1,7 @@
-//! Building the hyper tree of a whole log at once: each node is hashed once and written where it stays, on all threads.
+//! Building the hyper tree of a whole log at once: each node is hashed once and written to its final place, using all threads.
 //!
-//! Leaves sorted by key lie in the order of their buckets. So a run of neighbouring buckets owns one part of each array of the tree,
-//! and is built by one thread that shares nothing with the others. The levels above the buckets follow, from below.
+//! Leaves sorted by key are in the same order as their buckets. So a run of neighbouring buckets owns a contiguous part of each array
+//! of the tree, and one thread builds it without sharing anything with the others. The levels above the buckets follow, bottom-up.
 
 use rayon::prelude::*;
 
@@ -13,12 +13,13 @@ use crate::integers::{height_from, usize_from};
 use crate::position::HyperPosition;
 use crate::proof::SHORTCUT_DEPTH;
 
-/// Number of runs of buckets: enough that all threads finish at about the same time, few enough that starting one costs nothing.
+/// Number of runs of buckets: enough that all threads finish at about the same time, few enough that the cost of starting one does
+/// not matter.
 const RUNS: usize = 256;
 
 impl HyperTree {
-    /// Return the tree of the events `digests`, numbered from zero. Of equal ones it shows the last that is not among the versions
-    /// `repeats`, which are sorted.
+    /// Return the tree of the events `digests`, numbered from zero. If an event occurs several times, the tree shows its last version
+    /// that is not in `repeats`. `repeats` must be sorted.
     ///
     /// # Errors
     ///
@@ -26,7 +27,7 @@ impl HyperTree {
     pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
         let keys = Keys(digests);
         let leaves = keys.leaves(repeats);
-        // No index of a leaf is beyond the number of leaves, and there are fewer branches.
+        // No leaf index exceeds the number of leaves, and there are fewer branches than leaves.
         index_of(leaves.len())?;
         let mut tree = Self::with_capacity(leaves.len() as u64);
         tree.leaves = leaves;
@@ -35,10 +36,10 @@ impl HyperTree {
         Ok(tree)
     }
 
-    /// Build the tries in the buckets from the leaves, with the hashes of the last flat level.
+    /// Build the tries of all buckets from the leaves, and the hashes of the last flat level.
     #[expect(
         clippy::indexing_slicing,
-        reason = "a partition point is an index, and those of later runs are no smaller"
+        reason = "a partition point is a valid index, and later runs have equal or greater ones"
     )]
     fn build_buckets(&mut self, keys: Keys<'_>) -> Result<(), LogError> {
         let (depth, buckets) = (self.flat_levels, self.buckets.len());
@@ -60,7 +61,7 @@ impl HyperTree {
         })
     }
 
-    /// Hash the flat levels above the last, from below.
+    /// Hash the flat levels above the last, bottom-up.
     fn hash_levels(&mut self) {
         for depth in (0..self.flat_levels).rev() {
             let width = 1 << depth;
@@ -70,7 +71,8 @@ impl HyperTree {
             let empty = hyper_default(HYPER_LEVELS - depth - 1);
             parents.par_iter_mut().zip(children).enumerate().for_each(|(index, (parent, [left, right]))| {
                 if *left != empty || *right != empty {
-                    // Shifted by all 64 bits nothing is left, as the root is on the path of every key.
+                    // At the root the shift is by all 64 bits. That leaves no bits, which is correct: the root is on the path of
+                    // every key.
                     let key = key_of_prefix((index as u64).checked_shl((64 - depth).into()).unwrap_or(0));
                     *parent = hyper_inner(left, right, &HyperPosition::on_path(&key, depth).to_bytes());
                 }
@@ -79,12 +81,12 @@ impl HyperTree {
     }
 }
 
-/// The keys of leaves: 64 bits are in the leaf, all of them in the log at the leaf's version.
+/// The keys of the leaves: the leaf holds the first 64 bits, and the log holds the whole key at the leaf's version.
 #[derive(Clone, Copy)]
 struct Keys<'a>(&'a [Digest]);
 
 impl Keys<'_> {
-    /// Return the leaves of the tree, sorted by key, no key twice.
+    /// Return the leaves of the tree, sorted by key, each key once.
     fn leaves(self, repeats: &[u64]) -> Vec<Leaf> {
         let leaf = |(version, key): (usize, &Digest)| Leaf { prefix: key.prefix64(), version: version as u64 };
         let mut leaves: Vec<_> = self.0.par_iter().enumerate().map(leaf).collect();
@@ -94,7 +96,8 @@ impl Keys<'_> {
         }
         leaves.par_sort_unstable_by_key(|leaf| (leaf.prefix, leaf.version));
         for alike in leaves.chunk_by_mut(|a, b| a.prefix == b.prefix).filter(|alike| alike.len() > 1) {
-            // Stable, so versions of one key stay in order; and one key many times is sorted already, which takes one pass.
+            // A stable sort, so versions of the same key stay in order. If one key occurs many times, the slice is already sorted and
+            // this takes one pass.
             alike.sort_by_key(|leaf| self.whole(leaf));
         }
         leaves.dedup_by(|next, kept| {
@@ -112,7 +115,7 @@ impl Keys<'_> {
         self.0[usize_from(leaf.version)]
     }
 
-    /// Return the key of a leaf, right in its first `bits` bits.
+    /// Return the key of a leaf, correct in at least its first `bits` bits.
     fn start(self, leaf: &Leaf, bits: u16) -> Digest {
         if bits > 64 { self.whole(leaf) } else { key_of_prefix(leaf.prefix) }
     }
@@ -126,7 +129,7 @@ impl Keys<'_> {
     }
 }
 
-/// Some neighbouring buckets being built.
+/// A run of neighbouring buckets that is being built.
 struct Run<'a> {
     keys: Keys<'a>,
     /// The last flat level.
@@ -135,18 +138,18 @@ struct Run<'a> {
     buckets: &'a mut [NodeRef],
     hashes: &'a mut [Digest],
     branches: &'a mut [Branch],
-    /// Index in the tree of the first of `branches`, and how many of them are built.
+    /// Index in the tree of the first of `branches`, and the number of branches already built.
     first_branch: usize,
     built: usize,
 }
 
 impl Run<'_> {
-    /// Build the buckets from their leaves, of which the first has an index in the tree.
-    #[expect(clippy::indexing_slicing, reason = "a chunk is not empty, and a remainder is less than the length")]
+    /// Build the buckets from their leaves, the first of which has the index `first_leaf` in the tree.
+    #[expect(clippy::indexing_slicing, reason = "chunks are never empty, and a remainder is less than the length")]
     fn build(mut self, leaves: &[Leaf], first_leaf: usize) -> Result<(), LogError> {
         let (depth, mut first_leaf) = (self.depth, first_leaf);
         for leaves in leaves.chunk_by(|a, b| a.bucket(depth) == b.bucket(depth)) {
-            // As many buckets as the run has begin at a multiple of that number.
+            // A run starts at a multiple of its number of buckets.
             let slot = leaves[0].bucket(depth) % self.buckets.len();
             (self.buckets[slot], self.hashes[slot]) = self.trie(leaves, first_leaf, depth)?;
             first_leaf += leaves.len();
@@ -154,8 +157,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Build the trie of `leaves` at `depth`; return it and its hash there.
-    #[expect(clippy::indexing_slicing, reason = "there is room for a branch fewer than there are leaves")]
+    /// Build the trie of `leaves` at `depth`; return it and its hash at that depth.
+    #[expect(clippy::indexing_slicing, reason = "there is room for one branch fewer than there are leaves")]
     fn trie(&mut self, leaves: &[Leaf], first_leaf: usize, depth: u16) -> Result<(NodeRef, Digest), LogError> {
         let (first, last) = match leaves {
             [] => return Ok((NodeRef::EMPTY, hyper_default(HYPER_LEVELS - depth))),
@@ -165,9 +168,9 @@ impl Run<'_> {
             }
             [first, .., last] => (first, last),
         };
-        // What the first and the last of a sorted list share, all share.
+        // The bits that the first and the last key of a sorted list share are shared by all keys in it.
         let parting = self.keys.shared_bits(first, last);
-        assert!(parting < HYPER_LEVELS, "a key has one leaf");
+        assert!(parting < HYPER_LEVELS, "each key has only one leaf");
         let is_left = |leaf: &Leaf| !self.keys.start(leaf, parting + 1).bit(parting);
         let (lefts, rights) = leaves.split_at(leaves.partition_point(is_left));
         let (left, left_hash) = self.trie(lefts, first_leaf, parting + 1)?;
@@ -181,12 +184,12 @@ impl Run<'_> {
     }
 }
 
-/// Return how many branches stand in the buckets of `leaves`: in each, one fewer than it has leaves.
+/// Return the number of branches in the buckets of `leaves`: one fewer per bucket than it has leaves.
 fn branches_below(leaves: &[Leaf], depth: u16) -> usize {
     leaves.len() - leaves.chunk_by(|a, b| a.bucket(depth) == b.bucket(depth)).count()
 }
 
-/// Cut an array into parts of `counts` elements; return each with the index of its first.
+/// Cut an array into parts of `counts` elements; return each part with the index of its first element.
 fn cut<'a, T>(array: &'a mut [T], counts: &[usize]) -> Vec<(usize, &'a mut [T])> {
     let (mut rest, mut first) = (array, 0);
     let take = |&count: &usize| {
@@ -207,7 +210,7 @@ mod tests {
     use super::super::{Entry, flat_levels_for};
     use super::*;
 
-    /// Insert the events of some versions one by one.
+    /// Insert the events of the given versions one by one.
     fn insert(tree: &mut HyperTree, events: &[Digest], versions: impl Iterator<Item = usize>) {
         let digest_at = |version: u64| Ok(events[usize::try_from(version).unwrap()]);
         for version in versions {
@@ -226,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Events of which `shared` leading bits are those of one digest.
+    /// Events whose first `shared` bits are the same.
     fn alike(count: u32, shared: u16) -> Vec<Digest> {
         let model = Digest::of_event(b"model");
         let event = |i: u32| {

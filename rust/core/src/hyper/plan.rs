@@ -1,4 +1,4 @@
-//! Inserting a batch into the hyper tree: planned beside it, then put in place; and the growing of its flat part.
+//! Inserting a batch into the hyper tree: the change is planned without touching the tree, then applied. Also grows the flat part.
 
 use super::{BLANK_BRANCH, Branch, DigestAt, Entry, HyperTree, Leaf, Node, NodeRef};
 use super::{flat_levels_for, index_of, is_key_of, lone_hash};
@@ -6,35 +6,37 @@ use crate::error::LogError;
 use crate::hash::{Digest, hyper_inner};
 use crate::position::HyperPosition;
 
-/// Entries from which the two halves of a subtree are worth a thread each, and the depth above which they are.
+/// Number of entries from which it pays to insert into the two halves of a subtree on two threads, and the depth above which that is
+/// done.
 const PARALLEL_ENTRIES: usize = 128;
 const PARALLEL_DEPTH: u16 = 2;
 
-/// What inserting some keys will change.
+/// The changes that inserting some keys will make.
 #[derive(Debug, Default)]
 pub struct HyperChange {
     /// The root after the change.
     pub root: Digest,
-    /// Keys that were in the tree before, with the version they had.
+    /// Keys that were already in the tree, with the version they had before.
     pub replaced: Vec<Entry>,
     hashes: Vec<(usize, Digest)>,
     buckets: Vec<(usize, NodeRef)>,
     leaves: Vec<(u32, Leaf)>,
     branches: Vec<(u32, Branch)>,
-    /// Leaves and branches beyond the ends of the tree's arrays, and how many dissolved branches are used again.
+    /// Number of leaves and branches to add at the ends of the tree's arrays, and of unused branches to reuse.
     new_leaves: usize,
     new_branches: usize,
     reused_branches: usize,
 }
 
 impl HyperTree {
-    /// Compute what inserting `entries` gives, changing nothing. A key that is there already moves to its new version.
+    /// Compute the result of inserting `entries` without changing anything. A key that is already in the tree moves to its new
+    /// version.
     ///
-    /// `entries` are sorted by key, no key twice.
+    /// `entries` must be sorted by key, each key once.
     ///
     /// # Errors
     ///
-    /// Those of `digest_at`; [`LogError::Full`] if the tree has no room for more keys.
+    /// Errors of `digest_at`; [`LogError::Full`] if the tree has no room for more keys.
     pub fn plan(&self, entries: &[Entry], digest_at: &DigestAt<'_>) -> Result<HyperChange, LogError> {
         if entries.is_empty() {
             return Ok(HyperChange { root: self.root(), ..HyperChange::default() });
@@ -44,12 +46,12 @@ impl HyperTree {
         Ok(planner.change)
     }
 
-    /// Carry out a change that was planned on this very tree. While there are many keys a bucket, each key that is added also
-    /// splits a bucket, so that the flat part grows a level without anyone waiting for all of it.
+    /// Apply a change that was planned on the tree in its current state. While the buckets hold more keys than they should, each
+    /// added key also splits one bucket, so the flat part grows by a level without a pause for the whole of it.
     ///
     /// # Errors
     ///
-    /// As [`Self::plan`]; the tree is unusable then.
+    /// Same as [`Self::plan`]; the tree is unusable after an error.
     pub fn apply(&mut self, change: HyperChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         self.leaves.resize(self.leaves.len() + change.new_leaves, Leaf { prefix: 0, version: 0 });
         self.free_branches.truncate(self.free_branches.len() - change.reused_branches);
@@ -69,8 +71,8 @@ impl HyperTree {
         Ok(())
     }
 
-    /// Split the next bucket in two, and with the last of them begin a new level.
-    #[expect(clippy::indexing_slicing, reason = "the last bucket that is split begins a new level, with no half")]
+    /// Split the next bucket in two. Splitting the last bucket completes a new flat level.
+    #[expect(clippy::indexing_slicing, reason = "splitting the last bucket starts a new level, where no bucket is split yet")]
     fn split_next(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         let depth = self.flat_levels;
         let bucket = self.buckets[self.halves.len() / 2];
@@ -82,7 +84,7 @@ impl HyperTree {
             self.free_branches.push(index);
         }
         if self.halves.is_empty() {
-            // The whole level at once: appending would copy the array again and again.
+            // Reserve the whole level at once: growing step by step would copy the array over and over.
             self.hashes.reserve_exact(2 * self.buckets.len());
             self.halves.reserve_exact(2 * self.buckets.len());
         }
@@ -95,7 +97,7 @@ impl HyperTree {
         Ok(())
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a change was planned on this very tree")]
+    #[expect(clippy::indexing_slicing, reason = "the change was planned on this tree in its current state")]
     fn bucket_mut(&mut self, index: usize) -> &mut NodeRef {
         let bucket = index - self.buckets.len();
         match bucket.checked_sub(self.buckets.len()) {
@@ -105,11 +107,11 @@ impl HyperTree {
     }
 }
 
-/// Inserts keys into a tree without touching it; what changes is collected.
+/// Inserts keys into a tree without modifying it, and collects the changes.
 struct Planner<'a> {
     tree: &'a HyperTree,
     digest_at: &'a DigestAt<'a>,
-    /// Branches that may be used again, the next one last.
+    /// Branches that may be reused; the last one is used first.
     free: &'a [u32],
     change: HyperChange,
 }
@@ -138,7 +140,7 @@ impl Planner<'_> {
         Ok(hash)
     }
 
-    /// Insert below both children of a flat node, each on a thread; return their new hashes.
+    /// Insert below both children of a flat node, one thread each; return their new hashes.
     fn descend_both(
         &mut self,
         index: usize,
@@ -156,8 +158,8 @@ impl Planner<'_> {
         Ok((left?, right?))
     }
 
-    /// Add what another planner of the same tree has changed. Both count new nodes from the ends of the tree's arrays, so those of the
-    /// other move up by as many as are here.
+    /// Add the changes that another planner of the same tree has collected. Both count new nodes from the ends of the tree's arrays,
+    /// so the indices of the other planner's new nodes are shifted by the number of new nodes in this one.
     fn absorb(&mut self, other: HyperChange) -> Result<(), LogError> {
         let (leaves, branches) = (self.tree.leaves.len(), self.tree.branches.len());
         let (leaf_shift, branch_shift) = (self.change.new_leaves, self.change.new_branches);
@@ -188,7 +190,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Insert `entries` into the trie `node` at `depth`; return the new trie and its hash there.
+    /// Insert `entries` into the trie `node` at `depth`; return the new trie and its hash at that depth.
     fn merge(&mut self, node: NodeRef, entries: &[Entry], depth: u16) -> Result<(NodeRef, Digest), LogError> {
         let [first, others @ ..] = entries else {
             return Ok((node, self.tree.hash_at(node, depth, self.digest_at)?));
@@ -210,7 +212,7 @@ impl Planner<'_> {
         Ok((joined, hash))
     }
 
-    /// Put the only entry of a subtree where there is nothing, or over the leaf of its own key; else give nothing.
+    /// Insert the only entry of a subtree if the subtree is empty or consists of the leaf of the same key; otherwise return `None`.
     fn place(&mut self, node: NodeRef, entry: &Entry) -> Result<Option<NodeRef>, LogError> {
         let index = match node.kind() {
             Node::Empty => {
@@ -232,7 +234,7 @@ impl Planner<'_> {
         Ok(Some(NodeRef::leaf(index)))
     }
 
-    /// Write a branch in the place of the one that stood there, or in a new one.
+    /// Write a branch over the one that was there before, or into a new slot.
     fn join(&mut self, node: NodeRef, branch: Branch) -> Result<NodeRef, LogError> {
         let index = match node.kind() {
             Node::Branch(index) if self.tree.branch(index).depth == branch.depth => index,
@@ -258,7 +260,7 @@ fn split(entries: &[Entry], depth: u16) -> (&[Entry], &[Entry]) {
     entries.split_at(entries.partition_point(|entry| !entry.key.bit(depth)))
 }
 
-#[expect(clippy::indexing_slicing, reason = "a change was planned on this very tree, which has grown by what is new")]
+#[expect(clippy::indexing_slicing, reason = "the change was planned on this tree in its current state, and its arrays were extended for the new nodes")]
 fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) {
     for (index, value) in values {
         array[index] = value;

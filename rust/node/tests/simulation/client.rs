@@ -1,4 +1,4 @@
-//! Those who ask: many at once, of any member, and again if nobody answers.
+//! Clients: many at a time, each asking any member, and asking again if there is no answer.
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,38 @@ use qed_node::ticket::Ticket;
 use crate::invariants::{Invariants, Violation, require};
 use crate::random::Random;
 
-/// What was asked for.
+/// The kinds of requests.
 #[derive(Debug, Clone)]
 pub enum Asked {
-    /// To append.
+    /// Append events.
     Append(Request),
-    /// To read, when so many events were known to be there.
+    /// Read. The number is how many events the read must show.
     Read(u64),
-    /// To change who takes part.
+    /// Change the membership.
     Change,
     /// To do what is to be recorded.
     Act(ActBody),
 }
 
-/// A question without an answer.
+/// A request that is not answered yet.
 #[derive(Debug)]
 pub struct Pending {
-    /// Who was asked.
+    /// The member that was asked.
     pub host: u64,
-    /// When.
+    /// The tick at which it was asked.
     pub since: u64,
-    /// For what.
+    /// The request.
     pub asked: Asked,
 }
 
-/// What may have become of an event.
+/// How often an event may or must be in the log.
 #[derive(Debug, Default)]
 struct Fate {
-    /// How often it may have been added, by requests that add it in any case.
+    /// The maximum: requests that would add the event in any case.
     most: u64,
-    /// How often such a request was acknowledged.
+    /// The minimum: such requests that were acknowledged.
     least: u64,
-    /// Whether a request to add it if it is absent may have been carried out.
+    /// Whether a request to add the event if it is absent may have been carried out.
     if_absent: bool,
 }
 
@@ -53,27 +53,27 @@ pub struct Clients {
     tickets: u64,
     events: u64,
     fates: BTreeMap<Digest, Fate>,
-    /// Requests whose outcome is unknown, to be asked for once more.
+    /// Requests whose outcome is unknown and that will be sent once more.
     again: Vec<Request>,
-    /// Events that a read has shown.
+    /// Number of events that reads have shown so far.
     shown: u64,
-    /// How many requests to append and to read were answered.
+    /// How many append requests and how many reads were answered.
     pub answered: (u64, u64),
 }
 
 impl Clients {
-    /// Return how many wait, of those who have not given up.
+    /// Return the number of requests that are not answered yet and whose client has not given up.
     pub fn waiting(&self, now: u64) -> usize {
         self.pending.values().filter(|pending| pending.since + 100 > now).count()
     }
 
-    /// Return the tickets of appends that wait for a member.
+    /// Return the tickets of the unanswered append requests at a member.
     pub fn appends_at(&self, host: u64) -> impl Iterator<Item = Ticket> {
         let is_append = move |pending: &Pending| pending.host == host && matches!(pending.asked, Asked::Append(_));
         self.pending.iter().filter(move |(_, pending)| is_append(pending)).map(|(&ticket, _)| ticket)
     }
 
-    /// Return a request to append.
+    /// Return a new append request.
     pub fn request(&mut self, random: &mut Random) -> Request {
         if let Some(request) = self.again.pop() {
             return request;
@@ -87,7 +87,7 @@ impl Clients {
         Request { digests: digests.collect(), if_absent: random.is_hit(300) }
     }
 
-    /// Note what is asked of a member, and return the ticket.
+    /// Record a request to a member, and return its ticket.
     pub fn ask(&mut self, now: u64, host: u64, asked: Asked) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket::new(self.tickets);
@@ -95,12 +95,12 @@ impl Clients {
         ticket
     }
 
-    /// Return how many events a read that is asked for must show.
+    /// Return how many events a read that starts at this point must show.
     pub fn floor(&self, invariants: &Invariants) -> u64 {
         self.shown.max(invariants.acknowledged_len())
     }
 
-    /// Take an answer of a member with this log.
+    /// Process the answer of a member whose log is `log`.
     pub fn answer(
         &mut self,
         (ticket, outcome): (Ticket, Outcome),
@@ -115,8 +115,8 @@ impl Clients {
             (Asked::Append(request), Ok(Success::Added(added))) => {
                 self.answered.0 += 1;
                 let found: Vec<_> = added.snapshots.iter().map(|snapshot| snapshot.event_digest).collect();
-                require(found == request.digests, "who waits gets what was asked for", || {
-                    format!("member {host} answered {request:?} by {added:?}")
+                require(found == request.digests, "each client gets the answer to its own request", || {
+                    format!("member {host} answered {request:?} with {added:?}")
                 })?;
                 self.note(&request, true);
                 invariants.acknowledge(&added, request.if_absent)
@@ -130,9 +130,9 @@ impl Clients {
                 self.answered.1 += 1;
                 let len = log.len();
                 self.shown = self.shown.max(len);
-                // Whoever was asked earlier need not show what this read has shown.
+                // This raises the floor only for reads that start later.
                 require(len >= floor, "reads show what was acknowledged", || {
-                    format!("member {host} showed {len} events, and {floor} were acknowledged before")
+                    format!("member {host} showed {len} events, but {floor} had been acknowledged or shown before")
                 })
             }
             (Asked::Append(request), outcome) => {
@@ -146,7 +146,7 @@ impl Clients {
         }
     }
 
-    /// Note that a member has stopped: what it was asked is unknown.
+    /// Record that a member has stopped: the outcome of the requests to it is unknown.
     pub fn stopped(&mut self, host: u64, random: &mut Random) {
         for (_, pending) in self.pending.extract_if(.., |_, pending| pending.host == host).collect::<Vec<_>>() {
             if let Asked::Append(request) = pending.asked {
@@ -155,7 +155,7 @@ impl Clients {
         }
     }
 
-    /// *What was refused is not there*, and nothing is there more often than it was asked for.
+    /// *Nothing that was refused is in the log*, and no event is in it more often than it was requested.
     pub fn require_fates(&mut self, log: &Log) -> Result<(), Violation> {
         let unanswered: Vec<_> = std::mem::take(&mut self.pending).into_values().collect();
         for pending in unanswered {
@@ -171,11 +171,11 @@ impl Clients {
         for (digest, &count) in &counts {
             let fate = self.fates.entry(*digest).or_default();
             let most = fate.most + u64::from(fate.if_absent);
-            require(count <= most, "nothing is added that was refused", || {
-                format!("{digest} stands {count} times; at most {most} requests can have added it")
+            require(count <= most, "nothing that was refused is in the log", || {
+                format!("{digest} is in the log {count} times, but at most {most} requests can have added it")
             })?;
             require(count >= fate.least, "what is acknowledged was added", || {
-                format!("{digest} stands {count} times, but {} were acknowledged", fate.least)
+                format!("{digest} is in the log {count} times, but {} additions were acknowledged", fate.least)
             })?;
         }
         Ok(())

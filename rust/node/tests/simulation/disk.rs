@@ -1,4 +1,4 @@
-//! A machine's disk: the Raft log and the rows of the log on one platter, which forgets what was not synced when the power goes.
+//! A machine's disk. The Raft log and the rows of the log are on one platter, which loses what was not synced in a power cut.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use qed_node::segments::SegmentStore;
 
 use crate::random::Random;
 
-/// Small, so that segments begin and are deleted all the time.
+/// Small, so that segments are created and deleted all the time.
 const SEGMENT_BYTES: usize = 4096;
-/// What a disk writes at once: of a larger write, a power cut may leave any pieces.
+/// The largest unit that a disk writes atomically: of a larger write, a power cut may leave any part.
 const SECTOR_BYTES: usize = 64;
-const NO_POWER: &str = "the power is gone";
+const NO_POWER: &str = "the power is out";
 
-/// A disk, shared by what is in the machine and by whoever pulls the plug.
+/// A disk. The software on the machine and the code that cuts the power share it.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<Platter>>);
 
 #[derive(Default)]
 struct Platter {
     segments: BTreeMap<u64, Segment>,
-    /// Segments whose deletion may be undone.
+    /// Deleted segments that a power cut may bring back.
     deleted: Vec<(u64, Segment)>,
     batches: Vec<WriteBatch>,
-    /// How many of the batches a power cut leaves.
+    /// How many of the batches are synced, and so survive a power cut.
     synced: usize,
     noted: u64,
-    /// Writes and syncs until the power goes, if it will.
+    /// Number of writes and syncs until the power fails; `None` if it does not fail.
     fuse: Option<u64>,
     is_lying: bool,
 }
@@ -38,7 +38,7 @@ struct Platter {
 #[derive(Clone)]
 struct Segment {
     durable: Vec<u8>,
-    /// What is written but not synced, by position.
+    /// Writes that are not synced yet: position and bytes.
     pending: Vec<(usize, Vec<u8>)>,
 }
 
@@ -49,7 +49,7 @@ impl Segment {
         }
     }
 
-    /// Let each sector of what was not synced reach the disk or not.
+    /// Decide for each unsynced sector whether it reached the disk.
     fn tear(&mut self, random: &mut Random) {
         let is_prefix = random.is_hit(500);
         let mut is_over = false;
@@ -77,22 +77,22 @@ impl Platter {
 }
 
 impl Disk {
-    /// Let the power go at the `operations`th write or sync from now on.
+    /// Make the power fail at the `operations`th write or sync from now on.
     pub fn light_fuse(&self, operations: u64) {
         self.0.lock().fuse = Some(operations);
     }
 
-    /// Return whether the power has gone by itself.
+    /// Return whether the power has failed because the fuse has burnt down.
     pub fn is_dead(&self) -> bool {
         self.0.lock().fuse == Some(0)
     }
 
-    /// Confirm every sync from now on, and do none.
+    /// From now on confirm every sync without doing it.
     pub fn lie(&self) {
         self.0.lock().is_lying = true;
     }
 
-    /// Forget which entries of the replicated log after `log_id` the rows are the outcome of.
+    /// Delete from the rows the log ids after `log_id`, so that it is no longer known which entries produced them.
     pub fn forget_log_ids_after(&self, log_id: LogId) {
         let platter = &mut *self.0.lock();
         for batch in &mut platter.batches {
@@ -100,7 +100,7 @@ impl Disk {
             for (table, (key, value)) in std::mem::take(batch) {
                 let value = match table {
                     Table::Roots => {
-                        // A root, and where its batch stands.
+                        // The hyper root, followed by the log id of its batch.
                         let (root, found) = value.split_at(32);
                         let is_known = !found.is_empty() && LogId::from_slice(found).unwrap() <= log_id;
                         if is_known { value } else { root.to_vec() }
@@ -122,12 +122,12 @@ impl Disk {
         platter.synced = platter.batches.len();
     }
 
-    /// Cut the power: what is synced stays, and of the rest what happened to reach the disk.
+    /// Cut the power: synced content is kept, and some of the rest may have reached the disk.
     pub fn cut_power(&self, random: &mut Random) {
         let platter = &mut *self.0.lock();
         platter.fuse = None;
         platter.segments.values_mut().for_each(|segment| segment.tear(random));
-        // Deletions reach the disk in their order.
+        // Deletions reach the disk in order.
         let revived = random.below(platter.deleted.len() as u64 + 1);
         let deleted = std::mem::take(&mut platter.deleted);
         platter.segments.extend(deleted.into_iter().rev().take(usize::try_from(revived).unwrap()));
@@ -137,12 +137,12 @@ impl Disk {
         platter.synced = platter.batches.len();
     }
 
-    /// End the process: everything that was written can be read, and what is not synced may yet be lost.
+    /// End the process: everything that was written can still be read, but unsynced content may be lost later.
     pub fn end_process(&self) {
         self.0.lock().fuse = None;
     }
 
-    /// Return the rows as they are found after a start.
+    /// Return the rows as a start finds them.
     pub fn rows(&self) -> Rows {
         let rows = MemoryStore::new();
         for batch in &self.0.lock().batches {
@@ -178,7 +178,7 @@ impl SegmentStore for Disk {
     fn write(&mut self, segment: u64, position: usize, bytes: &[u8]) -> Result<(), String> {
         let mut platter = self.0.lock();
         let segment = platter.segments.get_mut(&segment).unwrap();
-        assert!(position + bytes.len() <= segment.durable.len(), "a write goes beyond its segment");
+        assert!(position + bytes.len() <= segment.durable.len(), "a write must not go beyond the end of its segment");
         segment.pending.push((position, bytes.to_vec()));
         platter.burn()
     }
@@ -204,13 +204,13 @@ impl SegmentStore for Disk {
         Ok(())
     }
 
-    /// A power cut is all that happens here, and it may leave no note.
+    /// The only fault here is a power cut, after which a note need not be there.
     fn noted(&mut self) -> u64 {
         0
     }
 }
 
-/// The rows of a log, of which a power cut leaves a prefix of batches.
+/// The rows of a log. After a power cut, a prefix of the batches is left.
 pub struct Rows {
     disk: Disk,
     rows: MemoryStore,

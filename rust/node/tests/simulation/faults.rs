@@ -1,7 +1,8 @@
-//! Faults to be planted, so that the simulation is known to see them: those that raftos has (`bench/raftos/README.md`), as far as
-//! something around a member can bring them about, and some that a log of events could have.
+//! Planted faults, which show that the simulation can find them: those that raftos has (`bench/raftos/README.md`), as far as they can
+//! be caused from outside a member, and some that only a log of events can have.
 //!
-//! None of them is in the members: messages are changed on their way, disks lie, and what must be forgotten is forgotten in a start.
+//! The members themselves contain none of these faults: messages are changed in transit, disks lie, and state is erased from the disk
+//! before a start.
 
 use qed_core::log_id::LogId;
 use qed_node::member_id::MemberId;
@@ -14,65 +15,66 @@ use crate::disk::Disk;
 use crate::network::Flight;
 use crate::world::World;
 
-/// What is wrong with a world.
+/// The fault in a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
     None,
-    /// A member that starts has forgotten its vote (s01).
+    /// A member forgets its vote when it starts (s01).
     VoteForgottenAtStart,
-    /// A candidate whose election ends undecided has forgotten its own vote (s02).
+    /// A candidate forgets its vote for itself when its election ends undecided (s02).
     VoteForgottenAtTimeOut,
-    /// A candidate that hears of the leader of its term has forgotten its own vote (s02b).
+    /// A candidate forgets its vote for itself when the leader of its term contacts it (s02b).
     VoteForgottenToALeader,
-    /// A leader that steps down in its term has forgotten its vote (s03).
+    /// A leader forgets its vote when it steps down within its term (s03).
     VoteForgottenByALeader,
-    /// A vote of an earlier term counts in this one (s04).
+    /// A vote from an earlier term counts in the current one (s04).
     StaleVotes,
-    /// A vote that comes twice counts twice (s05).
+    /// A vote that arrives twice counts twice (s05).
     RepeatedVotes,
-    /// Half of the votes are enough if their number is even (s06).
+    /// Half of the votes are enough if the number of voters is even (s06).
     HalfOfTheVotes,
     /// Half of the voters, rounded down, are enough to commit.
     HalfOfTheCopies,
-    /// A follower forgets what comes after the entries of any message (s07).
+    /// A follower deletes all entries after those in the latest message, even if they do not conflict (s07).
     TruncatingFollower,
-    /// An acknowledgement of an earlier term counts, for all that the follower holds (s08).
+    /// An acknowledgement from an earlier term counts as one for everything that the follower has (s08).
     StaleAcknowledgements,
-    /// What a deposed leader still had to send carries the term of its successor (s09).
+    /// Messages that a deposed leader had not sent yet carry the term of its successor (s09).
     LateStamps,
-    /// Whoever waits is answered by whatever is applied (s10).
+    /// A waiting client is answered with the result of any applied entry (s10).
     AnyAnswer,
-    /// A member that starts does not know what it has applied (s12).
+    /// A member does not know after a start which entries it has applied (s12).
     AppliedTwice,
-    /// A member answers reads from what it has, and asks nobody (s13).
+    /// A member answers reads from its own state, without asking any other member (s13).
     ReadsOfAnyMember,
-    /// A leader answers reads without asking whether it still leads.
+    /// A leader answers reads without checking that it is still the leader.
     ReadsOfDeposedLeaders,
-    /// A leader answers reads before it has committed an entry of its term.
+    /// A leader answers reads before it has committed an entry of its own term.
     ReadsOfEarlyLeaders,
-    /// Entries are acknowledged before they are synced; term and vote are not lost.
+    /// Entries are acknowledged before they are synced; term and vote are not affected.
     UnsyncedEntries,
-    /// A disk confirms syncs that it does not do, of term and vote as well.
+    /// A disk confirms syncs without doing them, including those of term and vote.
     LyingDisks,
-    /// Pages come without memberships.
+    /// Pages lack their memberships.
     PagesWithoutMembers,
-    /// Messages with a snapshot come without its configuration.
+    /// Snapshot messages lack their configuration.
     SnapshotsWithoutConfiguration,
-    /// Messages with a snapshot come with a configuration of earlier.
+    /// Snapshot messages carry an older configuration.
     SnapshotsOfAnOldConfiguration,
     /// A member believes what a message says of its sender.
     UncheckedSenders,
 }
 
-/// A fault that must be found.
+/// A fault that the simulation must find.
 #[derive(Debug, Clone, Copy)]
 pub struct Planted {
-    /// Which.
+    /// The fault.
     pub fault: Fault,
-    /// The number of runs within which it must be.
+    /// The number of runs within which it must be found.
     pub runs: u64,
-    /// The promises of which it must break one. That a member stops, or does not start, is no proof that its fault was seen.
+    /// The invariants of which the fault must break one. If a member stops or does not start, that does not prove that its fault was
+    /// detected.
     pub breaks: &'static [&'static str],
 }
 
@@ -80,7 +82,7 @@ const fn planted(fault: Fault, runs: u64, breaks: &'static [&'static str]) -> Pl
     Planted { fault, runs, breaks }
 }
 
-/// All that are planted.
+/// All planted faults.
 pub const PLANTED: [Planted; 22] = [
     planted(Fault::VoteForgottenAtStart, 1000, &["votes are remembered"]),
     planted(Fault::VoteForgottenAtTimeOut, 400, &["votes are remembered"]),
@@ -93,7 +95,7 @@ pub const PLANTED: [Planted; 22] = [
     planted(Fault::TruncatingFollower, 400, LOST_ENTRIES),
     planted(Fault::StaleAcknowledgements, 2000, LOST_ENTRIES),
     planted(Fault::LateStamps, 100, &["one leader a term"]),
-    planted(Fault::AnyAnswer, 100, &["who waits gets what was asked for"]),
+    planted(Fault::AnyAnswer, 100, &["each client gets the answer to its own request"]),
     planted(Fault::AppliedTwice, 100, &["equal logs at equal indices"]),
     planted(Fault::ReadsOfAnyMember, 100, STALE_READS),
     planted(Fault::ReadsOfDeposedLeaders, 400, STALE_READS),
@@ -106,20 +108,20 @@ pub const PLANTED: [Planted; 22] = [
     planted(Fault::UncheckedSenders, 400, &["one leader a term"]),
 ];
 
-/// What comes of an entry that is taken for committed and is not.
+/// The consequences if an entry counts as committed although it is not.
 const LOST_ENTRIES: &[&str] =
     &["leaders are complete", "what is committed is committed everywhere", "what is acknowledged is kept"];
 const STALE_READS: &[&str] = &["reads show what was acknowledged"];
-/// Entries that a power cut takes if they are not synced.
+/// The greatest number of unsynced entries that a power cut loses.
 const MOST_UNSYNCED: u64 = 3;
 
 impl Fault {
-    /// Return whether it is to break a promise before everything converges.
+    /// Return whether this fault must break an invariant before the cluster converges.
     pub const fn is_brief(self) -> bool {
         !matches!(self, Self::None | Self::SnapshotsWithoutConfiguration)
     }
 
-    /// Do to a disk what this fault does in a start.
+    /// Change the disk as this fault does at a start.
     pub fn at_start(self, disk: &Disk) {
         match self {
             Self::VoteForgottenAtStart => forget_vote(disk),
@@ -134,7 +136,7 @@ impl Fault {
 }
 
 impl World {
-    /// Return what becomes of a message on its way.
+    /// Return the messages that arrive instead of `message`.
     pub fn distorted(&self, flight: &Flight, message: Message) -> Vec<Message> {
         let Some(receiver) = self.hosts[&flight.to].process.as_ref() else { return vec![message] };
         let (role, log) = (receiver.member.consensus().role(), receiver.member.consensus().log());
@@ -145,7 +147,7 @@ impl World {
         let is_snapshot = message.msg_type() == MessageType::MsgSnapshot;
         let configuration = &receiver.state.membership().configuration;
         let voters: Vec<_> = configuration.voters.iter().copied().map(MemberId::get).collect();
-        // Another voter, in whose name an answer counts once more.
+        // Another voter: the answer is delivered a second time in its name.
         let other = voters.iter().copied().find(|id| ![flight.from, flight.to].contains(id));
         let other = other.filter(|_| voters.contains(&flight.from));
         let sender = self.hosts.get(&flight.from).and_then(|host| host.process.as_ref());
@@ -174,7 +176,7 @@ impl World {
             (Fault::SnapshotsWithoutConfiguration, _) if is_snapshot => {
                 vec![with_configuration(message, ConfState::default())]
             }
-            // What the receiver knows is as old as its log.
+            // The configuration that the receiver knows is as old as its log.
             (Fault::SnapshotsOfAnOldConfiguration, _) if is_snapshot && !voters.is_empty() => {
                 vec![with_configuration(message, configuration.into())]
             }
@@ -182,7 +184,7 @@ impl World {
         }
     }
 
-    /// Let a follower forget what comes after the entries of a message.
+    /// Make a follower forget all entries after those in a message.
     pub fn truncate(&mut self, to: u64, message: &Message) {
         let last = message.index + message.entries.len() as u64;
         let Some(process) = self.hosts[&to].process.as_ref() else { return };
@@ -195,7 +197,7 @@ impl World {
         forget_entries_after(&self.hosts[&to].disk, last);
     }
 
-    /// Let a disk that has lost its power lose entries that were acknowledged.
+    /// Make a disk that has lost its power also lose entries that were acknowledged.
     pub fn lose_entries(&mut self, id: u64) {
         if self.fault == Fault::UnsyncedEntries {
             let disk = &self.hosts[&id].disk;
@@ -206,7 +208,7 @@ impl World {
         }
     }
 
-    /// Let a member that has stepped down in its term forget its vote.
+    /// Make a member that has stepped down within its term forget its vote.
     pub fn step_down(&mut self, id: u64, said: &[MessageType]) {
         let Some(host) = self.hosts.get_mut(&id) else { return };
         let Some(process) = &host.process else { return };
@@ -228,15 +230,16 @@ impl World {
             self.stop(id, false, 0);
             let disk = &self.hosts[&id].disk;
             if has_led {
-                // With what it has appended since, which nobody but itself could commit: after an entry of its term, it votes for no
-                // rival of that term, for whose log is behind. The leaders of raftos append none.
+                // Also forget what it has appended in this term, which only it could have committed. With an entry of this term it
+                // would not vote for any rival of the same term, because the rival's log would be behind. Leaders in raftos append no
+                // entry.
                 forget_entries_after(disk, earlier);
             }
             forget_vote(disk);
         }
     }
 
-    /// Let a candidate forget its vote when the leader of its term speaks.
+    /// Make a candidate forget its vote when it receives a message from the leader of its term.
     pub fn give_in(&mut self, to: u64, message: &Message) {
         let Some(host) = self.hosts.get(&to) else { return };
         let Some(process) = &host.process else { return };
@@ -249,7 +252,7 @@ impl World {
         }
     }
 
-    /// Return the answers that those who wait get.
+    /// Return the answers that the waiting clients get.
     pub fn mistaken(&mut self, id: u64, mut completions: Vec<Completion>) -> Vec<Completion> {
         let tickets: Vec<_> = completions.iter().map(|completion| completion.ticket).collect();
         let other = self.clients.appends_at(id).find(|ticket| !tickets.contains(ticket));
@@ -259,7 +262,7 @@ impl World {
         completions
     }
 
-    /// Return whether a member answers a read at once, from what it has.
+    /// Return whether a member answers a read immediately, from its own state.
     pub fn is_hasty(&self, id: u64) -> bool {
         let Some(process) = self.hosts[&id].process.as_ref() else { return false };
         let (consensus, is_leader) = (process.member.consensus(), process.member.consensus().role().is_leader);

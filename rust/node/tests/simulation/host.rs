@@ -1,4 +1,4 @@
-//! A machine: a disk, and while it runs a member with its state and what waits for them.
+//! A machine: a disk, and while it runs, a member with its state and its queues.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,63 +17,63 @@ use qed_node::ticket::Ticket;
 use crate::disk::Disk;
 use crate::invariants::Violation;
 
-/// How members are set in a simulation.
+/// The settings of the members in a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Ticks without a leader before an election.
+    /// Ticks without a leader before a member stands for election.
     pub election_ticks: usize,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
-    /// Bytes of entries that are kept.
+    /// Size in bytes of the entries to keep.
     pub kept_bytes: usize,
-    /// Events after which a batch is closed.
+    /// Number of events after which a batch is closed.
     pub batch_events: usize,
-    /// Whether members ask before they stand for election.
+    /// Whether members ask for pre-votes before they stand for election.
     pub pre_vote: bool,
-    /// Whether leaders step down that hear of no majority.
+    /// Whether a leader steps down if it has no contact with a majority.
     pub check_quorum: bool,
 }
 
 /// A machine.
 pub struct Host {
-    /// The number of its member.
+    /// The id of its member.
     pub id: u64,
     /// The name of its member.
     pub name: String,
     /// Its disk.
     pub disk: Disk,
-    /// The membership it begins with, unless it joins.
+    /// The membership that it starts with; `None` if it joins a cluster.
     pub founded: Option<Membership>,
-    /// What runs on it.
+    /// The process that runs on it; `None` while the machine is down.
     pub process: Option<Process>,
-    /// When it starts again, if it does not run.
+    /// If it is down, the tick at which it starts again.
     pub starts_at: u64,
-    /// Whether its disk is gone, and it will never start again.
+    /// Whether its disk is lost or it was removed, so that it never starts again.
     pub is_lost: bool,
-    /// How often its clock ticks, of 1000.
+    /// How often its clock ticks: in this many of 1000 ticks.
     pub pace: u64,
-    /// The last term in which it stood for election, and whether it led then.
+    /// The last term in which its member stood for election, and whether it became leader in it.
     pub stood: Option<(u64, bool)>,
 }
 
-/// What runs on a machine.
+/// The process on a machine.
 pub struct Process {
     /// The member.
     pub member: Member<Disk>,
     /// Its state.
     pub state: State,
-    /// What has happened to it since its last turn.
+    /// The inputs that arrived since its last turn.
     pub inbox: VecDeque<Input>,
-    /// What is to be done to the state.
+    /// The jobs that wait to be done on the state.
     pub jobs: VecDeque<Job>,
-    /// What its last turn came to, and when that is over.
+    /// If its last turn takes long: when the turn ends, and its effects, which are held back until then.
     pub held: Option<(u64, Effects)>,
-    /// The ticket of a page that was asked for, and when.
+    /// The ticket of the page that was requested, and when.
     pub fetching: Option<(Ticket, u64)>,
 }
 
 impl Host {
-    /// Return how a member of this name describes itself.
+    /// Return the description of the member with this id and name.
     pub fn description(id: u64, name: &str) -> MemberInfo {
         let address = |kind: &str| format!("{kind}.{id}");
         MemberInfo {
@@ -87,7 +87,7 @@ impl Host {
         }
     }
 
-    /// Start the member on what is on the disk; `seed` is what it draws for itself.
+    /// Start the member from the content of the disk; `seed` is the seed of its own random choices.
     pub fn start(&mut self, setting: Setting, seed: u64) -> Result<&mut Process, Violation> {
         let failed =
             |error: String| Violation { invariant: "members start", found: format!("member {}: {error}", self.id) };

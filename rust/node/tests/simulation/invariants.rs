@@ -1,5 +1,5 @@
-//! What must be true at every step, whatever the machines, disks and networks do. Figure 3 of the Raft paper, and what a log of
-//! events promises on top.
+//! What must be true at every step, whatever machines, disks and networks do: Figure 3 of the Raft paper, and the guarantees of a log
+//! of events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,10 +19,10 @@ use raft::{GetEntriesContext, Storage as _};
 use crate::disk::Disk;
 use crate::random::mixed;
 
-/// A broken promise.
+/// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The name of the invariant.
     pub invariant: &'static str,
     /// What was found.
     pub found: String,
@@ -34,35 +34,35 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Return a violation unless something is true.
+/// Return a violation unless a condition is true.
 pub fn require(is_true: bool, invariant: &'static str, found: impl FnOnce() -> String) -> Result<(), Violation> {
     if is_true { Ok(()) } else { Err(Violation { invariant, found: found() }) }
 }
 
-/// What is known of one member.
+/// What has been observed of one member.
 #[derive(Debug, Default)]
 struct View {
-    /// The greatest term that it has taken part in, also before a restart.
+    /// The greatest term that it has taken part in, including before restarts.
     term: u64,
     commit: u64,
     applied: u64,
-    /// Where its log began and ended when it was looked at.
+    /// First index, last index and last term of its log when it was last checked.
     ends: (u64, u64, u64),
-    /// How many of its events were compared with what is acknowledged.
+    /// How many of its events were compared with the acknowledged ones.
     kept: u64,
-    /// As a leader of a term: the entries up to here were looked for.
+    /// The term in which it is leader, and the index up to which its log was checked for committed entries.
     complete: (u64, u64),
 }
 
-/// An entry that was committed.
+/// A committed entry.
 #[derive(Debug, Clone, Copy)]
 struct Chosen {
     term: u64,
-    /// The term of the member that was first seen to know.
+    /// The lowest term of any member that knows it is committed.
     known_in: u64,
 }
 
-/// Everything that was seen, by whoever sees all members.
+/// Everything observed so far, in all members.
 #[derive(Debug, Default)]
 pub struct Invariants {
     views: BTreeMap<u64, View>,
@@ -75,16 +75,16 @@ pub struct Invariants {
     acknowledged: BTreeMap<u64, Snapshot>,
     /// Acts that were acknowledged.
     acts: Vec<ActBody>,
-    /// Versions that were acknowledged in this step.
+    /// Versions acknowledged in this step.
     fresh: Vec<u64>,
-    /// Versions that were given to an event that had to be added.
+    /// Versions assigned to requests that had to add their events.
     given: BTreeSet<u64>,
 }
 
 impl Invariants {
-    /// Look at a message that a member sends.
+    /// Check a message that a member sends.
     ///
-    /// *Votes are remembered*: a member votes for one candidate a term, itself included, however often it restarts.
+    /// *Votes are remembered*: a member votes for one candidate per term, including itself, however often it restarts.
     pub fn sent(&mut self, message: &Message) -> Result<(), Violation> {
         let &Message { from, to, term, .. } = message;
         let candidate = match message.msg_type() {
@@ -94,11 +94,11 @@ impl Invariants {
         };
         let known = *self.votes.entry((from, term)).or_insert(candidate);
         require(known == candidate, "votes are remembered", || {
-            format!("in term {term} member {from} votes for {known} and {candidate}")
+            format!("in term {term} member {from} voted for both {known} and {candidate}")
         })
     }
 
-    /// Look at a member after a turn.
+    /// Check a member after a turn.
     pub fn turned(&mut self, id: u64, member: &Member<Disk>) -> Result<(), Violation> {
         let consensus = member.consensus();
         let (role, commit) = (consensus.role(), consensus.commit_index());
@@ -114,7 +114,7 @@ impl Invariants {
         if let Some(seen) = role.leader.map(MemberId::get) {
             let leader = *self.leaders.entry(role.term).or_insert(seen);
             require(leader == seen, "one leader a term", || {
-                format!("term {}: {leader}, and {seen} in the eyes of {id}", role.term)
+                format!("term {} has leader {leader}, but member {id} follows {seen}", role.term)
             })?;
         }
         self.match_log(id, member)?;
@@ -122,7 +122,7 @@ impl Invariants {
         if role.is_leader { self.complete(id, member) } else { Ok(()) }
     }
 
-    /// *Log matching*: entries with the same index and term are the same, and so is everything before them.
+    /// *Log matching*: entries with the same index and term are equal, and so is everything before them.
     fn match_log(&mut self, id: u64, member: &Member<Disk>) -> Result<(), Violation> {
         let log = member.consensus().log();
         let (first, last) = (log.first_index().unwrap(), log.last_index().unwrap());
@@ -138,16 +138,16 @@ impl Invariants {
             let content =
                 words.fold(mixed(u64::from(entry.entry_type.unsigned_abs())), |sum, word| mixed(sum ^ mixed(word + 1)));
             let known = *self.entries.entry((entry.index, entry.term)).or_insert((content, previous));
-            // What comes after a snapshot that was made of nothing has no term before it.
+            // The first entry after a snapshot that was not made from entries has no term before it.
             require(known == (content, previous), "logs match", || {
-                format!("entry {} of term {} is another at member {id}", entry.index, entry.term)
+                format!("entry {} of term {} is different in member {id}", entry.index, entry.term)
             })?;
             previous = entry.term;
         }
         Ok(())
     }
 
-    /// *State machine safety*: whoever knows that an index is committed has the same entry there.
+    /// *State machine safety*: all members that know that an index is committed have the same entry at it.
     fn commit(&mut self, id: u64, known: u64, member: &Member<Disk>) -> Result<(), Violation> {
         let (consensus, log) = (member.consensus(), member.consensus().log());
         let known_in = consensus.role().term;
@@ -156,14 +156,14 @@ impl Invariants {
             let term = log.term(index).unwrap();
             let chosen = self.chosen.entry(index).or_insert(Chosen { term, known_in });
             require(chosen.term == term, "what is committed is committed everywhere", || {
-                format!("entry {index} is of term {} but of term {term} at member {id}", chosen.term)
+                format!("entry {index} is of term {}, but of term {term} in member {id}", chosen.term)
             })?;
             chosen.known_in = chosen.known_in.min(known_in);
         }
         Ok(())
     }
 
-    /// *Leader completeness*: what was committed in a term is in the log of every leader of a later term.
+    /// *Leader completeness*: an entry committed in one term is in the log of every leader of a later term.
     fn complete(&mut self, id: u64, member: &Member<Disk>) -> Result<(), Violation> {
         let (role, log) = (member.consensus().role(), member.consensus().log());
         let view = self.views.entry(id).or_default();
@@ -184,7 +184,7 @@ impl Invariants {
         Ok(())
     }
 
-    /// Look at a state after a job.
+    /// Check a state after a job.
     ///
     /// *Equal roots at equal versions*, and *equal membership at equal applied index*, on all members.
     pub fn performed(&mut self, id: u64, state: &State) -> Result<(), Violation> {
@@ -196,7 +196,7 @@ impl Invariants {
         })?;
         let last = self.chosen.last_key_value().map_or(1, |(&index, _)| index);
         require(applied.index <= last, "only what is committed is applied", || {
-            format!("member {id} has applied entry {}, and {last} are committed", applied.index)
+            format!("member {id} has applied entry {}, but only entries up to {last} are committed", applied.index)
         })?;
         if let Some(chosen) = self.chosen.get(&applied.index) {
             require(chosen.term == applied.term, "what is applied is committed", || {
@@ -206,28 +206,28 @@ impl Invariants {
         let extent = extent_of(state.log(), state.log().len())?;
         let known = *self.extents.entry(extent.len).or_insert(extent);
         require(known == extent, "equal roots at equal versions", || {
-            format!("member {id} has {extent:?}, not {known:?}")
+            format!("expected {known:?}, found {extent:?} in member {id}")
         })?;
         let now = (applied.term, extent, state.membership().to_bytes(), state.log().acts_end());
         let known = self.states.entry(applied.index).or_insert_with(|| now.clone());
         require(known.1 == now.1, "equal logs at equal indices", || {
-            format!("member {id} has {} events at entry {}, not {}", now.1.len, applied.index, known.1.len)
+            format!("member {id} has {} events at entry {}, another has {}", now.1.len, applied.index, known.1.len)
         })?;
         require(known.2 == now.2, "equal membership at equal indices", || {
             let [known, now] = [&known.2, &now.2].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-            format!("member {id} has {now} at entry {}, not {known}", applied.index)
+            format!("member {id} has {now} at entry {}, another has {known}", applied.index)
         })?;
         require(known.3 == now.3, "equal acts at equal indices", || {
             format!("the acts of member {id} end in {:?} at entry {}, not in {:?}", now.3, applied.index, known.3)
         })
     }
 
-    /// Note that an act was acknowledged.
+    /// Record that an act was acknowledged.
     pub fn acknowledge_act(&mut self, act: ActBody) {
         self.acts.push(act);
     }
 
-    /// Look at a member that has just started: what is not durable may be lost, but not its term.
+    /// Check a member that has just started: it may have lost what was not durable, but not its term.
     pub fn started(&mut self, id: u64, member: &Member<Disk>, state: &State) -> Result<(), Violation> {
         let view = self.views.entry(id).or_default();
         (view.commit, view.applied, view.ends, view.complete, view.kept) = (0, 0, (0, 0, 0), (0, 0), 0);
@@ -235,23 +235,24 @@ impl Invariants {
         self.turned(id, member)
     }
 
-    /// Return how many memberships there were.
+    /// Return the number of different memberships that were in force.
     pub fn memberships(&self) -> u64 {
         self.states.values().map(|(_, _, membership, _)| membership).collect::<BTreeSet<_>>().len() as u64
     }
 
-    /// Return the number of events that are acknowledged.
+    /// Return the number of acknowledged events.
     pub fn acknowledged_len(&self) -> u64 {
         self.acknowledged.last_key_value().map_or(0, |(&version, _)| version + 1)
     }
 
-    /// Note what a request got. *No version is acknowledged with two contents, or to two requests that were to be added.*
+    /// Record the answer to a request. *No version is acknowledged with two different contents, or to two requests that had to add
+    /// their events.*
     pub fn acknowledge(&mut self, added: &Added, if_absent: bool) -> Result<(), Violation> {
         for snapshot in &added.snapshots {
             let version = snapshot.version;
             let known = *self.acknowledged.entry(version).or_insert(*snapshot);
             require(known == *snapshot, "what is acknowledged does not change", || {
-                format!("version {version} was {known:?} and is {snapshot:?}")
+                format!("version {version} was {known:?} and is now {snapshot:?}")
             })?;
             let extent = Extent {
                 len: version + 1,
@@ -260,18 +261,19 @@ impl Invariants {
             };
             let known = *self.extents.entry(extent.len).or_insert(extent);
             require(known == extent, "what is acknowledged is in the logs", || {
-                format!("version {version} was acknowledged with {extent:?}, and the logs have {known:?}")
+                format!("version {version} was acknowledged with {extent:?}, but the logs have {known:?}")
             })?;
             self.fresh.push(version);
-            require(if_absent || self.given.insert(version), "each version is given once", || {
-                format!("version {version} was given to two requests")
+            require(if_absent || self.given.insert(version), "each version is assigned once", || {
+                format!("version {version} was assigned to two requests")
             })?;
         }
         Ok(())
     }
 
-    /// Look at a member after a step: *nothing acknowledged is lost or changed*. What a log has must be what was acknowledged; what is
-    /// acknowledged by then must be in the log of the last leader, once it has applied an entry of its term. Others may lag.
+    /// Check a member after a step: *nothing acknowledged is lost or changed*. Every event in its log must be the acknowledged one.
+    /// All events acknowledged so far must be in the log of the latest leader, once it has applied an entry of its term. Other
+    /// members may lag behind.
     pub fn keeps(&mut self, id: u64, member: &Member<Disk>, log: &Log) -> Result<(), Violation> {
         let (len, role) = (log.len(), member.consensus().role());
         let view = self.views.entry(id).or_default();
@@ -285,11 +287,11 @@ impl Invariants {
         let is_settled = role.is_leader && is_last && log.applied().term == role.term;
         require(!is_settled || len >= self.acknowledged_len(), "what is acknowledged is kept", || {
             let wanted = self.acknowledged_len();
-            format!("member {id} leads term {} with {len} events; {wanted} were acknowledged", role.term)
+            format!("member {id} leads term {} with {len} events, but {wanted} were acknowledged", role.term)
         })
     }
 
-    /// Note that all members were looked at after a step.
+    /// Record that all members were checked after a step.
     pub fn end_step(&mut self) {
         self.fresh.clear();
     }
@@ -297,11 +299,11 @@ impl Invariants {
     fn require_version(&self, id: u64, log: &Log, version: u64) -> Result<(), Violation> {
         let (found, snapshot) = (log.snapshot(version), self.acknowledged.get(&version));
         require(found.as_ref().ok() == snapshot, "what is acknowledged is kept", || {
-            format!("version {version} was acknowledged as {snapshot:?}; member {id} says {found:?}")
+            format!("version {version} was acknowledged as {snapshot:?}, but member {id} has {found:?}")
         })
     }
 
-    /// Look at a member at the end, or what it has by now: *nothing acknowledged is lost or changed*.
+    /// Check a member at the end, or its log as far as it goes: *nothing acknowledged is lost or changed*.
     pub fn require_kept(&self, id: u64, log: &Log, is_whole: bool) -> Result<(), Violation> {
         let to = if is_whole { u64::MAX } else { log.len() };
         for &version in self.acknowledged.range(..to).map(|(version, _)| version) {
@@ -312,7 +314,7 @@ impl Invariants {
         require(lost.is_none(), "acts that are acknowledged are kept", || format!("member {id} lacks {lost:?}"))
     }
 
-    /// *Each acknowledged snapshot extends the one before*, by proof.
+    /// *Each acknowledged snapshot extends the one before it*, shown by a proof.
     pub fn require_proven(&self, log: &Log) -> Result<(), Violation> {
         for (start, end) in self.acknowledged.values().zip(self.acknowledged.values().skip(1)) {
             let proof = log.prove_incremental(start.version, end.version).map_err(broken)?;

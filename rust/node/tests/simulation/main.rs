@@ -1,7 +1,7 @@
 //! Clusters of real members on simulated disks and networks, one seed a run.
 //!
-//! A run that fails prints its seed and what happened; the same seed leads to the same run on every machine.
-//! `QED_SIM_FIRST` and `QED_SIM_SEEDS` say where to begin and how many runs there are.
+//! A run that fails prints its seed and what happened; the same seed gives the same run on every machine. `QED_SIM_FIRST` sets the
+//! first seed, and `QED_SIM_SEEDS` the number of runs.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -27,7 +27,8 @@ use invariants::Violation;
 use runs::{Runs, run};
 use world::Counts;
 
-/// What a thousand runs come to at least, which is about half of what they do: runs in which nothing happens break no promise either.
+/// What happens at least in a thousand runs: about half of the usual numbers. A run in which nothing happens breaks no invariant
+/// either.
 const LEAST_OF_THOUSAND: Counts = Counts {
     appends: 15_000,
     reads: 12_000,

@@ -1,4 +1,4 @@
-//! What is between the machines.
+//! The network between the machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,61 +9,61 @@ use raft::eraftpb::Message;
 
 use crate::random::Random;
 
-/// What is carried.
+/// The things that the network carries.
 #[derive(Debug, Clone)]
 pub enum Parcel {
-    /// Said by one member to another.
+    /// A Raft message from one member to another.
     Said(Message),
-    /// Messages to a member may have been lost.
+    /// Notice that messages to this member may have been lost.
     Lost(u64),
-    /// Asks for the page after an extent and a log id.
+    /// Request for the page after an extent and a log id.
     Ask(Ticket, Extent, LogId),
-    /// Answers that.
+    /// The answer to such a request.
     Page(Ticket, Vec<u8>),
 }
 
-/// How a network behaves; frequencies are out of 1000.
+/// The behaviour of a network; frequencies are out of 1000.
 #[derive(Debug, Clone, Copy)]
 pub struct Manners {
-    /// Whether messages of a pair stay in order, and none is lost but with its connection.
+    /// Whether messages between two members stay in order, and are lost only together with the connection.
     pub is_ordered: bool,
-    /// How often a message is lost; with its connection if messages are in order.
+    /// How often a message is lost; if messages are in order, the connection is lost with it.
     pub loss: u64,
     /// How often a message arrives twice.
     pub repeat: u64,
-    /// How often a message takes long.
+    /// How often a message is delayed.
     pub delay: u64,
-    /// How many ticks that may be.
+    /// Maximum delay in ticks.
     pub longest: u64,
 }
 
 impl Manners {
-    /// A network without any fault.
+    /// A network without faults.
     pub const PERFECT: Self = Self { is_ordered: true, loss: 0, repeat: 0, delay: 0, longest: 1 };
 }
 
-/// Something under way.
+/// A parcel in transit.
 #[derive(Debug)]
 pub struct Flight {
-    /// Who sent it.
+    /// The sender.
     pub from: u64,
-    /// Who is to get it.
+    /// The receiver.
     pub to: u64,
-    /// What it is.
+    /// The parcel.
     pub parcel: Parcel,
-    /// Whether it has arrived before.
+    /// Whether this is the second delivery of the parcel.
     pub is_repeat: bool,
 }
 
-/// Everything that is under way.
+/// The network, with everything in transit.
 #[derive(Debug)]
 pub struct Network {
-    /// How it behaves.
+    /// Its behaviour.
     pub manners: Manners,
     flights: BTreeMap<(u64, u64), Flight>,
     sent: u64,
     cuts: BTreeSet<(u64, u64)>,
-    /// When the last message of a pair arrives.
+    /// When the last message between two members arrives.
     last: BTreeMap<(u64, u64), u64>,
 }
 
@@ -73,22 +73,22 @@ impl Network {
         Self { manners, flights: BTreeMap::new(), sent: 0, cuts: BTreeSet::new(), last: BTreeMap::new() }
     }
 
-    /// Let nothing through from one member to another.
+    /// Block everything from one member to another.
     pub fn cut(&mut self, from: u64, to: u64) {
         self.cuts.insert((from, to));
     }
 
-    /// Let everything through.
+    /// Remove all blocks.
     pub fn heal(&mut self) {
         self.cuts.clear();
     }
 
-    /// Return whether anything is cut.
+    /// Return whether anything is blocked.
     pub fn is_cut(&self) -> bool {
         !self.cuts.is_empty()
     }
 
-    /// Put something in.
+    /// Send a parcel.
     pub fn send(&mut self, now: u64, from: u64, to: u64, parcel: Parcel, random: &mut Random) {
         let manners = self.manners;
         if random.is_hit(manners.loss) {
@@ -108,7 +108,7 @@ impl Network {
         self.put(at, Flight { from, to, parcel, is_repeat: false });
     }
 
-    /// Take what has arrived.
+    /// Remove and return the parcels that have arrived.
     pub fn arrived(&mut self, now: u64) -> Vec<Flight> {
         let later = self.flights.split_off(&(now + 1, 0));
         let due = std::mem::replace(&mut self.flights, later);
@@ -123,7 +123,7 @@ impl Network {
         arrived
     }
 
-    /// End the connections of a member: what is under way to it is lost, and the others are told.
+    /// End the connections of a member: everything in transit to it is lost, and the other members are notified.
     pub fn disconnect(&mut self, now: u64, id: u64, others: impl Iterator<Item = u64>) {
         self.flights.retain(|_, flight| flight.to != id);
         for other in others.filter(|&other| other != id) {
@@ -131,7 +131,7 @@ impl Network {
         }
     }
 
-    /// Note that nobody is there to take what has arrived.
+    /// Handle a parcel that arrived at a machine that is down.
     pub fn refuse(&mut self, now: u64, from: u64, to: u64, parcel: &Parcel) {
         if matches!(parcel, Parcel::Said(_)) {
             self.tell(now, from, to);
@@ -148,7 +148,7 @@ impl Network {
         }
     }
 
-    /// Lose what is under way from one to the other, and tell the sender.
+    /// Lose everything in transit from one member to the other, and notify the sender.
     fn break_off(&mut self, now: u64, from: u64, to: u64) {
         if self.manners.is_ordered {
             let is_lost =

@@ -1,4 +1,4 @@
-//! Whoever runs the machines: brings new ones, takes some away, and replaces those whose disks are lost.
+//! The operator of the machines: adds new ones, removes some, and replaces those whose disks are lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::client::Asked;
 use crate::host::Host;
 use crate::world::World;
 
-/// Most machines that ever are.
+/// Maximum number of machines ever created.
 const MOST_HOSTS: u64 = 8;
-/// Ticks between two changes.
+/// Minimum number of ticks between two changes.
 const PAUSE_TICKS: u64 = 60;
 
 impl World {
-    /// Change who takes part, now and then, and let those in who wait.
+    /// Change the membership now and then, and ask for the admission of machines that wait to join.
     pub fn operate(&mut self) {
         self.admit();
         if self.is_healed {
@@ -35,7 +35,7 @@ impl World {
         }
     }
 
-    /// Ask for the admission of those who run and are no members.
+    /// Ask for the admission of running machines that are not members.
     fn admit(&mut self) {
         let is_outside = |host: &&Host| {
             host.process.as_ref().is_some_and(|process| {
@@ -88,7 +88,7 @@ impl World {
         self.tell(Asked::Change, |ticket| Input::Request(ticket, ClusterChange::Transfer(name)));
     }
 
-    /// Lose a disk, and bring a machine of the same name: not while another loss could leave no majority.
+    /// Lose a disk, and add a machine with the same name; but not while another loss could leave the cluster without a majority.
     fn lose_disk(&mut self) {
         let Some(id) = self.any_running().filter(|_| self.weather.setting.check_quorum) else { return };
         if self.is_any_loss_risky() {
@@ -105,10 +105,11 @@ impl World {
         }
     }
 
-    /// Return whether the loss of a member could leave no majority, as far as anybody knows.
+    /// Return whether losing a member could leave the cluster without a majority, as far as the members know.
     ///
-    /// Views lag: where all see four voters, a removal that none has applied may leave three, of which two survive a loss. Where all
-    /// see three, it may leave two, and after a loss no majority would ever be there again, which is no fault of the members.
+    /// Their views lag behind. If all of them see four voters, a removal that none of them has applied yet may leave three, of which
+    /// two survive a loss. If all see three, it may leave two, and after a loss there could never be a majority again, which would
+    /// not be the members' fault.
     fn is_any_loss_risky(&self) -> bool {
         let is_lost = |id: &MemberId| self.hosts.get(&id.get()).is_some_and(|host| host.is_lost);
         let is_risky = |view: &Arc<Membership>| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
@@ -116,7 +117,7 @@ impl World {
         views.is_empty() || views.iter().any(is_risky)
     }
 
-    /// Switch off who is no member any more.
+    /// Switch off machines that are no longer members.
     fn take_away(&mut self) {
         let removed: BTreeSet<_> =
             self.views().iter().flat_map(|view| view.removed.keys().copied().map(MemberId::get)).collect();
@@ -135,13 +136,13 @@ impl World {
         let Some(host) = leader.or_else(|| self.any_running()) else { return };
         let ticket = self.clients.ask(self.now, host, asked);
         let input = input(ticket);
-        self.note(|| format!("{host} is told {input:?}"));
+        self.note(|| format!("{host} receives {input:?}"));
         if let Some(process) = self.process(host) {
             process.inbox.push_back(input);
         }
     }
 
-    /// Return what each member knows of who takes part.
+    /// Return the membership that each running member knows.
     fn views(&self) -> Vec<Arc<Membership>> {
         let running = self.hosts.values().filter_map(|host| host.process.as_ref());
         let views = running.map(|process| process.state.membership()).filter(|view| !view.members.is_empty());

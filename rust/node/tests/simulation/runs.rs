@@ -1,4 +1,4 @@
-//! Many runs on all processors.
+//! Many runs, on all processors.
 
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,10 +11,10 @@ use crate::faults::Fault;
 use crate::invariants::Violation;
 use crate::world::{Counts, Summary, World};
 
-/// How much of a run that failed is told.
+/// How many lines of a failed run's trace are printed.
 const TRACE_LINES: usize = 400;
 
-/// Some seeds, one after the other.
+/// A range of seeds.
 #[derive(Debug, Clone, Copy)]
 pub struct Runs {
     first: u64,
@@ -23,7 +23,7 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Return as many runs as the environment asks for, or else `count`.
+    /// Return the number of runs that the environment asks for, or `count` if it does not ask.
     pub fn from_environment(count: u64) -> Self {
         let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
         Self {
@@ -33,18 +33,18 @@ impl Runs {
         }
     }
 
-    /// Return the first runs with a fault.
+    /// Return the first `count` runs with a fault.
     pub const fn with(fault: Fault, count: u64) -> Self {
         Self { first: 0, count, fault }
     }
 
-    /// Return how many there are.
+    /// Return the number of runs.
     pub const fn count(self) -> u64 {
         self.count
     }
 
-    /// Run until one breaks a promise in a way that is looked for. Return the least seed that does, and what the runs that broke none
-    /// came to.
+    /// Run until one run breaks an invariant in a wanted way. Return the lowest seed that does, with its violation, and the counts of
+    /// all runs that broke none.
     pub fn until(self, is_wanted: impl Fn(&Violation) -> bool + Sync) -> (Option<(u64, Violation)>, Counts) {
         let (next, begun) = (AtomicU64::new(self.first), Instant::now());
         let end = AtomicU64::new(self.first + self.count);
@@ -58,7 +58,7 @@ impl Runs {
                 match result {
                     Ok(Summary { counts, .. }) => *totals += counts,
                     Err(violation) if is_wanted(&violation) => {
-                        // Those before it go on: one of them may be found too.
+                        // Runs with lower seeds continue: one of them may fail too.
                         end.fetch_min(seed, Ordering::SeqCst);
                         if found.as_ref().is_none_or(|(least, _)| seed < *least) {
                             *found = Some((seed, violation));
@@ -87,7 +87,7 @@ pub fn run(seed: u64, fault: Fault) -> Result<Summary, Violation> {
     run_in(&mut World::new(seed, fault))
 }
 
-/// Run a seed again and tell its end.
+/// Run a seed again and return the end of its trace.
 pub fn trace(seed: u64) -> String {
     let mut world = World::new(seed, Fault::None);
     world.trace = Some(Vec::new());
@@ -97,10 +97,10 @@ pub fn trace(seed: u64) -> String {
     [&lines[..1], &lines[from..]].concat().join("\n")
 }
 
-/// Return the command that runs a seed again.
+/// Return the command that repeats a seed.
 pub fn repeat(seed: u64) -> String {
     format!(
-        "again: QED_SIM_FIRST={seed} QED_SIM_SEEDS=1 cargo test --release -p qed-node --test simulation every_invariant -- --nocapture"
+        "repeat with: QED_SIM_FIRST={seed} QED_SIM_SEEDS=1 cargo test --release -p qed-node --test simulation every_invariant -- --nocapture"
     )
 }
 

@@ -1,62 +1,62 @@
-//! What a run has to stand, drawn for each seed. Frequencies are out of 1000, a tick each unless said otherwise.
+//! The conditions that a run must cope with, drawn for each seed. Frequencies are out of 1000, per tick unless stated otherwise.
 
 use crate::faults::Fault;
 use crate::host::Setting;
 use crate::network::Manners;
 use crate::random::Random;
 
-/// What a run has to stand.
+/// The conditions of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
-    /// How long it lasts.
+    /// Its length in ticks, before everything heals.
     pub ticks: u64,
-    /// Machines in the beginning.
+    /// Number of machines at the start.
     pub members: u64,
-    /// How many of them begin the cluster; the others join.
+    /// How many of them start the cluster; the others join.
     pub founders: u64,
-    /// How members are set.
+    /// The settings of the members.
     pub setting: Setting,
-    /// How the network behaves.
+    /// The behaviour of the network.
     pub manners: Manners,
-    /// How often a machine stops.
+    /// How often a machine crashes.
     pub crashes: u64,
-    /// Whether it loses what is not synced when it does so.
+    /// Whether it loses everything that is not synced when it crashes.
     pub is_power_lost: bool,
-    /// How many ticks it may be down.
+    /// Maximum downtime in ticks.
     pub downtime: u64,
-    /// How often somebody changes who takes part.
+    /// How often the operator changes the membership.
     pub changes: u64,
-    /// How often some are cut off from the others.
+    /// How often the network is partitioned.
     pub cuts: u64,
-    /// How often a turn takes long.
+    /// How often a turn takes long; out of 1000 turns.
     pub slowness: u64,
-    /// How many ticks that may be.
+    /// Maximum length of such a turn in ticks.
     pub slowest: u64,
-    /// How often a job is done when there is one.
+    /// How often a waiting job is done.
     pub diligence: u64,
-    /// How often something is asked.
+    /// How often a client sends a request.
     pub eagerness: u64,
-    /// How many clients wait at a time.
+    /// Maximum number of requests that are unanswered at a time.
     pub clients: usize,
-    /// The least pace of a clock.
+    /// The pace of the slowest clock.
     pub slowest_pace: u64,
 }
 
 impl Weather {
-    /// Return the weather in which a fault shows, if it seldom does in others.
+    /// Return conditions that make a fault show, if it seldom shows under others.
     pub fn for_fault(self, fault: Fault) -> Self {
         match fault {
             Fault::StaleVotes | Fault::VoteForgottenByALeader | Fault::UncheckedSenders => self.contested(3),
-            // Two and two: each side has half.
+            // Two votes on each side: half of them.
             Fault::RepeatedVotes | Fault::HalfOfTheVotes => self.contested(4),
             Fault::VoteForgottenToALeader => self.contested(5),
-            // Leaders that come back while their messages are still under way, to followers that have followed others since.
+            // Leaders that return while their old messages are still in transit to followers that have followed other leaders since.
             Fault::StaleAcknowledgements => Self { eagerness: 700, ..self.contested(5) },
             _ => self,
         }
     }
 
-    /// Many stand for election at a time, and what they say comes late and twice.
+    /// Many members stand for election at the same time, and their messages arrive late and twice.
     fn contested(mut self, members: u64) -> Self {
         (self.members, self.founders, self.changes, self.cuts) = (members, members, 0, 15);
         (self.crashes, self.downtime) = (20, 5);
@@ -65,7 +65,7 @@ impl Weather {
         self
     }
 
-    /// Draw one.
+    /// Draw random conditions.
     pub fn draw(random: &mut Random) -> Self {
         let members = random.pick(&[3, 3, 3, 4, 5]).unwrap();
         let manners = Manners {

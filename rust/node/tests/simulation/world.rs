@@ -1,4 +1,4 @@
-//! Everything there is, one tick at a time.
+//! The whole simulated world, advanced one tick at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,54 +24,54 @@ use crate::weather::Weather;
 
 /// Ticks after healing within which everything must converge.
 const CONVERGENCE_TICKS: u64 = 3000;
-/// Ticks after healing of a run with a fault, which is to break a promise and not only to stop its members.
+/// The same for a run with a fault: the fault must break an invariant, not merely stop its members, so waiting longer is useless.
 const PLANTED_TICKS: u64 = 300;
 
-/// Set in the tickets of pages, which no client waits for.
+/// This bit is set in the tickets of pages, which belong to no client.
 const OF_PAGE: u64 = 1 << 63;
-/// What the forging of messages is drawn with.
+/// Mixed into the decision which messages to forge.
 const FORGED: u64 = 0x666f_7267_6564;
 /// What the votes in the names of others are drawn with.
 const IMPERSONATED: u64 = 0x696d_7065_7273;
-/// Messages for each that is forged.
+/// One message is forged per this many messages.
 const MESSAGES_A_FORGERY: u64 = 499;
-/// Who sends them.
+/// The sender of forged messages.
 const STRANGER: u64 = 1 << 40;
-/// Their terms.
+/// The terms of forged messages.
 const FORGED_TERMS: [u64; 4] = [1 << 40, 1 << 62, u64::MAX / 2, u64::MAX];
 
-/// What a run came to: the same for the same seed.
+/// The result of a run; the same seed always gives the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Of everything that was carried.
+    /// Checksum of all Raft messages that were delivered.
     pub checksum: u64,
-    /// Ticks until all had converged.
+    /// Ticks until all members had converged.
     pub ticks: u64,
-    /// What happened on the way.
+    /// The number of events of each kind.
     pub counts: Counts,
 }
 
-/// What happens in runs: few of these, and they show nothing.
+/// What happened in the runs. If these counts are low, the runs prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Requests to append that were answered.
+    /// Append requests that were answered.
     pub appends: u64,
     /// Reads that were answered.
     pub reads: u64,
-    /// Pages that were appended.
+    /// Pages that were installed.
     pub pages: u64,
-    /// Changes of who takes part, by the count of memberships that some state had.
+    /// Changes of the membership: the number of different memberships in all states.
     pub changes: u64,
-    /// Members that stopped without notice.
+    /// Crashed processes.
     pub crashes: u64,
     /// Disks that were lost.
     pub losses: u64,
-    /// Times that some were cut off from others.
+    /// Network partitions.
     pub partitions: u64,
 }
 
 impl Counts {
-    /// Return each of them with its name.
+    /// Return each count with its name.
     pub const fn named(self) -> [(&'static str, u64); 7] {
         let Self { appends, reads, pages, changes, crashes, losses, partitions } = self;
         [
@@ -104,35 +104,35 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Machines, a network between them, and those who use them.
+/// Machines, the network between them, and the clients.
 pub struct World {
-    /// What is wrong with it.
+    /// The planted fault.
     pub fault: Fault,
     /// Ticks since it began.
     pub now: u64,
-    /// Its dice.
+    /// Its random numbers.
     pub random: Random,
-    /// What it has to stand.
+    /// Its conditions.
     pub weather: Weather,
-    /// Its machines, by the numbers of their members.
+    /// Its machines, by the ids of their members.
     pub hosts: BTreeMap<u64, Host>,
-    /// Those who ask.
+    /// The clients.
     pub clients: Clients,
-    /// Whether trouble is over.
+    /// Whether the time of faults is over.
     pub is_healed: bool,
-    /// When the operator may change something again.
+    /// The tick from which the operator may change something again.
     pub next_change: u64,
     network: Network,
     invariants: Invariants,
     checksum: u64,
-    /// What has happened so far, as far as the world itself counts.
+    /// The counts so far, except for those that clients and invariants keep.
     pub counts: Counts,
-    /// What has happened, if it is to be told.
+    /// The trace, if one is recorded.
     pub trace: Option<Vec<String>>,
 }
 
 impl World {
-    /// Return the world of a seed with a fault.
+    /// Return the world of a seed, with a planted fault.
     pub fn new(seed: u64, fault: Fault) -> Self {
         let mut random = Random::new(mixed(seed ^ 0x0071_6564));
         let weather = Weather::draw(&mut random).for_fault(fault);
@@ -160,7 +160,7 @@ impl World {
         world
     }
 
-    /// Run to the end, and return what it came to.
+    /// Run to the end, and return the result.
     pub fn run(&mut self) -> Result<Summary, Violation> {
         let weather = self.weather;
         self.note(|| format!("{weather:?}"));
@@ -205,7 +205,7 @@ impl World {
         Ok(())
     }
 
-    /// Let a member take a turn, unless its last one is not over.
+    /// Let a member take a turn, unless its last turn is still in progress.
     fn turn(&mut self, id: u64) -> Result<(), Violation> {
         let Some(host) = self.hosts.get_mut(&id) else { return Ok(()) };
         let (pace, disk) = (host.pace, host.disk.clone());
@@ -243,7 +243,7 @@ impl World {
         let said: Vec<_> = effects.messages.iter().map(Message::msg_type).collect();
         for message in effects.messages {
             self.invariants.sent(&message)?;
-            self.note(|| format!("{id} says {message:?}"));
+            self.note(|| format!("{id} sends {message:?}"));
             self.network.send(self.now, id, message.to, Parcel::Said(message), &mut self.random);
         }
         if let Some(process) = self.process(id) {
@@ -267,7 +267,7 @@ impl World {
         Ok(())
     }
 
-    /// Carry out some of the jobs that wait.
+    /// Carry out some of the waiting jobs.
     fn apply(&mut self, id: u64) -> Result<(), Violation> {
         while self.random.is_hit(self.weather.diligence) {
             let Some(host) = self.hosts.get_mut(&id) else { break };
@@ -296,7 +296,7 @@ impl World {
         Ok(())
     }
 
-    /// Ask for the next page, if a member waits for one.
+    /// Request the next page, if the member waits for one.
     fn fetch(&mut self, id: u64) -> Result<(), Violation> {
         let (now, ticket) = (self.now, Ticket::new(self.random.number() | OF_PAGE));
         let Some(process) = self.process(id) else { return Ok(()) };
@@ -366,12 +366,13 @@ impl World {
         }
     }
 
-    /// Now and then, let a stranger speak as the leader of a term that nobody will reach.
+    /// Now and then, deliver a message from a stranger that claims to lead a term which no member will ever reach.
     fn forge(&mut self, to: u64) {
-        // Drawn from what has happened: a run without forged messages goes the same way.
+        // Derived from what has happened instead of drawn, so a run without forged messages takes the same course.
         let drawn = mixed(self.checksum ^ FORGED);
-        // Without pre-votes, a member that is ahead of the others and does not know yet that it votes answers no candidate, and does not
-        // stand for election: they would meet only after as many elections.
+        // Without pre-votes, a member whose term is ahead of the others and that does not know yet that it is a voter answers no
+        // candidate, and does not stand for election. It would join the others only after enough elections for them to reach its
+        // term.
         if self.is_healed || !self.weather.setting.pre_vote || !drawn.is_multiple_of(MESSAGES_A_FORGERY) {
             return;
         }
@@ -405,7 +406,7 @@ impl World {
         }
     }
 
-    /// Let clients ask.
+    /// Let clients send requests.
     fn ask(&mut self) -> Result<(), Violation> {
         let most = if self.is_healed { 2 } else { self.weather.clients };
         if self.clients.waiting(self.now) >= most || !self.random.is_hit(self.weather.eagerness) {
@@ -433,7 +434,7 @@ impl World {
         Ok(())
     }
 
-    /// Let machines and the network suffer.
+    /// Cause crashes and partitions.
     fn trouble(&mut self) {
         let weather = self.weather;
         if self.random.is_hit(weather.crashes)
@@ -449,7 +450,7 @@ impl World {
         if self.random.is_hit(weather.cuts) {
             self.cut();
         } else if self.network.is_cut() && self.random.is_hit(20) {
-            self.note(|| "the network is whole".into());
+            self.note(|| "the network is no longer partitioned".into());
             self.network.heal();
         }
     }
@@ -458,7 +459,7 @@ impl World {
         let ids: Vec<_> = self.hosts.keys().copied().collect();
         let is_one_way = self.random.is_hit(400);
         let side: BTreeSet<_> = ids.iter().copied().filter(|_| self.random.is_hit(400)).collect();
-        self.note(|| format!("{side:?} are cut off, one-way: {is_one_way}"));
+        self.note(|| format!("{side:?} are partitioned off, one-way: {is_one_way}"));
         self.counts.partitions += u64::from(!side.is_empty() && side.len() < ids.len());
         for &one in &side {
             for &other in ids.iter().filter(|id| !side.contains(id)) {
@@ -476,13 +477,13 @@ impl World {
         self.stop(id, is_power_lost, downtime);
     }
 
-    /// Stop a member whose fuse has burnt down, between any two things that it does to its disk.
+    /// Stop a member whose fuse has burnt down, between any two operations on its disk.
     fn end_in_the_middle(&mut self, id: u64) {
         let is_power_lost = self.random.is_hit(700);
         self.crash(id, is_power_lost);
     }
 
-    /// Stop what runs on a machine, for a while.
+    /// Stop the process on a machine for a while.
     pub fn stop(&mut self, id: u64, is_power_lost: bool, downtime: u64) {
         self.note(|| format!("{id} stops, power lost: {is_power_lost}"));
         let Some(host) = self.hosts.get_mut(&id) else { return };
@@ -523,7 +524,7 @@ impl World {
         }
     }
 
-    /// Return whether all members agree on everything, and all of them vote.
+    /// Return whether all members agree on everything and all of them are voters.
     fn has_converged(&self) -> bool {
         let Some(leader) = self.leader().and_then(|id| self.hosts[&id].process.as_ref()) else { return false };
         let (membership, applied) = (leader.state.membership(), leader.state.applied());
@@ -556,7 +557,7 @@ impl World {
         Ok(())
     }
 
-    /// Return how everything stands, for who must know why it does not go on.
+    /// Return the state of every machine, to show why the run makes no progress.
     fn standing(&self) -> String {
         let of_host = |host: &Host| {
             let Some(process) = &host.process else { return format!("{} is down", host.id) };
@@ -567,7 +568,7 @@ impl World {
         self.hosts.values().map(of_host).collect::<Vec<_>>().join("\n")
     }
 
-    /// Return the leader of the latest term, as far as it knows.
+    /// Return the leader of the latest term, as far as the members know.
     pub fn leader(&self) -> Option<u64> {
         let role =
             |host: &Host| host.process.as_ref().map(|process| process.member.role()).filter(|role| role.is_leader);
@@ -575,18 +576,18 @@ impl World {
         leaders.max().map(|(_, id)| id)
     }
 
-    /// Return any machine that runs.
+    /// Return any running machine.
     pub fn any_running(&mut self) -> Option<u64> {
         let running: Vec<_> = self.hosts.values().filter(|host| host.process.is_some()).map(|host| host.id).collect();
         self.random.pick(&running)
     }
 
-    /// Return what runs on a machine.
+    /// Return the process on a machine.
     pub fn process(&mut self, id: u64) -> Option<&mut Process> {
         self.hosts.get_mut(&id)?.process.as_mut()
     }
 
-    /// Bring a machine.
+    /// Add a machine.
     pub fn add_host(&mut self, id: u64, name: String, founded: Option<Membership>) {
         let pace = self.random.within(self.weather.slowest_pace, 1000);
         let disk = Disk::default();
@@ -595,7 +596,7 @@ impl World {
         self.hosts.insert(id, host);
     }
 
-    /// Tell what happens.
+    /// Add a line to the trace.
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(trace) = &mut self.trace {
@@ -614,9 +615,9 @@ fn founded(founders: u64) -> Membership {
 }
 
 fn stopped(id: u64, error: &qed_node::member::MemberError) -> Violation {
-    Violation { invariant: "members go on", found: format!("member {id}: {error}") }
+    Violation { invariant: "members keep running", found: format!("member {id}: {error}") }
 }
 
 fn stopped_state(id: u64, error: &dyn std::error::Error) -> Violation {
-    Violation { invariant: "states go on", found: format!("member {id}: {error}") }
+    Violation { invariant: "states keep working", found: format!("member {id}: {error}") }
 }
