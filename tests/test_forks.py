@@ -205,7 +205,7 @@ def test_a_child_is_refused_its_parents_log(tmp_path: Path) -> None:
 
         def use() -> None:
             for call in calls:
-                with pytest.raises(LogError, match=f"found one of process {parent}"):
+                with pytest.raises(LogError, match=f"found one that process {parent} opened"):
                     call()
 
         parent = os.getpid()

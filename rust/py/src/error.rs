@@ -1,4 +1,4 @@
-//! The one place where errors become exceptions. The exceptions are Python's, in `qed.errors`.
+//! The only place where errors become exceptions. The exceptions are those of `qed.errors`.
 
 use pyo3::import_exception;
 use pyo3::prelude::*;
@@ -35,7 +35,7 @@ mod exceptions {
     import_exception!(qed.errors, WriteRefused);
 }
 
-/// Return the exception for what a log failed with.
+/// Return the exception for an error of a log.
 pub fn of_log(error: &LogError) -> PyErr {
     let message = error.to_string();
     match error {
@@ -47,7 +47,7 @@ pub fn of_log(error: &LogError) -> PyErr {
         LogError::UnsupportedFormat { .. } => exceptions::UnsupportedFormat::new_err(message),
         LogError::Corrupt(_) => exceptions::CorruptLog::new_err(message),
         LogError::Full { .. } => exceptions::LogFull::new_err(message),
-        // Python never names an entry, so applying them out of order is a mistake of qed's own.
+        // Python never specifies an entry, so applying entries out of order is a bug in qed itself.
         LogError::OutOfOrder { .. } | LogError::Bug(_) => exceptions::InternalError::new_err(message),
         LogError::WriteRefused { .. } => exceptions::WriteRefused::new_err(message),
         LogError::EmptyRequest
@@ -58,7 +58,7 @@ pub fn of_log(error: &LogError) -> PyErr {
     }
 }
 
-/// Return the exception for a page that was not read out or not installed.
+/// Return the exception for a page that could not be created or installed.
 pub fn of_page(error: &PageError) -> PyErr {
     match error {
         PageError::Malformed(_) | PageError::Inconsistent { .. } | PageError::Diverged { .. } => {
@@ -93,7 +93,7 @@ pub fn of_backup_cursor(length: usize) -> PyErr {
     exceptions::BackupError::new_err(format!("expected a place in a backup, found {length} bytes of something else"))
 }
 
-/// Return the exception for a request that a driver did not take.
+/// Return the exception for a request that a driver did not accept.
 pub fn of_submit(error: &SubmitError) -> PyErr {
     let message = error.to_string();
     match error {
@@ -115,7 +115,7 @@ pub fn of_folder(error: &FolderError) -> PyErr {
     }
 }
 
-/// Return the exception for a request or question that gives nothing.
+/// Return the exception for a request or query that failed.
 pub fn of_failure(failure: &Failure) -> PyErr {
     let message = failure.to_string();
     match failure {
@@ -129,12 +129,12 @@ pub fn of_failure(failure: &Failure) -> PyErr {
     }
 }
 
-/// Return the exception for 0 in place of the number of a member.
+/// Return the exception for the number 0, which is not a valid member number.
 pub fn no_member() -> PyErr {
     exceptions::MembershipRefused::new_err("expected the number of a member, found 0")
 }
 
-/// Return the exception for text or bytes that are no proof.
+/// Return the exception for text or bytes that are not a valid proof.
 pub fn of_malformed(Malformed(reason): Malformed) -> PyErr {
     exceptions::MalformedProof::new_err(reason)
 }
@@ -144,15 +144,15 @@ pub fn of_verify(VerifyError { check, expected, computed }: VerifyError) -> PyEr
     exceptions::VerificationError::new_err((check, expected, computed))
 }
 
-/// Return the exception for what the operating system refused.
+/// Return the exception for an error of the operating system.
 pub fn of_io(error: &std::io::Error) -> PyErr {
     exceptions::LogError::new_err(error.to_string())
 }
 
-/// Return the exception for a log of the process that this one was forked from.
+/// Return the exception for a log that was opened by the process that this process was forked from.
 pub fn forked(opener: u32) -> PyErr {
     exceptions::LogError::new_err(format!(
-        "expected a log that this process opened, found one of process {opener}: open it again here"
+        "expected a log that this process opened, found one that process {opener} opened: open it again in this process"
     ))
 }
 

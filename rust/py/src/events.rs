@@ -1,4 +1,4 @@
-//! What is to be added: events, or the digests of events that stay where they are.
+//! Events to be added, or the digests of events that the caller keeps to itself.
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -8,7 +8,7 @@ use qed_core::log::Request;
 
 use crate::proofs::Digest;
 
-/// An event or its digest. It holds no borrow, so that events are hashed while detached.
+/// An event or its digest. It borrows nothing from Python, so events can be hashed while detached.
 pub enum Event {
     /// The event itself.
     Bytes(PyBackedBytes),

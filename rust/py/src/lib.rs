@@ -6,11 +6,11 @@
 #![deny(unsafe_code)]
 #![allow(
     clippy::needless_pass_by_value,
-    reason = "what Python passes arrives owned: pyo3's wrapper has nothing to lend"
+    reason = "pyo3 passes arguments from Python as owned values"
 )]
 #![allow(
     clippy::wrong_self_convention,
-    reason = "methods of a Python class take a reference, since Python owns the object"
+    reason = "methods of a Python class must take `&self`, because Python owns the object"
 )]
 
 mod backup;

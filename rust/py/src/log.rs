@@ -1,4 +1,4 @@
-//! A log in this process, and what adding to one gives.
+//! A log in this process, and the result of adding events to one.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::events::{Event, request_of};
 use crate::progress::reporting;
 use crate::proofs::{Digest, IncrementalProof, Snapshot, answer_to_python};
 
-/// What one request added: its snapshots, and whether anything was new.
+/// The result of one request to add: its snapshots, and whether anything was new.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct Added(pub core::Added);
 
@@ -29,20 +29,20 @@ impl Added {
         self.0.is_new
     }
 
-    /// One snapshot an event, in the order asked.
+    /// One snapshot per event, in the order of the request.
     #[getter]
     fn snapshots(&self) -> Vec<Snapshot> {
         self.0.snapshots.iter().copied().map(Snapshot).collect()
     }
 
-    /// Return the JSON object of the first snapshot.
+    /// Return the first snapshot as a JSON object.
     fn to_json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let first = self.0.snapshots.first();
         let first = first.ok_or_else(|| error::of_log(&LogError::Bug("a request was answered with no snapshot")))?;
         Ok(PyBytes::new(py, first.to_json().as_bytes()))
     }
 
-    /// Return the JSON array of all snapshots.
+    /// Return all snapshots as a JSON array.
     fn to_json_array<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let text = py.detach(|| {
             let mut out = String::with_capacity(256 * self.0.snapshots.len() + 2);
@@ -61,16 +61,16 @@ impl Added {
     }
 }
 
-/// Call the log; a panic is a bug, which the log itself survives: it writes nothing after one that interrupted a batch.
+/// Call the log. A panic is reported as a bug; the log itself survives it, but writes nothing more if the panic interrupted a batch.
 fn guarded<T>(call: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
-    let bug = |_| Err(LogError::Bug("a call of the log ended in a panic, which stderr describes"));
+    let bug = |_| Err(LogError::Bug("a call to the log panicked; the panic message is on stderr"));
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(bug)
 }
 
 /// A log in this process.
 ///
-/// A forked child has a copy without the log's threads: they may hold its locks, and the parent keeps writing its files.
-/// So a child never touches the copy, not even to close it.
+/// A forked child has a copy without the log's threads. Those threads may have held its locks at the fork, and the parent keeps
+/// writing to its files. So a child never touches the copy, not even to close it.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct Log {
     log: RwLock<Option<Arc<core::Log>>>,
@@ -78,7 +78,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Return the log, which stays open as long as a call needs it. The lock is held for no longer than a copy takes.
+    /// Return the log, which stays open as long as a call needs it. The lock is held only while the reference is copied.
     fn opened(&self) -> PyResult<Arc<core::Log>> {
         if self.is_inherited() {
             return Err(error::forked(self.opener));
@@ -117,7 +117,7 @@ impl Log {
         Ok(Self { log: RwLock::new(Some(Arc::new(log))), opener: process::id() })
     }
 
-    /// Add events, or digests of events, as one commit batch; durable on return.
+    /// Add events, or digests of events, as one commit batch; they are durable when this returns.
     #[pyo3(signature = (events, /, *, if_absent = false))]
     fn add(&self, py: Python<'_>, events: Vec<Event>, if_absent: bool) -> PyResult<Added> {
         let added = self.call(py, |log| log.append(&[request_of(&events, if_absent)]))?;
@@ -144,7 +144,8 @@ impl Log {
         self.call(py, |log| log.snapshot(version)).map(Snapshot)
     }
 
-    /// Build both trees again from the log and compare the stored roots, occurrences and repeats with them; report to `progress` how many events are done.
+    /// Rebuild both trees from the log and compare the stored roots, occurrences and repeats with them; report to `progress` how many
+    /// events have been checked.
     #[pyo3(signature = (*, progress = None))]
     fn check(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
         let mut report = reporting(progress);
@@ -152,7 +153,7 @@ impl Log {
         checked.break_value().map_or(Ok(()), Err)
     }
 
-    /// Close the log; every later call fails. Closing twice does nothing, nor does closing it in a forked child.
+    /// Close the log; every later call fails. Closing it again, or in a forked child, does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_inherited() {
             return Ok(());
@@ -171,11 +172,11 @@ impl Drop for Log {
     fn drop(&mut self) {
         let log = self.log.get_mut().ok().and_then(Option::take);
         if self.is_inherited() {
-            // Closing would wait for threads that exist in the parent only.
+            // Closing would wait for threads that exist only in the parent.
             mem::forget(log);
             return;
         }
-        // Closing a store syncs it and waits for its worker.
+        // Closing the store syncs it and waits for its background thread.
         Python::attach(|py| py.detach(|| drop(log)));
     }
 }

@@ -9,7 +9,7 @@ use qed_core::roots;
 
 use crate::error;
 
-/// From this many bytes on, an event is hashed detached: below, letting other threads run costs more than hashing.
+/// From this size in bytes on, an event is hashed detached. For smaller ones, letting other threads run costs more than hashing.
 const DETACH_BYTES: usize = 2048;
 
 /// A SHA-256 value of 32 bytes: of an event, or a root.
@@ -59,7 +59,7 @@ impl Digest {
     }
 }
 
-/// Text as Python programs have it: `str`, or `bytes` straight from a file or socket.
+/// Text in the types that Python programs have it in: `str`, or `bytes` read from a file or socket.
 pub struct Text(Vec<u8>);
 
 impl Text {
@@ -73,13 +73,13 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Text {
 
     fn extract(text: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let Ok(text) = text.cast::<PyString>() else { return text.extract().map(Self) };
-        // A Python string may hold half of a surrogate pair, which no JSON text does.
+        // A Python string may contain half of a surrogate pair, which JSON text cannot.
         let malformed = |error: PyErr| error::of_malformed(proof::Malformed(format!("not text: {error}")));
         text.to_str().map(|text| Self(text.as_bytes().to_vec())).map_err(malformed)
     }
 }
 
-/// What a client gets for an event it added.
+/// What a client receives for an event that it added.
 #[pyclass(frozen, eq, hash, module = "qed._qed")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Snapshot(pub proof::Snapshot);
@@ -132,19 +132,19 @@ impl Snapshot {
         HyperRoot(self.0.hyper_root())
     }
 
-    /// Return the snapshot in a JSON object; raise `MalformedProof` if the text is not valid.
+    /// Parse a snapshot from a JSON object; raise `MalformedProof` if the text is not valid.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_json(text: Text) -> PyResult<Self> {
         proof::Snapshot::from_json(text.as_bytes()).map(Self).map_err(error::of_malformed)
     }
 
-    /// Return the JSON object.
+    /// Return the snapshot as a JSON object.
     fn to_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.0.to_json().as_bytes())
     }
 
-    /// Return the snapshot in its compact form; raise `MalformedProof` if the bytes are anything else.
+    /// Decode a snapshot from its compact form; raise `MalformedProof` if the bytes are anything else.
     #[staticmethod]
     #[pyo3(signature = (data, /))]
     fn from_bytes(data: &[u8]) -> PyResult<Self> {
@@ -247,20 +247,20 @@ impl MembershipProof {
         self.0.query_version
     }
 
-    /// Version at which the event is shown to be: the one the hyper tree shows or, if that comes after `query_version`, the latest
-    /// occurrence at or below it.
+    /// Version at which the event is shown to be: the one that the hyper tree shows or, if that is after `query_version`, the latest
+    /// occurrence at or before it.
     #[getter]
     fn actual_version(&self) -> u64 {
         self.0.actual_version
     }
 
-    /// Version the hyper path ends at: `actual_version`, unless the event was added again after `query_version`.
+    /// Version that the hyper path ends at: `actual_version`, unless the event was added again after `query_version`.
     #[getter]
     fn latest_version(&self) -> u64 {
         self.0.latest_version()
     }
 
-    /// Siblings in the history tree of the later occurrence, with their positions, leaf up; None if there is no later one.
+    /// Siblings in the history tree of the later occurrence, with their positions, leaf up; None if there is no later occurrence.
     #[getter]
     fn latest_path(&self) -> Option<Vec<(String, Digest)>> {
         let later = self.0.later.as_ref()?;
@@ -279,7 +279,7 @@ impl MembershipProof {
         named(proof::membership_positions(self.0.actual_version, self.0.query_version), &self.0.history_path)
     }
 
-    /// Return the membership proof in a JSON answer; raise `MalformedProof` if the text is anything else.
+    /// Parse a membership proof from a JSON answer; raise `MalformedProof` if the text is anything else.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
@@ -291,13 +291,13 @@ impl MembershipProof {
         }
     }
 
-    /// Return the JSON answer, with `key` as the event that was asked for.
+    /// Return the proof as a JSON answer, with `key` as the event that was asked for.
     #[pyo3(signature = (*, key = None))]
     fn to_json<'py>(&self, py: Python<'py>, key: Option<&[u8]>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, py.detach(|| self.0.to_json(key)).as_bytes())
     }
 
-    /// Return the proof in its compact form; raise `MalformedProof` if the bytes are anything else.
+    /// Decode a proof from its compact form; raise `MalformedProof` if the bytes are anything else.
     #[staticmethod]
     #[pyo3(signature = (data, /))]
     fn from_bytes(data: &[u8]) -> PyResult<Self> {
@@ -317,7 +317,7 @@ impl MembershipProof {
     }
 }
 
-/// The event that is in the place where an absent one would have to be.
+/// The event at the place in the hyper tree where the absent event would have to be.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct Neighbour(proof::Neighbour, u64);
 
@@ -365,7 +365,7 @@ impl AbsenceProof {
         self.0.current_version
     }
 
-    /// Version that was asked.
+    /// The requested version.
     #[getter]
     fn query_version(&self) -> u64 {
         self.0.query_version
@@ -383,7 +383,7 @@ impl AbsenceProof {
         self.0.neighbour.clone().map(|neighbour| Neighbour(neighbour, self.0.current_version))
     }
 
-    /// Return the absence proof in a JSON answer; raise `MalformedProof` if the text is anything else.
+    /// Parse an absence proof from a JSON answer; raise `MalformedProof` if the text is anything else.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
@@ -395,13 +395,13 @@ impl AbsenceProof {
         }
     }
 
-    /// Return the JSON answer, with `key` as the event that was asked for.
+    /// Return the proof as a JSON answer, with `key` as the event that was asked for.
     #[pyo3(signature = (*, key = None))]
     fn to_json<'py>(&self, py: Python<'py>, key: Option<&[u8]>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, py.detach(|| self.0.to_json(key)).as_bytes())
     }
 
-    /// Return the proof in its compact form; raise `MalformedProof` if the bytes are anything else.
+    /// Decode a proof from its compact form; raise `MalformedProof` if the bytes are anything else.
     #[staticmethod]
     #[pyo3(signature = (data, /))]
     fn from_bytes(data: &[u8]) -> PyResult<Self> {
@@ -444,19 +444,19 @@ impl IncrementalProof {
         named(proof::incremental_positions(self.0.start, self.0.end), &self.0.audit_path)
     }
 
-    /// Return the proof in a JSON object; raise `MalformedProof` if the text is not valid.
+    /// Parse a proof from a JSON object; raise `MalformedProof` if the text is not valid.
     #[staticmethod]
     #[pyo3(signature = (text, /))]
     fn from_json(py: Python<'_>, text: Text) -> PyResult<Self> {
         py.detach(|| proof::IncrementalProof::from_json(text.as_bytes())).map(Self).map_err(error::of_malformed)
     }
 
-    /// Return the JSON object.
+    /// Return the proof as a JSON object.
     fn to_json<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, py.detach(|| self.0.to_json()).as_bytes())
     }
 
-    /// Return the proof in its compact form; raise `MalformedProof` if the bytes are anything else.
+    /// Decode a proof from its compact form; raise `MalformedProof` if the bytes are anything else.
     #[staticmethod]
     #[pyo3(signature = (data, /))]
     fn from_bytes(data: &[u8]) -> PyResult<Self> {
@@ -473,7 +473,7 @@ impl IncrementalProof {
     }
 }
 
-/// Return the membership or the absence proof in a JSON answer; raise `MalformedProof` if the text is no answer.
+/// Parse the membership or absence proof in a JSON answer; raise `MalformedProof` if the text is not a valid answer.
 #[pyfunction]
 #[pyo3(signature = (text, /))]
 pub fn parse_answer(py: Python<'_>, text: Text) -> PyResult<Py<PyAny>> {
@@ -481,7 +481,7 @@ pub fn parse_answer(py: Python<'_>, text: Text) -> PyResult<Py<PyAny>> {
     answer_to_python(py, answer)
 }
 
-/// Return the Python object of an answer.
+/// Return the Python object for an answer.
 pub fn answer_to_python(py: Python<'_>, answer: Answer) -> PyResult<Py<PyAny>> {
     Ok(match answer {
         Answer::Member(proof) => Py::new(py, MembershipProof(proof))?.into_any(),
