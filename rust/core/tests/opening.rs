@@ -5,8 +5,10 @@
 mod seeds;
 
 use proptest::prelude::*;
+use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
+use qed_core::store::{MemoryStore, Store as _, Table, WriteBatch};
 use std::ops::ControlFlow;
 
 /// Only a few different events, so that many repeat: in the same request, in the same batch and later.
@@ -54,4 +56,21 @@ fn a_check_that_is_broken_off_says_what_with() {
     }
     let checked = log.check(&mut |len| if len == 3 { ControlFlow::Break("enough") } else { ControlFlow::Continue(()) });
     assert_eq!(checked.unwrap(), ControlFlow::Break("enough"));
+}
+
+#[test]
+fn a_log_whose_roots_do_not_end_with_its_events_says_where_they_end() {
+    let damage = |rows: &[(Table, u64, usize)]| {
+        let (store, mut batch) = (MemoryStore::new(), WriteBatch::default());
+        rows.iter().for_each(|&(table, number, len)| batch.put(table, number.to_be_bytes(), vec![0; len]));
+        store.write(batch).unwrap();
+        match Log::over(Box::new(store)) {
+            Err(LogError::Corrupt(reason)) => reason,
+            other => format!("expected a damaged log, found {other:?}"),
+        }
+    };
+    let events = (Table::Digests, 0, 2 * 32);
+    assert_eq!(damage(&[events]), "it holds 2 events, but has no root");
+    assert_eq!(damage(&[events, (Table::Roots, 3, 32)]), "it holds 2 events, but its last root is of version 3");
+    assert_eq!(damage(&[(Table::Roots, 3, 32)]), "it holds 0 events, but its last root is of version 3");
 }

@@ -384,9 +384,9 @@ impl Consensus {
         Ok(LogId { index: self.raw.raft.raft_log.last_index(), term: self.raw.raft.term })
     }
 
-    /// Request a linearizable read under `context`, which must not be used again. The read is output unless the request is lost on the
-    /// way to the leader, or the leader has committed nothing in its term yet: then request it again. Return whether it was requested
-    /// at all: not if this member is itself such a leader.
+    /// Request a linearizable read under `context`, which must never be reused. The read is output later, unless the request is lost
+    /// on the way to the leader, or reaches a leader that has not committed anything in its term yet: then request it again. Return
+    /// false if nothing was requested, because this member is itself such a leader.
     pub fn read(&mut self, context: Vec<u8>) -> bool {
         if self.role().is_leader && !self.raw.raft.commit_to_current_term() {
             return false;
@@ -491,7 +491,8 @@ impl Consensus {
         self.draw_timeout();
     }
 
-    /// Return the log id up to which entries can be deleted, if it is worth it. The state must be synced up to there first.
+    /// Return the log id up to which entries can be deleted, if there are enough of them to be worth it. The state must be synced up
+    /// to there first.
     #[must_use]
     pub fn forgettable(&self) -> Option<LogId> {
         let kept_bytes = self.settings.kept_bytes;
@@ -576,8 +577,8 @@ impl Consensus {
         message.get_snapshot().get_metadata().index > self.log().applied().index
     }
 
-    /// Send again the snapshots that have not been acknowledged for long: the message may have been lost although its stream is still
-    /// open, and the crate would wait forever.
+    /// Send snapshots again that have not been acknowledged for a long time: the message may have been lost although its stream is
+    /// still open, and the crate would wait forever.
     fn repeat_snapshots(&mut self) {
         let receivers = self.raw.raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot);
         for id in self.liveness.overdue(receivers.map(|(&id, _)| MemberId::of(id))) {

@@ -36,10 +36,10 @@ use crate::segments::SegmentStore;
 use crate::state::State;
 use crate::ticket::Ticket;
 
-/// How much may wait, and how time passes.
+/// Queue limits and timing.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most events that may wait to be appended. A request that finds any room is accepted whole.
+    /// Maximum number of events that wait to be appended. A request is accepted whole if there is any room at all.
     pub queue_events: usize,
     /// Threads that answer queries.
     pub proof_threads: usize,
@@ -49,7 +49,7 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-/// At most this many messages from other members are queued. More are dropped, as on a network, and Raft sends them again.
+/// Maximum number of queued messages from other members. Any more are dropped, as a network might do, and Raft sends them again.
 const QUEUE_MESSAGES: usize = 4096;
 
 /// Why a request was not accepted. No part of it will be appended.
@@ -58,16 +58,16 @@ pub enum SubmitError {
     /// The queue of events is full.
     #[error("{waiting} events are waiting to be added; try again later")]
     Overloaded {
-        /// How many wait.
+        /// The number of waiting events.
         waiting: usize,
     },
     /// The request holds no events.
     #[error("a request to append must hold at least one event")]
     Empty,
     /// The driver is closing, or a write or sync has failed.
-    #[error("the log accepts no more events: {reason}")]
+    #[error("this member accepts no more events: {reason}")]
     Refused {
-        /// What happened.
+        /// The reason, and what to do about it.
         reason: String,
     },
 }
@@ -174,7 +174,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// As [`Self::start`].
+    /// Same as [`Self::start`].
     pub fn of(opened: Opened, limits: Limits) -> io::Result<Self> {
         Self::start(opened.identity, opened.member, opened.state, limits)
     }
@@ -247,7 +247,7 @@ impl Driver {
     }
 
     /// Wait until a read would show everything acknowledged by now. The result under `ticket` is
-    /// [`Success::Done`](crate::outbox::Success::Done), or [`Failure::NotLeader`] if there is no leader for long.
+    /// [`Success::Done`](crate::outbox::Success::Done), or [`Failure::NotLeader`] if there has been no leader for a long time.
     pub fn read(&self, ticket: Ticket) {
         self.put(Input::Read(ticket));
     }
@@ -258,7 +258,8 @@ impl Driver {
         self.put(Input::Await { ticket, events, ticks });
     }
 
-    /// Request what only a leader can do. The outcome is returned under `ticket`; for a transfer of leadership, before it is done.
+    /// Submit a request that only a leader can carry out. The outcome is returned under `ticket`; for a transfer of leadership,
+    /// before the transfer is complete.
     pub fn request(&self, ticket: Ticket, change: ClusterChange) {
         self.put(Input::Request(ticket, change));
     }
@@ -274,7 +275,7 @@ impl Driver {
         if page.end.term > furthest_term(self.status().role.term) {
             self.outbox.put([Completion {
                 ticket,
-                outcome: Err(Failure::PageRefused(PageError::Malformed("a page that ends in a term within reach"))),
+                outcome: Err(Failure::PageRefused(PageError::Malformed("a page whose last term is close enough to this member's term"))),
             }]);
             return;
         }
@@ -308,7 +309,7 @@ impl Driver {
     pub fn close(&self) {
         {
             let mut inbox = self.shared.inbox.lock();
-            inbox.refusal.get_or_insert_with(|| "it is closing".into());
+            inbox.refusal.get_or_insert_with(|| "it is stopping; send the events to another member, or try again once it has restarted".into());
             inbox.deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.grace);
         }
         self.shared.arrived.notify_one();
@@ -376,7 +377,7 @@ impl Shared {
         let Some(reason) = failure else { return };
         outbox.fail(reason.clone());
         let mut inbox = self.inbox.lock();
-        inbox.refusal = Some(reason);
+        inbox.refusal = Some(format!("{reason}; fix the cause, then restart this member"));
         inbox.deadline = Some(Instant::now());
         drop(inbox);
         self.arrived.notify_one();
@@ -474,7 +475,7 @@ fn failure_of(body: impl FnOnce() -> Result<(), MemberError>) -> Option<String> 
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(outcome) => outcome.err().map(|error| error.to_string()),
         // The crate `raft` panics if an invariant is broken; the message is on stderr.
-        Err(_) => Some("an invariant was broken; this is a defect of qed, or of the disk".into()),
+        Err(_) => Some("an invariant was broken, by a bug in qed or by a damaged disk; the panic message is on stderr".into()),
     }
 }
 

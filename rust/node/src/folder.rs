@@ -20,10 +20,10 @@ use crate::wal::{Frame, Recovered, Wal};
 
 pub(crate) const RAFT_FOLDER: &str = "raft";
 
-/// The use of a folder that belongs to no cluster yet.
+/// What to do with a folder that does not belong to a cluster yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beginning {
-    /// It becomes the first member of a new cluster. Events that the log already holds stay.
+    /// It becomes the first member of a new cluster. Events that are already in the log are kept.
     Bootstrap,
     /// It waits to be admitted to a cluster. Its log must be empty.
     Join,
@@ -91,7 +91,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Open the data folder at `path`, which is created if it does not exist, for the member that `description` describes.
+    /// Open the data folder at `path` for the member that `description` describes. The folder is created if it does not exist.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ fn raft_log_is_missing(identity: &Identity) -> FolderError {
     .into()
 }
 
-/// Give a folder without an identity to the member.
+/// Create an identity for the member in a folder that has none.
 fn take_over(
     path: &Path,
     log: &Log,

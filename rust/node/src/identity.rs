@@ -46,7 +46,7 @@ impl Identity {
         let identity: Self =
             serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
         if identity.format != FORMAT {
-            return Err(io::Error::other(format!("expected format {FORMAT} of {FILE}, found {}", identity.format)));
+            return Err(io::Error::other(format!("expected format {FORMAT} of {FILE}, found {}: open the folder with the version of qed that wrote it, or with a newer one", identity.format)));
         }
         Ok(Some(identity))
     }
@@ -55,7 +55,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// As [`random`].
+    /// Same as [`random`].
     pub fn draw(name: &str, is_joining: bool) -> io::Result<Self> {
         Ok(Self { format: FORMAT, id: MemberId::of(random()?.max(1)), name: name.into(), cluster: None, is_joining })
     }
@@ -84,7 +84,7 @@ impl Identity {
 ///
 /// # Errors
 ///
-/// The error of the operating system if it cannot give one.
+/// The error of the operating system if it cannot provide one.
 pub fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
@@ -93,7 +93,7 @@ pub fn random() -> io::Result<u64> {
 ///
 /// # Errors
 ///
-/// As [`random`].
+/// Same as [`random`].
 pub fn random_cluster() -> io::Result<String> {
     Ok(format!("{:016x}{:016x}", random()?, random()?))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::member_id::MemberId;
 
-/// Election time-outs after which a snapshot is sent again. Its receiver may still be fetching pages, and continues.
+/// Number of election time-outs after which a snapshot is sent again. Its receiver may still be fetching pages, and continues.
 const SNAPSHOT_TIMEOUTS: usize = 4;
 
 /// When each member last sent a message.

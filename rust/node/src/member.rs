@@ -25,10 +25,11 @@ use crate::wal::{Wal, WalError};
 
 mod requests;
 
-/// Proposals that may be under way. While one is synced and sent, the previous one is applied; more would only make batches smaller.
+/// Maximum number of proposals in progress. While one is synced and sent, the previous one is applied; more would only make batches
+/// smaller.
 const PROPOSALS_UNDER_WAY: usize = 2;
 
-/// Election time-outs after which a read that no leader answers fails.
+/// Number of election time-outs after which a read that no leader has confirmed fails.
 const READ_TIMEOUTS: usize = 60;
 
 /// Something that happens to a member.
@@ -168,10 +169,11 @@ pub struct Member<M> {
     queue: VecDeque<(Ticket, Request)>,
     /// Proposals that are not known to be committed, in order.
     proposals: VecDeque<Proposal>,
-    /// Log ids of own proposals that are not applied, in order.
+    /// Log ids of this member's own proposals that are not applied yet, in order.
     under_way: VecDeque<LogId>,
     reads: PendingReads,
-    /// Up to where entries will be deleted once the state is synced that far, and how far it is synced, once that is known.
+    /// The log id up to which entries will be deleted once the state is synced that far; and the log id up to which it is synced,
+    /// once that is known.
     forgettable: Option<LogId>,
     durable: Option<LogId>,
 }
@@ -263,8 +265,8 @@ impl<M: SegmentStore> Member<M> {
         Ok(())
     }
 
-    /// Return all tickets that wait for this member when it ends: those whose requests may still be carried out, and those whose
-    /// requests will not.
+    /// Return all tickets that are waiting when this member ends: first those whose requests may still be carried out, then those
+    /// whose requests will not be.
     pub fn abandon(&mut self) -> (Vec<Ticket>, Vec<Ticket>) {
         let proposed = self.proposals.drain(..).flat_map(|proposal| proposal.tickets).collect();
         let queued = self.queue.drain(..).map(|(ticket, _)| ticket);

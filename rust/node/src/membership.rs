@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::member_id::MemberId;
 use crate::public_key::PublicKeyHash;
 
-/// Most members of a cluster; each one takes part in every add.
+/// Maximum number of members in a cluster; every one of them takes part in every addition.
 pub const MAX_MEMBERS: usize = 32;
-/// Most bytes of a name or an address.
+/// Maximum length of a name or an address, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
 
 /// One member, as it describes itself.
@@ -20,11 +20,11 @@ const MAX_TEXT_BYTES: usize = 512;
 pub struct MemberInfo {
     /// Its name, unique in the cluster.
     pub name: String,
-    /// Where members reach it.
+    /// The address at which other members reach it.
     pub raft_addr: String,
-    /// Where clients reach it.
+    /// The address at which clients reach it.
     pub http_addr: String,
-    /// Where operators reach it.
+    /// The address at which operators reach it.
     pub mgmt_addr: String,
     /// Reserved for metrics.
     pub metrics_addr: String,
@@ -43,9 +43,9 @@ pub struct Configuration {
     pub learners: Vec<MemberId>,
     /// In a joint configuration: the previous voters.
     pub voters_outgoing: Vec<MemberId>,
-    /// In a joint configuration: voters who will be learners.
+    /// In a joint configuration: voters that will become learners.
     pub learners_next: Vec<MemberId>,
-    /// Whether a joint configuration is left by itself.
+    /// Whether the joint configuration is left automatically.
     pub auto_leave: bool,
 }
 
@@ -97,7 +97,7 @@ pub enum Inadmissible {
     /// Another member has the name.
     #[error("the node id {0} is in use by another member; if that one is lost for good: qed cluster replace {0}")]
     NameTaken(String),
-    /// Another member has an address.
+    /// Another member has this address.
     #[error("the address {address} is in use by {name}")]
     AddressTaken {
         /// The address.
@@ -105,7 +105,7 @@ pub enum Inadmissible {
         /// The member that has it.
         name: String,
     },
-    /// The cluster has the largest number of members.
+    /// The cluster already has the maximum number of members.
     #[error("the cluster has {MAX_MEMBERS} members already")]
     Full,
     /// No member has this name.

@@ -52,7 +52,7 @@ pub enum Failure {
     #[error("leadership was lost while the insertion was under way; it may still be committed")]
     Unknown,
     /// This member's disk failed, so it is not known whether anything was added.
-    #[error("{0}")]
+    #[error("{0}; fix the cause, then restart this member")]
     WriteFailed(String),
     /// The log cannot answer the query.
     #[error(transparent)]
@@ -75,7 +75,7 @@ pub struct Delivery {
     pub is_status_new: bool,
 }
 
-/// At most this many invalid messages are kept between two drains; the caller only logs them.
+/// Maximum number of invalid messages kept between two drains; the caller only logs them.
 const MOST_INVALID: usize = 16;
 
 /// Deliveries on their way to the caller, and a pipe that is readable while there are any.

@@ -19,11 +19,11 @@ use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
 use crate::queue::Queue;
 use crate::ticket::Ticket;
 
-/// Most queries whose answers are delivered together. A wake-up costs the caller as much as a proof costs here, and the first answer
-/// waits for the last: half a millisecond.
+/// Maximum number of queries whose answers are delivered together. A wake-up costs the caller as much as a proof costs here, and the
+/// first answer waits for the last: half a millisecond.
 const QUERIES_A_WAKE_UP: usize = 16;
 
-/// Most events of a page, not counting its last batch: 2 MiB, which takes some tenths of a second to install.
+/// Maximum number of events in a page, not counting its last batch: 2 MiB, which takes some tenths of a second to install.
 const PAGE_EVENTS: u64 = 1 << 16;
 
 /// Most events of a page of a backup, likewise: a mebibyte, which is read in about ten milliseconds. Proofs wait for it.
@@ -72,7 +72,7 @@ pub enum Query {
 impl Query {
     /// Return the outcome of the query. A panic must not end the thread, which has further queries to answer.
     fn outcome(&self, log: &Log) -> Outcome {
-        let bug = || Err(LogError::Bug("answering a query ended in a panic, which stderr describes").into());
+        let bug = || Err(LogError::Bug("answering a query panicked; the panic message is on stderr").into());
         match catch_unwind(AssertUnwindSafe(|| self.answer(log))).unwrap_or_else(|_| bug()) {
             Ok(bytes) => Ok(Success::Answered(bytes)),
             Err(PageError::Log(error)) => Err(Failure::Unanswered(error)),

@@ -15,9 +15,9 @@ pub struct Queue<T> {
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
-    /// Whether no more items will be put.
+    /// Whether producers will add no more items.
     is_closed: bool,
-    /// Whether no more items will be taken.
+    /// Whether consumers will take no more items.
     is_over: bool,
 }
 
@@ -29,7 +29,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Put items; return them if the queue is ended.
+    /// Add items; if the queue was ended, return them instead.
     #[must_use]
     pub fn put(&self, items: Vec<T>) -> Vec<T> {
         let mut state = self.state.lock();
@@ -42,13 +42,13 @@ impl<T> Queue<T> {
         Vec::new()
     }
 
-    /// Put no more items. Waiting ones are still taken.
+    /// Close the queue for producers. Waiting items can still be taken.
     pub fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_all();
     }
 
-    /// Take no more items; return the waiting ones.
+    /// End the queue for consumers, and return the waiting items.
     pub fn end(&self) -> Vec<T> {
         let mut state = self.state.lock();
         state.is_over = true;

@@ -89,7 +89,7 @@ impl PendingReads {
         }
     }
 
-    /// Add a request that waits for `events` events, at most until the tick `deadline`: then it is done, too.
+    /// Add a request that waits for `events` events, but no longer than until the tick `deadline`, when it is done as well.
     pub fn await_events(&mut self, ticket: Ticket, events: u64, deadline: usize) {
         self.waiters.push(Waiter { ticket, index: 0, events, deadline, late: || Ok(Success::Done) });
     }

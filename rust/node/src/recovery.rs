@@ -12,12 +12,13 @@ use crate::segments::SegmentStore;
 use crate::state::State;
 use crate::wal::{Bounds, Frame, Recovered, Wal};
 
-/// Return a member and its state, from its log and its Raft log, which are made to agree. `founded` is the initial membership, used
-/// if the log holds none.
+/// Return a member and its state, recovered from its log and its Raft log, after making the two agree. `founded` is the initial
+/// membership, used if the log contains none.
 ///
 /// # Errors
 ///
-/// [`MemberError`] if they cannot be read or contradict each other. The disk is then unchanged, or as after a crash.
+/// [`MemberError`] if they cannot be read or contradict each other. The disk is then unchanged, or in a state that a crash could have
+/// left.
 pub fn recover<M: SegmentStore>(
     log: Arc<Log>,
     store: M,
@@ -32,7 +33,7 @@ pub fn recover<M: SegmentStore>(
 ///
 /// # Errors
 ///
-/// As [`recover`].
+/// Same as [`recover`].
 pub fn go_on<M: SegmentStore>(
     log: Arc<Log>,
     (mut wal, mut recovered): (Wal<M>, Recovered),

@@ -196,7 +196,7 @@ pub(crate) mod memory {
             let mut contents = self.0.lock();
             contents.changes += 1;
             if contents.good_changes.is_some_and(|good| contents.changes > good) {
-                return Err("the disk is gone".into());
+                return Err("the disk has failed".into());
             }
             change(&mut contents.segments);
             Ok(())
@@ -216,7 +216,7 @@ pub(crate) mod memory {
         }
 
         fn read(&mut self, segment: u64) -> Result<Vec<u8>, String> {
-            self.0.lock().segments.get(&segment).cloned().ok_or_else(|| "there is none".into())
+            self.0.lock().segments.get(&segment).cloned().ok_or_else(|| "no such segment".into())
         }
 
         fn create(&mut self, segment: u64, size_bytes: usize) -> Result<(), String> {

@@ -17,7 +17,7 @@ use crate::consensus::Committed;
 use crate::entry::Command;
 use crate::membership::{Change, Membership};
 
-/// Why the state cannot go on. Nothing after it may be applied.
+/// Why the state cannot continue. No later entry may be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The log could not be read or written, or contradicts itself.
@@ -32,7 +32,7 @@ pub enum StateError {
         own: Box<Extent>,
     },
     /// This build cannot decode an entry.
-    #[error("entry {0} of the Raft log cannot be read: it may have been written by a newer version")]
+    #[error("entry {0} of the Raft log cannot be read; a newer version of qed may have written it: update qed on this member")]
     UnknownEntry(u64),
 }
 

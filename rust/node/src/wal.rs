@@ -32,7 +32,7 @@ pub enum WalError {
     /// A frame or an entry does not fit into the format.
     #[error("{0} bytes are too many for the Raft log, which holds up to 4 GiB in a frame")]
     TooLarge(usize),
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot {action} the Raft log: {cause}")]
     Io {
         /// What was attempted.
@@ -169,7 +169,7 @@ impl<M: SegmentStore> Wal<M> {
     ///
     /// # Errors
     ///
-    /// [`WalError::Io`]: whether the frame is on disk is then unknown, and each later call fails with the same error.
+    /// [`WalError::Io`]: it is then unknown whether the frame is on disk, and every later call fails with the same error.
     pub fn append(&mut self, frame: &Frame) -> Result<(), WalError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -192,7 +192,7 @@ impl<M: SegmentStore> Wal<M> {
             self.bounds = bounds;
         }
         self.next_frame += 1;
-        self.store.note(self.next_frame).map_err(|cause| WalError::Io { action: "write beside", cause })?;
+        self.store.note(self.next_frame).map_err(|cause| WalError::Io { action: "record the progress of", cause })?;
         self.delete_needless()
     }
 
@@ -323,7 +323,7 @@ impl Recovered {
             if first.index > next {
                 self.missing_to = first.index - 1;
             }
-            // One search a frame: a log of small entries has that many frames.
+            // This is one search per frame: a log of small entries has that many frames.
             self.entries.truncate(self.entries.partition_point(|entry| entry.index < first.index));
         }
         let are_consecutive =

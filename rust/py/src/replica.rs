@@ -1,4 +1,4 @@
-//! One replica, as the server drives it from its event loop.
+//! A replica, as the server drives it from its event loop.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -88,12 +88,12 @@ impl From<membership::MemberInfo> for MemberInfo {
     }
 }
 
-/// What a member knows of its cluster.
+/// The state of a cluster as one member knows it.
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct Status {
     /// Number of this member.
     id: u64,
-    /// Name of the cluster; none before this member is admitted.
+    /// Name of the cluster; None before this member is admitted.
     cluster: Option<String>,
     /// Number of the leader, if one is known.
     leader: Option<u64>,
@@ -103,15 +103,15 @@ pub struct Status {
     applied_index: u64,
     /// Members by number.
     members: Vec<(u64, MemberInfo)>,
-    /// Numbers of those who vote.
+    /// Numbers of the voters.
     voters: Vec<u64>,
-    /// Numbers that were removed.
+    /// Numbers of removed members.
     removed: Vec<u64>,
     /// Names of the clusters whose log this one continues.
     continues: Vec<String>,
-    /// To a leader: the members, itself among them.
+    /// On a leader: the members, including itself.
     followers: Vec<Follower>,
-    /// The member to fetch pages from, if this one lags too far behind.
+    /// The member to fetch pages from, if this member is too far behind to catch up from entries.
     fetch_from: Option<u64>,
     /// The entry of the newest act; 0 if there is none.
     acts: u64,
@@ -123,7 +123,7 @@ pub struct Status {
 pub struct Follower {
     /// Number of the member.
     number: u64,
-    /// The last entry that it is known to hold.
+    /// The last entry that it is known to have.
     matched: u64,
     /// Whether it sent a message within the last election time-out.
     is_active: bool,
@@ -135,7 +135,7 @@ impl From<driver::Follower> for Follower {
     }
 }
 
-/// One act of an operator or a member, as it stands in the chain.
+/// One act of an operator or a member, as it is in the chain.
 #[pyclass(frozen, eq, module = "qed._qed")]
 #[derive(PartialEq, Eq)]
 pub struct Act(acts::Act);
@@ -187,13 +187,13 @@ fn act_of(bytes: &[u8]) -> PyResult<ActBody> {
     ActBody::new(bytes.to_vec()).ok_or_else(refused)
 }
 
-/// What only a leader can do.
+/// A request that only a leader can carry out.
 #[pyclass(frozen, module = "qed._qed")]
 pub struct ClusterChange(membership::ClusterChange);
 
 #[pymethods]
 impl ClusterChange {
-    /// Admit a member, or note its new addresses.
+    /// Admit a member, or record its new addresses.
     #[staticmethod]
     #[pyo3(signature = (number, member, /, act = None))]
     fn admit(number: u64, member: PyRef<'_, MemberInfo>, act: Option<PyBackedBytes>) -> PyResult<Self> {
@@ -201,7 +201,7 @@ impl ClusterChange {
         Ok(Self(membership::ClusterChange::Admit(member_of(number)?, member.clone().into(), act)))
     }
 
-    /// Remove the member with a name.
+    /// Remove the member with this name.
     #[staticmethod]
     #[pyo3(signature = (name, /, act = None))]
     fn remove(name: String, act: Option<PyBackedBytes>) -> PyResult<Self> {
@@ -217,7 +217,7 @@ impl ClusterChange {
         Ok(Self(membership::ClusterChange::Replace(name, member_of(number)?, member.clone().into(), act)))
     }
 
-    /// Hand leadership over to the member with a name, or to any.
+    /// Make the member with this name the leader, or any member if there is no name.
     #[staticmethod]
     #[pyo3(signature = (name, /))]
     const fn transfer(name: Option<String>) -> Self {
@@ -225,30 +225,30 @@ impl ClusterChange {
     }
 }
 
-/// What came of a request or query.
+/// The outcome of a request or query.
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct Completion {
-    /// The ticket it was put with.
+    /// The ticket it was submitted with.
     ticket: u64,
-    /// What it gave: what was added, the bytes of an answer, None, or the exception to raise.
+    /// The result: the added events, the bytes of an answer, None, or the exception to raise.
     result: Py<PyAny>,
 }
 
 /// A message that was refused.
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct InvalidMessage {
-    /// Number of the member that it says it is from.
+    /// Number of the member that it claims to be from.
     sender: u64,
     /// What is wrong with it.
     reason: &'static str,
 }
 
-/// What has come since the last call of `drain`.
+/// Everything that is ready since the last call of `drain`.
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct Delivery {
-    /// What came of requests and queries.
+    /// Outcomes of requests and queries.
     completions: Vec<Py<Completion>>,
-    /// Messages by the number of the member they are for.
+    /// Messages for other members, by their numbers.
     messages: Vec<(u64, Py<PyBytes>)>,
     /// Messages that were refused.
     invalid_messages: Vec<Py<InvalidMessage>>,
@@ -294,13 +294,13 @@ impl Replica {
         py.detach(|| Driver::of(opened, limits)).map(Self).map_err(|error| error::of_io(&error))
     }
 
-    /// The file descriptor that becomes readable when `drain` has something to give.
+    /// The file descriptor that becomes readable when `drain` has something to return.
     #[getter]
     fn wake_fd(&self) -> i32 {
         self.0.wake_fd()
     }
 
-    /// Return what this member knows of its cluster.
+    /// Return the state of the cluster as this member knows it.
     fn status(&self, py: Python<'_>) -> Status {
         let (status, id) = py.detach(|| (self.0.status(), self.0.identity().id));
         let members = &status.membership;
@@ -323,7 +323,7 @@ impl Replica {
         }
     }
 
-    /// Put events, or digests of events, into the queue as one request; its result comes under `ticket`.
+    /// Submit events, or digests of events, as one request; the result is delivered under `ticket`.
     #[pyo3(signature = (ticket, events, /, *, if_absent = false))]
     fn submit(&self, py: Python<'_>, ticket: u64, events: Vec<Event>, if_absent: bool) -> PyResult<()> {
         let submitted = py.detach(|| self.0.submit(Ticket::new(ticket), request_of(&events, if_absent)));
@@ -337,7 +337,7 @@ impl Replica {
         Ok(py.detach(|| messages.iter().filter(|message| !self.0.receive(sender, message)).count()))
     }
 
-    /// Note that messages to a member may have been lost.
+    /// Record that messages to a member may have been lost.
     #[pyo3(signature = (receiver, /))]
     fn lost(&self, py: Python<'_>, receiver: u64) -> PyResult<()> {
         let receiver = member_of(receiver)?;
@@ -345,26 +345,26 @@ impl Replica {
         Ok(())
     }
 
-    /// Wait until a read would show everything acknowledged by now; None comes under `ticket`.
+    /// Wait until a read would show everything acknowledged by now; None is delivered under `ticket`.
     #[pyo3(signature = (ticket, /))]
     fn read(&self, py: Python<'_>, ticket: u64) {
         py.detach(|| self.0.read(Ticket::new(ticket)));
     }
 
-    /// Wait until the log holds this many events, or for this many ticks; None comes under `ticket`.
+    /// Wait until the log has this many events, or for this many ticks; None is delivered under `ticket`.
     #[pyo3(signature = (ticket, events, ticks, /))]
     fn await_events(&self, py: Python<'_>, ticket: u64, events: u64, ticks: usize) {
         py.detach(|| self.0.await_events(Ticket::new(ticket), events, ticks));
     }
 
-    /// Do what only a leader can do; None comes under `ticket`.
+    /// Submit a request that only a leader can carry out; None is delivered under `ticket`.
     #[pyo3(signature = (ticket, change, /))]
     fn request(&self, py: Python<'_>, ticket: u64, change: PyRef<'_, ClusterChange>) {
         let change = change.0.clone();
         py.detach(|| self.0.request(Ticket::new(ticket), change));
     }
 
-    /// Record an act, as the leader; None comes under `ticket`.
+    /// Record an act, as the leader; None is delivered under `ticket`.
     #[pyo3(signature = (ticket, act, /))]
     fn act(&self, py: Python<'_>, ticket: u64, act: PyBackedBytes) -> PyResult<()> {
         let body = act_of(&act)?;
@@ -379,7 +379,7 @@ impl Replica {
         Ok(found.into_iter().map(Act).collect())
     }
 
-    /// Return where this log ends: what another member needs to know to read on from there.
+    /// Return the extent of this log and its last applied entry: another member needs them to read the part that follows.
     fn extent(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
         let bytes = py.detach(|| {
             let log = self.0.log();
@@ -390,7 +390,7 @@ impl Replica {
         Ok(PyBytes::new(py, &bytes).unbind())
     }
 
-    /// Ask for the page that continues an extent; its bytes come under `ticket`.
+    /// Request the page that continues an extent; its bytes are delivered under `ticket`.
     #[pyo3(signature = (ticket, extent, /))]
     fn ask_page(&self, py: Python<'_>, ticket: u64, extent: PyBackedBytes) -> PyResult<()> {
         let (start, after) = extent.split_at_checked(Extent::BYTES).unwrap_or((&extent, &[]));
@@ -401,7 +401,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Append a page from another member; None comes under `ticket`.
+    /// Append a page from another member; None is delivered under `ticket`.
     #[pyo3(signature = (ticket, page, /))]
     fn install(&self, py: Python<'_>, ticket: u64, page: PyBackedBytes) -> PyResult<()> {
         let installed = py.detach(|| Page::from_bytes(&page).map(|page| self.0.install(Ticket::new(ticket), page)));
@@ -435,7 +435,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Ask for the membership or absence proof of an event; its JSON comes under `ticket`.
+    /// Request the membership or absence proof of an event; its JSON is delivered under `ticket`.
     #[pyo3(signature = (ticket, digest, /, *, version = None, key = None))]
     fn ask_membership(
         &self,
@@ -449,19 +449,19 @@ impl Replica {
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Membership { digest, version, key }));
     }
 
-    /// Ask for the proof that the log at `end` extends the log at `start`; its JSON comes under `ticket`.
+    /// Request the proof that the log at `end` extends the log at `start`; its JSON is delivered under `ticket`.
     #[pyo3(signature = (ticket, start, end, /))]
     fn ask_incremental(&self, py: Python<'_>, ticket: u64, start: u64, end: u64) {
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Incremental { start, end }));
     }
 
-    /// Ask for the snapshot of a version as it was acknowledged; its JSON comes under `ticket`.
+    /// Request the snapshot of a version as it was acknowledged; its JSON is delivered under `ticket`.
     #[pyo3(signature = (ticket, version, /))]
     fn ask_snapshot(&self, py: Python<'_>, ticket: u64, version: u64) {
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Snapshot { version }));
     }
 
-    /// Return what has come since the last call.
+    /// Return everything that is ready since the last call.
     fn drain(&self, py: Python<'_>) -> PyResult<Delivery> {
         let delivery = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
         let outbox::Delivery { completions, messages, invalid_messages, is_status_new } = delivery;
@@ -479,12 +479,12 @@ impl Replica {
         })
     }
 
-    /// Return why the threads have stopped, if they have.
+    /// Return why the threads have stopped, or None if they are running.
     fn failure(&self, py: Python<'_>) -> Option<String> {
         py.detach(|| self.0.failure())
     }
 
-    /// Finish what was accepted and end the threads.
+    /// Finish everything that was accepted, then end the threads.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }

@@ -33,7 +33,7 @@ fn fresh(number: u64, voters: &[u64]) -> Consensus {
 /// Members whose disks and states respond immediately.
 struct Group {
     members: BTreeMap<u64, Consensus>,
-    /// Members whose messages get lost, in and out.
+    /// Members that are cut off: all messages to and from them are lost.
     cut_off: Vec<u64>,
     /// The messages to drop, as chosen by a test.
     is_dropped: fn(&Message) -> bool,

@@ -152,9 +152,9 @@ fn wait(driver: &Driver, count: usize) -> BTreeMap<u64, Outcome> {
     let (mut found, begun) = (BTreeMap::new(), Instant::now());
     while found.len() < count {
         for Completion { ticket, outcome } in driver.drain().unwrap().completions {
-            assert!(found.insert(ticket.get(), outcome).is_none(), "ticket {ticket} came twice");
+            assert!(found.insert(ticket.get(), outcome).is_none(), "ticket {ticket} was completed twice");
         }
-        assert!(begun.elapsed() < PATIENCE, "{} of {count} have come", found.len());
+        assert!(begun.elapsed() < PATIENCE, "{} of {count} are complete", found.len());
         thread::yield_now();
     }
     found
@@ -202,18 +202,18 @@ fn a_failed_sync_fails_everyone_who_waits_and_all_who_come() {
             (0..50).filter(|&ticket| driver.submit(Ticket::new(ticket), request(&ticket.to_string())).is_ok()).count();
         let outcomes = wait(&driver, submitted);
         let added = outcomes.values().filter(|outcome| is_added(outcome)).count();
-        let is_failed = |outcome: &Outcome| matches!(outcome, Err(Failure::WriteFailed(reason)) if reason.contains("the disk is gone"));
+        let is_failed = |outcome: &Outcome| matches!(outcome, Err(Failure::WriteFailed(reason)) if reason.contains("the disk has failed"));
         assert_eq!(outcomes.values().filter(|outcome| is_failed(outcome)).count(), submitted - added);
-        assert!(driver.failure().unwrap().contains("the disk is gone"));
+        assert!(driver.failure().unwrap().contains("the disk has failed"));
         assert!(matches!(driver.submit(Ticket::new(99), request("late")), Err(SubmitError::Refused { .. })));
-        // Events of a failed write are not shown, although they may be on the disk.
+        // Events of a failed write are not shown, although they may be on disk.
         assert_eq!(driver.log().len(), added as u64);
         driver.close();
-        assert_eq!(store.0.lock().changes, good + 1, "a failed change is the last");
+        assert_eq!(store.0.lock().changes, good + 1, "nothing may be changed after a failure");
         store.0.lock().good_changes = None;
         let (_, recovered) = Wal::open(store).unwrap();
         let entries = recovered.entries.iter().filter(|entry| !entry.data.is_empty()).count();
-        assert!(added <= entries, "{added} were acknowledged, {entries} are there");
+        assert!(added <= entries, "{added} events were acknowledged, but only {entries} entries are stored");
     }
 }
 
