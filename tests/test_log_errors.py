@@ -98,6 +98,18 @@ def test_bug_has_an_exit_code_of_its_own(
     assert "a bug in qed: a test says so" in capsys.readouterr().err
 
 
+def test_an_error_says_what_to_do_next(tmp_path: Path) -> None:
+    with qed.Log(tmp_path / "data") as log:
+        log.add_bulk([b"a", b"b", b"c"])
+        with pytest.raises(qed.UnknownVersion) as swapped:
+            log.incremental(2, 1)
+    (tmp_path / "data" / "FORMAT").write_text("qed log, format 9\n")
+    with pytest.raises(qed.UnsupportedFormat) as newer:
+        qed.Log(tmp_path / "data")
+    assert str(swapped.value).endswith("found 2 to 1: swap the two versions")
+    assert str(newer.value).endswith("found format 9: open it with the version of qed that wrote it, or with a newer one")
+
+
 def test_every_error_of_a_log_is_public() -> None:
     kinds = [qed.LogFull, qed.PageError]
     assert all(issubclass(kind, qed.LogError) for kind in kinds)

@@ -133,7 +133,9 @@ fn prepare(path: &Path) -> Result<(), LogError> {
         Ok(text) => check_format(path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if holds_others(path).map_err(|error| failed("read", &error))? {
-                let cause = io::Error::other(format!("it is not empty but has no file {FORMAT_FILE}, so it is not the data folder of a log"));
+                let cause = io::Error::other(format!(
+                    "it is not empty but has no file {FORMAT_FILE}, so it is not the data folder of a log"
+                ));
                 return Err(failed("use", &cause));
             }
             write_format(path).map_err(|error| failed("write to", &error))

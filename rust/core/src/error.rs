@@ -77,7 +77,9 @@ pub enum LogError {
         path: PathBuf,
     },
     /// The hyper tree has no room for another key.
-    #[error("the log is full: its hyper tree holds {keys} keys, the most it can; keep this log for proofs and add to a new one in an empty folder")]
+    #[error(
+        "the log is full: its hyper tree holds {keys} keys, the most it can; keep this log for proofs and add to a new one in an empty folder"
+    )]
     Full {
         /// How many keys it holds.
         keys: u64,

@@ -115,7 +115,8 @@ fn clear_unused(store: &Path) -> Result<(), LogError> {
         };
         if !is_unused {
             let file = store.join(VERSION_FILE);
-            let reason = format!("{} is missing or cut off: restore it, or the whole folder, from a backup", file.display());
+            let reason =
+                format!("{} is missing or cut off: restore it, or the whole folder, from a backup", file.display());
             return Err(LogError::Corrupt(reason));
         }
         leftovers.push(path);
@@ -159,7 +160,10 @@ fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
     if xxh3_128(&manifest).to_le_bytes() == checksums {
         return Ok(());
     }
-    Err(LogError::Corrupt(format!("{} is damaged: its checksum differs: restore the folder from a backup", file.display())))
+    Err(LogError::Corrupt(format!(
+        "{} is damaged: its checksum differs: restore the folder from a backup",
+        file.display()
+    )))
 }
 
 fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, LogError> {

@@ -76,7 +76,10 @@ impl HistoryTree {
     /// Return the tree of the events `digests`, equal to the tree that appending them would build. Each level is hashed on all
     /// threads.
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "`last` is the last valid index, and the even index below it is valid too")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`last` is the last valid index, and the even index below it is valid too"
+    )]
     pub fn of_events(digests: &[Digest]) -> Self {
         let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
         let mut tree = Self { len: (digests.len() - rest.len()) as u64, ..Self::new() };

@@ -149,7 +149,9 @@ impl IncrementalProof {
     pub fn from_json(text: &[u8]) -> Result<Self, Malformed> {
         let IncrementalText { start, end, audit_path } = parse(text, 0)?;
         if start > end {
-            return Err(Malformed::because(format!("expected a start that is not after the end, found {start} and {end}")));
+            return Err(Malformed::because(format!(
+                "expected a start that is not after the end, found {start} and {end}"
+            )));
         }
         let audit_path = in_order(audit_path, &incremental_positions(start, end), HistoryPosition::parse)?;
         Ok(Self { start, end, audit_path })
@@ -359,7 +361,8 @@ fn in_order<P: Copy + Eq>(
         let is_it = |(found, _): &&(Option<P>, Digest)| *found == Some(*position);
         parsed.get(place).filter(is_it).or_else(|| parsed.iter().find(is_it)).map(|&(_, digest)| digest)
     };
-    let missing = || Malformed::because("a path lacks one of its positions, or contains one that does not belong to it");
+    let missing =
+        || Malformed::because("a path lacks one of its positions, or contains one that does not belong to it");
     positions.iter().enumerate().map(|pair| find(pair).ok_or_else(missing)).collect()
 }
 

@@ -111,7 +111,9 @@ pub fn require_repeated(base: u64, digests: &[Digest], repeats: &[u64]) -> Resul
     let mut seen = HashSet::with_capacity(digests.len());
     for (version, digest) in (base..).zip(digests) {
         if seen.insert(digest) && repeats.binary_search(&version).is_ok() {
-            return Err(LogError::Corrupt(format!("version {version} is stored as a repeat, but is the first occurrence of its event in its batch")));
+            return Err(LogError::Corrupt(format!(
+                "version {version} is stored as a repeat, but is the first occurrence of its event in its batch"
+            )));
         }
     }
     Ok(())
@@ -129,7 +131,9 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
     store.scan(Table::Occurrences, &mut |key, _| {
         let version = rows::version_of_occurrence(key)?;
         if !key.starts_with(rows.digest(version)?.as_bytes()) {
-            return Err(LogError::Corrupt(format!("the occurrence stored for version {version} is of a different event")));
+            return Err(LogError::Corrupt(format!(
+                "the occurrence stored for version {version} is of a different event"
+            )));
         }
         found += 1;
         Ok(ControlFlow::Continue(()))
@@ -137,7 +141,9 @@ fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Re
     if found == expected || (found > expected && holds(store, len)?) {
         return Ok(());
     }
-    Err(LogError::Corrupt(format!("expected {expected} stored occurrences that the hyper tree does not show, found {found}")))
+    Err(LogError::Corrupt(format!(
+        "expected {expected} stored occurrences that the hyper tree does not show, found {found}"
+    )))
 }
 
 /// Whether the log contains the event of `version`.

@@ -94,7 +94,8 @@ pub fn pending(version: u64, base: u64, digests: &[Digest]) -> Option<Digest> {
 ///
 /// [`LogError::Corrupt`] unless it has 8 bytes.
 pub fn version_in(key: &[u8]) -> Result<u64, LogError> {
-    let bytes = key.try_into().map_err(|_| LogError::Corrupt(format!("expected a key of 8 bytes, found {}", key.len())))?;
+    let bytes =
+        key.try_into().map_err(|_| LogError::Corrupt(format!("expected a key of 8 bytes, found {}", key.len())))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -106,7 +107,10 @@ pub fn version_in(key: &[u8]) -> Result<u64, LogError> {
 pub fn digests_in(row: &[u8]) -> Result<Vec<Digest>, LogError> {
     let (digests, rest) = row.as_chunks::<DIGEST_BYTES>();
     if !rest.is_empty() || !(1..=TILE_DIGESTS).contains(&digests.len()) {
-        return Err(LogError::Corrupt(format!("expected a row of 1 to {TILE} digests of 32 bytes, found {} bytes", row.len())));
+        return Err(LogError::Corrupt(format!(
+            "expected a row of 1 to {TILE} digests of 32 bytes, found {} bytes",
+            row.len()
+        )));
     }
     Ok(digests.iter().copied().map(Digest::new).collect())
 }
@@ -117,7 +121,8 @@ pub fn digests_in(row: &[u8]) -> Result<Vec<Digest>, LogError> {
 ///
 /// [`LogError::Corrupt`] unless it has [`LogId::BYTES`] bytes.
 pub fn log_id_in(row: &[u8]) -> Result<LogId, LogError> {
-    LogId::from_slice(row).ok_or_else(|| LogError::Corrupt(format!("expected a log id of 16 bytes, found {}", row.len())))
+    LogId::from_slice(row)
+        .ok_or_else(|| LogError::Corrupt(format!("expected a log id of 16 bytes, found {}", row.len())))
 }
 
 /// Return the hyper root in a row, and the log id of its batch: the default if the batch has none.
@@ -126,7 +131,8 @@ pub fn log_id_in(row: &[u8]) -> Result<LogId, LogError> {
 ///
 /// [`LogError::Corrupt`] unless it has 32 or 48 bytes.
 pub fn root_and_log_id_in(row: &[u8]) -> Result<(Digest, LogId), LogError> {
-    let malformed = || LogError::Corrupt(format!("expected the row of a hyper root to have 32 or 48 bytes, found {}", row.len()));
+    let malformed =
+        || LogError::Corrupt(format!("expected the row of a hyper root to have 32 or 48 bytes, found {}", row.len()));
     let (root, log_id) = row.split_at_checked(DIGEST_BYTES).ok_or_else(malformed)?;
     let log_id = if log_id.is_empty() { LogId::default() } else { log_id_in(log_id)? };
     Ok((Digest::from_slice(root).ok_or_else(malformed)?, log_id))
@@ -161,9 +167,9 @@ pub fn occurrence_key(digest: &Digest, version: u64) -> Vec<u8> {
 ///
 /// [`LogError::Corrupt`] unless it has 40 bytes.
 pub fn version_of_occurrence(key: &[u8]) -> Result<u64, LogError> {
-    let (_, version) = key
-        .split_at_checked(DIGEST_BYTES)
-        .ok_or_else(|| LogError::Corrupt(format!("expected the key of an occurrence to have 40 bytes, found {}", key.len())))?;
+    let (_, version) = key.split_at_checked(DIGEST_BYTES).ok_or_else(|| {
+        LogError::Corrupt(format!("expected the key of an occurrence to have 40 bytes, found {}", key.len()))
+    })?;
     version_in(version)
 }
 

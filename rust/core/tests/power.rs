@@ -139,7 +139,9 @@ fn nothing_acknowledged_is_lost_whenever_the_power_goes() {
                 let Ok(added) = log.append(&[request(round), request(round + 2)]) else { break };
                 acknowledged.extend(added.into_iter().flat_map(|Added { snapshots, .. }| snapshots));
             }
-            assert!(matches!(log.append(&[request(0)]), Err(LogError::WriteRefused { .. })), "{steps}");
+            let refused = log.append(&[request(0)]).unwrap_err();
+            assert!(matches!(refused, LogError::WriteRefused { .. }), "{steps}: {refused}");
+            assert!(refused.to_string().ends_with("fix the cause, then open the log again"), "{steps}: {refused}");
             // Everything acknowledged is still answered for, and the failed batch is not.
             assert_eq!(log.len(), acknowledged.iter().map(|s| s.version + 1).max().unwrap_or(0));
             require_proven(&log, &acknowledged);

@@ -275,7 +275,9 @@ impl Driver {
         if page.end.term > furthest_term(self.status().role.term) {
             self.outbox.put([Completion {
                 ticket,
-                outcome: Err(Failure::PageRefused(PageError::Malformed("a page whose last term is close enough to this member's term"))),
+                outcome: Err(Failure::PageRefused(PageError::Malformed(
+                    "a page whose last term is close enough to this member's term",
+                ))),
             }]);
             return;
         }
@@ -309,7 +311,9 @@ impl Driver {
     pub fn close(&self) {
         {
             let mut inbox = self.shared.inbox.lock();
-            inbox.refusal.get_or_insert_with(|| "it is stopping; send the events to another member, or try again once it has restarted".into());
+            inbox.refusal.get_or_insert_with(|| {
+                "it is stopping; send the events to another member, or try again once it has restarted".into()
+            });
             inbox.deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.grace);
         }
         self.shared.arrived.notify_one();
@@ -475,7 +479,9 @@ fn failure_of(body: impl FnOnce() -> Result<(), MemberError>) -> Option<String> 
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(outcome) => outcome.err().map(|error| error.to_string()),
         // The crate `raft` panics if an invariant is broken; the message is on stderr.
-        Err(_) => Some("an invariant was broken, by a bug in qed or by a damaged disk; the panic message is on stderr".into()),
+        Err(_) => {
+            Some("an invariant was broken, by a bug in qed or by a damaged disk; the panic message is on stderr".into())
+        }
     }
 }
 

@@ -63,7 +63,11 @@ impl Command {
                 for request in requests {
                     out.push(if request.if_absent { IF_ABSENT } else { 0 });
                     #[expect(clippy::expect_used, reason = "the digests of 2^32 events are 128 GiB")]
-                    out.extend(u32::try_from(request.digests.len()).expect("a request has fewer than 2^32 events").to_be_bytes());
+                    out.extend(
+                        u32::try_from(request.digests.len())
+                            .expect("a request has fewer than 2^32 events")
+                            .to_be_bytes(),
+                    );
                     request.digests.iter().for_each(|digest| out.extend(digest.as_bytes()));
                 }
                 out

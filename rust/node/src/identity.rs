@@ -46,7 +46,10 @@ impl Identity {
         let identity: Self =
             serde_json::from_slice(&text).map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
         if identity.format != FORMAT {
-            return Err(io::Error::other(format!("expected format {FORMAT} of {FILE}, found {}: open the folder with the version of qed that wrote it, or with a newer one", identity.format)));
+            return Err(io::Error::other(format!(
+                "expected format {FORMAT} of {FILE}, found {}: open the folder with the version of qed that wrote it, or with a newer one",
+                identity.format
+            )));
         }
         Ok(Some(identity))
     }

@@ -32,7 +32,9 @@ pub enum StateError {
         own: Box<Extent>,
     },
     /// This build cannot decode an entry.
-    #[error("entry {0} of the Raft log cannot be read; a newer version of qed may have written it: update qed on this member")]
+    #[error(
+        "entry {0} of the Raft log cannot be read; a newer version of qed may have written it: update qed on this member"
+    )]
     UnknownEntry(u64),
 }
 

@@ -4,10 +4,7 @@
 //! Work of a few microseconds stays attached: a short event is hashed so, and a single proof is verified so.
 
 #![deny(unsafe_code)]
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "pyo3 passes arguments from Python as owned values"
-)]
+#![allow(clippy::needless_pass_by_value, reason = "pyo3 passes arguments from Python as owned values")]
 #![allow(
     clippy::wrong_self_convention,
     reason = "methods of a Python class must take `&self`, because Python owns the object"

@@ -72,7 +72,10 @@ impl HyperTree {
     }
 
     /// Split the next bucket in two. Splitting the last bucket completes a new flat level.
-    #[expect(clippy::indexing_slicing, reason = "splitting the last bucket starts a new level, where no bucket is split yet")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "splitting the last bucket starts a new level, where no bucket is split yet"
+    )]
     fn split_next(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         let depth = self.flat_levels;
         let bucket = self.buckets[self.halves.len() / 2];
@@ -260,7 +263,10 @@ fn split(entries: &[Entry], depth: u16) -> (&[Entry], &[Entry]) {
     entries.split_at(entries.partition_point(|entry| !entry.key.bit(depth)))
 }
 
-#[expect(clippy::indexing_slicing, reason = "the change was planned on this tree in its current state, and its arrays were extended for the new nodes")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the change was planned on this tree in its current state, and its arrays were extended for the new nodes"
+)]
 fn put_all<T>(array: &mut [T], values: impl IntoIterator<Item = (usize, T)>) {
     for (index, value) in values {
         array[index] = value;
