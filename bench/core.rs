@@ -125,8 +125,8 @@ fn compression_ns() -> f64 {
     took.as_secs_f64() * 1e9 / f64::from(rounds) / 2.0
 }
 
-/// What the construction costs: a history leaf and a node a level, half of them partial; a hyper leaf, and for each of the 24 levels that
-/// are always spelled out the nodes above a bulk's leaves, which near the root are shared.
+/// The hashes that the construction needs: a history leaf and one node per level, half of them partial; a hyper leaf, and at each of the
+/// 24 levels that are always written out, the nodes above a bulk's leaves, which are shared near the root.
 fn compressions_per_event(events: u64) -> f64 {
     let history = 1.0 + 1.5 * f64::from(u64::BITS - events.leading_zeros());
     let nodes = |depth: i32| 2_f64.powi(depth) * (1.0 - (1.0 - 2_f64.powi(-depth)).powf(BULK as f64));
