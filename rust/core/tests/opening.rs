@@ -62,7 +62,9 @@ fn a_check_that_is_broken_off_says_what_with() {
 fn a_log_whose_roots_do_not_end_with_its_events_says_where_they_end() {
     let damage = |rows: &[(Table, u64, usize)]| {
         let (store, mut batch) = (MemoryStore::new(), WriteBatch::default());
-        rows.iter().for_each(|&(table, number, len)| batch.put(table, number.to_be_bytes(), vec![0; len]));
+        for &(table, number, len) in rows {
+            batch.put(table, number.to_be_bytes(), vec![0; len]);
+        }
         store.write(batch).unwrap();
         match Log::over(Box::new(store)) {
             Err(LogError::Corrupt(reason)) => reason,
