@@ -161,7 +161,7 @@ fn check_manifest(keyspace: &Path) -> Result<(), LogError> {
         return Ok(());
     }
     Err(LogError::Corrupt(format!(
-        "{} is damaged: its checksum differs: restore the folder from a backup",
+        "{} is damaged: its checksum differs; restore the folder from a backup",
         file.display()
     )))
 }
