@@ -104,8 +104,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`LogError::Corrupt`] if rows are missing or malformed, if the log is shorter than it once was, or if its events do not lead
-    /// to the hyper root that was acknowledged last.
+    /// [`LogError::Corrupt`] if rows are missing or malformed, if the log is shorter than it once was, if its events do not lead to the
+    /// hyper root that was acknowledged last, or if the newest act is not the one that was noted.
     pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
         let (trees, tail) = replay::build(store.as_ref())?;
         let (found, noted) = (trees.len(), store.noted_durable());
@@ -361,8 +361,9 @@ impl Log {
     }
 
     /// Rebuild both trees from the log, one commit batch at a time, and compare every acknowledged hyper root, the history root, and
-    /// every row of occurrences and repeats. Log ids and memberships are not compared: no other row determines them. `progress` is
-    /// called with the number of events checked so far. It may stop the check with a value, which is then returned.
+    /// every row of occurrences and repeats; then follow the chain of acts. Log ids and memberships are not compared: no other row
+    /// determines them. `progress` is called with the number of events checked so far. It may stop the check with a value, which is
+    /// then returned.
     ///
     /// # Errors
     ///

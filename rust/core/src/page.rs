@@ -64,7 +64,7 @@ pub struct Batch {
     pub log_id: LogId,
 }
 
-/// One or more whole commit batches of a log, and the memberships decided between them.
+/// One or more whole commit batches of a log, and the memberships and acts decided between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     /// The log that this page continues.
@@ -99,8 +99,8 @@ impl Log {
         Ok(Extent { len, history_digest: snapshot.history_digest, hyper_digest: snapshot.hyper_digest })
     }
 
-    /// Return the part of this log that follows `start`: whole batches with at least `events` events in total, or all batches if
-    /// there are fewer, and the memberships decided after the entry at `after`.
+    /// Return the part of this log that follows `start`: whole batches with at least `events` events in total, or all batches if there
+    /// are fewer, and the memberships and acts after the entry at `after`. If there are many acts, the page ends after some of them.
     ///
     /// # Errors
     ///

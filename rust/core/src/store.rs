@@ -23,7 +23,7 @@ pub enum Table {
     Repeats,
     /// Index in the replicated log → the membership in force from there on, which this crate does not decode.
     Members,
-    /// One row: the last applied log id, if its entry appended nothing.
+    /// The last applied log id, if its entry appended nothing; and the end of the chain of acts.
     Applied,
     /// Index in the replicated log → the act of that entry.
     Acts,
