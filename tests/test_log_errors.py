@@ -107,7 +107,9 @@ def test_an_error_says_what_to_do_next(tmp_path: Path) -> None:
     with pytest.raises(qed.UnsupportedFormat) as newer:
         qed.Log(tmp_path / "data")
     assert str(swapped.value).endswith("found 2 to 1: swap the two versions")
-    assert str(newer.value).endswith("found format 9: open it with the version of qed that wrote it, or with a newer one")
+    assert str(newer.value).endswith(
+        "found format 9: open it with the version of qed that wrote it, or with a newer one"
+    )
 
 
 def test_every_error_of_a_log_is_public() -> None:
