@@ -7,11 +7,13 @@ The wheel is `$WHEEL`, or one that the test builds.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 from contextlib import closing
 from functools import cache
@@ -158,11 +160,74 @@ def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) ->
         run(on_this_machine(up), ROOT, **settings)
         wait(set(NAMES))
         walk(lambda command: run(command, tmp_path, **settings), wait=wait, ports=PORTS)
+        assert_reached_from_a_container()
         for name in NAMES:
             assert_confined(name)
         assert_guarded(NAMES[0])
     finally:
         run(on_this_machine(down), ROOT, **settings)
+
+
+def assert_reached_from_a_container() -> None:
+    """Follow the commands that run the client in a container: it is told addresses that it can reach."""
+    add, info = commands_of("From a container")
+    assert " Version: 4\n" in run(add.replace(" qed qed ", f" {IMAGE} qed "), ROOT)
+    seen = json.loads(run(info.replace(" qed qed ", f" {IMAGE} qed "), ROOT))
+    assert {name: shard["httpAddr"] for name, shard in seen["Shards"]["shards"].items()} == {
+        name: f"{name}:8800" for name in NAMES
+    }
+
+
+def test_secure_cluster_in_containers(settings: dict[str, str], tmp_path: Path) -> None:
+    up, *commands = commands_of("With keys and TLS")
+    down = up.replace("up -d --build", "down --volumes")
+    fetching, using = [command for command in commands if "docker cp" in command], commands[3:]
+    try:
+        run(on_this_machine(up), ROOT, **settings)
+        run("\n".join(fetching), tmp_path)
+        wait_until(lambda: {health_of(name) for name in NAMES} == {"healthy"}, "all to be healthy", limit_s=LIMIT_S)
+        wait_until(lambda: voters(tmp_path) == set(NAMES), "all to vote", limit_s=LIMIT_S)
+        shown = run("set -euo pipefail\n" + "\n".join(using), tmp_path)
+        assert "Verify: OK\n" in shown
+        assert json.loads(shown.splitlines()[-1])["uriScheme"] == "https"
+        assert_closed(tmp_path, json.loads((tmp_path / "app.json").read_text())["Key"])
+        for name in NAMES:
+            assert_confined(name)
+            held = docker("exec", name, "ls", "/run/qed").stdout.split()
+            assert held == ["ca.pem", "cluster-secret", "server.key", "server.pem"]
+    finally:
+        run(on_this_machine(down), ROOT, **settings)
+
+
+def secured(folder: Path, *, certificate: str | None = None, key: str | None = None) -> httpx.Client:
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    if certificate is not None:
+        context.load_cert_chain(folder / f"{certificate}.pem", folder / f"{certificate}.key")
+    return httpx.Client(verify=context, headers={} if key is None else {"Api-Key": key})
+
+
+def voters(folder: Path) -> set[str]:
+    """Return the names of the members that vote, as an operator sees them."""
+    with secured(folder, certificate="operator") as operator:
+        members = operator.get("https://127.0.0.1:8700/cluster").json()["members"]
+    return {member["node_id"] for member in members if member["role"] in {"leader", "follower"}}
+
+
+def assert_closed(folder: Path, app: str) -> None:
+    """Check what nobody, a client's key and a server's certificate may not do."""
+    event = {"Event": "eA=="}
+    for caller, add, operate in ((None, 401, 401), (app, 201, 403)):
+        with secured(folder, key=caller) as client:
+            assert client.post("https://127.0.0.1:8800/events", json=event).status_code == add
+            for call in ("transfer", "remove"):
+                answer = client.post(f"https://127.0.0.1:8700/cluster/{call}", json={"name": NAMES[1]})
+                assert answer.status_code == operate
+    for suffix in ("pem", "key"):
+        docker("cp", f"{NAMES[0]}:/run/qed/server.{suffix}", str(folder / f"server.{suffix}"))
+    with pytest.raises(httpx.TransportError), secured(folder, certificate="server") as thief:
+        thief.post("https://127.0.0.1:8800/events", json=event)
+    with pytest.raises(httpx.TransportError):
+        httpx.get("http://127.0.0.1:8800/info")
 
 
 CONFINED = """
