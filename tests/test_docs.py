@@ -17,7 +17,16 @@ from harness.process import COMMAND
 OPTION = re.compile(r"(?<![\w-])--[a-z*][a-z*-]*")
 """An option, or several by a pattern."""
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
-FOREIGN = {"--volumes", "--events", "--require-hashes"}
+FOREIGN = {
+    "--volumes",
+    "--events",
+    "--require-hashes",
+    "--client-cert-auth",
+    "--peer-client-cert-auth",
+    "--peer-cert-allowed-cn",
+    "--host-whitelist",
+    "--force-new-cluster",
+}
 """Options of other tools that the text names without the tool."""
 UNMAPPED = {"__init__", "lib"}
 """Files that the map of ARCHITECTURE.md omits, because they hold no part of their own."""
