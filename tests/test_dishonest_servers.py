@@ -405,6 +405,88 @@ def test_no_client_keeps_what_is_false(connect: Connect, receipts: str, name: st
         assert Path(receipts).read_bytes() == before
 
 
+def replayed(version: int, count: int = 1) -> Faces:
+    """Acknowledge events with true snapshots of equal events from before, and add nothing."""
+    log = log_of(*EVENTS)
+    earlier = [json.loads(log.snapshot(number).to_json()) for number in range(version, version + count)]
+    # The log that is asked for proofs is not the one that grows.
+    faces = Faces(log, name=NAME, add=log_of(*EVENTS), bulk=log_of(*EVENTS))
+    faces.lies.update(add=lambda _: (201, earlier[0]), bulk=lambda _: (201, earlier))
+    return faces
+
+
+def one_batch() -> Faces:
+    """Acknowledge a bulk with the snapshots of an equal one from before."""
+    log = log_of(*EVENTS[:3])
+    earlier = [json.loads(snapshot.to_json()) for snapshot in log.add_bulk(EVENTS[3:])]
+    faces = Faces(log, name=NAME, bulk=log_of())
+    faces.lies["bulk"] = lambda _: (201, earlier)
+    return faces
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_an_event_acknowledged_with_an_earlier_snapshot_was_not_added(
+    connect: Connect, receipts: str, version: int, is_prepared: bool
+) -> None:
+    before = Path(receipts).read_bytes()
+    with replayed(version) as server, Receipts.open(receipts) as kept:
+        client = connect(server.url)
+        if is_prepared:
+            client.prepare(kept)
+        for _ in range(3):
+            with pytest.raises(VerificationError, match="expected one above 4"):
+                client.keep(kept, client.add(EVENTS[version]))
+        # With if_absent the same answer is true.
+        careful = connect(server.url)
+        careful.prepare(kept)
+        careful.keep(kept, careful.add(EVENTS[version], if_absent=True))
+    assert Path(receipts).read_bytes() == before
+
+
+def test_a_bulk_acknowledged_with_earlier_snapshots_was_not_added(connect: Connect, tmp_path: Path) -> None:
+    log = log_of(*EVENTS[:3])
+    log.add_bulk(EVENTS[3:])
+    receipts = write_receipts(tmp_path / "receipts.jsonl", *(log.snapshot(version) for version in range(5)))
+    for is_prepared in (False, True):
+        with one_batch() as server, Receipts.open(receipts) as kept:
+            client = connect(server.url)
+            if is_prepared:
+                client.prepare(kept)
+            with pytest.raises(VerificationError, match="expected one above 4, computed 3"):
+                client.keep(kept, client.add_bulk(EVENTS[3:]))
+
+
+@pytest.mark.parametrize("proof", [(), ("--receipts-unverified",)], ids=["proven", "unverified"])
+@pytest.mark.parametrize("form", ["--event", "--lines"])
+def test_no_command_takes_an_earlier_snapshot_for_an_added_event(
+    receipts: str, form: str, proof: tuple[str, ...]
+) -> None:
+    before = Path(receipts).read_bytes()
+    given = ("--event", PAYMENT.decode()) if form == "--event" else ("--lines", "-")
+    with replayed(3) as server:
+        args = ("add", *given, "--receipts", receipts, *proof)
+        done = qed(*args, stdin=PAYMENT + b"\n", QED_ENDPOINTS=server.url)
+        assert "expected one above 4, computed 3" in one_line(done.stderr)
+        assert (done.returncode, Path(receipts).read_bytes()) == (1, before)
+        assert qed(*args, "--if-absent", stdin=PAYMENT + b"\n", QED_ENDPOINTS=server.url).returncode == 0
+
+
+def test_receipts_that_others_append_meanwhile_make_no_event_old(connect: Connect, receipts: str) -> None:
+    """Each add is compared with what was known before it, not with what others appended since."""
+    with Faces(log_of(*EVENTS), name=NAME) as server, Receipts.open(receipts) as kept, Receipts.open(receipts) as own:
+        client, other = connect(server.url), connect(server.url)
+        for _ in range(2):
+            added, later = client.add(b"mine"), other.add(b"theirs")
+            other.keep(own, later)
+            client.keep(kept, added)
+        # The order in which one client keeps its snapshots is free, too.
+        added, later = client.add(b"first"), client.add(b"second")
+        client.keep(kept, later)
+        client.keep(kept, added)
+        assert len(kept) == 11
+
+
 @pytest.mark.parametrize("name", ["zero roots", "a zero hyper root", "a name that fills a line"])
 def test_an_empty_file_takes_nothing_false_either(connect: Connect, tmp_path: Path, name: str) -> None:
     path = tmp_path / "receipts.jsonl"

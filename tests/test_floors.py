@@ -33,6 +33,7 @@ CLIENT_FLOORS = [
     {"calls", "topology"},
     {"failures", "steps"},
     {"attempts", "fresh_answers", "forks"},
+    {"growth"},
     {"administration", "adding", "exchange", "connections", "linking"},
     {"examination", "backing_up"},
     {"async_connections"},

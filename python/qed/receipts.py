@@ -6,6 +6,7 @@ the server has proven that it belongs to the same log as the others.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -35,6 +36,7 @@ class Receipts:
     def __init__(self, path: Path) -> None:
         """Prepare an empty record; use `open` or `load`."""
         self._file = ReceiptsFile(path)
+        self._at_opening: tuple[int, int | None] = (time.monotonic_ns(), None)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -54,6 +56,7 @@ class Receipts:
         receipts = cls(Path(path))
         with receipts._file.held():
             pass
+        receipts._note_opening()
         return receipts
 
     @classmethod
@@ -73,6 +76,7 @@ class Receipts:
         """
         receipts = cls(Path(path))
         receipts._file.load()
+        receipts._note_opening()
         return receipts
 
     @property
@@ -253,6 +257,11 @@ class Receipts:
         return self._file.newest
 
     @property
+    def at_opening(self) -> tuple[int, int | None]:
+        """When the file had been read (`time.monotonic_ns`), and the version of its newest receipt then, if any."""
+        return self._at_opening
+
+    @property
     def linked_anchor(self) -> Snapshot | None:
         """The newest receipt that is linked. New snapshots are linked to it."""
         if not self._file.index.has_unlinked:
@@ -358,6 +367,10 @@ class Receipts:
                 "others: use the file once with a server, as in qed membership --receipts",
             )
         return found
+
+    def _note_opening(self) -> None:
+        newest = self._file.newest
+        self._at_opening = (time.monotonic_ns(), None if newest is None else newest.version)
 
     def _mark(self, proven: Sequence[Snapshot]) -> None:
         for snapshot in proven:

@@ -23,6 +23,7 @@ from qed._client.defaults import (
 )
 from qed._client.examination import examine, finding_of
 from qed._client.exchange import Inbox, failure_of, some_turn
+from qed._client.growth import Growth
 from qed._client.linking import keep, prepare
 from qed._client.steps import Together
 from qed._client.topology import Topology
@@ -100,6 +101,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
         self._sent = parse_sent(send)
+        self._growth = Growth()
         settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
         self._connections = AsyncConnections(settings)
 
@@ -109,7 +111,8 @@ class AsyncClient:
         def build(is_digest_sent: bool) -> Call[Snapshot]:
             return calls.add(event, if_absent=if_absent, is_digest_sent=is_digest_sent)
 
-        return await self._carry_out(insert(build, [event], self._sent, self._topology, self._policy))
+        insertion = insert(build, [event], self._sent, self._topology, self._policy)
+        return await self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
 
     async def add_bulk(self, events: Iterable[bytes | Digest], *, if_absent: bool = False) -> list[Snapshot]:
         """Add events to the log, all of them or none; see `Client.add_bulk`."""
@@ -118,7 +121,8 @@ class AsyncClient:
         def build(is_digest_sent: bool) -> Call[list[Snapshot]]:
             return calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
 
-        return await self._carry_out(insert(build, given, self._sent, self._topology, self._policy))
+        insertion = insert(build, given, self._sent, self._topology, self._policy)
+        return await self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
 
     @overload
     async def ask(
@@ -151,11 +155,11 @@ class AsyncClient:
 
     async def prepare(self, receipts: Receipts) -> None:
         """Check that receipts are of this server's log, before anything is added; see `Client.prepare`."""
-        await self._follow(prepare(receipts))
+        await self._follow(prepare(receipts, self._growth))
 
     async def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
         """Prove that snapshots extend the log of the receipts, and append them; see `Client.keep`."""
-        await self._follow(keep(receipts, [snapshots] if isinstance(snapshots, Snapshot) else snapshots))
+        await self._follow(keep(receipts, [snapshots] if isinstance(snapshots, Snapshot) else snapshots, self._growth))
 
     async def membership(
         self, event: bytes | Digest, *, version: int | None = None, consistency: Consistency | None = None

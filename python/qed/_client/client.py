@@ -28,6 +28,7 @@ from qed._client.defaults import (
 )
 from qed._client.examination import examine, finding_of
 from qed._client.exchange import Inbox, failure_of, some_turn
+from qed._client.growth import Growth
 from qed._client.linking import keep, prepare
 from qed._client.steps import Together
 from qed._client.topology import Topology
@@ -117,6 +118,7 @@ class Client:
         self._timeout_s = timeout_s
         self._policy = Policy.of(attempts, timeout_s, read)
         self._sent = parse_sent(send)
+        self._growth = Growth()
         settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
         self._connections = Connections(settings)
 
@@ -132,7 +134,8 @@ class Client:
             The event's snapshot, synced to disk on a majority, checked to be of this event.
 
         Raises:
-            VerificationError: The snapshot is of another event.
+            VerificationError: The snapshot is of another event, or, without `if_absent`, not newer than the receipts
+                that this client knew before, through `prepare` or `keep`: the server may have added nothing.
             DigestsRefused: A digest was given, and the server accepts events only. Nothing was added.
             NotLeader: Servers answer, but none of them leads. Nothing was added, unless the message says that it may.
             OutcomeUnknown: Leadership was lost meanwhile; the event may still be added. Not with `if_absent`.
@@ -143,7 +146,8 @@ class Client:
         def build(is_digest_sent: bool) -> Call[Snapshot]:
             return calls.add(event, if_absent=if_absent, is_digest_sent=is_digest_sent)
 
-        return self._carry_out(insert(build, [event], self._sent, self._topology, self._policy))
+        insertion = insert(build, [event], self._sent, self._topology, self._policy)
+        return self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
 
     def add_bulk(self, events: Iterable[bytes | Digest], *, if_absent: bool = False) -> list[Snapshot]:
         """Add events to the log, all of them or none.
@@ -156,7 +160,7 @@ class Client:
             One snapshot per event, in their order, with consecutive versions and one hyper digest unless `if_absent`.
 
         Raises:
-            VerificationError: The snapshots are not of these events in this order.
+            VerificationError: The snapshots are not of these events in this order, or not new, as for `add`.
             NotLeader: As for `add`; likewise `OutcomeUnknown` and `Unavailable`.
             Overloaded: As for `add`.
         """
@@ -165,7 +169,8 @@ class Client:
         def build(is_digest_sent: bool) -> Call[list[Snapshot]]:
             return calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
 
-        return self._carry_out(insert(build, given, self._sent, self._topology, self._policy))
+        insertion = insert(build, given, self._sent, self._topology, self._policy)
+        return self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
 
     @overload
     def ask(
@@ -254,7 +259,7 @@ class Client:
             ReceiptsError: The receipts are of another log.
             OSError: The file cannot be written.
         """
-        self._follow(prepare(receipts))
+        self._follow(prepare(receipts, self._growth))
 
     def keep(self, receipts: Receipts, snapshots: Snapshot | Sequence[Snapshot]) -> None:
         """Prove that snapshots extend the log of the receipts, and append them.
@@ -267,11 +272,12 @@ class Client:
             snapshots: The snapshots that `add` or `add_bulk` returned.
 
         Raises:
-            VerificationError: The snapshots do not extend the log of the receipts. Nothing was appended.
+            VerificationError: The snapshots do not extend the log of the receipts, or this client added them, without
+                `if_absent`, at versions that the receipts had reached before. Nothing was appended.
             ReceiptsError: The receipts are of another log. Nothing was appended.
             OSError: The file cannot be written.
         """
-        self._follow(keep(receipts, [snapshots] if isinstance(snapshots, Snapshot) else snapshots))
+        self._follow(keep(receipts, [snapshots] if isinstance(snapshots, Snapshot) else snapshots, self._growth))
 
     def membership(
         self, event: bytes | Digest, *, version: int | None = None, consistency: Consistency | None = None

@@ -20,6 +20,7 @@ from qed.verification import require_consistent, require_fresh, verify
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from qed._client.growth import Growth
     from qed._client.steps import Calls, Steps
     from qed.proofs import Snapshot
     from qed.receipts import Receipts
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["keep", "link", "prepare"]
 
 
-def prepare(receipts: Receipts) -> Steps[None]:
+def prepare(receipts: Receipts, growth: Growth) -> Steps[None]:
     """Check that the receipts belong to the server's log, before anything is added to it.
 
     The log's name is compared, and receipts that were never linked are linked.
 
     Args:
         receipts: The receipts, open for appending.
+        growth: Notes the receipts: what is added from now on must be newer.
 
     Yields:
         Calls, to be sent their values.
@@ -49,9 +51,10 @@ def prepare(receipts: Receipts) -> Steps[None]:
         yield from link(receipts, log)
     except VerificationError as exc:
         raise (yield from diagnosed(exc, *landmarks(receipts))) from exc
+    growth.note(receipts)
 
 
-def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Steps[None]:
+def keep(receipts: Receipts, snapshots: Sequence[Snapshot], growth: Growth) -> Steps[None]:
     """Prove that acknowledged snapshots extend the log of the receipts, then append them.
 
     The log's name is compared first, unless it was compared before. An incremental proof links the newest snapshot to
@@ -61,6 +64,7 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Steps[None]:
     Args:
         receipts: The receipts, open for appending.
         snapshots: What a server acknowledged, in its order.
+        growth: Knows when they were added, and notes the receipts.
 
     Yields:
         Calls, to be sent their values.
@@ -78,6 +82,7 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Steps[None]:
     while not is_appended:
         try:
             yield from link(receipts, log)
+            growth.require_new(receipts, snapshots)
             fresh = receipts.unknown(snapshots)
             anchor = receipts.linked_anchor
             yield from _prove(anchor, fresh)
@@ -88,6 +93,7 @@ def keep(receipts: Receipts, snapshots: Sequence[Snapshot]) -> Steps[None]:
             known = [*landmarks(receipts), *snapshots[-1:]]
             raise (refused or (yield from diagnosed(exc, *known))) from exc
         is_appended = receipts.append_proven(fresh, log=log, anchor=anchor)
+    growth.note(receipts)
 
 
 def link(receipts: Receipts, log: str | None = None) -> Steps[None]:

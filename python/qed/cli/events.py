@@ -10,6 +10,7 @@ import click
 
 from qed._client.adding import SENDS
 from qed._client.defaults import DEFAULT_SEND
+from qed._client.growth import require_above
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.lines import bulks
@@ -149,12 +150,14 @@ class _Adding:
         self._is_if_absent = given["if_absent"]
         self._is_unverified = given["receipts_unverified"]
         self._log: str | None = None
+        self._newest: int | None = None
         self._acknowledged = 0
         self._waiting = 0
         self._last: Snapshot | None = None
 
     def add(self, event: bytes | Digest) -> None:
         self._prepare()
+        self._note_newest()
         try:
             with _unreadable_is_unknown(_UNSURE):
                 added = self._client.add(event, if_absent=self._is_if_absent)
@@ -185,6 +188,7 @@ class _Adding:
         for events, size_bytes in found:
             if not self._acknowledged:
                 self._prepare()
+            self._note_newest()
             self._waiting = len(events)
             with _unreadable_is_unknown():
                 snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
@@ -204,6 +208,11 @@ class _Adding:
         with _saved_fork(self._receipts):
             self._client.prepare(self._receipts)
 
+    def _note_newest(self) -> None:
+        """Note the newest receipt before events are sent: other processes may append receipts of later events."""
+        anchor = None if self._receipts is None else self._receipts.anchor
+        self._newest = None if anchor is None else anchor.version
+
     def _keep(self, snapshots: Sequence[Snapshot]) -> None:
         terminal = self._session.terminal
         try:
@@ -222,6 +231,9 @@ class _Adding:
 
     def _append(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
         if self._is_unverified:
+            # The client does not know these receipts, since it proves nothing about them.
+            if not self._is_if_absent:
+                require_above(self._newest, snapshots)
             receipts.append(snapshots, log=self._log)
             return
         with _saved_fork(receipts):
