@@ -392,6 +392,7 @@ def test_receipts_that_contradict_themselves_fail(saved: Saved, tmp_path: Path) 
     assert "Verify: FORK\n" in done.stdout
     assert done.returncode == 1
     (kept,) = tmp_path.glob("fork-41-*.jsonl")
+    assert kept.stat().st_mode & 0o777 == 0o600
     assert len(read_lines(kept.read_text())) == 2
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from qed._files import replace_file
+from qed._files import PRIVATE, replace_file
 from qed.cli.answers import print_record
 from qed.errors import ForkDetected, StaleAnswer, VerificationError
 from qed.proofs import IncrementalProof
@@ -121,7 +121,7 @@ def save_fork(fork: ForkDetected, folder: Path) -> str | None:
     lines = fork.trusted.to_json() + b"\n" + fork.other.to_json() + b"\n"
     path = folder / f"fork-{fork.trusted.version}-{fork.other.history_digest.hex()[:8]}.jsonl"
     try:
-        replace_file(path, lines)
+        replace_file(path, lines, mode=PRIVATE)
     except OSError as exc:
         fork.add_note(f"the two snapshots could not be saved to {path}: {exc.strerror}")
         return None

@@ -63,7 +63,8 @@ impl Present {
     }
 }
 
-/// The event is not in the log. Every field is proven.
+/// The event is not in the log, if the trusted hyper root holds every event up to its version: who gave the root vouches for that, and
+/// every field is proven from it.
 #[pyclass(frozen, eq, hash, get_all, module = "qed._qed")]
 #[derive(PartialEq, Eq, Hash)]
 pub struct Absent {
