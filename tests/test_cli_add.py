@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import termios
+import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -32,10 +33,12 @@ from commands import (
     values,
     wait_for_lines,
 )
+from dishonesty import Faces, log_of
 from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from conftest import StartServer
+    from dishonesty import Reply
     from harness.process import Server
 
 BULK = 1000
@@ -429,9 +432,65 @@ def test_lines_linger_as_long_as_asked(own: Server, tmp_path: Path) -> None:
     assert (own.count(), process.returncode) == (BULK + 1, 0)
 
 
-@pytest.mark.parametrize(
-    ("number", "said", "code"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+ENDINGS = pytest.mark.parametrize(
+    ("number", "said", "code"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143), (signal.SIGHUP, "hung up", 129)],
 )
+
+
+@ENDINGS
+def test_a_signal_between_acknowledgement_and_proof_prints_the_snapshot(
+    tmp_path: Path, number: signal.Signals, said: str, code: int
+) -> None:
+    log, released = log_of(), threading.Event()
+
+    def late(reply: Reply) -> Reply:
+        released.wait(LIMIT_S)
+        return reply
+
+    with Faces(log) as server:
+        server.lies["incremental"] = late
+        command = [
+            QED,
+            "--endpoints",
+            server.url,
+            "add",
+            "--event",
+            "x",
+            "--receipts",
+            str(tmp_path / "receipts.jsonl"),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        wait_until(lambda: "incremental" in server.asked, "the request for a proof")
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=LIMIT_S)
+        released.set()
+    assert stdout == log.snapshot(0).to_json() + b"\n"
+    assert one_line(stderr.decode()) == f"{said}; versions 0 to 0 may have no receipt; they are on stdout"
+    assert process.returncode == code
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup."""
+    receipts, arrived, released = tmp_path / "receipts.jsonl", threading.Event(), threading.Event()
+
+    def late(reply: Reply) -> Reply:
+        arrived.set()
+        released.wait(LIMIT_S)
+        return reply
+
+    with Faces(log_of()) as server:
+        server.lies["incremental"] = late
+        command = f"trap '' HUP; exec '{QED}' --endpoints {server.url} add --event x --receipts '{receipts}'"
+        process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.DEVNULL, env=environment())
+        wait_until(arrived.is_set, "the request for a proof")
+        process.send_signal(signal.SIGHUP)
+        released.set()
+        assert process.wait(LIMIT_S) == 0
+    assert digests_in(receipts) == sha256_of(b"x")
+
+
+@ENDINGS
 def test_what_was_read_is_added_when_a_signal_ends_it(
     own: Server, tmp_path: Path, number: signal.Signals, said: str, code: int
 ) -> None:

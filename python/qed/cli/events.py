@@ -15,7 +15,7 @@ from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.lines import bulks
 from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session
-from qed.cli.signals import StopRequest
+from qed.cli.signals import StopRequest, interrupted_by_signals
 from qed.cli.verdicts import save_fork
 from qed.errors import (
     AccessRefused,
@@ -103,8 +103,8 @@ def add(**given: Unpack[AddOptions]) -> None:
     Only digests are sent, so events stay on this machine and files may have any size. If an older server accepts only
     events, the text or the lines are sent instead; for a file, give --send event.
 
-    Lines from a pipe are added soon after they are written, see --linger. Ctrl-C and SIGTERM stop the reading; lines
-    that were read are added before the command ends. A second signal ends it immediately.
+    Lines from a pipe are added soon after they are written, see --linger. Ctrl-C, SIGTERM and SIGHUP stop the reading;
+    lines that were read are added before the command ends. A second signal ends it immediately.
 
     With --if-absent, an event that is already in the log keeps its first snapshot, which is shown. Interrupted requests
     are retried against the current leader, because adding twice has no effect.
@@ -128,7 +128,8 @@ def add(**given: Unpack[AddOptions]) -> None:
         receipts = stack.enter_context(nullcontext() if path is None else Receipts.open(path))
         adding = _Adding(session, client, receipts, given)
         if lines is None:
-            adding.add(event)
+            with interrupted_by_signals():
+                adding.add(event)
         else:
             adding.add_lines(lines, LINGER_S if given["linger"] is None else given["linger"])
 

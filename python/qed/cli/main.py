@@ -71,6 +71,7 @@ _EXIT_CODES: Final = (
     ("4", "the server refused the request"),
     ("5", "the answer is consistent, but what it shows rests on the server's own word"),
     ("70", "a bug in qed"),
+    ("129", "ended by SIGHUP, as when a terminal closes"),
     ("130", "interrupted with Ctrl-C"),
     ("141", "output pipe closed"),
     ("143", "ended by SIGTERM"),
@@ -189,6 +190,8 @@ def _sentence(exc: BaseException) -> str:
     match exc:
         case Interrupted(number=signal.SIGTERM):
             text = "terminated"
+        case Interrupted(number=signal.SIGHUP):
+            text = "hung up"
         case KeyboardInterrupt():
             text = "interrupted"
         case click.UsageError():

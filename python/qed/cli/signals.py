@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for a command that has work to finish before it ends."""
+"""Ctrl-C, SIGTERM and SIGHUP, for a command that has work to finish before it ends."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["Interrupted", "StopRequest"]
+__all__ = ["Interrupted", "StopRequest", "interrupted_by_signals"]
 
-_HEEDED: Final = (signal.SIGINT, signal.SIGTERM)
+_HEEDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,6 +26,37 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle the signals while the block runs, except for a SIGHUP that is ignored, as under nohup."""
+    before = {number: signal.getsignal(number) for number in _HEEDED}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Interrupted(number)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does while the block runs.
+
+    Raises:
+        Interrupted: One of the signals arrived.
+    """
+    with _handled(_interrupt):
+        yield
 
 
 class StopRequest:
@@ -44,7 +75,7 @@ class StopRequest:
     @staticmethod
     @contextmanager
     def heeded() -> Iterator[StopRequest]:
-        """Turn the first SIGINT or SIGTERM into a request to stop while the block runs.
+        """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop while the block runs.
 
         Yields:
             The request.
@@ -54,12 +85,10 @@ class StopRequest:
         """
         reading, writing = os.pipe()
         request = StopRequest(reading, writing)
-        before = {number: signal.signal(number, request.note) for number in _HEEDED}
         try:
-            yield request
+            with _handled(request.note):
+                yield request
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             os.close(reading)
             os.close(writing)
 
