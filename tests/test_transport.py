@@ -201,7 +201,7 @@ async def test_message_to_a_stream_that_has_just_ended_is_lost_and_the_next_one_
             expected = peers.lost_streams + 1
             resetting = asyncio.create_task(accept_and_reset())
             while peers.lost_streams < expected:
-                transport.send(OTHER, b"message")
+                transport.send([(OTHER, b"message")])
                 await asyncio.sleep(0)
             await resetting
 
@@ -214,7 +214,7 @@ async def test_member_that_is_back_where_the_cluster_believes_it_is_dialled_ther
             _, moved, _ = await say_hello(own, Address(*elsewhere.getsockname()))
         moved.close()
         _, back, _ = await say_hello(own, address)
-        transport.send(OTHER, b"message")
+        transport.send([(OTHER, b"message")])
         _, connection = await other.accept()
         connection.close()
         back.close()
@@ -250,7 +250,7 @@ def test_dial_that_hangs_is_given_up_when_the_member_is_heard_of(monkeypatch: py
     async def dial_while_it_hangs() -> None:
         async with running(Listening()) as (transport, own), member() as (other, address), black_hole() as hole:
             transport.set_members({OTHER: Contact("other", hole)}, ())
-            transport.send(OTHER, b"message")
+            transport.send([(OTHER, b"message")])
             _, writer, _ = await say_hello(own, address)
             _, connection = await other.accept()
             connection.close()
@@ -268,7 +268,7 @@ def test_loss_and_return_of_a_member_are_logged_once(caplog: pytest.LogCaptureFi
         async with running(peers) as (transport, _):
             async with member() as (other, address):
                 transport.set_members({OTHER: Contact("other", address)}, ())
-                transport.send(OTHER, b"message")
+                transport.send([(OTHER, b"message")])
                 reader, writer = await other.accept()
                 await reader.read(65536)
             writer.transport.abort()
@@ -277,7 +277,7 @@ def test_loss_and_return_of_a_member_are_logged_once(caplog: pytest.LogCaptureFi
                 await peers.has_lost.wait()
             async with member(port=address.port) as (again, _):
                 reader, writer = await again.accept()
-                transport.send(OTHER, b"message")
+                transport.send([(OTHER, b"message")])
                 await reader.read(65536)
                 writer.transport.abort()
 
@@ -322,9 +322,9 @@ async def test_what_a_member_cannot_take_is_dropped_and_reported_lost() -> None:
     async with running(peers) as (transport, _), black_hole() as hole:
         transport.set_members({OTHER: Contact("other", hole)}, ())
         for _ in range(64):
-            transport.send(OTHER, bytes(MIB))
+            transport.send([(OTHER, bytes(MIB))])
         assert peers.lost_streams == 0
-        transport.send(OTHER, b"one too many")
+        transport.send([(OTHER, b"one too many")])
         assert peers.lost_streams == 1
 
 
@@ -362,8 +362,8 @@ async def test_messages_do_not_wait_behind_a_page() -> None:
 
         fetching = asyncio.create_task(transport.fetch(OTHER, lambda: b"extent", install))
         await there.is_asked.wait()
-        transport.send(OTHER, b"heartbeat")
-        other.send(OWN, b"answer")
+        transport.send([(OTHER, b"heartbeat")])
+        other.send([(OWN, b"answer")])
         assert await there.received.get() == b"heartbeat"
         assert await here.received.get() == b"answer"
         assert not pages
@@ -381,7 +381,7 @@ async def test_member_with_another_key_gets_no_message() -> None:
     peers = Listening()
     async with running(peers) as (transport, _), member(third) as (impostor, address):
         transport.set_members({OTHER: Contact("other", address)}, ())
-        transport.send(OTHER, b"secret")
+        transport.send([(OTHER, b"secret")])
         await peers.has_lost.wait()
         # The stream may end before the other side has it.
         if not impostor.accepted.empty():
@@ -566,10 +566,10 @@ def test_server_with_the_identity_of_another_stops(monkeypatch: pytest.MonkeyPat
             running(second, OWN, run=2) as (two, _),
         ):
             one.set_members({OTHER: Contact("other", address)}, ())
-            one.send(OTHER, b"first")
+            one.send([(OTHER, b"first")])
             assert await third.received.get() == b"first"
             two.set_members({OTHER: Contact("other", address)}, ())
-            two.send(OTHER, b"second")
+            two.send([(OTHER, b"second")])
             assert "another server with the identity of this member" in await second.reasons_to_stop.get()
             assert first.reasons_to_stop.empty()
             assert third.received.empty()

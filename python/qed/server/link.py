@@ -68,13 +68,16 @@ class Link:
         self._twin_since: float | None = None
         self._task = asyncio.create_task(self._run())
 
-    def send(self, message: bytes) -> None:
-        """Send a message, which may be lost."""
+    def put(self, message: bytes) -> None:
+        """Queue a message, which may be lost. `flush` sends all that are queued."""
         if self._queued_bytes + len(message) > _QUEUE_BYTES:
             self._handler.lost(self._receiver)
             return
         self._queue.append(message)
         self._queued_bytes += len(message)
+
+    def flush(self) -> None:
+        """Send what is queued, in one write: each is encrypted, and costs a system call, by itself."""
         writer = self._writer
         if writer is None or writer.transport.is_closing():
             return  # The queue is sent on the next stream, or reported lost.

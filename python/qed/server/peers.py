@@ -116,8 +116,7 @@ class Peers:
 
     def send(self, delivery: Delivery) -> None:
         """Send the messages of a delivery, and log the messages of others that were refused."""
-        for receiver, message in delivery.messages:
-            self._transport.send(receiver, message)
+        self._transport.send(delivery.messages)
         for invalid in delivery.invalid_messages:
             name = self._members.name_of(invalid.sender)
             if self._once_per_minute.is_due(name, invalid.reason):

@@ -19,7 +19,7 @@ from qed.server.link import Link, LinkHandler
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from qed.server.credentials import Credentials
 
@@ -106,14 +106,22 @@ class Transport:
         contact = self._contacts.get(member)
         return contact.name if contact else f"{member:016x}"
 
-    def send(self, receiver: int, message: bytes) -> None:
-        """Send a message, which may be lost."""
+    def send(self, messages: Iterable[tuple[int, bytes]]) -> None:
+        """Send messages, each to the member with this number. They may be lost."""
+        used = set()
+        for receiver, message in messages:
+            link = self._link_to(receiver)
+            if link is not None:
+                link.put(message)
+                used.add(link)
+        for link in used:
+            link.flush()
+
+    def _link_to(self, receiver: int) -> Link | None:
         link = self._links.get(receiver)
-        if link is None:
-            if receiver not in self._contacts and receiver not in self._learned:
-                return
+        if link is None and (receiver in self._contacts or receiver in self._learned):
             link = self._links[receiver] = Link(self, self._handler, receiver)
-        link.send(message)
+        return link
 
     async def connect(self, receiver: int) -> Stream:
         """Open a stream to a member, which has shown that it has its key.
