@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 import qed
+from harness.cluster import new_secret
 from harness.ports import free_ports
 from harness.process import COMMAND, Server, StartFailed, run_to_exit
 from harness.wait import LIMIT_S, wait_until
@@ -232,12 +233,12 @@ def test_of_two_servers_at_once_on_one_port_one_starts(tmp_path: Path) -> None:
 
 
 def test_lone_server_on_all_interfaces_warns_and_takes_nobody_in(start_server: StartServer, tmp_path: Path) -> None:
-    lone = start_server(tmp_path / "lone", "--node-id", "lone", "--raft-addr", "0.0.0.0:0")
+    secret = ("--cluster-secret-file", str(new_secret(tmp_path)))
+    lone = start_server(tmp_path / "lone", "--node-id", "lone", "--raft-addr", "0.0.0.0:0", *secret)
     assert "advertise another" in lone.stderr
-    assert "no TLS between members" in lone.stderr
     raft = httpx.get(f"{lone.url}/info").json()["raft_addr"]
     address = raft.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # where it listens
-    failed = run_to_exit(tmp_path / "joiner", "--node-id", "joiner", "--raft-join-addr", address)
+    failed = run_to_exit(tmp_path / "joiner", "--node-id", "joiner", "--raft-join-addr", address, *secret)
     assert failed.returncode == 1
     assert "cannot join" in failed.stderr
     assert "--raft-advertise-addr" in failed.stderr
@@ -250,7 +251,8 @@ def test_health_check_of_the_image_asks_no_proxy(start_server: StartServer, tmp_
     assert found is not None
     _, *options, program = json.loads(found[1])
     server = start_server(tmp_path)
-    program = program.replace("http://127.0.0.1:8800", server.url)
+    assert "'://127.0.0.1:8800/" in program
+    program = program.replace("127.0.0.1:8800", server.url.removeprefix("http://"))
     environment = os.environ | {"http_proxy": "http://127.0.0.1:1"}
     subprocess.run([sys.executable, *options, program], env=environment, check=True, timeout=LIMIT_S)
     assert server.stop() == 0

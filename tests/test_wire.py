@@ -35,6 +35,7 @@ INFO: dict[str, Any] = {
     "events": 0,
     "log": "0123456789abcdef0123456789abcdef",
     "accepts": [],
+    "continues": [],
 }
 FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
     (wire.ADD_REQUEST, wire.AddRequest(b"event"), {"Event": b64(b"event")}),

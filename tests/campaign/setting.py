@@ -57,6 +57,8 @@ class Setting:
                 host=network.host(index) if network else "127.0.0.1",
                 ports=dict(zip(SERVICES, _PORTS, strict=True)) if network else ports_of_server(),
                 log=self.folder / f"server{index}.log",
+                # In the network, its address is beyond loopback, and nobody needs a key.
+                extra=("--open",),
                 command=(*network.prefix(index), COMMAND) if network else (COMMAND,),
                 environment=clocks[index].environment if clocks else {},
             )

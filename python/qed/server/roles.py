@@ -37,6 +37,7 @@ MANAGEMENT_CALLS: Final[dict[str, frozenset[str]]] = {
     "/healthcheck": ANYONE,
     "/cluster": _OBSERVERS,
     "/cluster/history": _OBSERVERS,
+    "/cluster/token": OPERATORS,
     "/cluster/remove": OPERATORS,
     "/cluster/replace": OPERATORS,
     "/cluster/transfer": OPERATORS,
