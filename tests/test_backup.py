@@ -11,6 +11,7 @@ import pytest
 import qed as library
 from campaign.sandbox import run
 from commands import one_line, qed, read_lines, values
+from documents import ROOT
 from harness.cluster import new_cluster
 from harness.process import Server, start_process
 
@@ -323,3 +324,16 @@ def test_another_member_continues_a_backup(tmp_path: Path) -> None:
         assert qed("backup", "verify", str(tmp_path / "backups" / "1")).returncode == 0
     finally:
         cluster.forget()
+
+
+def test_a_backup_of_format_1_can_still_be_read(start_server: StartServer, tmp_path: Path) -> None:
+    """Recorded with repeats, events added again, acts and a second backup since the first, on 2026-11-29."""
+    recorded = ROOT / "tests" / "folders" / "backups-1"
+    shown = values(qed("backup", "verify", str(recorded / "2")).stdout)
+    assert shown["Identity"] == "9b2746a27b2679d25fc20658c3f61dd9d7179436e0712a7d77a206b0de818743"
+    assert qed("restore", str(recorded / "2"), "--data-dir", str(tmp_path / "data")).returncode == 0
+    checked = values(qed("check", str(tmp_path / "data")).stdout)
+    assert checked["Events"] == "37"
+    assert checked["HistoryDigest"] == "b8badb6bf15fa47d6b5a202445757644e60d78cbcd48ec4afebabceb36172833"
+    assert checked["HyperDigest"] == "447309d266a7edfed2cd2b58f1441a43a49ccc04c90fa9a90a8368b064a35472"
+    assert start_server(tmp_path / "data").events == 37

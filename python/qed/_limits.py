@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "APPEND",
+    "BACKUP_EVENTS_PER_S",
     "LOG_LEVELS",
     "MAX_TOKEN_TTL_S",
     "OBSERVE",
@@ -34,3 +35,5 @@ ROLE_URI: Final = "qed:role:"
 """A client certificate names its roles as URIs, this and the role, among its subject alternative names."""
 MAX_TOKEN_TTL_S: Final = 30 * 86_400
 """Longest validity of a token to join with: a month."""
+BACKUP_EVENTS_PER_S: Final = 1_250_000
+"""The highest rate of a backup: less than half of what two cores can do, so that the servers keep time for clients."""

@@ -12,7 +12,7 @@ from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, history, member_status, overview
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
-from qed._client.backing_up import back_up, no_progress
+from qed._client.backing_up import Wish, back_up, no_progress
 from qed._client.connections import HttpSettings, Security, timeout_of
 from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
@@ -27,6 +27,7 @@ from qed._client.growth import Growth
 from qed._client.linking import keep, prepare
 from qed._client.steps import Together
 from qed._client.topology import Topology
+from qed._limits import BACKUP_EVENTS_PER_S
 from qed.backups import BackupFolder
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
@@ -212,10 +213,12 @@ class AsyncClient:
         folder: str | os.PathLike[str],
         *,
         since: int | None = None,
+        events_per_s: int = BACKUP_EVENTS_PER_S,
         progress: Callable[[int, int], object] = no_progress,
     ) -> Backup:
         """Make a backup of the log in a folder of this machine; see `Client.back_up`. Parts are written in the loop."""
-        return await self._carry_out(back_up(BackupFolder(folder), since, progress, self._topology))
+        wish = Wish(since, events_per_s, progress)
+        return await self._carry_out(back_up(BackupFolder(folder), wish, self._topology))
 
     async def kept_backups(self) -> list[KeptBackup]:
         """Return the backups that a server keeps; see `Client.kept_backups`."""

@@ -16,7 +16,7 @@ from qed._client import calls
 from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, history, member_status, overview
 from qed._client.attempts import Policy, Send, converse
-from qed._client.backing_up import back_up, no_progress
+from qed._client.backing_up import Wish, back_up, no_progress
 from qed._client.connections import Connections, HttpSettings, Security, timeout_of
 from qed._client.deadline import deadline
 from qed._client.defaults import (
@@ -32,6 +32,7 @@ from qed._client.growth import Growth
 from qed._client.linking import keep, prepare
 from qed._client.steps import Together
 from qed._client.topology import Topology
+from qed._limits import BACKUP_EVENTS_PER_S
 from qed.backups import BackupFolder
 from qed.errors import QedError
 from qed.proofs import Snapshot, digest_of
@@ -422,6 +423,7 @@ class Client:
         folder: str | os.PathLike[str],
         *,
         since: int | None = None,
+        events_per_s: int = BACKUP_EVENTS_PER_S,
         progress: Callable[[int, int], object] = no_progress,
     ) -> Backup:
         """Make a backup of the log in a folder of this machine, while events are added. Constant memory.
@@ -431,6 +433,7 @@ class Client:
         Args:
             folder: The folder for backups, made if it does not exist.
             since: Number of a backup in it: the new one has only what was added since, and needs that one.
+            events_per_s: The highest rate, so that the servers keep time for their clients.
             progress: Called with the number of events so far, and how many there are.
 
         Returns:
@@ -441,7 +444,8 @@ class Client:
             Unavailable: No member answered for a while.
             OSError: The folder cannot be made or read.
         """
-        return self._carry_out(back_up(BackupFolder(folder), since, progress, self._topology))
+        wish = Wish(since, events_per_s, progress)
+        return self._carry_out(back_up(BackupFolder(folder), wish, self._topology))
 
     def kept_backups(self) -> list[KeptBackup]:
         """Return the backups that a server keeps in a folder of its own. The first endpoint that answers is asked."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from qed._limits import BACKUP_EVENTS_PER_S
 from qed.backups import Backup, BackupFolder
 from qed.cli.client import connect
 from qed.cli.options import command, current_session, group
@@ -48,7 +49,15 @@ def backup() -> None:
 @click.option(
     "--since", metavar="ID", type=click.IntRange(1, 2**32 - 1), help="Back up only what was added since this backup."
 )
-def create(folder: str | None, since: int | None) -> None:
+@click.option(
+    "--rate",
+    metavar="N",
+    type=click.IntRange(1),
+    default=BACKUP_EVENTS_PER_S,
+    show_default=True,
+    help="Most events a second, with --to: the servers keep time for their clients.",
+)
+def create(folder: str | None, since: int | None, rate: int) -> None:
     """Make a backup of everything that is in the log by now.
 
     Any member can be asked, and events can be added meanwhile. If the command ends early, the next one continues the
@@ -64,7 +73,7 @@ def create(folder: str | None, since: int | None) -> None:
             return
         with terminal.progress(client.info().events) as advance:
             report = totals(advance)
-            made = client.back_up(folder, since=since, progress=lambda events, _: report(events))
+            made = client.back_up(folder, since=since, events_per_s=rate, progress=lambda events, _: report(events))
     terminal.fields(f"Created backup {made.path}:", _fields(made))
     terminal.records([_record(made)])
 

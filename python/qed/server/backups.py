@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qs
 
-from qed._limits import U64_LIMIT
+from qed._limits import BACKUP_EVENTS_PER_S, U64_LIMIT
 from qed._wire import ENCODER, DecodeError, KeptBackup
 from qed.backups import BackupFolder
 from qed.errors import BackupError, Overloaded
@@ -107,9 +107,11 @@ class Keeper:
             if draft.cursor is None:
                 await run(draft.write, node.begin_backup(None if base is None else base.cursor))
             while not draft.is_whole:
-                cursor = draft.cursor
+                cursor, before = draft.cursor, draft.events
                 assert cursor is not None, "the beginning of a backup has been written"  # noqa: S101 - for mypy
                 await run(draft.write, await node.backup_part(cursor))
+                # Clients need the processor too.
+                await asyncio.sleep((draft.events - before) / BACKUP_EVENTS_PER_S)
             return await run(draft.finish)
         finally:
             draft.close()

@@ -26,8 +26,8 @@ const QUERIES_A_WAKE_UP: usize = 16;
 /// Maximum number of events in a page, not counting its last batch: 2 MiB, which takes some tenths of a second to install.
 const PAGE_EVENTS: u64 = 1 << 16;
 
-/// Most events of a page of a backup, likewise: a mebibyte, which is read in about ten milliseconds. Proofs wait for it.
-const BACKUP_EVENTS: u64 = 1 << 15;
+/// Most events of a page of a backup, likewise: half a mebibyte, which is read in some milliseconds. Proofs wait for it.
+const BACKUP_EVENTS: u64 = 1 << 14;
 
 /// A query about a log. Answers are JSON, except for pages and backups.
 #[derive(Debug)]
