@@ -72,7 +72,7 @@ FORMS: list[tuple[Decoder[Any], msgspec.Struct, object]] = [
         {"error": "added_later", "message": "text", "FirstVersion": 9},
     ),
 ]
-OPTIONAL = {"IfAbsent", "Version", "FirstVersion", "log", "accepts", "name"}
+OPTIONAL = {"IfAbsent", "Version", "FirstVersion", "log", "accepts", "continues", "name"}
 every_form = pytest.mark.parametrize(
     ("decoder", "value", "form"), FORMS, ids=[type(form[1]).__name__ for form in FORMS]
 )
