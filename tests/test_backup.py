@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 import qed as library
-from campaign.sandbox import run
 from commands import one_line, qed, read_lines, values
 from documents import ROOT
 from harness.cluster import new_cluster
 from harness.process import Server, start_process
+from harness.small_disk import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,13 +208,8 @@ def test_backups_of_another_log_do_not_mix(start_server: StartServer, backups: P
 @pytest.fixture
 def folder_too_small(tmp_path: Path) -> Iterator[Path]:
     """Give a file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    refusal = run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder))
-    if refusal:
-        pytest.skip(f"cannot mount a small file system: {refusal}")
-    yield folder
-    run("umount", str(folder))
+    with small_disk(tmp_path / "small", "size=64k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(filled: Server, backups: Path, folder_too_small: Path) -> None:

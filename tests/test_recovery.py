@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import qed as library
-from campaign.sandbox import run
 from commands import one_line, qed, read_lines, values
 from documents import ROOT
 from harness.cluster import Cluster, new_cluster
 from harness.process import Server
+from harness.small_disk import small_disk as mounted
 from harness.wait import wait_while
 
 if TYPE_CHECKING:
@@ -217,13 +217,8 @@ def test_history_says_what_was_restored_and_recovered_and_keys_stay(tmp_path: Pa
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Give a file system with room for a small log."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    refusal = run("mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs", str(folder))
-    if refusal:
-        pytest.skip(f"cannot mount a small file system: {refusal}")
-    yield folder
-    run("umount", str(folder))
+    with mounted(tmp_path / "disk", "size=64m,mode=0700") as folder:
+        yield folder
 
 
 def add_until_refused(client: library.Client) -> int:

@@ -24,6 +24,7 @@ import qed
 from harness.cluster import new_secret
 from harness.ports import free_ports
 from harness.process import COMMAND, Server, StartFailed, run_to_exit
+from harness.small_disk import mount, small_disk
 from harness.wait import LIMIT_S, wait_until
 from qed.proofs import IncrementalProof, MembershipProof, Snapshot
 from seeds import SEED, chance
@@ -503,22 +504,6 @@ def test_disk_that_is_full_at_start_is_refused(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         fill(disk / "filler")
         assert_fails_with_one_line(run_to_exit(disk / "log"), str(disk / "log"))
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount a disk of a few megabytes at `folder`."""
-    folder.mkdir()
-    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", "size=32m", "tmpfs", folder).returncode:
-        pytest.skip("only root with the right to mount can make a small disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run([str(shutil.which("umount")), "--lazy", folder], check=True)
-
-
-def mount(*options: str | Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([str(shutil.which("mount")), *options], capture_output=True, check=False)
 
 
 def fill(path: Path) -> None:
