@@ -23,11 +23,11 @@ import httpx
 import pytest
 
 from harness.wait import wait_until
-from walkthrough import NAMES, ROOT, commands_of, is_whole, run, walk
+from walkthrough import CONTAINERS, NAMES, ROOT, commands_of, is_whole, run, walk
 from wheels import build_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
@@ -61,7 +61,7 @@ def what_is_taken() -> str | None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return f"port {port} is in use"
-    if taken := set(NAMES) & set(docker("ps", "--all", "--format", "{{.Names}}").stdout.split()):
+    if taken := CONTAINERS.keys() & set(docker("ps", "--all", "--format", "{{.Names}}").stdout.split()):
         return f"there are containers of these names already: {', '.join(sorted(taken))}"
     return None
 
@@ -138,19 +138,25 @@ def settings() -> Iterator[dict[str, str]]:
                 pass
 
 
-def health_of(name: str) -> str:
-    return docker("inspect", "--format", "{{.State.Health.Status}}", name).stdout.strip()
+def health_of(container: str) -> str:
+    return docker("inspect", "--format", "{{.State.Health.Status}}", container).stdout.strip()
+
+
+def are_healthy(names: Collection[str]) -> bool:
+    """Return whether the containers of these members are healthy."""
+    return all(health_of(container) == "healthy" for container, name in CONTAINERS.items() if name in names)
 
 
 def wait(names: set[str]) -> None:
-    """Wait until these are healthy and agree."""
-    wait_until(lambda: all(health_of(name) == "healthy" for name in names), f"{names} to be healthy", limit_s=LIMIT_S)
+    """Wait until these members are healthy and agree."""
+    wait_until(lambda: are_healthy(names), f"{names} to be healthy", limit_s=LIMIT_S)
     ports = [port for name, port in zip(NAMES, PORTS, strict=True) if name in names]
     wait_until(lambda: is_whole(ports), f"{names} to agree", limit_s=LIMIT_S)
 
 
 def on_this_machine(command: str) -> str:
-    return command.replace("docker-compose", str(compose()))
+    """Return a command of the documentation, with the compose tool and the image of this test."""
+    return command.replace("docker-compose", str(compose())).replace(" qed qed ", f" {IMAGE} qed ")
 
 
 def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) -> None:
@@ -161,9 +167,9 @@ def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) ->
         wait(set(NAMES))
         walk(lambda command: run(command, tmp_path, **settings), wait=wait, ports=PORTS)
         assert_reached_from_a_container()
-        for name in NAMES:
-            assert_confined(name)
-        assert_guarded(NAMES[0])
+        for container in CONTAINERS:
+            assert_confined(container)
+        assert_guarded("qed_server_0")
     finally:
         run(on_this_machine(down), ROOT, **settings)
 
@@ -171,10 +177,10 @@ def test_walk_through_in_containers(settings: dict[str, str], tmp_path: Path) ->
 def assert_reached_from_a_container() -> None:
     """Follow the commands that run the client in a container: it is told addresses that it can reach."""
     add, info = commands_of("From a container")
-    assert " Version: 4\n" in run(add.replace(" qed qed ", f" {IMAGE} qed "), ROOT)
-    seen = json.loads(run(info.replace(" qed qed ", f" {IMAGE} qed "), ROOT))
-    assert {name: shard["httpAddr"] for name, shard in seen["Shards"]["shards"].items()} == {
-        name: f"{name}:8800" for name in NAMES
+    assert " Version: 4\n" in run(on_this_machine(add), ROOT)
+    seen = json.loads(run(on_this_machine(info), ROOT))
+    assert seen["Shards"]["shards"] == {
+        name: {"nodeId": name, "httpAddr": f"{container}:8800"} for container, name in CONTAINERS.items()
     }
 
 
@@ -185,18 +191,28 @@ def test_secure_cluster_in_containers(settings: dict[str, str], tmp_path: Path) 
     try:
         run(on_this_machine(up), ROOT, **settings)
         run("\n".join(fetching), tmp_path)
-        wait_until(lambda: {health_of(name) for name in NAMES} == {"healthy"}, "all to be healthy", limit_s=LIMIT_S)
+        wait_until(lambda: are_healthy(NAMES), "all to be healthy", limit_s=LIMIT_S)
         wait_until(lambda: voters(tmp_path) == set(NAMES), "all to vote", limit_s=LIMIT_S)
-        shown = run("set -euo pipefail\n" + "\n".join(using), tmp_path)
+        shown = run(on_this_machine("set -euo pipefail\n" + "\n".join(using)), tmp_path)
         assert "Verify: OK\n" in shown
-        assert json.loads(shown.splitlines()[-1])["uriScheme"] == "https"
+        shards, end = json.JSONDecoder().raw_decode(shown, shown.index('{"nodeId"'))
+        assert_ways(shards)
+        assert " Version: 1\n" in shown[end:]
         assert_closed(tmp_path, json.loads((tmp_path / "app.json").read_text())["Key"])
-        for name in NAMES:
-            assert_confined(name)
-            held = docker("exec", name, "ls", "/run/qed").stdout.split()
+        for container in CONTAINERS:
+            assert_confined(container)
+            held = docker("exec", container, "ls", "/run/qed").stdout.split()
             assert held == ["ca.pem", "cluster-secret", "server.key", "server.pem"]
     finally:
         run(on_this_machine(down), ROOT, **settings)
+
+
+def assert_ways(shards: dict[str, object]) -> None:
+    """Check the addresses that a client on the host is given."""
+    assert shards["uriScheme"] == "https"
+    assert shards["shards"] == {
+        name: {"nodeId": name, "httpAddr": f"127.0.0.1:{port}"} for name, port in zip(NAMES, PORTS, strict=True)
+    }
 
 
 def secured(folder: Path, *, certificate: str | None = None, key: str | None = None) -> httpx.Client:
@@ -220,10 +236,10 @@ def assert_closed(folder: Path, app: str) -> None:
         with secured(folder, key=caller) as client:
             assert client.post("https://127.0.0.1:8800/events", json=event).status_code == add
             for call in ("transfer", "remove"):
-                answer = client.post(f"https://127.0.0.1:8700/cluster/{call}", json={"name": NAMES[1]})
+                answer = client.post(f"https://127.0.0.1:8700/cluster/{call}", json={"name": "server1"})
                 assert answer.status_code == operate
     for suffix in ("pem", "key"):
-        docker("cp", f"{NAMES[0]}:/run/qed/server.{suffix}", str(folder / f"server.{suffix}"))
+        docker("cp", f"qed_server_0:/run/qed/server.{suffix}", str(folder / f"server.{suffix}"))
     with pytest.raises(httpx.TransportError), secured(folder, certificate="server") as thief:
         thief.post("https://127.0.0.1:8800/events", json=event)
     with pytest.raises(httpx.TransportError):

@@ -18,7 +18,7 @@ from harness.cluster import Cluster, new_cluster
 from harness.ports import free_ports, ports_of_server
 from harness.process import Server
 from harness.wait import wait_until
-from walkthrough import NAMES, commands_of, is_whole, run, walk
+from walkthrough import CONTAINERS, NAMES, commands_of, is_whole, run, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +62,11 @@ class Machine:
             case ["docker", "ps"]:
                 return ""
             case ["docker", "stop", name]:
-                assert self.members[name].stop() == 0
-                self.members[name].forget()
+                assert self.members[CONTAINERS[name]].stop() == 0
+                self.members[CONTAINERS[name]].forget()
                 return ""
             case ["docker", "start", name]:
-                self.members[name].start()
+                self.members[CONTAINERS[name]].start()
                 return ""
         return run(self.translate(command), self.folder)
 
@@ -96,9 +96,9 @@ def test_walk_through_with_processes(machine: Machine) -> None:
         machine.members[name].start()
     machine.wait(set(NAMES))
     walk(machine.run, wait=machine.wait, ports=[machine.members[name].ports["http"] for name in NAMES])
-    fourth = machine.members["qed_server_3"]
+    fourth = machine.members["server3"]
     fourth.start()
-    everyone = [*NAMES, "qed_server_3"]
+    everyone = [*NAMES, "server3"]
     wait_until(lambda: is_whole([fourth.ports["http"]], everyone), "the fourth to be a member")
     wait_until(lambda: fourth.count() == 4, "the fourth to catch up")
     assert fourth.add(b"through the fourth").status_code == 201
@@ -194,7 +194,7 @@ def test_certificate_of_the_documentation_s_commands_is_accepted(tmp_path: Path)
     for command in commands_of("Who is a member"):
         run(command, tmp_path)
     files = {"cert": "server0.pem", "key": "server0.key", "ca": "ca.pem"}
-    server = Server("qed_server_0", tmp_path / "data")
+    server = Server("server0", tmp_path / "data")
     server.extra = tuple(word for name, file in files.items() for word in (f"--raft-tls-{name}", str(tmp_path / file)))
     server.start()
     try:
@@ -229,7 +229,7 @@ def test_members_with_certificates_of_qed_certs_form_a_cluster_and_renew_them(tm
 
 
 def test_topology_in_the_documentation_is_the_one_that_is_served(machine: Machine) -> None:
-    first = machine.members["qed_server_0"]
+    first = machine.members["server0"]
     first.start()
     machine_view = json.loads(machine.run(commands_of("Walk through it")[1]))
     assert list(machine_view) == ["nodeId", "leaderId", "uriScheme", "shards"]

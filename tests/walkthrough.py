@@ -18,10 +18,13 @@ from harness.wait import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["NAMES", "ROOT", "commands_of", "events_at", "is_whole", "run", "walk"]
+__all__ = ["CONTAINERS", "NAMES", "ROOT", "commands_of", "events_at", "is_whole", "run", "walk"]
 
 ROOT: Final = Path(__file__).parent.parent
-NAMES: Final = ("qed_server_0", "qed_server_1", "qed_server_2")
+NAMES: Final = ("server0", "server1", "server2")
+"""The node ids of the members."""
+CONTAINERS: Final = {"qed_server_0": "server0", "qed_server_1": "server1", "qed_server_2": "server2"}
+"""The member in each container."""
 _LIMIT_S: Final = 300.0
 """Time limit of one command, such as building an image."""
 
@@ -80,11 +83,15 @@ def walk(run_one: Callable[[str], str], *, wait: Callable[[set[str]], None], por
         printed = run_one(command)
         if command.startswith("docker "):
             word, _, name = command.removeprefix("docker ").partition(" ")
-            living = living - {name} if word == "stop" else living | {name} if word == "start" else living
+            member = CONTAINERS.get(name, name)
+            living = living - {member} if word == "stop" else living | {member} if word == "start" else living
             wait(living)
         elif "/info/shards" in command:
             shards = json.loads(printed)
-            assert set(shards["shards"]) == set(NAMES)
+            addresses = zip(NAMES, ports, strict=True)
+            assert shards["shards"] == {
+                name: {"nodeId": name, "httpAddr": f"127.0.0.1:{port}"} for name, port in addresses
+            }
             assert shards["leaderId"] in living
         elif " add " in command:
             added += 1
