@@ -63,6 +63,11 @@ def add_with(key: str, body: bytes = ADD) -> bytes:
     return head("/events", f"Api-Key: {key}", f"Content-Length: {len(body)}") + body
 
 
+def unfinished_add(key: str) -> bytes:
+    """Return the head of a request to add. The server asks for the body once it has checked the key."""
+    return head("/events", f"Api-Key: {key}", f"Content-Length: {len(ADD)}", "Expect: 100-continue")
+
+
 def is_added(server: Server, key: str = "", source: str = "") -> bool:
     """Add one event on a new connection, as often as other clients let it: once, if they cannot keep it out."""
     with connect(server, source) as peer:
@@ -109,7 +114,8 @@ def test_requests_without_a_key_keep_no_key_out(
 ) -> None:
     server = start_server(tmp_path, "--max-connections", "40")
     key = new_key(server, "append")
-    for peer in hold(sockets, 60, lambda: connect(server)):
+    for _ in range(60):
+        (peer,) = hold(sockets, 1, lambda: connect(server))
         peer.sendall(add_with("qed_nobody"))
         assert read_answer(peer)[0] == 401
     assert is_added(server, key)
@@ -135,10 +141,10 @@ def test_many_addresses_keep_no_key_out(
 def test_a_key_keeps_no_other_key_out(
     start_server: StartServer, tmp_path: Path, sockets: contextlib.ExitStack, stall: str
 ) -> None:
-    server = start_server(tmp_path, "--max-connections", "20")
+    server = start_server(tmp_path, "--max-connections", "8")
     greedy = new_key(server, "append", "operate")
     modest = new_key(server, "append", key=greedy)
-    for peer in hold(sockets, 20, lambda: connect_narrowly(server)):
+    for peer in hold(sockets, 8, lambda: connect_narrowly(server)):
         stall_with(peer, greedy, stall)
     assert is_added(server, modest)
 
@@ -155,13 +161,12 @@ def test_an_address_keeps_no_other_address_out_of_an_open_server(
 
 def stall_with(peer: socket.socket, key: str, stall: str) -> None:
     """Have a connection admitted with a key, then let the server wait."""
-    unfinished = head("/events", f"Api-Key: {key}", "Content-Length: 1000", "Expect: 100-continue")
+    unfinished = unfinished_add(key)
     if stall == "answer":
         peer.sendall(large_bulk(f"Api-Key: {key}"))
         assert peer.recv(1) == b"H"
     elif stall == "body":
         peer.sendall(unfinished)
-        # The server asks for the body once it has checked the key.
         assert peer.recv(1024).startswith(b"HTTP/1.1 100 ")
         peer.sendall(b"{")
     else:
@@ -170,12 +175,15 @@ def stall_with(peer: socket.socket, key: str, stall: str) -> None:
 
 
 def test_what_gives_way_is_told_that_nothing_was_added(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server(tmp_path, "--max-connections", "1")
-    with connect(server, ELSEWHERE) as first:
-        first.sendall(add_with("")[:-1])
-        with connect(server) as second:
-            second.sendall(add_with(""))
-            assert json.loads(read_answer(second)[2])["Version"] == 0
+    server = start_server(tmp_path, "--max-connections", "2")
+    with connect(server, ELSEWHERE) as first, connect(server, ELSEWHERE) as other:
+        for peer in (first, other):
+            peer.sendall(unfinished_add(""))
+            assert peer.recv(1024).startswith(b"HTTP/1.1 100 ")
+            peer.sendall(ADD[:-1])
+        with connect(server) as third:
+            third.sendall(add_with(""))
+            assert json.loads(read_answer(third)[2])["Version"] == 0
         status, headers, body = read_answer(first)
         assert (status, json.loads(body)["error"]) == (503, "unavailable")
         assert headers["retry-after"] == "1"
@@ -193,9 +201,8 @@ def test_idle_connections_do_not_lock_operators_out(
     server = start_server(tmp_path)
     host, _, port = server.info().mgmt_addr.rpartition(":")
     key = new_key(server, "operate")
-    for peer in hold(
-        sockets, MANAGEMENT_ROOM + 8, lambda: socket.create_connection((host, int(port)), timeout=LIMIT_S)
-    ):
+    for _ in range(MANAGEMENT_ROOM + 8):
+        (peer,) = hold(sockets, 1, lambda: socket.create_connection((host, int(port)), timeout=LIMIT_S))
         if asks:
             peer.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert read_answer(peer)[0] == 200
@@ -229,15 +236,15 @@ def test_unfinished_bodies_of_one_key_leave_room_for_those_of_others(
 def test_unread_answers_of_one_key_close_none_of_another(
     start_server: StartServer, tmp_path: Path, sockets: contextlib.ExitStack
 ) -> None:
-    server = start_server(tmp_path, "--max-unread-bytes", "30000000", "--unread-timeout-s", "3600")
+    server = start_server(tmp_path, "--max-unread-bytes", "25000000", "--unread-timeout-s", "3600")
     greedy = new_key(server, "append", "operate")
     modest = new_key(server, "append", key=greedy)
     slow = sockets.enter_context(connect_narrowly(server))
     slow.sendall(large_bulk(f"Api-Key: {modest}"))
     assert slow.recv(1) == b"H"
-    held = hold(sockets, 6, lambda: connect_narrowly(server))
+    held = hold(sockets, 4, lambda: connect_narrowly(server))
     for peer in held:
         peer.sendall(large_bulk(f"Api-Key: {greedy}"))
         assert peer.recv(1) == b"H"
     assert len(read_answer(slow, b"H")[2]) > ANSWER_BYTES
-    assert min(len(read_to_the_end(peer)) for peer in held[:1]) < ANSWER_BYTES
+    assert len(read_to_the_end(held[0])) < ANSWER_BYTES

@@ -51,8 +51,8 @@ SERVER_FLOORS = [
     {"addresses", "logs", "signals", "pins", "cluster_authority"},
     {"ways"},
     {"config"},
-    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head"},
-    {"cluster_secret", "member_key", "tokens", "keys", "browsers"},
+    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots"},
+    {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies"},
     {"credentials", "access"},
     {"tls"},
     {"handshake", "opening", "connection"},
@@ -129,7 +129,9 @@ ONLY = {
         f"_client.{name}"
         for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
     },
-    "starlette": {f"server.{name}" for name in ("app", "endpoints", "key_calls", "backups", "access", "head")},
+    "starlette": {
+        f"server.{name}" for name in ("app", "endpoints", "bodies", "key_calls", "backups", "access", "head")
+    },
     "rich": {"cli.terminal"},
     "cryptography": {
         "certificates",

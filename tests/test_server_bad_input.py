@@ -451,13 +451,17 @@ def test_clients_leave_file_descriptors_to_the_store(tmp_path: Path) -> None:
     try:
         with contextlib.ExitStack() as stack:
             peers = [stack.enter_context(connect(server)) for _ in range(80)]
-            assert {read_answer(peer)[0] for peer in peers[40:]} == {503}
-            peers[0].sendall(head("/events", "Content-Length: 16") + b'{"Event":"YQ=="}')
-            assert read_answer(peers[0])[0] == 201
+            assert {read_answer(peer)[0] for peer in peers[:64]} == {503}
+            for peer in peers[64:]:
+                peer.sendall(head("/events", "Content-Length: 16") + b'{"Event":"YQ=="}')
+                assert read_answer(peer)[0] == 201
+            with connect(server) as another:
+                assert read_answer(another)[0] == 503
         wait_until(lambda: server.add(b"after").status_code == 201, "connections again")
         said = server.stderr
         assert 'event="too few file descriptors for --max-connections: raise ulimit -n" limit=64 connections=16' in said
-        assert said.count("level=warning") == 2
+        assert said.count("level=warning") == 3
+        assert 'event="connection closed to make room" owner=127.0.0.1 limit=16' in said
         assert "event=\"connections refused\" limit=16 to_raise='ulimit -n'" in said
         assert "level=error" not in said
         assert server.stop() == 0

@@ -60,6 +60,11 @@ class Caller(NamedTuple):
     name: str
     roles: frozenset[str]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a key or a certificate names the caller."""
+        return self is not _ANYBODY
+
 
 _ANYBODY: Final = Caller(ANONYMOUS, frozenset())
 
@@ -112,8 +117,11 @@ class Access:
         has_keys = self._keys.has_operators if is_management else self._keys.has_keys
         return not (has_keys or self._needs_credentials or self._is_beyond_loopback[is_management])
 
-    def admit(self, scope: Scope, head: Head, *, is_management: bool) -> None:
+    def admit(self, scope: Scope, head: Head, *, is_management: bool) -> bool:
         """Check that a request may do what it asks for, and note its `Caller` in its scope.
+
+        Returns:
+            Whether it was admitted to more than the calls that are for everyone.
 
         Raises:
             Unauthenticated: It needs a valid key or certificate, and has none.
@@ -128,16 +136,17 @@ class Access:
         accepted = roles_for(scope["path"], is_management=is_management)
         if accepted is ANYONE:
             scope[CALLER] = _ANYBODY
-            return
+            return False
         caller = self._caller(scope, head.keys)
         if self._needs_no_key(accepted, is_management=is_management):
             scope[CALLER] = caller or _ANYBODY
-            return
+            return True
         if caller is None:
             raise self._refusal(Unauthenticated(), "unauthorized", scope)
         if caller.roles.isdisjoint(accepted):
             raise self._refusal(Forbidden(), "forbidden", scope)
         scope[CALLER] = caller
+        return True
 
     def _needs_no_key(self, accepted: frozenset[str], *, is_management: bool) -> bool:
         if accepted is OPERATORS and not self._is_settled():

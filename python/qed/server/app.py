@@ -25,11 +25,13 @@ from qed.errors import (
     WriteRefused,
 )
 from qed.server import backups, endpoints, key_calls
-from qed.server.access import Access, Forbidden, Unauthenticated
+from qed.server.access import CALLER, Access, Forbidden, Unauthenticated
+from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge
 from qed.server.browsers import ForeignHost, ForeignOrigin
 from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
+from qed.server.slots import SLOT
 
 if TYPE_CHECKING:
     import socket
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from qed.server.access import Caller
     from qed.server.node import Node
+    from qed.server.slots import Slot
 
 __all__ = ["Application", "build_application"]
 
@@ -53,7 +57,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     AddedLater: (412, "added_later"),
     EmptyLog: (412, "empty_log"),
     UnknownVersion: (412, "invalid_range"),
-    endpoints.RequestTooLarge: (413, "too_large"),
+    RequestTooLarge: (413, "too_large"),
     UnsupportedEncoding: (415, "unsupported_encoding"),
     MembershipRefused: (409, "refused"),
     NoSuchBackup: (404, "unknown_backup"),
@@ -109,11 +113,12 @@ class Application:
             scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
             endpoint = self._router
         try:
-            self._access.admit(scope, head_of(scope), is_management=is_management)
+            if self._access.admit(scope, head_of(scope), is_management=is_management):
+                _note_owner(scope)
             await endpoint(scope, receive, send)
-        except endpoints.ClientGone:
+        except ClientGone:
             return
-        except endpoints.BodyTooLarge as exc:
+        except BodyTooLarge as exc:
             await _refuse_body(exc, receive, send)
         except asyncio.CancelledError:
             # Only shutdown cancels a request, when the grace period is over, and this task ends here.
@@ -132,6 +137,12 @@ class Application:
         url = self._node.leader_url(way) or exc.leader_url
         location = (b"location", url.encode() + scope["raw_path"])
         await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology(way)), location)
+
+
+def _note_owner(scope: Scope) -> None:
+    slot: Slot = scope[SLOT]
+    caller: Caller = scope[CALLER]
+    slot.admit(caller.name if caller.is_known else None)
 
 
 async def _answer_exception(exc: Exception, send: Send) -> None:
@@ -161,9 +172,9 @@ async def _answer_router(exc: HTTPException, send: Send) -> None:
     await _send_error(send, exc.status_code, body, (b"allow", methods.encode()))
 
 
-async def _refuse_body(exc: endpoints.BodyTooLarge, receive: Receive, send: Send) -> None:
+async def _refuse_body(exc: BodyTooLarge, receive: Receive, send: Send) -> None:
     """Answer 413, read and drop the rest for a while, then close."""
-    status, code = _STATUS[endpoints.RequestTooLarge]
+    status, code = _STATUS[RequestTooLarge]
     await endpoints.send_json(send, status, ENCODER.encode(ErrorBody(code, str(exc))), _CLOSE, more_body=True)
     try:
         async with asyncio.timeout(_LINGER_S):
@@ -201,7 +212,7 @@ def build_application(
         finally:
             await node.close()
 
-    bodies = endpoints.Bodies(node.settings.limits)
+    bodies = Bodies(node.settings.limits)
     routes = [
         Route("/events", endpoints.Add(node, bodies), methods=["POST"]),
         Route("/proofs/membership", endpoints.Membership(node, bodies), methods=["POST"]),

@@ -12,7 +12,8 @@ from qed._limits import BACKUP_EVENTS_PER_S, U64_LIMIT
 from qed._wire import ENCODER, DecodeError, KeptBackup
 from qed.backups import BackupFolder
 from qed.errors import BackupError, Overloaded
-from qed.server.endpoints import ClientGone, send_json
+from qed.server.bodies import ClientGone
+from qed.server.endpoints import send_json
 from qed.server.logs import Line
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from qed._wire import ENCODER, ErrorBody
 from qed.server.access import CERTIFICATE
 from qed.server.logs import Line, OncePerMinute
 from qed.server.outgoing import GatheringTransport
+from qed.server.slots import SLOT, Slot, Slots
 from qed.server.tls import caller_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _CHUNK_FRAMING_BYTES: Final = 20
 
 
 class ConnectionLimit:
-    """How many connections may be open: a limit for clients, and a small one of its own for operators."""
+    """How many connections may be open: slots for clients, and a few of their own for operators."""
 
     def __init__(self, limits: Limits, management_port: int) -> None:
         self._management_port = management_port
@@ -44,30 +45,24 @@ class ConnectionLimit:
         room = limits.connections_within(descriptors)
         self._to_raise = "--max-connections" if room == limits.max_connections else "ulimit -n"
         self._last_descriptor = descriptors - 1
-        self._room = {False: room, True: _MANAGEMENT_CONNECTIONS}
-        self._open = {False: 0, True: 0}
+        self._slots = {False: Slots(room), True: Slots(_MANAGEMENT_CONNECTIONS)}
         self._is_closed = False
         self._once_per_minute = OncePerMinute()
 
-    def open(self, port: int) -> str | None:
-        """Count a new connection to `port`; return why it must be refused, or None."""
-        is_management = port == self._management_port
-        self._open[is_management] += 1
-        room = self._room[is_management]
-        if self._open[is_management] <= room:
-            return None
-        if not is_management and self._once_per_minute.is_due("clients", "connections"):
-            _log.warning(Line("connections refused", limit=room, to_raise=self._to_raise))
-        return f"all {room} connections are in use"
+    def slots(self, port: int) -> Slots:
+        """Return the slots for connections to `port`."""
+        return self._slots[port == self._management_port]
+
+    def refusal(self, slots: Slots) -> str:
+        """Return why a connection is refused for which there is no room, and log it."""
+        if slots is self._slots[False] and self._once_per_minute.is_due("clients", "connections"):
+            _log.warning(Line("connections refused", limit=slots.room, to_raise=self._to_raise))
+        return f"all {slots.room} connections are in use"
 
     def note_descriptor(self, descriptor: int) -> None:
         """Log an error if a connection got the last file descriptor: the system silently resets any further one."""
         if descriptor >= self._last_descriptor and self._once_per_minute.is_due("clients", "descriptors"):
             _log.error(Line("file descriptors run out", limit=self._last_descriptor + 1, to_raise="ulimit -n"))
-
-    def release(self, port: int) -> None:
-        """Stop counting a connection to `port`, which has ended."""
-        self._open[port == self._management_port] -= 1
 
     @property
     def is_closed(self) -> bool:
@@ -90,6 +85,7 @@ class LimitedConnection(HttpToolsProtocol):
     connection_limit: ConnectionLimit
     unread: UnreadAnswers
     _gathering: GatheringTransport
+    _slot: Slot
     _arrival_timer: asyncio.TimerHandle | None = None
     _is_next_due = False
     """Whether the next request waits until the previous answer has been read."""
@@ -109,11 +105,12 @@ class LimitedConnection(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", self._gathering))
         self._certified = caller_of(transport.get_extra_info("peercert"))
         self.connection_limit.note_descriptor(transport.get_extra_info("socket").fileno())
-        refusal = self.connection_limit.open(self._port())
+        slots = self.connection_limit.slots(self._port())
+        self._slot = Slot(slots, self.client[0] if self.client is not None else "unknown", self._give_way)
         if self.connection_limit.is_closed:
             transport.abort()
-        elif refusal is not None:
-            self._refuse(503, "unavailable", refusal, _RETRY_AFTER)
+        elif not self._slot.open():
+            self._refuse(503, "unavailable", self.connection_limit.refusal(slots), _RETRY_AFTER)
         else:
             self._start_timer()
 
@@ -121,13 +118,13 @@ class LimitedConnection(HttpToolsProtocol):
         """Stop the clocks."""
         self._stop_timer()
         self.unread.end(self._gathering)
-        self.connection_limit.release(self._port())
+        self._slot.close()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """Start the clock for an answer that is not read."""
         super().pause_writing()
-        self.unread.begin(self._gathering)
+        self.unread.begin(self._gathering, self._slot.owner)
 
     def resume_writing(self) -> None:
         """Stop the clock again, and continue with the next request."""
@@ -135,15 +132,22 @@ class LimitedConnection(HttpToolsProtocol):
         self.unread.end(self._gathering)
         if self._is_next_due:
             self._is_next_due = False
-            super().on_response_complete()
+            self._continue()
 
     def on_response_complete(self) -> None:
         """Continue with the next request once the answer is read: each connection holds at most one answer."""
         if self.flow.write_paused and not self.transport.is_closing():
             self._is_next_due = True
             self.flow.pause_reading()
+            self._slot.wait()
         else:
-            super().on_response_complete()
+            self._continue()
+
+    def _continue(self) -> None:
+        super().on_response_complete()
+        # Otherwise the next request, which has arrived whole, is being handled.
+        if not self.pipeline and (self.cycle.response_complete or self.cycle.more_body):
+            self._slot.wait()
 
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, even if its client has not read the last answer."""
@@ -179,6 +183,7 @@ class LimitedConnection(HttpToolsProtocol):
             raise OverflowError(f"expected at most {_MOST_AHEAD} requests ahead of their answers")
         self._begun += 1
         super().on_message_begin()
+        self.scope[SLOT] = self._slot  # type: ignore[typeddict-unknown-key]  # ours, beside those of ASGI
         if self._certified is not None:
             self.scope[CERTIFICATE] = self._certified  # type: ignore[typeddict-unknown-key]  # ours, beside those of ASGI
 
@@ -190,6 +195,12 @@ class LimitedConnection(HttpToolsProtocol):
         """Count the bytes of a piece that are body."""
         self._body_bytes += len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the server is to act."""
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._slot.work()
 
     def _count_rest(self, rest_bytes: int) -> None:
         """Count the bytes of a piece that are not body, also in trailers, chunk extensions and between requests.
@@ -219,6 +230,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _start_timer(self) -> None:
         if self._arrival_timer is None:
+            self._slot.note_beginning()
             self._arrival_timer = self.loop.call_later(self.limits.request_arrival_timeout_s, self._on_late)
 
     def _stop_timer(self) -> None:
@@ -245,6 +257,12 @@ class LimitedConnection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+    def _give_way(self, status: int, code: str, message: str) -> None:
+        if self._gathering.unread_bytes() > 0:
+            self._gathering.abort()
+        else:
+            self._refuse(status, code, message, _RETRY_AFTER)
 
     def _is_answer_due(self) -> bool:
         if self.transport.is_closing() or self.pipeline:

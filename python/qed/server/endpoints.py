@@ -26,25 +26,23 @@ from qed._wire import (
     HistoryRow,
     JoinToken,
 )
-from qed.errors import Overloaded, QedError, UnknownVersion, WriteRefused
+from qed.errors import QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
 from qed.server.access import CALLER
 from qed.server.acts import Author
+from qed.server.bodies import RequestTooLarge
 from qed.server.config import Address, SettingsError, require_node_id
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from qed.server.access import Caller
-    from qed.server.config import Limits
+    from qed.server.bodies import Bodies
     from qed.server.node import Node
 
 __all__ = [
     "Add",
     "AddBulk",
-    "Bodies",
-    "BodyTooLarge",
-    "ClientGone",
     "ClusterView",
     "DigestMembership",
     "Healthcheck",
@@ -56,7 +54,6 @@ __all__ = [
     "PastSnapshot",
     "Remove",
     "Replace",
-    "RequestTooLarge",
     "Topology",
     "Transfer",
     "Welcome",
@@ -76,18 +73,6 @@ _LINEARIZABLE: Final = b"linearizable"
 # One path for each version: caches and logs must not see one snapshot under two names.
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _AFTER: Final = re.compile(rb"(?:after=([0-9]{1,20}))?")
-
-
-class ClientGone(QedError):
-    """The client closed the connection before its request was complete. Nobody waits for an answer."""
-
-
-class RequestTooLarge(QedError):
-    """The body is within its limit, but the request asks for more than this server does at once."""
-
-
-class BodyTooLarge(RequestTooLarge):
-    """The body exceeds the limit. Part of it has not been received."""
 
 
 class NoSuchSnapshot(QedError):
@@ -123,66 +108,6 @@ def author_of(scope: Scope) -> Author:
     host, port = scope["client"] or ("unknown", 0)
     caller: Caller = scope[CALLER]
     return Author(caller.name, str(Address(host, port)))
-
-
-class Bodies:
-    """Reads request bodies: a limit for each body, and another for all bodies that are arriving in pieces.
-
-    `connection` limits how long a body may take to arrive.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._buffered_bytes = 0
-
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            BodyTooLarge: The declared or actual size of the body exceeds `max_body_bytes`.
-            Overloaded: The bodies being received exceed `max_buffered_bytes` together.
-            ClientGone: The client closed the connection.
-        """
-        self._check_declared_length(scope)
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGone
-        body: bytes = message["body"]
-        if message["more_body"] or len(body) > self._limits.max_body_bytes:
-            return await self._gather(body, receive)
-        return body
-
-    def _check_declared_length(self, scope: Scope) -> None:
-        for name, value in scope["headers"]:
-            # The parser has already refused a length that is not a number, and two lengths that differ.
-            if name == b"content-length" and int(value) > self._limits.max_body_bytes:
-                raise self._too_large()
-
-    async def _gather(self, first: bytes, receive: Receive) -> bytes:
-        body = bytearray()
-        piece, is_more = first, True
-        try:
-            while True:
-                self._buffered_bytes += len(piece)
-                body += piece
-                self._check_gathered(body)
-                if not is_more:
-                    return bytes(body)
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise ClientGone
-                piece, is_more = message["body"], message["more_body"]
-        finally:
-            self._buffered_bytes -= len(body)
-
-    def _check_gathered(self, body: bytearray) -> None:
-        if len(body) > self._limits.max_body_bytes:
-            raise self._too_large()
-        if self._buffered_bytes > self._limits.max_buffered_bytes:
-            raise Overloaded(f"more than {self._limits.max_buffered_bytes} bytes of requests are being received")
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
 
 
 async def _catch_up_if_asked(node: Node, scope: Scope) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from qed.server.access import Access
-    from qed.server.endpoints import Bodies
+    from qed.server.bodies import Bodies
     from qed.server.keys import Key
     from qed.server.node import Node
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qed.server.logs import Line, OncePerMinute
 
@@ -65,50 +66,68 @@ class GatheringTransport:
                 self._transport.write(b"".join(pieces))
 
 
+class _Unread(NamedTuple):
+    """An answer that its client has not read.
+
+    Attributes:
+        owner: Whose it is.
+        clock: Looks after a while whether the client has read more.
+    """
+
+    owner: str
+    clock: asyncio.TimerHandle
+
+
 class UnreadAnswers:
     """The answers that clients have not read, on all connections together.
 
-    Each has a time limit, and together they have a limit in bytes: beyond it, the connection whose answer has waited
-    longest is closed. New requests are not refused, because the clients that do not read are to blame.
+    Each has a time limit, and together they have a limit in bytes: beyond it, the owner with most of them loses the
+    oldest. New requests are not refused, because the clients that do not read are to blame.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._clocks: dict[GatheringTransport, asyncio.TimerHandle] = {}
+        self._unread: dict[GatheringTransport, _Unread] = {}
         self._once_per_minute = OncePerMinute()
 
-    def begin(self, transport: GatheringTransport) -> None:
+    def begin(self, transport: GatheringTransport, owner: str) -> None:
         """Start the clock of an answer that fills the buffers of its connection, and make room for it."""
-        if transport not in self._clocks:
-            self._start(transport)
-            self._make_room()
+        if transport not in self._unread:
+            self._start(transport, owner)
+            self._make_room(transport)
 
     def end(self, transport: GatheringTransport) -> None:
         """Stop the clock: the answer is read, or the connection lost."""
-        clock = self._clocks.pop(transport, None)
-        if clock is not None:
-            clock.cancel()
+        unread = self._unread.pop(transport, None)
+        if unread is not None:
+            unread.clock.cancel()
 
-    def _start(self, transport: GatheringTransport) -> None:
+    def _start(self, transport: GatheringTransport, owner: str) -> None:
         loop, unread_bytes = asyncio.get_running_loop(), transport.unread_bytes()
+        clock = loop.call_later(self._limits.unread_timeout_s, self._look, transport, unread_bytes)
         # A dict keeps the position of a key that is set again, so the oldest stays first.
-        self._clocks[transport] = loop.call_later(self._limits.unread_timeout_s, self._look, transport, unread_bytes)
+        self._unread[transport] = _Unread(owner, clock)
 
     def _look(self, transport: GatheringTransport, unread_bytes: int) -> None:
         if unread_bytes - transport.unread_bytes() < _PROGRESS_BYTES:
             self.end(transport)
             transport.abort()
         else:
-            self._start(transport)
+            self._start(transport, self._unread[transport].owner)
 
-    def _make_room(self) -> None:
-        unread_bytes = sum(transport.unread_bytes() for transport in self._clocks)
+    def _make_room(self, newest: GatheringTransport) -> None:
+        by_owner: Counter[str] = Counter()
+        for transport, unread in self._unread.items():
+            by_owner[unread.owner] += transport.unread_bytes()
         # The newest one stays, whatever its size: it is a single answer.
-        for transport in list(self._clocks)[:-1]:
-            if unread_bytes <= self._limits.max_unread_bytes:
-                return
-            unread_bytes -= transport.unread_bytes()
+        while by_owner.total() > self._limits.max_unread_bytes and len(self._unread) > 1:
+            transport, owner = max(
+                ((transport, unread.owner) for transport, unread in self._unread.items() if transport is not newest),
+                key=lambda entry: by_owner[entry[1]],
+            )
+            by_owner[owner] -= transport.unread_bytes()
             self.end(transport)
             transport.abort()
-            if self._once_per_minute.is_due("clients", "unread"):
-                _log.warning(Line("closed the oldest unread answer", limit_bytes=self._limits.max_unread_bytes))
+            if self._once_per_minute.is_due(owner, "unread"):
+                limit = self._limits.max_unread_bytes
+                _log.warning(Line("closed the oldest unread answer", owner=owner, limit_bytes=limit))
