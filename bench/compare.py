@@ -1,23 +1,27 @@
 """Two builds in one run: the ratio of every number that must not get worse.
 
-`python bench/compare.py OLD_CHECKOUT [--rounds N] [--events N] [--seconds S] [--only core|http|three|start]`. The old
-checkout must be built: `git worktree add /tmp/qed-before COMMIT && make -C /tmp/qed-before .venv/.installed`.
+`python bench/compare.py OLD_CHECKOUT [--rounds N] [--events N] [--seconds S] [--only PART]`. The old checkout must be
+built: `git worktree add /tmp/qed-before COMMIT && make -C /tmp/qed-before .venv/.installed`.
 
 Each round measures the old build and the new one, one right after the other, so that other load affects both alike. A
 round gives one ratio; the table has their median, the smallest and the largest. A ratio compares new with old, and
 above 1 is better. The machine should still be quiet.
+
+Two parts are about API keys. `secure` is `three`, and the new build gets a key with every request. `key` compares one
+server of the new build with itself: without a key, and with a key in every request.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +58,27 @@ class Number:
 
 @dataclass(frozen=True)
 class Build:
-    """A checkout with its own environment."""
+    """A checkout with its own environment.
+
+    Attributes:
+        root: Its folder.
+        sends_key: Whether its servers have an API key, and each request brings it.
+    """
 
     root: Path
+    sends_key: bool = False
 
     def command(self, name: str) -> str:
         """Return the path of one of its commands."""
         return str(self.root / ".venv" / "bin" / name)
+
+    def key_options(self, server: Server) -> tuple[str, ...]:
+        """Return the options of the load generator for the API key, which is made on the server."""
+        if not self.sends_key:
+            return ()
+        roles = ("--role", "append", "--role", "prove")
+        command = [self.command("qed"), "--endpoints", server.url, "keys", "create", *roles, "--json"]
+        return ("--api-key", json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["Key"])
 
 
 @dataclass(frozen=True)
@@ -86,34 +104,27 @@ def http(build: Build, size: Size) -> Iterator[Number]:
         tempfile.TemporaryDirectory(prefix="qed-bench-") as folder,
         serving(Path(folder), build.command("qed-server")) as server,
     ):
-        yield from adds(server, size)
-        answer = load(
-            server.address("http"),
-            "membership",
-            16,
-            "--seconds",
-            size.seconds,
-            "--prefix",
-            "event ",
-            "--events",
-            size.events,
-        )
+        key = build.key_options(server)
+        yield from adds(server, size, key)
+        known = ("--prefix", "event ", "--events", size.events)
+        answer = load(server.address("http"), "membership", 16, "--seconds", size.seconds, *known, *key)
         yield Number("membership, 16 connections", answer["requests_per_s"], "requests/s")
 
 
 def three(build: Build, size: Size) -> Iterator[Number]:
     """Measure three servers under load."""
     with three_servers(build.command("qed-server")) as cluster:
-        yield from adds(cluster.leader(), size)
+        leader = cluster.leader()
+        yield from adds(leader, size, build.key_options(leader))
 
 
-def adds(server: Server, size: Size) -> Iterator[Number]:
+def adds(server: Server, size: Size, key: tuple[str, ...]) -> Iterator[Number]:
     """Fill a log, then add single events and bulks."""
-    address, seconds = server.address("http"), ("--seconds", size.seconds)
-    fill(server, size.events)
-    single = load(address, "add", 64, *seconds, "--prefix", "a")
+    address, common = server.address("http"), ("--seconds", size.seconds, *key)
+    fill(server, size.events, *key)
+    single = load(address, "add", 64, *common, "--prefix", "a")
     yield Number("single adds, 64 connections", single["requests_per_s"], "adds/s")
-    bulks = load(address, "bulk", 4, *seconds, *BULK)
+    bulks = load(address, "bulk", 4, *common, *BULK)
     yield Number("bulks of 1,000, 4 connections", bulks["events_per_s"], "events/s")
 
 
@@ -127,20 +138,36 @@ def start(build: Build, _size: Size) -> Iterator[Number]:
     yield Number("qed --version", statistics.median(took_ms), "ms")
 
 
-PARTS: dict[str, Callable[[Build, Size], Iterator[Number]]] = {
-    "core": core,
-    "http": http,
-    "three": three,
-    "start": start,
+@dataclass(frozen=True)
+class Part:
+    """What is measured, and of which two builds.
+
+    Attributes:
+        measure: Measures one build.
+        sides: Returns the two that are compared, given the old and the new one.
+    """
+
+    measure: Callable[[Build, Size], Iterator[Number]]
+    sides: Callable[[Build, Build], tuple[Build, Build]] = lambda old, new: (old, new)
+
+
+PARTS: dict[str, Part] = {
+    "core": Part(core),
+    "http": Part(http),
+    "three": Part(three),
+    "start": Part(start),
+    "secure": Part(three, lambda old, new: (old, replace(new, sends_key=True))),
+    "key": Part(http, lambda _, new: (new, replace(new, sends_key=True))),
 }
 
 
-def compare(part: str, old: Build, new: Build, size: Size, rounds: int) -> None:
+def compare(name: str, part: Part, builds: tuple[Build, Build], size: Size, rounds: int) -> None:
     """Measure one part, alternating between the builds, and print its table."""
-    print(f"\n{part:<42} {'old':>12} {'new':>12} {'':<10} ratio (least to most)")
+    print(f"\n{name:<42} {'old':>12} {'new':>12} {'':<10} ratio (least to most)")
+    old, new = part.sides(*builds)
     pairs: dict[str, list[tuple[Number, Number]]] = {}
     for _ in range(rounds):
-        before, after = list(PARTS[part](old, size)), list(PARTS[part](new, size))
+        before, after = list(part.measure(old, size)), list(part.measure(new, size))
         known = {number.what: number for number in before}
         for number in after:
             if number.what in known:
@@ -170,9 +197,9 @@ def main() -> None:
     if not Path(old.command("qed-server")).exists():
         sys.exit(f"expected a built checkout, found no {old.command('qed-server')}: run `make .venv/.installed` there")
     build_load()
-    for part in PARTS:
-        if options.only in {None, part}:
-            compare(part, old, new, Size(options.events, options.seconds), options.rounds)
+    for name, part in PARTS.items():
+        if options.only in {None, name}:
+            compare(name, part, (old, new), Size(options.events, options.seconds), options.rounds)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def main() -> None:
 
 
 def row(what: str, measured: float, unit: str, target: str = "") -> None:
-    """Print one number; of microseconds, one decimal would be too few for a proof that verifies in two."""
-    shown = f"{measured:,.2f}" if unit == "us" else f"{measured:,.1f}"
+    """Print one number, with one decimal; too few for a ratio, or for a proof that verifies in two microseconds."""
+    shown = f"{measured:,.2f}" if unit in {"us", "times"} else f"{measured:,.1f}"
     print(f"  {what:<50} {shown:>12} {unit:<10} {target}", flush=True)
 
 
@@ -153,9 +153,10 @@ def build_load() -> None:
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=LOAD.parents[2], check=True)
 
 
-def fill(server: Server, events: int) -> dict[str, float]:
+def fill(server: Server, events: int, *rest: object) -> dict[str, float]:
     """Add events in bulks, and return what the load generator counted."""
-    return load(server.address("http"), "bulk", 4, "--bulk", 1000, "--count", events // 1000, "--prefix", "event ")
+    bulks = ("--bulk", 1000, "--count", events // 1000, "--prefix", "event ")
+    return load(server.address("http"), "bulk", 4, *bulks, *rest)
 
 
 def load(address: str, mode: str, connections: int, *rest: object) -> dict[str, float]:

@@ -358,6 +358,19 @@ def test_a_table_stays_closed_when_its_last_key_ends() -> None:
     assert table.has_operators
 
 
+def test_a_key_that_was_used_ends_when_it_is_revoked_or_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, revoked, expiring = KeyTable(), NewKey.make(), NewKey.make()
+    table.fold(created(revoked))
+    table.fold(created(expiring, expires=datetime.fromtimestamp(time.time() + 60, UTC)))
+    assert table.recognise(revoked.text.encode()) is not None
+    assert table.recognise(expiring.text.encode()) is not None
+    table.fold(KeyRevoked(who="a", origin="b", when=datetime.now(UTC), id=revoked.id))
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    for key in (revoked, expiring):
+        assert table.recognise(key.text.encode()) is None
+
+
 def test_each_bit_of_a_key_counts() -> None:
     table, key = KeyTable(), NewKey.make()
     table.fold(created(key))

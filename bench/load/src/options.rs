@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 /// Printed with every usage error.
 pub const USAGE: &str = "\
-usage: qed-load MODE [--address 127.0.0.1:8800] [--connections 64] (--count REQUESTS | --seconds S) [mode's options]
+usage: qed-load MODE [--address 127.0.0.1:8800] [--connections 64] (--count REQUESTS | --seconds S) [--api-key KEY]
+       [mode's options]
 
   add          POST /events, one new event \"<prefix><i>\" a request          --prefix P --first I
   bulk         POST /events/bulk, N new events a request                    --prefix P --first I --bulk N
@@ -78,6 +79,8 @@ pub struct Options {
     pub events: u64,
     /// Seed of the random choices.
     pub seed: u64,
+    /// The API key of every request, if it has one.
+    pub api_key: Option<String>,
 }
 
 impl Options {
@@ -101,6 +104,7 @@ impl Options {
                 "--bulk" => options.bulk = number(&name, &value)?,
                 "--events" => options.events = number(&name, &value)?,
                 "--seed" => options.seed = number(&name, &value)?,
+                "--api-key" => options.api_key = Some(value),
                 _ => return Err(format!("unknown option {name}")),
             }
         }
@@ -119,6 +123,7 @@ impl Options {
             bulk: 1000,
             events: 0,
             seed: 1,
+            api_key: None,
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Requests {
     /// The number of the next event to add, shared by the connections: every event is sent exactly once.
     next_event: Arc<AtomicU64>,
     random: Random,
+    /// The line of the head with the API key; empty without one.
+    key_line: String,
 }
 
 impl Requests {
@@ -37,12 +39,13 @@ impl Requests {
             events: options.events,
             next_event,
             random: Random::new(options.seed, index),
+            key_line: options.api_key.as_ref().map(|key| format!("Api-Key: {key}\r\n")).unwrap_or_default(),
         }
     }
 
     fn add(&self) -> Request {
         let event = self.next_event.fetch_add(1, Ordering::Relaxed);
-        post("/events", &format!("{{\"Event\":\"{}\"}}", self.encoded(event)), 1, b"")
+        self.post("/events", &format!("{{\"Event\":\"{}\"}}", self.encoded(event)), 1, b"")
     }
 
     fn bulk(&self) -> Request {
@@ -53,18 +56,26 @@ impl Requests {
             let _ = write!(body, "{comma}\"{}\"", self.encoded(event));
         }
         body.push_str("]}");
-        post("/events/bulk", &body, self.bulk as u64, b"")
+        self.post("/events/bulk", &body, self.bulk as u64, b"")
     }
 
     fn membership(&mut self) -> Request {
         let event = self.random.below(self.events);
-        post("/proofs/membership", &format!("{{\"Key\":\"{}\"}}", self.encoded(event)), 1, b"\"Exists\":true")
+        self.post("/proofs/membership", &format!("{{\"Key\":\"{}\"}}", self.encoded(event)), 1, b"\"Exists\":true")
     }
 
     fn incremental(&mut self) -> Request {
         let (one, other) = (self.random.below(self.events), self.random.below(self.events));
         let body = format!("{{\"Start\":{},\"End\":{}}}", one.min(other), one.max(other));
-        post("/proofs/incremental", &body, 1, b"\"AuditPath\"")
+        self.post("/proofs/incremental", &body, 1, b"\"AuditPath\"")
+    }
+
+    fn post(&self, path: &str, body: &str, events: u64, wanted: &'static [u8]) -> Request {
+        let (length, key_line) = (body.len(), &self.key_line);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{key_line}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        Request { bytes: [head.as_bytes(), body.as_bytes()].concat(), events, wanted }
     }
 
     fn encoded(&self, event: u64) -> String {
@@ -83,14 +94,6 @@ impl Iterator for Requests {
             Mode::Incremental => self.incremental(),
         })
     }
-}
-
-fn post(path: &str, body: &str, events: u64, wanted: &'static [u8]) -> Request {
-    let length = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    );
-    Request { bytes: [head.as_bytes(), body.as_bytes()].concat(), events, wanted }
 }
 
 /// Return `bytes` in standard base64 with padding.

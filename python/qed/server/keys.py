@@ -90,6 +90,8 @@ class KeyTable:
 
     def __init__(self) -> None:
         self._by_id: dict[bytes, Key] = {}
+        # By SHA-256 of the text of the key. Each key has one text, so there are no more entries than keys.
+        self._recognised: dict[bytes, Key] = {}
         self.has_keys = False
         self.has_operators = False
 
@@ -118,17 +120,25 @@ class KeyTable:
         Args:
             text: Untrusted bytes.
         """
+        # A key is examined once. After that, its hash finds it, and the hash of a guess says nothing about the next guess.
+        digest = hashlib.sha256(text).digest()
+        key = self._recognised.get(digest) or self._examine(text)
+        moment = time.time()
+        if key is None or not key.is_valid(moment):
+            self._recognised.pop(digest, None)
+            return None
+        self._recognised[digest] = key
+        key.last_used = moment
+        return key
+
+    def _examine(self, text: bytes) -> Key | None:
         match = _TEXT.fullmatch(text)
         if match is None:
             return None
         key = self._by_id.get(match[1])
         presented = hashlib.sha256(bytes.fromhex(match[2].decode())).digest()
         is_right = hmac.compare_digest(presented, _NO_HASH if key is None else key.created.hash)
-        moment = time.time()
-        if key is None or not is_right or not key.is_valid(moment):
-            return None
-        key.last_used = moment
-        return key
+        return key if is_right else None
 
     def has_other_operator(self, public: str) -> bool:
         """Return whether a key other than the one with this id has the role `operate`, and is valid."""
