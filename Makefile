@@ -73,6 +73,8 @@ lock: $(VENV)/audit/.tools
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/cluster.py
+	$(BIN)/python bench/backup.py
+	$(BIN)/python bench/compare.py . --only key
 
 ## fuzz: cargo-fuzz on decoding and verification, FUZZ_S seconds a target
 FUZZ_S ?= 180

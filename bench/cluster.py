@@ -1,7 +1,7 @@
 """The numbers of three servers on this machine, each beside its target: adds, failover, a new member.
 
-`python bench/cluster.py [--events N] [--kills N]`. The machine should be quiet: three servers and the load generator
-share its cores.
+`python bench/cluster.py [--events N] [--kills N] [--only adds|failover|join]`. The machine should be
+quiet: three servers and the load generator share its cores.
 """
 
 from __future__ import annotations
@@ -160,12 +160,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", choices=("adds", "failover", "join"))
     options = parser.parse_args()
     build_load()
+    parts = {
+        "adds": lambda cluster: bench_adds(cluster, options.events),
+        "failover": lambda cluster: bench_failover(cluster, options.kills),
+        "join": bench_join,
+    }
     with three_servers() as cluster:
-        bench_adds(cluster, options.events)
-        bench_failover(cluster, options.kills)
-        bench_join(cluster)
+        for name, part in parts.items():
+            if options.only in {None, name}:
+                part(cluster)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class KeyTable:
         Args:
             text: Untrusted bytes.
         """
-        # A key is examined once. After that, its hash finds it, and the hash of a guess says nothing about the next guess.
+        # A key is examined once, then found by its hash. The hash of one guess says nothing about the next guess.
         digest = hashlib.sha256(text).digest()
         key = self._recognised.get(digest) or self._examine(text)
         moment = time.time()

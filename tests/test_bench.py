@@ -1,0 +1,41 @@
+"""The benchmarks run, in small. What they measure is for a quiet machine, so no number is checked here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Final
+
+import pytest
+
+from documents import ROOT
+
+# The load generator may have to be built first.
+pytestmark = pytest.mark.timeout(300)
+
+ROW: Final = re.compile(r"^ +(\S.*?) {2,}([\d.,]+) +(\S+)", re.MULTILINE)
+
+
+def rows(script: str, *options: str) -> dict[str, tuple[float, str]]:
+    """Run a benchmark, and return its numbers with their units, by what they measure."""
+    command = [sys.executable, str(ROOT / "bench" / script), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {what: (float(number.replace(",", "")), unit) for what, number, unit in ROW.findall(done.stdout)}
+
+
+def test_backup_is_measured_under_load_and_restored() -> None:
+    found = rows("backup.py", "--events", "3000", "--seconds", "0.5")
+    assert found["adds, of those alone"][0] > 0
+    assert any(what.startswith("backup while 16 connections add") and rate > 0 for what, (rate, _) in found.items())
+    restored = next(what for what in found if what.startswith("restore of "))
+    # The backup has the events that were added under load, too.
+    assert int(restored.split()[2].replace(",", "")) > 3000
+
+
+@pytest.mark.parametrize("part", ["key", "secure"])
+def test_adds_with_a_key_are_compared_with_adds_without(part: str) -> None:
+    found = rows("compare.py", ".", "--only", part, "--rounds", "1", "--events", "2000", "--seconds", "0.5")
+    assert found["single adds, 64 connections"][0] > 0
+    assert found["bulks of 1,000, 4 connections"][0] > 0
