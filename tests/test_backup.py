@@ -119,6 +119,21 @@ def test_a_backup_since_another_has_only_what_is_new(start_server: StartServer, 
     assert not (tmp_path / "x").exists()
 
 
+def test_a_backup_since_another_has_acts_without_events(start_server: StartServer, tmp_path: Path) -> None:
+    server, folder = start_server(tmp_path / "data"), tmp_path / "backups"
+    add(server, ["one"])
+    create(server, folder)
+    made = qed(*at(server), "keys", "create", "--role", "operate", "--role", "append", "--role", "prove", "--json")
+    key = read_lines(made.stdout)[0]["Key"]
+    create(server, folder, "--since", "1", "--api-key", str(key))
+    done = qed("restore", str(folder / "2"), "--data-dir", str(tmp_path / "restored"), "--json")
+    assert done.returncode == 0, done.stderr
+    restored = start_server(tmp_path / "restored")
+    # Were the key not in the backup, the restored server would be open.
+    assert qed(*at(restored), "add", "--event", "two").returncode == 4
+    assert qed(*at(restored), "--api-key", str(key), "add", "--event", "two").returncode == 0
+
+
 def test_an_empty_log_can_be_backed_up(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(tmp_path / "data")
     assert create(server, tmp_path / "backups")["Events"] == 0

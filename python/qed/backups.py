@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from qed import _qed
-from qed.errors import BackupError
+from qed.errors import BackupError, DamagedBackup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Backup", "BackupFolder", "Draft", "NoSuchBackup", "recover", "restore", "survey"]
 
+_LAST_S: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,9}")
 _UNFINISHED: Final = ".part"
 _NUMBER_MOST: Final = 2**32 - 1
@@ -75,13 +77,15 @@ class Backup:
         """Return what the backup in a file says about itself.
 
         Raises:
-            DamagedBackup: It is cut off.
+            DamagedBackup: It is cut off, or names a time that is none.
             BackupError: It is not a backup, of a newer format, or cannot be read.
         """
         try:
             found = _qed.Backup.read(str(path))
         except BackupError as exc:
             raise type(exc)(f"{path}: {exc}") from exc
+        if found.created_s > _LAST_S:
+            raise DamagedBackup(f"{path}: expected a time before the year 10000, found {found.created_s} s after 1970")
         return cls(
             number=int(path.name) if _NUMBER.fullmatch(path.name) else None,
             path=path,

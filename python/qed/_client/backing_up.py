@@ -81,7 +81,7 @@ def back_up(folder: BackupFolder, wish: Wish, topology: Topology) -> Generator[S
         raise BackupError(f"backup {wish.since} is of log {base.log}, this is log {calls.plain(info.log)}")
     draft = folder.draft(info.log, base)
     try:
-        yield from _fill(draft, base, wish, info.events or None, topology)
+        yield from _fill(draft, base, wish, info.events, topology)
         if draft.log != info.log:
             log = calls.plain(draft.log or "")
             draft.discard()
@@ -98,7 +98,7 @@ def _fill(
     draft: Draft,
     base: Backup | None,
     wish: Wish,
-    until: int | None,
+    until: int,
     topology: Topology,
 ) -> Generator[Send, Outcome, None]:
     source, due_s = _Source(topology), topology.clock()
@@ -111,7 +111,7 @@ def _fill(
         now_s, before = topology.clock(), draft.events
         draft.write((yield from source.ask(call, max(due_s - now_s, 0.0))))
         due_s = max(due_s, now_s - _ARREARS_S) + (draft.events - before) / wish.events_per_s
-        wish.progress(draft.events, max(until or 0, draft.events))
+        wish.progress(draft.events, max(until, draft.events))
 
 
 class _Source:

@@ -477,9 +477,9 @@ def begin_backup(since: bytes | None) -> Call[bytes]:
     return _part(query)
 
 
-def backup_part(after: bytes, until: int | None) -> Call[bytes]:
-    """Return the call for what follows `after` in a backup, which may end with `until` events."""
-    return _part(f"?after={after.hex()}" + ("" if until is None else f"&until={until}"))
+def backup_part(after: bytes, until: int) -> Call[bytes]:
+    """Return the call for what follows `after` in a backup, which may end after `until` events."""
+    return _part(f"?after={after.hex()}&until={until}")
 
 
 def _part(query: str) -> Call[bytes]:

@@ -166,7 +166,7 @@ class BackupPart:
     """`GET /backups/part`: 200 with the bytes that come next in a backup.
 
     Without a parameter, its beginning; with `since`, that of a backup that continues another one; with `after`, what
-    follows that place, and the end of the backup once it has `until` events, or all of them.
+    follows that place, and the end of the backup once it has more than `until` events, or all of them.
     """
 
     def __init__(self, node: Node) -> None:

@@ -427,7 +427,7 @@ impl Replica {
         begun.map(|bytes| PyBytes::new(py, &bytes).unbind()).map_err(|error| error::of_page(&error))
     }
 
-    /// Ask for what follows a place in a backup, which may end with `until` events; its bytes come under `ticket`.
+    /// Ask for what follows a place in a backup, which may end after `until` events; its bytes come under `ticket`.
     #[pyo3(signature = (ticket, after, /, *, until = None))]
     fn ask_backup(&self, py: Python<'_>, ticket: u64, after: PyBackedBytes, until: Option<u64>) -> PyResult<()> {
         let after = cursor_in(&after)?;

@@ -21,7 +21,7 @@ pub fn beginning(log: &Log, header: &Header) -> Result<Vec<u8>, PageError> {
 }
 
 /// Return what follows `after` in a backup of `log`: a page of `events` events or a few more, and the end of the backup if it then has
-/// `until` events, or all that the log had before.
+/// more than `until` events, or all that the log had before.
 ///
 /// # Errors
 ///
@@ -31,10 +31,9 @@ pub fn continuation(log: &Log, mut after: Cursor, events: u64, until: Option<u64
     // In this order: the log grows.
     let applied = log.applied();
     let len = log.len();
-    let is_enough = |reach: Reach| match until {
-        Some(until) if until <= len => reach.extent.len >= until,
-        _ => reach.extent.len >= len && reach.log_id >= applied,
-    };
+    // Acts may follow the last of `until` events. A later event or the end of the log shows that none of them is missing.
+    let is_past = |reach: Reach| until.is_some_and(|until| reach.extent.len > until);
+    let is_enough = |reach: Reach| is_past(reach) || (reach.extent.len >= len && reach.log_id >= applied);
     let mut out = Vec::new();
     if !is_enough(after.reach) {
         let page = log.page(after.reach.extent, after.reach.log_id, events)?;
