@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -182,6 +183,38 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
         secure.server.forget()
 
 
+def test_a_connection_does_not_outlive_the_authority_of_its_client(tmp_path: Path) -> None:
+    secure = Secure(tmp_path)
+    try:
+        context = ssl.create_default_context(cafile=secure.ca_file)
+        context.load_cert_chain(*of_client(tmp_path, "old", secure.clients, "observe"))
+        with httpx.Client(verify=context, timeout=LIMIT_S) as http:
+            assert http.get(f"{secure.management}/cluster").status_code == 200
+            secure.clients = authority()
+            (tmp_path / "clients.pem").write_bytes(secure.clients.pem())
+            secure.reload()
+            # On the connection that it has, or on another one.
+            with pytest.raises(httpx.TransportError):
+                http.get(f"{secure.management}/cluster")
+    finally:
+        secure.server.forget()
+
+
+def test_sessions_are_not_resumed(secure: Secure, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cafile=secure.ca_file)
+    context.load_cert_chain(*of_client(tmp_path, "resumed", secure.clients, "observe"))
+    host, _, port = secure.server.address("mgmt").rpartition(":")
+    address = host, int(port)
+    with socket.create_connection(address) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as stream:
+        stream.sendall(b"GET /cluster HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert stream.recv(1000).startswith(b"HTTP/1.1 200")
+        assert stream.version() == "TLSv1.3"
+        assert stream.session is None or not stream.session.has_ticket
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_connection(address) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
 def test_plain_http_gets_no_answer(secure: Secure) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(secure.server.url.replace("https", "http") + "/info")
@@ -225,8 +258,9 @@ def test_bad_certificates_are_refused_in_one_line(tmp_path: Path, fault: str) ->
 def test_only_the_uris_of_roles_count() -> None:
     names = (("DNS", ROLE_URI + "operate"), ("URI", "https://example.com"), ("URI", ROLE_URI + "append"))
     subject = ((("commonName", "a\nb"),),)
-    found = caller_of({"subjectAltName": names, "subject": subject, "serialNumber": "07"})
-    assert found == Caller("certificate 07 (a\\nb)", frozenset({"append"}))
+    ends = "Jan  2 00:00:00 1970 GMT"
+    found = caller_of({"subjectAltName": names, "subject": subject, "serialNumber": "07", "notAfter": ends})
+    assert found == Caller("certificate 07 (a\\nb)", frozenset({"append"}), ends=86400.0)
     assert caller_of({"subjectAltName": names[:2]}) is None
     assert caller_of({}) is None
     assert caller_of(None) is None

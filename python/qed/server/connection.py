@@ -149,6 +149,11 @@ class LimitedConnection(HttpToolsProtocol):
         if not self.pipeline and (self.cycle.response_complete or self.cycle.more_body):
             self._slot.wait()
 
+    def end_certified(self) -> None:
+        """If the client showed a certificate, end the connection once its requests are answered."""
+        if self._certified is not None:
+            self.shutdown()
+
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, even if its client has not read the last answer."""
         super().timeout_keep_alive_handler()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 import uvicorn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from qed.server.access import Access
+    from qed.server.connection import LimitedConnection
     from qed.server.node import Node
     from qed.server.tls import ServerContext
 
@@ -95,6 +96,9 @@ class _Server(uvicorn.Server):
         except SettingsError as exc:
             _log.error(Line("certificates not read again", reason=exc))
         else:
+            # What a client showed may be of an authority that is no longer accepted. It can connect again.
+            for connection in list(self.server_state.connections):
+                cast("LimitedConnection", connection).end_certified()
             _log.info(Line("certificates read again"))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

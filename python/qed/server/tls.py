@@ -59,9 +59,9 @@ class ServerContext:
 
 def _load(settings: ServerTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A resumed session would keep what its first handshake showed, such as a certificate of an authority removed since.
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    # In TLS 1.3 there is none without tickets. In TLS 1.2 sessions also have ids, which this module cannot turn off.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     try:
         mode = settings.key.stat().st_mode
@@ -107,8 +107,10 @@ def caller_of(certificate: Mapping[str, object] | None) -> Caller | None:
         return None
     names = cast("tuple[tuple[str, str], ...]", certificate.get("subjectAltName", ()))
     roles = {value.removeprefix(ROLE_URI) for kind, value in names if kind == "URI" and value.startswith(ROLE_URI)}
-    serial = certificate.get("serialNumber", "")
-    return Caller(f"certificate {serial} ({_common_name(certificate)})", frozenset(roles)) if roles else None
+    if not roles:
+        return None
+    serial, ends = certificate.get("serialNumber", ""), ssl.cert_time_to_seconds(cast("str", certificate["notAfter"]))
+    return Caller(f"certificate {serial} ({_common_name(certificate)})", frozenset(roles), ends)
 
 
 def _common_name(certificate: Mapping[str, object]) -> str:
