@@ -63,7 +63,7 @@ SERVER_FLOORS = [
     {"peers"},
     {"node"},
     {"endpoints"},
-    {"backups", "key_calls"},
+    {"backups", "key_calls", "operator_bodies"},
     {"app"},
     {"serving"},
     {"main"},

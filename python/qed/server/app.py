@@ -31,6 +31,7 @@ from qed.server.browsers import ForeignHost, ForeignOrigin
 from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
+from qed.server.operator_bodies import OperatorBodies
 from qed.server.slots import SLOT
 
 if TYPE_CHECKING:
@@ -225,20 +226,21 @@ def build_application(
         Route("/info", endpoints.Information(node), methods=["GET"]),
         Route("/info/shards", endpoints.Topology(node), methods=["GET"]),
     ]
+    operator_bodies = OperatorBodies(node, access)
     keeper = backups.Keeper(node)
     management = [
         Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/cluster", endpoints.ClusterView(node), methods=["GET"]),
         Route("/cluster/history", endpoints.HistoryView(node), methods=["GET"]),
-        Route("/cluster/remove", endpoints.Remove(node, bodies), methods=["POST"]),
-        Route("/cluster/replace", endpoints.Replace(node, bodies), methods=["POST"]),
-        Route("/cluster/transfer", endpoints.Transfer(node, bodies), methods=["POST"]),
-        Route("/cluster/token", endpoints.CreateToken(node, bodies), methods=["POST"]),
+        Route("/cluster/remove", endpoints.Remove(node, operator_bodies), methods=["POST"]),
+        Route("/cluster/replace", endpoints.Replace(node, operator_bodies), methods=["POST"]),
+        Route("/cluster/transfer", endpoints.Transfer(node, operator_bodies), methods=["POST"]),
+        Route("/cluster/token", endpoints.CreateToken(node, operator_bodies), methods=["POST"]),
         Route("/backup", backups.Change(keeper), methods=["POST", "DELETE"]),
         Route("/backups", backups.ListBackups(keeper), methods=["GET"]),
         Route("/backups/part", backups.BackupPart(node), methods=["GET"]),
-        Route("/keys", key_calls.AllKeys(node, access, bodies), methods=["GET", "POST"]),
-        Route("/keys/revoke", key_calls.Revoke(node, access, bodies), methods=["POST"]),
+        Route("/keys", key_calls.AllKeys(node, access, operator_bodies), methods=["GET", "POST"]),
+        Route("/keys/revoke", key_calls.Revoke(node, access, operator_bodies), methods=["POST"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
     ]
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
