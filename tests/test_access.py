@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,11 @@ import httpx
 import pytest
 
 from commands import one_line, qed, read_lines
+from harness.cluster import new_cluster
 from harness.process import run_to_exit, start_process
 from harness.wait import LIMIT_S, wait_until
 from qed._limits import ROLES
-from qed.server.access import Access, Unauthenticated
+from qed.server.access import CERTIFICATE, Access, Caller, Unauthenticated
 from qed.server.acts import KeyCreated, KeyRevoked
 from qed.server.config import Address, Settings
 from qed.server.head import Head
@@ -199,6 +201,51 @@ def test_refusals_are_counted(keyed: Keyed) -> None:
     assert after["forbidden"] == before.get("forbidden", 0) + 1
 
 
+def test_a_key_that_is_revoked_while_its_request_arrives_does_nothing(keyed: Keyed) -> None:
+    host, port = keyed.mgmt.base_url.host, keyed.mgmt.base_url.port or 0
+    key, body = keyed.make("operate"), b'{"Roles": ["operate"]}'
+    head = f"POST /keys HTTP/1.1\r\nHost: x\r\nApi-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, port), timeout=LIMIT_S) as held:
+        held.sendall(head.encode() + body[:5])
+        assert keyed.revoke(key).status_code == 200
+        held.sendall(body[5:])
+        assert held.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_the_body_of_an_operator_s_call_is_small(keyed: Keyed) -> None:
+    answer = keyed.mgmt.post("/keys", content=b" " * (64 * 1024 + 1), headers={"Api-Key": keyed.operator})
+    assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+
+
+def test_a_member_that_was_away_asks_whether_a_key_was_revoked(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3)
+    try:
+        cluster.start()
+        leader, away = cluster.leader(), cluster.followers()[0]
+        at_leader, at_away = (f"http://{member.address('mgmt')}" for member in (leader, away))
+        keys: list[str] = []
+        for _ in range(2):
+            headers = {"Api-Key": keys[0]} if keys else {}
+            made = httpx.post(f"{at_leader}/keys", json={"Roles": ["operate"]}, headers=headers, timeout=LIMIT_S)
+            keys.append(made.json()["Key"])
+        stolen = {"Api-Key": keys[1]}
+        wait_until(lambda: httpx.get(f"{at_away}/keys", headers=stolen).is_success, "the other member to know the key")
+        away.pause()
+        public, body = keys[1].split("_")[1], b'{"Roles": ["operate"]}'
+        revoked = httpx.post(
+            f"{at_leader}/keys/revoke", json={"Id": public}, headers={"Api-Key": keys[0]}, timeout=LIMIT_S
+        )
+        assert revoked.status_code == 200
+        head = f"POST /keys HTTP/1.1\r\nHost: x\r\nApi-Key: {keys[1]}\r\nContent-Length: {len(body)}\r\n\r\n"
+        host, _, port = away.address("mgmt").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=LIMIT_S) as thief:
+            thief.sendall(head.encode() + body)
+            away.resume()
+            assert thief.recv(100).startswith(b"HTTP/1.1 401")
+    finally:
+        cluster.forget()
+
+
 def test_a_list_shows_the_last_use_and_no_secret(keyed: Keyed) -> None:
     key = keyed.make("append", Name="ingest")
     public, secret = key.split("_")[1:]
@@ -230,6 +277,7 @@ def test_a_list_shows_the_last_use_and_no_secret(keyed: Keyed) -> None:
         {"Roles": ["append"], "Expires": "2030-01-31T12:00:00"},
         {"Roles": ["append"], "Expires": "soon"},
         {"Roles": ["append"], "Expires": "2020-01-31T12:00:00Z"},
+        {"Roles": ["append"], "Expires": "9999-12-31T23:59:59-23:59"},
     ],
 )
 def test_a_malformed_key_is_refused(keyed: Keyed, fields: dict[str, object]) -> None:
@@ -288,6 +336,16 @@ def test_a_server_beyond_loopback_without_keys_does_not_start(tmp_path: Path, op
         assert way in lines[0]
 
 
+@pytest.mark.parametrize("name", ["http", "mgmt"])
+def test_a_server_behind_a_proxy_without_keys_does_not_start(tmp_path: Path, name: str) -> None:
+    done = run_to_exit(tmp_path / "log", f"--{name}-advertise-addr", "log.example.com:443")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("qed-server: ")]
+    assert line.startswith(
+        f"qed-server: log.example.com:443, at which --{name}-addr is advertised, is beyond this machine"
+    )
+
+
 def test_a_server_beyond_loopback_starts_with_open_or_with_keys(tmp_path: Path) -> None:
     server = start_process(tmp_path / "log", "--http-addr", EVERYWHERE, "--open")
     try:
@@ -330,6 +388,16 @@ def test_a_member_that_may_lack_the_keys_of_its_cluster_changes_nothing_for_stra
     access.admit(scope_of("/cluster"), NO_KEY, is_management=True)
     settled[0] = True
     access.admit(scope_of("/cluster/remove"), NO_KEY, is_management=True)
+
+
+def test_a_certificate_ends_also_on_a_connection_that_lasts(tmp_path: Path) -> None:
+    access = Access(settings_of(tmp_path, http_addr=Address("10.0.0.1", 1)), KeyTable(), lambda: True)
+    certified = Caller("certificate 1", frozenset({"prove"}), ends=time.time() + 100)
+    scope = {**scope_of("/info"), CERTIFICATE: certified}
+    access.admit(scope, Head(b"x", None, []), is_management=False)
+    scope[CERTIFICATE] = certified._replace(ends=time.time() - 1)
+    with pytest.raises(Unauthenticated):
+        access.admit(scope, Head(b"x", None, []), is_management=False)
 
 
 # The table of keys

@@ -63,11 +63,25 @@ def test_reads_of_a_foreign_page_are_refused_too(server: Server) -> None:
 
 
 def test_an_advertised_host_is_not_foreign(tmp_path: Path) -> None:
-    server = start_process(tmp_path / "log", "--http-advertise-addr", "log.example.com:80")
+    server = start_process(tmp_path / "log", "--open", "--http-advertise-addr", "log.example.com:80")
     try:
         assert httpx.get(f"{server.url}/info", headers={"Host": "log.example.com"}).status_code == 200
         assert httpx.get(f"{server.url}/info", headers={"Host": EVIL}).status_code == 403
         with Client(server.url) as client:
             assert client.info().http_addr == "log.example.com:80"
+    finally:
+        server.forget()
+
+
+def test_a_server_that_is_open_to_all_is_not_open_to_a_name_that_points_to_it(tmp_path: Path) -> None:
+    everywhere = ("--open", "--http-addr", "0.0.0.0:0", "--mgmt-addr", "0.0.0.0:0")
+    server = start_process(tmp_path / "log", *everywhere)
+    try:
+        http = f"http://127.0.0.1:{server.http_address[1]}"
+        mgmt = f"http://127.0.0.1:{httpx.get(f'{http}/info').json()['mgmt_addr'].rpartition(':')[2]}"
+        for url in (f"{http}/info", f"{mgmt}/cluster/history", f"{mgmt}/backups/part"):
+            assert httpx.get(url, headers={"Host": EVIL}).json()["error"] == "foreign_host"
+            for host in ("10.0.0.1:8800", "[fd00::1]:8800", "localhost", "qed_server_0:8800"):
+                assert httpx.get(url, headers={"Host": host}).status_code == 200, host
     finally:
         server.forget()

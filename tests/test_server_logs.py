@@ -38,3 +38,12 @@ def test_fields_stay_apart_from_the_event() -> None:
     assert KeyValueFormatter().format(record).endswith(f'event="x=1 said"{str(said).removeprefix("x=1 said")}')
     record = logging.LogRecord("asyncio", logging.INFO, "", 0, "executor took=%d", (7,), None)
     assert KeyValueFormatter().format(record).endswith('logger=asyncio event="executor took=7"')
+
+
+def test_no_line_shows_a_key() -> None:
+    secret = "0123456789abcdef" * 4
+    for text in (f"/info/qed_{secret[:16]}_{secret}", f"qed_{secret[:16]}_{secret[:20]}"):
+        record = logging.LogRecord("qed", logging.INFO, "", 0, Line("refused", path=text), (), None)
+        line = KeyValueFormatter().format(record)
+        assert f"qed_{secret[:16]}_…" in line
+        assert secret[:17] not in line

@@ -100,6 +100,7 @@ def test_answers_use_the_way_by_which_the_question_came(tmp_path: Path) -> None:
         "server0",
         tmp_path / "log",
         extra=(
+            "--open",
             "--http-advertise-addr=127.0.0.2:80",
             "--http-advertise-addr=net=server0:8800",
             "--mgmt-advertise-addr=127.0.0.2:81,net=server0:8700",
@@ -125,7 +126,7 @@ def test_answers_use_the_way_by_which_the_question_came(tmp_path: Path) -> None:
 
 
 def test_a_server_behind_a_proxy_answers_with_its_url(tmp_path: Path) -> None:
-    server = Server("server0", tmp_path / "log", extra=("--http-advertise-url=https://log.example.com",))
+    server = Server("server0", tmp_path / "log", extra=("--http-advertise-url=https://log.example.com", "--open"))
     server.start()
     try:
         shards = httpx.get(f"{server.url}/info/shards", headers={"Host": "log.example.com"}).json()

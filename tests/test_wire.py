@@ -277,3 +277,8 @@ def test_an_array_of_snapshots_keeps_its_order() -> None:
 def test_what_is_no_array_of_snapshots_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedProof):
         wire.snapshots_from_json(body)
+
+
+def test_very_many_fields_are_refused_unread() -> None:
+    with pytest.raises(wire.DecodeError, match="at most 1000 fields"):
+        wire.ADD_REQUEST.decode(b"{" + b'"IfAbsent":true,' * 1001)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar, cast
 
 import msgspec
@@ -352,7 +352,10 @@ class KeyRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
         ends = datetime.fromisoformat(self.expires)
         if ends.tzinfo is None:
             raise ValueError("expected a time with a time zone, such as 2030-01-31T12:00:00Z")
-        return ends
+        try:
+            return ends.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("expected a time before the year 10000") from None
 
 
 class RevokeRequest(Struct, frozen=True, rename="pascal"):
@@ -572,8 +575,12 @@ class RequestDecoder(Decoder[_T]):
             The value, complete and within its limits.
 
         Raises:
-            DecodeError: As for `Decoder`, or a field is duplicated, or a byte string has unused bits that are set.
+            DecodeError: As for `Decoder`, or a field is duplicated, or a byte string has unused bits that are set, or
+                there are more than 1,000 colons.
         """
+        if body.count(b":") > _MOST_COLONS:
+            # While millions of fields are looked at, this process does nothing else.
+            raise DecodeError(f"expected at most {_MOST_COLONS} fields")
         value = super().decode(body)
         is_escaped = b"\\" in body
         # Ordinary requests fail both quick tests, which look only at colons, escapes and padding.
@@ -608,6 +615,8 @@ class RequestDecoder(Decoder[_T]):
             counted.update({name: names[name] for name in self._names})
         return counted
 
+
+_MOST_COLONS: Final = 1000
 
 # A string with an escape in it, before a colon. The quantifiers are possessive, so that no memory goes to backtracking.
 _ESCAPED_NAME: Final = re.compile(rb'(?<!\\)("[^"\\]*+(?:\\.[^"\\]*+)++")\s*:')

@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import sys
+import traceback
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -166,6 +168,11 @@ def _run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, QedError, click.ClickException, OSError) as exc:
         print_error(_sentence(exc))
         return _exit_code(exc)
+    except Exception as exc:  # noqa: BLE001  # the last place before Python's own traceback, and exit code 1 means KO
+        origin = traceback.extract_tb(exc.__traceback__)[-1]
+        place = f"{Path(origin.filename).name}:{origin.lineno}"
+        print_error(f"a bug in qed, please report it: {type(exc).__name__}: {exc} ({place})")
+        return _EXIT_BUG
     return 0
 
 

@@ -6,6 +6,8 @@ Who is refused learns only that: never whether a key exists, has expired, or lac
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -55,10 +57,12 @@ class Caller(NamedTuple):
     Attributes:
         name: What acts call the key or the certificate, or `ANONYMOUS`.
         roles: What the caller may do.
+        ends: When a certificate expires, in seconds since 1970. Connections may last longer.
     """
 
     name: str
     roles: frozenset[str]
+    ends: float = math.inf
 
     @property
     def is_known(self) -> bool:
@@ -82,8 +86,8 @@ class Access:
         self._is_settled = is_settled
         self._needs_credentials = settings.has_client_ca
         self._is_beyond_loopback = {
-            True: not settings.mgmt_addr.is_loopback,
-            False: not settings.http_addr.is_loopback,
+            True: settings.is_beyond_loopback("mgmt"),
+            False: settings.is_beyond_loopback("http"),
         }
         self._sites = Sites(settings)
         self._once_per_minute = OncePerMinute()
@@ -95,17 +99,14 @@ class Access:
         A member that joins a cluster has no keys yet. It starts, and is closed until it has those of the cluster.
 
         Raises:
-            SettingsError: A listening address is beyond loopback, and no key protects it.
+            SettingsError: An address, listened on or advertised, is beyond loopback, and no key protects it.
         """
         settings = self._settings
         if settings.is_open or self._needs_credentials or settings.raft_join_addrs:
             return
-        for name, address, is_protected in (
-            ("http", settings.http_addr, self._keys.has_keys),
-            ("mgmt", settings.mgmt_addr, self._keys.has_operators),
-        ):
-            if not address.is_loopback and not is_protected:
-                raise SettingsError(_unprotected(name, address))
+        for name, is_protected in (("http", self._keys.has_keys), ("mgmt", self._keys.has_operators)):
+            if settings.is_beyond_loopback(name) and not is_protected:
+                raise SettingsError(_unprotected(settings, name))
 
     def is_open(self, *, is_management: bool) -> bool:
         """Return whether calls need no key: the operator says so, or there is no key and only this machine has access.
@@ -161,7 +162,7 @@ class Access:
     def _caller(self, scope: Scope, presented: list[bytes]) -> Caller | None:
         if not presented:
             caller: Caller | None = scope.get(CERTIFICATE)
-            return caller
+            return caller if caller is None or time.time() < caller.ends else None
         # With two, a proxy in between might have checked the other one.
         key = self._keys.recognise(presented[0]) if len(presented) == 1 else None
         return None if key is None else Caller(key.caller, key.roles)
@@ -174,8 +175,13 @@ class Access:
         return refusal
 
 
-def _unprotected(name: str, address: Address) -> str:
+def _unprotected(settings: Settings, name: str) -> str:
+    listening: Address = getattr(settings, f"{name}_addr")
+    if not listening.is_loopback:
+        what = f"--{name}-addr {listening} is"
+    else:
+        what = f"{settings.ways(name)}, at which --{name}-addr is advertised, is"
     return (
-        f"--{name}-addr {address} is beyond this machine, and no key protects it: make a key with `qed keys create "
-        "--role operate` while the server listens on 127.0.0.1, give --tls-client-ca, or say --open to let everyone in"
+        f"{what} beyond this machine, and no key protects it: make a key with `qed keys create --role operate` while "
+        "the server is reached on 127.0.0.1 only, give --tls-client-ca, or say --open to let everyone in"
     )

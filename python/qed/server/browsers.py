@@ -29,17 +29,22 @@ class ForeignOrigin(QedError):
 
 
 class ForeignHost(QedError):
-    """The request is for another host, although only this machine can connect."""
+    """The request is for another host, at an address where it may need no key."""
 
     def __init__(self) -> None:
-        super().__init__("expected a Host header with a loopback address, a name without a dot, or an advertised host")
+        super().__init__("expected a Host header with an address, a name without a dot, or an advertised host")
 
 
 class Sites:
     """The names under which a server is reached."""
 
     def __init__(self, settings: Settings) -> None:
-        self._is_loopback = {True: settings.mgmt_addr.is_loopback, False: settings.http_addr.is_loopback}
+        # Where a page may need no key.
+        self._is_host_checked = {
+            True: settings.is_open or settings.mgmt_addr.is_loopback,
+            False: settings.is_open or settings.http_addr.is_loopback,
+        }
+        self._is_loopback_only = settings.mgmt_addr.is_loopback and settings.http_addr.is_loopback
         self._hosts = {host.lower() for host in settings.own_hosts()}
         # Nearly all requests have one of few values: these need not be parsed. The limit is for hostile ones.
         self._accepted: set[bytes] = set()
@@ -49,11 +54,11 @@ class Sites:
 
         Raises:
             ForeignOrigin: `Origin` names another host than one of this server's.
-            ForeignHost: `Host` does, and the server listens on loopback only.
+            ForeignHost: `Host` does, and the server listens on loopback only, or is open to everyone.
         """
         host, origin, _ = head
         # HTTP/1.0 needs no Host, but browsers do not speak it.
-        is_checked = bool(host) and (origin is not None or self._is_loopback[is_management])
+        is_checked = bool(host) and (origin is not None or self._is_host_checked[is_management])
         is_own = not is_checked or host in self._accepted or self._note_own(host)
         if origin is not None and not (is_own and origin.partition(b"://")[2].lower() == host.lower()):
             # Another port of this machine may be the site of somebody else, too.
@@ -78,6 +83,8 @@ class Sites:
             # Such as localhost, or the name of a container: nobody on the internet can register a name without a dot.
             return True
         try:
-            return ipaddress.ip_address(host).is_loopback
+            address = ipaddress.ip_address(host)
         except ValueError:
             return False
+        # The owner of a name can make it point here, but a page that is reached by an address comes from there.
+        return address.is_loopback or not self._is_loopback_only

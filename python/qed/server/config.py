@@ -297,6 +297,11 @@ class Settings:
         ways = advertised or Ways((Way("", listening),))
         return ways if self.tls is None else ways.secured()
 
+    def is_beyond_loopback(self, name: str) -> bool:
+        """Return whether others than this machine reach `http` or `mgmt`: by its address, or by a proxy before it."""
+        listening: Address = getattr(self, f"{name}_addr")
+        return not (listening.is_loopback and all(way.address.is_loopback for way in self.ways(name).all))
+
     def own_hosts(self) -> set[str]:
         """Return the hosts under which clients and operators reach this server."""
         listening = {address.host for address in (self.http_addr, self.mgmt_addr) if not address.is_everywhere}

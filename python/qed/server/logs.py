@@ -14,6 +14,8 @@ from qed._printable import printable
 __all__ = ["KeyValueFormatter", "Line", "OncePerMinute", "where"]
 
 _PLAIN: Final = re.compile(r"[\w.:/\[\]@+,-]+")
+_SECRET: Final = re.compile(r"(qed_[0-9a-f]{16}_)[0-9a-f]+")
+"""An API key, of which lines show the public part only: people put keys into paths, too."""
 _INTERVAL_S: Final = 60.0
 _MOST_KEPT: Final = 64
 """Lines a minute. A stranger can use any number of addresses."""
@@ -50,10 +52,11 @@ class KeyValueFormatter(logging.Formatter):
         fields = line.spelt_fields()
         if record.exc_info and record.exc_info[1] is not None:
             fields += Line("", **where(record.exc_info[1])).spelt_fields()
-        return (
+        text = (
             f"time={moment}.{record.msecs:03.0f}Z level={record.levelname.lower()} "
             f'logger={record.name} event="{event}"{fields}'
         )
+        return _SECRET.sub(r"\1…", text)
 
 
 def where(exc: BaseException) -> dict[str, str]:

@@ -15,6 +15,7 @@ from qed._wire import ACCEPTS_DIGESTS, Info
 from qed.errors import (
     BackupError,
     ClusterError,
+    LogError,
     MembershipRefused,
     NotLeader,
     Unavailable,
@@ -316,7 +317,7 @@ class Node:
 
         Args:
             after: The place.
-            until: The number of events with which the backup may end; None, or one beyond the log, is all of them.
+            until: The number of events after which the backup may end; None, or one beyond the log, is all of them.
 
         Raises:
             BackupError: `after` is no place in a backup.
@@ -528,7 +529,11 @@ class Node:
         if reason is not None and self._failure is None:
             self._fail(reason)
         if delivery.is_status_new and not self._is_closed:
-            self._peers.note_status()
+            try:
+                self._peers.note_status()
+            except LogError as exc:
+                # An act that cannot be read may revoke a key.
+                self._fail(str(exc))
 
     def _note_removed(self, reason: str) -> None:
         if self._failure is None:
