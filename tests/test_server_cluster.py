@@ -74,7 +74,7 @@ def test_joiner_that_knows_only_a_follower_is_admitted(cluster: Cluster, tmp_pat
     cluster.members.append(joiner)
     joiner.start()
     cluster.wait_whole()
-    # A follower cannot admit a member itself: it passed the request on to the leader.
+    # A follower cannot admit a member itself: it names the leader.
     assert f'event="admitted" by={follower.address("raft")}' in joiner.stderr
 
 

@@ -114,7 +114,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
-        key: SHA-256 of the public key of the member to admit, from the member that has authenticated it.
+        key: SHA-256 of the public key of the member to admit: the key of the stream, or a new one from its owner.
         token: Public part of the token to redeem.
         proof: SHA-256 of its secret.
         is_passed_on: Whether a member has already passed the request on. It is not passed on again.
@@ -144,16 +144,18 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `stranger`, `twin`, `refused`,
-            `unavailable`.
+            `elsewhere`, `unavailable`.
         message: The reason in words.
         cluster: Name of the cluster, for its members.
         keys: The public keys of the members, as SHA-256 by number, for members.
+        leader: With `elsewhere`: where members reach the leader, which alone admits.
     """
 
     error: str = ""
     message: str = ""
     cluster: str = ""
     keys: dict[int, bytes] = msgspec.field(default_factory=dict)
+    leader: str = ""
 
 
 _REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch, "twin": Twin}

@@ -18,6 +18,7 @@ from qed.server.deeds import deed_of
 from qed.server.frames import TransportError
 from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
 from qed.server.logs import Line
+from qed.server.members import NO_LEADER
 from qed.server.waiting import TASK, delays
 from qed.server.ways import Ways
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from qed.server.transport import Transport
     from qed.server.waiting import Waiting
 
-__all__ = ["NO_LEADER", "LeaderRequests"]
+__all__ = ["LeaderRequests"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ _SUCCESSOR_ELECTIONS: Final = 2
 """Election time-outs within which a leader that steps down has a successor."""
 _REPLACEABLE_S: Final = 600
 """How long a server may take the place of a member after an operator has said so."""
-NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 
 class LeaderRequests:
@@ -80,6 +80,17 @@ class LeaderRequests:
             await self._carry_out(request)
         except NotLeader:
             await self._pass_on(request)
+
+    async def admit(self, request: LeaderRequest) -> None:
+        """Admit the member that asks for it, or record its new addresses or key, as the leader.
+
+        Nobody passes an admission on: the leader itself must see the key of the member.
+
+        Raises:
+            MembershipRefused: The membership does not allow it.
+            ClusterError: This member does not lead, or it could not be done now.
+        """
+        await self._carry_out(request)
 
     async def _pass_on(self, request: LeaderRequest) -> None:
         members, removes_self = self._members, request.kind == "remove" and request.name == self._settings.node_id
@@ -185,12 +196,24 @@ class LeaderRequests:
             MembershipRefused: The membership does not allow it.
             Unavailable: It could not be done now.
         """
+        return _accepted(await self._transport.ask(address, expected, request))
+
+    async def _send_admission(self, address: Address, expected: bytes | None, request: LeaderRequest) -> Reply:
+        """Ask the member at `address` for admission, then the leader if that member names it.
+
+        Raises:
+            Exception: As `_send`.
+        """
         reply = await self._transport.ask(address, expected, request)
-        if reply.error == "refused":
-            raise MembershipRefused(reply.message)
-        if reply.error:
-            raise Unavailable(reply.message)
-        return reply
+        if reply.error != "elsewhere":
+            return _accepted(reply)
+        try:
+            leader = Address.parse(reply.leader)
+            keys = (member.key for member in self._members.others().values() if member.raft_addr == reply.leader)
+            return _accepted(await self._transport.ask(leader, next(keys, None), request))
+        except (SettingsError, Mismatch) as exc:
+            # It may be the address of a leader of before.
+            raise TransportError(f"{address} says that {reply.message}: {exc}") from exc
 
     async def hand_over(self) -> None:
         """Make another member the leader, so that no election has to time out. Gives up after a few attempts."""
@@ -274,7 +297,7 @@ class LeaderRequests:
         known = [(Address.parse(member.raft_addr), member.key) for member in self._members.others().values()]
         for address, key in [*((address, None) for address in joined), *known]:
             try:
-                reply = await self._send(address, key, request)
+                reply = await self._send_admission(address, key, request)
             except Mismatch as exc:
                 # The address of a known member may now belong to a stranger; an address to join was given by the
                 # operator, so there it is an error.
@@ -290,6 +313,20 @@ class LeaderRequests:
                 self._members.introduce(reply.keys)
                 return address
         return None
+
+
+def _accepted(reply: Reply) -> Reply:
+    """Return a reply that is no refusal.
+
+    Raises:
+        MembershipRefused: The membership does not allow it.
+        Unavailable: It could not be done now.
+    """
+    if reply.error == "refused":
+        raise MembershipRefused(reply.message)
+    if reply.error:
+        raise Unavailable(reply.message)
+    return reply
 
 
 def _act_of(request: LeaderRequest, members: Members) -> bytes | None:

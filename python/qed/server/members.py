@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from qed._wire import Cluster, ClusterMember, Shard, Shards
 from qed.server.config import SettingsError
 from qed.server.opening import description
+from qed.server.pins import PIN_BYTES
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from qed._qed import MemberInfo, Replica, Status
     from qed.server.config import Settings
 
-__all__ = ["Members", "address_by"]
+__all__ = ["NO_LEADER", "Members", "address_by"]
 
-_PIN_BYTES: Final = 32
+NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
+
 _MAX_INTRODUCED: Final = 64
 """A cluster has at most 32 members. A member that was away while all were replaced once needs no more."""
 
@@ -55,7 +57,7 @@ class Members:
 
         A member that is joining, or was away, has an old membership, or none.
         """
-        valid = [(number, pin) for number, pin in keys.items() if number and len(pin) == _PIN_BYTES]
+        valid = [(number, pin) for number, pin in keys.items() if number and len(pin) == PIN_BYTES]
         self._introduced = dict(valid[:_MAX_INTRODUCED])
 
     def pin_of(self, number: int) -> bytes | None:

@@ -25,9 +25,8 @@ from qed.errors import (
 from qed.server.acts import KeyCreated, KeyRevoked, TokenCreated, encode, now
 from qed.server.handshake import LeaderRequest
 from qed.server.keys import NewKey
-from qed.server.leader_requests import NO_LEADER
 from qed.server.logs import Line
-from qed.server.members import Members, address_by
+from qed.server.members import NO_LEADER, Members, address_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.tokens import Token

@@ -204,7 +204,11 @@ class Peers:
                 # A member that passes a request on says who asked it. Anyone else speaks for itself.
                 who = permitted.name if permitted.kind == "admit" else self._members.name_of(hello.sender)
                 permitted = msgspec.structs.replace(permitted, who=who, origin=peer.address)
-            if permitted.kind != "introduce":
+            if permitted.kind == "admit":
+                if not self._members.is_leader:
+                    return self._recognition.direction()
+                await self.leader_requests.admit(permitted)
+            elif permitted.kind != "introduce":
                 await self.leader_requests.ask_leader(permitted)
         except MembershipRefused as exc:
             return Reply("refused", str(exc))

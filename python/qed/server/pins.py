@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-__all__ = ["Peer", "dns_names", "peer_of", "pin_of"]
+__all__ = ["PIN_BYTES", "Peer", "dns_names", "peer_of", "pin_of"]
+
+PIN_BYTES: Final = 32
 
 
 def pin_of(key: CertificatePublicKeyTypes) -> bytes:

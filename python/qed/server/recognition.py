@@ -12,6 +12,8 @@ import msgspec
 
 from qed.errors import MembershipRefused
 from qed.server.handshake import Reply
+from qed.server.members import NO_LEADER
+from qed.server.pins import PIN_BYTES
 
 if TYPE_CHECKING:
     from qed.server.handshake import Hello, LeaderRequest
@@ -58,10 +60,18 @@ class Recognition:
             return Reply("receiver", "another member was expected here")
         return None
 
+    def direction(self) -> Reply:
+        """Return where the leader is, for a server that asks this member, which does not lead, for admission."""
+        leader = self._members.leader
+        if leader is None:
+            return Reply("unavailable", NO_LEADER)
+        return Reply("elsewhere", f"{leader.name} leads, and only the leader admits", leader=leader.raft_addr)
+
     def permitted(self, request: LeaderRequest, hello: Hello, peer: Peer, *, is_named: bool) -> LeaderRequest | None:
         """Return a request as it may be carried out; None if the peer may not make it.
 
-        Members may make any, and pass on those of others. Who is none may only ask to become one.
+        A member may make any request, and pass on those of others. Anyone else may only ask to become a member. Nobody
+        passes an admission on: the stream itself must show the key of the member that is admitted.
 
         Args:
             request: The request.
@@ -73,11 +83,9 @@ class Recognition:
             The request, with the key of the member to admit.
 
         Raises:
-            MembershipRefused: It would admit another than the peer.
+            MembershipRefused: It would admit another than the peer, or a member without a key.
         """
         is_member = self._members.is_pin_of(hello.sender, peer.pin)
-        if is_member and request.is_passed_on:
-            return request
         if request.kind != "admit":
             return request if is_member else None
         if request.id != hello.sender:
@@ -86,4 +94,6 @@ class Recognition:
             raise MembershipRefused(f"the certificate does not name {request.name} (subjectAltName=DNS:{request.name})")
         # A member that has shown its old key may announce a new one.
         key = request.key if is_member and request.key else peer.pin
+        if len(key) != PIN_BYTES:
+            raise MembershipRefused(f"expected the SHA-256 of a public key, {PIN_BYTES} bytes, found {len(key)}")
         return msgspec.structs.replace(request, key=key, is_passed_on=False)
