@@ -265,9 +265,6 @@ class LeaderRequests:
         patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
         level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
         while not self._members.is_admitted:
-            if self._members.is_leader:
-                with contextlib.suppress(ClusterError):
-                    await self._carry_out(request)
             try:
                 answered_by = await self._ask_admission(request, level)
             except MembershipRefused as exc:
@@ -282,17 +279,30 @@ class LeaderRequests:
                 admitted_by = answered_by
                 _log.info(Line("admitted", by=admitted_by))
             level = logging.DEBUG
-            await asyncio.sleep(next(retries))
+            if not self._members.is_admitted:
+                await asyncio.sleep(next(retries))
         return None
 
+    async def _admit_self(self, request: LeaderRequest, level: int) -> None:
+        """Record the new addresses or the new key of this member, which leads."""
+        try:
+            await self._carry_out(request)
+        except MembershipRefused:
+            raise
+        except ClusterError as exc:
+            _log.log(level, Line("not recorded yet", reason=exc))
+
     async def _ask_admission(self, request: LeaderRequest, level: int) -> Address | None:
-        """Ask one member after another; return the address of the one that did it.
+        """Ask one member after another; return the address of the one that did it. A leader does it itself.
 
         Raises:
             MembershipRefused: The membership does not allow it.
             Removed: This member was removed.
             Mismatch: A member to join belongs to another cluster.
         """
+        if self._members.is_leader:
+            await self._admit_self(request, level)
+            return None
         joined = self._settings.raft_join_addrs
         known = [(Address.parse(member.raft_addr), member.key) for member in self._members.others().values()]
         for address, key in [*((address, None) for address in joined), *known]:
