@@ -130,7 +130,8 @@ ONLY = {
         for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
     },
     "starlette": {
-        f"server.{name}" for name in ("app", "endpoints", "bodies", "key_calls", "backups", "access", "head")
+        f"server.{name}"
+        for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "access", "head")
     },
     "rich": {"cli.terminal"},
     "cryptography": {
