@@ -177,6 +177,31 @@ def test_a_longer_retry_after_than_a_caller_would_wait_ends_the_call() -> None:
     assert isinstance(end, Overloaded)
 
 
+def rate_limited(retry_after_s: int, url: str = ONE) -> Answer:
+    body = json.dumps({"error": "rate_limited", "message": "too many"}).encode()
+    return answer(429, url, body, retry_after=str(retry_after_s))
+
+
+@pytest.mark.parametrize("call", [ADD, READ])
+def test_a_used_up_rate_is_waited_for_within_the_time_of_the_call(call: Call[Answer]) -> None:
+    clock = Clock()
+    topology = Topology.parse([ONE], clock)
+    conversation = converse(call, topology, Policy(attempts=1, patience_s=30))
+    step = next(conversation)
+    for _ in range(3):
+        step = conversation.send(rate_limited(9) if step.call is call else answer(200, ONE, listed()))
+        if step.call is call:
+            assert 9 <= step.delay_s <= 9.5
+            clock.now_s += step.delay_s
+    with pytest.raises(Overloaded, match="the rate of this key is used up"):
+        conversation.send(rate_limited(9))
+
+
+def test_a_used_up_rate_at_the_leader_is_not_asked_about_elsewhere() -> None:
+    sent, _ = steps(ADD, endpoints(ONE, TWO), [rate_limited(1)] * 2)
+    assert urls(sent) == [ONE + "/events"]
+
+
 @pytest.mark.parametrize("value", ["9" * 5000, "-1", "1.5", "٣", "", "Wed, 21 Oct 2015 07:28:00 GMT"])
 def test_no_retry_after_disturbs_the_policy(value: str) -> None:
     _, end = steps(ADD, endpoints(ONE), [answer(429, retry_after=value)])

@@ -51,7 +51,7 @@ SERVER_FLOORS = [
     {"addresses", "logs", "signals", "pins", "cluster_authority"},
     {"ways"},
     {"config"},
-    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots"},
+    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies"},
     {"credentials", "access"},
     {"tls"},
@@ -122,6 +122,7 @@ ONLY = {
                 "node",
                 "acts",
                 "history",
+                "endpoints",
             )
         ),
     },

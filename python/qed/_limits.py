@@ -8,7 +8,9 @@ __all__ = [
     "APPEND",
     "BACKUP_EVENTS_PER_S",
     "LOG_LEVELS",
+    "MAX_RATE_PER_S",
     "MAX_TOKEN_TTL_S",
+    "MIN_RATE_PER_S",
     "OBSERVE",
     "OPERATE",
     "PROVE",
@@ -35,5 +37,9 @@ ROLE_URI: Final = "qed:role:"
 """A client certificate names its roles as URIs, this and the role, among its subject alternative names."""
 MAX_TOKEN_TTL_S: Final = 30 * 86_400
 """Longest validity of a token to join with: a month."""
+MIN_RATE_PER_S: Final = 0.001
+"""The lowest rate that a key may have: one request or event in a quarter of an hour."""
+MAX_RATE_PER_S: Final = 1_000_000_000
+"""The highest one, which limits nothing."""
 BACKUP_EVENTS_PER_S: Final = 1_250_000
 """The highest rate of a backup: less than half of what two cores can do, so that the servers keep time for clients."""

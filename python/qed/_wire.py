@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar, c
 import msgspec
 from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
 
-from qed._limits import MAX_TOKEN_TTL_S, VERSION_LIMIT
+from qed._limits import MAX_RATE_PER_S, MAX_TOKEN_TTL_S, MIN_RATE_PER_S, VERSION_LIMIT
 from qed.errors import MalformedProof
 from qed.proofs import Digest, Snapshot
 
@@ -332,13 +332,23 @@ class KeyRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
         roles: What the key may be used for, at least one.
         name: What the operator calls it: printable, at most 255 characters.
         expires: When it expires, in ISO 8601 with a time zone; None for never.
+        events_per_s: How many events it may add in a second on each server, `MIN_RATE_PER_S` to `MAX_RATE_PER_S`; None
+            for what the server grants to keys by default.
+        requests_per_s: Likewise its requests.
     """
 
     roles: list[_Role]
     name: str = ""
     expires: str | None = None
+    events_per_s: float | None = None
+    requests_per_s: float | None = None
 
     def __post_init__(self) -> None:
+        for rate in (self.events_per_s, self.requests_per_s):
+            if rate is not None and not MIN_RATE_PER_S <= rate <= MAX_RATE_PER_S:
+                raise ValueError(
+                    f"expected a rate from {MIN_RATE_PER_S:g} to {MAX_RATE_PER_S} a second, found {rate:g}"
+                )
         if not self.roles or len(set(self.roles)) < len(self.roles):
             raise ValueError("expected at least one role, and each once")
         if len(self.name) > _NAME_LIMIT or not self.name.isprintable():
@@ -377,6 +387,9 @@ class CreatedKey(Struct, frozen=True, rename="pascal"):
         name: What the operator calls it.
         roles: What it may be used for.
         expires: When it expires; None for never.
+        events_per_s: How many events it may add in a second on each server; None for the server's default. Servers that
+            know no rates say nothing of them.
+        requests_per_s: Likewise its requests.
     """
 
     id: str
@@ -384,6 +397,8 @@ class CreatedKey(Struct, frozen=True, rename="pascal"):
     name: str
     roles: list[str]
     expires: _Moment | None
+    events_per_s: float | None = None
+    requests_per_s: float | None = None
 
 
 class KeyRow(Struct, frozen=True, rename="pascal"):
@@ -398,6 +413,8 @@ class KeyRow(Struct, frozen=True, rename="pascal"):
         expires: When it expires; None for never.
         is_revoked: Whether it was revoked.
         last_used: When the member that answers last accepted it; None if it has not since it started.
+        events_per_s: As in `CreatedKey`.
+        requests_per_s: As in `CreatedKey`.
     """
 
     id: str
@@ -408,6 +425,8 @@ class KeyRow(Struct, frozen=True, rename="pascal"):
     expires: _Moment | None
     is_revoked: bool
     last_used: _Moment | None
+    events_per_s: float | None = None
+    requests_per_s: float | None = None
 
 
 class Keys(Struct, frozen=True, rename="pascal"):
@@ -419,6 +438,9 @@ class Keys(Struct, frozen=True, rename="pascal"):
         is_management_open: Whether its operators need none.
         refused: How many requests it has refused since it started, by the code of the answer.
         keys: All keys that were ever made.
+        default_events_per_s: How many events a key without a rate of its own may add in a second on this member; None
+            if that is not limited.
+        default_requests_per_s: Likewise its requests.
     """
 
     node_id: str
@@ -426,6 +448,8 @@ class Keys(Struct, frozen=True, rename="pascal"):
     is_management_open: bool
     refused: dict[str, int]
     keys: list[KeyRow]
+    default_events_per_s: float | None = None
+    default_requests_per_s: float | None = None
 
 
 class MemberRequest(Struct, frozen=True):

@@ -236,9 +236,20 @@ class AsyncClient:
         """Return the API keys; see `Client.keys`."""
         return await self._carry_out(administer(calls.keys(), self._topology))
 
-    async def create_key(self, roles: Sequence[str], *, name: str = "", expires: datetime | None = None) -> CreatedKey:
+    async def create_key(
+        self,
+        roles: Sequence[str],
+        *,
+        name: str = "",
+        expires: datetime | None = None,
+        events_per_s: float | None = None,
+        requests_per_s: float | None = None,
+    ) -> CreatedKey:
         """Make an API key; see `Client.create_key`."""
-        return await self._carry_out(administer(calls.create_key(roles, name, expires), self._topology))
+        call = calls.create_key(
+            roles, name=name, expires=expires, events_per_s=events_per_s, requests_per_s=requests_per_s
+        )
+        return await self._carry_out(administer(call, self._topology))
 
     async def revoke_key(self, key_id: str) -> Keys:
         """Revoke an API key; see `Client.revoke_key`."""

@@ -8,6 +8,8 @@ A read may be repeated whenever no answer arrived. An insertion may be repeated 
 connection was never established, if the server says that it added nothing (307, 429, or 503 with `Retry-After`), or
 with `if_absent`. A 503 without `Retry-After` means that the server stopped waiting; it may add the event nevertheless.
 
+A server whose rate limit is reached says when to come back, and the call waits for that, within its whole time.
+
 If no server answers, a call soon gives up. If servers answer but the leader is missing, a new one is elected within a
 second or two, so a call that needs a leader, and may be repeated, waits longer.
 """
@@ -57,7 +59,7 @@ class Policy:
 
     Attributes:
         attempts: How often at most to ask all endpoints while none answers, at least 1.
-        patience_s: How long to keep trying while only the leader is missing.
+        patience_s: How long to keep trying while only the leader is missing, or a rate is used up.
         read: Which members a read may go to.
     """
 
@@ -130,7 +132,10 @@ def converse(call: Call[_T], topology: Topology, policy: Policy) -> Generator[Se
         failures = outcome.values()
         if call.route is Route.LEADER:
             may_have_happened |= any(failure.kind.may_have_arrived for failure in failures)
-        if _is_worth_waiting(call, topology, policy, failures):
+        if rate_limited := [failure for failure in failures if failure.kind is FailureKind.RATE_LIMITED]:
+            delay_s = min(failure.retry_after_s for failure in rate_limited) + _spread_s(attempt, LEADER_PAUSE_S)
+            is_over = topology.clock() + delay_s - began_s > policy.patience_s
+        elif _is_worth_waiting(call, topology, policy, failures):
             delay_s = _spread_s(attempt, LEADER_PAUSE_S)
             is_over = topology.clock() + delay_s - began_s > policy.patience_s
         else:
@@ -241,6 +246,9 @@ class _Round:
                 return outcome
             require_repeatable(call, base, outcome)
             self.failures[base] = outcome
+            if call.route is Route.LEADER and outcome.kind is FailureKind.RATE_LIMITED:
+                # Only the leader has a rate for events. The others would name it again, and count requests for that.
+                break
         return self.failures or _nobody(topology, self.policy)
 
     def _take_delay_s(self) -> float:

@@ -491,12 +491,19 @@ def keys() -> Call[Keys]:
     return Call(method="GET", path="/keys", read=KEYS.decode)
 
 
-def create_key(roles: Sequence[str], name: str, expires: datetime | None) -> Call[CreatedKey]:
+def create_key(
+    roles: Sequence[str],
+    *,
+    name: str,
+    expires: datetime | None,
+    events_per_s: float | None,
+    requests_per_s: float | None,
+) -> Call[CreatedKey]:
     """Return the call that makes an API key; its value has the key, which no server can show again."""
     if not set(roles) <= set(ROLES):
         raise ValueError(f"expected roles of {', '.join(ROLES)}, found {', '.join(map(repr, roles))}")
     text = None if expires is None else expires.isoformat()
-    request = KeyRequest(roles, name, text)  # type: ignore[arg-type]  # checked above to be these literals
+    request = KeyRequest(roles, name, text, events_per_s, requests_per_s)  # type: ignore[arg-type]  # literals, as checked
     return Call(
         method="POST",
         path="/keys",

@@ -480,7 +480,15 @@ class Client:
         """Return the API keys, without their secrets. `last_used` is what the member that answers knows."""
         return self._carry_out(administer(calls.keys(), self._topology))
 
-    def create_key(self, roles: Sequence[str], *, name: str = "", expires: datetime | None = None) -> CreatedKey:
+    def create_key(
+        self,
+        roles: Sequence[str],
+        *,
+        name: str = "",
+        expires: datetime | None = None,
+        events_per_s: float | None = None,
+        requests_per_s: float | None = None,
+    ) -> CreatedKey:
         """Make an API key. It is shown only here: the servers keep a hash of it.
 
         The first key closes the calls of clients to those who have none; the first one with the role `operate` closes
@@ -490,14 +498,19 @@ class Client:
             roles: What the key may be used for: `append`, `prove`, `operate`, `observe`, or several of them.
             name: What to call it, in the history of the cluster and in logs.
             expires: When it expires, with a time zone; None for never.
+            events_per_s: How many events it may add in a second on each server; None for the server's default.
+            requests_per_s: How many requests it may make in a second on each server.
 
         Returns:
             The key and its id.
 
         Raises:
-            ValueError: A role does not exist, or is repeated, or the name or time is invalid.
+            ValueError: A role does not exist, or is repeated, or the name, the time or a rate is invalid.
         """
-        return self._carry_out(administer(calls.create_key(roles, name, expires), self._topology))
+        call = calls.create_key(
+            roles, name=name, expires=expires, events_per_s=events_per_s, requests_per_s=requests_per_s
+        )
+        return self._carry_out(administer(call, self._topology))
 
     def revoke_key(self, key_id: str) -> Keys:
         """Revoke the API key with this id, and return all keys.

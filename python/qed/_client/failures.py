@@ -25,6 +25,7 @@ _OVERLOADED: Final = 429
 _UNAVAILABLE: Final = 503
 # 502 and 504 are from a gateway and say nothing about the server behind it.
 _NOT_SERVED: Final = frozenset({502, _UNAVAILABLE, 504})
+_RATE_LIMITED: Final = "rate_limited"
 _LEADERLESS: Final = frozenset({"no_leader", "outcome_unknown"})
 
 
@@ -41,6 +42,8 @@ class FailureKind(Enum):
     """The request was sent, and no complete answer came within the time-out."""
     OVERLOADED = auto()
     """The server's queue is full, so it did nothing."""
+    RATE_LIMITED = auto()
+    """The caller's key has used up its rate on this server, which did nothing and says when it will."""
     NONSENSE = auto()
     """The server answered, but not to the request."""
     REFUSED = auto()
@@ -70,7 +73,8 @@ class FailureKind(Enum):
     @property
     def is_answer(self) -> bool:
         """Whether the server is up: it answered, though not with a result."""
-        return self.is_leaderless or self in {FailureKind.OVERLOADED, FailureKind.NONSENSE, FailureKind.REFUSED}
+        refusals = {FailureKind.OVERLOADED, FailureKind.RATE_LIMITED, FailureKind.NONSENSE, FailureKind.REFUSED}
+        return self.is_leaderless or self in refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def served(outcome: Outcome) -> Outcome:
 
 def _kind_of(answer: Answer, code: str) -> FailureKind:
     if answer.status == _OVERLOADED:
-        return FailureKind.OVERLOADED
+        return FailureKind.RATE_LIMITED if code == _RATE_LIMITED else FailureKind.OVERLOADED
     # A server that stopped waiting for an insertion sends no `Retry-After`.
     did_nothing = answer.status == _UNAVAILABLE and "retry-after" in answer.headers
     match did_nothing, code in _LEADERLESS:
@@ -142,6 +146,8 @@ def none_answered(failures: Mapping[str, Failure], *, may_have_happened: bool = 
         # A refusal that came last only refused a repetition.
         causes += "; the insertion may have happened nevertheless"
         return Unavailable(f"no server answered: {causes}", may_have_happened=True)
+    if any(failure.kind is FailureKind.RATE_LIMITED for failure in failures.values()):
+        return Overloaded(f"the rate of this key is used up: {causes}")
     if any(failure.kind is FailureKind.OVERLOADED for failure in failures.values()):
         return Overloaded(f"no server had room: {causes}")
     if all(failure.kind is FailureKind.REFUSED for failure in failures.values()):

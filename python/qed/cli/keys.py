@@ -68,6 +68,7 @@ def keys() -> None:
     examples=[
         "qed keys create --role operate --name admin",
         "qed keys create --role append --role prove --expires 90d",
+        "qed keys create --role append --events-per-s 1000 --requests-per-s 50",
     ],
 )
 @click.option(
@@ -81,12 +82,27 @@ def keys() -> None:
 )
 @click.option("--name", default="", help="What the history of the cluster and its logs call the key.")
 @click.option("--expires", type=_MomentType(), help="When it expires: 12h, 90d, or 2030-01-31. By default never.")
-def create(*, roles: tuple[str, ...], name: str, expires: datetime | None) -> None:
+@click.option("--events-per-s", type=float, help="Events that it may add in a second, on each server.")
+@click.option("--requests-per-s", type=float, help="Requests that it may make in a second, on each server.")
+def create(
+    *,
+    roles: tuple[str, ...],
+    name: str,
+    expires: datetime | None,
+    events_per_s: float | None,
+    requests_per_s: float | None,
+) -> None:
     """Make a key and show it, this once: the servers keep a hash of it."""
     session = current_session()
     with connect(session.settings) as client:
         try:
-            created = client.create_key(tuple(dict.fromkeys(roles)), name=name, expires=expires)
+            created = client.create_key(
+                tuple(dict.fromkeys(roles)),
+                name=name,
+                expires=expires,
+                events_per_s=events_per_s,
+                requests_per_s=requests_per_s,
+            )
         except ValueError as exc:
             raise click.UsageError(str(exc)) from exc
     session.terminal.fields(
@@ -97,6 +113,7 @@ def create(*, roles: tuple[str, ...], name: str, expires: datetime | None) -> No
             ("Name", created.name or "none"),
             ("Roles", ", ".join(created.roles)),
             ("Expires", _spelt(created.expires) or "never"),
+            ("Rates", _rates(created.events_per_s, created.requests_per_s) or "the default of each server"),
         ],
     )
     session.terminal.note("keep the key: it cannot be shown again")
@@ -135,6 +152,12 @@ def _show(session: Session, found: Keys) -> None:
         terminal.line(f"{found.node_id} is open: its clients need no key.")
     if found.is_management_open:
         terminal.line(f"{found.node_id} is open to operators: they need no key.")
+    # A column for them would leave the others too little of a terminal.
+    for key in found.keys:
+        if rates := _rates(key.events_per_s, key.requests_per_s):
+            terminal.line(f"{key.id} is limited to {rates}.")
+    if rates := _rates(found.default_events_per_s, found.default_requests_per_s):
+        terminal.line(f"{found.node_id} limits keys without a rate of their own to {rates}.")
     refused = ", ".join(f"{count} {code}" for code, count in sorted(found.refused.items()))
     terminal.line(f"Requests that {found.node_id} refused: {refused or 'none'}.")
     terminal.records([msgspec.to_builtins(found)])
@@ -143,6 +166,11 @@ def _show(session: Session, found: Keys) -> None:
 def _row(key: KeyRow) -> tuple[Cell, ...]:
     state = "revoked" if key.is_revoked else _spelt(key.expires) or "never"
     return (key.id, key.name, tuple(key.roles), state, _spelt(key.last_used) or "never")
+
+
+def _rates(events_per_s: float | None, requests_per_s: float | None) -> str:
+    found = (("events/s", events_per_s), ("requests/s", requests_per_s))
+    return " and ".join(f"{rate:.12g} {unit}" for unit, rate in found if rate is not None)
 
 
 def _spelt(moment: datetime | None) -> str:

@@ -16,6 +16,7 @@ from qed.server.acts import ANONYMOUS
 from qed.server.browsers import ForeignHost, ForeignOrigin, Sites
 from qed.server.config import SettingsError
 from qed.server.logs import Line, OncePerMinute
+from qed.server.rates import UNLIMITED, Allowances
 from qed.server.roles import ANY_ROLE, ANYONE, OPERATORS, roles_for
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from qed.server.config import Address, Settings
     from qed.server.head import Head
     from qed.server.keys import KeyTable
+    from qed.server.rates import Allowance, Rates
 
 __all__ = ["CALLER", "CERTIFICATE", "Access", "Caller", "Forbidden", "Unauthenticated"]
 
@@ -58,11 +60,13 @@ class Caller(NamedTuple):
         name: What acts call the key or the certificate, or `ANONYMOUS`.
         roles: What the caller may do.
         ends: When a certificate expires, in seconds since 1970. Connections may last longer.
+        allowance: How much of it, for now; None if that is not limited.
     """
 
     name: str
     roles: frozenset[str]
     ends: float = math.inf
+    allowance: Allowance | None = None
 
     @property
     def is_known(self) -> bool:
@@ -90,6 +94,7 @@ class Access:
             False: settings.is_beyond_loopback("http"),
         }
         self._sites = Sites(settings)
+        self._allowances = Allowances(settings.limits)
         self._once_per_minute = OncePerMinute()
         self.refused: Counter[str] = Counter()
 
@@ -129,6 +134,7 @@ class Access:
             Forbidden: Its key or certificate has no role for this call.
             ForeignOrigin: A web page of another site makes it.
             ForeignHost: It is for another host than this one.
+            RateExceeded: The caller has made too many requests.
         """
         try:
             self._sites.require_own(head, is_management=is_management)
@@ -139,14 +145,16 @@ class Access:
             scope[CALLER] = _ANYBODY
             return False
         caller = self._caller(scope, head.keys)
+        scope[CALLER] = caller or _ANYBODY
+        if caller is not None and caller.allowance is not None and not is_management:
+            # Operators must be able to act, and a backup is many requests.
+            caller.allowance.spend_request()
         if self._needs_no_key(accepted, is_management=is_management):
-            scope[CALLER] = caller or _ANYBODY
             return True
         if caller is None:
             raise self._refusal(Unauthenticated(), "unauthorized", scope)
         if caller.roles.isdisjoint(accepted):
             raise self._refusal(Forbidden(), "forbidden", scope)
-        scope[CALLER] = caller
         return True
 
     def _needs_no_key(self, accepted: frozenset[str], *, is_management: bool) -> bool:
@@ -161,11 +169,24 @@ class Access:
 
     def _caller(self, scope: Scope, presented: list[bytes]) -> Caller | None:
         if not presented:
-            caller: Caller | None = scope.get(CERTIFICATE)
-            return caller if caller is None or time.time() < caller.ends else None
+            certified: Caller | None = scope.get(CERTIFICATE)
+            if certified is None or time.time() >= certified.ends:
+                return None
+            return self._allowed(certified, UNLIMITED)
         # With two, a proxy in between might have checked the other one.
         key = self._keys.recognise(presented[0]) if len(presented) == 1 else None
-        return None if key is None else Caller(key.caller, key.roles)
+        return None if key is None else self._allowed(Caller(key.caller, key.roles), key.rates)
+
+    def _allowed(self, caller: Caller, rates: Rates) -> Caller:
+        allowance = self._allowances.of(caller.name, rates)
+        return caller if allowance is None else caller._replace(allowance=allowance)
+
+    def note_rate_exceeded(self, scope: Scope) -> None:
+        """Count a request that was refused because its caller has used up a rate, and log that now and then."""
+        self.refused["rate_limited"] += 1
+        caller: Caller = scope[CALLER]
+        if self._once_per_minute.is_due(caller.name, "rate_limited"):
+            _log.warning(Line("request refused", reason="rate_limited", caller=caller.name, path=scope["path"][:100]))
 
     def _refusal(self, refusal: QedError, code: str, scope: Scope) -> QedError:
         self.refused[code] += 1

@@ -204,6 +204,9 @@ class KeyCreated(_Act, frozen=True, kw_only=True, tag="key_created"):
         roles: What it may be used for.
         hash: SHA-256 of its secret part.
         expires: When it ends to be valid; None for never.
+        events_per_s: How many events it may add in a second, on each server; None for the default of the server, as in
+            acts of builds that knew no rates. They skip the rates of later ones.
+        requests_per_s: Likewise its requests.
     """
 
     id: str
@@ -211,6 +214,8 @@ class KeyCreated(_Act, frozen=True, kw_only=True, tag="key_created"):
     roles: list[str]
     hash: bytes
     expires: _Moment | None = None
+    events_per_s: float | None = None
+    requests_per_s: float | None = None
 
 
 class KeyRevoked(_Act, frozen=True, kw_only=True, tag="key_revoked"):

@@ -32,6 +32,7 @@ from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
 from qed.server.operator_bodies import OperatorBodies
+from qed.server.rates import RateExceeded
 from qed.server.slots import SLOT
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     BackupError: (409, "backup"),
     PageError: (409, "diverged"),
     Overloaded: (429, "overloaded"),
+    RateExceeded: (429, "rate_limited"),
     NotLeader: (503, "no_leader"),
     OutcomeUnknown: (503, "outcome_unknown"),
     Unavailable: (503, "unavailable"),
@@ -106,13 +108,8 @@ class Application:
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        endpoint = self._direct.get((scope["method"], scope["path"]))
         is_management = scope["server"][1] == self._node.settings.mgmt_addr.port
-        if is_management:
-            endpoint, scope["app"] = self._management, self
-        elif endpoint is None:
-            scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
-            endpoint = self._router
+        endpoint = self._endpoint(scope, is_management=is_management)
         try:
             if self._access.admit(scope, head_of(scope), is_management=is_management):
                 _note_owner(scope)
@@ -126,8 +123,18 @@ class Application:
             await _send_error(send, 503, ErrorBody("unavailable", "the server stopped before it knew the result"))
         except NotLeader as exc:
             await self._redirect(exc, scope, send)
+        except RateExceeded as exc:
+            self._access.note_rate_exceeded(scope)
+            await _answer_exception(exc, send)
         except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own plain-text answer
             await _answer_exception(exc, send)
+
+    def _endpoint(self, scope: Scope, *, is_management: bool) -> ASGIApp:
+        direct = None if is_management else self._direct.get((scope["method"], scope["path"]))
+        if direct is not None:
+            return direct
+        scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
+        return self._management if is_management else self._router
 
     async def _redirect(self, exc: NotLeader, scope: Scope, send: Send) -> None:
         """Redirect the client to the leader, with the topology; or answer that there is no leader."""
@@ -158,6 +165,8 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
     # The header promises that nothing was accepted. Without it, the client must assume an insertion may be committed.
     headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken | NotLeader) else []
+    if isinstance(exc, RateExceeded):
+        headers = [(b"retry-after", b"%d" % exc.retry_after_s)]
     if isinstance(exc, Unauthenticated):
         headers = [_AUTHENTICATE]
     await _send_error(send, status, ErrorBody(code, message, first_version), *headers)

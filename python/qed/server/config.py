@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from qed._limits import LOG_LEVELS
+from qed._limits import LOG_LEVELS, MIN_RATE_PER_S
 from qed.server.addresses import Address, SettingsError
 from qed.server.ways import Way, Ways
 
@@ -56,6 +56,12 @@ def _limit(default: _Number, what: str, *, minimum: _Number) -> _Number:
     return limit
 
 
+def _rate(what: str) -> float | None:
+    """Return a dataclass field for a rate that is not limited by default."""
+    rate: float | None = field(default=None, metadata={"help": what, "minimum": MIN_RATE_PER_S})
+    return rate
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """How much one server accepts before it refuses more. Each limit has its reason.
@@ -88,6 +94,9 @@ class Limits:
             buffers a few megabytes, so progress is visible only in steps of about one megabyte.
         keep_alive_timeout_s: An idle connection is closed after this. Above the minute that common proxies use, so that
             the proxy closes first and no request is sent on a closing connection.
+        key_events_per_s: Events that each key, or each certificate of a client, may add in a second on this server,
+            unless the key has a rate of its own. None does not limit them.
+        key_requests_per_s: Likewise its requests.
         dead_after_s: A leader presumes a member dead after this. Its server may then return with an empty folder and
             its old key. A restart of the machine takes less; until then, an operator can say that the member is lost.
         shutdown_grace_s: Everything after SIGTERM together: handing over, answering what was accepted, closing the log.
@@ -110,6 +119,8 @@ class Limits:
     request_timeout_s: float = _limit(30.0, "Seconds for a request to be answered once it has arrived.", minimum=0.05)
     unread_timeout_s: float = _limit(10.0, "Seconds within which a client must read more of an answer.", minimum=0.05)
     keep_alive_timeout_s: int = _limit(75, "Seconds after which an idle connection is closed.", minimum=1)
+    key_events_per_s: float | None = _rate("Events a second for each key without a rate of its own.")
+    key_requests_per_s: float | None = _rate("Requests a second for each key without a rate of its own.")
     dead_after_s: int = _limit(
         300, "Seconds of silence after which a server may return as a new member, if it has its key.", minimum=1
     )
@@ -118,7 +129,7 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             minimum, value = limit.metadata["minimum"], getattr(self, limit.name)
-            if not minimum <= value <= _MAX_LIMIT:
+            if value is not None and not minimum <= value <= _MAX_LIMIT:
                 raise SettingsError(f"expected {limit.name} from {minimum} to {_MAX_LIMIT}, found {value}")
         if self.max_buffered_bytes < self.max_body_bytes:
             raise SettingsError(

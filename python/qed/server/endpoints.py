@@ -26,19 +26,24 @@ from qed._wire import (
     HistoryRow,
     JoinToken,
 )
-from qed.errors import QedError, UnknownVersion, WriteRefused
+from qed.errors import NotLeader, Overloaded, QedError, UnknownVersion, WriteRefused
 from qed.proofs import Digest
 from qed.server.access import CALLER
 from qed.server.acts import Author
 from qed.server.bodies import RequestTooLarge
 from qed.server.config import Address, SettingsError, require_node_id
+from qed.server.node import NotTaken
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import Receive, Scope, Send
 
+    from qed._qed import Added
     from qed.server.access import Caller
     from qed.server.bodies import Bodies
     from qed.server.node import Node
+    from qed.server.rates import Allowance
 
 __all__ = [
     "Add",
@@ -122,9 +127,7 @@ async def _catch_up_if_asked(node: Node, scope: Scope) -> None:
 
 
 class _Call(ABC):
-    """A call with a body."""
-
-    is_read = True
+    """A call with a body that asks for something."""
 
     def __init__(self, node: Node, bodies: Bodies) -> None:
         self.node = node
@@ -132,35 +135,65 @@ class _Call(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await self._bodies.read(scope, receive)
-        if self.is_read:
-            await _catch_up_if_asked(self.node, scope)
-        status, body = await self.answer(body)
-        await send_json(send, status, body)
+        await _catch_up_if_asked(self.node, scope)
+        await send_json(send, 200, await self.answer(body))
 
     @abstractmethod
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Return status and JSON for the request in `body`."""
+    async def answer(self, body: bytes) -> bytes:
+        """Return JSON for the request in `body`."""
 
 
-class Add(_Call):
-    """`POST /events`: 201 with the snapshot, or 200 with the first one if nothing had to be added."""
+class _Addition(ABC):
+    """A call with a body that adds events: 201, or 200 if nothing had to be added."""
 
-    is_read = False
+    def __init__(self, node: Node, bodies: Bodies) -> None:
+        self.node = node
+        self._bodies = bodies
 
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Add one event."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        events, if_absent = self.parse(await self._bodies.read(scope, receive))
+        caller: Caller = scope[CALLER]
+        if caller.allowance is None:
+            added = await self.node.add(events, if_absent=if_absent)
+        else:
+            added = await self._add_within(caller.allowance, events, if_absent=if_absent)
+        await send_json(send, 201 if added.is_new else 200, self.spell(added))
+
+    async def _add_within(self, allowance: Allowance, events: Sequence[bytes | Digest], *, if_absent: bool) -> Added:
+        allowance.spend_events(len(events))
+        try:
+            return await self.node.add(events, if_absent=if_absent)
+        except (NotLeader, NotTaken, Overloaded):
+            allowance.give_back_events(len(events))
+            raise
+
+    @abstractmethod
+    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool]:
+        """Return the events to add, and whether only those that are not in the log yet."""
+
+    @abstractmethod
+    def spell(self, added: Added) -> bytes:
+        """Return JSON with the snapshots of the events."""
+
+
+class Add(_Addition):
+    """`POST /events`: one event, answered by its snapshot."""
+
+    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool]:
+        """Return the event as a batch of one."""
         request = ADD_REQUEST.decode(body)
-        added = await self.node.add([request.added()], if_absent=request.if_absent)
-        return 201 if added.is_new else 200, added.to_json()
+        return [request.added()], request.if_absent
+
+    def spell(self, added: Added) -> bytes:
+        """Return the JSON of its snapshot."""
+        return added.to_json()
 
 
-class AddBulk(_Call):
-    """`POST /events/bulk`: 201 with one snapshot an event, or 200 if nothing had to be added."""
+class AddBulk(_Addition):
+    """`POST /events/bulk`: events as one batch, answered by an array with a snapshot an event."""
 
-    is_read = False
-
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
-        """Add events as one batch."""
+    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool]:
+        """Return the events, which are not too many."""
         limit = self.node.settings.limits.max_bulk_events
         if body.count(b",") > limit + _FIELDS:
             # Events that are not there yet: decoding millions of empty ones would keep all others waiting.
@@ -168,35 +201,38 @@ class AddBulk(_Call):
         events = (request := ADD_BULK_REQUEST.decode(body)).added()
         if len(events) > limit:
             raise RequestTooLarge(f"expected at most {limit} events in a bulk, found {len(events)}")
-        added = await self.node.add(events, if_absent=request.if_absent)
-        return 201 if added.is_new else 200, added.to_json_array()
+        return events, request.if_absent
+
+    def spell(self, added: Added) -> bytes:
+        """Return the JSON of all snapshots."""
+        return added.to_json_array()
 
 
 class Membership(_Call):
     """`POST /proofs/membership`: 200 with the proof that an event is in the log, or that it is not."""
 
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
+    async def answer(self, body: bytes) -> bytes:
         """Prove whether one event is in the log."""
         request = MEMBERSHIP_REQUEST.decode(body)
-        return 200, await self.node.membership(Digest.of(request.key), version=request.version, key=request.key)
+        return await self.node.membership(Digest.of(request.key), version=request.version, key=request.key)
 
 
 class DigestMembership(_Call):
     """`POST /proofs/digest-membership`: as `Membership`, for clients that have only the digest of the event."""
 
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
+    async def answer(self, body: bytes) -> bytes:
         """Prove whether the event of one digest is in the log."""
         request = DIGEST_MEMBERSHIP_REQUEST.decode(body)
-        return 200, await self.node.membership(Digest(request.key_digest), version=request.version)
+        return await self.node.membership(Digest(request.key_digest), version=request.version)
 
 
 class Incremental(_Call):
     """`POST /proofs/incremental`: 200 with the proof that one version extends another."""
 
-    async def answer(self, body: bytes) -> tuple[int, bytes]:
+    async def answer(self, body: bytes) -> bytes:
         """Prove that one version extends another."""
         request = INCREMENTAL_REQUEST.decode(body)
-        return 200, await self.node.incremental(request.start, request.end)
+        return await self.node.incremental(request.start, request.end)
 
 
 class _Lookup(ABC):

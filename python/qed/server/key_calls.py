@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qed._wire import ENCODER, KEY_REQUEST, REVOKE_REQUEST, CreatedKey, DecodeError, KeyRow, Keys
 from qed.server.endpoints import author_of, send_json
+from qed.server.rates import Rates
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -44,8 +45,9 @@ class AllKeys:
         if expires is not None and expires <= datetime.now(UTC):
             raise DecodeError("expected a time in the future for Expires")
         roles = [str(role) for role in request.roles]
-        key = await self._node.create_key(roles, request.name, expires, author_of(scope))
-        created = CreatedKey(key.id, key.text, request.name, roles, expires)
+        rates = Rates(request.events_per_s, request.requests_per_s)
+        key = await self._node.create_key(roles, request.name, expires, author_of(scope), rates=rates)
+        created = CreatedKey(key.id, key.text, request.name, roles, expires, *rates)
         # Caches between client and server must not keep the key.
         await send_json(send, 201, ENCODER.encode(created), (b"cache-control", b"no-store"))
 
@@ -73,6 +75,8 @@ def _listed(node: Node, access: Access) -> bytes:
             is_management_open=access.is_open(is_management=True),
             refused=dict(access.refused),
             keys=[_row(key) for key in node.keys],
+            default_events_per_s=node.settings.limits.key_events_per_s,
+            default_requests_per_s=node.settings.limits.key_requests_per_s,
         )
     )
 
@@ -88,4 +92,6 @@ def _row(key: Key) -> KeyRow:
         expires=created.expires,
         is_revoked=key.is_revoked,
         last_used=None if key.last_used is None else datetime.fromtimestamp(int(key.last_used), UTC),
+        events_per_s=created.events_per_s,
+        requests_per_s=created.requests_per_s,
     )

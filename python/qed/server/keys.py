@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from qed._limits import OPERATE
 from qed.server.acts import Act, KeyCreated, KeyRevoked
+from qed.server.rates import Rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +56,7 @@ class Key:
         created: The act that made it.
         caller: What acts and log lines call it. It begins with its id, since anyone may choose a name.
         roles: What it may be used for.
+        rates: Its own rates.
         ends: When it expires, in seconds since 1970.
         is_revoked: Whether it was revoked.
         last_used: When this member last accepted it, in seconds since 1970; None if it has not since it started.
@@ -63,6 +65,7 @@ class Key:
     created: KeyCreated
     caller: str
     roles: frozenset[str]
+    rates: Rates
     ends: float
     is_revoked: bool = False
     last_used: float | None = None
@@ -72,7 +75,7 @@ class Key:
         """Return the key that an act made."""
         ends = math.inf if act.expires is None else act.expires.timestamp()
         caller = f"key {act.id} ({act.name})" if act.name else f"key {act.id}"
-        return Key(act, caller, frozenset(act.roles), ends)
+        return Key(act, caller, frozenset(act.roles), Rates(act.events_per_s, act.requests_per_s), ends)
 
     def is_valid(self, moment: float) -> bool:
         """Return whether it is neither revoked nor expired at `moment`, in seconds since 1970."""

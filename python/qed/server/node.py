@@ -29,6 +29,7 @@ from qed.server.logs import Line
 from qed.server.members import NO_LEADER, Members, address_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
+from qed.server.rates import UNLIMITED
 from qed.server.tokens import Token
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
 from qed.server.ways import Ways
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from qed.server.acts import Author
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
+    from qed.server.rates import Rates
 
 __all__ = ["EmptyLog", "Node", "NotTaken"]
 
@@ -378,7 +380,9 @@ class Node:
         """
         await self._peers.leader_requests.ask_leader(LeaderRequest("record", act=encode(deed)))
 
-    async def create_key(self, roles: list[str], name: str, expires: datetime | None, author: Author) -> NewKey:
+    async def create_key(
+        self, roles: list[str], name: str, expires: datetime | None, author: Author, *, rates: Rates = UNLIMITED
+    ) -> NewKey:
         """Make an API key. When this returns, the members have its hash, and this one accepts it.
 
         Args:
@@ -386,6 +390,7 @@ class Node:
             name: What the operator calls it; may be empty.
             expires: When it expires; None for never.
             author: Who asks for it.
+            rates: Its own rates.
 
         Returns:
             The key, whose text is stored nowhere.
@@ -405,6 +410,8 @@ class Node:
                 roles=roles,
                 hash=key.hash,
                 expires=expires,
+                events_per_s=rates.events_per_s,
+                requests_per_s=rates.requests_per_s,
             )
         )
         await self._wait_for_act(lambda: self.keys.find(key.id) is not None)
