@@ -137,6 +137,20 @@ def test_many_addresses_keep_no_key_out(
         assert read_answer(peer)[0] == 201
 
 
+def test_new_clients_have_time_to_show_their_key(
+    start_server: StartServer, tmp_path: Path, sockets: contextlib.ExitStack
+) -> None:
+    server = start_server(tmp_path, "--max-connections", "16")
+    greedy = new_key(server, "append", "operate")
+    modest = new_key(server, "append", key=greedy)
+    for peer in hold(sockets, 16, lambda: connect(server)):
+        stall_with(peer, greedy, "idle")
+    first, second = hold(sockets, 2, lambda: connect(server))
+    for peer in (second, first):
+        peer.sendall(add_with(modest))
+        assert read_answer(peer)[0] == 201
+
+
 @pytest.mark.parametrize("stall", ["idle", "body", "pipelined body", "answer"])
 def test_a_key_keeps_no_other_key_out(
     start_server: StartServer, tmp_path: Path, sockets: contextlib.ExitStack, stall: str
