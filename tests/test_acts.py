@@ -31,7 +31,7 @@ DEEDS: list[acts.Act] = [
     acts.Transferred(**BY, name=None, leader="a"),
     acts.KeyCreated(**BY, id="k", name="n", roles=["append"], hash=bytes(32)),
     acts.KeyRevoked(**BY, id="k"),
-    acts.TokenCreated(**BY, id="t", name=None, hash=bytes(32), expires=WHEN),
+    acts.TokenCreated(**BY, id="t", name=None, public_key=bytes(32), expires=WHEN),
     acts.SecretChanged(**BY, authority=bytes(32)),
     acts.Restored(**BY, backup="7", cluster="c", events=3),
     acts.Recovered(**BY, name="a", cluster="c", events=3),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import threading
-from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,12 +13,14 @@ import pytest
 from harness.cluster import Cluster, new_cluster, new_secret
 from harness.ports import free_ports, ports_of_server
 from harness.process import Server, StartFailed
-from harness.wait import LIMIT_S, wait_until
+from harness.wait import wait_until
+from impostors import Impostor
 from intruders import KIB, Intruder, cluster_of, frame_of
 from qed.server.handshake import PROTOCOL
 from test_members_bad_input import assert_goes_on
 
 if TYPE_CHECKING:
+    import ssl
     import subprocess
     from collections.abc import Iterator
     from pathlib import Path
@@ -135,37 +135,18 @@ def test_folder_of_another_cluster_at_the_address_of_a_member_is_refused(cluster
         stopped.start()
 
 
-class Impostor:
-    """Knows the secret, and answers every connection with one frame."""
-
-    def __init__(self, intruder: Intruder, answer: dict[str, str]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._accepting = intruder.credentials.accepting
-        self._answer = frame_of(answer)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        with suppress(OSError):
-            while True:
-                peer, _ = self._listener.accept()
-                with suppress(OSError), closing(self._accepting.wrap_socket(peer, server_side=True)) as stream:
-                    stream.recv(64 * KIB)
-                    stream.sendall(self._answer)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(LIMIT_S)
-
-
 def test_join_to_members_of_another_protocol_says_so(cluster: Cluster, tmp_path: Path) -> None:
     message = f"expected protocol {PROTOCOL + 1}, found {PROTOCOL}"
     process = joiner(cluster, tmp_path / "log")
     assert process.secret is not None
     intruder = Intruder.with_secret(process.secret, tmp_path / "impostor")
-    with closing(Impostor(intruder, {"error": "protocol", "message": message})) as impostor:
+    answer = frame_of({"error": "protocol", "message": message})
+
+    def refuse(stream: ssl.SSLSocket) -> None:
+        stream.recv(64 * KIB)
+        stream.sendall(answer)
+
+    with Impostor(intruder.credentials.accepting, refuse) as impostor:
         process.join = (impostor.address,)
         assert_says(process.run_to_exit(), impostor.address, message)
 

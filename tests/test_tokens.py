@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from commands import qed
 from harness.cluster import Cluster, new_cluster, new_secret
@@ -16,7 +17,8 @@ from harness.process import Server
 from harness.wait import wait_until
 from qed.server.acts import TokenCreated, TokenUsed
 from qed.server.config import SettingsError
-from qed.server.tokens import Token, TokenTable, read_token
+from qed.server.token_table import TokenTable
+from qed.server.tokens import Claim, Token, read_token
 from test_members_bad_input import assert_goes_on
 from test_members_refused import assert_says
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AUTHORITY = bytes(range(32))
+ASKED = bytes(range(1, 33))
 HOUR = timedelta(hours=1)
 
 
@@ -34,8 +37,8 @@ HOUR = timedelta(hours=1)
 def test_token_is_what_its_text_says() -> None:
     token = Token.make(AUTHORITY)
     assert Token.parse(token.text) == token
-    assert Token.make(AUTHORITY).secret != token.secret
-    assert token.secret.hex() not in repr(token)
+    assert Token.make(AUTHORITY).seed != token.seed
+    assert token.seed.hex() not in repr(token)
 
 
 @pytest.mark.parametrize("damage", ["", "qed_join_", "cut", "longer", "upper", "space"])
@@ -68,23 +71,30 @@ def test_token_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def created(token: Token, name: str | None = None, ends: timedelta = HOUR) -> TokenCreated:
     moment = datetime.now(UTC)
-    return TokenCreated(who="x", origin="", when=moment, id=token.id, name=name, hash=token.hash, expires=moment + ends)
+    return TokenCreated(
+        who="x", origin="", when=moment, id=token.id, name=name, public_key=token.public_key, expires=moment + ends
+    )
 
 
 def used(token: Token, name: str = "a", member: str = "0" * 16, key: bytes = bytes(32)) -> TokenUsed:
     return TokenUsed(who=name, origin="", when=datetime.now(UTC), id=token.id, name=name, member=member, key=key)
 
 
+def refusal(table: TokenTable, use: TokenUsed, token: Token) -> str | None:
+    """Return why a token may not be used, if the server that uses it has the token."""
+    return table.refusal(use, ASKED, Claim(use.key, ASKED, use.member, use.name).signed_with(token))
+
+
 def test_token_is_good_for_one_server() -> None:
     token, table = Token.make(AUTHORITY), TokenTable()
-    assert table.refusal(used(token), token.hash) == "this token is not valid"
+    assert refusal(table, used(token), token) == "this token is not valid"
     table.fold(created(token))
-    assert table.refusal(used(token), token.hash) is None
+    assert refusal(table, used(token), token) is None
     table.fold(used(token))
     # It may not have got its certificate.
-    assert table.refusal(used(token), token.hash) is None
+    assert refusal(table, used(token), token) is None
     for other in (used(token, name="b"), used(token, member="1" * 16), used(token, key=b"k" * 32)):
-        reason = table.refusal(other, token.hash)
+        reason = refusal(table, other, token)
         assert reason is not None
         assert "used already" in reason
         # The use that another leader recorded later does not count.
@@ -93,19 +103,34 @@ def test_token_is_good_for_one_server() -> None:
     assert table.is_used_by(used(token))
 
 
-def test_only_the_secret_tells_tokens_apart() -> None:
-    token, table = Token.make(AUTHORITY), TokenTable()
+def test_only_a_signature_of_the_token_on_the_very_claim_counts() -> None:
+    token, other, table = Token.make(AUTHORITY), Token.make(AUTHORITY), TokenTable()
     table.fold(created(token))
-    table.fold(used(token))
-    for proof in (bytes(32), b"", token.secret, Token.make(AUTHORITY).hash):
-        assert table.refusal(used(token, name="b"), proof) == "this token is not valid"
+    table.fold(created(other))
+    use = used(token)
+    claim = Claim(use.key, ASKED, use.member, use.name)
+    assert table.refusal(use, ASKED, claim.signed_with(token)) is None
+    changes = ({"key": b"k" * 32}, {"asked": bytes(32)}, {"number": "1" * 16}, {"name": "b"}, {"name": "0a"})
+    wrong = [claim._replace(**change).signed_with(token) for change in changes]
+    for signature in (*wrong, claim.signed_with(other), bytes(64), b"", claim.signed_with(token)[:63], token.seed * 2):
+        assert table.refusal(use, ASKED, signature) == "this token is not valid"
+    # The words are the same once it was used.
+    table.fold(use)
+    assert table.refusal(used(token, name="b"), ASKED, bytes(64)) == "this token is not valid"
+
+
+def test_claim_is_signed_as_documented() -> None:
+    token = Token("0123456789abcdef", bytes(range(32)), AUTHORITY)
+    signature = Claim(b"k" * 32, b"a" * 32, "fedcba9876543210", "server3").signed_with(token)
+    message = b"qed join 1\x00" + b"k" * 32 + b"a" * 32 + b"0123456789abcdef" + b"fedcba9876543210" + b"server3"
+    Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().verify(signature, message)
 
 
 def test_token_ends_and_may_be_for_one_name() -> None:
     old, named, table = Token.make(AUTHORITY), Token.make(AUTHORITY), TokenTable()
     table.fold(created(old, ends=-HOUR))
     table.fold(created(named, name="b"))
-    reasons = [table.refusal(used(token), token.hash) or "" for token in (old, named)]
+    reasons = [refusal(table, used(token), token) or "" for token in (old, named)]
     assert "expired" in reasons[0]
     assert reasons[1] == "this token is for b, not for a"
 

@@ -20,10 +20,10 @@ import uvloop
 
 from qed.errors import CorruptLog, QedError
 from qed.server import acceptor, frames, handshake
+from qed.server.certification import Certified
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.config import Address
 from qed.server.credentials import Credentials, of_authority
-from qed.server.enrolment import Certified
 from qed.server.frames import TransportError
 from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
 from qed.server.transport import Contact, Transport
@@ -31,7 +31,7 @@ from qed.server.transport import Contact, Transport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
-    from qed.server.enrolment import EnrolmentRequest
+    from qed.server.certification import EnrolmentRequest
     from qed.server.pins import Peer
 
 

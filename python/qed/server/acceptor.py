@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from qed.errors import CorruptLog, InternalError, QedError
-from qed.server.enrolment import Certified, EnrolmentRequest, read_enrolment_request, send
+from qed.server.certification import Certified, EnrolmentRequest, read_enrolment_request, send
 from qed.server.frames import FRAME_S, SMALL_FRAME_BYTES, Frames, TransportError, put, read_frame
 from qed.server.handshake import (
     HELLO_TIMEOUT_S,

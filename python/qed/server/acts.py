@@ -234,13 +234,13 @@ class TokenCreated(_Act, frozen=True, kw_only=True, tag="token_created"):
     Attributes:
         id: Its public part.
         name: Name of the member that may use it; None for any.
-        hash: SHA-256 of its secret part.
+        public_key: Its public key, Ed25519, 32 bytes.
         expires: When it ends to be valid.
     """
 
     id: str
     name: str | None
-    hash: bytes
+    public_key: bytes
     expires: _Moment
 
 

@@ -104,9 +104,10 @@ def of_authority(authority: ClusterAuthority, folder: Path) -> Credentials:
 def _of_folder(folder: Path) -> Credentials:
     path, key = folder / CERTIFICATE_FILE, read_or_make_key(folder)
     own, *authorities = _certificates(path)
-    if pin_of(own.public_key()) != pin_of(key.public_key()) or not authorities:
+    if pin_of(own.public_key()) != pin_of(key.public_key()) or len(authorities) != 1:
         raise SettingsError(
-            f"the certificate in {path} is not for the key in {folder / KEY_FILE}: join with a new token"
+            f"expected the certificate for the key in {folder / KEY_FILE}, and that of its authority, in {path}: "
+            "remove it, and join with a new token"
         )
     accepting, dialling = _contexts(_pem(authorities), path, folder / KEY_FILE)
     authority_pin = pin_of(authorities[0].public_key())

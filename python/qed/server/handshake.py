@@ -116,7 +116,8 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         raft_addr: Where members reach it; likewise the other addresses.
         key: SHA-256 of the public key of the member to admit: the key of the stream, or a new one from its owner.
         token: Public part of the token to redeem.
-        proof: SHA-256 of its secret.
+        proof: Its signature on the claim of the new server.
+        asked: SHA-256 of the public key of the member that the new server has asked, which the claim names.
         is_passed_on: Whether a member has already passed the request on. It is not passed on again.
         who: Who asks, as the first member that was asked knows; empty for a member that acts by itself.
         origin: The address that the request came from.
@@ -133,6 +134,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     key: bytes = b""
     token: str = ""
     proof: bytes = b""
+    asked: bytes = b""
     is_passed_on: bool = False
     who: str = ""
     origin: str = ""

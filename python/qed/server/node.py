@@ -487,7 +487,7 @@ class Node:
             when=moment,
             id=token.id,
             name=name,
-            hash=token.hash,
+            public_key=token.public_key,
             expires=moment + timedelta(seconds=ttl_s),
         )
         await self.record(act)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import logging
 import random
 from typing import TYPE_CHECKING, Final
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from qed.errors import LogError, MembershipRefused, QedError
+from qed.server.certification import Certified, requested_key
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.credentials import read_credentials
-from qed.server.enrolment import Certified, requested_key, seek_certificate
+from qed.server.enrolment import seek_certificate
 from qed.server.fetching import Fetching
 from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
 from qed.server.history import History
@@ -25,7 +25,7 @@ from qed.server.opening import description
 from qed.server.pins import pin_of
 from qed.server.recognition import STRANGER, Recognition
 from qed.server.redemption import Redemption
-from qed.server.tokens import TokenTable
+from qed.server.token_table import TokenTable
 from qed.server.transport import Contact, Transport
 from qed.server.waiting import PROOF
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from qed._qed import Delivery, Replica
+    from qed.server.certification import EnrolmentRequest
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
-    from qed.server.enrolment import EnrolmentRequest
     from qed.server.handshake import Kind
     from qed.server.members import Members
     from qed.server.pins import Peer
@@ -230,7 +230,8 @@ class Peers:
                 id=request.member,
                 key=pin_of(key),
                 token=request.token,
-                proof=hashlib.sha256(request.secret).digest(),
+                proof=request.proof,
+                asked=credentials.pin,
                 origin=host,
             )
             await self.leader_requests.ask_leader(redeemed)

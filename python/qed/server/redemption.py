@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qed._limits import U64_LIMIT
 from qed.errors import MembershipRefused, NotLeader
 from qed.server.acts import TokenUsed, encode, now
 from qed.server.deeds import number_text
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from qed.server.handshake import LeaderRequest
     from qed.server.members import Members
-    from qed.server.tokens import TokenTable
+    from qed.server.token_table import TokenTable
 
 __all__ = ["Redemption"]
 
@@ -27,7 +28,7 @@ class Redemption:
         self._renew = renew
 
     async def redeem(self, request: LeaderRequest, record: Callable[[bytes], Awaitable[None]]) -> None:
-        """Record, as the leader, that a new server uses a token, whose secret it has shown.
+        """Record, as the leader, that a new server uses a token, if it has one.
 
         Args:
             request: The request of the new server, with its key.
@@ -40,6 +41,8 @@ class Redemption:
         """
         if not self._members.is_leader:
             raise NotLeader("this member does not lead")
+        if not 0 < request.id < U64_LIMIT:
+            raise MembershipRefused(f"expected the number of a member, found {request.id}")
         use = TokenUsed(
             who=request.name,
             origin=request.origin,
@@ -49,7 +52,7 @@ class Redemption:
             member=number_text(request.id),
             key=request.key,
         )
-        if (reason := self._table.refusal(use, request.proof)) is not None:
+        if (reason := self._table.refusal(use, request.asked, request.proof)) is not None:
             raise MembershipRefused(reason)
         if not self._table.is_used_by(use):
             await record(encode(use))

@@ -1,0 +1,66 @@
+"""The table of all tokens that were made to join with, and of their uses, folded from the acts."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from qed.server.acts import Act, TokenCreated, TokenUsed
+from qed.server.tokens import Claim
+
+__all__ = ["TokenTable"]
+
+_INVALID: Final = "this token is not valid"
+"""The same words for a token that does not exist, and for one that the caller does not have."""
+
+
+class TokenTable:
+    """All tokens that were ever made, and which of them were used, as this member knows them."""
+
+    def __init__(self) -> None:
+        self._created: dict[str, TokenCreated] = {}
+        self._used: dict[str, TokenUsed] = {}
+        self._use_of: dict[bytes, TokenUsed] = {}
+
+    def fold(self, act: Act | None) -> None:
+        """Apply the next act of the history; those that are not about tokens change nothing.
+
+        Two leaders may record a use of one token, one after the other. The first counts, on every member.
+        """
+        match act:
+            case TokenCreated():
+                self._created.setdefault(act.id, act)
+            case TokenUsed() if act.id not in self._used:
+                self._used[act.id] = act
+                self._use_of[act.key] = act
+
+    def refusal(self, use: TokenUsed, asked: bytes, signature: bytes) -> str | None:
+        """Return why a token may not be used now, or None if it may.
+
+        Args:
+            use: The use of it, before it is recorded.
+            asked: SHA-256 of the public key of the member that the new server has asked.
+            signature: What the new server has sent as that of the token on its claim.
+        """
+        token, claim = self._created.get(use.id), Claim(use.key, asked, use.member, use.name)
+        if token is None or not claim.is_signed_by(use.id, token.public_key, signature):
+            return _INVALID
+        if not self.is_used_by(use) and use.id in self._used:
+            return "this token was used already: make another with `qed cluster token`"
+        if time.time() >= token.expires.timestamp():
+            return f"this token expired at {token.expires:%Y-%m-%dT%H:%M:%SZ}: make another with `qed cluster token`"
+        if token.name not in {None, use.name}:
+            return f"this token is for {token.name}, not for {use.name}"
+        return None
+
+    def is_used_by(self, use: TokenUsed) -> bool:
+        """Return whether a token was used by this server and not by another. It may ask again for its certificate."""
+        known = self._used.get(use.id)
+        return known is not None and (known.key, known.member, known.name) == (use.key, use.member, use.name)
+
+    def use_of(self, key: bytes) -> TokenUsed | None:
+        """Return the use of a token by the owner of a key, or None if it has used none.
+
+        It may join under that number and name only. So once the member is removed, its certificate is worth nothing.
+        """
+        return self._use_of.get(key)

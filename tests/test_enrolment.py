@@ -1,0 +1,215 @@
+"""Exchanging a token for a certificate: what those who are asked can make of it, and what they may answer."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import struct
+from typing import IO, TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from harness.cluster import Cluster, new_cluster
+from harness.process import Server
+from harness.wait import wait_until
+from impostors import Impostor
+from intruders import frame_of, plain
+from qed.server.cluster_authority import ClusterAuthority
+from qed.server.cluster_secret import read_secret
+from qed.server.credentials import Credentials, of_authority
+from qed.server.handshake import PROTOCOL
+from test_members_bad_input import assert_goes_on
+from test_tokens import token_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+HELLO = frame_of({"protocol": PROTOCOL, "kind": "enrol", "cluster": "", "sender": 0, "receiver": 0, "raft_addr": ""})
+ACCEPTED = frame_of({})
+THEIRS = ClusterAuthority.of_secret(b"an authority of a stranger, who has its key")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Yield three members, shared by the tests of this module: no test may harm them."""
+    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
+    cluster.start()
+    yield cluster
+    cluster.forget()
+
+
+@pytest.fixture(autouse=True)
+def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
+    yield
+    assert_goes_on(cluster, request.node.name)
+
+
+@pytest.fixture
+def newcomer(cluster: Cluster, tmp_path: Path) -> Iterator[Server]:
+    """Yield a server with a token, which is removed once it has joined."""
+    server = Server("server9", tmp_path / "log", extra=token_option(tmp_path / "token", cluster))
+    yield server
+    server.forget()
+
+
+def authority_of(cluster: Cluster) -> ClusterAuthority:
+    """Return the authority of a cluster, for those who may sign with it."""
+    secret = cluster.members[0].secret
+    assert secret is not None
+    return ClusterAuthority.of_secret(read_secret(secret))
+
+
+def read(stream: IO[bytes]) -> dict[str, Any]:
+    """Return the next frame, a JSON object."""
+    (length,) = struct.unpack(">I", stream.read(4))
+    found = json.loads(stream.read(length))
+    assert isinstance(found, dict)
+    return found
+
+
+def ask(member: Server, request: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask a member as a stranger; return the last answer: the authority's certificate if there is no request."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with context.wrap_socket(plain(member)) as peer, peer.makefile("rb") as stream:
+        peer.sendall(HELLO)
+        assert read(stream) == {}
+        answer = read(stream)
+        if request is not None:
+            peer.sendall(frame_of(request))
+            answer = read(stream)
+        return answer
+
+
+class Certifier(Impostor):
+    """Somebody who acts as a member that exchanges tokens, and keeps what it is sent."""
+
+    def __init__(
+        self, credentials: Credentials, authority: str, certify: Callable[[dict[str, Any]], dict[str, str]]
+    ) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self._authority = frame_of({"certificate": authority})
+        self._certify = certify
+        super().__init__(credentials.accepting, self._enrol)
+
+    def _enrol(self, peer: ssl.SSLSocket) -> None:
+        with peer.makefile("rb") as stream:
+            read(stream)
+            peer.sendall(ACCEPTED + self._authority)
+            if not stream.peek(1):
+                return  # The new server has got what it wanted: the certificate.
+            self.requests.append(read(stream))
+            peer.sendall(frame_of(self._certify(self.requests[-1])))
+
+
+def signing_request(key: Ed25519PrivateKey) -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
+    return x509.CertificateSigningRequestBuilder(subject).sign(key, None).public_bytes(Encoding.PEM).decode()
+
+
+def certificate_for(authority: ClusterAuthority, request: dict[str, Any]) -> str:
+    key = x509.load_pem_x509_csr(request["signing_request"].encode()).public_key()
+    assert isinstance(key, Ed25519PublicKey)
+    return authority.sign(key).decode()
+
+
+def issuers(server: Server) -> list[bytes]:
+    """Return the certificates that a server has stored behind its own."""
+    _, *authorities = x509.load_pem_x509_certificates((server.folder / "member.pem").read_bytes())
+    return [certificate.public_bytes(Encoding.PEM) for certificate in authorities]
+
+
+def wait_joined(cluster: Cluster, server: Server) -> None:
+    """Let a server join at the first member, check whom it believes, and remove it."""
+    server.kill()
+    server.join = (*server.join, cluster.members[0].address("raft"))
+    server.start()
+    cluster.members.append(server)
+    try:
+        cluster.wait_whole()
+        assert issuers(server) == [authority_of(cluster).pem]
+    finally:
+        cluster.members.remove(server)
+    url = f"http://{cluster.leader().address('mgmt')}/cluster/remove"
+    assert httpx.post(url, json={"name": server.name}).status_code == 200
+    server.wait()
+
+
+def test_stranger_who_shows_the_authority_s_certificate_beside_its_own_is_not_believed(
+    cluster: Cluster, newcomer: Server, tmp_path: Path
+) -> None:
+    public = ask(cluster.members[0])["certificate"]
+    (tmp_path / "theirs").mkdir()
+    credentials = of_authority(THEIRS, tmp_path / "theirs")
+    with Certifier(credentials, public + THEIRS.pem.decode(), lambda _: {"error": "unavailable"}) as stranger:
+        newcomer.join = (stranger.address,)
+        newcomer.start()
+        wait_until(lambda: newcomer.stderr.count("no certificate yet") > 1, "two attempts")
+        assert stranger.requests == []
+        wait_joined(cluster, newcomer)
+        assert stranger.requests == []
+
+
+def test_what_a_removed_member_is_sent_lets_nobody_in(cluster: Cluster, newcomer: Server, tmp_path: Path) -> None:
+    authority = authority_of(cluster)
+    (tmp_path / "former").mkdir()
+    credentials = of_authority(authority, tmp_path / "former")
+    with Certifier(credentials, authority.pem.decode(), lambda _: {"error": "unavailable"}) as former:
+        newcomer.join = (former.address,)
+        newcomer.start()
+        wait_until(lambda: former.requests, "the request of the new server")
+        newcomer.kill()
+        sent = former.requests[0]
+        theirs = {"signing_request": signing_request(Ed25519PrivateKey.generate())}
+        for changes in ({}, theirs, theirs | {"member": 77}, theirs | {"name": "server8"}, {"member": 2**64}):
+            for member in cluster.members:
+                refused = {"error": "refused", "message": "this token is not valid"}
+                if changes.get("member") == 2**64:
+                    refused["message"] = f"expected the number of a member, found {2**64}"
+                assert ask(member, sent | changes) == refused, changes
+        # The token is still good for its server.
+        wait_joined(cluster, newcomer)
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        (lambda own, _: [own, THEIRS.pem.decode()], "expected one certificate, found 2"),
+        (lambda own, _: [THEIRS.pem.decode(), own], "expected one certificate, found 2"),
+        (lambda own, _: [own[:-40]], "something else than a certificate"),
+        (lambda _, request: [certificate_for(THEIRS, request)], "the authority has not signed"),
+        (lambda own, _: ["\ufffe", own, "garbage"], ""),
+    ],
+)
+def test_certificate_is_stored_alone(
+    cluster: Cluster,
+    newcomer: Server,
+    tmp_path: Path,
+    texts: Callable[[str, dict[str, Any]], list[str]],
+    reason: str,
+) -> None:
+    authority = authority_of(cluster)
+
+    def certify(request: dict[str, Any]) -> dict[str, str]:
+        return {"certificate": "".join(texts(certificate_for(authority, request), request))}
+
+    (tmp_path / "former").mkdir()
+    with Certifier(of_authority(authority, tmp_path / "former"), authority.pem.decode(), certify) as former:
+        newcomer.join = (former.address,)
+        newcomer.start()
+        if reason:
+            wait_until(lambda: reason in newcomer.stderr, "the reason")
+            assert not (newcomer.folder / "member.pem").exists()
+        else:
+            wait_until((newcomer.folder / "member.pem").exists, "the certificate")
+            content = (newcomer.folder / "member.pem").read_bytes()
+            assert content.startswith(b"-----BEGIN CERTIFICATE-----\n")
+            assert content.endswith(b"-----END CERTIFICATE-----\n")
+            assert issuers(newcomer) == [authority.pem]
