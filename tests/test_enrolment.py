@@ -129,7 +129,7 @@ def issuers(server: Server) -> list[bytes]:
 def wait_joined(cluster: Cluster, server: Server) -> None:
     """Let a server join at the first member, check whom it believes, and remove it."""
     server.kill()
-    server.join = (*server.join, cluster.members[0].address("raft"))
+    server.join = (cluster.members[0].address("raft"),)
     server.start()
     cluster.members.append(server)
     try:
@@ -164,7 +164,7 @@ def test_what_a_removed_member_is_sent_lets_nobody_in(cluster: Cluster, newcomer
     with Certifier(credentials, authority.pem.decode(), lambda _: {"error": "unavailable"}) as former:
         newcomer.join = (former.address,)
         newcomer.start()
-        wait_until(lambda: former.requests, "the request of the new server")
+        wait_until(lambda: bool(former.requests), "the request of the new server")
         newcomer.kill()
         sent = former.requests[0]
         theirs = {"signing_request": signing_request(Ed25519PrivateKey.generate())}

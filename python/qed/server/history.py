@@ -33,8 +33,8 @@ __all__ = ["History"]
 
 _log = logging.getLogger(__name__)
 
-_NOT_LOGGED: Final = frozenset({"hash", "key", "authority", "when"})
-"""Fields of acts that log lines omit: the line has a time of its own, and hashes help nobody there."""
+_NOT_LOGGED: Final = frozenset({"hash", "key", "public_key", "authority", "when"})
+"""Fields of acts that log lines omit: the line has a time of its own, and hashes and keys help nobody there."""
 
 
 class History:
