@@ -1,4 +1,4 @@
-"""Certifying new servers that come with a token: what they and a member send each other (FORMATS.md, "enrol")."""
+"""Certifying new servers that have a token: what they and a member send each other (FORMATS.md, "Between members")."""
 
 from __future__ import annotations
 
