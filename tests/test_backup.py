@@ -134,6 +134,37 @@ def test_a_backup_since_another_has_acts_without_events(start_server: StartServe
     assert qed(*at(restored), "--api-key", str(key), "add", "--event", "two").returncode == 0
 
 
+def test_a_backup_that_an_unfinished_one_may_need_is_not_deleted(backups: Path) -> None:
+    (backups / "2.part").touch(mode=0o600)
+    refused = qed("backup", "delete", str(backups / "1"))
+    said = "the unfinished backup 2 may need backup 1: finish or delete that first"
+    assert (refused.returncode, one_line(refused.stderr)) == (2, said)
+    assert (backups / "1").exists()
+
+
+def test_a_damaged_backup_does_not_hide_the_others(backups: Path) -> None:
+    (backups / "2").write_bytes((backups / "1").read_bytes()[:-1])
+    done = qed("backup", "list", str(backups), "--json")
+    assert done.returncode == 1
+    assert [record["Id"] for record in read_lines(done.stdout)] == [1]
+    assert str(backups / "2") in one_line(done.stderr)
+
+
+def test_a_folder_that_others_can_write_to_is_refused(filled: Server, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    done = qed(*at(filled), "backup", "create", "--to", str(shared))
+    said = f"others can write to {shared}: chmod go-w {shared}, or use another folder"
+    assert (done.returncode, one_line(done.stderr)) == (2, said)
+    shared.chmod(0o700)
+    (shared / "1.part").symlink_to(tmp_path / "elsewhere")
+    done = qed(*at(filled), "backup", "create", "--to", str(shared))
+    assert done.returncode == 2
+    assert "is a link" in one_line(done.stderr)
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_an_empty_log_can_be_backed_up(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(tmp_path / "data")
     assert create(server, tmp_path / "backups")["Events"] == 0

@@ -9,7 +9,7 @@ import os
 import pwd
 import re
 import socket
-from contextlib import suppress
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,14 +186,20 @@ class BackupFolder:
         self.path = Path(path)
 
     def backups(self) -> list[Backup]:
-        """Return the backups, by number; none if there is no folder.
+        """Return the backups that can be read, by number; none if there is no folder.
 
         Raises:
-            DamagedBackup: One is cut off.
-            BackupError: One cannot be read.
             OSError: The folder cannot be read.
         """
-        return [Backup.read(self.path / str(number)) for number in self._numbers("")]
+        return self._read()[0]
+
+    def unreadable(self) -> list[BackupError]:
+        """Return why each of the other backups cannot be read: it is damaged, of a newer format, or no backup.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        return self._read()[1]
 
     def backup(self, number: int) -> Backup:
         """Return a backup.
@@ -211,7 +217,7 @@ class BackupFolder:
         Raises:
             BackupError: One that it continues is not in the folder.
         """
-        known = {other.identity: other for other in self._readable()} if backup.base else {}
+        known = {other.identity: other for other in self.backups()} if backup.base else {}
         chain = [backup.path]
         while backup.base is not None:
             if backup.base not in known:
@@ -241,7 +247,7 @@ class BackupFolder:
 
         Raises:
             NoSuchBackup: There is none with this number.
-            BackupError: Another one continues it.
+            BackupError: Another one continues it, or an unfinished one might.
             OSError: It cannot be deleted.
         """
         unfinished = self.path / f"{number}{_UNFINISHED}"
@@ -249,10 +255,13 @@ class BackupFolder:
             unfinished.unlink()
             return
         path = self._require(number)
-        own = next((other.identity for other in self._readable() if other.number == number), None)
-        heirs = [str(other.number) for other in self._readable() if other.base is not None and other.base == own]
+        backups = self.backups()
+        own = next((other.identity for other in backups if other.number == number), None)
+        heirs = [str(other.number) for other in backups if other.base is not None and other.base == own]
         if heirs:
             raise BackupError(f"backup {number} is needed by backup {', '.join(heirs)}: delete that first")
+        if begun := self._numbers(_UNFINISHED):
+            raise BackupError(f"the unfinished backup {begun[0]} may need backup {number}: finish or delete that first")
         path.unlink()
 
     def draft(self, log: str, base: Backup | None) -> Draft:
@@ -266,15 +275,21 @@ class BackupFolder:
             The draft. Close, finish or discard it.
 
         Raises:
-            BackupError: The unfinished backup is of another log, or another process is writing it.
+            BackupError: The unfinished backup is of another log, or another process is writing it; or others can write
+                to the folder.
             OSError: The folder cannot be made or read.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            # They could put a link in the place of a backup, and have digests written where they can read them.
+            raise BackupError(f"others can write to {self.path}: chmod go-w {self.path}, or use another folder")
         unfinished = self._numbers(_UNFINISHED)
         number = unfinished[-1] if unfinished else max(self._numbers(""), default=0) + 1
         if number > _NUMBER_MOST:
             raise BackupError(f"expected numbers of at most {_NUMBER_MOST}, found {number - 1}: use another folder")
         path = self.path / f"{number}{_UNFINISHED}"
+        if path.is_symlink():
+            raise BackupError(f"{path} is a link: expected a file of this folder")
         try:
             file = _qed.BackupFile.open(str(path))
         except BackupError as exc:
@@ -299,12 +314,14 @@ class BackupFolder:
         stems = (name.removesuffix(suffix) for name in names)
         return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))
 
-    def _readable(self) -> list[Backup]:
-        found = []
+    def _read(self) -> tuple[list[Backup], list[BackupError]]:
+        found, unreadable = [], []
         for number in self._numbers(""):
-            with suppress(BackupError):
+            try:
                 found.append(Backup.read(self.path / str(number)))
-        return found
+            except BackupError as exc:
+                unreadable.append(exc)
+        return found, unreadable
 
 
 def restore(

@@ -21,7 +21,7 @@ __all__ = ["mount", "small_disk"]
 def small_disk(folder: Path, options: str = "size=32m") -> Iterator[Path]:
     """Mount a small file system at `folder`, which is created; skip the test where that is not allowed."""
     folder.mkdir()
-    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", options, "tmpfs", folder).returncode:
+    if os.geteuid() != 0 or mount("-t", "tmpfs", "-o", f"{options},mode=700", "tmpfs", folder).returncode:
         pytest.skip("only root with the right to mount can make a small disk")
     try:
         yield folder

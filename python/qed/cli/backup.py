@@ -84,16 +84,24 @@ def list_(folder: str | None) -> None:
     """List the backups in DIR, or those that the server keeps."""
     session = current_session()
     rows: list[Sequence[Cell]]
+    unreadable: list[BackupError] = []
     if folder is None:
         with connect(session.settings) as client:
             kept = client.kept_backups()
         rows = [_kept_row(found) for found in kept]
         records = [_kept_record(found) for found in kept]
     else:
-        found = BackupFolder(folder).backups()
+        kept_here = BackupFolder(folder)
+        found = kept_here.backups()
         rows, records = [_row(each) for each in found], [_record(each) for each in found]
+        unreadable = kept_here.unreadable()
     session.terminal.table(_COLUMNS, rows)
     session.terminal.records(records)
+    if unreadable:
+        first, *others = unreadable
+        for other in others:
+            first.add_note(str(other))
+        raise first
 
 
 @command("show", examples=["qed backup show /backups/1"])

@@ -13,7 +13,7 @@ from qed._wire import ENCODER, DecodeError, KeptBackup
 from qed.backups import BackupFolder
 from qed.errors import BackupError, Overloaded
 from qed.server.bodies import ClientGone
-from qed.server.endpoints import send_json
+from qed.server.endpoints import author_of, send_json
 from qed.server.logs import Line
 
 if TYPE_CHECKING:
@@ -118,11 +118,13 @@ class Keeper:
             draft.close()
 
     async def kept(self) -> list[KeptBackup]:
-        """Return all of them, by number.
+        """Return those that can be read, by number, and log an error for each of the others.
 
         Raises:
-            BackupError: One is damaged, or cannot be read.
+            BackupError: The folder cannot be read.
         """
+        for exc in await _in_thread(self.folder.unreadable):
+            _log.error(Line("backup unreadable", reason=exc))
         return [self._kept(backup) for backup in await _in_thread(self.folder.backups)]
 
     async def delete(self, number: int) -> None:
@@ -162,6 +164,12 @@ async def _in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
         raise BackupError(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)) from exc
 
 
+def _note(event: str, scope: Scope) -> None:
+    """Log who asks for it. Backups leave no row in the history: a member whose cluster is lost can still make one."""
+    author = author_of(scope)
+    _log.info(Line(event, who=author.who, origin=author.origin))
+
+
 class BackupPart:
     """`GET /backups/part`: 200 with the bytes that come next in a backup.
 
@@ -177,6 +185,7 @@ class BackupPart:
         query = _query(scope)
         after, since = _cursor(query, "after"), _cursor(query, "since")
         if after is None:
+            _note("backup read out", scope)
             part = self._node.begin_backup(since)
         else:
             part = await self._node.backup_part(after, until=_number(query, "until", U64_LIMIT))
@@ -198,7 +207,7 @@ class Change:
         """Make or delete a backup."""
         query = _query(scope)
         if scope["method"] == "DELETE":
-            await self._delete(query, send)
+            await self._delete(query, scope, send)
             return
         since = _number(query, "since", _NUMBER_LIMIT)
         # Nothing in a body has a meaning here.
@@ -206,12 +215,14 @@ class Change:
             pass
         if message["type"] != "http.request":
             raise ClientGone
+        _note("backup asked for", scope)
         await send_json(send, 200, ENCODER.encode(await self._keeper.create(since)))
 
-    async def _delete(self, query: dict[str, str], send: Send) -> None:
+    async def _delete(self, query: dict[str, str], scope: Scope, send: Send) -> None:
         number = _number(query, "backupID", _NUMBER_LIMIT)
         if number is None:
             raise DecodeError("expected the parameter backupID, the number of a backup")
+        _note("deletion of a backup asked for", scope)
         await self._keeper.delete(number)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})

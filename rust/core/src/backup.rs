@@ -74,7 +74,7 @@ pub enum BackupError {
         found: String,
     },
     /// It cannot be read.
-    #[error("cannot read the backup: {0}")]
+    #[error("the backup cannot be read or written: {0}")]
     Io(io::Error),
     /// What is wrong with one of several backups.
     #[error("{}: {cause}", path.display())]
