@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,7 @@ class Server:
         join: Addresses of the members that it asks for admission.
         extra: Additional options; they override the others.
         secret: The file with the secret of its cluster; None for a server that is alone, or that has other credentials.
+        ca: The file with the authority of its certificate for clients; None for a server without TLS for clients.
         host: Where it listens.
         ports: The port of each service; 0 is any free one, at each start.
         command: The command that starts it. A prefix may start it elsewhere, such as in a network namespace.
@@ -73,6 +75,7 @@ class Server:
     join: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     secret: Path | None = None
+    ca: Path | None = None
     host: str = "127.0.0.1"
     ports: dict[str, int] = field(default_factory=ports_of_server)
     command: tuple[str, ...] = (COMMAND,)
@@ -93,7 +96,7 @@ class Server:
     @property
     def url(self) -> str:
         """Return its base URL, such as `http://127.0.0.1:40123`. If any port is allowed, that of its last start."""
-        return self._url or f"http://{self.address('http')}"
+        return self._url or f"{'https' if self.ca else 'http'}://{self.address('http')}"
 
     @property
     def http_address(self) -> tuple[str, int]:
@@ -250,10 +253,12 @@ class Server:
         secret = {"QED_SERVER_CLUSTER_SECRET_FILE": str(self.secret)} if self.secret else {}
         return {**os.environ, **secret, **self.environment}
 
-    @staticmethod
-    def _ask(path: str, host: str, port: int, *, limit_s: float = LIMIT_S) -> bytes:
+    def _ask(self, path: str, host: str, port: int, *, limit_s: float = LIMIT_S) -> bytes:
         """Return the body of an answer, and close the connection."""
         connection = http.client.HTTPConnection(host, port, timeout=limit_s)
+        if self.ca is not None:
+            context = ssl.create_default_context(cafile=self.ca)
+            connection = http.client.HTTPSConnection(host, port, timeout=limit_s, context=context)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
