@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from commands import qed
+from commands import environment
 from documents import DOCUMENTS, ROOT, anchors_in, blocks_in, links_in, section_of, snippets_in
 from harness.process import COMMAND
 
@@ -32,28 +34,39 @@ UNMAPPED = {"__init__", "lib"}
 """Files that the map of ARCHITECTURE.md omits, because they hold no part of their own."""
 
 
+HELPS = r"""
+import contextlib, io, json, re
+from qed.cli.main import main
+found, names = {}, [()]
+for name in names:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main([*name, "--help"])
+    found[" ".join(["qed", *name])] = shown.getvalue()
+    listed = shown.getvalue().partition("Commands:\n")[2].partition("\n\n")[0]
+    names += [(*name, command) for command in re.findall(r"^  ([a-z]+)", listed, re.MULTILINE)]
+print(json.dumps(found))
+"""
+"""Prints the help of every command. One process: some fifty take a minute on a busy machine."""
+
+
 @cache
-def help_of(*command: str) -> str:
-    if command[0] == "qed":
-        return qed(*command[1:], "--help", COLUMNS="200").stdout
-    return subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True, timeout=30).stdout
+def helps() -> dict[tuple[str, ...], str]:
+    """Return the help of every command, and of every command of a command."""
+
+    def output(*command: str) -> str:
+        shown = environment(COLUMNS="200")
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=shown).stdout
+
+    found = json.loads(output(sys.executable, "-c", HELPS)).items()
+    return {tuple(name.split()): text for name, text in found} | {("qed-server",): output(COMMAND, "--help")}
 
 
 @cache
 def options_of(*command: str) -> frozenset[str]:
     """Return the options of a command, with the global ones."""
-    shown = help_of(*command) + (help_of("qed") if command[0] == "qed" else "")
+    shown = helps()[command] + (helps()["qed",] if command[0] == "qed" else "")
     return frozenset(OPTION.findall(shown))
-
-
-@cache
-def commands() -> list[tuple[str, ...]]:
-    """Return every command and every command of a command."""
-    names: list[tuple[str, ...]] = [("qed",)]
-    for parent in names:
-        listed = help_of(*parent).partition("Commands:\n")[2].partition("\n\n")[0]
-        names += [(*parent, name) for name in re.findall(r"^  ([a-z]+)", listed, re.MULTILINE)]
-    return [*names, ("qed-server",)]
 
 
 def commands_in(snippet: str) -> list[tuple[tuple[str, ...], set[str]]]:
@@ -65,7 +78,7 @@ def commands_in(snippet: str) -> list[tuple[tuple[str, ...], set[str]]]:
             continue
         command: tuple[str, ...] = (words[0],)
         for word in words[1:]:
-            command = (*command, word) if (*command, word) in commands() else command
+            command = (*command, word) if (*command, word) in helps() else command
         found.append((command, set(OPTION.findall(part))))
     return found
 
@@ -75,7 +88,7 @@ def is_known(option: str, known: frozenset[str]) -> bool:
 
 
 def test_every_command_is_known_to_this_test() -> None:
-    assert {("qed", "add"), ("qed", "cluster", "status"), ("qed-server",)} <= set(commands())
+    assert {("qed", "add"), ("qed", "cluster", "status"), ("qed-server",)} <= set(helps())
     assert "--receipts" in options_of("qed", "add")
     assert "--endpoints" in options_of("qed", "add")
     assert "--receipts" not in options_of("qed-server")
@@ -87,7 +100,7 @@ def test_every_command_is_known_to_this_test() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_options_in_documents_exist(name: str) -> None:
-    anywhere = frozenset[str]().union(*(options_of(*command) for command in commands()))
+    anywhere = frozenset[str]().union(*(options_of(*command) for command in helps()))
     for snippet in snippets_in((ROOT / name).read_text()):
         for command, options in commands_in(snippet):
             assert all(is_known(option, options_of(*command)) for option in options), snippet

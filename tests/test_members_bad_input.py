@@ -148,7 +148,12 @@ def test_who_is_no_member_may_neither_send_messages_nor_read_pages(
 
 def test_who_is_no_member_may_not_change_the_cluster(cluster: Cluster, insider: Intruder) -> None:
     leader = cluster.leader()
-    wishes: list[dict[str, object]] = [{"wish": "transfer"}, {"wish": "introduce"}, {"wish": "record", "act": "e30="}]
+    wishes: list[dict[str, object]] = [
+        {"wish": "transfer"},
+        {"wish": "introduce"},
+        {"wish": "uses"},
+        {"wish": "record", "act": "e30="},
+    ]
     wishes += [{"wish": "remove", "name": member.name} for member in cluster.members]
     for wish in [*wishes, *({**wish, "is_passed_on": True} for wish in wishes)]:
         for member in cluster.members:

@@ -79,6 +79,7 @@ def test_certificate_of_the_same_authority_is_not_a_member(
         {"wish": "transfer"},
         {"wish": "remove", "name": "server2"},
         {"wish": "introduce"},
+        {"wish": "uses"},
         {"wish": "record", "act": "e30="},
     ]
     for member in cluster.members:

@@ -412,7 +412,7 @@ class KeyRow(Struct, frozen=True, rename="pascal"):
         created_by: Who made it.
         expires: When it expires; None for never.
         is_revoked: Whether it was revoked.
-        last_used: When the member that answers last accepted it; None if it has not since it started.
+        last_used: When a member last accepted it, as far as the member that answers knows; None if it knows of no use.
         events_per_s: As in `CreatedKey`.
         requests_per_s: As in `CreatedKey`.
     """
@@ -441,6 +441,8 @@ class Keys(Struct, frozen=True, rename="pascal"):
         default_events_per_s: How many events a key without a rate of its own may add in a second on this member; None
             if that is not limited.
         default_requests_per_s: Likewise its requests.
+        unanswered: Names of the members that did not say when they last accepted keys; None from a server that does not
+            ask the others.
     """
 
     node_id: str
@@ -450,6 +452,7 @@ class Keys(Struct, frozen=True, rename="pascal"):
     keys: list[KeyRow]
     default_events_per_s: float | None = None
     default_requests_per_s: float | None = None
+    unanswered: list[str] | None = None
 
 
 class MemberRequest(Struct, frozen=True):

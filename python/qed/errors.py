@@ -34,6 +34,8 @@
     │     └─ DigestsRefused   the server accepts events only, and a digest was given
     └─ InternalError          a bug in qed
 
+`KeyExposedWarning` is a warning, for the filters of the module `warnings`.
+
 Invalid settings of a server raise `SettingsError`, a ValueError in `qed.server.config`: no log is at fault.
 
 Messages say what was expected and what was found, in lower case, digests in hex.
@@ -58,6 +60,7 @@ __all__ = [
     "DigestsRefused",
     "ForkDetected",
     "InternalError",
+    "KeyExposedWarning",
     "LogError",
     "LogFull",
     "MalformedProof",
@@ -294,3 +297,7 @@ class DigestsRefused(MalformedRequest):
 
 class InternalError(QedError):
     """A bug in qed: something that should be impossible has happened. Please report it."""
+
+
+class KeyExposedWarning(UserWarning):
+    """A client sends its API key to another machine without TLS, where everyone on the way can read it."""

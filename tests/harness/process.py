@@ -62,6 +62,7 @@ class Server:
         extra: Additional options; they override the others.
         secret: The file with the secret of its cluster; None for a server that is alone, or that has other credentials.
         ca: The file with the authority of its certificate for clients; None for a server without TLS for clients.
+        key: The API key with which it is asked; None if it needs none.
         host: Where it listens.
         ports: The port of each service; 0 is any free one, at each start.
         command: The command that starts it. A prefix may start it elsewhere, such as in a network namespace.
@@ -76,6 +77,7 @@ class Server:
     extra: tuple[str, ...] = ()
     secret: Path | None = None
     ca: Path | None = None
+    key: str | None = None
     host: str = "127.0.0.1"
     ports: dict[str, int] = field(default_factory=ports_of_server)
     command: tuple[str, ...] = (COMMAND,)
@@ -260,7 +262,7 @@ class Server:
             context = ssl.create_default_context(cafile=self.ca)
             connection = http.client.HTTPSConnection(host, port, timeout=limit_s, context=context)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={} if self.key is None else {"Api-Key": self.key})
             answer = connection.getresponse()
             body = answer.read()
         except http.client.HTTPException as exc:

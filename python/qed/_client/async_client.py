@@ -103,6 +103,7 @@ class AsyncClient:
         self._policy = Policy.of(attempts, timeout_s, read)
         self._sent = parse_sent(send)
         self._growth = Growth()
+        self._exposure = security.exposure()
         settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
         self._connections = AsyncConnections(settings)
 
@@ -301,6 +302,7 @@ class AsyncClient:
             await asyncio.sleep(step.delay_s)
         lane = self._connections.here()
         timeout_s = call.timeout_s or self._timeout_s
+        self._exposure.note(step.url)
         try:
             async with (
                 lane.turns,

@@ -79,7 +79,8 @@ class Client:
         endpoints: Base URL of a server, or of several members of a cluster, in the order in which to ask.
         timeout_s: Longest time that one request to one server may take, including the last byte of its answer.
         api_key: Sent to every endpoint as `Api-Key`.
-        verify_tls: Check the servers' certificates.
+            Without TLS, `KeyExposedWarning` says once that others can read it, unless the server is on this machine.
+        verify_tls: Check the servers' certificates. Without that, there is no `KeyExposedWarning` either.
         ca: PEM file with the authorities to trust, in place of the system's.
         certificate: PEM files with a certificate for this client and its key, for servers that map it to roles.
         trust_members: Send the key, and events, also to members that a server names without proof. By default, they go
@@ -120,6 +121,7 @@ class Client:
         self._policy = Policy.of(attempts, timeout_s, read)
         self._sent = parse_sent(send)
         self._growth = Growth()
+        self._exposure = security.exposure()
         settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
         self._connections = Connections(settings)
 
@@ -581,6 +583,7 @@ class Client:
         if step.delay_s:
             time.sleep(step.delay_s)
         timeout_s = call.timeout_s or self._timeout_s
+        self._exposure.note(step.url)
         try:
             with (
                 self._connections.turns,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from qed._client.exposure import Exposure
 from qed._client.sockets import Sockets, renew_after_fork
 from qed._client.topology import Trust
 from qed._client.transports import CONNECTION_LIMIT, Transport
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
     from qed._client.topology import Topology
 
-__all__ = ["Connections", "HttpSettings", "no_cookies", "timeout_of"]
-__all__ = ["Connections", "HttpSettings", "Security", "no_cookies"]
+__all__ = ["Connections", "HttpSettings", "Security", "no_cookies", "timeout_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,10 @@ class Security:
         """Return the security for a caller's arguments."""
         files = None if certificate is None else (Path(certificate[0]), Path(certificate[1]))
         return Security(api_key, verify_tls, None if ca is None else Path(ca), files, trust_members)
+
+    def exposure(self) -> Exposure:
+        """Return what warns when the key travels in plain text. A caller who wants no checks of servers knows."""
+        return Exposure(has_key=self.api_key is not None and self.verify_tls)
 
     def trust(self) -> Trust:
         """Return what may be sent to members that were not given."""

@@ -24,7 +24,8 @@ from qed.certificates import (
     pem_of_key,
     request,
 )
-from qed.cli.options import DURATION, RECEIPTS, command, current_session, group
+from qed.cli.durations import DurationType
+from qed.cli.options import RECEIPTS, command, current_session, group
 from qed.cli.pem import Output, blaming, read_pem, read_private
 from qed.errors import CertificateError
 
@@ -129,7 +130,7 @@ def _role(*, is_required: bool) -> Callable[[_Command], _Command]:
 
 def _valid(default: str) -> Callable[[_Command], _Command]:
     what = f"How long it is valid, such as 12h or 90d. Default: {default}."
-    return click.option("--valid", type=DURATION, default=default, metavar="DURATION", help=what)
+    return click.option("--valid", type=DurationType(), default=default, metavar="DURATION", help=what)
 
 
 _SIGNING: Final = (

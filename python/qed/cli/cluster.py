@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import click
 import msgspec
@@ -16,6 +16,7 @@ from qed._client.topology import MEMBERS_MOST
 from qed._files import PRIVATE, create_file
 from qed._limits import MAX_TOKEN_TTL_S
 from qed.cli.client import connect, connect_async
+from qed.cli.durations import DurationType
 from qed.cli.options import FILE, NODE, Session, command, current_session, group
 from qed.errors import QedError
 
@@ -35,25 +36,7 @@ _FAR: Final = ("applied_index", "events")
 _COLUMNS: Final = ("NodeId", "Role", "Reachable", "Lag", "Log", "Addresses")
 _ACT_COLUMNS: Final = ("Entry", "When", "Who", "From", "Deed", "Details")
 _ACT_FIELDS: Final = ("when", "who", "from", "deed")
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION: Final = re.compile(r"([0-9]{1,7})([smhd])")
-
-
-class _TtlType(click.ParamType[int]):
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 - click's
-        if isinstance(value, int):
-            return value
-        found = _DURATION.fullmatch(value)
-        seconds = int(found[1]) * _UNITS[found[2]] if found else 0
-        if not 0 < seconds <= MAX_TOKEN_TTL_S:
-            self.fail(f"expected a time from 1s to 30d, such as 90s, 10m, 1h or 7d, found {value!r}", param, ctx)
-        return seconds
-
-
-_TTL: Final = _TtlType()
+_TTL: Final = DurationType(timedelta(seconds=MAX_TOKEN_TTL_S))
 
 Views: TypeAlias = "Mapping[str, Cluster]"
 """Each member's own view of the cluster, by name. Members that do not answer are missing."""
@@ -171,9 +154,9 @@ def secret(*, path: str | None) -> None:
 
 @command("token", examples=["qed cluster token --name server3 --out join-token", "qed cluster token --ttl 10m"])
 @click.option("--name", type=NODE, help="The node id of the server that may use it; any server by default.")
-@click.option("--ttl", "ttl_s", type=_TTL, default="1h", show_default=True, help="How long it is valid.")
+@click.option("--ttl", type=_TTL, default="1h", show_default=True, help="How long it is valid.")
 @click.option("--out", "path", type=FILE, metavar="FILE", help="A new file, which only its owner may read.")
-def token(*, name: str | None, ttl_s: int, path: str | None) -> None:
+def token(*, name: str | None, ttl: timedelta, path: str | None) -> None:
     """Make a token with which one server can join, for qed-server --join-token-file.
 
     The server gets a certificate for its own key, and does not learn the secret of the cluster. A member that knows the
@@ -181,7 +164,7 @@ def token(*, name: str | None, ttl_s: int, path: str | None) -> None:
     """
     session = current_session()
     with connect(session.settings) as client:
-        made = client.create_token(name, ttl_s=ttl_s)
+        made = client.create_token(name, ttl_s=int(ttl.total_seconds()))
     if path is None:
         session.terminal.line(made.token)
     else:

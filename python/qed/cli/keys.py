@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,6 +11,7 @@ import msgspec
 
 from qed._limits import ROLES
 from qed.cli.client import connect
+from qed.cli.durations import MomentType, age, spelt
 from qed.cli.options import command, current_session, group
 
 if TYPE_CHECKING:
@@ -21,27 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["keys"]
 
 _COLUMNS: Final = ("Id", "Name", "Roles", "Expires", "LastUsed")
-_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
-_DURATION: Final = re.compile(r"([0-9]{1,5})([mhd])")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
-
-
-class _MomentType(click.ParamType[datetime]):
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ANN401 - click's
-        if isinstance(value, datetime):
-            return value
-        if duration := _DURATION.fullmatch(value):
-            return datetime.now(UTC).replace(microsecond=0) + timedelta(**{_UNITS[duration[2]]: int(duration[1])})
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a duration such as 30d or 12h nor a time such as 2030-01-31", param, ctx)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if moment <= datetime.now(UTC):
-            self.fail(f"{value!r} is not in the future", param, ctx)
-        return moment
 
 
 class _KeyIdType(click.ParamType[str]):
@@ -81,7 +62,9 @@ def keys() -> None:
     "Can be repeated.",
 )
 @click.option("--name", default="", help="What the history of the cluster and its logs call the key.")
-@click.option("--expires", type=_MomentType(), help="When it expires: 12h, 90d, or 2030-01-31. By default never.")
+@click.option(
+    "--expires", type=MomentType(is_past=False), help="When it expires: 12h, 90d, or 2030-01-31. By default never."
+)
 @click.option("--events-per-s", type=float, help="Events that it may add in a second, on each server.")
 @click.option("--requests-per-s", type=float, help="Requests that it may make in a second, on each server.")
 def create(
@@ -112,7 +95,7 @@ def create(
             ("Key", created.key),
             ("Name", created.name or "none"),
             ("Roles", ", ".join(created.roles)),
-            ("Expires", _spelt(created.expires) or "never"),
+            ("Expires", _end(created.expires)),
             ("Rates", _rates(created.events_per_s, created.requests_per_s) or "the default of each server"),
         ],
     )
@@ -122,7 +105,10 @@ def create(
 
 @command("list", examples=["qed keys list", "qed keys list --json"])
 def list_keys() -> None:
-    """Show all keys, without their secrets, and when the member that answers last accepted each."""
+    """Show all keys, without their secrets, and when a member last accepted each.
+
+    The member that answers asks the others. Members remember uses in memory: one that restarts forgets its own.
+    """
     session = current_session()
     with connect(session.settings) as client:
         found = client.keys()
@@ -148,6 +134,10 @@ for _command in (create, list_keys, revoke):
 def _show(session: Session, found: Keys) -> None:
     terminal = session.terminal
     terminal.table(_COLUMNS, [_row(key) for key in found.keys])
+    if found.unanswered is None:
+        terminal.line(f"{found.node_id} knows only when it accepted keys itself.")
+    elif found.unanswered:
+        terminal.line(f"No answer from {', '.join(found.unanswered)}: keys may have been used there later.")
     if found.is_open:
         terminal.line(f"{found.node_id} is open: its clients need no key.")
     if found.is_management_open:
@@ -164,8 +154,8 @@ def _show(session: Session, found: Keys) -> None:
 
 
 def _row(key: KeyRow) -> tuple[Cell, ...]:
-    state = "revoked" if key.is_revoked else _spelt(key.expires) or "never"
-    return (key.id, key.name, tuple(key.roles), state, _spelt(key.last_used) or "never")
+    last = "not known" if key.last_used is None else (spelt(key.last_used), age(key.last_used, datetime.now(UTC)))
+    return (key.id, key.name, tuple(key.roles), "revoked" if key.is_revoked else _end(key.expires), last)
 
 
 def _rates(events_per_s: float | None, requests_per_s: float | None) -> str:
@@ -173,5 +163,5 @@ def _rates(events_per_s: float | None, requests_per_s: float | None) -> str:
     return " and ".join(f"{rate:.12g} {unit}" for unit, rate in found if rate is not None)
 
 
-def _spelt(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _end(moment: datetime | None) -> str:
+    return "never" if moment is None else spelt(moment)

@@ -19,7 +19,7 @@ from qed import __version__
 from qed.cli.completion import COMPLETE_VARIABLE, PROGRAM
 from qed.cli.options import Command, Group, global_options, write_examples
 from qed.cli.signals import Interrupted
-from qed.cli.terminal import close_streams, open_streams, print_error
+from qed.cli.terminal import close_streams, open_streams, print_error, show_warnings
 from qed.errors import (
     BackupError,
     CertificateError,
@@ -140,6 +140,7 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: Always; its code is one of those in `qed --help`.
     """
     open_streams()
+    show_warnings()
     try:
         sys.exit(_run(sys.argv[1:] if args is None else args))
     except BrokenPipeError as exc:

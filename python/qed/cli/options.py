@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIGEST",
-    "DURATION",
     "FILE",
     "INPUT",
     "LINEARIZABLE",
@@ -44,7 +42,6 @@ __all__ = [
 
 _META: Final = "qed.settings"
 _DAY_S: Final = 86_400.0
-_LONGEST: Final = timedelta(days=36_500)
 _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
 
 FILE: Final = click.Path(dir_okay=False)
@@ -116,21 +113,6 @@ class _SecondsType(click.ParamType[float]):
         return seconds
 
 
-class _DurationType(click.ParamType[timedelta]):
-    name = "duration"
-    _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:  # noqa: ANN401 - click's
-        if isinstance(value, timedelta):
-            return value
-        if not re.fullmatch("[1-9][0-9]{0,8}[smhd]", value):
-            self.fail(f"{value!r} is not a duration: expected a whole number and s, m, h or d, such as 90d", param, ctx)
-        found = timedelta(**{self._UNITS[value[-1]]: int(value[:-1])})
-        if found > _LONGEST:
-            self.fail(f"{value!r} is too long: expected at most {_LONGEST.days}d", param, ctx)
-        return found
-
-
 class _NodeType(click.ParamType[str]):
     name = "node"
 
@@ -151,7 +133,6 @@ class _KeyType(click.ParamType[str]):
 
 
 DIGEST: Final = _DigestType()
-DURATION: Final = _DurationType()
 NODE: Final = _NodeType()
 VERSION: Final = _VersionType()
 SECONDS: Final = _SecondsType(has_zero=True)

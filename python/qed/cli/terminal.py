@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
@@ -29,7 +30,16 @@ if TYPE_CHECKING:
 Cell: TypeAlias = "str | tuple[str, ...]"
 """The content of a table cell: one line, or several."""
 
-__all__ = ["Cell", "Terminal", "close_streams", "configure_logging", "open_streams", "print_error", "totals"]
+__all__ = [
+    "Cell",
+    "Terminal",
+    "close_streams",
+    "configure_logging",
+    "open_streams",
+    "print_error",
+    "show_warnings",
+    "totals",
+]
 
 _WIDTH: Final = 80
 # Longer than any message of ours; a longer one quotes an argument or a server at length.
@@ -66,6 +76,11 @@ def print_error(message: str) -> None:
     if len(text) > _ERROR_CHARACTERS:
         text = f"{text[: _ERROR_CHARACTERS // 2]} .. {text[-_ERROR_CHARACTERS // 2 :]}"
     print(f"qed: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this file prints
+
+
+def show_warnings() -> None:
+    """Print each warning of the library as one line on stderr, without the place in its source."""
+    warnings.showwarning = lambda message, *_, **__: print_error(f"warning: {message}")
 
 
 def configure_logging(level: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -53,6 +53,7 @@ _SILENCE_MS: Final = 3000
 
 
 Kind: TypeAlias = Literal["messages", "pages", "question", "enrol"]
+_Seconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
 
 
 class Stream(NamedTuple):
@@ -105,12 +106,12 @@ class _AnyHello(msgspec.Struct):
 
 
 class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kind": "wish"}):
-    """Something that only a leader can do, or a member's question who the members are.
+    """Something that only a leader can do, or a question of another member.
 
     Attributes:
         kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it or to
-            any member, `redeem` the token of a new server, `record` an act; or `introduce` the members, which any
-            member answers.
+            any member, `redeem` the token of a new server, `record` an act; or a question that any member answers:
+            `introduce` the members, or say which API keys it last accepted, `uses`.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
@@ -124,7 +125,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         act: The act to record.
     """
 
-    kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce"]
+    kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce", "uses"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""
@@ -151,6 +152,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
         cluster: Name of the cluster, for its members.
         keys: The public keys of the members, as SHA-256 by number, for members.
         leader: With `elsewhere`: where members reach the leader, which alone admits.
+        uses: When API keys were last accepted, in seconds since 1970, by their ids.
     """
 
     error: str = ""
@@ -158,6 +160,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster: str = ""
     keys: dict[int, bytes] = msgspec.field(default_factory=dict)
     leader: str = ""
+    uses: dict[str, _Seconds] = msgspec.field(default_factory=dict)
 
 
 _REFUSALS: Final = {"removed": Removed, "cluster": Mismatch, "protocol": Mismatch, "twin": Twin}

@@ -37,7 +37,7 @@ class AllKeys:
         if scope["method"] == "POST":
             await self._create(scope, receive, send)
         else:
-            await send_json(send, 200, _listed(self._node, self._access))
+            await send_json(send, 200, await _listed(self._node, self._access))
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = KEY_REQUEST.decode(await self._bodies.read(scope, receive))
@@ -64,10 +64,11 @@ class Revoke:
         """Revoke one key."""
         request = REVOKE_REQUEST.decode(await self._bodies.read(scope, receive))
         await self._node.revoke_key(request.id, author_of(scope))
-        await send_json(send, 200, _listed(self._node, self._access))
+        await send_json(send, 200, await _listed(self._node, self._access))
 
 
-def _listed(node: Node, access: Access) -> bytes:
+async def _listed(node: Node, access: Access) -> bytes:
+    unanswered = await node.gather_key_uses()
     return ENCODER.encode(
         Keys(
             node_id=node.settings.node_id,
@@ -77,6 +78,7 @@ def _listed(node: Node, access: Access) -> bytes:
             keys=[_row(key) for key in node.keys],
             default_events_per_s=node.settings.limits.key_events_per_s,
             default_requests_per_s=node.settings.limits.key_requests_per_s,
+            unanswered=unanswered,
         )
     )
 

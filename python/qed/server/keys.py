@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import math
 import re
@@ -16,7 +17,7 @@ from qed.server.acts import Act, KeyCreated, KeyRevoked
 from qed.server.rates import Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Key", "KeyTable", "NewKey"]
 
@@ -59,7 +60,8 @@ class Key:
         rates: Its own rates.
         ends: When it expires, in seconds since 1970.
         is_revoked: Whether it was revoked.
-        last_used: When this member last accepted it, in seconds since 1970; None if it has not since it started.
+        last_used: When a member last accepted it, in seconds since 1970, as far as this one knows; None if it knows of
+            no use. It is not stored.
     """
 
     created: KeyCreated
@@ -142,6 +144,23 @@ class KeyTable:
         presented = hashlib.sha256(bytes.fromhex(match[2].decode())).digest()
         is_right = hmac.compare_digest(presented, _NO_HASH if key is None else key.created.hash)
         return key if is_right else None
+
+    def uses(self, most: int) -> dict[str, int]:
+        """Return when keys were last accepted, in seconds since 1970, by id: the `most` that were used last."""
+        used = ((key.last_used, key.created.id) for key in self if key.last_used is not None)
+        return {public: int(moment) for moment, public in heapq.nlargest(most, used)}
+
+    def note_uses(self, uses: Mapping[str, int]) -> None:
+        """Note when another member last accepted keys. Ids that are not known are ignored.
+
+        Args:
+            uses: As `uses` returns it. A time in the future, by a clock that is ahead, is that of this call.
+        """
+        present = time.time()
+        for public, moment in uses.items():
+            key = self.find(public)
+            if key is not None:
+                key.last_used = max(key.last_used or 0.0, min(float(moment), present))
 
     def has_other_operator(self, public: str) -> bool:
         """Return whether a key other than the one with this id has the role `operate`, and is valid."""

@@ -380,6 +380,10 @@ class Node:
         """
         await self._peers.leader_requests.ask_leader(LeaderRequest("record", act=encode(deed)))
 
+    async def gather_key_uses(self) -> list[str]:
+        """Ask the other members when they last accepted each key, and note it; return those that did not answer."""
+        return await self._peers.key_uses.gather()
+
     async def create_key(
         self, roles: list[str], name: str, expires: datetime | None, author: Author, *, rates: Rates = UNLIMITED
     ) -> NewKey:

@@ -18,6 +18,7 @@ from qed.server.enrolment import seek_certificate
 from qed.server.fetching import Fetching
 from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
 from qed.server.history import History
+from qed.server.key_uses import KeyUses
 from qed.server.keys import KeyTable
 from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
@@ -55,6 +56,7 @@ class Peers:
 
     Attributes:
         keys: The API keys of the cluster.
+        key_uses: When the members last accepted each.
         leader_requests: Carries out requests to the leader, or passes them on.
     """
 
@@ -82,6 +84,7 @@ class Peers:
             settings, replica, waiting, members, transport=self._transport, redemption=redemption
         )
         self.keys = KeyTable()
+        self.key_uses = KeyUses(self.keys, members, self._transport)
         folds = (self.keys.fold, tokens.fold)
         self._history = History(replica, members, self.leader_requests.record, folds=folds)
         self._fetching = Fetching(replica, waiting, members, self._transport)
@@ -200,6 +203,8 @@ class Peers:
             permitted = self._recognition.permitted(request, hello, peer, is_named=is_named)
             if permitted is None:
                 return STRANGER
+            if permitted.kind == "uses":
+                return self.key_uses.reply()
             if not permitted.is_passed_on:
                 # A member that passes a request on says who asked it. Anyone else speaks for itself.
                 who = permitted.name if permitted.kind == "admit" else self._members.name_of(hello.sender)
