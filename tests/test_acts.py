@@ -32,7 +32,7 @@ DEEDS: list[acts.Act] = [
     acts.KeyCreated(**BY, id="k", name="n", roles=["append"], hash=bytes(32)),
     acts.KeyRevoked(**BY, id="k"),
     acts.TokenCreated(**BY, id="t", name=None, public_key=bytes(32), expires=WHEN),
-    acts.SecretChanged(**BY, authority=bytes(32)),
+    acts.SecretChanged(**BY, name="a", member="01", authorities=[bytes(32)]),
     acts.Restored(**BY, backup="7", cluster="c", events=3),
     acts.Recovered(**BY, name="a", cluster="c", events=3),
 ]
@@ -65,6 +65,7 @@ def test_an_act_is_json_that_a_person_can_read() -> None:
         "when": "2026-11-29T04:47:43.120000Z",
         "name": "a",
         "member": "01",
+        "key": None,
     }
 
 

@@ -11,18 +11,19 @@ import re
 import socket
 import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from qed import _qed
+from qed._deeds import Recovered, Restored, now
 from qed.errors import BackupError, DamagedBackup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qed._deeds import Deed
     from qed._qed import BackupFile, Founding, Survivor
     from qed.proofs import Digest
 
@@ -344,7 +345,14 @@ def restore(
     """
     backup = Backup.read(Path(path))
     chain = BackupFolder(backup.path.parent).chain(backup)
-    act = _Restored(backup=backup.identity.hex(), cluster=backup.log, events=backup.events)
+    act = Restored(
+        who=_user(),
+        origin=socket.gethostname(),
+        when=now(),
+        backup=backup.identity.hex(),
+        cluster=backup.log,
+        events=backup.events,
+    )
     return _qed.restore_backups([str(part) for part in chain], os.fspath(data_dir), act=_text(act), progress=progress)
 
 
@@ -378,36 +386,24 @@ def recover(data_dir: str | os.PathLike[str]) -> Founding:
         CorruptLog: It is damaged.
     """
     found = survey(data_dir)
-    act = _Recovered(name=found.name, cluster=found.cluster, events=found.events)
+    act = Recovered(
+        who=_user(),
+        origin=socket.gethostname(),
+        when=now(),
+        name=found.name,
+        cluster=found.cluster,
+        events=found.events,
+    )
     return _qed.recover(os.fspath(data_dir), act=_text(act))
 
 
 def _user() -> str:
+    """Return the name of the user who runs this process, for the history."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
 
 
-class _Act(msgspec.Struct, frozen=True, kw_only=True, tag_field="deed"):
-    """What the history of the cluster says of it: who did it, on which machine, and when."""
-
-    who: str = msgspec.field(default_factory=_user)
-    origin: str = msgspec.field(name="from", default_factory=socket.gethostname)
-    when: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-
-
-class _Restored(_Act, frozen=True, kw_only=True, tag="restored"):
-    backup: str
-    cluster: str
-    events: int
-
-
-class _Recovered(_Act, frozen=True, kw_only=True, tag="recovered"):
-    name: str
-    cluster: str
-    events: int
-
-
-def _text(act: _Act) -> str:
+def _text(act: Deed) -> str:
     return msgspec.json.encode(act).decode()

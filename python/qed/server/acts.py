@@ -5,11 +5,11 @@ The chain itself, with its hashes, is the replica's (FORMATS.md, "Acts"). This f
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
+
+from qed._deeds import Deed, Moment, Recovered, Restored, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +46,6 @@ ANONYMOUS: Final = "anonymous"
 _ACTS_AT_ONCE: Final = 1000
 _MOST_BYTES: Final = 32 * 1024
 
-_Moment = Annotated[datetime, Meta(tz=True)]
-
 
 class Author(NamedTuple):
     """Who does something, and from where.
@@ -61,129 +59,100 @@ class Author(NamedTuple):
     origin: str
 
 
-class _Act(Struct, frozen=True, kw_only=True, tag_field="deed"):
-    """What all acts have in common.
-
-    Attributes:
-        who: The author's name.
-        origin: Where the request came from; `from` in JSON.
-        when: The time in UTC, by the clock of the member that was asked.
-    """
-
-    who: str
-    origin: str = msgspec.field(name="from")
-    when: _Moment
-
-
-class Founded(_Act, frozen=True, kw_only=True, tag="founded"):
-    """The history begins: the only member of a cluster leads it for the first time, or for the first time with history.
+class _OfMember(Deed, frozen=True, kw_only=True):
+    """An act about one member.
 
     Attributes:
         name: Name of the member.
         member: Its number, 16 hexadecimal digits; likewise in all acts.
-        cluster: Name of the cluster.
-        events: How many events the log held.
     """
 
     name: str
     member: str
-    cluster: str
-    events: int
 
 
-class Admitted(_Act, frozen=True, kw_only=True, tag="admitted"):
-    """A member was admitted. It votes once it is promoted.
+class _OfAddresses(_OfMember, frozen=True, kw_only=True):
+    """An act that says how a member is reached, and known, from here on.
 
     Attributes:
-        name: Name of the member.
-        member: Its number.
         raft_addr: Where members reach it; likewise the other addresses.
         key: SHA-256 of its public key.
     """
 
-    name: str
-    member: str
     raft_addr: str
     http_addr: str
     mgmt_addr: str
     key: bytes | None = None
 
 
-class Announced(_Act, frozen=True, kw_only=True, tag="announced"):
-    """A member announced new addresses or a new key. One of an earlier version announces the first key that it has.
+class Founded(_OfMember, frozen=True, kw_only=True, tag="founded"):
+    """The history begins: the only member of a cluster leads it for the first time, or for the first time with history.
 
     Attributes:
-        name: Name of the member.
-        member: Its number.
-        raft_addr: Where members reach it from here on; likewise the other addresses.
-        key: SHA-256 of its public key from here on.
+        cluster: Name of the cluster.
+        events: How many events the log held.
+        key: SHA-256 of the public key of the member; None for one that is alone.
+        authorities: As in `SecretChanged`; None from earlier builds.
     """
 
-    name: str
-    member: str
-    raft_addr: str
-    http_addr: str
-    mgmt_addr: str
+    cluster: str
+    events: int
     key: bytes | None = None
+    authorities: list[bytes] | None = None
 
 
-class Replaced(_Act, frozen=True, kw_only=True, tag="replaced"):
+class Admitted(_OfAddresses, frozen=True, kw_only=True, tag="admitted"):
+    """A member was admitted. It votes once it is promoted."""
+
+
+class Announced(_OfAddresses, frozen=True, kw_only=True, tag="announced"):
+    """A member announced new addresses or a new key. One of an earlier version announces the first key that it has."""
+
+
+class Replaced(_OfAddresses, frozen=True, kw_only=True, tag="replaced"):
     """A member was removed, and another of the same name was admitted in its place.
 
     Attributes:
-        name: Name of both.
         replaced: Number of the member that was removed.
-        member: Number of the one that was admitted.
-        raft_addr: Where members reach it; likewise the other addresses.
-        key: SHA-256 of its public key.
+        replaced_key: SHA-256 of the public key of that member; None from earlier builds.
     """
 
-    name: str
     replaced: str
-    member: str
-    raft_addr: str
-    http_addr: str
-    mgmt_addr: str
-    key: bytes | None = None
+    replaced_key: bytes | None = None
 
 
-class GivenUp(_Act, frozen=True, kw_only=True, tag="given_up"):
-    """A member was given up for lost: for some minutes, another server may take its place.
-
-    Attributes:
-        name: Name of the member.
-        member: Its number.
-    """
-
-    name: str
-    member: str
+class GivenUp(_OfMember, frozen=True, kw_only=True, tag="given_up"):
+    """A member was given up for lost: for some minutes, another server may take its place."""
 
 
-class Promoted(_Act, frozen=True, kw_only=True, tag="promoted"):
-    """A member has caught up, and votes. The author is the leader, which noticed it.
-
-    Attributes:
-        name: Name of the member.
-        member: Its number.
-    """
-
-    name: str
-    member: str
+class Promoted(_OfMember, frozen=True, kw_only=True, tag="promoted"):
+    """A member has caught up, and votes. The author is the leader, which noticed it."""
 
 
-class Removed(_Act, frozen=True, kw_only=True, tag="removed"):
+class Removed(_OfMember, frozen=True, kw_only=True, tag="removed"):
     """A member was removed.
 
     Attributes:
-        name: Name of the member.
-        member: Its number.
+        key: SHA-256 of its public key, with which nobody is admitted from here on; None from earlier builds.
     """
 
-    name: str
-    member: str
+    key: bytes | None = None
 
 
-class Transferred(_Act, frozen=True, kw_only=True, tag="transferred"):
+class SecretChanged(_OfMember, frozen=True, kw_only=True, tag="secret_changed"):
+    """A member accepts other certificates than before: it has another cluster secret, or another `--raft-tls-ca`.
+
+    The author is that member. Each member records its own change, so a change of all is one act for each.
+
+    Attributes:
+        authorities: SHA-256 of the public keys of the authorities that it accepts from here on, sorted: one that is
+            derived from a secret, or those of a file; none if it accepts no streams.
+    """
+
+    authorities: list[bytes]
+
+
+class Transferred(Deed, frozen=True, kw_only=True, tag="transferred"):
     """Leadership was to move to another member. This is recorded first; the move may still fail.
 
     Attributes:
@@ -195,7 +164,7 @@ class Transferred(_Act, frozen=True, kw_only=True, tag="transferred"):
     leader: str
 
 
-class KeyCreated(_Act, frozen=True, kw_only=True, tag="key_created"):
+class KeyCreated(Deed, frozen=True, kw_only=True, tag="key_created"):
     """An API key was made.
 
     Attributes:
@@ -213,12 +182,12 @@ class KeyCreated(_Act, frozen=True, kw_only=True, tag="key_created"):
     name: str
     roles: list[str]
     hash: bytes
-    expires: _Moment | None = None
+    expires: Moment | None = None
     events_per_s: float | None = None
     requests_per_s: float | None = None
 
 
-class KeyRevoked(_Act, frozen=True, kw_only=True, tag="key_revoked"):
+class KeyRevoked(Deed, frozen=True, kw_only=True, tag="key_revoked"):
     """An API key was revoked.
 
     Attributes:
@@ -228,7 +197,7 @@ class KeyRevoked(_Act, frozen=True, kw_only=True, tag="key_revoked"):
     id: str
 
 
-class TokenCreated(_Act, frozen=True, kw_only=True, tag="token_created"):
+class TokenCreated(Deed, frozen=True, kw_only=True, tag="token_created"):
     """A token was made, with which one member can join.
 
     Attributes:
@@ -241,10 +210,10 @@ class TokenCreated(_Act, frozen=True, kw_only=True, tag="token_created"):
     id: str
     name: str | None
     public_key: bytes
-    expires: _Moment
+    expires: Moment
 
 
-class TokenUsed(_Act, frozen=True, kw_only=True, tag="token_used"):
+class TokenUsed(Deed, frozen=True, kw_only=True, tag="token_used"):
     """A token was exchanged for a certificate, which lets one server ask for admission. The author is that server.
 
     Attributes:
@@ -258,44 +227,6 @@ class TokenUsed(_Act, frozen=True, kw_only=True, tag="token_used"):
     name: str
     member: str
     key: bytes
-
-
-class SecretChanged(_Act, frozen=True, kw_only=True, tag="secret_changed"):
-    """The members have a new secret.
-
-    Attributes:
-        authority: SHA-256 of the public key that the new secret leads to.
-    """
-
-    authority: bytes
-
-
-class Restored(_Act, frozen=True, kw_only=True, tag="restored"):
-    """The log was restored from a backup, as the only member of a new cluster.
-
-    Attributes:
-        backup: Which backup.
-        cluster: Name of the cluster that was backed up.
-        events: How many events the backup held.
-    """
-
-    backup: str
-    cluster: str
-    events: int
-
-
-class Recovered(_Act, frozen=True, kw_only=True, tag="recovered"):
-    """A survivor of a lost majority became the only member of a new cluster. Acknowledged events may be lost.
-
-    Attributes:
-        name: Name of the survivor.
-        cluster: Name of the cluster that lost its majority.
-        events: How many events the survivor held.
-    """
-
-    name: str
-    cluster: str
-    events: int
 
 
 Act: TypeAlias = (
@@ -318,12 +249,6 @@ Act: TypeAlias = (
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Act)
-
-
-def now() -> datetime:
-    """Return the time in UTC, to the millisecond."""
-    moment = datetime.now(UTC)
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def encode(act: Act) -> bytes:

@@ -44,6 +44,7 @@ class Credentials:
         meeting: For streams to an address whose member is not known yet. If `is_named`, its certificate must name the
             host in the address.
         authority: Signs certificates of new members, if this member knows the cluster secret.
+        authorities: SHA-256 of the public keys of the authorities whose certificates it accepts, sorted.
         authority_pin: SHA-256 of the public key of the cluster's own authority; None with certificates of an operator.
         is_named: Whether certificates must name their member: the authority may also sign what is no member.
     """
@@ -52,6 +53,7 @@ class Credentials:
     accepting: ssl.SSLContext
     dialling: ssl.SSLContext
     meeting: ssl.SSLContext
+    authorities: tuple[bytes, ...]
     authority: ClusterAuthority | None = None
     authority_pin: bytes | None = None
     is_named: bool = False
@@ -91,13 +93,15 @@ def of_authority(authority: ClusterAuthority, folder: Path) -> Credentials:
         accepting, dialling = _contexts(authority.pem, certificate.name, folder / KEY_FILE)
     # A new member with a token has no certificate yet.
     accepting.verify_mode = ssl.CERT_OPTIONAL
+    pins = _pins([authority.certificate])
     return Credentials(
         pin_of(key.public_key()),
         accepting,
         dialling,
         meeting=dialling,
+        authorities=pins,
         authority=authority,
-        authority_pin=pin_of(authority.certificate.public_key()),
+        authority_pin=pins[0],
     )
 
 
@@ -110,8 +114,14 @@ def _of_folder(folder: Path) -> Credentials:
             "remove it, and join with a new token"
         )
     accepting, dialling = _contexts(_pem(authorities), path, folder / KEY_FILE)
-    authority_pin = pin_of(authorities[0].public_key())
-    return Credentials(pin_of(own.public_key()), accepting, dialling, meeting=dialling, authority_pin=authority_pin)
+    return Credentials(
+        pin_of(own.public_key()),
+        accepting,
+        dialling,
+        meeting=dialling,
+        authorities=_pins(authorities),
+        authority_pin=pin_of(authorities[0].public_key()),
+    )
 
 
 def _of_files(tls: Tls, name: str) -> Credentials:
@@ -122,11 +132,13 @@ def _of_files(tls: Tls, name: str) -> Credentials:
             f"found {', '.join(found) or 'no name'}"
         )
     read_private(tls.key, "the key of the certificate")
-    authorities = _pem(_certificates(tls.ca))
-    accepting, dialling = _contexts(authorities, tls.certificate, tls.key)
-    _, meeting = _contexts(authorities, tls.certificate, tls.key)
+    authorities = _certificates(tls.ca)
+    accepting, dialling = _contexts(_pem(authorities), tls.certificate, tls.key)
+    _, meeting = _contexts(_pem(authorities), tls.certificate, tls.key)
     meeting.check_hostname = True
-    return Credentials(pin_of(own.public_key()), accepting, dialling, meeting, is_named=True)
+    return Credentials(
+        pin_of(own.public_key()), accepting, dialling, meeting, authorities=_pins(authorities), is_named=True
+    )
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:
@@ -139,6 +151,10 @@ def _certificates(path: Path) -> list[x509.Certificate]:
         raise SettingsError(f"cannot read certificates from {path}: {exc.strerror or exc}") from exc
     except ValueError as exc:
         raise SettingsError(f"expected certificates in PEM in {path}, and it is damaged or holds none") from exc
+
+
+def _pins(certificates: list[x509.Certificate]) -> tuple[bytes, ...]:
+    return tuple(sorted({pin_of(certificate.public_key()) for certificate in certificates}))
 
 
 def _pem(certificates: list[x509.Certificate]) -> bytes:

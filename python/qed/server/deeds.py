@@ -27,8 +27,11 @@ def deed_of(request: LeaderRequest, members: Members) -> acts.Act | None:
     number = members.number_of(request.name)
     if request.kind in {"remove", "replace"} and number is not None:
         who, origin, name = request.who, request.origin, request.name
-        deed = acts.Removed if request.kind == "remove" else acts.GivenUp
-        return deed(who=who, origin=origin, when=acts.now(), name=name, member=number_text(number))
+        member, when = number_text(number), acts.now()
+        if request.kind == "replace":
+            return acts.GivenUp(who=who, origin=origin, when=when, name=name, member=member)
+        key = members.by_number[number].key
+        return acts.Removed(who=who, origin=origin, when=when, name=name, member=member, key=key)
     is_possible = request.name != members.own.name and (number is not None or not request.name)
     if request.kind == "transfer" and is_possible:
         successor, leader = request.name or None, members.own.name
@@ -52,7 +55,10 @@ def _admission(request: LeaderRequest, members: Members) -> acts.Act:
     if request.id in members.by_number:
         return acts.Announced(**asdict(admitted))
     replaced = members.number_of(request.name)
-    return admitted if replaced is None else acts.Replaced(replaced=number_text(replaced), **asdict(admitted))
+    if replaced is None:
+        return admitted
+    key = members.by_number[replaced].key
+    return acts.Replaced(replaced=number_text(replaced), replaced_key=key, **asdict(admitted))
 
 
 def number_text(number: int) -> str:

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from qed._qed import Replica
+    from qed.server.authorities import Authorities
     from qed.server.members import Members
 
 __all__ = ["History"]
 
 _log = logging.getLogger(__name__)
 
-_NOT_LOGGED: Final = frozenset({"hash", "key", "public_key", "authority", "when"})
+_NOT_LOGGED: Final = frozenset({"hash", "key", "replaced_key", "public_key", "authorities", "when"})
 """Fields of acts that log lines omit: the line has a time of its own, and hashes and keys help nobody there."""
 
 
@@ -46,10 +47,12 @@ class History:
         members: Members,
         record: Callable[[bytes], Awaitable[None]],
         *,
+        authorities: Authorities,
         folds: Sequence[Callable[[Act | None], None]],
     ) -> None:
         self._replica = replica
-        self._folds = folds
+        self._authorities = authorities
+        self._folds = (authorities.fold, *folds)
         self._members = members
         self._record = record
         self._index = 0
@@ -86,6 +89,8 @@ class History:
                 member=number_text(members.number),
                 cluster=members.cluster or "",
                 events=len(self._replica),
+                key=members.own.key,
+                authorities=self._authorities.own(),
             )
         for number, member in members.by_number.items():
             if number_text(number) in self._awaited and number in members.status.voters:

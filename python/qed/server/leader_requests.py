@@ -19,14 +19,14 @@ from qed.server.frames import TransportError
 from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER
-from qed.server.waiting import TASK, delays
+from qed.server.waiting import READ, TASK, delays
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
     from qed._qed import Replica
+    from qed.server.admissions import Admissions
     from qed.server.config import Settings
     from qed.server.members import Members
-    from qed.server.redemption import Redemption
     from qed.server.transport import Transport
     from qed.server.waiting import Waiting
 
@@ -59,14 +59,14 @@ class LeaderRequests:
         members: Members,
         *,
         transport: Transport,
-        redemption: Redemption,
+        admissions: Admissions,
     ) -> None:
         self._settings = settings
         self._replica = replica
         self._waiting = waiting
         self._members = members
         self._transport = transport
-        self._redemption = redemption
+        self._admissions = admissions
         self._replaceable: dict[str, float] = {}
 
     async def ask_leader(self, request: LeaderRequest) -> None:
@@ -116,7 +116,7 @@ class LeaderRequests:
 
     async def _carry_out(self, request: LeaderRequest) -> None:
         if request.kind == "redeem":
-            await self._redemption.redeem(request, self.record)
+            await self._admissions.redeem(request, self.record)
             return
         if request.kind == "record":
             if decode(request.act) is None:
@@ -124,12 +124,15 @@ class LeaderRequests:
             await self.record(request.act)
             return
         if request.kind == "admit":
-            self._redemption.require_own_number(request)
+            # A leader that was just elected may not have applied a removal that another one recorded.
+            await self.catch_up()
+            self._admissions.require_admissible(request, is_replacement=self._is_replacement(request))
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)
             return
-        change = self._replacement(request, act) or _change_of(request, act)
+        is_replacement = self._is_replacement(request)
+        change = _replacement_by(request, act) if is_replacement else _change_of(request, act)
         if request.kind == "admit" and request.id != self._members.number:
             self._require_reachable()
         if request.kind == "transfer" and request.who and act is not None:
@@ -161,13 +164,21 @@ class LeaderRequests:
         self._replaceable[name] = asyncio.get_running_loop().time() + _REPLACEABLE_S
         _log.info(Line("replaceable", name=name, number=f"{number:016x}", seconds=_REPLACEABLE_S))
 
-    def _replacement(self, request: LeaderRequest, act: bytes | None) -> ClusterChange | None:
-        """Return the change that lets a server take the place of a member that an operator has given up."""
+    def _is_replacement(self, request: LeaderRequest) -> bool:
+        """Return whether a server asks to take the place of a member that an operator has given up."""
         is_due = asyncio.get_running_loop().time() < self._replaceable.get(request.name, 0.0)
         number = self._members.number_of(request.name)
-        if request.kind != "admit" or not is_due or number in {None, request.id}:
-            return None
-        return ClusterChange.replace(request.name, request.id, _described(request), act)
+        return request.kind == "admit" and is_due and number not in {None, request.id}
+
+    async def catch_up(self) -> None:
+        """Return once this member has applied everything that was acknowledged when this was called.
+
+        Raises:
+            ClusterError: No leader confirmed it in time, or a write or sync has failed.
+        """
+        ticket, read = self._waiting.enter(READ)
+        self._replica.read(ticket)
+        await read
 
     async def record(self, act: bytes) -> None:
         """Record an act, as the leader. When this returns, it is synced on a majority, and applied here.
@@ -350,6 +361,15 @@ def _act_of(request: LeaderRequest, members: Members) -> bytes | None:
         return None if deed is None else encode(deed)
     except ValueError as exc:
         raise MembershipRefused(str(exc)) from exc
+
+
+def _replacement_by(request: LeaderRequest, act: bytes | None) -> ClusterChange:
+    """Return the change that lets a server take the place of the member of its name.
+
+    Raises:
+        MembershipRefused: As `_described`.
+    """
+    return ClusterChange.replace(request.name, request.id, _described(request), act)
 
 
 def _change_of(request: LeaderRequest, act: bytes | None) -> ClusterChange:

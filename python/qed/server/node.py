@@ -224,10 +224,8 @@ class Node:
         Raises:
             Unavailable: No leader confirmed it in time, or a write or sync has failed.
         """
-        ticket, future = self._waiting.enter(READ)
-        self._replica.read(ticket)
         try:
-            await future
+            await self._peers.leader_requests.catch_up()
         except NotLeader as exc:
             raise Unavailable(NO_LEADER) from exc
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import random
@@ -10,12 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed.errors import LogError, MembershipRefused, QedError
+from qed.errors import ClusterError, LogError, MembershipRefused, QedError
+from qed.server.acts import encode
+from qed.server.admissions import Admissions
+from qed.server.authorities import Authorities
 from qed.server.certification import Certified, requested_key
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.credentials import read_credentials
 from qed.server.enrolment import seek_certificate
 from qed.server.fetching import Fetching
+from qed.server.former_keys import FormerKeys
 from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
 from qed.server.history import History
 from qed.server.key_uses import KeyUses
@@ -25,10 +30,9 @@ from qed.server.logs import Line, OncePerMinute
 from qed.server.opening import description
 from qed.server.pins import pin_of
 from qed.server.recognition import STRANGER, Recognition
-from qed.server.redemption import Redemption
 from qed.server.token_table import TokenTable
 from qed.server.transport import Contact, Transport
-from qed.server.waiting import PROOF
+from qed.server.waiting import PROOF, delays
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +51,8 @@ __all__ = ["Peers"]
 
 _log = logging.getLogger(__name__)
 
+_RECORD_S: Final = (0.1, 1.0, 2.0, 5.0, 10.0)
+"""How long to wait before the leader is asked again to record something."""
 _INTRODUCTION_S: Final = 1.0
 """How long to wait before asking again who the members are."""
 
@@ -77,16 +83,19 @@ class Peers:
         self._on_removed = on_removed
         self._run = random.getrandbits(63) + 1
         self._recognition = Recognition(members)
-        tokens = TokenTable()
+        tokens, former_keys = TokenTable(), FormerKeys()
         self._transport = Transport(self, self._hello, credentials)
-        redemption = Redemption(members, tokens, renew=lambda: self._history.renew())  # noqa: PLW0108  # it is made below
+        admissions = Admissions(members, tokens, former_keys, renew=lambda: self._history.renew())  # noqa: PLW0108  # it is made below
         self.leader_requests = LeaderRequests(
-            settings, replica, waiting, members, transport=self._transport, redemption=redemption
+            settings, replica, waiting, members, transport=self._transport, admissions=admissions
         )
         self.keys = KeyTable()
         self.key_uses = KeyUses(self.keys, members, self._transport)
-        folds = (self.keys.fold, tokens.fold)
-        self._history = History(replica, members, self.leader_requests.record, folds=folds)
+        self._authorities = Authorities(members, self._accepted)
+        folds = (self.keys.fold, tokens.fold, former_keys.fold)
+        self._history = History(
+            replica, members, self.leader_requests.record, authorities=self._authorities, folds=folds
+        )
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -143,10 +152,22 @@ class Peers:
         self._history.renew()
         if status.is_leader:
             self._run_once("history", self._history.record_missing)
+        if self._is_settled and self._authorities.change() is not None:
+            self._run_once("authorities", self._record_authorities)
         if status.fetch_from is not None:
             self._run_once("fetch", self._fetching.run)
         if not members.is_admitted and not self._is_enrolling:
             self._run_once("admission", self._seek_admission)
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether this member votes, and knows whom to tell."""
+        members = self._members
+        return members.number in members.status.voters and members.leader is not None
+
+    def _accepted(self) -> tuple[bytes, ...]:
+        credentials = self._transport.credentials
+        return () if credentials is None else credentials.authorities
 
     @property
     def authority_pin(self) -> bytes | None:
@@ -280,6 +301,7 @@ class Peers:
             return
         self._transport.credentials = fresh
         _log.info(Line("credentials read again"))
+        self.note_status()
 
     async def _record_key(self, pin: bytes) -> bool:
         """Have the cluster know this member by a new key. The old one, with which it asks, proves that it may."""
@@ -290,6 +312,20 @@ class Peers:
             self._members.own = own
             _log.error(Line("new key not recorded", reason=reason))
         return reason is None
+
+    async def _record_authorities(self) -> None:
+        """Have the leader record whose certificates this member accepts from now on, until the history says so."""
+        retries = delays(*_RECORD_S)
+        while self._is_settled:
+            with contextlib.suppress(ClusterError, LogError):
+                # Its own last act may not have been applied here yet.
+                await self.leader_requests.catch_up()
+                self._history.renew()
+                change = self._authorities.change()
+                if change is None:
+                    return
+                await self.leader_requests.ask_leader(LeaderRequest("record", act=encode(change)))
+            await asyncio.sleep(next(retries))
 
     async def _enrol_self(self, listener: socket.socket) -> None:
         """Exchange the token for a certificate; then begin as any other member."""

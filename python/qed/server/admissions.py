@@ -1,4 +1,4 @@
-"""Tokens as members use them: a leader redeems each token once."""
+"""Whom a leader may admit: tokens are redeemed once, and certificates of former members are worth nothing."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from qed.server.deeds import number_text
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from qed.server.former_keys import FormerKeys
     from qed.server.handshake import LeaderRequest
     from qed.server.members import Members
     from qed.server.token_table import TokenTable
 
-__all__ = ["Redemption"]
+__all__ = ["Admissions"]
 
 
-class Redemption:
-    """The tokens of the cluster, as one member knows them."""
+class Admissions:
+    """The tokens of the cluster and the keys of its former members, as one member knows them."""
 
-    def __init__(self, members: Members, table: TokenTable, renew: Callable[[], None]) -> None:
+    def __init__(
+        self, members: Members, table: TokenTable, former_keys: FormerKeys, *, renew: Callable[[], None]
+    ) -> None:
         self._members = members
         self._table = table
+        self._former_keys = former_keys
         self._renew = renew
 
     async def redeem(self, request: LeaderRequest, record: Callable[[bytes], Awaitable[None]]) -> None:
@@ -61,12 +65,22 @@ class Redemption:
         if not self._table.is_used_by(use):
             raise MembershipRefused("this token was used already: make another with `qed cluster token`")
 
-    def require_own_number(self, request: LeaderRequest) -> None:
-        """Check that a member which came with a token joins under the number and name of its certificate.
+    def require_admissible(self, request: LeaderRequest, *, is_replacement: bool) -> None:
+        """Check that the certificate of a server still admits it. This member has applied everything that is committed.
+
+        Args:
+            request: The request for admission, with the server's key.
+            is_replacement: Whether an operator lets it take the place of a lost member.
 
         Raises:
-            MembershipRefused: It was removed, or copied: its certificate lets in no further member.
+            MembershipRefused: It came with a token, and was removed, or copied: its certificate lets in no further
+                member. Or its key is that of a member that was removed.
         """
+        self._renew()
         use = self._table.use_of(request.key)
         if use is not None and (use.member, use.name) != (number_text(request.id), request.name):
             raise MembershipRefused("its certificate was for another member: empty the data folder, use a new token")
+        if request.key in self._former_keys and not is_replacement:
+            raise MembershipRefused(
+                "its key is that of a member that was removed: join with a new key, and a certificate for it"
+            )
