@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 import qed as library
-from commands import qed
+from commands import QED, environment, qed
 from harness.cluster import Cluster, new_cluster
 from harness.process import Server
 from harness.wait import LIMIT_S, wait_until
@@ -213,3 +215,42 @@ def test_people_see_a_table_and_programs_a_line_each(cluster: Cluster) -> None:
     assert acts[-1].hash.hex() in shown.stdout
     lines = qed("cluster", "history", "--json", QED_ENDPOINTS=cluster.leader().url).stdout.splitlines()
     assert [json.loads(line)["act"] for line in lines] == [json.loads(act.body) for act in acts]
+
+
+@pytest.mark.parametrize("option", ["--json", "--no-color"])
+def test_watching_shows_each_act_once_and_goes_on_without_a_leader(cluster: Cluster, option: str) -> None:
+    wait_for(cluster.leader(), ("promoted", "server2"))
+    asked, victim = cluster.leader(), cluster.follower()
+    command = [QED, "--endpoints", asked.url, option, "cluster", "history", "--watch"]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    deeds = [deed for deed, _ in deeds_of(asked)]
+    lines = [process.stdout.readline() for _ in deeds]
+    asked.kill()
+    asked.start()
+    cluster.wait_whole()
+    assert qed("cluster", "remove", victim.name, QED_ENDPOINTS=cluster.leader().url).returncode == 0
+    lines.append(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, rest, errors.splitlines()[-1]) == (130, "", "qed: interrupted")
+    deeds.append("removed")
+    if option == "--json":
+        assert [json.loads(line)["act"]["deed"] for line in lines] == deeds
+    else:
+        assert all(f": {deed} name: " in line for line, deed in zip(lines, deeds, strict=True))
+
+
+def test_older_acts_are_hidden_and_checked_all_the_same(cluster: Cluster) -> None:
+    wait_for(cluster.leader(), ("promoted", "server2"))
+    url, acts = cluster.leader().url, acts_of(cluster.leader())
+    middle = json.loads(acts[2].body)["when"]
+    later = [act for act in acts if json.loads(act.body)["when"] >= middle]
+    shown = qed("cluster", "history", "--since", middle, QED_ENDPOINTS=url).stdout
+    assert f"Checked the hashes of {len(acts)} acts." in shown
+    assert "founded" not in shown
+    lines = qed("cluster", "history", "--json", "--since", middle, QED_ENDPOINTS=url).stdout.splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [act.index for act in later]
+    assert len(later) < len(acts)
+    whole = qed("cluster", "history", "--json", "--since", "1h", QED_ENDPOINTS=url).stdout.splitlines()
+    assert len(whole) == len(acts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from certificates import Operator
 from harness.cluster import Cluster, new_cluster
 from harness.process import Server
 from harness.wait import wait_until
-from qed.server.acts import Admitted, Founded, Recovered, SecretChanged, now
-from qed.server.authorities import Authorities
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.cluster_secret import make_secret, read_secret
 from test_members_certificates import hang_up, options
@@ -24,8 +23,6 @@ from test_members_certificates import hang_up, options
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from qed.server.members import Members
 
 
 @pytest.fixture
@@ -59,13 +56,8 @@ def changes_in(member: Server) -> list[tuple[str, str, list[str]]]:
 
 
 def text_of(pin: bytes) -> str:
-    return str(json.loads(qed_json(pin)))
-
-
-def qed_json(pin: bytes) -> bytes:
-    import msgspec
-
-    return msgspec.json.encode(pin)
+    """Return a pin as acts have it."""
+    return base64.b64encode(pin).decode()
 
 
 def change_secret(cluster: Cluster) -> str:

@@ -95,8 +95,8 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     return cluster if seen is None or isinstance(seen, Failure) else seen
 
 
-def history(topology: Topology) -> Generator[Send, Outcome, list[Act]]:
-    """Yield requests; return all acts in order, checked to be one chain from the beginning on.
+def history(topology: Topology, after: Act | None) -> Generator[Send, Outcome, list[Act]]:
+    """Yield requests; return all acts after `after`, in order, checked to be one chain from there on.
 
     Raises:
         VerificationError: An act does not continue the chain.
@@ -104,7 +104,7 @@ def history(topology: Topology) -> Generator[Send, Outcome, list[Act]]:
     """
     acts: list[Act] = []
     size_bytes = 0
-    while found := (yield from administer(calls.history(acts[-1] if acts else None), topology)):
+    while found := (yield from administer(calls.history(acts[-1] if acts else after), topology)):
         acts += found
         size_bytes += sum(len(act.body) for act in found)
         if size_bytes > _HISTORY_LIMIT_BYTES:

@@ -193,9 +193,9 @@ class AsyncClient:
         """Return the cluster as one given member sees it; see `Client.member_status`."""
         return await self._carry_out(member_status(member, self._topology))
 
-    async def history(self) -> list[Act]:
+    async def history(self, after: Act | None = None) -> list[Act]:
         """Return what was done to the cluster, checked to be one chain of hashes; see `Client.history`."""
-        return await self._carry_out(history(self._topology))
+        return await self._carry_out(history(self._topology, after))
 
     async def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster; see `Client.remove_member`."""

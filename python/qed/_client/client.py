@@ -367,16 +367,19 @@ class Client:
         """
         return self._carry_out(member_status(member, self._topology))
 
-    def history(self) -> list[Act]:
+    def history(self, after: Act | None = None) -> list[Act]:
         """Return what operators and members did to the cluster, oldest first, checked to be one chain of hashes.
 
+        Args:
+            after: The last act that is known, which the chain must continue; None for the whole history.
+
         Returns:
-            All acts. The `body` of each is JSON, with at least `deed`, `who`, `from` and `when`.
+            All acts after it. The `body` of each is JSON, with at least `deed`, `who`, `from` and `when`.
 
         Raises:
             VerificationError: The chain is broken: an act was changed, removed or inserted.
         """
-        return self._carry_out(history(self._topology))
+        return self._carry_out(history(self._topology, after))
 
     def remove_member(self, name: str) -> Cluster:
         """Remove a member from the cluster. Like all changes to it, this needs a reachable management address.

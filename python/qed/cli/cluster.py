@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Never, TypeAlias
 
 import click
 import msgspec
@@ -16,9 +16,9 @@ from qed._client.topology import MEMBERS_MOST
 from qed._files import PRIVATE, create_file
 from qed._limits import MAX_TOKEN_TTL_S
 from qed.cli.client import connect, connect_async
-from qed.cli.durations import DurationType
+from qed.cli.durations import DurationType, MomentType
 from qed.cli.options import FILE, NODE, Session, command, current_session, group
-from qed.errors import QedError
+from qed.errors import ClusterError, QedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,8 +67,12 @@ def status(*, watch: bool) -> None:
         _watch(session, client, seen)
 
 
-@command("history", examples=["qed cluster history", "qed cluster history --json"])
-def history() -> None:
+@command(
+    "history", examples=["qed cluster history", "qed cluster history --watch", "qed cluster history --since 7d --json"]
+)
+@click.option("--since", type=MomentType(is_past=True), help="Show later acts only: 12h, 7d, or 2030-01-31.")
+@click.option("--watch", is_flag=True, help="Go on with each new act, until Ctrl-C.")
+def history(*, since: datetime | None, watch: bool) -> None:
     """Show what operators and members did to the cluster.
 
     Each act has the hash of the one before it, which is checked. The last hash stands for the whole history: keep it,
@@ -77,13 +81,15 @@ def history() -> None:
     session = current_session()
     with connect(session.settings) as client:
         acts = client.history()
-    terminal = session.terminal
-    said = [_said(act) for act in acts]
-    terminal.table(_ACT_COLUMNS, (_act_row(act, fields) for act, fields in zip(acts, said, strict=True)))
+        if watch:
+            _follow(session, client, acts, since)
+    terminal, shown = session.terminal, [(act, _said(act)) for act in acts]
+    shown = [(act, fields) for act, fields in shown if _is_since(fields, since)]
+    terminal.table(_ACT_COLUMNS, (_act_row(act, fields) for act, fields in shown))
     terminal.line(f"Checked the hashes of {len(acts)} acts.")
     if acts:
         terminal.line(f"The last hash is {acts[-1].hash.hex()}")
-    terminal.records(_act_record(act, fields) for act, fields in zip(acts, said, strict=True))
+    terminal.records(_act_record(act, fields) for act, fields in shown)
 
 
 @command("remove", examples=["qed cluster remove server2"])
@@ -185,7 +191,35 @@ def _said(act: Act) -> dict[str, object]:
         return {}
 
 
-def _act_row(act: Act, fields: dict[str, object]) -> tuple[Cell, ...]:
+def _follow(session: Session, client: Client, acts: list[Act], since: datetime | None) -> Never:
+    """Print a line for each act, and for each that comes later, until Ctrl-C. Servers may be away meanwhile."""
+    terminal, last = session.terminal, None
+    while True:
+        for last in acts:
+            fields = _said(last)
+            if _is_since(fields, since):
+                index, when, who, origin, deed, details = _act_row(last, fields)
+                terminal.line(f"{index} {when} {who} from {origin}: {deed} {'; '.join(details)}")
+                terminal.records([_act_record(last, fields)])
+        time.sleep(_REFRESH_S)
+        try:
+            acts = client.history(last)
+        except ClusterError as exc:
+            terminal.note(str(exc))
+            acts = []
+
+
+def _is_since(fields: dict[str, object], since: datetime | None) -> bool:
+    """Return whether an act is not older than `since`. One without a valid time is shown always."""
+    if since is None:
+        return True
+    try:
+        return msgspec.convert(fields.get("when"), datetime) >= since
+    except (msgspec.ValidationError, TypeError):
+        return True
+
+
+def _act_row(act: Act, fields: dict[str, object]) -> tuple[str, str, str, str, str, tuple[str, ...]]:
     when, who, origin, deed = (str(fields.get(name, _UNKNOWN)) for name in _ACT_FIELDS)
     details = tuple(f"{name}: {_spelt(value)}" for name, value in fields.items() if name not in _ACT_FIELDS)
     return (str(act.index), when, who, origin, deed, details)
