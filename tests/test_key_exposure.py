@@ -56,7 +56,7 @@ def test_a_warning_that_is_an_error_comes_before_the_key_is_sent(connect: Connec
 def test_a_member_that_is_named_and_trusted_counts_too(connect: Connect, tmp_path: Path) -> None:  # noqa: F811
     # The given endpoint is on this machine, and the management address that it names is not.
     name = f"{socket.gethostname()}:1"
-    server = start_process(tmp_path / "log", "--mgmt-advertise-addr", name)
+    server = start_process(tmp_path / "log", "--open", "--mgmt-advertise-addr", name)
     try:
         client = connect(server.url, api_key="my-key", trust_members=True)
         client.info()
