@@ -55,7 +55,7 @@ SERVER_FLOORS = [
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"},
     {"credentials", "access", "token_table"},
     {"tls"},
-    {"handshake", "opening", "connection"},
+    {"handshake", "opening", "connection", "incoming"},
     {"certification", "members"},
     {"acceptor", "link", "recognition", "deeds"},
     {"transport", "admissions", "authorities", "enrolment"},

@@ -19,7 +19,7 @@ import pytest
 import uvloop
 
 from qed.errors import CorruptLog, QedError
-from qed.server import acceptor, frames, handshake
+from qed.server import acceptor, frames, handshake, incoming
 from qed.server.certification import Certified
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.config import Address
@@ -459,7 +459,7 @@ async def test_stream_ends_when_its_member_is_removed_or_has_another_key() -> No
 
 
 def test_frame_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (frames, acceptor):
+    for module in (frames, incoming):
         monkeypatch.setattr(module, "FRAME_S", 0.05)
 
     @runs_on_uvloop
@@ -476,7 +476,7 @@ def test_frame_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_whole_frames_may_come_as_slowly_as_they_like(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceptor, "FRAME_S", 0.2)
+    monkeypatch.setattr(incoming, "FRAME_S", 0.2)
 
     @runs_on_uvloop
     async def pause_between_frames() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import ssl
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from qed.errors import CorruptLog, InternalError, QedError
 from qed.server.certification import Certified, EnrolmentRequest, read_enrolment_request, send
-from qed.server.frames import FRAME_S, SMALL_FRAME_BYTES, Frames, TransportError, put, read_frame
+from qed.server.frames import SMALL_FRAME_BYTES, TransportError, put, read_frame
 from qed.server.handshake import (
     HELLO_TIMEOUT_S,
     Hello,
@@ -29,6 +30,7 @@ from qed.server.handshake import (
     send_reply,
     set_options,
 )
+from qed.server.incoming import IncomingMessages
 from qed.server.logs import Line, OncePerMinute
 from qed.server.pins import peer_of
 
@@ -43,7 +45,6 @@ __all__ = ["Acceptor", "StreamHandler"]
 
 _log = logging.getLogger(__name__)
 
-_READ_BYTES: Final = 256 * 1024
 _MAX_STRANGERS: Final = 32
 """Streams whose other side has not shown who it is. Each may hold a hello in memory: 64 KiB."""
 _SLOTS: Final[Mapping[Kind, int]] = {"messages": 1, "pages": 1, "question": 4}
@@ -207,16 +208,16 @@ class Acceptor:
             await self._refuse(reply, host, reader, writer)
             return
         self._seat(hello, peer)
+        if hello.kind == "messages":
+            await self._serve_messages(hello, writer, reply)
+            return
         await send_reply(writer, reply)
         if hello.kind == "question":
             request = await read_request(reader)
             await send_reply(writer, await self._handler.answer(request, hello, peer))
             return
         self._on_contact(hello)
-        if hello.kind == "pages":
-            await self._serve_pages(reader, writer)
-        else:
-            await self._serve_messages(hello.sender, reader)
+        await self._serve_pages(reader, writer)
 
     def _has_twin(self, hello: Hello) -> bool:
         """Return whether another process has a stream as this sender. The stream of a dead one ends within seconds."""
@@ -245,17 +246,13 @@ class Acceptor:
             async with asyncio.timeout(_REFUSED_S):
                 await reader.read(1)
 
-    async def _serve_messages(self, sender: int, reader: asyncio.StreamReader) -> None:
-        frames, loop = Frames(), asyncio.get_running_loop()
-        async with asyncio.timeout(None) as clock:
-            while chunk := await reader.read(_READ_BYTES):
-                messages = frames.feed(chunk)
-                if not frames.is_partial:
-                    clock.reschedule(None)
-                elif messages or clock.when() is None:
-                    clock.reschedule(loop.time() + FRAME_S)
-                if messages:
-                    self._handler.receive(sender, messages)
+    async def _serve_messages(self, hello: Hello, writer: asyncio.StreamWriter, reply: Reply) -> None:
+        messages = IncomingMessages(functools.partial(self._handler.receive, hello.sender))
+        # The other side sends messages only after the reply, so the reader has nothing that would be lost.
+        writer.transport.set_protocol(messages)
+        await send_reply(writer, reply)
+        self._on_contact(hello)
+        await messages.finish()
 
     async def _serve_pages(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -198,9 +198,10 @@ class Peers:
 
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Hand messages of another member to the replica."""
-        name = self._members.name_of(sender)
-        if self._replica.receive(sender, messages) and self._once_per_minute.is_due(name, "malformed"):
-            _log.warning(Line("messages refused", sender=name, reason="malformed"))
+        if self._replica.receive(sender, messages):
+            name = self._members.name_of(sender)
+            if self._once_per_minute.is_due(name, "malformed"):
+                _log.warning(Line("messages refused", sender=name, reason="malformed"))
 
     def lost(self, receiver: int) -> None:
         """Note that messages to `receiver` may have been lost."""

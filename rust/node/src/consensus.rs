@@ -286,7 +286,13 @@ impl Consensus {
             return Ok(());
         }
         self.end_snapshot(&message);
+        // Under load, the next entry or the end of the one under way tells the others what is committed. A message for each would cost
+        // them about as much as the entry.
+        let is_followed =
+            message.msg_type() == MessageType::MsgAppendResponse && message.index < self.raw.raft.raft_log.last_index();
+        self.raw.skip_bcast_commit(is_followed);
         let stepped = self.raw.step(message);
+        self.raw.skip_bcast_commit(false);
         self.draw_timeout();
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
     }

@@ -180,6 +180,26 @@ fn a_read_is_not_asked_before_the_first_entry_of_a_term_is_committed() {
 }
 
 #[test]
+fn a_commit_index_travels_with_the_entries_that_follow() {
+    let mut group = Group::led();
+    let leader = group.member(1);
+    let entries = [leader.propose(vec![1]).unwrap(), leader.propose(vec![2]).unwrap()];
+    carried_out(leader);
+    let acknowledged = |group: &mut Group, entry: LogId| {
+        let leader = group.member(1);
+        let mut answer = Message { from: 2, to: 1, index: entry.index, term: entry.term, ..Message::default() };
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        leader.step(answer).unwrap();
+        assert_eq!(leader.commit_index(), entry.index);
+        carried_out(leader)
+    };
+    assert_eq!(acknowledged(&mut group, entries[0]), []);
+    let sent = acknowledged(&mut group, entries[1]);
+    let receivers: Vec<_> = sent.iter().map(|message| (message.to, message.commit)).collect();
+    assert_eq!(receivers, [(2, entries[1].index), (3, entries[1].index)]);
+}
+
+#[test]
 fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
     let mut group = Group::led();
     group.cut_off.push(3);
