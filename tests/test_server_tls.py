@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -264,3 +265,21 @@ def test_only_the_uris_of_roles_count() -> None:
     assert caller_of({"subjectAltName": names[:2]}) is None
     assert caller_of({}) is None
     assert caller_of(None) is None
+
+
+def test_a_client_that_does_not_read_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    ca = authority()
+    certificate, key = of_server(tmp_path, "server", ca)
+    server = Server("secure", tmp_path / "log", extra=("--tls-cert", str(certificate), "--tls-key", str(key)))
+    context = ssl.create_default_context(cadata=ca.pem().decode())
+    server.start()
+    try:
+        with context.wrap_socket(socket.create_connection(server.http_address), server_hostname="localhost") as idle:
+            idle.sendall(b"HEAD /healthcheck HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.recv(1000).startswith(b"HTTP/1.1 204 ")
+            started = time.monotonic()
+            assert server.stop() == 0
+        # The grace of a stop is 15 s.
+        assert time.monotonic() - started < 8
+    finally:
+        server.forget()

@@ -30,6 +30,8 @@ _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
 _MANAGEMENT_CONNECTIONS: Final = 32
 """Connections reserved for operators, so that clients cannot lock them out."""
+_FAREWELL_S: Final = 0.5
+"""How long the client of an idle connection may take to agree to its end, over TLS."""
 _MOST_AHEAD: Final = 100
 """Requests that may be pipelined. Each uses 3 KB until it is handled, and one piece can hold thousands."""
 _CHUNK_FRAMING_BYTES: Final = 20
@@ -159,6 +161,18 @@ class LimitedConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         if self._gathering.unread_bytes() > 0:
             self._gathering.abort()
+        else:
+            self._hang_up()
+
+    def shutdown(self) -> None:
+        """Close an idle connection, and any other one after its answer."""
+        super().shutdown()
+        if self.transport.is_closing() and self._gathering.unread_bytes() == 0:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """End a connection that is closing. Over TLS, its client would have to agree, and an idle one may not read."""
+        self.loop.call_later(_FAREWELL_S, self._gathering.abort)
 
     def _port(self) -> int:
         return self.server[1] or 0 if self.server is not None else 0
