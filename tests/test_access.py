@@ -18,7 +18,7 @@ from harness.cluster import new_cluster
 from harness.process import run_to_exit, start_process
 from harness.wait import LIMIT_S, wait_until
 from qed._limits import ROLES
-from qed.server.access import CERTIFICATE, Access, Caller, Unauthenticated
+from qed.server.access import CERTIFICATE, Access, Caller, KeysNotKnown, Unauthenticated
 from qed.server.acts import KeyCreated, KeyRevoked
 from qed.server.config import Address, Settings
 from qed.server.head import Head
@@ -398,6 +398,22 @@ def test_a_certificate_ends_also_on_a_connection_that_lasts(tmp_path: Path) -> N
     scope[CERTIFICATE] = certified._replace(ends=time.time() - 1)
     with pytest.raises(Unauthenticated):
         access.admit(scope, Head(b"x", None, []), is_management=False)
+
+
+def test_a_member_that_may_lack_the_keys_of_its_cluster_refers_to_others(tmp_path: Path) -> None:
+    settled, table, key = [False], KeyTable(), NewKey.make()
+    access = Access(settings_of(tmp_path, is_open=False), table, lambda: settled[0])
+    table.fold(created(NewKey.make(), roles=list(ROLES)))
+    keyed = Head(b"localhost", None, [key.text.encode()])
+    with pytest.raises(KeysNotKnown):
+        access.admit(scope_of("/events"), keyed, is_management=False)
+    with pytest.raises(Unauthenticated):
+        access.admit(scope_of("/events"), NO_KEY, is_management=False)
+    settled[0] = True
+    with pytest.raises(Unauthenticated):
+        access.admit(scope_of("/events"), keyed, is_management=False)
+    table.fold(created(key))
+    access.admit(scope_of("/events"), keyed, is_management=False)
 
 
 # The table of keys

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from qed.errors import QedError
+from qed.errors import QedError, Unavailable
 from qed.server.acts import ANONYMOUS
 from qed.server.browsers import ForeignHost, ForeignOrigin, Sites
 from qed.server.config import SettingsError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qed.server.keys import KeyTable
     from qed.server.rates import Allowance, Rates
 
-__all__ = ["CALLER", "CERTIFICATE", "Access", "Caller", "Forbidden", "Unauthenticated"]
+__all__ = ["CALLER", "CERTIFICATE", "Access", "Caller", "Forbidden", "KeysNotKnown", "Unauthenticated"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +51,13 @@ class Forbidden(QedError):
 
     def __init__(self) -> None:
         super().__init__("this key does not allow this call")
+
+
+class KeysNotKnown(Unavailable):
+    """The request has a key, and this member, which has not caught up yet, does not know whether it is valid."""
+
+    def __init__(self) -> None:
+        super().__init__("this member has just joined, and does not know the keys of its cluster yet")
 
 
 class Caller(NamedTuple):
@@ -131,6 +138,7 @@ class Access:
 
         Raises:
             Unauthenticated: It needs a valid key or certificate, and has none.
+            KeysNotKnown: Another member may know its key.
             Forbidden: Its key or certificate has no role for this call.
             ForeignOrigin: A web page of another site makes it.
             ForeignHost: It is for another host than this one.
@@ -151,6 +159,8 @@ class Access:
             caller.allowance.spend_request()
         if self._needs_no_key(accepted, is_management=is_management):
             return True
+        if caller is None and head.keys and not self._is_settled():
+            raise KeysNotKnown
         if caller is None:
             raise self._refusal(Unauthenticated(), "unauthorized", scope)
         if caller.roles.isdisjoint(accepted):

@@ -25,7 +25,7 @@ from qed.errors import (
     WriteRefused,
 )
 from qed.server import backups, endpoints, key_calls
-from qed.server.access import CALLER, Access, Forbidden, Unauthenticated
+from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge
 from qed.server.browsers import ForeignHost, ForeignOrigin
 from qed.server.head import UnsupportedEncoding, head_of
@@ -164,7 +164,7 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
         message = "the server failed to answer; see its log"
     first_version = exc.first_version if isinstance(exc, AddedLater) else None
     # The header promises that nothing was accepted. Without it, the client must assume an insertion may be committed.
-    headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken | NotLeader) else []
+    headers = [_RETRY_AFTER] if isinstance(exc, Overloaded | NotTaken | NotLeader | KeysNotKnown) else []
     if isinstance(exc, RateExceeded):
         headers = [(b"retry-after", b"%d" % exc.retry_after_s)]
     if isinstance(exc, Unauthenticated):
