@@ -67,6 +67,10 @@ def test_much_was_acknowledged_read_and_proven(report: Report) -> None:
     assert report.counts["proofs verified in the audit"] >= 4 * events
 
 
+def test_nobody_got_more_than_a_credential_allows(report: Report) -> None:
+    assert report.counts["requests without the right credential, refused"] >= 50
+
+
 @pytest.mark.parametrize("fault", [fault.name for fault in FAULTS])
 def test_fault_was_done(report: Report, fault: str) -> None:
     if reason := report.skipped.get(fault):

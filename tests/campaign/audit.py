@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import qed
-from campaign.connection import Connection
 from campaign.reader import incremental_request, membership_request, snapshot_request
 from campaign.violation import Violation
 from harness.wait import wait_while
@@ -69,7 +68,7 @@ def _wait_equal_length(cluster: Cluster[Member]) -> int:
 
 
 def _ask(member: Member, requests: Sequence[Request]) -> Iterator[bytes]:
-    with Connection(member.http_address, _LIMIT_S) as connection:
+    with member.connect("prove", _LIMIT_S) as connection:
         for request, reply in zip(requests, connection.ask_all(requests), strict=True):
             if reply.status != 200:
                 raise Violation(f"{member.name} answers {request} with {reply.status}: {reply.body[:200]!r}")

@@ -1,4 +1,4 @@
-"""HTTP to one member, over one connection, with a record of whether anything was sent."""
+"""HTTP over TLS to one member, over one connection, with a record of whether anything was sent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
@@ -37,9 +38,9 @@ class Request:
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def to_bytes(self) -> bytes:
-        """Return the bytes on the wire."""
-        headers = {"host": "campaign", "content-length": str(len(self.body)), **self.headers}
+    def to_bytes(self, common: Mapping[str, str]) -> bytes:
+        """Return the bytes on the wire, with the headers of all requests of a connection."""
+        headers = {"host": "campaign", "content-length": str(len(self.body)), **common, **self.headers}
         lines = [f"{self.method} {self.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, "", ""]).encode() + self.body
 
@@ -54,11 +55,20 @@ class Reply:
 
 
 class Connection:
-    """A connection that is opened when it is needed, and reopened after it breaks."""
+    """A connection that is opened when it is needed, and reopened after it breaks.
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    Args:
+        address: Where to.
+        timeout_s: How long to wait for anything.
+        context: What the member must show.
+        headers: Those of every request, such as a key.
+    """
+
+    def __init__(self, address: Address, timeout_s: float, context: ssl.SSLContext, headers: Mapping[str, str]) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._context = context
+        self._headers = headers
         self._socket: socket.socket | None = None
         self._buffer = b""
 
@@ -96,7 +106,7 @@ class Connection:
             batch = requests[start : start + _PIPELINED]
             connected = self._connect()
             try:
-                connected.sendall(b"".join(request.to_bytes() for request in batch))
+                connected.sendall(b"".join(request.to_bytes(self._headers) for request in batch))
                 replies = [self._receive(connected) for _ in batch]
             except (OSError, ValueError) as exc:
                 self.close()
@@ -109,10 +119,12 @@ class Connection:
             return self._socket
         self.close()
         try:
-            self._socket = socket.create_connection(self._address, self._timeout_s)
+            plain = socket.create_connection(self._address, self._timeout_s)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # It closes the plain socket if the handshake fails.
+            self._socket = self._context.wrap_socket(plain, server_hostname=self._address[0])
         except OSError as exc:
             raise NotReached(str(exc)) from exc
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         return self._socket
 

@@ -55,6 +55,7 @@ class Journal:
         self.acknowledged: list[Acknowledged] = []
         self.violations: list[BaseException] = []
         self.reads = 0
+        self.intrusions = 0
         self._highest = -1
         self._moments = [time.monotonic()]
         self._stop = threading.Event()
@@ -115,6 +116,11 @@ class Journal:
         """Record a read whose answer was verified."""
         with self._lock:
             self.reads += 1
+
+    def count_intrusion(self) -> None:
+        """Record a request that was refused because its sender may not do what it asked for."""
+        with self._lock:
+            self.intrusions += 1
 
     def blame(self, exc: BaseException) -> None:
         """Record a broken promise, and stop everything."""

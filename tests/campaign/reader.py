@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 import qed
-from campaign.connection import Connection, NoReply, Request
+from campaign.connection import NoReply, Request
 from campaign.violation import Violation
 from qed import AbsenceProof, IncrementalProof, Snapshot
 from qed._wire import INFO
 
 if TYPE_CHECKING:
-    from campaign.connection import Reply
+    from campaign.connection import Connection, Reply
     from campaign.journal import Acknowledged, Journal
     from campaign.member import Member
     from harness.cluster import Cluster
@@ -58,7 +58,7 @@ class Reader:
     def __init__(self, name: str, cluster: Cluster[Member], journal: Journal) -> None:
         self._journal = journal
         self._chance = random.Random(name)  # noqa: S311  # repeatable
-        self._connections = [Connection(member.http_address, _LIMIT_S) for member in cluster.members]
+        self._connections = [member.connect("prove", _LIMIT_S) for member in cluster.members]
         self._questions = (
             self._ask_membership,
             self._ask_incremental,

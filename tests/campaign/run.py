@@ -14,6 +14,7 @@ import click
 from campaign.audit import audit
 from campaign.complaints import complaints
 from campaign.faults import FAULTS
+from campaign.intruder import Intruder
 from campaign.journal import Journal
 from campaign.reader import Reader
 from campaign.summary import Summary
@@ -54,7 +55,9 @@ class Campaign:
             Violation: A promise was broken.
         """
         self._scene.cluster.start()
-        self.journal = self.summary.journal = Journal()
+        self._make_keys()
+        self.journal = Journal()
+        self.summary.begin(self.journal)
         try:
             with self._clients():
                 self._do_faults()
@@ -69,15 +72,23 @@ class Campaign:
             member.stop()
         self._check_complaints()
 
+    def _make_keys(self) -> None:
+        members = self._scene.cluster.members
+        self._setting.credentials.make_keys(members[0].url)
+        for member in members:
+            member.use_keys()
+        self._scene.cluster.wait_whole()
+
     @contextmanager
     def _clients(self) -> Iterator[None]:
         cluster, journal, seed = self._scene.cluster, self.journal, self._setting.seed
         kinds = itertools.product((False, False, True), (False, True))
-        clients: list[Writer | Reader] = [
+        clients: list[Writer | Reader | Intruder] = [
             Writer(f"{seed}/writer{number}", cluster, journal, is_bulk=is_bulk, is_if_absent=is_if_absent)
             for number, (is_bulk, is_if_absent) in enumerate(kinds)
         ]
         clients += [Reader(f"{seed}/reader{number}", cluster, journal) for number in range(_READERS)]
+        clients.append(Intruder(f"{seed}/intruder", cluster, journal, self._setting.credentials))
         threads = [threading.Thread(target=client.run, daemon=True) for client in clients]
         for thread in threads:
             thread.start()
@@ -131,6 +142,8 @@ class Campaign:
         healed = time.monotonic()
         self._check_running()
         self._scene.cluster.wait_whole(limit_s=_WHOLE_LIMIT_S)
+        for member in self._scene.cluster.members:
+            member.is_joining = False
         while self.journal.last_acknowledgement < healed and not self.journal.violations:
             if time.monotonic() > healed + _PROGRESS_LIMIT_S:
                 raise Violation(f"no add was acknowledged within {_PROGRESS_LIMIT_S:g} s after all faults")

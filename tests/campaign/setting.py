@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from campaign.clock import Clock, find_library
+from campaign.credentials import Credentials
 from campaign.disk import SmallDisk
 from campaign.member import Member
 from campaign.network import Network
 from campaign.scene import Scene
-from harness.cluster import Cluster, new_secret
+from harness.cluster import Cluster
 from harness.ports import SERVICES, ports_of_server
 from harness.process import COMMAND
 
@@ -43,22 +44,24 @@ class Setting:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="qed-campaign-")))
     missing: dict[Need, str] = field(default_factory=dict)
     scene: Scene = field(init=False)
+    credentials: Credentials = field(init=False)
 
     def __post_init__(self) -> None:
         network, disk, clocks = self._network(), self._disk(), self._clocks()
         members = []
-        secret = new_secret(self.folder)
+        self.credentials = Credentials(self.folder)
         for index in range(self.count):
+            name, host = f"server{index}", network.host(index) if network else "127.0.0.1"
             member = Member(
-                f"server{index}",
-                self.folder / f"server{index}",
+                name,
+                self.folder / name,
                 index=index,
-                secret=secret,
-                host=network.host(index) if network else "127.0.0.1",
+                credentials=self.credentials,
+                secret=self.credentials.secret,
+                host=host,
                 ports=dict(zip(SERVICES, _PORTS, strict=True)) if network else ports_of_server(),
-                log=self.folder / f"server{index}.log",
-                # In the network, its address is beyond loopback, and nobody needs a key.
-                extra=("--open",),
+                log=self.folder / f"{name}.log",
+                extra=self.credentials.server_options(name, host),
                 command=(*network.prefix(index), COMMAND) if network else (COMMAND,),
                 environment=clocks[index].environment if clocks else {},
             )

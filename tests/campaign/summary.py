@@ -18,11 +18,15 @@ class Summary:
     """Counts, and the longest time without an acknowledged add in and after each fault."""
 
     def __init__(self, journal: Journal) -> None:
-        self.journal = journal
         self.proofs = 0
         self.audit_s = 0.0
-        self._started = time.monotonic()
         self._silences_s: dict[str, list[float]] = {}
+        self.begin(journal)
+
+    def begin(self, journal: Journal) -> None:
+        """Count from now on, with the answers in a journal."""
+        self.journal = journal
+        self._started = time.monotonic()
 
     def note(self, faults: Sequence[Fault], start: float, end: float) -> None:
         """Record faults that were done together."""
@@ -53,6 +57,7 @@ class Summary:
             ),
             "tries of unknown outcome": sum(one.unknown for one in submissions),
             "reads verified under faults": self.journal.reads,
+            "requests without the right credential, refused": self.journal.intrusions,
             "proofs verified in the audit": f"{self.proofs} in {self.audit_s:.0f} s",
             "longest time without an acknowledged add": f"{silence_s:.2f} s",
         }

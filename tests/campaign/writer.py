@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from campaign.connection import Connection, NoReply, NotReached, Request
+from campaign.connection import NoReply, NotReached, Request
 from campaign.violation import Violation
 from qed import Snapshot
 from qed._wire import snapshots_from_json
@@ -56,9 +56,7 @@ class Writer:
         self._is_if_absent = is_if_absent
         self._journal = journal
         self._chance = random.Random(name)  # noqa: S311  # repeatable
-        self._connections = {
-            member.http_address: Connection(member.http_address, _LIMIT_S) for member in cluster.members
-        }
+        self._connections = {member.http_address: member.connect("append", _LIMIT_S) for member in cluster.members}
         self._favourite: Address = cluster.members[0].http_address
         self._events = 0
 
@@ -151,5 +149,5 @@ class Writer:
 
 
 def _address_of(location: str) -> Address:
-    host, _, port = location.removeprefix("http://").partition("/")[0].rpartition(":")
+    host, _, port = location.removeprefix("https://").partition("/")[0].rpartition(":")
     return host, int(port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic
 
-import httpx
 from typing_extensions import TypeVar
 
 from harness.process import Server
@@ -66,9 +65,10 @@ class Cluster(Generic[_Member]):
             leader = self.known_leader()
             if leader is None or leader is lost:
                 return "no leader"
-            url = f"http://{leader.address('mgmt')}/cluster/replace"
-            answer = httpx.post(url, json={"name": lost.name}, timeout=LIMIT_S)
-            return "" if answer.is_success else answer.text
+            try:
+                return leader.give_up(lost.name)
+            except OSError as exc:
+                return str(exc)
 
         wait_while(refusal, f"{lost.name} to be given up")
 

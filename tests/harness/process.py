@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import os
 import re
 import secrets
@@ -221,11 +222,11 @@ class Server:
 
     def info(self) -> Info:
         """Return its information about itself."""
-        return INFO.decode(self._ask("/info", *self.http_address))
+        return INFO.decode(self._ask("/info", self.http_address))
 
     def shards(self) -> Shards:
         """Return the members and the leader, as it knows them."""
-        return SHARDS.decode(self._ask("/info/shards", *self.http_address))
+        return SHARDS.decode(self._ask("/info/shards", self.http_address))
 
     def view(self, *, limit_s: float = LIMIT_S) -> Cluster:
         """Return the cluster as it sees it.
@@ -233,7 +234,17 @@ class Server:
         Raises:
             OSError: It does not answer.
         """
-        return CLUSTER.decode(self._ask("/cluster", self.host, self.ports["mgmt"], limit_s=limit_s))
+        return CLUSTER.decode(self._ask("/cluster", (self.host, self.ports["mgmt"]), limit_s=limit_s))
+
+    def give_up(self, name: str) -> str:
+        """Ask it to let the next server that joins under a name take that member's place; return why it refused.
+
+        Raises:
+            OSError: It does not answer.
+        """
+        address, body = (self.host, self.ports["mgmt"]), json.dumps({"name": name}).encode()
+        status, answer = self._exchange("POST", "/cluster/replace", address, body)
+        return "" if status == http.HTTPStatus.OK else answer.decode()
 
     def count(self) -> int:
         """Return how many events its log holds."""
@@ -255,22 +266,29 @@ class Server:
         secret = {"QED_SERVER_CLUSTER_SECRET_FILE": str(self.secret)} if self.secret else {}
         return {**os.environ, **secret, **self.environment}
 
-    def _ask(self, path: str, host: str, port: int, *, limit_s: float = LIMIT_S) -> bytes:
-        """Return the body of an answer, and close the connection."""
-        connection = http.client.HTTPConnection(host, port, timeout=limit_s)
+    def _ask(self, path: str, address: tuple[str, int], *, limit_s: float = LIMIT_S) -> bytes:
+        status, body = self._exchange("GET", path, address, limit_s=limit_s)
+        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+            raise ConnectionError(f"{path}: {body!r}")
+        assert status == http.HTTPStatus.OK, f"{path}: {status}: {body!r}"
+        return body
+
+    def _exchange(
+        self, method: str, path: str, address: tuple[str, int], body: bytes = b"", *, limit_s: float = LIMIT_S
+    ) -> tuple[int, bytes]:
+        """Return status and body of an answer, and close the connection."""
+        connection = http.client.HTTPConnection(*address, timeout=limit_s)
         if self.ca is not None:
             context = ssl.create_default_context(cafile=self.ca)
-            connection = http.client.HTTPSConnection(host, port, timeout=limit_s, context=context)
+            connection = http.client.HTTPSConnection(*address, timeout=limit_s, context=context)
         try:
-            connection.request("GET", path, headers={} if self.key is None else {"Api-Key": self.key})
+            connection.request(method, path, body, headers={} if self.key is None else {"Api-Key": self.key})
             answer = connection.getresponse()
-            body = answer.read()
+            return answer.status, answer.read()
         except http.client.HTTPException as exc:
             raise ConnectionError(f"{path}: {exc!r}") from exc
         finally:
             connection.close()
-        assert answer.status == http.HTTPStatus.OK, f"{path}: {answer.status}: {body!r}"
-        return body
 
 
 def _lone(data_dir: Path, extra: tuple[str, ...]) -> Server:
