@@ -90,7 +90,9 @@ class Intruder:
     def hello(self, target: Server, **changes: object) -> bytes:
         """Return the frame of the hello of a stream of messages to `target`, with changes."""
         whole = {"protocol": PROTOCOL, "kind": "messages", "sender": self.number, "raft_addr": "127.0.0.1:1", "run": 1}
-        whole |= {"cluster": cluster_of(target), "receiver": number_of(target)}
+        whole["receiver"] = number_of(target)
+        if "cluster" not in changes:
+            whole["cluster"] = cluster_of(target)
         return frame_of(whole | changes)
 
     def greet(self, target: Server, **changes: object) -> tuple[ssl.SSLSocket, dict[str, Any]]:

@@ -20,9 +20,10 @@ from harness.wait import LIMIT_S, wait_until
 from qed._limits import ROLES
 from qed.server.access import CERTIFICATE, Access, Caller, KeysNotKnown, Unauthenticated
 from qed.server.acts import KeyCreated, KeyRevoked
+from qed.server.api_keys import ApiKey
 from qed.server.config import Address, Settings
 from qed.server.head import Head
-from qed.server.keys import KeyTable, NewKey
+from qed.server.keys import KeyTable
 from qed.server.roles import CALLS, MANAGEMENT_CALLS
 
 if TYPE_CHECKING:
@@ -419,22 +420,22 @@ def test_a_member_that_may_lack_the_keys_of_its_cluster_refers_to_others(tmp_pat
 # The table of keys
 
 
-def created(key: NewKey, **fields: object) -> KeyCreated:
+def created(key: ApiKey, **fields: object) -> KeyCreated:
     values = {"roles": ["append"], "name": "", "expires": None, **fields}
     return KeyCreated(who="a", origin="b", when=datetime.now(UTC), id=key.id, hash=key.hash, **values)  # type: ignore[arg-type]  # named above
 
 
 def test_a_second_act_with_the_same_id_changes_nothing() -> None:
-    table, key, other = KeyTable(), NewKey.make(), NewKey.make()
+    table, key, other = KeyTable(), ApiKey.make(), ApiKey.make()
     table.fold(created(key))
-    table.fold(created(NewKey(key.id, other.text, other.hash), roles=["operate"]))
+    table.fold(created(ApiKey(key.id, other.secret), roles=["operate"]))
     found = table.recognise(key.text.encode())
     assert found is not None
     assert found.roles == {"append"}
 
 
 def test_a_table_stays_closed_when_its_last_key_ends() -> None:
-    table, key = KeyTable(), NewKey.make()
+    table, key = KeyTable(), ApiKey.make()
     table.fold(created(key, roles=["operate"], expires=datetime.fromtimestamp(time.time() - 1, UTC)))
     assert table.recognise(key.text.encode()) is None
     table.fold(KeyRevoked(who="a", origin="b", when=datetime.now(UTC), id=key.id))
@@ -443,7 +444,7 @@ def test_a_table_stays_closed_when_its_last_key_ends() -> None:
 
 
 def test_a_key_that_was_used_ends_when_it_is_revoked_or_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, revoked, expiring = KeyTable(), NewKey.make(), NewKey.make()
+    table, revoked, expiring = KeyTable(), ApiKey.make(), ApiKey.make()
     table.fold(created(revoked))
     table.fold(created(expiring, expires=datetime.fromtimestamp(time.time() + 60, UTC)))
     assert table.recognise(revoked.text.encode()) is not None
@@ -456,7 +457,7 @@ def test_a_key_that_was_used_ends_when_it_is_revoked_or_expires(monkeypatch: pyt
 
 
 def test_each_bit_of_a_key_counts() -> None:
-    table, key = KeyTable(), NewKey.make()
+    table, key = KeyTable(), ApiKey.make()
     table.fold(created(key))
     text = key.text.encode()
     assert table.recognise(text) is not None
@@ -464,6 +465,39 @@ def test_each_bit_of_a_key_counts() -> None:
         flipped = bytearray(text)
         flipped[place // 8] ^= 1 << place % 8
         assert table.recognise(bytes(flipped)) is None
+
+
+@pytest.mark.parametrize(
+    ("others", "is_revoked"),
+    [([], False), ([60], False), ([-60], False), ([None], True), ([60, None], True), (["revoked"], False)],
+)
+def test_a_key_that_does_not_expire_is_left(others: list[int | str | None], is_revoked: bool) -> None:
+    table, key, moment = KeyTable(), ApiKey.make(), datetime.now(UTC)
+    table.fold(created(key, roles=["operate"]))
+    table.fold(created(ApiKey.make(), roles=["append", "prove", "observe"]))
+    for seconds in others:
+        other = ApiKey.make()
+        expires = moment + timedelta(seconds=seconds) if isinstance(seconds, int) else None
+        table.fold(created(other, roles=["operate"], expires=expires))
+        if seconds == "revoked":
+            table.fold(KeyRevoked(who="a", origin="b", when=moment, id=other.id))
+    act = KeyRevoked(who="a", origin="b", when=moment, id=key.id)
+    assert (table.refusal(act) is None) is is_revoked
+    table.fold(act)
+    assert (table.recognise(key.text.encode()) is None) is is_revoked
+    # Operators may have certificates.
+    table.fold(KeyRevoked(who="a", origin="b", when=moment, id=key.id, may_be_last=True))
+    assert table.recognise(key.text.encode()) is None
+
+
+def test_an_expiring_key_is_revoked_while_another_is_valid_at_the_time_of_the_act() -> None:
+    table, keys, moment = KeyTable(), [ApiKey.make(), ApiKey.make()], datetime.now(UTC)
+    for key, seconds in zip(keys, (60, 30), strict=True):
+        table.fold(created(key, roles=["operate"], expires=moment + timedelta(seconds=seconds)))
+    late = KeyRevoked(who="a", origin="b", when=moment + timedelta(seconds=31), id=keys[0].id)
+    assert table.refusal(late) == "this is the last key with the role operate: make another one first"
+    table.fold(KeyRevoked(who="a", origin="b", when=moment, id=keys[0].id))
+    assert table.recognise(keys[0].text.encode()) is None
 
 
 # The command line

@@ -48,7 +48,7 @@ CLI_FLOORS = [
     {"main"},
 ]
 SERVER_FLOORS = [
-    {"addresses", "logs", "signals", "pins", "cluster_authority"},
+    {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"},
     {"ways"},
     {"config"},
     {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"},
@@ -57,8 +57,8 @@ SERVER_FLOORS = [
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
     {"certification", "members"},
-    {"acceptor", "link", "recognition", "deeds"},
-    {"transport", "admissions", "authorities", "enrolment"},
+    {"acceptor", "link", "recognition", "deeds", "revocation"},
+    {"transport", "admissions", "authorities", "enrolment", "passed_on"},
     {"history"},
     {"leader_requests", "fetching", "key_uses"},
     {"peers"},
@@ -141,7 +141,7 @@ ONLY = {
         "certificates",
         "authority",
         "cli.certs",
-        *(f"server.{name}" for name in ("pins", "member_key", "cluster_authority", "credentials")),
+        *(f"server.{name}" for name in ("api_keys", "pins", "member_key", "cluster_authority", "credentials")),
         *(f"server.{name}" for name in ("tokens", "certification", "enrolment")),
     },
 }

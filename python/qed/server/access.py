@@ -68,12 +68,14 @@ class Caller(NamedTuple):
         roles: What the caller may do.
         ends: When a certificate expires, in seconds since 1970. Connections may last longer.
         allowance: How much of it, for now; None if that is not limited.
+        presented: The text of the key, if it has one.
     """
 
     name: str
     roles: frozenset[str]
     ends: float = math.inf
     allowance: Allowance | None = None
+    presented: bytes = b""
 
     @property
     def is_known(self) -> bool:
@@ -185,7 +187,7 @@ class Access:
             return self._allowed(certified, UNLIMITED)
         # With two, a proxy in between might have checked the other one.
         key = self._keys.recognise(presented[0]) if len(presented) == 1 else None
-        return None if key is None else self._allowed(Caller(key.caller, key.roles), key.rates)
+        return None if key is None else self._allowed(Caller(key.caller, key.roles, presented=presented[0]), key.rates)
 
     def _allowed(self, caller: Caller, rates: Rates) -> Caller:
         allowance = self._allowances.of(caller.name, rates)

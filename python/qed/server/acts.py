@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qed._qed import Replica
+    from qed.server.api_keys import ApiKey
 
 __all__ = [
     "ANONYMOUS",
+    "CERTIFICATE",
+    "REQUESTED",
     "Act",
     "Admitted",
     "Announced",
@@ -43,6 +46,8 @@ __all__ = [
 
 ANONYMOUS: Final = "anonymous"
 """The author of a request that came without a key."""
+CERTIFICATE: Final = "certificate "
+"""What the name of an author begins with that is known by its certificate."""
 _ACTS_AT_ONCE: Final = 1000
 _MOST_BYTES: Final = 32 * 1024
 
@@ -53,10 +58,12 @@ class Author(NamedTuple):
     Attributes:
         who: Name of an API key, name of a member, or `ANONYMOUS`.
         origin: The address that the request came from, `host:port`; a member's own one if nobody asked it.
+        key: The API key that it has presented, with which it signs what is passed on to the leader; None without one.
     """
 
     who: str
     origin: str
+    key: ApiKey | None = None
 
 
 class _OfMember(Deed, frozen=True, kw_only=True):
@@ -172,6 +179,7 @@ class KeyCreated(Deed, frozen=True, kw_only=True, tag="key_created"):
         name: What the operator calls it.
         roles: What it may be used for.
         hash: SHA-256 of its secret part.
+        public_key: The Ed25519 public key of its secret part; None for a key of an earlier build, which signs nothing.
         expires: When it ends to be valid; None for never.
         events_per_s: How many events it may add in a second, on each server; None for the default of the server, as in
             acts of builds that knew no rates. They skip the rates of later ones.
@@ -182,19 +190,22 @@ class KeyCreated(Deed, frozen=True, kw_only=True, tag="key_created"):
     name: str
     roles: list[str]
     hash: bytes
+    public_key: bytes | None = None
     expires: Moment | None = None
     events_per_s: float | None = None
     requests_per_s: float | None = None
 
 
 class KeyRevoked(Deed, frozen=True, kw_only=True, tag="key_revoked"):
-    """An API key was revoked.
+    """An API key was revoked, unless it was the last one with which others could be made (`KeyTable.refusal`).
 
     Attributes:
         id: Its public part.
+        may_be_last: Whether operators can do without keys, as the leader was configured.
     """
 
     id: str
+    may_be_last: bool = False
 
 
 class TokenCreated(Deed, frozen=True, kw_only=True, tag="token_created"):
@@ -246,6 +257,9 @@ Act: TypeAlias = (
     | Restored
     | Recovered
 )
+
+REQUESTED: Final = (KeyCreated, KeyRevoked, TokenCreated)
+"""The deeds that a member records because an operator asks for them. Only a leader records others."""
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Act)

@@ -32,6 +32,7 @@ from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
 from qed.server.operator_bodies import OperatorBodies
+from qed.server.passed_on import CallerRefused
 from qed.server.rates import RateExceeded
 from qed.server.slots import SLOT
 
@@ -53,6 +54,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     DecodeError: (400, "malformed"),
     Unauthenticated: (401, "unauthorized"),
     Forbidden: (403, "forbidden"),
+    CallerRefused: (403, "forbidden"),
     ForeignOrigin: (403, "foreign_origin"),
     ForeignHost: (403, "foreign_host"),
     endpoints.NoSuchSnapshot: (404, "unknown_version"),

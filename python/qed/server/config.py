@@ -295,6 +295,11 @@ class Settings:
         """Whether clients can authenticate themselves with certificates."""
         return self.tls is not None and self.tls.client_ca is not None
 
+    @property
+    def can_do_without_keys(self) -> bool:
+        """Whether operators can call this server without an API key."""
+        return self.is_open or self.has_client_ca
+
     def advertised(self, name: str) -> Address | Ways:
         """Return where others reach the address `name`: `http`, `mgmt`, `metrics` or `raft`."""
         advertised: Address | None = getattr(self, f"{name}_advertise_addr")

@@ -30,6 +30,7 @@ from qed.errors import NotLeader, Overloaded, QedError, UnknownVersion, WriteRef
 from qed.proofs import Digest
 from qed.server.access import CALLER
 from qed.server.acts import Author
+from qed.server.api_keys import ApiKey
 from qed.server.bodies import RequestTooLarge
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.node import NotTaken
@@ -114,7 +115,7 @@ def author_of(scope: Scope) -> Author:
     """Return who makes a request that was admitted, and from where, for the act that records it."""
     host, port = scope["client"] or ("unknown", 0)
     caller: Caller = scope[CALLER]
-    return Author(caller.name, str(Address(host, port)))
+    return Author(caller.name, str(Address(host, port)), ApiKey.parse(caller.presented))
 
 
 async def _catch_up_if_asked(node: Node, scope: Scope) -> None:

@@ -119,10 +119,11 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         token: Public part of the token to redeem.
         proof: Its signature on the claim of the new server.
         asked: SHA-256 of the public key of the member that the new server has asked, which the claim names.
-        is_passed_on: Whether a member has already passed the request on. It is not passed on again.
-        who: Who asks, as the first member that was asked knows; empty for a member that acts by itself.
-        origin: The address that the request came from.
+        who: Who asks, as the member that was asked says; empty for a member that acts by itself.
+        origin: The address that the request came from, likewise.
         act: The act to record.
+        signer: The id of the API key of the caller, if it has one.
+        signature: Its signature on all of this (`qed.server.passed_on`).
     """
 
     kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce", "uses"]
@@ -136,10 +137,11 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     token: str = ""
     proof: bytes = b""
     asked: bytes = b""
-    is_passed_on: bool = False
     who: str = ""
     origin: str = ""
     act: bytes = b""
+    signer: str = ""
+    signature: bytes = b""
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -147,11 +149,11 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         error: Empty, or a code: `protocol`, `cluster`, `receiver`, `removed`, `stranger`, `twin`, `refused`,
-            `elsewhere`, `unavailable`.
+            `caller`, `elsewhere`, `unavailable`.
         message: The reason in words.
         cluster: Name of the cluster, for its members.
         keys: The public keys of the members, as SHA-256 by number, for members.
-        leader: With `elsewhere`: where members reach the leader, which alone admits.
+        leader: With `elsewhere`, which means that nothing was done: where members reach the leader.
         uses: When API keys were last accepted, in seconds since 1970, by their ids.
     """
 

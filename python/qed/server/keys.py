@@ -1,4 +1,4 @@
-"""API keys: what one looks like, and the table of all keys, which is folded from the acts of the cluster."""
+"""The table of all API keys, which is folded from the acts of the cluster."""
 
 from __future__ import annotations
 
@@ -6,47 +6,22 @@ import hashlib
 import heapq
 import hmac
 import math
-import re
-import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qed._limits import OPERATE
 from qed.server.acts import Act, KeyCreated, KeyRevoked
+from qed.server.api_keys import ApiKey, is_signed
 from qed.server.rates import Rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Key", "KeyTable", "NewKey"]
+__all__ = ["Key", "KeyTable"]
 
-_TEXT: Final = re.compile(rb"qed_([0-9a-f]{16})_([0-9a-f]{64})")
-_ID_BYTES: Final = 8
-_SECRET_BYTES: Final = 32
 _NO_HASH: Final = bytes(32)
 """Compared with if there is no such key, so that the time of an answer does not say which ids exist."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key that was just made. Its text is shown once; only the hash is stored.
-
-    Attributes:
-        id: The public part, 16 hexadecimal digits.
-        text: The whole key, `qed_<id>_<secret>`; the secret is 64 hexadecimal digits.
-        hash: SHA-256 of the secret's 32 bytes.
-    """
-
-    id: str
-    text: str
-    hash: bytes
-
-    @staticmethod
-    def make() -> NewKey:
-        """Return a key of 256 random bits."""
-        public, secret = secrets.token_hex(_ID_BYTES), secrets.token_bytes(_SECRET_BYTES)
-        return NewKey(public, f"qed_{public}_{secret.hex()}", hashlib.sha256(secret).digest())
 
 
 @dataclass(slots=True)
@@ -107,10 +82,8 @@ class KeyTable:
                 self._by_id.setdefault(act.id.encode(), Key.of(act))
                 self.has_keys = True
                 self.has_operators |= OPERATE in act.roles
-            case KeyRevoked():
-                key = self._by_id.get(act.id.encode())
-                if key is not None:
-                    key.is_revoked = True
+            case KeyRevoked() if self.refusal(act) is None:
+                self._by_id[act.id.encode()].is_revoked = True
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._by_id.values())
@@ -137,12 +110,11 @@ class KeyTable:
         return key
 
     def _examine(self, text: bytes) -> Key | None:
-        match = _TEXT.fullmatch(text)
-        if match is None:
+        presented = ApiKey.parse(text)
+        if presented is None:
             return None
-        key = self._by_id.get(match[1])
-        presented = hashlib.sha256(bytes.fromhex(match[2].decode())).digest()
-        is_right = hmac.compare_digest(presented, _NO_HASH if key is None else key.created.hash)
+        key = self.find(presented.id)
+        is_right = hmac.compare_digest(presented.hash, _NO_HASH if key is None else key.created.hash)
         return key if is_right else None
 
     def uses(self, most: int) -> dict[str, int]:
@@ -162,7 +134,35 @@ class KeyTable:
             if key is not None:
                 key.last_used = max(key.last_used or 0.0, min(float(moment), present))
 
-    def has_other_operator(self, public: str) -> bool:
-        """Return whether a key other than the one with this id has the role `operate`, and is valid."""
-        moment = time.time()
-        return any(OPERATE in key.roles and key.is_valid(moment) for key in self if key.created.id != public)
+    def signer(self, public: str, message: bytes, signature: bytes) -> Key | None:
+        """Return the valid key with which a message was signed, and note that it was used; None for anything else.
+
+        Args:
+            public: The id of the key; untrusted, as all arguments.
+            message: The message.
+            signature: Its signature.
+        """
+        key, moment = self.find(public), time.time()
+        if key is None or not key.is_valid(moment) or not is_signed(key.created.public_key or b"", message, signature):
+            return None
+        key.last_used = moment
+        return key
+
+    def refusal(self, act: KeyRevoked) -> str | None:
+        """Return why the next act of the history revokes no key, or None if it does.
+
+        Every member decides alike: by the acts before this one, and by its own time.
+        """
+        key = self.find(act.id)
+        if key is None:
+            return "there is no key with this id"
+        moment = act.when.timestamp()
+        if act.may_be_last or OPERATE not in key.roles or not key.is_valid(moment):
+            return None
+        others = [other for other in self if other is not key and OPERATE in other.roles and other.is_valid(moment)]
+        if not others:
+            return "this is the last key with the role operate: make another one first"
+        # One that expires would soon leave none.
+        if math.isinf(key.ends) and not any(math.isinf(other.ends) for other in others):
+            return "this is the last key with the role operate that does not expire: make another one first"
+        return None

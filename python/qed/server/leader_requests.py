@@ -7,26 +7,27 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from qed._limits import U64_LIMIT
 from qed._qed import ClusterChange, MemberInfo
 from qed.errors import ClusterError, MembershipRefused, NotLeader, Unavailable
-from qed.server.acts import decode, encode
+from qed.server.acts import KeyRevoked, decode, encode
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.deeds import deed_of
 from qed.server.frames import TransportError
 from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER
+from qed.server.passed_on import CallerRefused, signed
 from qed.server.waiting import READ, TASK, delays
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
     from qed._qed import Replica
     from qed.server.admissions import Admissions
+    from qed.server.api_keys import ApiKey
     from qed.server.config import Settings
     from qed.server.members import Members
+    from qed.server.revocation import Revocation
     from qed.server.transport import Transport
     from qed.server.waiting import Waiting
 
@@ -42,6 +43,8 @@ _HAND_OVER_TRIES: Final = 3
 """Members asked to lead before this one stops without a successor: one that just died may still look alive."""
 _HAND_OVER_HEARTBEATS: Final = 2
 """Heartbeats within which a member that is asked to lead becomes leader."""
+_PASSED_ON_TIMES: Final = 2
+"""How many leaders a request is passed on to, one after the other: the first may just have handed over."""
 _SUCCESSOR_ELECTIONS: Final = 2
 """Election time-outs within which a leader that steps down has a successor."""
 _REPLACEABLE_S: Final = 600
@@ -51,7 +54,7 @@ _REPLACEABLE_S: Final = 600
 class LeaderRequests:
     """Carries requests out if this member is the leader, and passes them on to the leader otherwise."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it carries requests out with
         self,
         settings: Settings,
         replica: Replica,
@@ -60,6 +63,7 @@ class LeaderRequests:
         *,
         transport: Transport,
         admissions: Admissions,
+        revocation: Revocation,
     ) -> None:
         self._settings = settings
         self._replica = replica
@@ -67,61 +71,83 @@ class LeaderRequests:
         self._members = members
         self._transport = transport
         self._admissions = admissions
+        self._revocation = revocation
         self._replaceable: dict[str, float] = {}
 
-    async def ask_leader(self, request: LeaderRequest) -> None:
+    async def ask_leader(self, request: LeaderRequest, key: ApiKey | None = None) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
+
+        Args:
+            request: The request.
+            key: The API key of the caller, if it has one. It signs what is passed on.
 
         Raises:
             MembershipRefused: The membership does not allow it.
+            CallerRefused: The leader does not accept the caller.
             ClusterError: It could not be done now.
         """
         try:
-            await self._carry_out(request)
+            await self.carry_out(request)
         except NotLeader:
-            await self._pass_on(request)
+            await self._pass_on(request, key)
 
-    async def admit(self, request: LeaderRequest) -> None:
-        """Admit the member that asks for it, or record its new addresses or key, as the leader.
-
-        Nobody passes an admission on: the leader itself must see the key of the member.
-
-        Raises:
-            MembershipRefused: The membership does not allow it.
-            ClusterError: This member does not lead, or it could not be done now.
-        """
-        await self._carry_out(request)
-
-    async def _pass_on(self, request: LeaderRequest) -> None:
-        members, removes_self = self._members, request.kind == "remove" and request.name == self._settings.node_id
-        if removes_self:
+    async def _pass_on(self, request: LeaderRequest, key: ApiKey | None) -> None:
+        members = self._members
+        if request.kind == "remove" and request.name == self._settings.node_id:
             # A leader that is asked to remove itself hands over first: its successor removes it.
-            await self._await_successor()
-        leader = members.leader
-        if leader is None:
-            raise Unavailable(NO_LEADER)
-        if members.is_leader or (request.is_passed_on and not removes_self):
-            raise Unavailable("leadership is changing; try again")
-        try:
-            request = msgspec.structs.replace(request, is_passed_on=True)
-            await self._send(Address.parse(leader.raft_addr), leader.key, request)
-        except TransportError as exc:
-            raise Unavailable(str(exc)) from exc
+            await self._await_successor(members.number)
+        for _ in range(_PASSED_ON_TIMES):
+            leader, number = members.leader, members.status.leader
+            if leader is None or number is None:
+                raise Unavailable(NO_LEADER)
+            if members.is_leader:
+                break
+            whole = signed(request, key, members.cluster or "", number)
+            try:
+                reply = await self._transport.ask(Address.parse(leader.raft_addr), leader.key, whole)
+            except TransportError as exc:
+                raise Unavailable(str(exc)) from exc
+            if reply.error != "elsewhere":
+                _accepted(reply)
+                return
+            # It led, and did nothing: the signature is for it alone.
+            await self._await_successor(number)
+        raise Unavailable("leadership is changing; try again")
 
-    async def _await_successor(self) -> None:
+    async def _await_successor(self, leader: int) -> None:
         members = self._members
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SUCCESSOR_ELECTIONS * self._settings.pace.election_ms / 1000):
-                await members.wait_until(lambda: members.leader is not None and not members.is_leader)
+                await members.wait_until(lambda: members.status.leader not in {None, leader})
 
-    async def _carry_out(self, request: LeaderRequest) -> None:
+    async def catch_up(self) -> None:
+        """Return once this member has applied everything that was acknowledged when this was called.
+
+        Raises:
+            NotLeader: No leader confirmed it.
+            Unavailable: No leader confirmed it in time, or a write or sync has failed.
+        """
+        ticket, future = self._waiting.enter(READ)
+        self._replica.read(ticket)
+        await future
+
+    async def carry_out(self, request: LeaderRequest) -> None:
+        """Carry a request out as the leader.
+
+        Raises:
+            MembershipRefused: The membership does not allow it.
+            NotLeader: This member does not lead. Nothing was done.
+            ClusterError: It could not be done now.
+        """
         if request.kind == "redeem":
             await self._admissions.redeem(request, self.record)
             return
         if request.kind == "record":
-            if decode(request.act) is None:
-                raise MembershipRefused(f"{self._settings.node_id} leads and does not know this deed: update it first")
-            await self.record(request.act)
+            deed = decode(request.act)
+            if isinstance(deed, KeyRevoked):
+                await self._revocation.revoke(deed, self.record)
+            else:
+                await self.record(request.act)
             return
         if request.kind == "admit":
             # A leader that was just elected may not have applied a removal that another one recorded.
@@ -169,16 +195,6 @@ class LeaderRequests:
         is_due = asyncio.get_running_loop().time() < self._replaceable.get(request.name, 0.0)
         number = self._members.number_of(request.name)
         return request.kind == "admit" and is_due and number not in {None, request.id}
-
-    async def catch_up(self) -> None:
-        """Return once this member has applied everything that was acknowledged when this was called.
-
-        Raises:
-            ClusterError: No leader confirmed it in time, or a write or sync has failed.
-        """
-        ticket, read = self._waiting.enter(READ)
-        self._replica.read(ticket)
-        await read
 
     async def record(self, act: bytes) -> None:
         """Record an act, as the leader. When this returns, it is synced on a majority, and applied here.
@@ -232,7 +248,7 @@ class LeaderRequests:
         for _ in range(_HAND_OVER_TRIES):
             with contextlib.suppress(ClusterError, TimeoutError):
                 async with asyncio.timeout(_HAND_OVER_HEARTBEATS * self._settings.pace.heartbeat_ms / 1000):
-                    await self._carry_out(LeaderRequest("transfer"))
+                    await self.carry_out(LeaderRequest("transfer"))
                     await members.wait_until(lambda: not members.is_leader)
                     return
 
@@ -297,7 +313,7 @@ class LeaderRequests:
     async def _admit_self(self, request: LeaderRequest, level: int) -> None:
         """Record the new addresses or the new key of this member, which leads."""
         try:
-            await self._carry_out(request)
+            await self.carry_out(request)
         except MembershipRefused:
             raise
         except ClusterError as exc:
@@ -341,10 +357,13 @@ def _accepted(reply: Reply) -> Reply:
 
     Raises:
         MembershipRefused: The membership does not allow it.
+        CallerRefused: The leader does not accept the caller.
         Unavailable: It could not be done now.
     """
     if reply.error == "refused":
         raise MembershipRefused(reply.message)
+    if reply.error == "caller":
+        raise CallerRefused(reply.message)
     if reply.error:
         raise Unavailable(reply.message)
     return reply

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from qed import __version__
-from qed._limits import OPERATE, VERSION_LIMIT
+from qed._limits import VERSION_LIMIT
 from qed._wire import ACCEPTS_DIGESTS, Info
 from qed.errors import (
     BackupError,
@@ -23,8 +23,8 @@ from qed.errors import (
     WriteRefused,
 )
 from qed.server.acts import KeyCreated, KeyRevoked, TokenCreated, encode, now
+from qed.server.api_keys import ApiKey
 from qed.server.handshake import LeaderRequest
-from qed.server.keys import NewKey
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER, Members, address_by
 from qed.server.opening import open_member
@@ -369,14 +369,16 @@ class Node:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, self._replica.acts, after, _ACTS_AT_ONCE)
 
-    async def record(self, deed: Deed) -> None:
-        """Have the leader record a deed. When this returns, it is synced on a majority of the members.
+    async def record(self, deed: Deed, author: Author) -> None:
+        """Have the leader record a deed that its author asks for. When this returns, a majority has synced it.
 
         Raises:
             OutcomeUnknown: Leadership was lost. It may still be recorded.
             ClusterError: There is no leader.
         """
-        await self._peers.leader_requests.ask_leader(LeaderRequest("record", act=encode(deed)))
+        await self._peers.leader_requests.ask_leader(
+            LeaderRequest("record", who=author.who, origin=author.origin, act=encode(deed)), author.key
+        )
 
     async def gather_key_uses(self) -> list[str]:
         """Ask the other members when they last accepted each key, and note it; return those that did not answer."""
@@ -384,7 +386,7 @@ class Node:
 
     async def create_key(
         self, roles: list[str], name: str, expires: datetime | None, author: Author, *, rates: Rates = UNLIMITED
-    ) -> NewKey:
+    ) -> ApiKey:
         """Make an API key. When this returns, the members have its hash, and this one accepts it.
 
         Args:
@@ -401,7 +403,7 @@ class Node:
             OutcomeUnknown: Leadership was lost. A key that nobody has may be in the table.
             ClusterError: There is no leader.
         """
-        key = NewKey.make()
+        key = ApiKey.make()
         await self.record(
             KeyCreated(
                 who=author.who,
@@ -411,10 +413,12 @@ class Node:
                 name=name,
                 roles=roles,
                 hash=key.hash,
+                public_key=key.public_key,
                 expires=expires,
                 events_per_s=rates.events_per_s,
                 requests_per_s=rates.requests_per_s,
-            )
+            ),
+            author,
         )
         await self._wait_for_act(lambda: self.keys.find(key.id) is not None)
         return key
@@ -433,10 +437,9 @@ class Node:
         key = self.keys.find(public)
         if key is None:
             raise MembershipRefused("there is no key with this id")
-        is_needed = OPERATE in key.roles and not (self.settings.is_open or self.settings.has_client_ca)
-        if is_needed and not self.keys.has_other_operator(public):
-            raise MembershipRefused("this is the last key with the role operate: make another one first")
-        await self.record(KeyRevoked(who=author.who, origin=author.origin, when=now(), id=public))
+        may_be_last = self.settings.can_do_without_keys
+        act = KeyRevoked(who=author.who, origin=author.origin, when=now(), id=public, may_be_last=may_be_last)
+        await self.record(act, author)
         await self._wait_for_act(lambda: key.is_revoked)
 
     async def _wait_for_act(self, is_applied: Callable[[], bool]) -> None:
@@ -453,7 +456,7 @@ class Node:
             ClusterError: There is no leader, or another change is under way.
         """
         await self._peers.leader_requests.ask_leader(
-            LeaderRequest("remove", name=name, who=author.who, origin=author.origin)
+            LeaderRequest("remove", name=name, who=author.who, origin=author.origin), author.key
         )
 
     async def replace(self, name: str, author: Author) -> None:
@@ -464,7 +467,7 @@ class Node:
             ClusterError: There is no leader.
         """
         await self._peers.leader_requests.ask_leader(
-            LeaderRequest("replace", name=name, who=author.who, origin=author.origin)
+            LeaderRequest("replace", name=name, who=author.who, origin=author.origin), author.key
         )
 
     async def create_token(self, name: str | None, ttl_s: int, author: Author) -> tuple[Token, TokenCreated]:
@@ -492,7 +495,7 @@ class Node:
             public_key=token.public_key,
             expires=moment + timedelta(seconds=ttl_s),
         )
-        await self.record(act)
+        await self.record(act, author)
         return token, act
 
     async def transfer(self, name: str | None, author: Author) -> None:
@@ -508,7 +511,7 @@ class Node:
         """
         members, before = self._members, self._members.leader_name
         request = LeaderRequest("transfer", name=name or "", who=author.who, origin=author.origin)
-        await self._peers.leader_requests.ask_leader(request)
+        await self._peers.leader_requests.ask_leader(request, author.key)
         try:
             async with asyncio.timeout(_TRANSFER_ELECTIONS * self.settings.pace.election_ms / 1000):
                 await members.wait_until(lambda: before == name or members.leader_name not in {None, before})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed.errors import ClusterError, LogError, MembershipRefused, QedError
+from qed.errors import ClusterError, LogError, MembershipRefused, NotLeader, QedError
 from qed.server.acts import encode
 from qed.server.admissions import Admissions
 from qed.server.authorities import Authorities
@@ -28,8 +28,10 @@ from qed.server.keys import KeyTable
 from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
 from qed.server.opening import description
+from qed.server.passed_on import CallerRefused, PassedOn, via
 from qed.server.pins import pin_of
 from qed.server.recognition import STRANGER, Recognition
+from qed.server.revocation import Revocation
 from qed.server.token_table import TokenTable
 from qed.server.transport import Contact, Transport
 from qed.server.waiting import PROOF, delays
@@ -85,11 +87,17 @@ class Peers:
         self._recognition = Recognition(members)
         tokens, former_keys = TokenTable(), FormerKeys()
         self._transport = Transport(self, self._hello, credentials)
-        admissions = Admissions(members, tokens, former_keys, renew=lambda: self._history.renew())  # noqa: PLW0108  # it is made below
-        self.leader_requests = LeaderRequests(
-            settings, replica, waiting, members, transport=self._transport, admissions=admissions
-        )
         self.keys = KeyTable()
+        self._passed_on = PassedOn(settings, members, self.keys)
+        self.leader_requests = LeaderRequests(
+            settings,
+            replica,
+            waiting,
+            members,
+            transport=self._transport,
+            admissions=Admissions(members, tokens, former_keys, renew=self._renew_history),
+            revocation=Revocation(members, self.keys, renew=self._renew_history),
+        )
         self.key_uses = KeyUses(self.keys, members, self._transport)
         self._authorities = Authorities(members, self._accepted)
         folds = (self.keys.fold, tokens.fold, former_keys.fold)
@@ -227,21 +235,29 @@ class Peers:
                 return STRANGER
             if permitted.kind == "uses":
                 return self.key_uses.reply()
-            if not permitted.is_passed_on:
-                # A member that passes a request on says who asked it. Anyone else speaks for itself.
-                who = permitted.name if permitted.kind == "admit" else self._members.name_of(hello.sender)
-                permitted = msgspec.structs.replace(permitted, who=who, origin=peer.address)
-            if permitted.kind == "admit":
+            if permitted.kind != "introduce":
                 if not self._members.is_leader:
                     return self._recognition.direction()
-                await self.leader_requests.admit(permitted)
-            elif permitted.kind != "introduce":
-                await self.leader_requests.ask_leader(permitted)
-        except MembershipRefused as exc:
-            return Reply("refused", str(exc))
+                await self._carry_out(permitted, hello, peer)
         except QedError as exc:
-            return Reply("unavailable", str(exc))
+            return _refusal(exc)
         return self._recognition.introduction()
+
+    async def _carry_out(self, request: LeaderRequest, hello: Hello, peer: Peer) -> None:
+        """Carry out, as the leader, what another member or a joining one asks for."""
+        if request.kind == "redeem":
+            origin = via(request.origin, self._members.name_of(hello.sender))
+            # The claim of the new server names the member that it asked: no other member can use it.
+            request = msgspec.structs.replace(request, origin=origin, asked=peer.pin)
+        elif request.kind != "admit":
+            # A new leader may not have applied yet that a key was revoked.
+            await self.leader_requests.catch_up()
+            self._renew_history()
+            request = self._passed_on.checked(request, hello.sender)
+        await self.leader_requests.carry_out(request)
+
+    def _renew_history(self) -> None:
+        self._history.renew()
 
     async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
         """Exchange a token for a certificate, for a new server on `host`."""
@@ -358,3 +374,12 @@ class Peers:
         reason = await self.leader_requests.probe_joined()
         if reason is not None:
             self.removed(reason)
+
+
+def _refusal(exc: QedError) -> Reply:
+    """Return the answer to a request to the leader that was not carried out."""
+    if isinstance(exc, NotLeader):
+        return Reply("elsewhere", "leadership is changing")
+    codes = ((CallerRefused, "caller"), (MembershipRefused, "refused"))
+    code = next((code for kind, code in codes if isinstance(exc, kind)), "unavailable")
+    return Reply(code, str(exc))

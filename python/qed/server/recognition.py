@@ -61,17 +61,17 @@ class Recognition:
         return None
 
     def direction(self) -> Reply:
-        """Return where the leader is, for a server that asks this member, which does not lead, for admission."""
+        """Return where the leader is, for the sender of a request to the leader: this member does not lead."""
         leader = self._members.leader
         if leader is None:
             return Reply("unavailable", NO_LEADER)
-        return Reply("elsewhere", f"{leader.name} leads, and only the leader admits", leader=leader.raft_addr)
+        return Reply("elsewhere", f"{leader.name} leads", leader=leader.raft_addr)
 
     def permitted(self, request: LeaderRequest, hello: Hello, peer: Peer, *, is_named: bool) -> LeaderRequest | None:
         """Return a request as it may be carried out; None if the peer may not make it.
 
-        A member may make any request, and pass on those of others. Anyone else may only ask to become a member. Nobody
-        passes an admission on: the stream itself must show the key of the member that is admitted.
+        A member may pass any request on, and `PassedOn` checks for whom. Anyone else may only ask to become a member.
+        Nobody passes an admission on: the stream itself must show the key of the member that is admitted.
 
         Args:
             request: The request.
@@ -96,4 +96,4 @@ class Recognition:
         key = request.key if is_member and request.key else peer.pin
         if len(key) != PIN_BYTES:
             raise MembershipRefused(f"expected the SHA-256 of a public key, {PIN_BYTES} bytes, found {len(key)}")
-        return msgspec.structs.replace(request, key=key, is_passed_on=False)
+        return msgspec.structs.replace(request, key=key, who=request.name, origin=peer.address)

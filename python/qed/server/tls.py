@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 from qed._limits import ROLE_URI
 from qed._printable import printable
 from qed.server.access import Caller
+from qed.server.acts import CERTIFICATE
 from qed.server.config import SettingsError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def caller_of(certificate: Mapping[str, object] | None) -> Caller | None:
     if not roles:
         return None
     serial, ends = certificate.get("serialNumber", ""), ssl.cert_time_to_seconds(cast("str", certificate["notAfter"]))
-    return Caller(f"certificate {serial} ({_common_name(certificate)})", frozenset(roles), ends)
+    return Caller(f"{CERTIFICATE}{serial} ({_common_name(certificate)})", frozenset(roles), ends)
 
 
 def _common_name(certificate: Mapping[str, object]) -> str:
