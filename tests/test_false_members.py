@@ -90,6 +90,15 @@ def test_a_member_announces_a_whole_key(cluster: Cluster, false: Intruder, key: 
     assert pins(cluster, false) == before
 
 
+def test_a_member_cannot_announce_the_key_of_another(cluster: Cluster, false: Intruder) -> None:
+    before, [name] = pins(cluster, false), cluster.names() - {member.name for member in cluster.running()}
+    other = victim(cluster)
+    # With that key it would pass for the other one, and take its place and name once that is silent for long enough.
+    answer = false.ask(cluster.leader(), false.admission(name, key=before[f"{number_of(other)}"]))
+    assert (answer["error"], answer["message"]) == ("refused", "this is the key of another member")
+    assert pins(cluster, false) == before
+
+
 def test_only_the_leader_admits_and_the_others_name_it(cluster: Cluster, false: Intruder, tmp_path: Path) -> None:
     leader = cluster.leader()
     assert leader.secret is not None

@@ -56,7 +56,7 @@ def deeds_of(member: Server) -> list[tuple[object, object]]:
 
 def outcome_of(intruder: Intruder, leader: Server, act: bytes) -> object:
     """Return what comes of asking the leader to record an act, once it no longer takes the intruder for a twin."""
-    wish: dict[str, object] = {"wish": "record", "act": base64.b64encode(act).decode()}
+    wish: dict[str, object] = {"wish": "record", "act": base64.b64encode(act).decode(), "who": "anonymous"}
     answers: list[object] = []
 
     def is_answered() -> bool:

@@ -96,4 +96,7 @@ class Recognition:
         key = request.key if is_member and request.key else peer.pin
         if len(key) != PIN_BYTES:
             raise MembershipRefused(f"expected the SHA-256 of a public key, {PIN_BYTES} bytes, found {len(key)}")
+        # A server with the key of a dead member takes its place, so nobody may announce a key that another has.
+        if key != peer.pin and any(member.key == key for member in self._members.by_number.values()):
+            raise MembershipRefused("this is the key of another member")
         return msgspec.structs.replace(request, key=key, who=request.name, origin=peer.address)
