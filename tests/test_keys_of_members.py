@@ -14,7 +14,8 @@ from harness.cluster import Cluster, new_cluster
 from harness.wait import LIMIT_S, wait_until
 from qed.cli.durations import age
 from qed.server.acts import KeyCreated
-from qed.server.keys import KeyTable, NewKey
+from qed.server.api_keys import ApiKey
+from qed.server.keys import KeyTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,7 @@ def test_a_member_that_does_not_say_is_named(keyed: Keyed, fate: str) -> None:
 
 
 def test_the_newest_use_counts_and_clocks_ahead_do_not() -> None:
-    table, key = KeyTable(), NewKey.make()
+    table, key = KeyTable(), ApiKey.make()
     moment = datetime.now(UTC)
     table.fold(KeyCreated(who="a", origin="b", when=moment, id=key.id, hash=key.hash, roles=["append"], name=""))
     table.note_uses({key.id: 1000, "no such key": 2000})
