@@ -402,9 +402,9 @@ def test_a_certificate_ends_also_on_a_connection_that_lasts(tmp_path: Path) -> N
 
 
 def test_a_member_that_may_lack_the_keys_of_its_cluster_refers_to_others(tmp_path: Path) -> None:
-    settled, table, key = [False], KeyTable(), NewKey.make()
+    settled, table, key = [False], KeyTable(), ApiKey.make()
     access = Access(settings_of(tmp_path, is_open=False), table, lambda: settled[0])
-    table.fold(created(NewKey.make(), roles=list(ROLES)))
+    table.fold(created(ApiKey.make(), roles=list(ROLES)))
     keyed = Head(b"localhost", None, [key.text.encode()])
     with pytest.raises(KeysNotKnown):
         access.admit(scope_of("/events"), keyed, is_management=False)
