@@ -53,7 +53,7 @@ SERVER_FLOORS = [
     {"config"},
     {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"},
-    {"credentials", "access", "token_table"},
+    {"credentials", "access", "token_table", "lost_members"},
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
     {"certification", "members"},

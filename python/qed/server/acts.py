@@ -42,6 +42,7 @@ __all__ = [
     "decode",
     "encode",
     "now",
+    "number_text",
 ]
 
 ANONYMOUS: Final = "anonymous"
@@ -263,6 +264,11 @@ REQUESTED: Final = (KeyCreated, KeyRevoked, TokenCreated)
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Act)
+
+
+def number_text(number: int) -> str:
+    """Return the number of a member as acts and log lines have it: 16 hexadecimal digits."""
+    return f"{number:016x}"
 
 
 def encode(act: Act) -> bytes:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from qed._limits import U64_LIMIT
 from qed.errors import MembershipRefused, NotLeader
-from qed.server.acts import TokenUsed, encode, now
-from qed.server.deeds import number_text
+from qed.server.acts import TokenUsed, encode, now, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

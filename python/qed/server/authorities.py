@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qed.server.acts import Admitted, Founded, Recovered, Replaced, Restored, SecretChanged, now
-from qed.server.deeds import number_text
+from qed.server.acts import Admitted, Founded, Recovered, Replaced, Restored, SecretChanged, now, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

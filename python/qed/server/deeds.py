@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from qed.server.handshake import LeaderRequest
     from qed.server.members import Members
 
-__all__ = ["deed_of", "number_text"]
+__all__ = ["deed_of"]
 
 
 def deed_of(request: LeaderRequest, members: Members) -> acts.Act | None:
@@ -27,7 +27,7 @@ def deed_of(request: LeaderRequest, members: Members) -> acts.Act | None:
     number = members.number_of(request.name)
     if request.kind in {"remove", "replace"} and number is not None:
         who, origin, name = request.who, request.origin, request.name
-        member, when = number_text(number), acts.now()
+        member, when = acts.number_text(number), acts.now()
         if request.kind == "replace":
             return acts.GivenUp(who=who, origin=origin, when=when, name=name, member=member)
         key = members.by_number[number].key
@@ -46,7 +46,7 @@ def _admission(request: LeaderRequest, members: Members) -> acts.Act:
         origin=request.origin,
         when=acts.now(),
         name=request.name,
-        member=number_text(request.id),
+        member=acts.number_text(request.id),
         raft_addr=request.raft_addr,
         http_addr=request.http_addr,
         mgmt_addr=request.mgmt_addr,
@@ -58,9 +58,4 @@ def _admission(request: LeaderRequest, members: Members) -> acts.Act:
     if replaced is None:
         return admitted
     key = members.by_number[replaced].key
-    return acts.Replaced(replaced=number_text(replaced), replaced_key=key, **asdict(admitted))
-
-
-def number_text(number: int) -> str:
-    """Return the number of a member as acts and log lines have it: 16 hexadecimal digits."""
-    return f"{number:016x}"
+    return acts.Replaced(replaced=acts.number_text(replaced), replaced_key=key, **asdict(admitted))

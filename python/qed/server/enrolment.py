@@ -20,9 +20,9 @@ from cryptography.x509.oid import NameOID
 
 from qed._files import PRIVATE, replace_file
 from qed.errors import ClusterError, MembershipRefused, Unavailable
+from qed.server.acts import number_text
 from qed.server.certification import Certified, EnrolmentRequest
 from qed.server.config import CERTIFICATE_FILE, SettingsError
-from qed.server.deeds import number_text
 from qed.server.frames import SMALL_FRAME_BYTES, TransportError, decode, put, read_frame
 from qed.server.handshake import PROTOCOL, REPLY_TIMEOUT_S, Hello, Mismatch, Stream, connect_with, open_stream
 from qed.server.logs import Line

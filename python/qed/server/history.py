@@ -19,8 +19,8 @@ from qed.server.acts import (
     acts_after,
     encode,
     now,
+    number_text,
 )
-from qed.server.deeds import number_text
 from qed.server.logs import Line
 
 if TYPE_CHECKING:

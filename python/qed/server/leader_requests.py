@@ -47,8 +47,6 @@ _PASSED_ON_TIMES: Final = 2
 """How many leaders a request is passed on to, one after the other: the first may just have handed over."""
 _SUCCESSOR_ELECTIONS: Final = 2
 """Election time-outs within which a leader that steps down has a successor."""
-_REPLACEABLE_S: Final = 600
-"""How long a server may take the place of a member after an operator has said so."""
 
 
 class LeaderRequests:
@@ -72,7 +70,6 @@ class LeaderRequests:
         self._transport = transport
         self._admissions = admissions
         self._revocation = revocation
-        self._replaceable: dict[str, float] = {}
 
     async def ask_leader(self, request: LeaderRequest, key: ApiKey | None = None) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
@@ -152,13 +149,13 @@ class LeaderRequests:
         if request.kind == "admit":
             # A leader that was just elected may not have applied a removal that another one recorded.
             await self.catch_up()
-            self._admissions.require_admissible(request, is_replacement=self._is_replacement(request))
+            self._admissions.require_admissible(request, is_replacement=self._replaced_by(request) is not None)
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)
             return
-        is_replacement = self._is_replacement(request)
-        change = _replacement_by(request, act) if is_replacement else _change_of(request, act)
+        replaced = self._replaced_by(request)
+        change = _change_of(request, act) if replaced is None else _replacement_of(replaced, request, act)
         if request.kind == "admit" and request.id != self._members.number:
             self._require_reachable()
         if request.kind == "transfer" and request.who and act is not None:
@@ -167,8 +164,6 @@ class LeaderRequests:
         ticket, done = self._waiting.enter(TASK)
         self._replica.request(ticket, change)
         await done
-        if request.kind == "admit":
-            self._replaceable.pop(request.name, None)
 
     async def _expect_replacement(self, name: str, act: bytes | None) -> None:
         """Let the next server that asks for admission as `name` take the place of the member.
@@ -187,14 +182,13 @@ class LeaderRequests:
             raise MembershipRefused(f"{name} is alive: stop its server first")
         if act is not None:
             await self.record(act)
-        self._replaceable[name] = asyncio.get_running_loop().time() + _REPLACEABLE_S
-        _log.info(Line("replaceable", name=name, number=f"{number:016x}", seconds=_REPLACEABLE_S))
 
-    def _is_replacement(self, request: LeaderRequest) -> bool:
-        """Return whether a server asks to take the place of a member that an operator has given up."""
-        is_due = asyncio.get_running_loop().time() < self._replaceable.get(request.name, 0.0)
+    def _replaced_by(self, request: LeaderRequest) -> int | None:
+        """Return the member whose place a server asks to take, after an operator has given that member up."""
         number = self._members.number_of(request.name)
-        return request.kind == "admit" and is_due and number not in {None, request.id}
+        if request.kind != "admit" or number is None or number == request.id:
+            return None
+        return number if self._members.lost.may_be_replaced(request.name, number) else None
 
     async def record(self, act: bytes) -> None:
         """Record an act, as the leader. When this returns, it is synced on a majority, and applied here.
@@ -382,13 +376,13 @@ def _act_of(request: LeaderRequest, members: Members) -> bytes | None:
         raise MembershipRefused(str(exc)) from exc
 
 
-def _replacement_by(request: LeaderRequest, act: bytes | None) -> ClusterChange:
-    """Return the change that lets a server take the place of the member of its name.
+def _replacement_of(replaced: int, request: LeaderRequest, act: bytes | None) -> ClusterChange:
+    """Return the change that lets a server take the place of the member with this number.
 
     Raises:
         MembershipRefused: As `_described`.
     """
-    return ClusterChange.replace(request.name, request.id, _described(request), act)
+    return ClusterChange.replace(replaced, request.id, _described(request), act)
 
 
 def _change_of(request: LeaderRequest, act: bytes | None) -> ClusterChange:

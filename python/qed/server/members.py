@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from qed._wire import Cluster, ClusterMember, Shard, Shards
 from qed.server.config import SettingsError
+from qed.server.lost_members import LostMembers
 from qed.server.opening import description
 from qed.server.pins import PIN_BYTES
 from qed.server.ways import Ways
@@ -33,6 +34,7 @@ class Members:
         by_number: The members in the order of their names, including this one once it is admitted.
         cluster: Name of the cluster; None while this member has none.
         own: The name and addresses that this member's settings describe, and its key.
+        lost: Those that operators have given up.
     """
 
     def __init__(self, replica: Replica, settings: Settings, pin: bytes | None) -> None:
@@ -40,6 +42,7 @@ class Members:
         self._changed = asyncio.Event()
         self._introduced: dict[int, bytes] = {}
         self.own = description(settings, pin)
+        self.lost = LostMembers()
         self.status: Status = replica.status()
         self.by_number = _by_number(self.status)
         self.cluster = self.status.cluster

@@ -100,7 +100,7 @@ class Peers:
         )
         self.key_uses = KeyUses(self.keys, members, self._transport)
         self._authorities = Authorities(members, self._accepted)
-        folds = (self.keys.fold, tokens.fold, former_keys.fold)
+        folds = (self.keys.fold, tokens.fold, former_keys.fold, members.lost.fold)
         self._history = History(
             replica, members, self.leader_requests.record, authorities=self._authorities, folds=folds
         )

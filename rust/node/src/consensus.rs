@@ -244,6 +244,12 @@ impl Consensus {
         self.liveness.is_active(id)
     }
 
+    /// Return whether this member leads, and has received nothing from another for an election time-out.
+    #[must_use]
+    pub fn is_silent(&self, id: MemberId) -> bool {
+        id != self.settings.id && self.liveness.is_silent(id)
+    }
+
     /// Return whether this member leads, and has received nothing from another for so long that it presumes it dead.
     #[must_use]
     pub fn is_presumed_dead(&self, id: MemberId) -> bool {

@@ -65,9 +65,20 @@ impl Liveness {
     /// Return whether this member has led for long enough without a message from another that it presumes it dead.
     #[must_use]
     pub fn is_presumed_dead(&self, id: MemberId) -> bool {
+        self.is_silent_for(id, self.dead_ticks)
+    }
+
+    /// Return whether this member has led for an election time-out without a message from another. Before that, a new leader does
+    /// not know who is alive: the others have sent their messages to the one before.
+    #[must_use]
+    pub fn is_silent(&self, id: MemberId) -> bool {
+        self.is_silent_for(id, self.election_ticks)
+    }
+
+    fn is_silent_for(&self, id: MemberId, ticks: usize) -> bool {
         let noted = [self.heard.get(&id), self.known.get(&id)].into_iter().flatten().copied();
         let begun = self.leading.map(|(_, since)| noted.fold(since, usize::max));
-        begun.is_some_and(|begun| self.now - begun > self.dead_ticks)
+        begun.is_some_and(|begun| self.now - begun > ticks)
     }
 
     /// Return those of `receivers` that have not acknowledged a snapshot for too long. Their time starts again.
@@ -108,6 +119,21 @@ mod tests {
         assert!(liveness.is_active(OTHER));
         liveness.tick(Some(1));
         assert!(!liveness.is_active(OTHER));
+    }
+
+    #[test]
+    fn a_new_leader_takes_nobody_for_silent_until_it_has_waited() {
+        assert!(led(12).is_silent(OTHER));
+        assert!(!led(11).is_silent(OTHER));
+        let mut liveness = led(50);
+        liveness.hear(OTHER);
+        assert!(!liveness.is_silent(OTHER));
+        liveness.tick(None);
+        assert!(!liveness.is_silent(NEW));
+        (0..11).for_each(|_| liveness.tick(Some(2)));
+        assert!(!liveness.is_silent(OTHER));
+        liveness.tick(Some(2));
+        assert!(liveness.is_silent(OTHER));
     }
 
     #[test]

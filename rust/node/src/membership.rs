@@ -82,8 +82,8 @@ pub enum ClusterChange {
     Admit(MemberId, MemberInfo, Option<ActBody>),
     /// Remove the member with this name.
     Remove(String, Option<ActBody>),
-    /// Remove the member with this name, dead or alive, and admit another in its place, with this id.
-    Replace(String, MemberId, MemberInfo, Option<ActBody>),
+    /// Remove the member with the first number, and admit another of the same name in its place, with the second.
+    Replace(MemberId, MemberId, MemberInfo, Option<ActBody>),
     /// Make the member with this name the leader, or any member if there is no name.
     Transfer(Option<String>),
 }
@@ -216,20 +216,29 @@ impl Membership {
         self.admit_for(replaced, id, member)
     }
 
-    /// Return the changes that remove the member called `name` and admit `member` in its place, under the number `id`.
+    /// Return the changes that remove the member `replaced` and admit `member`, which has its name, in its place, under the number `id`.
+    /// An operator has given up the one that is removed, some minutes ago: meanwhile it may have returned.
     ///
     /// # Errors
     ///
     /// Why it cannot be removed or admitted.
-    pub fn replace(&self, name: &str, id: MemberId, member: &MemberInfo) -> Result<Vec<Change>, Inadmissible> {
+    pub fn replace(
+        &self,
+        replaced: MemberId,
+        id: MemberId,
+        member: &MemberInfo,
+        is_silent: &dyn Fn(MemberId) -> bool,
+    ) -> Result<Vec<Change>, Inadmissible> {
         self.require_admissible(id, member)?;
-        let replaced = self.find(name).filter(|&replaced| replaced != id);
-        let replaced = replaced.ok_or_else(|| Inadmissible::Unknown(name.into()))?;
-        if self.configuration.voters == [replaced] {
-            return Err(Inadmissible::LastVoter(name.into()));
+        let name = &member.name;
+        if replaced == id || self.find(name) != Some(replaced) {
+            return Err(Inadmissible::Unknown(name.clone()));
         }
-        if self.find(&member.name).is_some_and(|other| other != id && other != replaced) {
-            return Err(Inadmissible::NameTaken(member.name.clone()));
+        if self.configuration.voters == [replaced] {
+            return Err(Inadmissible::LastVoter(name.clone()));
+        }
+        if !is_silent(replaced) {
+            return Err(Inadmissible::NameTaken(name.clone()));
         }
         self.admit_for(Some(replaced), id, member)
     }

@@ -209,12 +209,14 @@ impl ClusterChange {
         Ok(Self(membership::ClusterChange::Remove(name, act)))
     }
 
-    /// Remove the member with a name, dead or alive, and admit another in its place.
+    /// Remove the member with the first number, unless it is alive, and admit another of its name in its place.
     #[staticmethod]
-    #[pyo3(signature = (name, number, member, /, act = None))]
-    fn replace(name: String, number: u64, member: PyRef<'_, MemberInfo>, act: Option<PyBackedBytes>) -> PyResult<Self> {
+    #[pyo3(signature = (replaced, number, member, /, act = None))]
+    fn replace(replaced: u64, number: u64, member: PyRef<'_, MemberInfo>, act: Option<PyBackedBytes>) -> PyResult<Self> {
         let act = act.as_deref().map(act_of).transpose()?;
-        Ok(Self(membership::ClusterChange::Replace(name, member_of(number)?, member.clone().into(), act)))
+        let change =
+            membership::ClusterChange::Replace(member_of(replaced)?, member_of(number)?, member.clone().into(), act);
+        Ok(Self(change))
     }
 
     /// Make the member with this name the leader, or any member if there is no name.

@@ -24,8 +24,9 @@ impl<M: SegmentStore> Member<M> {
                 let changes = self.membership.remove(&name);
                 self.remove(ticket, changes, act)
             }
-            ClusterChange::Replace(name, id, info, act) => {
-                let changes = self.membership.replace(&name, id, &info);
+            ClusterChange::Replace(replaced, id, info, act) => {
+                let is_silent = |id| self.consensus.is_silent(id);
+                let changes = self.membership.replace(replaced, id, &info, &is_silent);
                 self.remove(ticket, changes, act)
             }
             ClusterChange::Transfer(name) => Some(self.transfer(name)),

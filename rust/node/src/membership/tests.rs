@@ -70,19 +70,21 @@ fn new_addresses_are_noted_without_raft() {
 }
 
 #[test]
-fn a_member_that_is_alive_is_replaced_only_by_name() {
-    let changes = three().replace("c", id(4), &member("c")).unwrap();
+fn a_member_that_was_given_up_is_replaced_unless_it_has_returned() {
+    let replace = |replaced, number, info: &str, is_silent: &dyn Fn(MemberId) -> bool| {
+        three().replace(id(replaced), id(number), &member(info), is_silent)
+    };
+    let changes = replace(3, 4, "c", &|other| other == id(3)).unwrap();
     assert_eq!(changes, [Change::Remove(id(3)), Change::Put(id(4), member("c"))]);
-    // The new one may have a name and addresses of its own.
-    let changes = three().replace("c", id(4), &member("d")).unwrap();
-    assert_eq!(changes, [Change::Remove(id(3)), Change::Put(id(4), member("d"))]);
-    let refused = |name: &str, number: u64, info: &str| three().replace(name, id(number), &member(info)).unwrap_err();
-    assert_eq!(refused("x", 4, "x"), Inadmissible::Unknown("x".into()));
-    assert_eq!(refused("c", 3, "c"), Inadmissible::Unknown("c".into()));
-    assert_eq!(refused("c", 4, "b"), Inadmissible::NameTaken("b".into()));
-    assert_eq!(refused("c", 9, "c"), Inadmissible::Removed("z".into()));
+    assert_eq!(replace(3, 4, "c", &|other| other != id(3)), Err(Inadmissible::NameTaken("c".into())));
+    // Another has its name by now, or its number had another name.
+    assert_eq!(replace(7, 4, "c", &all_dead), Err(Inadmissible::Unknown("c".into())));
+    assert_eq!(replace(3, 4, "d", &all_dead), Err(Inadmissible::Unknown("d".into())));
+    assert_eq!(replace(3, 4, "b", &all_dead), Err(Inadmissible::Unknown("b".into())));
+    assert_eq!(replace(3, 3, "c", &all_dead), Err(Inadmissible::Unknown("c".into())));
+    assert_eq!(replace(3, 9, "c", &all_dead), Err(Inadmissible::Removed("z".into())));
     let alone = Membership::of_one("cluster".into(), id(1), member("a"));
-    assert_eq!(alone.replace("a", id(2), &member("a")), Err(Inadmissible::LastVoter("a".into())));
+    assert_eq!(alone.replace(id(1), id(2), &member("a"), &all_dead), Err(Inadmissible::LastVoter("a".into())));
 }
 
 #[test]
@@ -105,7 +107,7 @@ fn a_dead_member_makes_room_for_its_own_server_only() {
         let stranger = MemberInfo { key: other_key, ..member("b") };
         assert_eq!(three().admit(id(4), &stranger, &all_dead), Err(Inadmissible::NameTaken("b".into())));
         // An operator may say that it takes the place of the dead one.
-        assert_eq!(three().replace("b", id(4), &stranger).map(|changes| changes.len()), Ok(2));
+        assert_eq!(three().replace(id(2), id(4), &stranger, &all_dead).map(|changes| changes.len()), Ok(2));
     }
     let mut keyless = three();
     keyless.apply(vec![Change::Put(id(2), MemberInfo { key: None, ..member("b") })], None);
