@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Impostor:
     """Accepts TLS streams with a context, one after the other, and gives each to a function, in a thread."""
 
-    def __init__(self, accepting: ssl.SSLContext, answer: Callable[[ssl.SSLSocket], None]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, accepting: ssl.SSLContext, answer: Callable[[ssl.SSLSocket], None], *, port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._accepting = accepting
         self._answer = answer

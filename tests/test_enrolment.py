@@ -7,7 +7,6 @@ import ssl
 import struct
 from typing import IO, TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -129,7 +128,7 @@ def issuers(server: Server) -> list[bytes]:
 def wait_joined(cluster: Cluster, server: Server) -> None:
     """Let a server join at the first member, check whom it believes, and remove it."""
     server.kill()
-    server.join = (cluster.members[0].address("raft"),)
+    server.join = (*server.join, cluster.members[0].address("raft"))
     server.start()
     cluster.members.append(server)
     try:
@@ -137,8 +136,7 @@ def wait_joined(cluster: Cluster, server: Server) -> None:
         assert issuers(server) == [authority_of(cluster).pem]
     finally:
         cluster.members.remove(server)
-    url = f"http://{cluster.leader().address('mgmt')}/cluster/remove"
-    assert httpx.post(url, json={"name": server.name}).status_code == 200
+    cluster.remove(server.name)
     server.wait()
 
 

@@ -7,7 +7,6 @@ import shutil
 import socket
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from harness.cluster import Cluster, new_cluster, new_secret
@@ -187,8 +186,7 @@ def test_member_that_was_removed_while_down_is_told_so(tmp_path: Path, has_moved
         gone = cluster.members.pop()
         assert gone.stop() == 0
         gone.forget()
-        management = f"http://{cluster.leader().address('mgmt')}"
-        assert httpx.post(f"{management}/cluster/remove", json={"name": gone.name}).status_code == 200
+        cluster.remove(gone.name)
         if has_moved:
             gone.ports = ports_of_server()
         assert_says(gone.run_to_exit(), "removed from the cluster", "empty its data folder")

@@ -72,6 +72,11 @@ class Cluster(Generic[_Member]):
 
         wait_while(refusal, f"{lost.name} to be given up")
 
+    def remove(self, name: str) -> None:
+        """Remove a member for good, as an operator would."""
+        url = f"http://{self.leader().address('mgmt')}/cluster/remove"
+        httpx.post(url, json={"name": name}, timeout=LIMIT_S).raise_for_status()
+
     def kill(self) -> None:
         """Kill all processes."""
         for member in self.members:

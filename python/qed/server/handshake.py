@@ -30,6 +30,7 @@ __all__ = [
     "Mismatch",
     "Removed",
     "Reply",
+    "Stranger",
     "Stream",
     "Twin",
     "ask",
@@ -70,6 +71,10 @@ class Removed(TransportError):
 
 class Mismatch(TransportError):
     """The other side belongs to another cluster, or speaks another protocol: a retry does not help."""
+
+
+class Stranger(TransportError):
+    """Whoever is at an address has no certificate of this cluster's authority, and so may be anyone."""
 
 
 class Twin(TransportError):
@@ -225,7 +230,7 @@ async def connect(address: Address, credentials: Credentials, expected: bytes | 
 
     Raises:
         TransportError: The address cannot be reached, or somebody else is there.
-        Mismatch: Nobody is expected there, and whoever is there has no certificate of this cluster's authority.
+        Stranger: No key is expected there, and whoever is there has no certificate of this cluster's authority.
     """
     context = credentials.meeting if expected is None else credentials.dialling
     try:
@@ -235,8 +240,8 @@ async def connect(address: Address, credentials: Credentials, expected: bytes | 
             f"{address} did not show a certificate of this cluster ({exc.verify_message}): all members need the same "
             "--cluster-secret-file, or certificates of the same --raft-tls-ca"
         )
-        is_final = expected is None and exc.verify_code not in _WRONG_DATE
-        raise (Mismatch if is_final else TransportError)(reason) from exc
+        is_stranger = expected is None and exc.verify_code not in _WRONG_DATE
+        raise (Stranger if is_stranger else TransportError)(reason) from exc
     peer = peer_of(stream.writer)
     if expected is not None and (peer is None or peer.pin != expected):
         stream.writer.transport.abort()

@@ -14,7 +14,7 @@ from qed.server.acts import KeyRevoked, decode, encode
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.deeds import deed_of
 from qed.server.frames import TransportError
-from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply
+from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply, Stranger
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER
 from qed.server.passed_on import CallerRefused, signed
@@ -247,15 +247,22 @@ class LeaderRequests:
                     return
 
     async def probe_joined(self) -> str | None:
-        """Probe the members to join; return the reason if one of them replies that this member cannot join."""
+        """Probe the addresses to join; return the reason if this member cannot join there, and is accepted at none.
+
+        Strangers do not count: anyone can be at an address whose member is down, and this one is a member already.
+        """
+        refusals: list[TransportError] = []
         for address in self._settings.raft_join_addrs:
             try:
                 await self._transport.probe(address)
             except (Mismatch, Removed) as exc:
-                return f"{self._settings.data_dir} cannot join: {exc}"
+                refusals.append(exc)
             except TransportError as exc:
-                _log.debug(Line("no member answered the probe", address=address, reason=exc))
-        return None
+                level = logging.WARNING if isinstance(exc, Stranger) else logging.DEBUG
+                _log.log(level, Line("no member answered the probe", address=address, reason=exc))
+            else:
+                return None
+        return f"{self._settings.data_dir} cannot join: {refusals[0]}" if refusals else None
 
     async def seek_introduction(self) -> None:
         """Ask the members that are known who the members are, until one answers."""
@@ -293,7 +300,7 @@ class LeaderRequests:
                 if loop.time() > patient_until:
                     return f"cannot join: {exc}"
                 answered_by = None
-            except (Mismatch, Removed) as exc:
+            except (Mismatch, Removed, Stranger) as exc:
                 return f"cannot join: {exc}"
             if answered_by is not None and admitted_by is None:
                 # A member that has much to catch up with is admitted again and again before it sees its admission.
@@ -320,29 +327,41 @@ class LeaderRequests:
             MembershipRefused: The membership does not allow it.
             Removed: This member was removed.
             Mismatch: A member to join belongs to another cluster.
+            Stranger: This server is no member yet, and there are only strangers at all addresses to join.
         """
         if self._members.is_leader:
             await self._admit_self(request, level)
             return None
+        refusals: list[MembershipRefused | TransportError] = []
+        strangers: dict[Address, Stranger] = {}
         joined = self._settings.raft_join_addrs
         known = [(Address.parse(member.raft_addr), member.key) for member in self._members.others().values()]
         for address, key in [*((address, None) for address in joined), *known]:
             try:
                 reply = await self._send_admission(address, key, request)
             except Mismatch as exc:
-                # The address of a known member may now belong to a stranger; an address to join was given by the
+                # The address of a known member may now belong to another cluster; an address to join was given by the
                 # operator, so there it is an error.
                 if address in joined:
-                    raise
-                _log.warning(Line("the address of a member belongs to another cluster", address=address, reason=exc))
-            except (Removed, MembershipRefused):
-                raise
+                    refusals.append(exc)
+                else:
+                    reason = "the address of a member belongs to another cluster"
+                    _log.warning(Line(reason, address=address, reason=exc))
+            except (Removed, MembershipRefused) as exc:
+                refusals.append(exc)
+            except Stranger as exc:
+                strangers[address] = exc
+                _log.log(level, Line("not admitted yet", reason=exc))
             except (ClusterError, TransportError) as exc:
                 _log.log(level, Line("not admitted yet", reason=exc))
             else:
                 self._members.cluster = self._members.cluster or reply.cluster or None
                 self._members.introduce(reply.keys)
                 return address
+        if refusals:
+            raise refusals[0]
+        if not self._members.cluster and joined and strangers.keys() >= set(joined):
+            raise strangers[joined[0]]
         return None
 
 

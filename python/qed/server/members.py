@@ -81,6 +81,14 @@ class Members:
             return known.key is None or known.key == pin
         return self._introduced.get(number) == pin
 
+    def is_member(self, pin: bytes) -> bool:
+        """Return whether a public key may be that of a member.
+
+        Any may, as long as this one knows no members, or not all of their keys.
+        """
+        keys = [member.key for member in self.others().values()]
+        return not keys or None in keys or pin in keys
+
     @property
     def number(self) -> int:
         """The number of this member."""

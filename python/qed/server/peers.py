@@ -204,6 +204,10 @@ class Peers:
         """Return the SHA-256 of a member's public key, or None if it is not known."""
         return self._members.pin_of(member)
 
+    def is_member(self, pin: bytes) -> bool:
+        """Return whether a public key may be that of a member."""
+        return self._members.is_member(pin)
+
     def receive(self, sender: int, messages: Sequence[bytes]) -> None:
         """Hand messages of another member to the replica."""
         if self._replica.receive(sender, messages):

@@ -9,17 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from qed.server.acceptor import Acceptor, StreamHandler
 from qed.server.config import Address, SettingsError
 from qed.server.frames import FRAME_BYTES, TransportError, put, read_frame
-from qed.server.handshake import REPLY_TIMEOUT_S, Hello, Kind, LeaderRequest, Reply, Stream, ask, connect, open_stream
+from qed.server.handshake import (
+    REPLY_TIMEOUT_S,
+    Hello,
+    Kind,
+    LeaderRequest,
+    Removed,
+    Reply,
+    Stream,
+    ask,
+    connect,
+    open_stream,
+)
 from qed.server.link import Link, LinkHandler
+from qed.server.pins import peer_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from qed.server.credentials import Credentials
 
@@ -43,6 +56,9 @@ class MemberHandler(StreamHandler, LinkHandler, Protocol):
 
     def pin_of(self, member: int) -> bytes | None:
         """Return the SHA-256 of a member's public key, or None if it is not known."""
+
+    def is_member(self, pin: bytes) -> bool:
+        """Return whether a public key may be that of a member."""
 
 
 class Transport:
@@ -143,11 +159,12 @@ class Transport:
 
         Raises:
             TransportError: Nobody there accepts it.
-            Removed: The other side refuses a member that was removed.
+            Stranger: No key is expected, and whoever is there has no certificate of this cluster's authority.
+            Removed: A member says that this one was removed.
             Mismatch: The other side belongs to another cluster, or speaks another protocol.
         """
-        stream = await connect(address, self._own_credentials(), expected)
-        return await ask(stream, self._hello(0, "question"), request)
+        async with self._meeting(address, expected) as stream:
+            return await ask(stream, self._hello(0, "question"), request)
 
     async def probe(self, address: Address) -> None:
         """Check that whoever is at `address` accepts this member as one of its cluster.
@@ -155,9 +172,23 @@ class Transport:
         Raises:
             TransportError: As `ask`.
         """
-        stream = await connect(address, self._own_credentials(), None)
-        await open_stream(stream, self._hello(0, "question"))
-        stream.writer.transport.abort()
+        async with self._meeting(address, None) as stream:
+            await open_stream(stream, self._hello(0, "question"))
+
+    @asynccontextmanager
+    async def _meeting(self, address: Address, expected: bytes | None) -> AsyncIterator[Stream]:
+        """Open a stream to an address, and close it at the end. Only members are believed that this one was removed."""
+        stream = await connect(address, self._own_credentials(), expected)
+        try:
+            yield stream
+        except Removed as exc:
+            # A removed member keeps its certificate. Its word must not make an operator empty a data folder.
+            peer = peer_of(stream.writer)
+            if peer is None or not self._handler.is_member(peer.pin):
+                raise TransportError(f"{exc}. This member does not know who says so") from exc
+            raise
+        finally:
+            stream.writer.transport.abort()
 
     def _own_credentials(self) -> Credentials:
         if self.credentials is None:
