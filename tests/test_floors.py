@@ -61,6 +61,7 @@ SERVER_FLOORS = [
     {"transport", "admissions", "authorities", "enrolment", "passed_on"},
     {"history"},
     {"leader_requests", "fetching", "key_uses"},
+    {"certifier"},
     {"peers"},
     {"node"},
     {"endpoints"},

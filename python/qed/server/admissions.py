@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qed._limits import U64_LIMIT
-from qed.errors import MembershipRefused, NotLeader
+from qed.errors import MembershipRefused, NotLeader, Unavailable
 from qed.server.acts import TokenUsed, encode, now, number_text
 
 if TYPE_CHECKING:
@@ -30,6 +29,23 @@ class Admissions:
         self._former_keys = former_keys
         self._renew = renew
 
+    def knows(self, token: str) -> bool:
+        """Return whether this member knows that a token was made."""
+        self._renew()
+        return self._table.knows(token)
+
+    def is_redeemed(self, request: LeaderRequest) -> bool:
+        """Return whether a new server has used its token already. It may ask again for its certificate.
+
+        Raises:
+            MembershipRefused: The token is not valid, or not for this server.
+        """
+        self._renew()
+        use = _use_of(request)
+        if (reason := self._table.refusal(use, request.asked, request.proof)) is not None:
+            raise MembershipRefused(reason)
+        return self._table.is_used_by(use)
+
     async def redeem(self, request: LeaderRequest, record: Callable[[bytes], Awaitable[None]]) -> None:
         """Record, as the leader, that a new server uses a token, if it has one.
 
@@ -38,31 +54,20 @@ class Admissions:
             record: Records an act as the leader.
 
         Raises:
-            MembershipRefused: The token is not valid, or not for this server.
+            MembershipRefused: The token is not valid, or not for this server, or has expired.
             NotLeader: This member does not lead.
             ClusterError: It could not be recorded now.
         """
         if not self._members.is_leader:
             raise NotLeader("this member does not lead")
-        if not 0 < request.id < U64_LIMIT:
-            raise MembershipRefused(f"expected the number of a member, found {request.id}")
-        use = TokenUsed(
-            who=request.name,
-            origin=request.origin,
-            when=now(),
-            id=request.token,
-            name=request.name,
-            member=number_text(request.id),
-            key=request.key,
-        )
-        if (reason := self._table.refusal(use, request.asked, request.proof)) is not None:
+        if self.is_redeemed(request):
+            return
+        if (reason := self._table.lapse(request.token)) is not None:
             raise MembershipRefused(reason)
-        if not self._table.is_used_by(use):
-            await record(encode(use))
-            self._renew()
+        await record(encode(_use_of(request)))
         # Another leader may have recorded another use first.
-        if not self._table.is_used_by(use):
-            raise MembershipRefused("this token was used already: make another with `qed cluster token`")
+        if not self.is_redeemed(request):
+            raise Unavailable("the use of the token is not recorded yet; try again")
 
     def require_admissible(self, request: LeaderRequest, *, is_replacement: bool) -> None:
         """Check that the certificate of a server still admits it. This member has applied everything that is committed.
@@ -83,3 +88,15 @@ class Admissions:
             raise MembershipRefused(
                 "its key is that of a member that was removed: join with a new key, and a certificate for it"
             )
+
+
+def _use_of(request: LeaderRequest) -> TokenUsed:
+    return TokenUsed(
+        who=request.name,
+        origin=request.origin,
+        when=now(),
+        id=request.token,
+        name=request.name,
+        member=number_text(request.id),
+        key=request.key,
+    )

@@ -15,8 +15,8 @@ from qed.errors import ClusterError, LogError, MembershipRefused, NotLeader, Qed
 from qed.server.acts import encode
 from qed.server.admissions import Admissions
 from qed.server.authorities import Authorities
-from qed.server.certification import Certified, requested_key
-from qed.server.config import Address, SettingsError, require_node_id
+from qed.server.certifier import Certifier
+from qed.server.config import Address, SettingsError
 from qed.server.credentials import read_credentials
 from qed.server.enrolment import seek_certificate
 from qed.server.fetching import Fetching
@@ -29,7 +29,6 @@ from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute
 from qed.server.opening import description
 from qed.server.passed_on import CallerRefused, PassedOn, via
-from qed.server.pins import pin_of
 from qed.server.recognition import STRANGER, Recognition
 from qed.server.revocation import Revocation
 from qed.server.token_table import TokenTable
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from qed._qed import Delivery, Replica
-    from qed.server.certification import EnrolmentRequest
+    from qed.server.certification import Certified, EnrolmentRequest
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
     from qed.server.handshake import Kind
@@ -89,15 +88,17 @@ class Peers:
         self._transport = Transport(self, self._hello, credentials)
         self.keys = KeyTable()
         self._passed_on = PassedOn(settings, members, self.keys)
+        admissions = Admissions(members, tokens, former_keys, renew=self._renew_history)
         self.leader_requests = LeaderRequests(
             settings,
             replica,
             waiting,
             members,
             transport=self._transport,
-            admissions=Admissions(members, tokens, former_keys, renew=self._renew_history),
+            admissions=admissions,
             revocation=Revocation(members, self.keys, renew=self._renew_history),
         )
+        self._certifier = Certifier(admissions, self.leader_requests)
         self.key_uses = KeyUses(self.keys, members, self._transport)
         self._authorities = Authorities(members, self._accepted)
         folds = (self.keys.fold, tokens.fold, former_keys.fold, members.lost.fold)
@@ -265,28 +266,7 @@ class Peers:
 
     async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
         """Exchange a token for a certificate, for a new server on `host`."""
-        credentials = self._transport.credentials
-        if credentials is None or credentials.authority is None:
-            return Certified(error="unavailable", message="this member cannot sign certificates")
-        try:
-            require_node_id(request.name)
-            key = requested_key(request)
-            redeemed = LeaderRequest(
-                "redeem",
-                name=request.name,
-                id=request.member,
-                key=pin_of(key),
-                token=request.token,
-                proof=request.proof,
-                asked=credentials.pin,
-                origin=host,
-            )
-            await self.leader_requests.ask_leader(redeemed)
-        except (MembershipRefused, SettingsError) as exc:
-            return Certified(error="refused", message=str(exc))
-        except QedError as exc:
-            return Certified(error="unavailable", message=str(exc))
-        return Certified(credentials.authority.sign(key).decode())
+        return await self._certifier.certify(request, host, self._transport.credentials)
 
     def removed(self, message: str) -> None:
         """Note that the cluster has removed this member, or refuses to admit it."""

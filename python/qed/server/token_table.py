@@ -35,7 +35,7 @@ class TokenTable:
                 self._use_of[act.key] = act
 
     def refusal(self, use: TokenUsed, asked: bytes, signature: bytes) -> str | None:
-        """Return why a token may not be used now, or None if it may.
+        """Return why a token may not be used, or None if it may unless it has expired.
 
         Args:
             use: The use of it, before it is recorded.
@@ -47,11 +47,20 @@ class TokenTable:
             return _INVALID
         if not self.is_used_by(use) and use.id in self._used:
             return "this token was used already: make another with `qed cluster token`"
-        if time.time() >= token.expires.timestamp():
-            return f"this token expired at {token.expires:%Y-%m-%dT%H:%M:%SZ}: make another with `qed cluster token`"
         if token.name not in {None, use.name}:
             return f"this token is for {token.name}, not for {use.name}"
         return None
+
+    def lapse(self, public: str) -> str | None:
+        """Return that a token has expired, by the clock of this member; None if it has not."""
+        token = self._created.get(public)
+        if token is None or time.time() < token.expires.timestamp():
+            return None
+        return f"this token expired at {token.expires:%Y-%m-%dT%H:%M:%SZ}: make another with `qed cluster token`"
+
+    def knows(self, public: str) -> bool:
+        """Return whether a token with this public part was ever made."""
+        return public in self._created
 
     def is_used_by(self, use: TokenUsed) -> bool:
         """Return whether a token was used by this server and not by another. It may ask again for its certificate."""
