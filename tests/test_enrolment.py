@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 import ssl
 import struct
+import threading
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from harness.cluster import Cluster, new_cluster
 from harness.process import Server
-from harness.wait import wait_until
+from harness.wait import LIMIT_S, wait_until
 from impostors import Impostor
 from intruders import frame_of, plain
 from qed.server.cluster_authority import ClusterAuthority
@@ -211,3 +216,39 @@ def test_certificate_is_stored_alone(
             assert content.startswith(b"-----BEGIN CERTIFICATE-----\n")
             assert content.endswith(b"-----END CERTIFICATE-----\n")
             assert issuers(newcomer) == [authority.pem]
+
+
+def made_up(key: Ed25519PrivateKey) -> dict[str, Any]:
+    """Return the request of somebody who has no token."""
+    token, proof = secrets.token_hex(8), base64.b64encode(bytes(64)).decode()
+    return {"token": token, "proof": proof, "name": "server9", "member": 9, "signing_request": signing_request(key)}
+
+
+def test_made_up_tokens_keep_no_member_from_the_leader(cluster: Cluster) -> None:
+    follower, key, end = cluster.follower(), Ed25519PrivateKey.generate(), threading.Event()
+    answers: list[dict[str, Any]] = []
+
+    def keep_asking() -> None:
+        while not end.is_set():
+            with suppress(OSError, struct.error):
+                answers.append(ask(follower, made_up(key)))
+
+    strangers = [threading.Thread(target=keep_asking) for _ in range(8)]
+    for thread in strangers:
+        thread.start()
+    try:
+        wait_until(lambda: len(answers) >= 8, "the strangers to be heard")
+        # The follower passes each of these on to the leader.
+        url, wish = f"http://{follower.address('mgmt')}/cluster/token", {"ttl_s": 60, "name": None}
+        made = [httpx.post(url, json=wish, timeout=LIMIT_S) for _ in range(30)]
+        before = len(answers)
+        wait_until(lambda: len(answers) > before, "more strangers to be heard")
+    finally:
+        end.set()
+        for thread in strangers:
+            thread.join()
+    assert {answer.status_code for answer in made} == {201}, [answer.text for answer in made]
+    assert {answer["message"] for answer in answers} == {"this token is not valid"}
+    # Once a minute is enough for the log.
+    assert follower.stderr.count('event="token refused"') == 1
+    assert "peer=127.0.0.1" in follower.stderr

@@ -158,6 +158,45 @@ def test_new_key_is_recorded_before_it_is_used(cluster: Cluster, operator: Opera
         assert_goes_on(cluster, f"with {member.name} started again")
 
 
+def test_member_that_was_away_learns_the_new_key_of_the_leader(
+    cluster: Cluster, operator: Operator, tmp_path: Path
+) -> None:
+    away = cluster.follower()
+    assert away.stop() == 0
+    leader = cluster.leader()
+    operator.issue(leader.name, key=ec.generate_private_key(ec.SECP256R1()))
+    hang_up(leader, "credentials read again")
+    assert leader.add(b"only the leader can send this").status_code == 201
+    away.start()
+    assert_goes_on(cluster, "with a new key that one member has missed")
+    # A new server sees memberships that are older than its introduction, too.
+    joiner = Server("server9", tmp_path / "log", extra=options(operator.issue("server9")))
+    joiner.join = tuple(member.address("raft") for member in cluster.others(leader))
+    joiner.start()
+    cluster.members.append(joiner)
+    try:
+        cluster.wait_whole()
+    finally:
+        cluster.members.remove(joiner)
+        cluster.remove(joiner.name)
+        joiner.wait()
+        joiner.forget()
+
+
+def test_new_key_that_no_leader_can_record_changes_nothing(cluster: Cluster, operator: Operator) -> None:
+    member, other = cluster.followers()
+    before = certificate_of(member)
+    for lost in (cluster.leader(), other):
+        lost.kill()
+    operator.issue(member.name, key=ec.generate_private_key(ec.SECP256R1()))
+    hang_up(member, 'event="new key not recorded"')
+    assert certificate_of(member) == before
+    cluster.heal()
+    hang_up(member, "credentials read again")
+    assert certificate_of(member) != before
+    assert_goes_on(cluster, "with the new key after all")
+
+
 def test_files_that_cannot_be_read_again_change_nothing(cluster: Cluster, operator: Operator) -> None:
     member = cluster.follower()
     before, path = certificate_of(member), operator.folder / f"{member.name}.pem"

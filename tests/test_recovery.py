@@ -13,9 +13,11 @@ import qed as library
 from commands import one_line, qed, read_lines, values
 from documents import ROOT
 from harness.cluster import Cluster, new_cluster
+from harness.ports import ports_of_server
 from harness.process import Server
 from harness.small_disk import small_disk as mounted
 from harness.wait import wait_while
+from test_tokens import token_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +106,24 @@ def test_a_survivor_of_a_lost_majority_becomes_a_cluster(cluster: Cluster, tmp_p
         member.join = (survivor.address("raft"),)
     cluster.heal()
     assert ask(leader, receipts, "four") == (0, "Verify: OK")
+
+
+def test_a_survivor_that_had_joined_with_a_token_may_change_its_address(cluster: Cluster, tmp_path: Path) -> None:
+    survivor = Server("server9", tmp_path / "server9", join=(cluster.leader().address("raft"),))
+    survivor.extra = token_option(tmp_path / "token", cluster)
+    survivor.start()
+    cluster.members.append(survivor)
+    cluster.wait_whole()
+    cluster.kill()
+    qed("recover", "--data-dir", str(survivor.folder))
+    survivor.ports, survivor.join, survivor.extra = ports_of_server(), (), ()
+    survivor.start()
+
+    def known_at() -> str:
+        return survivor.view().members[0].raft_addr
+
+    wait_while(lambda: "" if known_at() == survivor.address("raft") else known_at(), "the new address to be recorded")
+    assert survivor.is_running
 
 
 def test_a_member_of_the_old_cluster_is_not_let_in(cluster: Cluster, tmp_path: Path) -> None:

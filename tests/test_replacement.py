@@ -46,10 +46,19 @@ def test_a_member_may_be_replaced_for_ten_minutes() -> None:
 
 
 def test_a_member_that_was_replaced_or_removed_is_not_lost_any_more() -> None:
-    by = {"who": "x", "origin": "", "when": datetime.now(UTC)}
-    addresses = {"raft_addr": "r", "http_addr": "h", "mgmt_addr": "m"}
-    removed = Removed(**by, name="a", member=f"{1:016x}")
-    replaced = Replaced(**by, name="a", replaced=f"{1:016x}", member=f"{2:016x}", **addresses)
+    moment, one, two = datetime.now(UTC), f"{1:016x}", f"{2:016x}"
+    removed = Removed(who="x", origin="", when=moment, name="a", member=one)
+    replaced = Replaced(
+        who="x",
+        origin="",
+        when=moment,
+        name="a",
+        replaced=one,
+        member=two,
+        raft_addr="r",
+        http_addr="h",
+        mgmt_addr="m",
+    )
     for act in (removed, replaced):
         lost = LostMembers()
         lost.fold(given_up("a", 1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from impostors import Impostor
 from intruders import Intruder, frame_of, read_frame
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.credentials import Credentials, of_authority
-from test_members_bad_input import assert_goes_on
+from test_members_bad_input import STRANGER, assert_goes_on
 from test_members_refused import assert_says
 from test_tokens import token_option
 
@@ -95,6 +96,39 @@ def test_former_member_cannot_tell_a_member_that_it_was_removed(
             wait_until(lambda: bool(asked), "a question to the former member")
             cluster.wait_whole()
             assert_goes_on(cluster, "beside a former member")
+    finally:
+        restarted.join, restarted.ports["metrics"] = join, port
+        restarted.kill()
+        cluster.heal()
+
+
+def test_former_member_introduces_nobody(cluster: Cluster, tmp_path: Path) -> None:
+    """A member that has moved asks the addresses to join to record it, and must not learn the members from anybody."""
+    former = Intruder(former_member(cluster, tmp_path / "former"), 77)
+    pin = base64.b64encode(former.credentials.pin).decode()
+    answers: list[dict[str, Any]] = []
+
+    def admit(stream: ssl.SSLSocket) -> None:
+        answers.append(read_frame(stream))
+        stream.sendall(frame_of({}))
+        if answers[-1].get("kind") == "question":
+            answers.append(read_frame(stream))
+            stream.sendall(frame_of({"keys": {"77": pin}, "applied": 2**40}))
+
+    restarted = cluster.follower()
+    assert restarted.stop() == 0
+    join, port = restarted.join, restarted.ports["metrics"]
+    try:
+        with Impostor(former.credentials.accepting, admit) as impostor:
+            restarted.join = (impostor.address,)
+            restarted.ports["metrics"] += 1
+            restarted.start()
+            wait_until(lambda: len(answers) > 1, "a request to the former member")
+            for kind in ("messages", "pages"):
+                peer, answer = former.greet(restarted, kind=kind)
+                peer.close()
+                assert answer == STRANGER
+            cluster.wait_whole()
     finally:
         restarted.join, restarted.ports["metrics"] = join, port
         restarted.kill()

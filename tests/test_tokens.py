@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import structs
 
 from commands import qed
 from harness.cluster import Cluster, new_cluster, new_secret
@@ -134,6 +135,22 @@ def test_token_ends_and_may_be_for_one_name() -> None:
     # Whether a token has expired is judged by the leader alone.
     assert refusal(table, used(old), old) is None
     assert refusal(table, used(named), named) == "this token is for b, not for a"
+
+
+def test_certificate_of_a_token_lets_in_one_member_within_a_day() -> None:
+    token, table = Token.make(AUTHORITY), TokenTable()
+    key, other = b"k" * 32, b"o" * 32
+    table.fold(created(token))
+    assert table.admission_refusal(key, "1" * 16, "a") is None
+    use = used(token, member="1" * 16, key=key)
+    for ago, reason in ((timedelta(), None), (23 * HOUR, None), (24 * HOUR, "a day ago or more")):
+        table = TokenTable()
+        table.fold(structs.replace(use, when=use.when - ago))
+        assert table.admission_refusal(other, "2" * 16, "b") is None
+        found = table.admission_refusal(key, "1" * 16, "a")
+        assert found is reason is None or (reason is not None and reason in str(found))
+        for number, name in (("2" * 16, "a"), ("1" * 16, "b")):
+            assert "for another member" in (table.admission_refusal(key, number, name) or "")
 
 
 # Servers

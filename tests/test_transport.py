@@ -72,6 +72,9 @@ class Listening:
     def pin_of(self, member: int) -> bytes | None:
         return self.keys.get(member)
 
+    def is_member(self, pin: bytes) -> bool:
+        return pin in self.keys.values()
+
     def receive(self, _: int, messages: Sequence[bytes]) -> None:
         for message in messages:
             self.received.put_nowait(message)

@@ -9,6 +9,7 @@ import pytest
 
 from harness.process import Server
 from qed.server.addresses import Address, SettingsError
+from qed.server.members import address_by, url_by
 from qed.server.ways import Way, Ways
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 def test_a_way_is_read_and_written(text: str, way: Way) -> None:
     assert Way.parse(text) == way
     assert str(way) == text
+
+
+def test_an_address_that_is_none_leads_nowhere() -> None:
+    # An earlier version recorded what it was given.
+    for text in ("", "nowhere", "http://a:1", "a=b=c:1"):
+        assert address_by("host", text) == text
+        assert url_by("host", text) is None
+    assert url_by("host", "net=a:1,host=https://b:2") == "https://b:2"
 
 
 @pytest.mark.parametrize("text", ["", "=a:1", "a b=c:1", "a=b=c:1", "a", "a=", "http://a:1", "x" * 33 + "=a:1", "a:1/"])

@@ -77,13 +77,15 @@ class Admissions:
             is_replacement: Whether an operator lets it take the place of a lost member.
 
         Raises:
-            MembershipRefused: It came with a token, and was removed, or copied: its certificate lets in no further
-                member. Or its key is that of a member that was removed.
+            MembershipRefused: It came with a token, and was removed, or copied, or did not join in time: its certificate
+                lets in no further member. Or its key is that of a member that was removed.
         """
         self._renew()
-        use = self._table.use_of(request.key)
-        if use is not None and (use.member, use.name) != (number_text(request.id), request.name):
-            raise MembershipRefused("its certificate was for another member: empty the data folder, use a new token")
+        # A member announces a change. The one that founded a new cluster on its log has a new number.
+        if request.id not in self._members.by_number:
+            reason = self._table.admission_refusal(request.key, number_text(request.id), request.name)
+            if reason is not None:
+                raise MembershipRefused(reason)
         if request.key in self._former_keys and not is_replacement:
             raise MembershipRefused(
                 "its key is that of a member that was removed: join with a new key, and a certificate for it"

@@ -158,6 +158,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
         message: The reason in words.
         cluster: Name of the cluster, for its members.
         keys: The public keys of the members, as SHA-256 by number, for members.
+        applied: The last entry that the member had applied when these were the members.
         leader: With `elsewhere`, which means that nothing was done: where members reach the leader.
         uses: When API keys were last accepted, in seconds since 1970, by their ids.
     """
@@ -166,6 +167,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
     cluster: str = ""
     keys: dict[int, bytes] = msgspec.field(default_factory=dict)
+    applied: int = 0
     leader: str = ""
     uses: dict[str, _Seconds] = msgspec.field(default_factory=dict)
 

@@ -219,20 +219,27 @@ class LeaderRequests:
         """
         return _accepted(await self._transport.ask(address, expected, request))
 
-    async def _send_admission(self, address: Address, expected: bytes | None, request: LeaderRequest) -> Reply:
-        """Ask the member at `address` for admission, then the leader if that member names it.
+    async def _send_admission(
+        self, address: Address, member: int | None, request: LeaderRequest
+    ) -> tuple[Reply, int | None]:
+        """Ask whoever is at `address`, or the member that should be there, for admission, then the leader it names.
+
+        Returns:
+            The reply, and the number of the member that has sent it; None if that one is not known.
 
         Raises:
             Exception: As `_send`.
         """
-        reply = await self._transport.ask(address, expected, request)
+        others = self._members.others()
+        reply = await self._transport.ask(address, None if member is None else others[member].key, request)
         if reply.error != "elsewhere":
-            return _accepted(reply)
+            return _accepted(reply), member
         try:
             leader = Address.parse(reply.leader)
-            keys = (member.key for member in self._members.others().values() if member.raft_addr == reply.leader)
-            return _accepted(await self._transport.ask(leader, next(keys, None), request))
-        except (SettingsError, Mismatch) as exc:
+            number = next((number for number, other in others.items() if other.raft_addr == reply.leader), None)
+            expected = None if number is None else others[number].key
+            return _accepted(await self._transport.ask(leader, expected, request)), number
+        except (SettingsError, Mismatch, Stranger) as exc:
             # It may be the address of a leader of before.
             raise TransportError(f"{address} says that {reply.message}: {exc}") from exc
 
@@ -265,19 +272,23 @@ class LeaderRequests:
         return f"{self._settings.data_dir} cannot join: {refusals[0]}" if refusals else None
 
     async def seek_introduction(self) -> None:
-        """Ask the members that are known who the members are, until one answers."""
-        for member in self._members.others().values():
+        """Ask the members that are known who the members are, until one answers that knows more than this one."""
+        for number, member in self._members.others().items():
             try:
                 reply = await self._send(Address.parse(member.raft_addr), member.key, LeaderRequest("introduce"))
             except (ClusterError, TransportError) as exc:
                 _log.debug(Line("no introduction", by=member.name, reason=exc))
             else:
-                self._members.introduce(reply.keys)
-                return
+                if self._members.introduce(reply.keys, reply.applied, by=number):
+                    return
 
-    async def seek_admission(self) -> str | None:
-        """Ask to be admitted, or for new addresses to be recorded, until it is done; return the reason if it cannot."""
-        own, loop = self._members.own, asyncio.get_running_loop()
+    async def seek_admission(self, own: MemberInfo) -> str | None:
+        """Ask to be admitted with these addresses and this key, or for them to be recorded, until that is done.
+
+        Returns:
+            The reason if it cannot be done; None once it is.
+        """
+        loop = asyncio.get_running_loop()
         request = LeaderRequest(
             "admit",
             name=own.name,
@@ -292,7 +303,7 @@ class LeaderRequests:
         )
         patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
         level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
-        while not self._members.is_admitted:
+        while not self._members.is_recorded(own):
             try:
                 answered_by = await self._ask_admission(request, level)
             except MembershipRefused as exc:
@@ -307,7 +318,7 @@ class LeaderRequests:
                 admitted_by = answered_by
                 _log.info(Line("admitted", by=admitted_by))
             level = logging.DEBUG
-            if not self._members.is_admitted:
+            if not self._members.is_recorded(own):
                 await asyncio.sleep(next(retries))
         return None
 
@@ -335,10 +346,12 @@ class LeaderRequests:
         refusals: list[MembershipRefused | TransportError] = []
         strangers: dict[Address, Stranger] = {}
         joined = self._settings.raft_join_addrs
-        known = [(Address.parse(member.raft_addr), member.key) for member in self._members.others().values()]
-        for address, key in [*((address, None) for address in joined), *known]:
+        known = [(Address.parse(member.raft_addr), number) for number, member in self._members.others().items()]
+        for address, number in [*((address, None) for address in joined), *known]:
+            if number is not None and number not in self._members.others():
+                continue  # It was removed meanwhile.
             try:
-                reply = await self._send_admission(address, key, request)
+                reply, by = await self._send_admission(address, number, request)
             except Mismatch as exc:
                 # The address of a known member may now belong to another cluster; an address to join was given by the
                 # operator, so there it is an error.
@@ -356,7 +369,7 @@ class LeaderRequests:
                 _log.log(level, Line("not admitted yet", reason=exc))
             else:
                 self._members.cluster = self._members.cluster or reply.cluster or None
-                self._members.introduce(reply.keys)
+                self._members.introduce(reply.keys, reply.applied, by=by)
                 return address
         if refusals:
             raise refusals[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qed._wire import Cluster, ClusterMember, Shard, Shards
 from qed.server.config import SettingsError
@@ -18,12 +18,28 @@ if TYPE_CHECKING:
     from qed._qed import MemberInfo, Replica, Status
     from qed.server.config import Settings
 
-__all__ = ["NO_LEADER", "Members", "address_by"]
+__all__ = ["NO_LEADER", "Members", "address_by", "url_by"]
 
 NO_LEADER: Final = "no leader is known: a majority of the members must be up and reach each other"
 
 _MAX_INTRODUCED: Final = 64
 """A cluster has at most 32 members. A member that was away while all were replaced once needs no more."""
+
+
+class _Introduction(NamedTuple):
+    """What a member has said about the keys of all.
+
+    Attributes:
+        pins: SHA-256 of the keys, by number.
+        entry: The last entry that it had applied: once this member has, too, its own membership knows more.
+        by: The number of the member that has said so, if it was known.
+        witness: The pin of that member, if it was known. The introduction counts while the member has it.
+    """
+
+    pins: Mapping[int, bytes]
+    entry: int
+    by: int | None
+    witness: bytes | None
 
 
 class Members:
@@ -40,7 +56,7 @@ class Members:
     def __init__(self, replica: Replica, settings: Settings, pin: bytes | None) -> None:
         self._replica = replica
         self._changed = asyncio.Event()
-        self._introduced: dict[int, bytes] = {}
+        self._introduction: _Introduction | None = None
         self.own = description(settings, pin)
         self.lost = LostMembers()
         self.status: Status = replica.status()
@@ -55,18 +71,44 @@ class Members:
         self._changed.set()
         return before
 
-    def introduce(self, keys: Mapping[int, bytes]) -> None:
-        """Believe a member that these are the pins of the members, until the membership names them.
+    def introduce(self, keys: Mapping[int, bytes], entry: int, *, by: int | None) -> bool:
+        """Believe that these are the pins of the members, until this one has applied as much as who says so.
 
-        A member that is joining, or was away, has an old membership, or none.
+        A member that is joining has no membership. One that was away has an old one: others may have joined since, or
+        may have new keys. It believes a member that it knows by its key, as long as it counts it as a member: such a
+        member could also send it any entries. It believes nobody else, because a removed member keeps its certificate.
+
+        Args:
+            keys: The pins by number.
+            entry: The last entry that the member which says so has applied.
+            by: Its number, if it has shown the key that it has by the membership; None for whoever is at an address.
+
+        Returns:
+            Whether it is believed, and knows more.
         """
+        if entry <= self._replica.status().applied_index or (by is None and self.others()):
+            return False
         valid = [(number, pin) for number, pin in keys.items() if number and len(pin) == PIN_BYTES]
-        self._introduced = dict(valid[:_MAX_INTRODUCED])
+        witness = None if by is None else self._recorded_pin(by)
+        self._introduction = _Introduction(dict(valid[:_MAX_INTRODUCED]), entry, by, witness)
+        return True
 
     def pin_of(self, number: int) -> bytes | None:
         """Return the SHA-256 of a member's public key, or None if it is not known."""
+        recorded, found = self._recorded_pin(number), self._introduction
+        if found is None or number not in found.pins or found.entry <= self.status.applied_index:
+            return recorded
+        if found.by is not None and found.witness is None and recorded is not None:
+            # A member whose key is not known, in a membership of an earlier version, is believed about strangers only.
+            return recorded
+        if found.by is not None and self._recorded_pin(found.by) != found.witness:
+            return recorded
+        return found.pins[number]
+
+    def _recorded_pin(self, number: int) -> bytes | None:
+        """Return the SHA-256 of a member's public key according to the membership."""
         known = self.by_number.get(number)
-        return self._introduced.get(number) if known is None else known.key
+        return None if known is None else known.key
 
     def is_pin_of(self, number: int, pin: bytes) -> bool:
         """Return whether a public key is that of a member.
@@ -76,10 +118,8 @@ class Members:
         """
         if number in self.status.removed:
             return False
-        known = self.by_number.get(number)
-        if known is not None:
-            return known.key is None or known.key == pin
-        return self._introduced.get(number) == pin
+        known = self.pin_of(number)
+        return number in self.by_number if known is None else known == pin
 
     def is_member(self, pin: bytes) -> bool:
         """Return whether a public key may be that of a member.
@@ -114,11 +154,15 @@ class Members:
     @property
     def is_admitted(self) -> bool:
         """Whether the cluster has this member with its current addresses and its key."""
+        return self.is_recorded(self.own)
+
+    def is_recorded(self, own: MemberInfo) -> bool:
+        """Return whether the cluster has this member with these addresses and this key."""
         known = self.by_number.get(self.number)
         if known is None:
             return False
         # A member that is alone needs no key, and keeps the one that it had.
-        return known == self.own or (self.own.key is None and _addresses(known) == _addresses(self.own))
+        return known == own or (own.key is None and _addresses(known) == _addresses(own))
 
     def number_of(self, name: str) -> int | None:
         """Return the number of the member called `name`, if there is one."""
@@ -205,6 +249,19 @@ def address_by(way: str, text: str) -> str:
         return str(Ways.parse(text).by_name(way).address)
     except SettingsError:
         return text
+
+
+def url_by(way: str, text: str) -> str | None:
+    """Return the base URL of a member for those who came by `way`; None if the membership names no valid address.
+
+    Args:
+        way: Name of a way in.
+        text: What the membership says, as for `address_by`.
+    """
+    try:
+        return Ways.parse(text).by_name(way).url
+    except SettingsError:
+        return None
 
 
 def _by_number(status: Status) -> dict[int, MemberInfo]:

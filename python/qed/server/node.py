@@ -26,13 +26,12 @@ from qed.server.acts import KeyCreated, KeyRevoked, TokenCreated, encode, now
 from qed.server.api_keys import ApiKey
 from qed.server.handshake import LeaderRequest
 from qed.server.logs import Line
-from qed.server.members import NO_LEADER, Members, address_by
+from qed.server.members import NO_LEADER, Members, address_by, url_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.rates import UNLIMITED
 from qed.server.tokens import Token
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
-from qed.server.ways import Ways
 
 if TYPE_CHECKING:
     import socket
@@ -178,9 +177,9 @@ class Node:
         return self.settings.ways("mgmt" if is_management else "http").name_of(host)
 
     def leader_url(self, way: str = "") -> str | None:
-        """Return the base URL of the leader for those who came by `way`, or None when there is no leader."""
+        """Return the base URL of the leader for those who came by `way`, or None if no leader can be reached."""
         leader = self._members.leader
-        return None if leader is None else Ways.parse(leader.http_addr).by_name(way).url
+        return None if leader is None else url_by(way, leader.http_addr)
 
     async def add(self, events: Sequence[bytes | Digest], *, if_absent: bool = False) -> Added:
         """Add `events` as one atomic batch and return their snapshots, synced on a majority.

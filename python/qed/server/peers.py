@@ -56,6 +56,8 @@ _RECORD_S: Final = (0.1, 1.0, 2.0, 5.0, 10.0)
 """How long to wait before the leader is asked again to record something."""
 _INTRODUCTION_S: Final = 1.0
 """How long to wait before asking again who the members are."""
+_ANNOUNCEMENT_S: Final = 10.0
+"""How long to ask for a new key to be recorded. Elections take a second or two; without a majority none is recorded."""
 
 
 class Peers:
@@ -109,6 +111,8 @@ class Peers:
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_enrolling = False
+        self._announced: Credentials | None = None
+        """Credentials with a new key, which the cluster was asked to record."""
 
     async def start(self, listener: socket.socket | None) -> None:
         """Accept streams on a bound socket, if there is one, and connect to the members that are known."""
@@ -123,8 +127,10 @@ class Peers:
 
     async def reload(self) -> None:
         """Read this member's credentials again. If they cannot be used, it keeps those that it has."""
-        task = self._run_once("reload", self._reload)
-        await asyncio.wait([task])
+        if (running := self._tasks.get("reload")) is not None:
+            # It may have read the files before they were changed again.
+            await asyncio.wait([running])
+        await asyncio.wait([self._run_once("reload", self._reload)])
 
     def stop(self) -> None:
         """Stop fetching pages and asking for admission. Messages of the replica are still sent."""
@@ -150,6 +156,9 @@ class Peers:
         if status.id in status.removed:
             self.removed("this member was removed from the cluster")
             return
+        if self._announced is not None and members.is_recorded(description(self._settings, self._announced.pin)):
+            self._adopt(self._announced)
+            self._announced = None
         self._transport.set_members(
             {n: Contact(member.name, Address.parse(member.raft_addr)) for n, member in members.others().items()},
             frozenset(status.removed),
@@ -298,21 +307,28 @@ class Peers:
         old = self._transport.credentials
         if fresh is None or old is None:
             return
-        if fresh.pin != old.pin and not await self._record_key(fresh.pin):
-            return
+        if fresh.pin == old.pin:
+            self._adopt(fresh)
+            self.note_status()
+        else:
+            await self._announce(fresh)
+
+    async def _announce(self, fresh: Credentials) -> None:
+        """Have the cluster know this member by a new key. The old one, with which it asks, proves that it may."""
+        self._announced = fresh
+        reason: str | None = "no leader has recorded it in time"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANNOUNCEMENT_S):
+                reason = await self.leader_requests.seek_admission(description(self._settings, fresh.pin))
+        if reason is not None:
+            # A request that was sent may still be carried out: then `note_status` adopts the key.
+            _log.error(Line("new key not recorded", reason=reason))
+
+    def _adopt(self, fresh: Credentials) -> None:
+        """Show these credentials from now on."""
+        self._members.own = description(self._settings, fresh.pin)
         self._transport.credentials = fresh
         _log.info(Line("credentials read again"))
-        self.note_status()
-
-    async def _record_key(self, pin: bytes) -> bool:
-        """Have the cluster know this member by a new key. The old one, with which it asks, proves that it may."""
-        own = self._members.own
-        self._members.own = description(self._settings, pin)
-        reason = await self.leader_requests.seek_admission()
-        if reason is not None:
-            self._members.own = own
-            _log.error(Line("new key not recorded", reason=reason))
-        return reason is None
 
     async def _record_authorities(self) -> None:
         """Have the leader record whose certificates this member accepts from now on, until the history says so."""
@@ -344,7 +360,7 @@ class Peers:
             self.note_status()
 
     async def _seek_admission(self) -> None:
-        reason = await self.leader_requests.seek_admission()
+        reason = await self.leader_requests.seek_admission(self._members.own)
         if reason is not None:
             self.removed(reason)
 

@@ -36,7 +36,7 @@ class Recognition:
         """Return the name of the cluster and the pins of all members, for another member."""
         members = self._members.by_number.items()
         keys = {number: member.key for number, member in members if member.key is not None}
-        return Reply(cluster=self._members.cluster or "", keys=keys)
+        return Reply(cluster=self._members.cluster or "", keys=keys, applied=self._members.status.applied_index)
 
     def refusal(self, hello: Hello, peer: Peer) -> Reply | None:
         """Return why a stream is refused; None if it is not.

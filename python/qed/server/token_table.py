@@ -12,6 +12,8 @@ __all__ = ["TokenTable"]
 
 _INVALID: Final = "this token is not valid"
 """The same words for a token that does not exist, and for one that the caller does not have."""
+_ADMISSION_S: Final = 24 * 3600
+"""How long after the use of its token a server may ask for its first admission."""
 
 
 class TokenTable:
@@ -67,9 +69,23 @@ class TokenTable:
         known = self._used.get(use.id)
         return known is not None and (known.key, known.member, known.name) == (use.key, use.member, use.name)
 
-    def use_of(self, key: bytes) -> TokenUsed | None:
-        """Return the use of a token by the owner of a key, or None if it has used none.
+    def admission_refusal(self, key: bytes, member: str, name: str) -> str | None:
+        """Return why the owner of a key may not become a member; None if it may, or has used no token.
 
-        It may join under that number and name only. So once the member is removed, its certificate is worth nothing.
+        The certificate that it got for the token has no end. So it is for one number and one name: once that member is
+        removed, it is worth nothing. And it is for the day after the use: nobody has to remember one that never joined.
+
+        Args:
+            key: SHA-256 of the public key.
+            member: The number under which it asks for admission, 16 hexadecimal digits.
+            name: The name under which it asks.
         """
-        return self._use_of.get(key)
+        use = self._use_of.get(key)
+        if use is None:
+            return None
+        if (use.member, use.name) != (member, name):
+            return "its certificate was for another member: empty the data folder, use a new token"
+        if time.time() >= use.when.timestamp() + _ADMISSION_S:
+            moment = f"{use.when:%Y-%m-%dT%H:%M:%SZ}"
+            return f"its token was used at {moment}, a day ago or more: empty the data folder, use a new token"
+        return None

@@ -60,6 +60,7 @@ pub fn restore<B>(
     act: Option<String>,
     progress: &mut Progress<'_, B>,
 ) -> Result<ControlFlow<B, Restored>, BackupError> {
+    let founding = Founding::draw(Cause::Restored, act).map_err(BackupError::Io)?;
     let mut restoration = Restoration::begin(path)?;
     let read = read_all(paths, &mut |page| {
         require_memberships(page)?;
@@ -71,7 +72,6 @@ pub fn restore<B>(
         ControlFlow::Continue(end) => end,
     };
     restoration.complete()?;
-    let founding = Founding::draw(Cause::Restored, act).map_err(BackupError::Io)?;
     founding.write(path).map_err(BackupError::Io)?;
     restoration.publish()?;
     Ok(ControlFlow::Continue(Restored { reach: end.reach, founding }))

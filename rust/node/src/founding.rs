@@ -61,9 +61,21 @@ impl Founding {
     ///
     /// # Errors
     ///
-    /// As [`random`].
+    /// As [`random`]; or that the act is empty or too long.
     pub fn draw(cause: Cause, act: Option<String>) -> io::Result<Self> {
-        Ok(Self { format: FORMAT, cause, id: MemberId::of(random()?.max(1)), cluster: random_cluster()?, act })
+        let drawn = Self { format: FORMAT, cause, id: MemberId::of(random()?.max(1)), cluster: random_cluster()?, act };
+        drawn.body()?;
+        Ok(drawn)
+    }
+
+    /// Return the act that records it, in the form in which it is recorded.
+    fn body(&self) -> io::Result<Option<ActBody>> {
+        let Some(act) = &self.act else { return Ok(None) };
+        let body = ActBody::new(act.as_bytes().to_vec()).ok_or_else(|| {
+            let (most, found) = (ActBody::MOST_BYTES, act.len());
+            io::Error::other(format!("expected an act of 1 to {most} bytes, found {found}"))
+        })?;
+        Ok(Some(body))
     }
 
     /// Return what is to be founded on the log in the data folder at `path`, if anything is.
@@ -82,6 +94,7 @@ impl Founding {
         if founding.format != FORMAT {
             return Err(io::Error::other(format!("expected format {FORMAT} of {FILE}, found {}", founding.format)));
         }
+        founding.body().map_err(|error| io::Error::other(format!("{FILE} is damaged: {error}")))?;
         Ok(Some(founding))
     }
 
@@ -128,7 +141,7 @@ impl Founding {
             let LogId { index, term } = state.applied();
             let log_id = LogId { index: index + 1, term: term.max(recovered.hard_state.term) + 1 };
             let membership = Membership::continuing(old, self.cluster.clone(), self.id, member);
-            let act = self.act.as_ref().and_then(|act| ActBody::new(act.as_bytes().to_vec()));
+            let act = self.body().map_err(|error| MemberError::Inconsistent(error.to_string()))?;
             log.apply_members(&Members { log_id, bytes: membership.to_bytes() }, act)?;
         }
         log.sync()?;

@@ -97,6 +97,27 @@ fn a_survivor_applies_its_raft_log_and_begins_a_new_cluster() {
 }
 
 #[test]
+fn a_new_cluster_is_not_founded_without_the_act_that_records_it() {
+    let folder = member_with(&["one", "two"], 2);
+    let old = open(folder.path(), "a").unwrap().identity;
+    for act in [String::new(), "x".repeat(ActBody::MOST_BYTES + 1)] {
+        let refused = recover(folder.path(), Some(act.clone())).unwrap_err().to_string();
+        assert!(refused.contains("expected an act of 1 to 65536 bytes"), "{refused}");
+        let empty = TempDir::new().unwrap();
+        let mut progress = |_| ControlFlow::<()>::Continue(());
+        let refused = restore(&[], empty.path(), Some(act), &mut progress).unwrap_err().to_string();
+        assert!(refused.contains("expected an act of 1 to 65536 bytes"), "{refused}");
+        assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
+    }
+    assert_eq!(open(folder.path(), "a").unwrap().identity, old);
+    // A file that was changed by hand is not obeyed either.
+    let mut founding = Founding::draw(Cause::Recovered, Some("why".into())).unwrap();
+    founding.act = Some(String::new());
+    founding.write(folder.path()).unwrap();
+    assert!(open(folder.path(), "a").unwrap_err().to_string().contains("FOUNDING is damaged"));
+}
+
+#[test]
 fn a_recovery_that_was_interrupted_anywhere_is_finished_by_the_next_start() {
     let folder = member_with(&["one", "two"], 1);
     let (path, at) = (folder.path(), TempDir::new().unwrap());
