@@ -77,8 +77,8 @@ class Admissions:
             is_replacement: Whether an operator lets it take the place of a lost member.
 
         Raises:
-            MembershipRefused: It came with a token, and was removed, or copied, or did not join in time: its certificate
-                lets in no further member. Or its key is that of a member that was removed.
+            MembershipRefused: It came with a token, and was removed or copied, or did not join in time: its certificate
+                lets nobody in any more. Or its key is that of a member that was removed.
         """
         self._renew()
         # A member announces a change. The one that founded a new cluster on its log has a new number.

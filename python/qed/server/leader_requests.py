@@ -22,6 +22,8 @@ from qed.server.waiting import READ, TASK, delays
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qed._qed import Replica
     from qed.server.admissions import Admissions
     from qed.server.api_keys import ApiKey
@@ -343,39 +345,38 @@ class LeaderRequests:
         if self._members.is_leader:
             await self._admit_self(request, level)
             return None
-        refusals: list[MembershipRefused | TransportError] = []
-        strangers: dict[Address, Stranger] = {}
-        joined = self._settings.raft_join_addrs
+        failures: list[tuple[Address, ClusterError | TransportError]] = []
         known = [(Address.parse(member.raft_addr), number) for number, member in self._members.others().items()]
-        for address, number in [*((address, None) for address in joined), *known]:
+        for address, number in [*((address, None) for address in self._settings.raft_join_addrs), *known]:
             if number is not None and number not in self._members.others():
                 continue  # It was removed meanwhile.
             try:
                 reply, by = await self._send_admission(address, number, request)
-            except Mismatch as exc:
-                # The address of a known member may now belong to another cluster; an address to join was given by the
-                # operator, so there it is an error.
-                if address in joined:
-                    refusals.append(exc)
-                else:
-                    reason = "the address of a member belongs to another cluster"
-                    _log.warning(Line(reason, address=address, reason=exc))
-            except (Removed, MembershipRefused) as exc:
-                refusals.append(exc)
-            except Stranger as exc:
-                strangers[address] = exc
-                _log.log(level, Line("not admitted yet", reason=exc))
             except (ClusterError, TransportError) as exc:
-                _log.log(level, Line("not admitted yet", reason=exc))
+                failures.append((address, exc))
+                _log.log(level, Line("not admitted yet", address=address, reason=exc))
             else:
                 self._members.cluster = self._members.cluster or reply.cluster or None
                 self._members.introduce(reply.keys, reply.applied, by=by)
                 return address
-        if refusals:
-            raise refusals[0]
-        if not self._members.cluster and joined and strangers.keys() >= set(joined):
-            raise strangers[joined[0]]
+        self._raise_final(failures)
         return None
+
+    def _raise_final(self, failures: Sequence[tuple[Address, ClusterError | TransportError]]) -> None:
+        """Raise the first failure after which a retry does not help, now that nobody has admitted this member.
+
+        Raises:
+            Exception: As `_ask_admission`.
+        """
+        joined = set(self._settings.raft_join_addrs)
+        for address, exc in failures:
+            # The address of a known member may now belong to another cluster; an address to join was given by the
+            # operator, so there it is an error.
+            if isinstance(exc, MembershipRefused | Removed) or (isinstance(exc, Mismatch) and address in joined):
+                raise exc
+        strangers = {address: exc for address, exc in failures if isinstance(exc, Stranger)}
+        if joined and joined <= strangers.keys() and not self._members.cluster:
+            raise next(iter(strangers.values()))
 
 
 def _accepted(reply: Reply) -> Reply:
