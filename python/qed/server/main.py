@@ -150,7 +150,7 @@ def _tls_options(command: _Command) -> _Command:
     "--cluster-secret-file",
     type=click.Path(path_type=Path),
     help="File with the secret that all members of the cluster know: 32 random bytes or more, as `qed cluster secret` "
-    "makes them. Without it, --join-token-file or --raft-tls-*, the server is alone and does not listen on --raft-addr.",
+    "makes them. Without it, --join-token-file or --raft-tls-*, the server is alone, and --raft-addr stays closed.",
 )
 @click.option(
     "--join-token-file",
