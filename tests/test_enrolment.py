@@ -227,6 +227,7 @@ def made_up(key: Ed25519PrivateKey) -> dict[str, Any]:
 def test_made_up_tokens_keep_no_member_from_the_leader(cluster: Cluster) -> None:
     follower, key, end = cluster.follower(), Ed25519PrivateKey.generate(), threading.Event()
     answers: list[dict[str, Any]] = []
+    logged = follower.stderr.count('event="token refused"')
 
     def keep_asking() -> None:
         while not end.is_set():
@@ -250,5 +251,5 @@ def test_made_up_tokens_keep_no_member_from_the_leader(cluster: Cluster) -> None
     assert {answer.status_code for answer in made} == {201}, [answer.text for answer in made]
     assert {answer["message"] for answer in answers} == {"this token is not valid"}
     # Once a minute is enough for the log.
-    assert follower.stderr.count('event="token refused"') == 1
+    assert follower.stderr.count('event="token refused"') - logged <= 1
     assert "peer=127.0.0.1" in follower.stderr

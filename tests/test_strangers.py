@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.cluster import Cluster, new_cluster
+from harness.ports import free_ports
 from harness.process import Server
 from harness.wait import wait_until
 from impostors import Impostor
@@ -91,7 +92,7 @@ def test_former_member_cannot_tell_a_member_that_it_was_removed(
             restarted.join = (former.address,)
             if has_moved:
                 # Then it asks to have its new address recorded.
-                restarted.ports["metrics"] += 1
+                restarted.ports["metrics"] = free_ports(1)[0]
             restarted.start()
             wait_until(lambda: bool(asked), "a question to the former member")
             cluster.wait_whole()
@@ -121,7 +122,7 @@ def test_former_member_introduces_nobody(cluster: Cluster, tmp_path: Path) -> No
     try:
         with Impostor(former.credentials.accepting, admit) as impostor:
             restarted.join = (impostor.address,)
-            restarted.ports["metrics"] += 1
+            restarted.ports["metrics"] = free_ports(1)[0]
             restarted.start()
             wait_until(lambda: len(answers) > 1, "a request to the former member")
             for kind in ("messages", "pages"):

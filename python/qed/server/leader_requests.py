@@ -305,9 +305,10 @@ class LeaderRequests:
         )
         patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
         level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
+        first = 0
         while not self._members.is_recorded(own):
             try:
-                answered_by = await self._ask_admission(request, level)
+                answered_by = await self._ask_admission(request, level, first)
             except MembershipRefused as exc:
                 # The previous owner of the name may have just died, and counts as alive for two more elections.
                 if loop.time() > patient_until:
@@ -320,6 +321,8 @@ class LeaderRequests:
                 admitted_by = answered_by
                 _log.info(Line("admitted", by=admitted_by))
             level = logging.DEBUG
+            # Whoever said that this was done may have lied: a former member has a certificate, too.
+            first += 1
             if not self._members.is_recorded(own):
                 await asyncio.sleep(next(retries))
         return None
@@ -333,8 +336,13 @@ class LeaderRequests:
         except ClusterError as exc:
             _log.log(level, Line("not recorded yet", reason=exc))
 
-    async def _ask_admission(self, request: LeaderRequest, level: int) -> Address | None:
+    async def _ask_admission(self, request: LeaderRequest, level: int, first: int) -> Address | None:
         """Ask one member after another; return the address of the one that did it. A leader does it itself.
+
+        Args:
+            request: The request.
+            level: How to log failures.
+            first: With which address to join to begin.
 
         Raises:
             MembershipRefused: The membership does not allow it.
@@ -347,7 +355,9 @@ class LeaderRequests:
             return None
         failures: list[tuple[Address, ClusterError | TransportError]] = []
         known = [(Address.parse(member.raft_addr), number) for number, member in self._members.others().items()]
-        for address, number in [*((address, None) for address in self._settings.raft_join_addrs), *known]:
+        joined = self._settings.raft_join_addrs
+        first = first % len(joined) if joined else 0
+        for address, number in [*((address, None) for address in joined[first:] + joined[:first]), *known]:
             if number is not None and number not in self._members.others():
                 continue  # It was removed meanwhile.
             try:
@@ -356,7 +366,8 @@ class LeaderRequests:
                 failures.append((address, exc))
                 _log.log(level, Line("not admitted yet", address=address, reason=exc))
             else:
-                self._members.cluster = self._members.cluster or reply.cluster or None
+                if not self._members.by_number:
+                    self._members.cluster = reply.cluster or None
                 self._members.introduce(reply.keys, reply.applied, by=by)
                 return address
         self._raise_final(failures)

@@ -282,10 +282,12 @@ class Peers:
         self._on_removed(message)
 
     def _hello(self, receiver: int, kind: Kind) -> Hello:
+        # A server that is no member yet has only heard the name of a cluster, from whoever was at an address.
+        is_sure = kind != "question" or bool(self._members.by_number)
         return Hello(
             protocol=PROTOCOL,
             kind=kind,
-            cluster=self._members.cluster or "",
+            cluster=(self._members.cluster or "") if is_sure else "",
             sender=self._members.number,
             receiver=receiver,
             raft_addr=self._members.own.raft_addr,
