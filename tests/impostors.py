@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
@@ -31,7 +32,10 @@ class Impostor:
             while True:
                 peer, _ = self._listener.accept()
                 peer.settimeout(LIMIT_S)
-                with suppress(OSError), closing(self._accepting.wrap_socket(peer, server_side=True)) as stream:
+                with (
+                    suppress(OSError, struct.error),
+                    closing(self._accepting.wrap_socket(peer, server_side=True)) as stream,
+                ):
                     self._answer(stream)
 
     def __enter__(self) -> Self:
