@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic
 
+import httpx
 from typing_extensions import TypeVar
 
 from harness.process import Server

@@ -12,8 +12,17 @@ import msgspec
 
 from qed._limits import OPERATE
 from qed.errors import MembershipRefused, QedError
-from qed.server.acts import ANONYMOUS, CERTIFICATE, REQUESTED, KeyRevoked, SecretChanged, decode, encode, now
-from qed.server.deeds import number_text
+from qed.server.acts import (
+    ANONYMOUS,
+    CERTIFICATE,
+    REQUESTED,
+    KeyRevoked,
+    SecretChanged,
+    decode,
+    encode,
+    now,
+    number_text,
+)
 
 if TYPE_CHECKING:
     from qed.server.acts import Act
