@@ -212,7 +212,12 @@ impl ClusterChange {
     /// Remove the member with the first number, unless it is alive, and admit another of its name in its place.
     #[staticmethod]
     #[pyo3(signature = (replaced, number, member, /, act = None))]
-    fn replace(replaced: u64, number: u64, member: PyRef<'_, MemberInfo>, act: Option<PyBackedBytes>) -> PyResult<Self> {
+    fn replace(
+        replaced: u64,
+        number: u64,
+        member: PyRef<'_, MemberInfo>,
+        act: Option<PyBackedBytes>,
+    ) -> PyResult<Self> {
         let act = act.as_deref().map(act_of).transpose()?;
         let change =
             membership::ClusterChange::Replace(member_of(replaced)?, member_of(number)?, member.clone().into(), act);
