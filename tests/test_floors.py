@@ -143,7 +143,7 @@ ONLY = {
         "authority",
         "cli.certs",
         *(f"server.{name}" for name in ("api_keys", "pins", "member_key", "cluster_authority", "credentials")),
-        *(f"server.{name}" for name in ("tokens", "certification", "enrolment")),
+        *(f"server.{name}" for name in ("tokens", "certification", "certifier", "enrolment")),
     },
 }
 
