@@ -131,7 +131,7 @@ def test_many_addresses_keep_no_key_out(
         peer.sendall(add_with(key))
         assert read_answer(peer)[0] == 201
     for number in range(2, 82):
-        hold(sockets, 1, lambda number=number: connect(server, f"127.0.0.{number}"))  # type: ignore[misc]
+        hold(sockets, 1, lambda number=number: connect(server, f"127.0.0.{number}"))  # type: ignore[misc]  # a default
     for peer in kept:
         peer.sendall(add_with(key))
         assert read_answer(peer)[0] == 201

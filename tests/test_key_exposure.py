@@ -36,14 +36,14 @@ def url(server: Server) -> str:
     return f"http://{socket.gethostname()}:{server.http_address[1]}"
 
 
-def test_a_key_without_tls_beyond_this_machine_is_a_warning_once(connect: Connect, url: str) -> None:  # noqa: F811
+def test_a_key_without_tls_beyond_this_machine_is_a_warning_once(connect: Connect, url: str) -> None:  # noqa: F811  # the fixture
     client = connect(url, api_key="my-key")
     with pytest.warns(qed.KeyExposedWarning, match=f"^the api key is sent to {url} without TLS: "):
         client.info()
     client.info()  # The tests make every warning an error.
 
 
-def test_a_warning_that_is_an_error_comes_before_the_key_is_sent(connect: Connect) -> None:  # noqa: F811
+def test_a_warning_that_is_an_error_comes_before_the_key_is_sent(connect: Connect) -> None:  # noqa: F811  # the fixture
     with socket.create_server(("0.0.0.0", 0)) as listener:  # noqa: S104  # reached by the name of this machine
         client = connect(f"http://{socket.gethostname()}:{listener.getsockname()[1]}", api_key="my-key")
         with pytest.raises(qed.KeyExposedWarning):
@@ -53,7 +53,7 @@ def test_a_warning_that_is_an_error_comes_before_the_key_is_sent(connect: Connec
             listener.accept()
 
 
-def test_a_member_that_is_named_and_trusted_counts_too(connect: Connect, tmp_path: Path) -> None:  # noqa: F811
+def test_a_member_that_is_named_and_trusted_counts_too(connect: Connect, tmp_path: Path) -> None:  # noqa: F811  # the fixture
     # The given endpoint is on this machine, and the management address that it names is not.
     name = f"{socket.gethostname()}:1"
     server = start_process(tmp_path / "log", "--open", "--mgmt-advertise-addr", name)
@@ -67,7 +67,7 @@ def test_a_member_that_is_named_and_trusted_counts_too(connect: Connect, tmp_pat
 
 
 def test_there_is_no_warning_where_nobody_listens_or_the_caller_knows(
-    connect: Connect,  # noqa: F811
+    connect: Connect,  # noqa: F811  # the fixture
     server: Server,
     url: str,
 ) -> None:
