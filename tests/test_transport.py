@@ -25,7 +25,7 @@ from qed.server.cluster_authority import ClusterAuthority
 from qed.server.config import Address
 from qed.server.credentials import Credentials, of_authority
 from qed.server.frames import TransportError
-from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
+from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Reply, Stranger
 from qed.server.transport import Contact, Transport
 
 if TYPE_CHECKING:
@@ -394,14 +394,14 @@ async def test_member_with_another_key_gets_no_message() -> None:
 
 
 @runs_on_uvloop
-async def test_address_of_another_cluster_is_a_mismatch() -> None:
+async def test_whoever_is_at_the_address_of_another_cluster_is_a_stranger() -> None:
     async with running(Listening()) as (_, own):
         stranger = credentials(OTHER, b"another secret, of another cluster")
-        with pytest.raises(Mismatch, match="same --cluster-secret-file"):
+        with pytest.raises(Stranger, match="same --cluster-secret-file"):
             await handshake.connect(own, stranger, None)
         with pytest.raises(TransportError) as refused:
             await handshake.connect(own, stranger, credentials(OWN).pin)
-        assert not isinstance(refused.value, Mismatch)
+        assert not isinstance(refused.value, Stranger)
 
 
 @runs_on_uvloop
