@@ -19,10 +19,13 @@ from qed.server.access import Access
 from qed.server.app import build_application
 from qed.server.config import Address, Limits, Settings
 from qed.server.node import Node
+from qed.server.slots import SLOT, Slot, Slots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+
+    from starlette.types import Receive, Scope, Send
 
     from qed._qed import Replica
 
@@ -89,13 +92,19 @@ class FailingReplica:
         self.has_taken_three = asyncio.Event()
         self.is_awaited = asyncio.Event()
         self.is_closed = False
+        # The history has begun, so nothing is missing in it.
+        self.history = [Act(index=1, term=1, previous=Digest(bytes(32)), body=b"{}")]
 
     def status(self) -> Status:
         return Status()
 
     def acts(self, after: int, _: int) -> list[Act]:
-        # The history has begun, so nothing is missing in it.
-        return [] if after else [Act(index=1, term=1, previous=Digest(bytes(32)), body=b"{}")]
+        return [act for act in self.history if act.index > after]
+
+    def act(self, ticket: int, body: bytes) -> None:
+        self.history.append(Act(index=len(self.history) + 1, term=1, previous=Digest(bytes(32)), body=body))
+        self.results.append((ticket, None))
+        self.wake()
 
     def read(self, ticket: int) -> None:
         self.results.append((ticket, None))
@@ -161,7 +170,13 @@ async def serving(
     # The transport below runs no lifespan, so this function does what the lifespan would.
     application = build_application(node, Access(settings, node.keys, lambda: True), None, on_failure=lambda: None)
     await node.start(lambda: failures.append(str(node.failure)), None)
-    transport = httpx.ASGITransport(application)
+    slots = Slots(limits.max_connections)
+
+    async def with_slot(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[SLOT] = Slot(slots, "127.0.0.1", lambda *_: None)
+        await application(scope, receive, send)
+
+    transport = httpx.ASGITransport(with_slot)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
         yield http
     await node.close()
