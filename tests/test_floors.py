@@ -56,7 +56,7 @@ SERVER_FLOORS = [
     {"credentials", "access", "token_table", "lost_members"},
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
-    {"certification", "members"},
+    {"certification", "members", "tls_listener"},
     {"acceptor", "link", "recognition", "deeds", "revocation"},
     {"transport", "admissions", "authorities", "enrolment", "passed_on"},
     {"history"},

@@ -2,97 +2,28 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import ssl
 import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from commands import one_line, qed, read_lines
 from harness.process import Server, run_to_exit
-from harness.wait import LIMIT_S, wait_until
+from harness.wait import LIMIT_S
 from qed._limits import ROLE_URI
-from qed.authority import Authority
-from qed.certificates import Holder, new_key, parse_host, pem_of_key
+from qed.certificates import Holder
 from qed.server.access import Caller
 from qed.server.config import ServerTls, SettingsError
 from qed.server.tls import ServerContext, caller_of
+from secure_server import NOW, Secure, authority, of_client, of_server, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-NOW: Final = datetime.now(UTC)
-VALID: Final = timedelta(days=1)
-
-
-def authority() -> Authority:
-    return Authority.create("an authority", new_key(), now=NOW - timedelta(days=5), valid=timedelta(days=30))
-
-
-def written(folder: Path, name: str, ca: Authority, holder: Holder, *, now: datetime = NOW) -> tuple[Path, Path]:
-    """Write a certificate and its key, and return their paths."""
-    key = new_key()
-    certificate = ca.issue(key.public_key(), holder, now=now, valid=VALID)
-    paths = folder / f"{name}.pem", folder / f"{name}.key"
-    paths[0].write_bytes(ca.pem_of(certificate))
-    paths[1].write_bytes(pem_of_key(key))
-    paths[1].chmod(0o600)
-    return paths
-
-
-def of_server(folder: Path, name: str, ca: Authority) -> tuple[Path, Path]:
-    return written(folder, name, ca, Holder(common_name=name, hosts=(parse_host("127.0.0.1"), "localhost")))
-
-
-def of_client(folder: Path, name: str, ca: Authority, *roles: str) -> tuple[str, str]:
-    certificate, key = written(folder, name, ca, Holder(common_name=name, roles=roles))
-    return str(certificate), str(key)
-
-
-class Secure:
-    """A server with TLS, with the authorities of its certificate and of its clients' ones."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ca, self.clients = authority(), authority()
-        (folder / "ca.pem").write_bytes(self.ca.pem())
-        (folder / "clients.pem").write_bytes(self.clients.pem())
-        certificate, key = of_server(folder, "server", self.ca)
-        options = (
-            "--tls-cert",
-            str(certificate),
-            "--tls-key",
-            str(key),
-            "--tls-client-ca",
-            str(folder / "clients.pem"),
-        )
-        self.server = Server("secure", folder / "log", extra=options)
-        self.server.start()
-
-    @property
-    def ca_file(self) -> str:
-        return str(self.folder / "ca.pem")
-
-    @property
-    def management(self) -> str:
-        return f"https://{self.server.address('mgmt')}"
-
-    def status(self, certificate: tuple[str, str] | None, url: str, method: str = "GET", **headers: str) -> int:
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if certificate is not None:
-            context.load_cert_chain(*certificate)
-        with httpx.Client(verify=context, timeout=LIMIT_S) as http:
-            return http.request(method, url, headers=headers, content=b"{" if method == "POST" else None).status_code
-
-    def reload(self) -> None:
-        lines = self.server.stderr.count("read again")
-        self.server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: self.server.stderr.count("read again") > lines, "the certificates to be read again")
 
 
 @pytest.fixture(scope="module")

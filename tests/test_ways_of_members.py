@@ -12,7 +12,7 @@ import qed
 from commands import qed as command
 from harness.cluster import Cluster, new_cluster
 from harness.wait import LIMIT_S, wait_until
-from test_server_tls import authority, of_server
+from secure_server import authority, of_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -86,6 +86,8 @@ class LimitedConnection(HttpToolsProtocol):
     limits: Limits
     connection_limit: ConnectionLimit
     unread: UnreadAnswers
+    earlier_slot: Slot | None = None
+    """The slot of its TLS handshake, until that ends."""
     _gathering: GatheringTransport
     _slot: Slot
     _arrival_timer: asyncio.TimerHandle | None = None
@@ -106,6 +108,12 @@ class LimitedConnection(HttpToolsProtocol):
         self._gathering = GatheringTransport(transport, self.loop, self.limits.unread_timeout_s)
         super().connection_made(cast("asyncio.Transport", self._gathering))
         self._certified = caller_of(transport.get_extra_info("peercert"))
+        if self.earlier_slot is None:
+            self._arrive(transport)
+        else:
+            self._continue_from(self.earlier_slot)
+
+    def _arrive(self, transport: asyncio.Transport) -> None:
         self.connection_limit.note_descriptor(transport.get_extra_info("socket").fileno())
         slots = self.connection_limit.slots(self._port())
         self._slot = Slot(slots, self.client[0] if self.client is not None else "unknown", self._give_way)
@@ -113,6 +121,14 @@ class LimitedConnection(HttpToolsProtocol):
             transport.abort()
         elif not self._slot.open():
             self._refuse(503, "unavailable", self.connection_limit.refusal(slots), _RETRY_AFTER)
+        else:
+            self._start_timer()
+
+    def _continue_from(self, slot: Slot) -> None:
+        self._slot, self.earlier_slot = slot, None
+        slot.refuse = self._give_way
+        if self.connection_limit.is_closed or not slot.is_open:
+            self._gathering.abort()
         else:
             self._start_timer()
 

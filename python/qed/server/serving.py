@@ -17,7 +17,7 @@ from qed.server.connection import ConnectionLimit, limited_connection
 from qed.server.logs import Line
 from qed.server.outgoing import UnreadAnswers
 from qed.server.signals import handle_signals
-from qed.server.tls import HANDSHAKE_S
+from qed.server.tls_listener import TlsListener
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +47,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._tls = tls
+        self._tls_listeners: list[TlsListener] = []
         self._node = node
         self._connection_limit = connection_limit
         self._on_listening = on_listening
@@ -65,27 +66,28 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, then report it."""
-        # uvicorn starts the application here, and would accept connections without a limit on their handshakes.
+        # uvicorn starts the application here. It would accept connections without a limit on their handshakes.
         await super().startup(sockets=[])
-        loop = asyncio.get_running_loop()
         for listener in sockets or []:
-            self.servers.append(
-                await loop.create_server(
-                    self._connection,
-                    sock=listener,
-                    backlog=self.config.backlog,
-                    ssl=None if self._tls is None else self._tls.context,
-                    ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
-                )
-            )
+            await self._listen(listener)
         if self._node.settings.has_credentials or self._tls is not None:
             # Without anything to read again, a hangup ends the process, as usual.
             self._reload_on_hangup()
         self._on_listening()
 
-    def _connection(self) -> asyncio.Protocol:
+    async def _listen(self, listener: socket.socket) -> None:
+        if self._tls is not None:
+            self._tls_listeners.append(
+                TlsListener(listener, self._tls.context, self._connection_limit, self._connection)
+            )
+            return
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_server(self._connection, sock=listener, backlog=self.config.backlog))
+
+    def _connection(self) -> LimitedConnection:
         kind = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]  # as uvicorn does
+        made = kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]  # as uvicorn does
+        return cast("LimitedConnection", made)
 
     def _reload_certificates(self) -> None:
         """Read the certificates for clients and operators again."""
@@ -97,6 +99,8 @@ class _Server(uvicorn.Server):
             _log.error(Line("certificates not read again", reason=exc))
         else:
             # What a client showed may be of an authority that is no longer accepted. It can connect again.
+            for listener in self._tls_listeners:
+                listener.cut_off()
             for connection in list(self.server_state.connections):
                 cast("LimitedConnection", connection).end_certified()
             _log.info(Line("certificates read again"))
@@ -111,6 +115,8 @@ class _Server(uvicorn.Server):
             async with asyncio.timeout_at(answered_by):
                 await self._node.retire()
         self._connection_limit.close()
+        for listener in self._tls_listeners:
+            await listener.close()
         rest_s = max(answered_by - loop.time(), 0.0)
         self.config.timeout_graceful_shutdown = rest_s  # type: ignore[assignment]  # asyncio accepts fractions
         await super().shutdown(sockets=sockets)

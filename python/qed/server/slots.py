@@ -137,6 +137,11 @@ class Slot:
         self._enter()
         return True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is counted: it was opened, and has neither been closed nor given way."""
+        return self._share is not None
+
     def close(self) -> None:
         """Stop counting it, if it is counted."""
         if self._share is not None:

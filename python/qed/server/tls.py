@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HANDSHAKE_S", "ServerContext", "caller_of"]
 
 HANDSHAKE_S: Final = 5.0
-"""How long a client may take for its handshake. Until then its connection is in no limit but that of descriptors."""
+"""How long a client may take for its handshake."""
 _FORBIDDEN: Final = stat.S_IWGRP | stat.S_IRWXO
 """Anyone may not read a key, and only its owner may write it. A group may read: orchestrators mount secrets so."""
 
