@@ -330,7 +330,7 @@ def test_the_root_says_what_answers(http: httpx.Client) -> None:
 def test_info_describes_the_member(start_server: StartServer, tmp_path: Path) -> None:
     addresses = {"mgmt": "mgmt.example:1", "metrics": "127.0.0.1:2", "raft": "[::1]:3"}
     flags = [text for name, address in addresses.items() for text in (f"--{name}-advertise-addr", address)]
-    server = start_server(tmp_path, "--node-id", "server7", *flags)
+    server = start_server(tmp_path, "--node-id", "server7", "--open", *flags)
     with httpx.Client(base_url=server.url) as http:
         add_bulk(http, [b"a", b"b"])
         info = http.get("/info").json()

@@ -158,7 +158,9 @@ class LeaderRequests:
             return
         replaced = self._replaced_by(request)
         change = _change_of(request, act) if replaced is None else _replacement_of(replaced, request, act)
+        # A cluster of one may advertise an address that others cannot reach.
         if request.kind == "admit" and request.id != self._members.number:
+            _require_reachable(request)
             self._require_reachable()
         if request.kind == "transfer" and request.who and act is not None:
             # Before it happens: the next leader may not know who asked for it. A member that stops has no author.
@@ -449,20 +451,40 @@ def _described(request: LeaderRequest) -> MemberInfo:
         MembershipRefused: Its number, its name or an address is invalid. It must be refused here, before every member
             stores it.
     """
-    addresses = {
-        "raft_addr": request.raft_addr,
-        "http_addr": request.http_addr,
-        "mgmt_addr": request.mgmt_addr,
-        "metrics_addr": request.metrics_addr,
-    }
+    addresses = _addresses(request)
     try:
         require_node_id(request.name)
         for name, address in addresses.items():
-            parsed = Ways.parse(address) if name in {"http_addr", "mgmt_addr"} else Address.parse(address)
-            if name != "metrics_addr":  # Reserved: nothing connects to it.
-                parsed.require_somewhere(name)
+            _parsed(name, address)
     except SettingsError as exc:
         raise MembershipRefused(str(exc)) from exc
     if not 0 < request.id < U64_LIMIT:
         raise MembershipRefused(f"expected the number of a member, found {request.id}")
     return MemberInfo(name=request.name, key=request.key or None, **addresses)
+
+
+def _require_reachable(request: LeaderRequest) -> None:
+    """Check that others can reach the member that asks for admission.
+
+    Raises:
+        MembershipRefused: One of its addresses means all interfaces.
+    """
+    try:
+        for name, address in _addresses(request).items():
+            if name != "metrics_addr":  # Reserved: nothing connects to it.
+                _parsed(name, address).require_somewhere(name)
+    except SettingsError as exc:
+        raise MembershipRefused(str(exc)) from exc
+
+
+def _addresses(request: LeaderRequest) -> dict[str, str]:
+    return {
+        "raft_addr": request.raft_addr,
+        "http_addr": request.http_addr,
+        "mgmt_addr": request.mgmt_addr,
+        "metrics_addr": request.metrics_addr,
+    }
+
+
+def _parsed(name: str, address: str) -> Address | Ways:
+    return Ways.parse(address) if name in {"http_addr", "mgmt_addr"} else Address.parse(address)
