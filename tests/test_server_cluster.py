@@ -45,6 +45,19 @@ def test_leader_is_removed_at_the_first_try(cluster: Cluster, through: str) -> N
     assert cluster.members[0].add(b"without it").status_code == 201
 
 
+def test_leader_is_removed_through_the_member_that_leads_next(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 2)
+    try:
+        cluster.start()
+        leader, successor = cluster.leader(), cluster.follower()
+        done = qed("cluster", "remove", leader.name, QED_ENDPOINTS=successor.url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert leader.wait() == 1
+        assert {member.node_id for member in successor.view().members} == {successor.name}
+    finally:
+        cluster.forget()
+
+
 def test_add_whose_leader_is_lost_meanwhile_has_an_unknown_outcome(cluster: Cluster) -> None:
     leader = cluster.leader()
     others = [member for member in cluster.members if member is not leader]

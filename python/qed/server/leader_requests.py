@@ -100,7 +100,11 @@ class LeaderRequests:
             if leader is None or number is None:
                 raise Unavailable(NO_LEADER)
             if members.is_leader:
-                break
+                # The leader that was asked before has handed over to this member.
+                with contextlib.suppress(NotLeader):
+                    await self.carry_out(request)
+                    return
+                continue
             whole = signed(request, key, members.cluster or "", number)
             try:
                 reply = await self._transport.ask(Address.parse(leader.raft_addr), leader.key, whole)
