@@ -186,21 +186,19 @@ class BackupFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def backups(self) -> list[Backup]:
-        """Return the backups that can be read, by number; none if there is no folder.
+    def contents(self) -> tuple[list[Backup], list[BackupError]]:
+        """Return the backups that can be read, by number, and why each of the others cannot; none without a folder.
 
         Raises:
             OSError: The folder cannot be read.
         """
-        return self._read()[0]
-
-    def unreadable(self) -> list[BackupError]:
-        """Return why each of the other backups cannot be read: it is damaged, of a newer format, or no backup.
-
-        Raises:
-            OSError: The folder cannot be read.
-        """
-        return self._read()[1]
+        readable, unreadable = [], []
+        for number in self._numbers(""):
+            try:
+                readable.append(Backup.read(self.path / str(number)))
+            except BackupError as exc:
+                unreadable.append(exc)
+        return readable, unreadable
 
     def backup(self, number: int) -> Backup:
         """Return a backup.
@@ -218,7 +216,7 @@ class BackupFolder:
         Raises:
             BackupError: One that it continues is not in the folder.
         """
-        known = {other.identity: other for other in self.backups()} if backup.base else {}
+        known = {other.identity: other for other in self.contents()[0]} if backup.base else {}
         chain = [backup.path]
         while backup.base is not None:
             if backup.base not in known:
@@ -256,7 +254,7 @@ class BackupFolder:
             unfinished.unlink()
             return
         path = self._require(number)
-        backups = self.backups()
+        backups, _ = self.contents()
         own = next((other.identity for other in backups if other.number == number), None)
         heirs = [str(other.number) for other in backups if other.base is not None and other.base == own]
         if heirs:
@@ -314,15 +312,6 @@ class BackupFolder:
         names = (entry.name for entry in self.path.iterdir() if entry.name.endswith(suffix))
         stems = (name.removesuffix(suffix) for name in names)
         return sorted(int(stem) for stem in stems if _NUMBER.fullmatch(stem))
-
-    def _read(self) -> tuple[list[Backup], list[BackupError]]:
-        found, unreadable = [], []
-        for number in self._numbers(""):
-            try:
-                found.append(Backup.read(self.path / str(number)))
-            except BackupError as exc:
-                unreadable.append(exc)
-        return found, unreadable
 
 
 def restore(

@@ -91,10 +91,8 @@ def list_(folder: str | None) -> None:
         rows = [_kept_row(found) for found in kept]
         records = [_kept_record(found) for found in kept]
     else:
-        kept_here = BackupFolder(folder)
-        found = kept_here.backups()
+        found, unreadable = BackupFolder(folder).contents()
         rows, records = [_row(each) for each in found], [_record(each) for each in found]
-        unreadable = kept_here.unreadable()
     session.terminal.table(_COLUMNS, rows)
     session.terminal.records(records)
     if unreadable:

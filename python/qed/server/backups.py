@@ -123,9 +123,10 @@ class Keeper:
         Raises:
             BackupError: The folder cannot be read.
         """
-        for exc in await _in_thread(self.folder.unreadable):
+        readable, unreadable = await _in_thread(self.folder.contents)
+        for exc in unreadable:
             _log.error(Line("backup unreadable", reason=exc))
-        return [self._kept(backup) for backup in await _in_thread(self.folder.backups)]
+        return [self._kept(backup) for backup in readable]
 
     async def delete(self, number: int) -> None:
         """Delete one.
