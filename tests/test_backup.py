@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from typing import TYPE_CHECKING
+import subprocess
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
 
 import qed as library
-from commands import one_line, qed, read_lines, values
+from commands import QED, environment, one_line, qed, qed_with_bar, read_lines, values
 from documents import ROOT
 from harness.cluster import new_cluster
 from harness.process import Server, start_process
 from harness.small_disk import small_disk
+from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,6 +310,7 @@ def test_a_server_keeps_backups_as_the_original_did(start_server: StartServer, t
         ("DELETE", "/backup?backupID=7", 404),
         ("POST", "/backup?since=7", 404),
         ("POST", "/backup?since=-1", 400),
+        ("POST", "/backup?rate=0", 400),
         ("GET", "/backup", 405),
         ("POST", "/backups", 405),
         ("GET", "/backups/part?after=0011", 409),
@@ -378,3 +382,61 @@ def test_a_backup_of_format_1_can_still_be_read(start_server: StartServer, tmp_p
     assert checked["HistoryDigest"] == "b8badb6bf15fa47d6b5a202445757644e60d78cbcd48ec4afebabceb36172833"
     assert checked["HyperDigest"] == "447309d266a7edfed2cd2b58f1441a43a49ccc04c90fa9a90a8368b064a35472"
     assert start_server(tmp_path / "data").events == 37
+
+
+# How far a backup is.
+
+MANY = 70_000
+"""More than one part has: at most 65,536 events."""
+
+
+@pytest.fixture(scope="module")
+def large(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    server = start_server(tmp_path_factory.mktemp("large") / "data")
+    with library.Client(server.url) as client:
+        for start in range(0, MANY, 10_000):
+            client.add_bulk([b"event %d" % number for number in range(start, start + 10_000)])
+    return server
+
+
+def test_a_running_backup_shows_how_far_it_is(large: Server) -> None:
+    making = subprocess.Popen([QED, *at(large), "backup", "create", "--rate", "10000"], env=environment())
+    try:
+        wait_until(lambda: any("TotalEvents" in kept for kept in listed(large)), "a backup that is being made")
+        wait_until(lambda: listed(large)[-1]["Events"] > 0 or making.poll() is not None, "its first part")
+        running = listed(large)[-1]
+        assert 0 < running["Events"] < MANY
+        assert (running["TotalEvents"], running["Identity"]) == (MANY, "")
+        number = str(running["ID"])
+        refused = qed(*at(large), "backup", "delete", number)
+        assert (refused.returncode, "is being made" in one_line(refused.stderr)) == (2, True)
+        shown = qed(*at(large), "backup", "list").stdout
+        assert f"0 of {MANY}" in shown
+        (record,) = read_lines(qed(*at(large), "backup", "list", "--json").stdout)[-1:]
+        assert record["Events"] < record["TotalEvents"] == MANY
+        assert making.wait(LIMIT_S) == 0
+    finally:
+        making.kill()
+        making.wait()
+    kept = listed(large)[-1]
+    assert (str(kept["ID"]), kept["Events"], "TotalEvents" in kept) == (number, MANY, False)
+    assert qed(*at(large), "backup", "delete", number).returncode == 0
+
+
+def listed(server: Server) -> list[dict[str, Any]]:
+    """Return the backups of a server, without checks: a missing field is a KeyError."""
+    return cast("list[dict[str, Any]]", manage(server, "GET", "/backups").json())
+
+
+@pytest.mark.parametrize("is_here", [True, False], ids=["here", "on the server"])
+def test_the_command_shows_how_far_a_backup_is(large: Server, tmp_path: Path, *, is_here: bool) -> None:
+    create = ("backup", "create", "--rate", "30000", *(("--to", str(tmp_path / "backups")) if is_here else ()))
+    code, stdout, screen = qed_with_bar(*at(large), *create, "--json")
+    assert (code, len(read_lines(stdout))) == (0, 1)
+    assert re.search("[1-6]0,000 events", screen)
+
+
+def test_a_backup_away_from_a_terminal_prints_lines(large: Server) -> None:
+    done = qed(*at(large), "backup", "create", "--rate", "30000", "--json")
+    assert done.returncode == 0
+    assert re.fullmatch(f"(qed: [1-6]0000 of {MANY} events\n)+", done.stderr)

@@ -465,8 +465,8 @@ class MemberRequest(Struct, frozen=True):
     name: str | None = None
 
 
-class KeptBackup(Struct, frozen=True, kw_only=True, rename="pascal"):
-    """One backup that a server keeps, in the answers of `GET /backups` and `POST /backup`.
+class KeptBackup(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
+    """One backup that a server keeps or makes, in the answers of `GET /backups` and `POST /backup`.
 
     The first five fields are those of BBVA QED.
 
@@ -480,7 +480,8 @@ class KeptBackup(Struct, frozen=True, kw_only=True, rename="pascal"):
         log: Name of the log.
         events: Events of the log once it is restored.
         base: The identity of the backup that it continues, in hex; None if it begins with the first event.
-        identity: Hash of all of it, in hex.
+        identity: Hash of all of it, in hex; empty while it is being made.
+        total_events: Only while it is being made: the events of the log, of which the backup has `events` by now.
     """
 
     id: int = msgspec.field(name="ID")
@@ -493,6 +494,7 @@ class KeptBackup(Struct, frozen=True, kw_only=True, rename="pascal"):
     events: _Version
     base: str | None
     identity: str
+    total_events: _Version | None = None
 
 
 class TokenRequest(Struct, frozen=True):

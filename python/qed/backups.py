@@ -146,6 +146,14 @@ class Draft:
         """Whether its end has arrived."""
         return self._file.is_whole()
 
+    def size_bytes(self) -> int:
+        """Return the length of the file by now.
+
+        Raises:
+            OSError: The file is no longer there.
+        """
+        return self._path.stat().st_size
+
     def write(self, part: bytes) -> None:
         """Append what has arrived.
 

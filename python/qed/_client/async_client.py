@@ -225,9 +225,9 @@ class AsyncClient:
         """Return the backups that a server keeps; see `Client.kept_backups`."""
         return await self._carry_out(administer(calls.kept_backups(), self._topology))
 
-    async def create_backup(self, *, since: int | None = None) -> KeptBackup:
+    async def create_backup(self, *, since: int | None = None, events_per_s: int = BACKUP_EVENTS_PER_S) -> KeptBackup:
         """Have a server make a backup; see `Client.create_backup`."""
-        return await self._carry_out(administer(calls.create_backup(since), self._topology))
+        return await self._carry_out(administer(calls.create_backup(since, events_per_s), self._topology))
 
     async def delete_backup(self, number: int) -> None:
         """Have a server delete a backup; see `Client.delete_backup`."""

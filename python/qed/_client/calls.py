@@ -446,9 +446,15 @@ def kept_backups() -> Call[list[KeptBackup]]:
     return Call(method="GET", path="/backups", read=KEPT_BACKUPS.decode)
 
 
-def create_backup(since: int | None) -> Call[KeptBackup]:
-    """Return the call that has a server make a backup and keep it; `since` is the number of one that it continues."""
-    query = "" if since is None else f"?since={since}"
+def create_backup(since: int | None, events_per_s: int) -> Call[KeptBackup]:
+    """Return the call that has a server make a backup and keep it; `since` is the number of one that it continues.
+
+    Raises:
+        ValueError: The rate is not positive.
+    """
+    if events_per_s < 1:
+        raise ValueError(f"expected a rate of at least 1 event a second, found {events_per_s}")
+    query = f"?rate={events_per_s}" + ("" if since is None else f"&since={since}")
     return Call(
         method="POST",
         path=f"/backup{query}",

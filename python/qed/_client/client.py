@@ -456,11 +456,14 @@ class Client:
         """Return the backups that a server keeps in a folder of its own. The first endpoint that answers is asked."""
         return self._carry_out(administer(calls.kept_backups(), self._topology))
 
-    def create_backup(self, *, since: int | None = None) -> KeptBackup:
+    def create_backup(self, *, since: int | None = None, events_per_s: int = BACKUP_EVENTS_PER_S) -> KeptBackup:
         """Have a server make a backup in a folder of its own. The first endpoint that answers is asked.
+
+        Until it returns, `kept_backups` in another thread shows how far the backup is.
 
         Args:
             since: Number of a backup that it keeps: the new one has only what was added since, and needs that one.
+            events_per_s: The highest rate.
 
         Returns:
             The backup.
@@ -468,7 +471,7 @@ class Client:
         Raises:
             BackupError: The server has no such backup, or cannot write to its folder.
         """
-        return self._carry_out(administer(calls.create_backup(since), self._topology))
+        return self._carry_out(administer(calls.create_backup(since, events_per_s), self._topology))
 
     def delete_backup(self, number: int) -> None:
         """Have a server delete a backup that it keeps. The first endpoint that answers is asked.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,17 +16,20 @@ from qed.backups import Backup, BackupFolder
 from qed.cli.client import connect
 from qed.cli.options import command, current_session, group
 from qed.cli.terminal import totals
-from qed.errors import BackupError, DamagedBackup
+from qed.errors import BackupError, DamagedBackup, QedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from qed._client.client import Client
     from qed._wire import KeptBackup
     from qed.cli.terminal import Cell
 
 __all__ = ["backup"]
 
 _COLUMNS: Final = ("Id", "Created", "Events", "Since", "Bytes", "Log")
+_POLL_S: Final = 0.5
+"""How often a server is asked how far a backup is."""
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,9}")
 
 
@@ -55,7 +60,7 @@ def backup() -> None:
     type=click.IntRange(1),
     default=BACKUP_EVENTS_PER_S,
     show_default=True,
-    help="Most events a second, with --to: the servers keep time for their clients.",
+    help="Most events a second: the servers keep time for their clients.",
 )
 def create(folder: str | None, since: int | None, rate: int) -> None:
     """Make a backup of everything that is in the log by now.
@@ -67,11 +72,15 @@ def create(folder: str | None, since: int | None, rate: int) -> None:
     terminal = session.terminal
     with connect(session.settings) as client:
         if folder is None:
-            kept = client.create_backup(since=since)
+            with (
+                terminal.progress(client.info().events, is_logged=True) as advance,
+                _following(client, totals(advance)),
+            ):
+                kept = client.create_backup(since=since, events_per_s=rate)
             terminal.fields(f"Created backup {kept.id} on {kept.node_id}:", _kept_fields(kept))
             terminal.records([_kept_record(kept)])
             return
-        with terminal.progress(client.info().events) as advance:
+        with terminal.progress(client.info().events, is_logged=True) as advance:
             report = totals(advance)
             made = client.back_up(folder, since=since, events_per_s=rate, progress=lambda events, _: report(events))
     terminal.fields(f"Created backup {made.path}:", _fields(made))
@@ -156,6 +165,28 @@ for _command in (create, list_, show, verify, delete):
     backup.add_command(_command)
 
 
+@contextmanager
+def _following(client: Client, report: Callable[[int], None]) -> Iterator[None]:
+    """Report how far the backup is that a server makes, while the block waits for it."""
+    is_over = threading.Event()
+
+    def follow() -> None:
+        while not is_over.wait(_POLL_S):
+            # Whether the backup succeeds does not depend on this.
+            with suppress(QedError):
+                making = [kept.events for kept in client.kept_backups() if kept.total_events is not None]
+                if making and not is_over.is_set():
+                    report(making[0])
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        follower.join(_POLL_S)
+
+
 def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -220,9 +251,11 @@ def _kept_record(kept: KeptBackup) -> dict[str, object]:
         "Base": kept.base,
         "Bytes": kept.size,
         "Identity": kept.identity,
+        **({} if kept.total_events is None else {"TotalEvents": kept.total_events}),
     }
 
 
 def _kept_row(kept: KeptBackup) -> Sequence[Cell]:
     since = f"of {kept.base[:8]}" if kept.base else ""
-    return (str(kept.id), _time(kept.timestamp), str(kept.events), since, str(kept.size), kept.log)
+    events = str(kept.events) if kept.total_events is None else f"{kept.events} of {kept.total_events}"
+    return (str(kept.id), _time(kept.timestamp), events, since, str(kept.size), kept.log)

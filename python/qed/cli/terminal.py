@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 _WIDTH: Final = 80
+_LINE_S: Final = 1.0
+"""The least time between two lines of progress."""
 # Longer than any message of ours; a longer one quotes an argument or a server at length.
 _ERROR_CHARACTERS: Final = 800
 
@@ -259,19 +261,19 @@ class Terminal:
         return answer.decode(errors="replace").strip() if answer else None
 
     @contextmanager
-    def progress(self, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    def progress(self, total: int | None, *, is_logged: bool = False) -> Iterator[Callable[[int, int], None]]:
         """Show a bar, the number of events, their rate and the time left on stderr, while the block runs.
 
         Args:
             total: How many bytes there are to read, or how many events if no bytes are read; None if unknown, and then
                 the time left is not shown.
+            is_logged: Whether to print a line at times if stderr is not a terminal.
 
         Yields:
-            A function of the numbers of events and bytes that were finished since the last call. It does nothing if
-            stderr is not a terminal.
+            A function of the numbers of events and bytes that were finished since the last call.
         """
         if not sys.stderr.isatty():
-            yield lambda _events, _bytes: None
+            yield _logged(total) if is_logged and total else lambda _events, _bytes: None
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - see above
 
@@ -337,6 +339,23 @@ class Terminal:
         # The reader's width is unknown outside a terminal; the output is designed for 80 columns.
         width = None if stream.isatty() else _WIDTH
         return Console(file=stream, width=width, no_color=not self._has_color, highlight=False, markup=False)
+
+
+def _logged(total: int) -> Callable[[int, int], None]:
+    """Return what prints a line for each tenth of `total` that is done, but not more often than once a second."""
+    done = last_tenth = 0
+    last_s = time.monotonic()
+
+    def advance(events: int, _bytes: int) -> None:
+        nonlocal done, last_tenth, last_s
+        done += events
+        tenth, now_s = 10 * done // total, time.monotonic()
+        # The answer follows the last one at once.
+        if last_tenth < tenth < 10 and now_s - last_s >= _LINE_S:  # noqa: PLR2004  # ten tenths are all
+            last_tenth, last_s = tenth, now_s
+            print_error(f"{done} of {total} events")
+
+    return advance
 
 
 def totals(advance: Callable[[int, int], None]) -> Callable[[int], None]:

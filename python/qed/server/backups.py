@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qs
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from qed.backups import Backup
+    from qed.backups import Backup, Draft
     from qed.server.node import Node
 
 __all__ = ["BackupPart", "Change", "Keeper", "ListBackups"]
@@ -80,9 +81,15 @@ class Keeper:
         self.node = node
         self.folder = BackupFolder(node.settings.backups_dir)
         self._is_busy = False
+        self._making: KeptBackup | None = None
+        """How far the backup is that is being made. A draft itself is locked while something is written to it."""
 
-    async def create(self, since: int | None) -> KeptBackup:
+    async def create(self, since: int | None, events_per_s: int = BACKUP_EVENTS_PER_S) -> KeptBackup:
         """Make a backup of everything, or of what is new since another one.
+
+        Args:
+            since: The number of the other one.
+            events_per_s: The highest rate: clients need the processor too.
 
         Raises:
             NoSuchBackup: There is none with this number.
@@ -94,31 +101,35 @@ class Keeper:
             raise Overloaded("another backup is being made")
         self._is_busy = True
         try:
-            made = await self._create(since)
+            made = await self._create(since, events_per_s)
         finally:
             self._is_busy = False
+            self._making = None
         _log.info(Line("backup made", number=made.number, events=made.events, size_bytes=made.size_bytes))
         return self._kept(made)
 
-    async def _create(self, since: int | None) -> Backup:
+    async def _create(self, since: int | None, events_per_s: int) -> Backup:
         run, node = _in_thread, self.node
         base = None if since is None else await run(self.folder.backup, since)
         draft = await run(self.folder.draft, node.log_name, base)
+        begun_s = int(time.time())
         try:
             if draft.cursor is None:
                 await run(draft.write, node.begin_backup(None if base is None else base.cursor))
+            before = draft.events
             while not draft.is_whole:
+                self._making = await self._progress(draft, begun_s)
+                # Clients need the processor too.
+                await asyncio.sleep((draft.events - before) / events_per_s)
                 cursor, before = draft.cursor, draft.events
                 assert cursor is not None, "the beginning of a backup has been written"  # noqa: S101 - for mypy
                 await run(draft.write, await node.backup_part(cursor))
-                # Clients need the processor too.
-                await asyncio.sleep((draft.events - before) / BACKUP_EVENTS_PER_S)
             return await run(draft.finish)
         finally:
             draft.close()
 
     async def kept(self) -> list[KeptBackup]:
-        """Return those that can be read, by number, and log an error for each of the others.
+        """Return those that can be read, and the one that is being made, and log an error for each of the others.
 
         Raises:
             BackupError: The folder cannot be read.
@@ -126,15 +137,38 @@ class Keeper:
         readable, unreadable = await _in_thread(self.folder.contents)
         for exc in unreadable:
             _log.error(Line("backup unreadable", reason=exc))
-        return [self._kept(backup) for backup in readable]
+        found = [self._kept(backup) for backup in readable]
+        making = self._making
+        # It may have got its number a moment ago.
+        is_listed = making is None or any(backup.id == making.id for backup in found)
+        return found if is_listed or making is None else [*found, making]
+
+    async def _progress(self, draft: Draft, begun_s: int) -> KeptBackup:
+        """Return how far a backup is."""
+        base, events = draft.base, draft.events
+        return KeptBackup(
+            id=draft.number,
+            timestamp=begun_s,
+            size=await _in_thread(draft.size_bytes),
+            num_files=1,
+            metadata=str(events - 1) if events else "",
+            node_id=self.node.settings.node_id,
+            log=self.node.log_name,
+            events=events,
+            base=None if base is None else base.hex(),
+            identity="",
+            total_events=max(len(self.node), events),
+        )
 
     async def delete(self, number: int) -> None:
-        """Delete one.
+        """Delete a backup.
 
         Raises:
             NoSuchBackup: There is none with this number.
-            BackupError: Another one continues it.
+            BackupError: Another one continues it, or it is being made.
         """
+        if self._making is not None and self._making.id == number:
+            raise BackupError(f"backup {number} is being made: delete it when that is done")
         await _in_thread(self.folder.delete, number)
         _log.info(Line("backup deleted", number=number))
 
@@ -198,6 +232,8 @@ class BackupPart:
 class Change:
     """`POST /backup`: 200 with the backup that the server has made and keeps; with `since`, one that continues another.
 
+    With `rate`, at most so many events a second are read.
+
     `DELETE /backup?backupID=N`: 204 once that backup is deleted.
     """
 
@@ -211,13 +247,16 @@ class Change:
             await self._delete(query, scope, send)
             return
         since = _number(query, "since", _NUMBER_LIMIT)
+        rate = _number(query, "rate", _NUMBER_LIMIT)
+        if rate == 0:
+            raise DecodeError("expected rate to be at least 1 event a second, found 0")
         # Nothing in a body has a meaning here.
         while (message := await receive()).get("more_body"):
             pass
         if message["type"] != "http.request":
             raise ClientGone
         _note("backup asked for", scope)
-        await send_json(send, 200, ENCODER.encode(await self._keeper.create(since)))
+        await send_json(send, 200, ENCODER.encode(await self._keeper.create(since, rate or BACKUP_EVENTS_PER_S)))
 
     async def _delete(self, query: dict[str, str], scope: Scope, send: Send) -> None:
         number = _number(query, "backupID", _NUMBER_LIMIT)
@@ -230,7 +269,7 @@ class Change:
 
 
 class ListBackups:
-    """`GET /backups`: 200 with the backups that the server keeps."""
+    """`GET /backups`: 200 with the backups that the server keeps, and how far the one is that it makes."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
