@@ -24,6 +24,7 @@ _QUEUE_BYTES: Final = 64 * 1024 * 1024
 """Bytes that may wait for one member. More is dropped: the member cannot keep up with the log, and Raft resends."""
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """How long to wait before dialling again, by number of failures."""
+_MOST_REASONS: Final = 8
 _TWIN_S: Final = 10.0
 """Longer than the stream of a process that has died without a word can seem alive."""
 
@@ -64,7 +65,8 @@ class Link:
         self._arrived = asyncio.Event()
         self._contacted = asyncio.Event()
         self._connecting: asyncio.Task[Stream] | None = None
-        self._is_failing = False
+        self._reasons: set[str] = set()
+        """Why it could not be opened since it last was: each is worth a line, as they differ in what to do."""
         self._twin_since: float | None = None
         self._task = asyncio.create_task(self._run())
 
@@ -122,8 +124,10 @@ class Link:
                 self._handler.removed(str(exc))
             except TransportError as exc:
                 self._note_twin(exc)
-                level = logging.DEBUG if self._is_failing else logging.WARNING
-                self._is_failing = True
+                level = logging.DEBUG
+                if str(exc) not in self._reasons and len(self._reasons) < _MOST_REASONS:
+                    level = logging.WARNING
+                    self._reasons.add(str(exc))
                 _log.log(level, Line("cannot send", receiver=self._dialler.name_of(self._receiver), reason=exc))
             self._queue.clear()
             self._queued_bytes = 0
@@ -136,7 +140,7 @@ class Link:
         """Send until the stream ends, then return. Raises if the stream could not be opened."""
         reader, writer, _ = stream = await self._connect()
         await self._dialler.open_stream(self._receiver, stream, "messages")
-        self._is_failing, self._twin_since = False, None
+        self._reasons, self._twin_since = set(), None
         _log.info(Line("connected", receiver=self._dialler.name_of(self._receiver)))
         try:
             await self._send_all(reader, writer)
