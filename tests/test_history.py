@@ -205,7 +205,7 @@ def test_history_is_asked_for_page_by_page(cluster: Cluster) -> None:
         assert httpx.get(f"{url}?{query}", timeout=LIMIT_S).status_code == 400
 
 
-def test_people_see_a_table_and_programs_a_line_each(cluster: Cluster) -> None:
+def test_people_see_each_act_and_programs_a_line_each(cluster: Cluster) -> None:
     wait_for(cluster.leader(), ("promoted", "server2"))
     shown = qed("cluster", "history", QED_ENDPOINTS=cluster.leader().url)
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -14,12 +14,13 @@ import click
 from qed._limits import BACKUP_EVENTS_PER_S
 from qed.backups import Backup, BackupFolder
 from qed.cli.client import connect
+from qed.cli.durations import spelt
 from qed.cli.options import command, current_session, group
 from qed.cli.terminal import totals
 from qed.errors import BackupError, DamagedBackup, QedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from qed._client.client import Client
     from qed._wire import KeptBackup
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["backup"]
 
-_COLUMNS: Final = ("Id", "Created", "Events", "Since", "Bytes", "Log")
+_COLUMNS: Final = ("Id", "Created", "Events", "Since", "Bytes")
 _POLL_S: Final = 0.5
 """How often a server is asked how far a backup is."""
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,9}")
@@ -97,12 +98,20 @@ def list_(folder: str | None) -> None:
     if folder is None:
         with connect(session.settings) as client:
             kept = client.kept_backups()
-        rows = [_kept_row(found) for found in kept]
+        ids = {found.identity: found.id for found in kept}
+        rows = [_kept_row(found, ids) for found in kept]
         records = [_kept_record(found) for found in kept]
+        logs = [found.log for found in kept]
     else:
         found, unreadable = BackupFolder(folder).contents()
-        rows, records = [_row(each) for each in found], [_record(each) for each in found]
+        numbers = {each.identity.hex(): each.number for each in found}
+        rows, records = [_row(each, numbers) for each in found], [_record(each) for each in found]
+        logs = [each.log for each in found]
     session.terminal.table(_COLUMNS, rows)
+    # Most folders have backups of one log: a column would say the same in each row, and take half of a terminal.
+    for log in dict.fromkeys(logs):
+        which = ", ".join(str(row[0]) for row, its in zip(rows, logs, strict=True) if its == log)
+        session.terminal.line(f"Of log {log}: {which}.")
     session.terminal.records(records)
     if unreadable:
         first, *others = unreadable
@@ -224,10 +233,15 @@ def _record(found: Backup) -> dict[str, object]:
     }
 
 
-def _row(found: Backup) -> Sequence[Cell]:
-    since = str(found.start_events) if found.base else ""
-    created = _time(found.created_s)
-    return (str(found.number), created, str(found.events), since, str(found.size_bytes), found.log)
+def _row(found: Backup, numbers: Mapping[str, int | None]) -> Sequence[Cell]:
+    since = _since(found.base.hex() if found.base else None, numbers)
+    created = spelt(datetime.fromtimestamp(found.created_s, UTC))
+    return (str(found.number), created, str(found.events), since, str(found.size_bytes))
+
+
+def _since(base: str | None, numbers: Mapping[str, int | None]) -> str:
+    """Return the number of the backup that is continued, by its identity."""
+    return "" if base is None else str(numbers.get(base) or "missing")
 
 
 def _kept_fields(kept: KeptBackup) -> list[tuple[str, object]]:
@@ -255,7 +269,7 @@ def _kept_record(kept: KeptBackup) -> dict[str, object]:
     }
 
 
-def _kept_row(kept: KeptBackup) -> Sequence[Cell]:
-    since = f"of {kept.base[:8]}" if kept.base else ""
+def _kept_row(kept: KeptBackup, ids: Mapping[str, int | None]) -> Sequence[Cell]:
     events = str(kept.events) if kept.total_events is None else f"{kept.events} of {kept.total_events}"
-    return (str(kept.id), _time(kept.timestamp), events, since, str(kept.size), kept.log)
+    created = spelt(datetime.fromtimestamp(kept.timestamp, UTC))
+    return (str(kept.id), created, events, _since(kept.base, ids), str(kept.size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Never, TypeAlias
@@ -16,7 +17,7 @@ from qed._client.topology import MEMBERS_MOST
 from qed._files import PRIVATE, create_file
 from qed._limits import MAX_TOKEN_TTL_S
 from qed.cli.client import connect, connect_async
-from qed.cli.durations import DurationType, MomentType
+from qed.cli.durations import DurationType, MomentType, spelt
 from qed.cli.options import FILE, NODE, Session, command, current_session, group
 from qed.errors import ClusterError, QedError
 
@@ -34,8 +35,9 @@ _REFRESH_S: Final = 1.0
 _UNKNOWN: Final = "?"
 _FAR: Final = ("applied_index", "events")
 _COLUMNS: Final = ("NodeId", "Role", "Reachable", "Lag", "Log", "Addresses")
-_ACT_COLUMNS: Final = ("Entry", "When", "Who", "From", "Deed", "Details")
 _ACT_FIELDS: Final = ("when", "who", "from", "deed")
+_FOR_PROGRAMS: Final = frozenset({"hash", "public_key"})
+"""Fields of acts that say nothing to people."""
 _TTL: Final = DurationType(timedelta(seconds=MAX_TOKEN_TTL_S))
 
 Views: TypeAlias = "Mapping[str, Cluster]"
@@ -85,7 +87,10 @@ def history(*, since: datetime | None, watch: bool) -> None:
             _follow(session, client, acts, since)
     terminal, shown = session.terminal, [(act, _said(act)) for act in acts]
     shown = [(act, fields) for act, fields in shown if _is_since(fields, since)]
-    terminal.table(_ACT_COLUMNS, (_act_row(act, fields) for act, fields in shown))
+    for act, fields in shown:
+        # A table would fold the ids, which are what readers copy.
+        index, when, who, origin, deed, details = _act_row(act, fields)
+        terminal.lines([f"{index} {deed}, {when}", f"  by {who} from {origin}", *(f"  {detail}" for detail in details)])
     terminal.line(f"Checked the hashes of {len(acts)} acts.")
     if acts:
         terminal.line(f"The last hash is {acts[-1].hash.hex()}")
@@ -221,11 +226,17 @@ def _is_since(fields: dict[str, object], since: datetime | None) -> bool:
 
 def _act_row(act: Act, fields: dict[str, object]) -> tuple[str, str, str, str, str, tuple[str, ...]]:
     when, who, origin, deed = (str(fields.get(name, _UNKNOWN)) for name in _ACT_FIELDS)
-    details = tuple(f"{name}: {_spelt(value)}" for name, value in fields.items() if name not in _ACT_FIELDS)
+    with suppress(msgspec.ValidationError, TypeError):
+        when = spelt(msgspec.convert(fields.get("when"), datetime), "seconds")
+    hidden = _FOR_PROGRAMS.union(_ACT_FIELDS)
+    shown = {name: value for name, value in fields.items() if name not in hidden and value not in (None, "", [])}
+    details = tuple(f"{name}: {_text(value)}" for name, value in shown.items())
     return (str(act.index), when, who, origin, deed, details)
 
 
-def _spelt(value: object) -> str:
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -69,9 +69,10 @@ def _duration(text: str) -> timedelta | None:
     return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def spelt(moment: datetime) -> str:
-    """Return a time for people: UTC, to the minute."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+def spelt(moment: datetime, precision: Literal["minutes", "seconds"] = "minutes") -> str:
+    """Return a time for people, in UTC."""
+    form = "%Y-%m-%d %H:%M UTC" if precision == "minutes" else "%Y-%m-%d %H:%M:%S UTC"
+    return moment.astimezone(UTC).strftime(form)
 
 
 def age(moment: datetime, present: datetime) -> str:

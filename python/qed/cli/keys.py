@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["keys"]
 
-_COLUMNS: Final = ("Id", "Name", "Roles", "Expires", "LastUsed")
+_COLUMNS: Final = ("Id and name", "Roles", "Expires", "LastUsed")
+_LEAST: Final = {"Id and name": 16, "Roles": max(map(len, ROLES)), "Expires": 10}
+"""What an id, a role and a date need."""
 _KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -133,7 +135,7 @@ for _command in (create, list_keys, revoke):
 
 def _show(session: Session, found: Keys) -> None:
     terminal = session.terminal
-    terminal.table(_COLUMNS, [_row(key) for key in found.keys])
+    terminal.table(_COLUMNS, [_row(key) for key in found.keys], least=_LEAST)
     if found.unanswered is None:
         terminal.line(f"{found.node_id} knows only when it accepted keys itself.")
     elif found.unanswered:
@@ -154,8 +156,11 @@ def _show(session: Session, found: Keys) -> None:
 
 
 def _row(key: KeyRow) -> tuple[Cell, ...]:
-    last = "not known" if key.last_used is None else (spelt(key.last_used), age(key.last_used, datetime.now(UTC)))
-    return (key.id, key.name, tuple(key.roles), "revoked" if key.is_revoked else _end(key.expires), last)
+    last = "not known" if key.last_used is None else age(key.last_used, datetime.now(UTC))
+    end: Cell = "revoked" if key.is_revoked else _end(key.expires)
+    if key.expires is not None and not key.is_revoked:
+        end = tuple(spelt(key.expires).split(" ", 1))
+    return ((key.id, *filter(None, [key.name])), tuple(key.roles), end, last)
 
 
 def _rates(events_per_s: float | None, requests_per_s: float | None) -> str:

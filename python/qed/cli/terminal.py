@@ -117,6 +117,15 @@ class Terminal:
         if not self.is_json:
             print(printable(text), flush=True)  # noqa: T201 - this file prints
 
+    def lines(self, texts: Iterable[str]) -> None:
+        """Print lines and an empty one, for people. No line is wrapped or cut.
+
+        Args:
+            texts: The lines; unprintable characters are escaped.
+        """
+        if not self.is_json:
+            print("\n".join([*map(printable, texts), ""]), flush=True)  # noqa: T201 - this file prints
+
     def fields(self, title: str, values: Iterable[tuple[str, object]]) -> None:
         """Print a title, a line ` Label: value` per field and an empty line, for people. No line is wrapped or cut.
 
@@ -201,15 +210,18 @@ class Terminal:
         self._draw(root)
         self.line()
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, least: Mapping[str, int] | None = None
+    ) -> None:
         """Draw a table, for people.
 
         Args:
             columns: The headings.
             rows: One cell per heading. A cell that is too wide is folded, never cut.
+            least: The least width of some columns, by heading: that of ids, for example, which readers copy.
         """
         if not self.is_json:
-            self._draw(_table(columns, rows))
+            self._draw(_table(columns, rows, least))
 
     @contextmanager
     def screen(self) -> Iterator[Draw]:
@@ -330,7 +342,10 @@ class Terminal:
         return f"\x1b[{code}m{text}\x1b[0m" if self._has_color and sys.stdout.isatty() else text
 
     def _draw(self, drawing: RenderableType) -> None:
-        self._console(sys.stdout).print(drawing)
+        console = self._console(sys.stdout)
+        # What cannot be folded would be cut at the edge of a narrow terminal, which itself folds what is too wide.
+        width = max(console.width, console.measure(drawing).minimum)
+        console.print(drawing, width=width, crop=False)
         sys.stdout.flush()
 
     def _console(self, stream: TextIO) -> Console:
@@ -377,14 +392,14 @@ def totals(advance: Callable[[int, int], None]) -> Callable[[int], None]:
     return report
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], least: Mapping[str, int] | None = None) -> Table:
     from rich import box  # noqa: PLC0415 - see the module's docstring
     from rich.table import Table  # noqa: PLC0415 - see the module's docstring
     from rich.text import Text  # noqa: PLC0415 - see the module's docstring
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", min_width=(least or {}).get(column))
     for row in rows:
         lines = ((cell,) if isinstance(cell, str) else cell for cell in row)
         table.add_row(*(Text("\n".join(map(printable, cell))) for cell in lines))
