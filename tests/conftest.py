@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from harness.cluster import Cluster, assert_goes_on, new_cluster
 from harness.process import Server, start_process
 from seeds import SEED
 
@@ -48,3 +49,21 @@ def start_server() -> Iterator[StartServer]:
 def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """Give a healthy server on an empty log, shared by the tests of one module."""
     return start_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Give three members, shared by the tests of one module: no test may harm them."""
+    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.forget()
+
+
+@pytest.fixture
+def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check after the test that the members of `cluster` go on."""
+    yield
+    assert_goes_on(cluster, request.node.name)

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from harness.cluster import Cluster, new_cluster
 from harness.process import Server
 from harness.wait import LIMIT_S, wait_until
 from impostors import Impostor
@@ -27,32 +26,19 @@ from qed.server.cluster_authority import ClusterAuthority
 from qed.server.cluster_secret import read_secret
 from qed.server.credentials import Credentials, of_authority
 from qed.server.handshake import PROTOCOL
-from test_members_bad_input import assert_goes_on
 from test_tokens import token_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from harness.cluster import Cluster
+
+pytestmark = pytest.mark.usefixtures("goes_on")
+
 HELLO = frame_of({"protocol": PROTOCOL, "kind": "enrol", "cluster": "", "sender": 0, "receiver": 0, "raft_addr": ""})
 ACCEPTED = frame_of({})
 THEIRS = ClusterAuthority.of_secret(b"an authority of a stranger, who has its key")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Yield three members, shared by the tests of this module: no test may harm them."""
-    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
-    cluster.start()
-    yield cluster
-    cluster.forget()
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
 
 
 @pytest.fixture
@@ -135,14 +121,8 @@ def wait_joined(cluster: Cluster, server: Server) -> None:
     server.kill()
     server.join = (*server.join, cluster.members[0].address("raft"))
     server.start()
-    cluster.members.append(server)
-    try:
-        cluster.wait_whole()
+    with cluster.joined_by(server):
         assert issuers(server) == [authority_of(cluster).pem]
-    finally:
-        cluster.members.remove(server)
-    cluster.remove(server.name)
-    server.wait()
 
 
 def test_stranger_who_shows_the_authority_s_certificate_beside_its_own_is_not_believed(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from harness.cluster import Cluster, new_cluster
+from harness.cluster import Cluster, assert_goes_on, new_cluster
 from harness.wait import wait_until
 from intruders import Intruder, number_of
-from test_members_bad_input import assert_goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

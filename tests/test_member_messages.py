@@ -13,12 +13,13 @@ from harness.cluster import Cluster, new_cluster
 from harness.wait import wait_until
 from intruders import KIB, Intruder, assert_closed, frame, number_of
 from seeds import SEED, chance
-from test_members_bad_input import assert_goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.process import Server
+
+pytestmark = pytest.mark.usefixtures("goes_on")
 
 
 class Haunted(Cluster):
@@ -45,13 +46,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Haunted]:
 @pytest.fixture
 def ghost(cluster: Haunted) -> Intruder:
     return Intruder.as_member(cluster.ghost)
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Haunted, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
 
 
 def message(*fields: tuple[int, int]) -> bytes:

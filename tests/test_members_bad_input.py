@@ -11,24 +11,17 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from harness.cluster import Cluster, new_cluster
+from harness.cluster import Cluster, assert_goes_on, new_cluster
 from harness.wait import LIMIT_S
 from intruders import KIB, Intruder, assert_closed, cluster_of, frame, number_of, plain
 from qed.server.handshake import PROTOCOL
 from seeds import SEED, chance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Yield three members, shared by the tests of this module: no test may harm them."""
-    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
-    cluster.start()
-    yield cluster
-    cluster.forget()
+pytestmark = pytest.mark.usefixtures("goes_on")
 
 
 @pytest.fixture
@@ -37,27 +30,6 @@ def insider(cluster: Cluster, tmp_path: Path) -> Intruder:
     secret = cluster.members[0].secret
     assert secret is not None
     return Intruder.with_secret(secret, tmp_path / "insider")
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
-
-
-def assert_goes_on(cluster: Cluster, name: str) -> None:
-    cluster.wait_whole()
-    for member in cluster.members:
-        answer = member.add(f"{name} {member.name}".encode())
-        assert answer.status_code == 201, answer.text
-    version = answer.json()["Version"]
-    roots = {httpx.get(f"{member.url}/snapshots/{version}", timeout=LIMIT_S).text for member in cluster.members}
-    assert len(roots) == 1, roots
-    for member in cluster.members:
-        assert member.process.poll() is None
-        for word in ("Traceback", "unexpected", "exception", "panicked"):
-            assert word not in member.stderr
 
 
 # Malformed frames

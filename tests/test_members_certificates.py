@@ -11,18 +11,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certificates import DAY, Operator
-from harness.cluster import Cluster, new_cluster
+from harness.cluster import Cluster, assert_goes_on, new_cluster
 from harness.process import Server
 from harness.wait import wait_until
 from intruders import Intruder, number_of, plain
 from qed.server.config import Address, Settings, Tls
 from qed.server.credentials import read_credentials
-from test_members_bad_input import STRANGER, assert_goes_on
+from test_members_bad_input import STRANGER
 from test_members_refused import assert_says
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("goes_on")
 
 
 def options(tls: Tls) -> tuple[str, ...]:
@@ -44,13 +46,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, operator: Operator) -> Ite
     cluster.start()
     yield cluster
     cluster.forget()
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
 
 
 def holder(folder: Path, tls: Tls, name: str) -> Intruder:
@@ -173,14 +168,9 @@ def test_member_that_was_away_learns_the_new_key_of_the_leader(
     joiner = Server("server9", tmp_path / "log", extra=options(operator.issue("server9")))
     joiner.join = tuple(member.address("raft") for member in cluster.others(leader))
     joiner.start()
-    cluster.members.append(joiner)
-    try:
-        cluster.wait_whole()
-    finally:
-        cluster.members.remove(joiner)
-        cluster.remove(joiner.name)
-        joiner.wait()
-        joiner.forget()
+    with cluster.joined_by(joiner):
+        pass
+    joiner.forget()
 
 
 def test_new_key_that_no_leader_can_record_changes_nothing(cluster: Cluster, operator: Operator) -> None:

@@ -9,38 +9,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.cluster import Cluster, new_cluster, new_secret
+from harness.cluster import Cluster, assert_goes_on, new_cluster, new_secret
 from harness.ports import free_ports, ports_of_server
 from harness.process import Server, StartFailed
 from harness.wait import wait_until
 from impostors import Impostor
 from intruders import KIB, Intruder, cluster_of, frame_of
 from qed.server.handshake import PROTOCOL
-from test_members_bad_input import assert_goes_on
 
 if TYPE_CHECKING:
     import ssl
     import subprocess
-    from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("goes_on")
+
 LAST_LINE = re.compile(r"^qed-server: [^\n]+\n\Z", re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Yield three members, shared by the tests of this module: no test may harm them."""
-    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
-    cluster.start()
-    yield cluster
-    cluster.forget()
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
 
 
 def assert_says(done: subprocess.CompletedProcess[str], *words: str) -> None:

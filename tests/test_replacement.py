@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from harness.cluster import Cluster, new_cluster
+from harness.cluster import Cluster, assert_goes_on, new_cluster
 from intruders import Intruder, number_of
 from qed.server.acts import GivenUp, Removed, Replaced
 from qed.server.lost_members import LostMembers
-from test_members_bad_input import assert_goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

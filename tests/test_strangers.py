@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.cluster import Cluster, new_cluster
+from harness.cluster import Cluster, assert_goes_on
 from harness.ports import free_ports
 from harness.process import Server
 from harness.wait import wait_until
@@ -15,30 +15,15 @@ from impostors import Impostor
 from intruders import Intruder, frame_of, read_frame
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.credentials import Credentials, of_authority
-from test_members_bad_input import STRANGER, assert_goes_on
+from test_members_bad_input import STRANGER
 from test_members_refused import assert_says
 from test_tokens import token_option
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Yield three members, shared by the tests of this module: no test may harm them."""
-    cluster = new_cluster(tmp_path_factory.mktemp("cluster"), 3)
-    cluster.start()
-    yield cluster
-    cluster.forget()
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
+pytestmark = pytest.mark.usefixtures("goes_on")
 
 
 def stranger(folder: Path) -> Credentials:
@@ -155,14 +140,9 @@ def test_new_server_joins_in_spite_of_a_false_member(
     with Impostor(credentials.accepting, refuse) as false:
         server.join = (false.address, cluster.members[0].address("raft"))
         server.start()
-        cluster.members.append(server)
-        try:
-            cluster.wait_whole()
-        finally:
-            cluster.members.remove(server)
-            cluster.remove(server.name)
-            server.wait()
-            server.forget()
+        with cluster.joined_by(server):
+            pass
+        server.forget()
 
 
 def test_new_server_that_finds_only_strangers_ends_with_what_to_do(cluster: Cluster, tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from qed.server.acts import TokenCreated, TokenUsed
 from qed.server.config import SettingsError
 from qed.server.token_table import TokenTable
 from qed.server.tokens import Claim, Token, read_token
-from test_members_bad_input import assert_goes_on
 from test_members_refused import assert_says
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("goes_on")
 
 AUTHORITY = bytes(range(32))
 ASKED = bytes(range(1, 33))
@@ -169,13 +170,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster.wait_whole()
     yield cluster
     cluster.forget()
-
-
-@pytest.fixture(autouse=True)
-def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Check after each test that the same members are alive, each handles an add, and none has logged an error."""
-    yield
-    assert_goes_on(cluster, request.node.name)
 
 
 def token_option(path: Path, cluster: Cluster, *options: str) -> tuple[str, ...]:

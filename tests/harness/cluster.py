@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Generic
 
 import httpx
@@ -12,12 +13,12 @@ from harness.wait import LIMIT_S, wait_while
 from qed.server.cluster_secret import make_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from qed import _wire
 
-__all__ = ["Cluster", "new_cluster", "new_secret"]
+__all__ = ["Cluster", "assert_goes_on", "new_cluster", "new_secret"]
 
 _ANSWER_LIMIT_S: Final = 1.0
 
@@ -77,6 +78,22 @@ class Cluster(Generic[_Member]):
         """Remove a member for good, as an operator would."""
         url = f"http://{self.leader().address('mgmt')}/cluster/remove"
         httpx.post(url, json={"name": name}, timeout=LIMIT_S).raise_for_status()
+
+    @contextmanager
+    def joined_by(self, joiner: _Member) -> Iterator[None]:
+        """Have a server that was started as one more member, and in the end remove it for good.
+
+        Raises:
+            TimedOut: It does not become a member.
+        """
+        self.members.append(joiner)
+        try:
+            self.wait_whole()
+            yield
+        finally:
+            self.members.remove(joiner)
+            self.remove(joiner.name)
+            joiner.wait()
 
     def kill(self) -> None:
         """Kill all processes."""
@@ -187,6 +204,21 @@ def new_secret(folder: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(make_secret())
     return path
+
+
+def assert_goes_on(cluster: Cluster, name: str) -> None:
+    """Check that the same members are alive, that each handles an add, and that none has logged an error."""
+    cluster.wait_whole()
+    for member in cluster.members:
+        answer = member.add(f"{name} {member.name}".encode())
+        assert answer.status_code == 201, answer.text
+    version = answer.json()["Version"]
+    roots = {httpx.get(f"{member.url}/snapshots/{version}", timeout=LIMIT_S).text for member in cluster.members}
+    assert len(roots) == 1, roots
+    for member in cluster.members:
+        assert member.process.poll() is None
+        for word in ("Traceback", "unexpected", "exception", "panicked"):
+            assert word not in member.stderr
 
 
 def _view(member: Server) -> _wire.Cluster | None:
