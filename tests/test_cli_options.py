@@ -228,3 +228,14 @@ def test_the_page_shows_only_options_that_exist() -> None:
                 used = OPTION.findall(line.partition("qed ")[2].partition(" | ")[0])
                 assert set(used) <= own | {"--version"}, line
                 break
+
+
+@pytest.mark.parametrize("options", [("--ca", "x.pem"), ("--cert", "x.pem", "--cert-key", "x.key")])
+def test_certificates_need_an_endpoint_with_tls(tmp_path: Path, options: tuple[str, ...]) -> None:
+    for name in ("x.pem", "x.key"):
+        (tmp_path / name).write_text("not looked at")
+    given = [str(tmp_path / part) if part.startswith("x.") else part for part in options]
+    done = qed("--endpoints", "http://127.0.0.1:1", *given, "info")
+    assert done.returncode == 2
+    assert "expected an endpoint with https://, found http://127.0.0.1:1" in one_line(done.stderr)
+    assert str(tmp_path / "x.pem") in one_line(done.stderr)

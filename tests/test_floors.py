@@ -27,7 +27,7 @@ PYTHON_FLOORS = [
     {"bundle"},
 ]
 CLIENT_FLOORS = [
-    {"sockets", "defaults", "exposure"},
+    {"sockets", "defaults", "exposure", "doubts"},
     {"deadline"},
     {"transports"},
     {"calls", "topology"},
@@ -142,6 +142,7 @@ ONLY = {
         "certificates",
         "authority",
         "cli.certs",
+        "_client.doubts",
         *(f"server.{name}" for name in ("api_keys", "pins", "member_key", "cluster_authority", "credentials")),
         *(f"server.{name}" for name in ("tokens", "certification", "certifier", "enrolment")),
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import httpx
@@ -57,6 +57,26 @@ def test_a_certificate_of_another_authority_or_time_is_refused(secure: Secure, t
     paths = written(tmp_path, kind, ca, Holder(common_name=kind, roles=("operate",)), now=moment)
     with pytest.raises(httpx.TransportError):
         secure.status((str(paths[0]), str(paths[1])), f"{secure.management}/keys")
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment", "said"),
+    [
+        ("foreign", NOW, 'check that its --tls-client-ca has the authority "CN=an authority"'),
+        ("expired", NOW - timedelta(days=3), f"expired on {NOW - timedelta(days=2):%Y-%m-%d}: use a new one"),
+        ("early", NOW + timedelta(days=3), "check the clocks of both machines"),
+    ],
+)
+def test_a_client_learns_what_to_do_about_its_certificate(
+    secure: Secure, tmp_path: Path, kind: str, moment: datetime, said: str
+) -> None:
+    ca = authority() if kind == "foreign" else secure.clients
+    certificate, key = written(tmp_path, kind, ca, Holder(common_name=kind, roles=("operate",)), now=moment)
+    done = qed(*secure.at, "--cert", str(certificate), "--cert-key", str(key), "keys", "list")
+    assert done.returncode == 3
+    assert str(certificate) in one_line(done.stderr)
+    assert said in one_line(done.stderr)
+    assert 'event="client certificate refused"' in secure.server.stderr
 
 
 def test_every_url_has_https(secure: Secure, tmp_path: Path) -> None:

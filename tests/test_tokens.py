@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import structs
 
-from commands import qed
+from commands import qed, read_lines
 from harness.cluster import Cluster, new_cluster, new_secret
 from harness.process import Server
 from harness.wait import wait_until
@@ -182,6 +182,16 @@ def token_option(path: Path, cluster: Cluster, *options: str) -> tuple[str, ...]
 def newcomer(cluster: Cluster, folder: Path, *options: str) -> Server:
     join = tuple(member.address("raft") for member in cluster.members)
     return Server("server9", folder / "log", join=join, extra=token_option(folder / "token", cluster, *options))
+
+
+def test_programs_learn_what_a_written_token_is_for(cluster: Cluster, tmp_path: Path) -> None:
+    path, url = tmp_path / "token", cluster.members[0].url
+    done = qed("cluster", "token", "--name", "server9", "--out", str(path), "--json", QED_ENDPOINTS=url)
+    assert done.returncode == 0, done.stderr
+    (record,) = read_lines(done.stdout)
+    expires = datetime.fromisoformat(str(record.pop("Expires")))
+    assert timedelta(0) < expires - datetime.now(UTC) <= HOUR
+    assert record == {"File": str(path), "Id": read_token(path).id, "Name": "server9"}
 
 
 def test_member_with_a_token_needs_it_once(cluster: Cluster) -> None:

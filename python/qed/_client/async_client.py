@@ -104,8 +104,8 @@ class AsyncClient:
         self._sent = parse_sent(send)
         self._growth = Growth()
         self._exposure = security.exposure()
-        settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
-        self._connections = AsyncConnections(settings)
+        self._http = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
+        self._connections = AsyncConnections(self._http)
 
     async def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log; see `Client.add`."""
@@ -316,7 +316,7 @@ class AsyncClient:
                     inbox.take(part)
                 return inbox.answer()
         except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
-            return failure_of(exc, timeout_s)
+            return failure_of(exc, timeout_s, self._http.shown_to(step.url))
 
 
 async def _run(steps: Generator[_Step, _Value, _T], carry_out: Callable[[_Step], Awaitable[_Value]]) -> _T:

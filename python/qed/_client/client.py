@@ -122,8 +122,8 @@ class Client:
         self._sent = parse_sent(send)
         self._growth = Growth()
         self._exposure = security.exposure()
-        settings = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
-        self._connections = Connections(settings)
+        self._http = HttpSettings.of(self._topology, security, timeout_s=timeout_s)
+        self._connections = Connections(self._http)
 
     def add(self, event: bytes | Digest, *, if_absent: bool = False) -> Snapshot:
         """Add an event to the log.
@@ -603,7 +603,7 @@ class Client:
                     inbox.take(part)
                 return inbox.answer()
         except (httpx.TransportError, httpx.InvalidURL) as exc:
-            return failure_of(exc, timeout_s)
+            return failure_of(exc, timeout_s, self._http.shown_to(step.url))
 
 
 def _run(steps: Generator[_Step, _Value, _T], carry_out: Callable[[_Step], _Value]) -> _T:

@@ -76,11 +76,17 @@ class HttpSettings:
         tls: How to check the servers' certificates.
         headers: The headers of every request.
         timeout: How long the parts of a request may take.
+        certificate: The file with the client's certificate; None for none.
     """
 
     tls: ssl.SSLContext
     headers: dict[str, str]
     timeout: httpx.Timeout
+    certificate: Path | None
+
+    def shown_to(self, url: str) -> Path | None:
+        """Return the file with the certificate that a server gets to see, if any."""
+        return self.certificate if url.startswith("https:") else None
 
     @staticmethod
     def of(topology: Topology, security: Security, *, timeout_s: float) -> HttpSettings:
@@ -95,9 +101,11 @@ class HttpSettings:
             The settings.
 
         Raises:
-            ValueError: The key cannot be sent in a header, or a file of certificates cannot be used.
+            ValueError: The key cannot be sent in a header, or a file of certificates cannot be used, or there is one
+                though no server uses TLS.
         """
-        return HttpSettings(_tls(topology, security), _headers(security.api_key), timeout_of(timeout_s))
+        certificate = None if security.certificate is None else security.certificate[0]
+        return HttpSettings(_tls(topology, security), _headers(security.api_key), timeout_of(timeout_s), certificate)
 
 
 def timeout_of(timeout_s: float) -> httpx.Timeout:
@@ -157,6 +165,11 @@ def _headers(api_key: str | None) -> dict[str, str]:
 def _tls(topology: Topology, security: Security) -> ssl.SSLContext:
     """Load the trusted authorities, which takes 60 ms, only if an endpoint needs them; else none is trusted."""
     if not any(url.startswith("https:") for url in topology.given):
+        unused = security.ca or (security.certificate and security.certificate[0])
+        if unused is not None:
+            raise ValueError(
+                f"expected an endpoint with https://, found {topology.given[0]}, where {unused} has no use"
+            )
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if security.ca is None:
         context = httpx.create_ssl_context(verify=security.verify_tls)

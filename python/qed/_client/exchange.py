@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import httpx
 
 from qed._client.calls import Answer
+from qed._client.doubts import doubt
 from qed._client.failures import Failure, FailureKind
 from qed.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Inbox", "failure_of", "some_turn"]
 
@@ -41,8 +47,27 @@ class Inbox:
         return ProtocolError(f"{self._response.url} answered {status} {what}", status=status, body=bytes(self._body))
 
 
-def failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:
-    """Return why there is no answer, and whether the request may have arrived nevertheless."""
+def failure_of(
+    exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float, certificate: Path | None = None
+) -> Failure:
+    """Return why there is no answer, and whether the request may have arrived nevertheless.
+
+    Args:
+        exc: What was raised in place of an answer.
+        timeout_s: How long the request was allowed to take.
+        certificate: The file with the certificate that the client shows to this server, if any.
+
+    Returns:
+        The failure.
+    """
+    failure = _failure_of(exc, timeout_s)
+    has_hung_up = failure.kind is FailureKind.UNANSWERED or "alert" in failure.cause
+    if certificate is None or not has_hung_up:
+        return failure
+    return replace(failure, cause=f"{failure.cause.rstrip('.')}; {doubt(certificate)}")
+
+
+def _failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:
     if isinstance(exc, httpx.LocalProtocolError):
         # The exception's own message may contain the value of a header, such as the api key.
         return Failure(FailureKind.UNAVAILABLE, "the request could not be encoded")

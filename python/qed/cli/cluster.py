@@ -181,7 +181,11 @@ def token(*, name: str | None, ttl: timedelta, path: str | None) -> None:
     else:
         create_file(Path(path), f"{made.token}\n".encode(), mode=PRIVATE)
         session.terminal.line(f"Wrote a token to {path}, valid until {made.expires:%Y-%m-%dT%H:%M:%SZ}.")
-    session.terminal.records([msgspec.to_builtins(made) if path is None else {"File": path, "Id": made.id}])
+    record = msgspec.to_builtins(made)
+    if path is not None:
+        # The token is a secret, and the file has it.
+        record = {"File": path, **{name: value for name, value in record.items() if name != "Token"}}
+    session.terminal.records([record])
 
 
 for _command in (status, history, remove, replace, transfer, secret, token):

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final
 
-from qed.server.logs import Line
+from qed.server.logs import Line, OncePerMinute
 from qed.server.slots import Slot
 from qed.server.tls import HANDSHAKE_S
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from qed.server.connection import ConnectionLimit, LimitedConnection
@@ -61,6 +61,7 @@ class TlsListener:
         self._new_connection = new_connection
         self._port: int = listener.getsockname()[1]
         self._loop = asyncio.get_running_loop()
+        self._once_per_minute = OncePerMinute()
         self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
         listener.setblocking(False)
         self._watch()
@@ -115,11 +116,16 @@ class TlsListener:
         connection = self._new_connection()
         connection.earlier_slot = slot
         try:
-            # The clients that fail speak no TLS, show a bad certificate, are too slow or have gone: their own affair.
-            with contextlib.suppress(OSError):
-                await self._loop.connect_accepted_socket(
-                    lambda: connection, stream, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S
-                )
+            await self._loop.connect_accepted_socket(
+                lambda: connection, stream, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S
+            )
+        except ssl.SSLCertVerificationError as exc:
+            # uvloop hangs up without the alert that would tell the client, so only this line has the reason.
+            if self._once_per_minute.is_due(slot.owner, "certificate"):
+                _log.warning(Line("client certificate refused", owner=slot.owner, reason=exc.verify_message))
+        except OSError:
+            # The client speaks no TLS, is too slow or has gone: its own affair.
+            pass
         finally:
             if connection.earlier_slot is not None:
                 slot.close()
