@@ -19,7 +19,7 @@ PACKAGE = ROOT / "python" / "qed"
 
 PYTHON_FLOORS = [
     {"_qed"},
-    {"errors", "_fields", "_printable", "_files", "_limits", "_deeds"},
+    {"errors", "_fields", "_printable", "_files", "_limits", "_deeds", "_hosts"},
     {"proofs"},
     {"log", "history", "_wire", "questions", "trust", "backups", "_receipt_index", "_receipt_lines", "certificates"},
     {"verification", "_receipts_file", "authority"},

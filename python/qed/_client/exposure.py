@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import warnings
 from urllib.parse import urlsplit
 
+from qed._hosts import is_loopback
 from qed.errors import KeyExposedWarning
 
 __all__ = ["Exposure"]
@@ -30,16 +30,9 @@ class Exposure:
         if not self._is_due:
             return
         parts = urlsplit(url)
-        if parts.scheme == "https" or _is_loopback(parts.hostname or ""):
+        if parts.scheme == "https" or is_loopback(parts.hostname or ""):
             return
         self._is_due = False
         # The caller's line is far up the stack, and not on it at all with asyncio.
         message = f"the api key is sent to {parts.scheme}://{parts.netloc} without TLS: everyone on the way can read it"
         warnings.warn(message, KeyExposedWarning, stacklevel=1)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from qed._hosts import is_loopback
+
 __all__ = ["Address", "SettingsError"]
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
@@ -54,10 +56,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect to it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return is_loopback(self.host)
 
     @property
     def is_everywhere(self) -> bool:
