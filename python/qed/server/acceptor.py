@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from qed.errors import CorruptLog, InternalError, QedError
-from qed.server.certification import Certified, EnrolmentRequest, read_enrolment_request, send
+from qed.server.certification import ENROLMENT_REQUEST, Certified, EnrolmentRequest
 from qed.server.frames import SMALL_FRAME_BYTES, TransportError, put, read_frame
 from qed.server.handshake import (
     HELLO_TIMEOUT_S,
+    LEADER_REQUEST,
     Hello,
     Kind,
     LeaderRequest,
@@ -195,8 +196,9 @@ class Acceptor:
         peer, authority = peer_of(writer), self._credentials().authority
         if hello.kind == "enrol" and authority is not None:
             await send_reply(writer, Reply())
-            await send(writer, Certified(authority.pem.decode()))
-            await send(writer, await self._handler.enrol(await read_enrolment_request(reader), host))
+            await send_reply(writer, Certified(authority.pem.decode()))
+            asked = await read_request(reader, ENROLMENT_REQUEST)
+            await send_reply(writer, await self._handler.enrol(asked, host))
             return
         if peer is None or hello.kind == "enrol":
             await self._refuse(Reply("stranger", "a certificate is needed here"), host, reader, writer)
@@ -213,7 +215,7 @@ class Acceptor:
             return
         await send_reply(writer, reply)
         if hello.kind == "question":
-            request = await read_request(reader)
+            request = await read_request(reader, LEADER_REQUEST)
             await send_reply(writer, await self._handler.answer(request, hello, peer))
             return
         self._on_contact(hello)

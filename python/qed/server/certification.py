@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -10,10 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from qed.errors import MembershipRefused
-from qed.server.frames import SMALL_FRAME_BYTES, decode, put, read_frame
-from qed.server.handshake import HELLO_TIMEOUT_S
 
-__all__ = ["Certified", "EnrolmentRequest", "read_enrolment_request", "requested_key", "send"]
+__all__ = ["ENROLMENT_REQUEST", "Certified", "EnrolmentRequest", "requested_key"]
 
 
 class EnrolmentRequest(msgspec.Struct, frozen=True):
@@ -48,29 +45,7 @@ class Certified(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
-_REQUEST: Final = msgspec.json.Decoder(EnrolmentRequest)
-_ENCODER: Final = msgspec.json.Encoder()
-
-
-async def read_enrolment_request(reader: asyncio.StreamReader) -> EnrolmentRequest:
-    """Return the request of a new server.
-
-    Raises:
-        TransportError: The frame is not a valid request, or the stream ended.
-        TimeoutError: No request arrived in time.
-    """
-    async with asyncio.timeout(HELLO_TIMEOUT_S):
-        return decode(_REQUEST, await read_frame(reader, SMALL_FRAME_BYTES))
-
-
-async def send(writer: asyncio.StreamWriter, answer: Certified) -> None:
-    """Send an answer to a new server.
-
-    Raises:
-        TransportError: The stream ended.
-    """
-    put(writer, _ENCODER.encode(answer))
-    await writer.drain()
+ENROLMENT_REQUEST: Final = msgspec.json.Decoder(EnrolmentRequest)
 
 
 def requested_key(request: EnrolmentRequest) -> Ed25519PublicKey:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HELLO_TIMEOUT_S",
+    "LEADER_REQUEST",
     "PROTOCOL",
     "REPLY_TIMEOUT_S",
     "Hello",
@@ -53,6 +54,7 @@ _SILENCE_MS: Final = 3000
 """A stream whose bytes are not confirmed for this long is dead, and is dialled again."""
 
 
+_T = TypeVar("_T")
 Kind: TypeAlias = Literal["messages", "pages", "question", "enrol"]
 _Seconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
 
@@ -177,7 +179,7 @@ _WRONG_DATE: Final = frozenset({9, 10})
 """OpenSSL: the certificate is not valid yet, or has expired. A clock may be wrong, so a retry may help."""
 _ANY_HELLO: Final = msgspec.json.Decoder(_AnyHello)
 _HELLO: Final = msgspec.json.Decoder(Hello)
-_REQUEST: Final = msgspec.json.Decoder(LeaderRequest)
+LEADER_REQUEST: Final = msgspec.json.Decoder(LeaderRequest)
 _REPLY: Final = msgspec.json.Decoder(Reply)
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -198,18 +200,25 @@ async def read_hello(reader: asyncio.StreamReader) -> Hello:
     return decode(_HELLO, payload)
 
 
-async def read_request(reader: asyncio.StreamReader) -> LeaderRequest:
+async def read_request(reader: asyncio.StreamReader, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Return the request that follows the hello.
+
+    Args:
+        reader: The stream.
+        decoder: Of the kind of request that the hello announced.
+
+    Returns:
+        The request.
 
     Raises:
         TransportError: The frame is not a valid request.
         TimeoutError: No request arrived in time.
     """
     async with asyncio.timeout(HELLO_TIMEOUT_S):
-        return decode(_REQUEST, await read_frame(reader, SMALL_FRAME_BYTES))
+        return decode(decoder, await read_frame(reader, SMALL_FRAME_BYTES))
 
 
-async def send_reply(writer: asyncio.StreamWriter, reply: Reply) -> None:
+async def send_reply(writer: asyncio.StreamWriter, reply: msgspec.Struct) -> None:
     """Reply to a hello or a request.
 
     Raises:

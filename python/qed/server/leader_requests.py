@@ -155,12 +155,13 @@ class LeaderRequests:
         if request.kind == "admit":
             # A leader that was just elected may not have applied a removal that another one recorded.
             await self.catch_up()
-            self._admissions.require_admissible(request, is_replacement=self._replaced_by(request) is not None)
+        replaced = self._replaced_by(request)
+        if request.kind == "admit":
+            self._admissions.require_admissible(request, is_replacement=replaced is not None)
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)
             return
-        replaced = self._replaced_by(request)
         change = _change_of(request, act) if replaced is None else _replacement_of(replaced, request, act)
         # A cluster of one may advertise an address that others cannot reach.
         if request.kind == "admit" and request.id != self._members.number:
