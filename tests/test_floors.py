@@ -88,9 +88,10 @@ CORE_FLOORS = [
 ]
 NODE_FLOORS = [
     {"segments", "member_id", "ticket", "queue", "public_key"},
-    {"wal", "identity", "membership", "liveness"},
+    {"wal", "identity", "membership", "liveness", "notice"},
     {"raftlog", "entry"},
     {"message_check"},
+    {"roll_call"},
     {"consensus", "outbox"},
     {"state", "prover", "reads"},
     {"member"},

@@ -25,8 +25,12 @@ use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 use crate::liveness::Liveness;
 use crate::member_id::MemberId;
 use crate::message_check::{InvalidMessage, check_message, furthest_term, reached_term};
+use crate::notice::Notice;
 use crate::raftlog::RaftLog;
+use crate::roll_call::{Marks, RollCall, promoted_after};
 use crate::wal::{Bounds, Frame, Recovered};
+
+mod promises;
 
 /// The settings of one member.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +43,9 @@ pub struct Settings {
     pub dead_ticks: usize,
     /// Ticks between heartbeats of a leader.
     pub heartbeat_ticks: usize,
+    /// Ticks after a start for which it waits until the other voters say what they remember of it; `None` if it waits for all of
+    /// them.
+    pub patience_ticks: Option<usize>,
     /// Seed of the random election time-outs.
     pub seed: u64,
     /// Whether it holds a pre-vote before an election, so that a member that was cut off does not depose a leader.
@@ -63,6 +70,8 @@ pub struct Output {
     pub save: Option<Save>,
     /// Send these.
     pub messages: Vec<Message>,
+    /// Send these, each to a member.
+    pub notices: Vec<(MemberId, Notice)>,
     /// Apply these, in order, and report it by [`Consensus::applied`].
     pub committed: Vec<Committed>,
     /// Reads that may be answered once the state is at the index.
@@ -134,8 +143,9 @@ pub struct Consensus {
     saving: Option<Ready>,
     /// Committed entries that have not been output yet.
     waiting: VecDeque<Entry>,
-    /// Messages and reads that have not been output yet.
+    /// Messages, notices and reads that have not been output yet.
     messages: Vec<Message>,
+    notices: Vec<(MemberId, Notice)>,
     reads: Vec<Read>,
     /// The last entry that has been output.
     released: u64,
@@ -147,6 +157,8 @@ pub struct Consensus {
     /// A snapshot whose state is being fetched.
     pending_snapshot: Option<Message>,
     liveness: Liveness,
+    roll_call: RollCall,
+    marks: Marks,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -156,6 +168,7 @@ impl std::fmt::Debug for Consensus {
             .field("role", &role)
             .field("released", &released)
             .field("applied", &applied)
+            .field("roll_call", &self.roll_call)
             .finish_non_exhaustive()
     }
 }
@@ -188,6 +201,8 @@ impl Consensus {
             max_committed_size_per_ready: APPLYING_BYTES as u64,
             ..Config::default()
         };
+        let is_new = recovered == Recovered::default() && applied == LogId::default();
+        let promoted = promoted_after(applied.index, &recovered.entries);
         let log = RaftLog::new(recovered, applied, conf_state);
         let silent = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &silent).map_err(|error| Refusal::Raft(error.to_string()))?;
@@ -197,6 +212,7 @@ impl Consensus {
             saving: None,
             waiting: VecDeque::new(),
             messages: Vec::new(),
+            notices: Vec::new(),
             reads: Vec::new(),
             released: applied.index,
             applied: applied.index,
@@ -204,10 +220,17 @@ impl Consensus {
             applying_bytes: 0,
             pending_snapshot: None,
             liveness: Liveness::new(settings.election_ticks, settings.dead_ticks),
+            roll_call: RollCall::needless(settings.seed),
+            marks: Marks::default(),
         };
-        if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id.get()] {
+        if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id.get()] && promoted.is_empty() {
             // A single voter need not wait for an election time-out.
             consensus.raw.campaign().map_err(|error| Refusal::Raft(error.to_string()))?;
+        } else if !is_new {
+            consensus.roll_call =
+                RollCall::begin(settings.seed, consensus.position(), settings.patience_ticks, promoted);
+            consensus.learn_voters(applied.index);
+            consensus.ask();
         }
         consensus.draw_timeout();
         Ok(consensus)
@@ -258,7 +281,13 @@ impl Consensus {
 
     /// Let a tick pass.
     pub fn tick(&mut self) {
-        self.raw.tick();
+        if self.roll_call.is_asking() {
+            self.tick_asking();
+        } else if self.roll_call.floor().is_some() {
+            self.tick_behind();
+        } else {
+            self.raw.tick();
+        }
         let Role { term, is_leader, .. } = self.role();
         self.liveness.tick(is_leader.then_some(term));
         if is_leader {
@@ -274,12 +303,21 @@ impl Consensus {
     ///
     /// [`Refusal::InvalidMessage`] or [`Refusal::Raft`] if it is refused.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
+        if self.roll_call.is_asking() {
+            // As if it had been lost: what this member would answer, it may have promised not to.
+            return Ok(());
+        }
         if let Err(invalid) = check_message(&message, &self.raw.raft) {
             self.approach(&message);
+            self.object(&message);
             return Err(invalid.into());
         }
         if self.raw.raft.prs().get(message.from).is_some() {
             self.liveness.hear(MemberId::of(message.from));
+        }
+        self.marks.note(&message);
+        if self.roll_call.is_premature(&message) {
+            return Ok(());
         }
         if message.msg_type() == MessageType::MsgSnapshot && self.must_fetch(&message) {
             // A delayed snapshot must not replace the latest one, which is the one that the leader waits for.
@@ -477,9 +515,11 @@ impl Consensus {
             self.saved();
         }
         std::mem::swap(&mut output.messages, &mut self.messages);
+        std::mem::swap(&mut output.notices, &mut self.notices);
         std::mem::swap(&mut output.reads, &mut self.reads);
         output.committed = self.release()?;
-        let is_empty = output.messages.is_empty() && output.reads.is_empty() && output.committed.is_empty();
+        let is_empty = output.messages.is_empty() && output.notices.is_empty();
+        let is_empty = is_empty && output.reads.is_empty() && output.committed.is_empty();
         Ok((!is_empty || self.raw.has_ready()).then_some(output))
     }
 
@@ -500,6 +540,7 @@ impl Consensus {
             let hard_state = self.raw.raft.hard_state();
             self.raw.mut_store().apply(&Frame { hard_state, ..Frame::default() });
         }
+        self.roll_call.catch_up(self.position().last);
         self.draw_timeout();
     }
 
@@ -554,6 +595,7 @@ impl Consensus {
         let conf_state = self.raw.apply_conf_change(&change).ok();
         let conf_state = Some(conf_state.unwrap_or_else(|| self.raw.raft.prs().conf().to_conf_state()));
         self.liveness.set_members(self.raw.raft.prs().iter().map(|(&id, _)| MemberId::of(id)));
+        self.learn_voters(entry.index);
         if self.role().is_leader && self.raw.raft.prs().get(self.settings.id.get()).is_none() {
             // Leadership was handed to a member that was being removed. The crate panics if such a leader commits anything.
             self.raw.raft.become_follower(self.raw.raft.term, 0);

@@ -29,6 +29,7 @@ use crate::member::{Effects, Input, Job, Member, MemberError};
 use crate::member_id::MemberId;
 use crate::membership::{ClusterChange, Membership};
 use crate::message_check::furthest_term;
+use crate::notice::{NOTICE, Notice};
 use crate::outbox::{Completion, Delivery, Failure, Outbox};
 use crate::prover::{Prover, Query};
 use crate::queue::Queue;
@@ -230,11 +231,11 @@ impl Driver {
     /// they can be processed. Return whether it was well formed.
     #[must_use]
     pub fn receive(&self, sender: MemberId, bytes: &[u8]) -> bool {
-        let Ok(message) = Message::decode(bytes) else { return false };
+        let Some(input) = read(sender, bytes) else { return false };
         let mut inbox = self.shared.inbox.lock();
         if inbox.messages < QUEUE_MESSAGES {
             inbox.messages += 1;
-            inbox.inputs.push_back(Input::Message(sender, message));
+            inbox.inputs.push_back(input);
             drop(inbox);
             self.shared.arrived.notify_one();
         }
@@ -411,9 +412,11 @@ impl Shared {
             effects.completions.extend(tickets.map(|ticket| left(ticket, outbox.failure(), true)));
         }
         *self.status.lock() = status_of(member);
-        if !effects.messages.is_empty() {
-            outbox
-                .send(effects.messages.into_iter().map(|message| (MemberId::of(message.to), message.encode_to_vec())));
+        let messages = effects.messages.iter().map(|message| (MemberId::of(message.to), message.encode_to_vec()));
+        let notices = effects.notices.iter().map(|(to, notice)| (*to, notice.to_bytes()));
+        let sent: Vec<_> = messages.chain(notices).collect();
+        if !sent.is_empty() {
+            outbox.send(sent);
         }
         // The status first: a caller that learns that a request is done must find the resulting status.
         if effects.is_status_new {
@@ -466,6 +469,14 @@ impl Shared {
             self.arrived.wait_until(&mut inbox, *next_tick);
         }
     }
+}
+
+/// Return what a member has sent, if it is well formed.
+fn read(sender: MemberId, bytes: &[u8]) -> Option<Input> {
+    if bytes.first() == Some(&NOTICE) {
+        return Notice::from_bytes(bytes).map(|notice| Input::Notice(sender, notice));
+    }
+    Message::decode(bytes).ok().map(|message| Input::Message(sender, message))
 }
 
 /// Return the outcome of a request that remains when the threads end.

@@ -131,6 +131,7 @@ impl Opened {
             election_ticks: timing.election_ticks,
             dead_ticks: timing.dead_ticks,
             heartbeat_ticks: timing.heartbeat_ticks,
+            patience_ticks: Some(timing.election_ticks),
             seed: random().map_err(of_io)?,
             pre_vote: true,
             check_quorum: true,

@@ -15,7 +15,8 @@ use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
 use crate::member_id::MemberId;
 use crate::membership::{ClusterChange, Membership};
-use crate::message_check::{InvalidMessage, check_origin};
+use crate::message_check::{InvalidMessage, check_origin, check_sender};
+use crate::notice::Notice;
 use crate::outbox::{Completion, Failure, Success};
 use crate::reads::{Due, PendingReads};
 use crate::segments::SegmentStore;
@@ -39,6 +40,8 @@ pub enum Input {
     Tick,
     /// A message, and the member that has sent it, as its stream has shown.
     Message(MemberId, Message),
+    /// A notice, and the member that has sent it.
+    Notice(MemberId, Notice),
     /// Messages to a member may have been lost.
     Lost(MemberId),
     /// A client's request to append events.
@@ -75,7 +78,7 @@ impl Input {
             | Self::Request(ticket, _)
             | Self::Act(ticket, _) => Some(*ticket),
             Self::Report(report) => report.ticket,
-            Self::Tick | Self::Message(..) | Self::Lost(_) | Self::Synced(_) => None,
+            Self::Tick | Self::Message(..) | Self::Notice(..) | Self::Lost(_) | Self::Synced(_) => None,
         }
     }
 }
@@ -113,6 +116,8 @@ pub struct Report {
 pub struct Effects {
     /// Messages to send.
     pub messages: Vec<Message>,
+    /// Notices to send, each to a member.
+    pub notices: Vec<(MemberId, Notice)>,
     /// Jobs to carry out on the state.
     pub jobs: Vec<Job>,
     /// Outcomes of requests.
@@ -283,6 +288,10 @@ impl<M: SegmentStore> Member<M> {
                     effects.invalid_messages.push(invalid);
                 }
             }
+            Input::Notice(sender, notice) => {
+                let checked = check_sender(sender, &self.membership);
+                effects.invalid_messages.extend(checked.and_then(|()| self.consensus.hear(sender, notice)).err());
+            }
             Input::Lost(id) => self.consensus.lost(id),
             Input::Append(ticket, request) => self.queue.push_back((ticket, request)),
             Input::Read(ticket) => self.read(ticket, self.ticks + READ_TIMEOUTS * self.election_ticks),
@@ -392,6 +401,7 @@ impl<M: SegmentStore> Member<M> {
             self.consensus.saved();
         }
         effects.messages.extend(output.messages);
+        effects.notices.extend(output.notices);
         for committed in output.committed {
             let tickets = self.tickets_of(committed.log_id, effects);
             effects.jobs.push(Job::Apply(committed, tickets));

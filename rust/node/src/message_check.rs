@@ -37,13 +37,21 @@ pub struct InvalidMessage {
 ///
 /// What is wrong with it; `from` is then the sender.
 pub fn check_origin(sender: MemberId, message: &Message, membership: &Membership) -> Result<(), InvalidMessage> {
-    let refused = |reason| Err(InvalidMessage { from: Some(sender), reason });
     // A member that passes a read on to the leader leaves the name of the one that asks in it.
     if message.from != sender.get() && message.msg_type() != MessageType::MsgReadIndex {
-        return refused("it is in the name of another member");
+        return Err(InvalidMessage { from: Some(sender), reason: "it is in the name of another member" });
     }
+    check_sender(sender, membership)
+}
+
+/// Check that a member was not removed.
+///
+/// # Errors
+///
+/// That it was.
+pub fn check_sender(sender: MemberId, membership: &Membership) -> Result<(), InvalidMessage> {
     if membership.removed.contains_key(&sender) {
-        return refused("its sender was removed from the cluster");
+        return Err(InvalidMessage { from: Some(sender), reason: "its sender was removed from the cluster" });
     }
     Ok(())
 }

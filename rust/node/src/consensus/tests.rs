@@ -18,6 +18,7 @@ fn settings(number: u64) -> Settings {
         election_ticks: ELECTION_TICKS,
         dead_ticks: 2 * ELECTION_TICKS,
         heartbeat_ticks: 2,
+        patience_ticks: Some(ELECTION_TICKS),
         seed: 7,
         pre_vote: true,
         check_quorum: true,

@@ -124,6 +124,7 @@ fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usi
         election_ticks: 10,
         dead_ticks: 20,
         heartbeat_ticks: 1,
+        patience_ticks: Some(10),
         seed: 1,
         pre_vote: true,
         check_quorum: true,

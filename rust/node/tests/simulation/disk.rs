@@ -21,8 +21,9 @@ const NO_POWER: &str = "the power is out";
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<Platter>>);
 
-#[derive(Default)]
-struct Platter {
+/// What is on a disk.
+#[derive(Clone, Default)]
+pub struct Platter {
     segments: BTreeMap<u64, Segment>,
     /// Deleted segments that a power cut may bring back.
     deleted: Vec<(u64, Segment)>,
@@ -65,6 +66,19 @@ impl Segment {
 }
 
 impl Platter {
+    fn cut_power(&mut self, random: &mut Random) {
+        self.fuse = None;
+        self.segments.values_mut().for_each(|segment| segment.tear(random));
+        // Deletions reach the disk in order.
+        let revived = random.below(self.deleted.len() as u64 + 1);
+        let deleted = std::mem::take(&mut self.deleted);
+        self.segments.extend(deleted.into_iter().rev().take(usize::try_from(revived).unwrap()));
+        let unsynced = self.batches.len() - self.synced;
+        let kept = if random.is_hit(500) { 0 } else { random.below(unsynced as u64 + 1) };
+        self.batches.truncate(self.synced + usize::try_from(kept).unwrap());
+        self.synced = self.batches.len();
+    }
+
     fn burn(&mut self) -> Result<(), String> {
         if let Some(left) = self.fuse {
             self.fuse = Some(left.saturating_sub(1));
@@ -124,17 +138,19 @@ impl Disk {
 
     /// Cut the power: synced content is kept, and some of the rest may have reached the disk.
     pub fn cut_power(&self, random: &mut Random) {
-        let platter = &mut *self.0.lock();
-        platter.fuse = None;
-        platter.segments.values_mut().for_each(|segment| segment.tear(random));
-        // Deletions reach the disk in order.
-        let revived = random.below(platter.deleted.len() as u64 + 1);
-        let deleted = std::mem::take(&mut platter.deleted);
-        platter.segments.extend(deleted.into_iter().rev().take(usize::try_from(revived).unwrap()));
-        let unsynced = platter.batches.len() - platter.synced;
-        let kept = if random.is_hit(500) { 0 } else { random.below(unsynced as u64 + 1) };
-        platter.batches.truncate(platter.synced + usize::try_from(kept).unwrap());
-        platter.synced = platter.batches.len();
+        self.0.lock().cut_power(random);
+    }
+
+    /// Return a copy of what a power cut would leave.
+    pub fn copy(&self, random: &mut Random) -> Platter {
+        let mut copy = self.0.lock().clone();
+        copy.cut_power(random);
+        copy
+    }
+
+    /// Replace the content by that of a copy.
+    pub fn put_back(&self, copy: &Platter) {
+        self.0.lock().clone_from(copy);
     }
 
     /// End the process: everything that was written can still be read, but unsynced content may be lost later.

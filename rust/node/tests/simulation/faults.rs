@@ -6,6 +6,7 @@
 
 use qed_core::log_id::LogId;
 use qed_node::member_id::MemberId;
+use qed_node::notice::{Answer, Mark, Notice, Position};
 use qed_node::outbox::Completion;
 use qed_node::wal::{Bounds, Frame, Recovered, Wal};
 use raft::Storage as _;
@@ -64,6 +65,10 @@ pub enum Fault {
     SnapshotsOfAnOldConfiguration,
     /// A member believes what a message says of its sender.
     UncheckedSenders,
+    /// A member on an old copy of its disk is not told what it had promised.
+    VoteAfterAnOldCopy,
+    /// A leader admits a member that nobody has vouched for.
+    PromotionWithoutAdmission,
 }
 
 /// A fault that the simulation must find.
@@ -83,7 +88,7 @@ const fn planted(fault: Fault, runs: u64, breaks: &'static [&'static str]) -> Pl
 }
 
 /// All planted faults.
-pub const PLANTED: [Planted; 22] = [
+pub const PLANTED: [Planted; 24] = [
     planted(Fault::VoteForgottenAtStart, 1000, &["votes are remembered"]),
     planted(Fault::VoteForgottenAtTimeOut, 400, &["votes are remembered"]),
     planted(Fault::VoteForgottenToALeader, 1500, &["votes are remembered"]),
@@ -106,6 +111,8 @@ pub const PLANTED: [Planted; 22] = [
     planted(Fault::SnapshotsWithoutConfiguration, 100, &["all converge"]),
     planted(Fault::SnapshotsOfAnOldConfiguration, 400, &["equal membership at equal indices"]),
     planted(Fault::UncheckedSenders, 400, &["one leader a term"]),
+    planted(Fault::VoteAfterAnOldCopy, 400, &["votes are remembered", "one leader a term", "leaders are complete"]),
+    planted(Fault::PromotionWithoutAdmission, 100, &["voters were admitted"]),
 ];
 
 /// The consequences if an entry counts as committed although it is not.
@@ -119,6 +126,16 @@ impl Fault {
     /// Return whether this fault must break an invariant before the cluster converges.
     pub const fn is_brief(self) -> bool {
         !matches!(self, Self::None | Self::SnapshotsWithoutConfiguration)
+    }
+
+    /// Return the notice that arrives instead of `notice`.
+    pub fn blanked(self, notice: Notice) -> Notice {
+        match (self, notice) {
+            (Self::VoteAfterAnOldCopy, Notice::Answer(answer)) => {
+                Notice::Answer(Answer { position: Position::default(), mark: Mark::default(), ..answer })
+            }
+            (_, notice) => notice,
+        }
     }
 
     /// Change the disk as this fault does at a start.

@@ -14,7 +14,7 @@ use qed_node::recovery::recover;
 use qed_node::state::State;
 use qed_node::ticket::Ticket;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Platter};
 use crate::invariants::Violation;
 
 /// The settings of the members in a run.
@@ -50,6 +50,10 @@ pub struct Host {
     pub starts_at: u64,
     /// Whether its disk is lost or it was removed, so that it never starts again.
     pub is_lost: bool,
+    /// A copy of its disk.
+    pub copy: Option<Platter>,
+    /// Whether an old copy of its disk was put back, and its member may still lack what it had promised.
+    pub is_doubtful: bool,
     /// How often its clock ticks: in this many of 1000 ticks.
     pub pace: u64,
     /// The last term in which its member stood for election, and whether it became leader in it.
@@ -98,6 +102,8 @@ impl Host {
             election_ticks,
             dead_ticks: 2 * election_ticks,
             heartbeat_ticks,
+            // A note outside the disk says that the copy is old.
+            patience_ticks: (!self.is_doubtful).then_some(election_ticks),
             seed,
             kept_bytes,
             pre_vote,

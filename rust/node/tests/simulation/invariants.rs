@@ -73,6 +73,8 @@ pub struct Invariants {
     extents: BTreeMap<u64, Extent>,
     states: BTreeMap<u64, (u64, Extent, Vec<u8>, ChainEnd)>,
     acknowledged: BTreeMap<u64, Snapshot>,
+    /// The names of founders, and of members that were admitted.
+    admitted: BTreeSet<String>,
     /// Acts that were acknowledged.
     acts: Vec<ActBody>,
     /// Versions acknowledged in this step.
@@ -219,7 +221,31 @@ impl Invariants {
         })?;
         require(known.3 == now.3, "equal acts at equal indices", || {
             format!("the acts of member {id} end in {:?} at entry {}, not in {:?}", now.3, applied.index, known.3)
-        })
+        })?;
+        self.require_admitted(id, state)
+    }
+
+    /// *Voters were admitted*: the history says of each, except the founders, that it was.
+    fn require_admitted(&mut self, id: u64, state: &State) -> Result<(), Violation> {
+        let membership = state.membership();
+        let voters = membership.configuration.voters.iter();
+        let names = voters.filter_map(|voter| membership.members.get(voter)).map(|member| &member.name);
+        let names: Vec<_> = names.filter(|name| !self.admitted.contains(*name)).cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        // The membership of a cluster that has just begun is that of its founders.
+        let is_founding = state.applied().index == 1;
+        let acts = state.log().acts(0, usize::MAX).map_err(broken)?;
+        for name in names {
+            let admits = format!("admits {name} ").into_bytes();
+            let is_admitted = is_founding || acts.iter().any(|act| act.body.as_bytes().starts_with(&admits));
+            require(is_admitted, "voters were admitted", || {
+                format!("{name} votes in member {id}, but no act admits it")
+            })?;
+            self.admitted.insert(name);
+        }
+        Ok(())
     }
 
     /// Record that an act was acknowledged.
@@ -233,6 +259,13 @@ impl Invariants {
         (view.commit, view.applied, view.ends, view.complete, view.kept) = (0, 0, (0, 0, 0), (0, 0), 0);
         self.performed(id, state)?;
         self.turned(id, member)
+    }
+
+    /// Note that an old copy of a member's disk was put back: it has forgotten its term, but must keep its promises.
+    pub fn rolled_back(&mut self, id: u64) {
+        self.views.entry(id).or_default().term = 0;
+        // Nobody else need know of an election that it started and could not win; the process that could have won it has ended.
+        self.votes.retain(|&(voter, _), candidate| (voter, *candidate) != (id, id));
     }
 
     /// Return the number of different memberships that were in force.

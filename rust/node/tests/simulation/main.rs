@@ -18,6 +18,8 @@ mod invariants;
 mod network;
 mod operator;
 mod random;
+mod restarts;
+mod rollback;
 mod runs;
 mod weather;
 mod world;
@@ -37,6 +39,7 @@ const LEAST_OF_THOUSAND: Counts = Counts {
     crashes: 1_800,
     losses: 90,
     partitions: 1_300,
+    rollbacks: 200,
 };
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use qed_core::log_id::LogId;
 use qed_core::page::Extent;
+use qed_node::notice::Notice;
 use qed_node::ticket::Ticket;
 use raft::eraftpb::Message;
 
@@ -14,6 +15,8 @@ use crate::random::Random;
 pub enum Parcel {
     /// A Raft message from one member to another.
     Said(Message),
+    /// Anything else that one member says to another.
+    Noticed(Notice),
     /// Notice that messages to this member may have been lost.
     Lost(u64),
     /// Request for the page after an extent and a log id.
@@ -95,7 +98,7 @@ impl Network {
             self.lose(now, from, to, &parcel, random);
             return;
         }
-        let is_stream = manners.is_ordered && matches!(parcel, Parcel::Said(_));
+        let is_stream = manners.is_ordered && Self::is_on_stream(&parcel);
         let mut at = self.arrival(now, random);
         if is_stream {
             let last = self.last.entry((from, to)).or_default();
@@ -116,7 +119,7 @@ impl Network {
         for flight in due.into_values() {
             if !self.cuts.contains(&(flight.from, flight.to)) {
                 arrived.push(flight);
-            } else if matches!(flight.parcel, Parcel::Said(_)) {
+            } else if Self::is_on_stream(&flight.parcel) {
                 self.break_off(now, flight.from, flight.to);
             }
         }
@@ -131,15 +134,27 @@ impl Network {
         }
     }
 
+    /// Lose everything in transit from a member.
+    pub fn forget(&mut self, id: u64) {
+        self.flights.retain(|_, flight| flight.from != id);
+    }
+
     /// Handle a parcel that arrived at a machine that is down.
     pub fn refuse(&mut self, now: u64, from: u64, to: u64, parcel: &Parcel) {
-        if matches!(parcel, Parcel::Said(_)) {
+        if Self::is_on_stream(parcel) {
             self.tell(now, from, to);
         }
     }
 
+    /// Return whether the parcel travels on the stream from one member to the other.
+    const fn is_on_stream(parcel: &Parcel) -> bool {
+        matches!(parcel, Parcel::Said(_) | Parcel::Noticed(_))
+    }
+
     fn lose(&mut self, now: u64, from: u64, to: u64, parcel: &Parcel, random: &mut Random) {
-        let Parcel::Said(_) = parcel else { return };
+        if !Self::is_on_stream(parcel) {
+            return;
+        }
         if self.manners.is_ordered {
             self.break_off(now, from, to);
             self.tell(now, to, from);
@@ -152,7 +167,7 @@ impl Network {
     fn break_off(&mut self, now: u64, from: u64, to: u64) {
         if self.manners.is_ordered {
             let is_lost =
-                |flight: &Flight| flight.from == from && flight.to == to && matches!(flight.parcel, Parcel::Said(_));
+                |flight: &Flight| flight.from == from && flight.to == to && Self::is_on_stream(&flight.parcel);
             self.flights.retain(|_, flight| !is_lost(flight));
         }
         self.tell(now, from, to);

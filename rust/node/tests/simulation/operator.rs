@@ -10,6 +10,7 @@ use qed_node::membership::{ClusterChange, Membership};
 use qed_node::ticket::Ticket;
 
 use crate::client::Asked;
+use crate::faults::Fault;
 use crate::host::Host;
 use crate::world::World;
 
@@ -46,7 +47,7 @@ impl World {
         let outside: Vec<_> = self.hosts.values().filter(is_outside).map(|host| (host.id, host.name.clone())).collect();
         for (id, name) in outside {
             if self.random.is_hit(50) {
-                let act = Some(self.act("admits", &name));
+                let act = Some(self.act("admits", &name)).filter(|_| self.fault != Fault::PromotionWithoutAdmission);
                 let change = ClusterChange::Admit(MemberId::of(id), Host::description(id, &name), act);
                 self.tell(Asked::Change, |ticket| Input::Request(ticket, change));
             }
@@ -111,10 +112,9 @@ impl World {
     /// two survive a loss. If all see three, it may leave two, and after a loss there could never be a majority again, which would
     /// not be the members' fault.
     fn is_any_loss_risky(&self) -> bool {
-        let is_lost = |id: &MemberId| self.hosts.get(&id.get()).is_some_and(|host| host.is_lost);
-        let is_risky = |view: &Arc<Membership>| view.configuration.voters.len() < 4 || view.members.keys().any(is_lost);
+        let is_risky = |view: &Arc<Membership>| view.configuration.voters.len() < 4;
         let views = self.views();
-        views.is_empty() || views.iter().any(is_risky)
+        views.is_empty() || views.iter().any(is_risky) || self.is_any_voter_lost()
     }
 
     /// Switch off machines that are no longer members.
@@ -122,6 +122,10 @@ impl World {
         let removed: BTreeSet<_> =
             self.views().iter().flat_map(|view| view.removed.keys().copied().map(MemberId::get)).collect();
         for id in removed {
+            if self.is_any_doubtful() && !self.hosts[&id].is_doubtful {
+                // The others may not be a majority of the voters before the change.
+                continue;
+            }
             if self.hosts[&id].process.is_some() {
                 self.stop(id, false, 0);
             }
@@ -143,7 +147,7 @@ impl World {
     }
 
     /// Return the membership that each running member knows.
-    fn views(&self) -> Vec<Arc<Membership>> {
+    pub fn views(&self) -> Vec<Arc<Membership>> {
         let running = self.hosts.values().filter_map(|host| host.process.as_ref());
         let views = running.map(|process| process.state.membership()).filter(|view| !view.members.is_empty());
         views.cloned().collect()

@@ -24,6 +24,8 @@ pub struct Weather {
     pub is_power_lost: bool,
     /// Maximum downtime in ticks.
     pub downtime: u64,
+    /// How often a disk is copied, or an old copy put back.
+    pub rollbacks: u64,
     /// How often the operator changes the membership.
     pub changes: u64,
     /// How often the network is partitioned.
@@ -45,8 +47,14 @@ pub struct Weather {
 impl Weather {
     /// Return conditions that make a fault show, if it seldom shows under others.
     pub fn for_fault(self, fault: Fault) -> Self {
+        let rollbacks = if fault == Fault::None { self.rollbacks } else { 0 };
+        Self { rollbacks, ..self }.showing(fault)
+    }
+
+    fn showing(self, fault: Fault) -> Self {
         match fault {
             Fault::StaleVotes | Fault::VoteForgottenByALeader | Fault::UncheckedSenders => self.contested(3),
+            Fault::VoteAfterAnOldCopy => Self { rollbacks: 40, ..self },
             // Two votes on each side: half of them.
             Fault::RepeatedVotes | Fault::HalfOfTheVotes => self.contested(4),
             Fault::VoteForgottenToALeader => self.contested(5),
@@ -63,6 +71,24 @@ impl Weather {
         (self.setting.pre_vote, self.setting.election_ticks) = (false, 10);
         self.manners = Manners { is_ordered: false, loss: 50, repeat: 600, delay: 600, longest: 60 };
         self
+    }
+
+    /// Return conditions under which nothing goes wrong, for three members.
+    pub fn calm(self) -> Self {
+        Self {
+            members: 3,
+            founders: 3,
+            manners: Manners::PERFECT,
+            crashes: 0,
+            changes: 0,
+            rollbacks: 0,
+            cuts: 0,
+            slowness: 0,
+            diligence: 900,
+            slowest_pace: 1000,
+            setting: Setting { pre_vote: true, check_quorum: true, ..self.setting },
+            ..self
+        }
     }
 
     /// Draw random conditions.
@@ -93,6 +119,7 @@ impl Weather {
             is_power_lost: random.is_hit(700),
             downtime: random.pick(&[5, 50, 200]).unwrap(),
             changes: random.pick(&[0, 0, 10, 50]).unwrap(),
+            rollbacks: random.pick(&[0, 0, 5, 15]).unwrap(),
             cuts: random.pick(&[0, 5, 15]).unwrap(),
             slowness: random.pick(&[0, 0, 20, 100]).unwrap(),
             slowest: random.pick(&[3, 15, 40]).unwrap(),

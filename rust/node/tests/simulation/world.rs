@@ -9,6 +9,7 @@ use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
 use qed_node::member_id::MemberId;
 use qed_node::membership::{Configuration, Membership};
+use qed_node::notice::Notice;
 use qed_node::outbox::{Completion, Success};
 use qed_node::ticket::Ticket;
 use raft::eraftpb::{Message, MessageType};
@@ -68,12 +69,14 @@ pub struct Counts {
     pub losses: u64,
     /// Network partitions.
     pub partitions: u64,
+    /// Old copies of disks that were put back.
+    pub rollbacks: u64,
 }
 
 impl Counts {
     /// Return each count with its name.
-    pub const fn named(self) -> [(&'static str, u64); 7] {
-        let Self { appends, reads, pages, changes, crashes, losses, partitions } = self;
+    pub const fn named(self) -> [(&'static str, u64); 8] {
+        let Self { appends, reads, pages, changes, crashes, losses, partitions, rollbacks } = self;
         [
             ("appends", appends),
             ("reads", reads),
@@ -82,6 +85,7 @@ impl Counts {
             ("crashes", crashes),
             ("lost disks", losses),
             ("partitions", partitions),
+            ("rollbacks", rollbacks),
         ]
     }
 }
@@ -95,6 +99,7 @@ impl AddAssign for Counts {
         self.crashes += other.crashes;
         self.losses += other.losses;
         self.partitions += other.partitions;
+        self.rollbacks += other.rollbacks;
     }
 }
 
@@ -122,8 +127,10 @@ pub struct World {
     pub is_healed: bool,
     /// The tick from which the operator may change something again.
     pub next_change: u64,
-    network: Network,
-    invariants: Invariants,
+    /// The network between them.
+    pub network: Network,
+    /// What must always be true.
+    pub invariants: Invariants,
     checksum: u64,
     /// The counts so far, except for those that clients and invariants keep.
     pub counts: Counts,
@@ -136,6 +143,17 @@ impl World {
     pub fn new(seed: u64, fault: Fault) -> Self {
         let mut random = Random::new(mixed(seed ^ 0x0071_6564));
         let weather = Weather::draw(&mut random).for_fault(fault);
+        Self::under(weather, seed, fault, random)
+    }
+
+    /// Return a world of three members in which nothing goes wrong by itself.
+    pub fn calm(seed: u64) -> Self {
+        let mut random = Random::new(mixed(seed ^ 0x0071_6564));
+        let weather = Weather::draw(&mut random).calm();
+        Self { is_healed: true, ..Self::under(weather, seed, Fault::None, random) }
+    }
+
+    fn under(weather: Weather, seed: u64, fault: Fault, random: Random) -> Self {
         let network = Network::new(weather.manners);
         let mut world = Self {
             fault,
@@ -166,6 +184,7 @@ impl World {
         self.note(|| format!("{weather:?}"));
         while self.now < self.weather.ticks {
             self.trouble();
+            self.roll_back();
             self.step()?;
         }
         self.heal();
@@ -184,7 +203,8 @@ impl World {
         Ok(Summary { checksum: self.checksum, ticks: self.now, counts })
     }
 
-    fn step(&mut self) -> Result<(), Violation> {
+    /// Let a tick pass.
+    pub fn step(&mut self) -> Result<(), Violation> {
         self.now += 1;
         for flight in self.network.arrived(self.now) {
             self.deliver(&flight)?;
@@ -201,6 +221,7 @@ impl World {
         for (&id, process) in self.hosts.iter().filter_map(|(id, host)| Some((id, host.process.as_ref()?))) {
             self.invariants.keeps(id, &process.member, process.state.log())?;
         }
+        self.end_doubts();
         self.invariants.end_step();
         Ok(())
     }
@@ -245,6 +266,10 @@ impl World {
             self.invariants.sent(&message)?;
             self.note(|| format!("{id} sends {message:?}"));
             self.network.send(self.now, id, message.to, Parcel::Said(message), &mut self.random);
+        }
+        for (to, notice) in effects.notices {
+            self.note(|| format!("{id} sends {to} {notice:?}"));
+            self.network.send(self.now, id, to.get(), Parcel::Noticed(notice), &mut self.random);
         }
         if let Some(process) = self.process(id) {
             process.jobs.extend(effects.jobs);
@@ -331,6 +356,10 @@ impl World {
         let Some(process) = self.process(to) else { return Ok(()) };
         match parcel {
             Parcel::Said(_) => {}
+            Parcel::Noticed(notice) => {
+                let notice = Notice::from_bytes(&fault.blanked(notice).to_bytes()).unwrap();
+                process.inbox.push_back(Input::Notice(MemberId::of(from), notice));
+            }
             Parcel::Lost(id) => process.inbox.push_back(Input::Lost(MemberId::of(id))),
             Parcel::Ask(ticket, start, after) => {
                 if let Ok(page) = process.state.log().page(start, after, events) {
@@ -576,6 +605,12 @@ impl World {
         leaders.max().map(|(_, id)| id)
     }
 
+    /// Return whether there is a leader that has applied an entry of its term.
+    pub fn is_led(&self) -> bool {
+        let leader = self.leader().and_then(|id| self.hosts[&id].process.as_ref());
+        leader.is_some_and(|process| process.state.applied().term == process.member.role().term)
+    }
+
     /// Return any running machine.
     pub fn any_running(&mut self) -> Option<u64> {
         let running: Vec<_> = self.hosts.values().filter(|host| host.process.is_some()).map(|host| host.id).collect();
@@ -591,8 +626,19 @@ impl World {
     pub fn add_host(&mut self, id: u64, name: String, founded: Option<Membership>) {
         let pace = self.random.within(self.weather.slowest_pace, 1000);
         let disk = Disk::default();
-        let host =
-            Host { id, name, disk, founded, process: None, starts_at: self.now, is_lost: false, pace, stood: None };
+        let host = Host {
+            id,
+            name,
+            disk,
+            founded,
+            process: None,
+            starts_at: self.now,
+            is_lost: false,
+            copy: None,
+            is_doubtful: false,
+            pace,
+            stood: None,
+        };
         self.hosts.insert(id, host);
     }
 
