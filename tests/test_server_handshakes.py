@@ -181,3 +181,19 @@ def finish(client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryB
     client.write(b"GET /cluster HTTP/1.1\r\nHost: x\r\n\r\n")
     stream.sendall(outgoing.read())
     until_done(lambda: client.read(1))
+
+
+def test_a_server_without_descriptors_accepts_again_once_it_has_some(tmp_path: Path) -> None:
+    secure = Secure(tmp_path)
+    try:
+        limit = open_files(secure) + 4
+        resource.prlimit(secure.server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        with contextlib.ExitStack() as sockets:
+            hold(sockets, address_of(secure, "http"), 30)
+            said = "event=\"connection not accepted\" reason='Too many open files'"
+            wait_until(lambda: said in secure.server.stderr, "the line in the server's log")
+        assert secure.status(None, f"{secure.server.url}/healthcheck") == 204
+        assert secure.server.stderr.count("connection not accepted") == 1
+        assert secure.server.stop() == 0
+    finally:
+        secure.server.forget()

@@ -91,7 +91,8 @@ class TlsListener:
                 return
             except OSError as exc:
                 # The connection stays in the queue, and the socket readable: without a pause, this would run forever.
-                _log.error(Line("connection not accepted", reason=exc.strerror or exc))
+                if self._once_per_minute.is_due("clients", "accept"):
+                    _log.error(Line("connection not accepted", reason=exc.strerror or exc))
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(_RETRY_S, self._watch)
                 return
