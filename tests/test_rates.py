@@ -11,7 +11,7 @@ from unittest import mock
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from both_clients import connect
@@ -196,6 +196,7 @@ def test_a_request_with_a_rate_that_makes_no_sense_is_refused(server: Server, na
     per_s=st.floats(0.001, 1000),
     steps=st.lists(st.tuples(st.floats(0, 10), st.integers(1, 5000)), max_size=50),
 )
+@example(per_s=0.046875, steps=[(0.0, 2823), (0.001, 249), (0.0, 1)])
 def test_no_key_is_faster_than_its_rate(per_s: float, steps: list[tuple[float, int]]) -> None:
     spent = 0
     with mock.patch("time.monotonic", return_value=0.0) as clock:

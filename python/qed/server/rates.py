@@ -21,6 +21,9 @@ __all__ = ["UNLIMITED", "Allowance", "Allowances", "RateExceeded", "Rates"]
 _MOST_KEPT: Final = 1024
 """Allowances above which those that are full are dropped. An authority may sign any number of certificates."""
 
+_ROUNDING: Final = 1e-6
+"""Tokens that may be missing: after the very wait that was named, rounding can leave a little less than it takes."""
+
 
 class RateExceeded(QedError):
     """The caller has used up a rate. Nothing was done.
@@ -69,7 +72,7 @@ class _Bucket:
         """Take `cost` tokens and return 0, or take none and return the seconds until that is possible."""
         self._fill()
         missing = min(cost, self._most) - self._tokens
-        if missing > 0:
+        if missing > _ROUNDING:
             return missing / self._per_s
         self._tokens -= cost
         return 0.0
