@@ -54,6 +54,28 @@ def test_join_with_a_taken_address_is_refused(cluster: Cluster, tmp_path: Path, 
     assert_says(process.run_to_exit(), "cannot join", taken.address(name), taken.name)
 
 
+def test_member_at_the_address_of_a_dead_one_still_votes(cluster: Cluster) -> None:
+    dead, moved = cluster.followers()
+    dead.kill()
+    assert moved.stop() == 0
+    moved.ports["http"], dead.ports["http"] = dead.ports["http"], free_ports(1)[0]
+    try:
+        moved.start()
+        wait_until(lambda: not moved.is_running or "not recorded" in moved.stderr, "the refusal")
+        assert moved.is_running, moved.stderr
+        assert f"the address {moved.address('http')} is in use by {dead.name}" in moved.stderr
+        assert cluster.leader().add(b"by a majority").status_code == 201
+        # Once the other one has moved away, the address is free.
+        dead.start()
+        wait_until(
+            lambda: all(m.shards().shards[moved.name].http_addr == moved.address("http") for m in cluster.members),
+            "the new address to be recorded",
+        )
+        assert moved.stderr.count("not recorded") == 1
+    finally:
+        cluster.heal()
+
+
 def test_port_in_use_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
     process = joiner(cluster, tmp_path / "log")
     process.ports["raft"] = cluster.members[0].ports["raft"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import httpx
 import pytest
 
+from harness.wait import LIMIT_S
 from qed._qed import Act, Follower, MemberInfo
 from qed.errors import CorruptLog, Overloaded, QedError
 from qed.proofs import Digest
@@ -91,6 +92,7 @@ class FailingReplica:
         self.tickets: list[int] = []
         self.has_taken_three = asyncio.Event()
         self.is_awaited = asyncio.Event()
+        self.has_raised = asyncio.Event()
         self.is_closed = False
         # The history has begun, so nothing is missing in it.
         self.history = [Act(index=1, term=1, previous=Digest(bytes(32)), body=b"{}")]
@@ -102,6 +104,9 @@ class FailingReplica:
         return [act for act in self.history if act.index > after]
 
     def act(self, ticket: int, body: bytes) -> None:
+        if self.surprise is not None:
+            self.has_raised.set()
+            raise self.surprise
         self.history.append(Act(index=len(self.history) + 1, term=1, previous=Digest(bytes(32)), body=body))
         self.results.append((ticket, None))
         self.wake()
@@ -240,3 +245,14 @@ async def test_unexpected_error_is_answered_500_without_details(
         assert "secret" not in answer.text
     assert "secret" not in caplog.text
     assert f"type={type(surprise).__name__}" in caplog.text
+
+
+async def test_task_that_dies_is_logged_without_details(
+    replica: FailingReplica, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The leader has to record that the history begins.
+    replica.history, replica.surprise = [], RuntimeError("secret")
+    async with serving(replica, tmp_path, Limits(), []), asyncio.timeout(LIMIT_S):
+        await replica.has_raised.wait()
+    assert "task ended unexpectedly task=history type=RuntimeError" in caplog.text
+    assert "secret" not in caplog.text

@@ -88,6 +88,59 @@ def test_former_member_cannot_tell_a_member_that_it_was_removed(
         cluster.heal()
 
 
+@pytest.mark.parametrize(
+    ("code", "is_for_request", "asked"), [("refused", True, 10), ("protocol", False, 3), ("cluster", False, 3)]
+)
+def test_former_member_stops_no_member_while_there_is_no_leader(
+    cluster: Cluster, tmp_path: Path, code: str, is_for_request: bool, asked: int
+) -> None:
+    questions: list[object] = []
+
+    def refuse(stream: ssl.SSLSocket) -> None:
+        questions.append(read_frame(stream))
+        if is_for_request:
+            stream.sendall(frame_of({}))
+            read_frame(stream)
+        stream.sendall(frame_of({"error": code, "message": "not here"}))
+
+    for member in cluster.members:
+        assert member.stop() == 0
+    first = cluster.members[0]
+    join, port = first.join, first.ports["metrics"]
+    try:
+        with Impostor(former_member(cluster, tmp_path / "former").accepting, refuse) as former:
+            # It asks to have its new address recorded, and the others are down.
+            first.join, first.ports["metrics"] = (former.address,), free_ports(1)[0]
+            first.start()
+            # A server that is no member ends after the fourth second of refusals: with the seventh question.
+            wait_until(lambda: not first.is_running or len(questions) >= asked, "questions to the former member")
+            assert first.is_running, first.stderr
+            assert "does not know who says so" in first.stderr
+            first.join = join
+            cluster.heal()
+    finally:
+        first.join, first.ports["metrics"] = join, port
+        first.kill()
+        cluster.heal()
+
+
+@pytest.mark.parametrize("code", ["caller", "refused", "unavailable", "unheard of"])
+def test_new_server_joins_whatever_a_former_member_replies(cluster: Cluster, tmp_path: Path, code: str) -> None:
+    def reply(stream: ssl.SSLSocket) -> None:
+        read_frame(stream)
+        stream.sendall(frame_of({}))
+        read_frame(stream)
+        stream.sendall(frame_of({"error": code, "message": "not you"}))
+
+    server = Server("server9", tmp_path / "log", secret=cluster.members[0].secret)
+    with Impostor(former_member(cluster, tmp_path / "former").accepting, reply) as former:
+        server.join = (former.address, cluster.members[0].address("raft"))
+        server.start()
+        with cluster.joined_by(server):
+            pass
+        server.forget()
+
+
 def test_former_member_introduces_nobody(cluster: Cluster, tmp_path: Path) -> None:
     """A member that has moved asks the addresses to join to record it, and must not learn the members from anybody."""
     former = Intruder(former_member(cluster, tmp_path / "former"), 77)

@@ -110,6 +110,8 @@ class LeaderRequests:
                 reply = await self._transport.ask(Address.parse(leader.raft_addr), leader.key, whole)
             except TransportError as exc:
                 raise Unavailable(str(exc)) from exc
+            if reply.error == "caller" and whole.who:
+                raise CallerRefused(reply.message)
             if reply.error != "elsewhere":
                 _accepted(reply)
                 return
@@ -291,11 +293,16 @@ class LeaderRequests:
                 if self._members.introduce(reply.keys, reply.applied, by=number):
                     return
 
-    async def seek_admission(self, own: MemberInfo) -> str | None:
+    async def seek_admission(self, own: MemberInfo, level: int = logging.INFO) -> Exception | None:
         """Ask to be admitted with these addresses and this key, or for them to be recorded, until that is done.
 
+        Args:
+            own: The addresses and the key.
+            level: How to log the failures of the first round.
+
         Returns:
-            The reason if it cannot be done; None once it is.
+            None once it is done; or the reason why it cannot be done: `Removed`, after which nothing helps, or what an
+            operator has to change: `MembershipRefused`, `Mismatch` or `Stranger`.
         """
         loop = asyncio.get_running_loop()
         request = LeaderRequest(
@@ -311,7 +318,7 @@ class LeaderRequests:
             origin=own.raft_addr,
         )
         patient_until = loop.time() + _REFUSALS_ELECTIONS * self._settings.pace.election_ms / 1000
-        level, admitted_by, retries = logging.INFO, None, delays(*_RETRY_S)
+        admitted_by, retries = None, delays(*_RETRY_S)
         first = 0
         while not self._members.is_recorded(own):
             try:
@@ -319,10 +326,10 @@ class LeaderRequests:
             except MembershipRefused as exc:
                 # The previous owner of the name may have just died, and counts as alive for two more elections.
                 if loop.time() > patient_until:
-                    return f"cannot join: {exc}"
+                    return exc
                 answered_by = None
             except (Mismatch, Removed, Stranger) as exc:
-                return f"cannot join: {exc}"
+                return exc
             if answered_by is not None and admitted_by is None:
                 # A member that has much to catch up with is admitted again and again before it sees its admission.
                 admitted_by = answered_by
@@ -402,14 +409,12 @@ def _accepted(reply: Reply) -> Reply:
 
     Raises:
         MembershipRefused: The membership does not allow it.
-        CallerRefused: The leader does not accept the caller.
         Unavailable: It could not be done now.
     """
     if reply.error == "refused":
         raise MembershipRefused(reply.message)
-    if reply.error == "caller":
-        raise CallerRefused(reply.message)
     if reply.error:
+        # Any code may come, even `caller` for what a member asks for itself: who answers need not be a member.
         raise Unavailable(reply.message)
     return reply
 

@@ -21,12 +21,12 @@ from qed.server.credentials import read_credentials
 from qed.server.enrolment import seek_certificate
 from qed.server.fetching import Fetching
 from qed.server.former_keys import FormerKeys
-from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Reply
+from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, Mismatch, Removed, Reply
 from qed.server.history import History
 from qed.server.key_uses import KeyUses
 from qed.server.keys import KeyTable
 from qed.server.leader_requests import LeaderRequests
-from qed.server.logs import Line, OncePerMinute
+from qed.server.logs import Line, OncePerMinute, where
 from qed.server.opening import description
 from qed.server.passed_on import CallerRefused, PassedOn, via
 from qed.server.recognition import STRANGER, Recognition
@@ -56,6 +56,8 @@ _RECORD_S: Final = (0.1, 1.0, 2.0, 5.0, 10.0)
 """How long to wait before the leader is asked again to record something."""
 _INTRODUCTION_S: Final = 1.0
 """How long to wait before asking again who the members are."""
+_REFUSED_S: Final = 5.0
+"""How long a member waits before it asks again for what was refused: an operator has to act first."""
 _ANNOUNCEMENT_S: Final = 10.0
 """How long to ask for a new key to be recorded. Elections take a second or two; without a majority none is recorded."""
 
@@ -298,6 +300,7 @@ class Peers:
         task = self._tasks.get(name)
         if task is None or task.done():
             task = self._tasks[name] = asyncio.create_task(work())
+            task.add_done_callback(functools.partial(_note_death, name))
         return task
 
     async def _reload(self) -> None:
@@ -318,7 +321,7 @@ class Peers:
     async def _announce(self, fresh: Credentials) -> None:
         """Have the cluster know this member by a new key. The old one, with which it asks, proves that it may."""
         self._announced = fresh
-        reason: str | None = "no leader has recorded it in time"
+        reason: str | Exception | None = "no leader has recorded it in time"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ANNOUNCEMENT_S):
                 reason = await self.leader_requests.seek_admission(description(self._settings, fresh.pin))
@@ -362,9 +365,21 @@ class Peers:
             self.note_status()
 
     async def _seek_admission(self) -> None:
-        reason = await self.leader_requests.seek_admission(self._members.own)
-        if reason is not None:
-            self.removed(reason)
+        """Seek admission until it is there. A server that is no member ends when it is refused.
+
+        A member goes on with the addresses that are recorded: the cluster may need its vote, also to get rid of what
+        is in the way. It only ends if it was removed.
+        """
+        members, logged, level = self._members, "", logging.INFO
+        while (refusal := await self.leader_requests.seek_admission(members.own, level)) is not None:
+            if isinstance(refusal, Removed) or members.number not in members.by_number:
+                self.removed(f"cannot join: {refusal}")
+                return
+            if str(refusal) != logged:
+                logged = str(refusal)
+                _log.error(Line("addresses or key not recorded", reason=refusal))
+            level = logging.DEBUG
+            await asyncio.sleep(_REFUSED_S)
 
     async def _seek_introduction(self) -> None:
         await self.leader_requests.seek_introduction()
@@ -376,6 +391,13 @@ class Peers:
         reason = await self.leader_requests.probe_joined()
         if reason is not None:
             self.removed(reason)
+
+
+def _note_death(name: str, task: asyncio.Task[None]) -> None:
+    """Log that a task ended with an exception that nobody expected: nothing else waits for it."""
+    exc = None if task.cancelled() else task.exception()
+    if exc is not None:
+        _log.error(Line("task ended unexpectedly", task=name, **where(exc)))
 
 
 def _refusal(exc: QedError) -> Reply:

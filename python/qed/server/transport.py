@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from qed.server.acceptor import Acceptor, StreamHandler
 from qed.server.config import Address, SettingsError
@@ -20,6 +20,7 @@ from qed.server.handshake import (
     Hello,
     Kind,
     LeaderRequest,
+    Mismatch,
     Removed,
     Reply,
     Stream,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from qed.server.credentials import Credentials
 
 __all__ = ["Contact", "MemberHandler", "Transport"]
+
+_WHO_SAYS: Final = "This member does not know who says so"
 
 
 class Contact(NamedTuple):
@@ -161,10 +164,13 @@ class Transport:
             TransportError: Nobody there accepts it.
             Stranger: No key is expected, and whoever is there has no certificate of this cluster's authority.
             Removed: A member says that this one was removed.
-            Mismatch: The other side belongs to another cluster, or speaks another protocol.
+            Mismatch: A member belongs to another cluster, or speaks another protocol.
         """
         async with self._meeting(address, expected) as stream:
-            return await ask(stream, self._hello(0, "question"), request)
+            reply = await ask(stream, self._hello(0, "question"), request)
+            if reply.error == "refused" and not self._is_member_at(stream):
+                raise TransportError(f"{address} refused: {reply.message}. {_WHO_SAYS}")
+            return reply
 
     async def probe(self, address: Address) -> None:
         """Check that whoever is at `address` accepts this member as one of its cluster.
@@ -177,18 +183,22 @@ class Transport:
 
     @asynccontextmanager
     async def _meeting(self, address: Address, expected: bytes | None) -> AsyncIterator[Stream]:
-        """Open a stream to an address, and close it at the end. Only members are believed that this one was removed."""
+        """Open a stream to an address, and close it at the end. Only members are believed what makes this one stop."""
         stream = await connect(address, self._own_credentials(), expected)
         try:
             yield stream
-        except Removed as exc:
-            # A removed member keeps its certificate. Its word must not make an operator empty a data folder.
-            peer = peer_of(stream.writer)
-            if peer is None or not self._handler.is_member(peer.pin):
-                raise TransportError(f"{exc}. This member does not know who says so") from exc
-            raise
+        except (Removed, Mismatch) as exc:
+            # A removed member keeps its certificate. Its word must not stop a member, or empty its folder.
+            if self._is_member_at(stream):
+                raise
+            raise TransportError(f"{exc}. {_WHO_SAYS}") from exc
         finally:
             stream.writer.transport.abort()
+
+    def _is_member_at(self, stream: Stream) -> bool:
+        """Return whether the other side of a stream may be a member, as far as this one knows."""
+        peer = peer_of(stream.writer)
+        return peer is not None and self._handler.is_member(peer.pin)
 
     def _own_credentials(self) -> Credentials:
         if self.credentials is None:
