@@ -227,6 +227,7 @@ def leading_replica(folder: Path) -> _qed.Replica:
     replica = _qed.Replica.open(
         str(folder),
         own,
+        high_water=None,
         is_joining=False,
         tick_ms=50,
         heartbeat_ticks=2,

@@ -51,7 +51,7 @@ SERVER_FLOORS = [
     {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"},
     {"ways"},
     {"config"},
-    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"},
+    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates", "high_water"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"},
     {"credentials", "access", "token_table", "lost_members"},
     {"tls"},
@@ -88,7 +88,7 @@ CORE_FLOORS = [
 ]
 NODE_FLOORS = [
     {"segments", "member_id", "ticket", "queue", "public_key"},
-    {"wal", "identity", "membership", "liveness", "notice"},
+    {"wal", "identity", "membership", "liveness", "notice", "comparison", "high_water"},
     {"raftlog", "entry"},
     {"message_check"},
     {"roll_call"},
@@ -117,6 +117,7 @@ ONLY = {
             f"server.{name}"
             for name in (
                 "opening",
+                "high_water",
                 "members",
                 "waiting",
                 "leader_requests",

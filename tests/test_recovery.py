@@ -205,6 +205,64 @@ def test_an_old_copy_of_the_only_folder_is_recovered(tmp_path: Path) -> None:
         server.forget()
 
 
+def put_back(server: Server, copy: Path) -> None:
+    """Put an old copy of a server's folder back, as a restored snapshot of a disk does."""
+    shutil.rmtree(server.folder)
+    shutil.copytree(copy, server.folder)
+
+
+def copy_of(server: Server, tmp_path: Path) -> Path:
+    """Stop a server, copy its folder, and start it again."""
+    assert server.stop() == 0
+    copy = tmp_path / f"copy of {server.name}"
+    shutil.copytree(server.folder, copy)
+    server.start()
+    return copy
+
+
+def test_an_old_copy_that_is_put_back_to_one_is_noticed_and_caught_up(cluster: Cluster, tmp_path: Path) -> None:
+    receipts = tmp_path / "receipts"
+    add(cluster.leader(), receipts, "one")
+    server = cluster.follower()
+    copy = copy_of(server, tmp_path)
+    cluster.wait_whole()
+    add(cluster.leader(), receipts, "two", "three")
+    server.kill()
+    put_back(server, copy)
+    server.start()
+    cluster.wait_whole()
+    assert "alarm" in server.stderr
+    assert "alarm over" in server.stderr
+    assert "old copy" in server.stderr
+    for event in ("one", "two", "three"):
+        assert ask(server, receipts, event) == (0, "Verify: OK")
+    assert all("alarm" not in other.stderr for other in cluster.others(server))
+
+
+def test_old_copies_that_are_put_back_to_two_lose_nothing_while_the_third_is_up(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    receipts = tmp_path / "receipts"
+    add(cluster.leader(), receipts, "one")
+    kept = cluster.leader()
+    copies = {server.name: copy_of(server, tmp_path) for server in cluster.others(kept)}
+    cluster.wait_whole()
+    add(cluster.leader(), receipts, "two", "three")
+    cluster.wait_whole()
+    for server in cluster.others(kept):
+        server.kill()
+    for server in cluster.others(kept):
+        put_back(server, copies[server.name])
+        server.launch()
+    for server in cluster.others(kept):
+        server.wait_listening()
+    cluster.wait_whole()
+    for server in cluster.members:
+        for event in ("one", "two", "three"):
+            assert ask(server, receipts, event) == (0, "Verify: OK")
+    add(cluster.leader(), receipts, "four")
+
+
 def test_history_says_what_was_restored_and_recovered_and_keys_stay(tmp_path: Path) -> None:
     server, folder = Server("lone", tmp_path / "data"), tmp_path / "backups"
     server.start()

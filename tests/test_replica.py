@@ -23,6 +23,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
     opened = Replica.open(
         str(tmp_path),
         member,
+        high_water=None,
         is_joining=False,
         tick_ms=10,
         heartbeat_ticks=2,

@@ -59,6 +59,7 @@ class Status:
     removed: list[int] = field(default_factory=list)
     followers: list[Follower] = field(default_factory=list)
     fetch_from: int | None = None
+    alarm: str | None = None
 
 
 @dataclass

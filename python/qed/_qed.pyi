@@ -388,6 +388,7 @@ class Status:
     followers: list[Follower]
     fetch_from: int | None
     acts: int
+    alarm: str | None
 
 @final
 class Act:
@@ -447,6 +448,7 @@ class Replica:
         member: MemberInfo,
         /,
         *,
+        high_water: tuple[int, int, int] | None,
         is_joining: bool,
         tick_ms: int,
         heartbeat_ticks: int,

@@ -238,6 +238,7 @@ class Settings:
         raft_advertise_addr: Where members reach `raft_addr`.
         data_dir: The folder that holds the log.
         backup_dir: The folder for backups that the server keeps; None for `backups` in `data_dir`.
+        high_water: A file outside `data_dir` that notes how far this member is; None for none.
         raft_join_addrs: Members to ask for admission to their cluster; empty to start a new one.
         is_open: Whether everyone who can connect may do everything, without a key.
         tls: The certificate for clients and operators; None for plain HTTP.
@@ -256,6 +257,7 @@ class Settings:
     raft_addr: Address
     data_dir: Path
     backup_dir: Path | None = None
+    high_water: Path | None = None
     http_advertise_addr: Ways | None = None
     mgmt_advertise_addr: Ways | None = None
     metrics_advertise_addr: Address | None = None

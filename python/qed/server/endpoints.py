@@ -26,7 +26,7 @@ from qed._wire import (
     HistoryRow,
     JoinToken,
 )
-from qed.errors import NotLeader, Overloaded, QedError, UnknownVersion, WriteRefused
+from qed.errors import NotLeader, Overloaded, QedError, Unavailable, UnknownVersion, WriteRefused
 from qed.proofs import Digest
 from qed.server.access import CALLER
 from qed.server.acts import Author
@@ -390,7 +390,7 @@ class Welcome:
 
 
 class Healthcheck:
-    """`HEAD /healthcheck`: 204 unless the member's disk has failed."""
+    """`HEAD /healthcheck`: 204 unless the member's disk has failed, or its log is not that of the cluster."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -400,8 +400,11 @@ class Healthcheck:
 
         Raises:
             WriteRefused: The disk has failed.
+            Unavailable: The log lacks or contradicts what a majority acknowledged.
         """
         if self._node.failure is not None:
             raise WriteRefused(self._node.failure)
+        if self._node.alarm is not None:
+            raise Unavailable(self._node.alarm)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})

@@ -180,6 +180,12 @@ def _tls_options(command: _Command) -> _Command:
     help="Folder for the backups that this server keeps, best on another disk. `qed backup create --to` needs none.",
 )
 @click.option(
+    "--high-water",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File on another disk that notes, every second, how far this server is, so that it does not start on an old "
+    "copy of --data-dir, nor on an empty folder.",
+)
+@click.option(
     "--log",
     "log_level",
     envvar="QED_SERVER_LOG",
@@ -200,6 +206,7 @@ def main(  # noqa: PLR0913  # one argument an option
     raft_tls_ca: Path | None,
     data_dir: Path,
     backup_dir: Path | None,
+    high_water: Path | None,
     http_advertise_url: Way | None,
     http_advertise_addrs: tuple[Way, ...],
     mgmt_advertise_addrs: tuple[Way, ...],
@@ -220,6 +227,7 @@ def main(  # noqa: PLR0913  # one argument an option
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
+            high_water=None if high_water is None else high_water.absolute(),
             pace=Pace(**{setting.name: others.pop(setting.name) for setting in fields(Pace)}),
             limits=Limits(**{limit.name: others.pop(limit.name) for limit in fields(Limits)}),
             **others,

@@ -25,6 +25,7 @@ from qed.errors import (
 from qed.server.acts import KeyCreated, KeyRevoked, TokenCreated, encode, now
 from qed.server.api_keys import ApiKey
 from qed.server.handshake import LeaderRequest
+from qed.server.high_water import Keeper
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER, Members, address_by, url_by
 from qed.server.opening import open_member
@@ -88,6 +89,8 @@ class Node:
         self._on_failure: Callable[[], None] = lambda: None
         self._is_retired = False
         self._is_closed = False
+        self._note = None if settings.high_water is None else Keeper(settings.high_water, replica.status)
+        self._noting: asyncio.Task[None] | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Node:
@@ -109,6 +112,8 @@ class Node:
         loop = asyncio.get_running_loop()
         self._waiting.start()
         loop.add_reader(self._replica.wake_fd, self._collect)
+        if self._note is not None:
+            self._noting = asyncio.create_task(self._note.run())
         await self._peers.start(listener)
         if list(self._members.by_number) == [self._members.number]:
             await self._replay()
@@ -140,6 +145,8 @@ class Node:
     async def close(self) -> None:
         """Retire, finish every insertion that was accepted, answer it, and release the data folder."""
         await self.retire()
+        if self._noting is not None:
+            self._noting.cancel()
         self._peers.stop()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.close_now)
@@ -152,12 +159,19 @@ class Node:
         """Finish every insertion that was accepted, and release the data folder. Blocks; a second call does nothing."""
         if not self._is_closed:
             self._replica.close()
+            if self._note is not None:
+                self._note.write()
             self._is_closed = True
 
     @property
     def failure(self) -> str | None:
         """Why the node accepts no more insertions, or None while it does."""
         return self._failure
+
+    @property
+    def alarm(self) -> str | None:
+        """Why the node must not answer: its log lacks or contradicts what a majority acknowledged. None if it may."""
+        return self._members.status.alarm
 
     @property
     def is_leader(self) -> bool:
@@ -223,6 +237,7 @@ class Node:
         Raises:
             Unavailable: No leader confirmed it in time, or a write or sync has failed.
         """
+        self._require_sound()
         try:
             await self._peers.leader_requests.catch_up()
         except NotLeader as exc:
@@ -230,6 +245,7 @@ class Node:
 
     async def await_version(self, version: int) -> None:
         """Return once the log holds `version`, or after a while."""
+        self._require_sound()
         if version < len(self._replica):
             return
         ticket, future = self._waiting.enter(READ)
@@ -254,6 +270,7 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
+        self._require_sound()
         if version is not None:
             await self.await_version(version)
         ticket, answer = self._waiting.enter(PROOF)
@@ -301,7 +318,9 @@ class Node:
         Raises:
             BackupError: `since` is no place in a backup.
             PageError: The log does not continue that backup.
+            Unavailable: This member's log is not that of the cluster.
         """
+        self._require_sound()
         return self._replica.begin_backup(
             since=since,
             log=self.log_name,
@@ -323,6 +342,7 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
+        self._require_sound()
         ticket, answer = self._waiting.enter(PROOF)
         try:
             self._replica.ask_backup(ticket, after, until=until)
@@ -516,6 +536,10 @@ class Node:
                 await members.wait_until(lambda: before == name or members.leader_name not in {None, before})
         except TimeoutError as exc:
             raise Unavailable("leadership was not handed over in time") from exc
+
+    def _require_sound(self) -> None:
+        if self.alarm is not None:
+            raise Unavailable(self.alarm)
 
     def _not_leader(self) -> NotLeader:
         url = None if self.is_leader else self.leader_url()

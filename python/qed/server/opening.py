@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qed._qed import MemberInfo, Replica
 from qed.server.credentials import read_credentials
+from qed.server.high_water import read_high_water
 from qed.server.tokens import read_token
 
 if TYPE_CHECKING:
@@ -62,9 +63,11 @@ def open_member(settings: Settings) -> tuple[Replica, Credentials | None]:
 def _open_replica(settings: Settings) -> Replica:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     limits, pace = settings.limits, settings.pace
+    note = None if settings.high_water is None else read_high_water(settings.high_water)
     return Replica.open(
         str(settings.data_dir),
         description(settings),
+        high_water=None if note is None else (note.number, note.term, note.index),
         is_joining=bool(settings.raft_join_addrs),
         tick_ms=pace.tick_ms,
         heartbeat_ticks=pace.heartbeat_ticks,

@@ -151,6 +151,12 @@ class Peers:
             if self._once_per_minute.is_due(name, invalid.reason):
                 _log.warning(Line("message refused", sender=name, reason=invalid.reason))
 
+    def _log_alarm(self, reason: str | None) -> None:
+        if reason is None:
+            _log.info(Line("alarm over", events=len(self._replica)))
+        else:
+            _log.error(Line("alarm", reason=reason))
+
     def note_status(self) -> None:
         """Read the replica's status, and act on what has changed."""
         before, members = self._members.renew(), self._members
@@ -169,6 +175,8 @@ class Peers:
             _log.info(Line("leader changed", leader=members.leader_name or "none", term=status.term))
         if before.is_leader != status.is_leader:
             _log.info(Line("leads" if status.is_leader else "follows", events=len(self._replica)))
+        if before.alarm != status.alarm:
+            self._log_alarm(status.alarm)
         self._history.renew()
         if status.is_leader:
             self._run_once("history", self._history.record_missing)

@@ -304,6 +304,7 @@ impl Consensus {
     /// [`Refusal::InvalidMessage`] or [`Refusal::Raft`] if it is refused.
     pub fn step(&mut self, message: Message) -> Result<(), Refusal> {
         if self.roll_call.is_asking() {
+            self.roll_call.note_contact();
             // As if it had been lost: what this member would answer, it may have promised not to.
             return Ok(());
         }
@@ -468,6 +469,7 @@ impl Consensus {
 
     /// Note that messages to `id` may have been lost: its stream has ended.
     pub fn lost(&mut self, id: MemberId) {
+        self.roll_call.note_contact();
         self.raw.report_unreachable(id.get());
         // Otherwise Raft would wait forever for the acknowledgement of a lost snapshot message.
         self.raw.report_snapshot(id.get(), SnapshotStatus::Failure);

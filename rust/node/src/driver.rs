@@ -88,6 +88,8 @@ pub struct Status {
     pub snapshot_source: Option<(MemberId, LogId)>,
     /// The entry of the newest act that is applied; 0 if there is none.
     pub acts: u64,
+    /// Why this member must not answer: its log lacks or contradicts what a majority acknowledged.
+    pub alarm: Option<String>,
     /// On a leader: the members, including itself.
     pub followers: Vec<Follower>,
 }
@@ -511,6 +513,7 @@ fn status_of<M: SegmentStore>(member: &Member<M>) -> Status {
         applied_index: consensus.log().applied().index,
         snapshot_source: member.snapshot_source(),
         acts: member.acts(),
+        alarm: member.alarm().map(String::from),
         followers: membership.members.keys().filter_map(of_follower).collect(),
         membership: Arc::clone(membership),
     }

@@ -10,8 +10,10 @@ use qed_core::log_id::LogId;
 
 use crate::consensus::{KEPT_BYTES, Settings};
 use crate::founding::Founding;
+use crate::high_water::HighWater;
 use crate::identity::{Identity, random, random_cluster};
 use crate::member::{Limits, Member, MemberError};
+use crate::member_id::MemberId;
 use crate::membership::{MemberInfo, Membership};
 use crate::recovery::go_on;
 use crate::segments::SegmentFolder;
@@ -55,6 +57,30 @@ pub enum FolderError {
         found: String,
         /// The member that tried to open it.
         wanted: String,
+    },
+    /// It lacks what its only member has acknowledged.
+    #[error(
+        "{path} is an old copy: it ends at entry {index} in term {term}, but by the high-water file entry {} in term {} was acknowledged; put the newer folder back, or give this one up to what it holds with `qed recover` and delete the file", .noted.index, .noted.term
+    )]
+    Old {
+        /// The folder.
+        path: String,
+        /// Its term.
+        term: u64,
+        /// Its last entry.
+        index: u64,
+        /// What is noted.
+        noted: HighWater,
+    },
+    /// It is not the folder that was noted.
+    #[error(
+        "{path} is not the folder of the high-water file, which belongs to member {member}: put that folder back, or delete the file if this folder is to take its place"
+    )]
+    Unlike {
+        /// The folder.
+        path: String,
+        /// The member that the note belongs to.
+        member: MemberId,
     },
     /// It holds a log that belongs to no cluster.
     #[error(
@@ -103,6 +129,22 @@ impl Opened {
         timing: Timing,
         batch_events: usize,
     ) -> Result<Self, FolderError> {
+        Self::open_noted(path, description, beginning, (timing, batch_events), None)
+    }
+
+    /// Open a data folder as [`Self::open`] does, but check it against a note outside of it. A folder that lacks what is noted is
+    /// refused if it has no other voters, and otherwise has to hear from all of them.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::open`], [`FolderError::Old`], [`FolderError::Unlike`].
+    pub fn open_noted(
+        path: &Path,
+        description: &MemberInfo,
+        beginning: Beginning,
+        (timing, batch_events): (Timing, usize),
+        noted: Option<HighWater>,
+    ) -> Result<Self, FolderError> {
         let log = Arc::new(Log::open(path)?);
         let of_io = |cause| unusable(path, cause);
         let known = owner(path, description)?;
@@ -115,6 +157,9 @@ impl Opened {
             }
             None => known,
         };
+        require_noted(path, known.as_ref(), noted)?;
+        let (term, index) = end_of(&log, &recovered);
+        let old = noted.filter(|noted| noted.is_above(term, index));
         let identity = match known {
             Some(identity) if wal.is_new() => return Err(raft_log_is_missing(&identity)),
             Some(identity) => identity,
@@ -131,7 +176,7 @@ impl Opened {
             election_ticks: timing.election_ticks,
             dead_ticks: timing.dead_ticks,
             heartbeat_ticks: timing.heartbeat_ticks,
-            patience_ticks: Some(timing.election_ticks),
+            patience_ticks: old.is_none().then_some(timing.election_ticks),
             seed: random().map_err(of_io)?,
             pre_vote: true,
             check_quorum: true,
@@ -140,6 +185,9 @@ impl Opened {
         let first_read = random().map_err(of_io)?;
         let limits = Limits { batch_events, election_ticks: timing.election_ticks, first_read };
         let (member, state) = go_on(log, (wal, recovered), founded, settings, limits)?;
+        if let Some(noted) = old.filter(|_| state.membership().configuration.voters == [identity.id]) {
+            return Err(FolderError::Old { path: path.display().to_string(), term, index, noted });
+        }
         let identity = note_cluster(path, identity, state.membership()).map_err(of_io)?;
         Ok(Self { identity, member, state })
     }
@@ -147,6 +195,22 @@ impl Opened {
 
 pub(crate) fn unusable(path: &Path, cause: io::Error) -> FolderError {
     FolderError::Io { path: path.display().to_string(), cause }
+}
+
+/// A folder of another member, such as an empty one, lacks everything that is noted.
+fn require_noted(path: &Path, known: Option<&Identity>, noted: Option<HighWater>) -> Result<(), FolderError> {
+    match noted {
+        Some(HighWater { member, .. }) if known.is_none_or(|known| known.id != member) => {
+            Err(FolderError::Unlike { path: path.display().to_string(), member })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Return the term of a member, and its last entry.
+fn end_of(log: &Log, recovered: &Recovered) -> (u64, u64) {
+    let (applied, last) = (log.applied(), recovered.entries.last().map_or(0, |entry| entry.index));
+    (recovered.hard_state.term.max(applied.term), last.max(recovered.bounds.index).max(applied.index))
 }
 
 /// Return the identity in the folder, if there is one; fail if it belongs to another member.

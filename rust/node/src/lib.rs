@@ -17,12 +17,14 @@
 )]
 
 pub mod applier;
+pub mod comparison;
 pub mod consensus;
 pub mod disaster;
 pub mod driver;
 pub mod entry;
 pub mod folder;
 pub mod founding;
+pub mod high_water;
 pub mod identity;
 pub mod liveness;
 pub mod member;

@@ -11,6 +11,7 @@ use qed_core::log_id::LogId;
 use qed_core::page::Page;
 use raft::eraftpb::{ConfState, Message};
 
+use crate::comparison::{COMPARISON_TIMEOUTS, Comparison};
 use crate::consensus::{Committed, Consensus, Output, Refusal, Role, Save};
 use crate::entry::Command;
 use crate::member_id::MemberId;
@@ -168,6 +169,11 @@ pub struct Member<M> {
     ticks: usize,
     role: Role,
     snapshot_source: Option<(MemberId, LogId)>,
+    comparison: Comparison,
+    /// Why the log is not that of the cluster.
+    divergence: Option<StateError>,
+    /// Why this member must not answer.
+    alarm: Option<String>,
     /// The entry of the newest act; 0 if there is none.
     acts: u64,
     /// Requests that have not been proposed yet.
@@ -198,6 +204,9 @@ impl<M: SegmentStore> Member<M> {
             ticks: 0,
             role,
             snapshot_source: None,
+            comparison: Comparison::default(),
+            divergence: None,
+            alarm: None,
             acts,
             queue: VecDeque::new(),
             proposals: VecDeque::new(),
@@ -224,6 +233,12 @@ impl<M: SegmentStore> Member<M> {
     #[must_use]
     pub const fn snapshot_source(&self) -> Option<(MemberId, LogId)> {
         self.snapshot_source
+    }
+
+    /// Return why this member must not answer, if it must not: its log lacks or contradicts what a majority acknowledged.
+    #[must_use]
+    pub fn alarm(&self) -> Option<&str> {
+        self.alarm.as_deref()
     }
 
     /// Return the entry of the newest act; 0 if there is none.
@@ -257,8 +272,13 @@ impl<M: SegmentStore> Member<M> {
     /// [`MemberError`]: the member must stop, and the outcome of pending requests is unknown.
     pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Result<(), MemberError> {
         for input in inputs {
+            let is_tick = matches!(input, Input::Tick);
             self.handle(input, effects);
+            if is_tick {
+                self.announce_extent(effects)?;
+            }
         }
+        self.compare()?;
         self.forget()?;
         loop {
             self.propose(effects)?;
@@ -290,6 +310,12 @@ impl<M: SegmentStore> Member<M> {
             }
             Input::Notice(sender, notice) => {
                 let checked = check_sender(sender, &self.membership);
+                if let Notice::Extent(extent) = notice
+                    && checked.is_ok()
+                    && self.consensus.role().leader == Some(sender)
+                {
+                    self.comparison.note(extent);
+                }
                 effects.invalid_messages.extend(checked.and_then(|()| self.consensus.hear(sender, notice)).err());
             }
             Input::Lost(id) => self.consensus.lost(id),
@@ -321,6 +347,28 @@ impl<M: SegmentStore> Member<M> {
             self.read(ticket, deadline);
         }
         self.wake_waiters(effects);
+    }
+
+    /// As a leader, tell the others now and then how far the log is.
+    fn announce_extent(&self, effects: &mut Effects) -> Result<(), MemberError> {
+        let is_due = self.ticks.is_multiple_of(COMPARISON_TIMEOUTS * self.election_ticks);
+        if is_due && self.consensus.role().is_leader {
+            let extent = self.log.extent_at(self.log.len())?;
+            let others = self.membership.members.keys().filter(|id| Some(**id) != self.consensus.role().leader);
+            effects.notices.extend(others.map(|&id| (id, Notice::Extent(extent))));
+        }
+        Ok(())
+    }
+
+    /// Compare the log with that of the leader. If it differs, this member no longer takes part.
+    fn compare(&mut self) -> Result<(), MemberError> {
+        if self.divergence.is_none()
+            && let Some((leader, own)) = self.comparison.settle(&self.log)?
+        {
+            self.divergence = Some(StateError::Diverged { leader: Box::new(leader), own: Box::new(own) });
+            self.consensus.retire();
+        }
+        Ok(())
     }
 
     fn read(&mut self, ticket: Ticket, deadline: usize) {
@@ -432,8 +480,10 @@ impl<M: SegmentStore> Member<M> {
             self.under_way.clear();
         }
         let source = self.consensus.snapshot_source();
-        effects.is_status_new |= role != self.role || source != self.snapshot_source;
-        (self.role, self.snapshot_source) = (role, source);
+        let contradiction = || self.consensus.contradiction().map(|contradiction| contradiction.to_string());
+        let alarm = self.divergence.as_ref().map(ToString::to_string).or_else(contradiction);
+        effects.is_status_new |= role != self.role || source != self.snapshot_source || alarm != self.alarm;
+        (self.role, self.snapshot_source, self.alarm) = (role, source, alarm);
     }
 
     /// Queue a sync of the state if there are entries to delete. A sync in this thread would delay heartbeats.

@@ -1,6 +1,7 @@
 //! Notices: what members say to each other beside Raft (FORMATS.md, "Notices").
 
 use qed_core::log_id::LogId;
+use qed_core::page::Extent;
 
 use crate::member_id::MemberId;
 
@@ -8,6 +9,7 @@ use crate::member_id::MemberId;
 pub const NOTICE: u8 = 0;
 const QUESTION: u8 = 1;
 const ANSWER: u8 = 2;
+const EXTENT: u8 = 3;
 
 /// A message that is not one of Raft.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum Notice {
     Question(Question),
     /// What the other remembers.
     Answer(Answer),
+    /// A leader says how far its log is.
+    Extent(Extent),
 }
 
 /// How far a member is.
@@ -65,6 +69,7 @@ impl Notice {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let (kind, words) = match self {
+            Self::Extent(extent) => return [&[NOTICE, EXTENT], extent.to_bytes().as_slice()].concat(),
             Self::Question(Question { nonce, position }) => {
                 (QUESTION, [&[*nonce], words(*position).as_slice()].concat())
             }
@@ -81,6 +86,9 @@ impl Notice {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let ([NOTICE, kind], rest) = bytes.split_first_chunk()? else { return None };
+        if *kind == EXTENT {
+            return Extent::from_bytes(rest).ok().map(Self::Extent);
+        }
         let (words, []) = rest.as_chunks() else { return None };
         let words: Vec<_> = words.iter().copied().map(u64::from_be_bytes).collect();
         match (*kind, words.as_slice()) {
@@ -109,11 +117,12 @@ const fn words(Position { term, last }: Position) -> [u64; 3] {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use qed_core::hash::Digest;
     use raft::eraftpb::Message;
 
     use super::*;
 
-    fn notices() -> [Notice; 2] {
+    fn notices() -> [Notice; 3] {
         let position = Position { term: 3, last: LogId { index: 7, term: 2 } };
         let answer = Answer {
             nonce: 1,
@@ -122,7 +131,9 @@ mod tests {
             applied: 5,
             voters: vec![MemberId::of(4), MemberId::of(9)],
         };
-        [Notice::Question(Question { nonce: u64::MAX, position }), Notice::Answer(answer)]
+        let digest = Digest::of_event(b"a");
+        let extent = Extent { len: 1, history_digest: digest, hyper_digest: digest };
+        [Notice::Question(Question { nonce: u64::MAX, position }), Notice::Answer(answer), Notice::Extent(extent)]
     }
 
     #[test]

@@ -85,6 +85,8 @@ enum Phase {
     /// The log is not as up to date as this.
     Behind(LogId),
     Over,
+    /// The member takes no part in Raft any more.
+    Retired,
 }
 
 /// The roll call of one start.
@@ -95,6 +97,8 @@ pub struct RollCall {
     start: Position,
     phase: Phase,
     ticks: usize,
+    /// The tick at which there was a first sign of another member, or of its absence: from then on, streams to them are opened.
+    contact: Option<usize>,
     /// Ticks after which it stops asking; `None` if it needs all answers.
     patience: Option<usize>,
     /// The last entry of a change of voters that anybody has applied, and the voters there.
@@ -115,6 +119,7 @@ impl RollCall {
             start: Position { term: 0, last: LogId { index: 0, term: 0 } },
             phase: Phase::Over,
             ticks: 0,
+            contact: None,
             patience: None,
             applied: 0,
             voters: BTreeSet::new(),
@@ -124,11 +129,17 @@ impl RollCall {
         }
     }
 
-    /// Return the roll call of a member that starts at `start`. It waits for `patience` ticks for the others, or, if that is `None`, for as
+    /// Return the roll call of a member that starts at `start`. It waits for the others for `patience` ticks from the first
+    /// sign of any, or, if that is `None`, for as
     /// long as it takes. Entries of its log that it has not applied make voters of `promoted`.
     #[must_use]
     pub fn begin(nonce: u64, start: Position, patience: Option<usize>, promoted: BTreeMap<MemberId, u64>) -> Self {
         Self { start, phase: Phase::Asking, patience, promoted, ..Self::needless(nonce) }
+    }
+
+    /// Take no part in Raft any more.
+    pub const fn retire(&mut self) {
+        self.phase = Phase::Retired;
     }
 
     /// Return the nonce of its questions.
@@ -137,10 +148,10 @@ impl RollCall {
         self.nonce
     }
 
-    /// Return whether the member waits for answers.
+    /// Return whether the member takes no part in Raft: it waits for answers, or has retired.
     #[must_use]
     pub const fn is_asking(&self) -> bool {
-        matches!(self.phase, Phase::Asking)
+        matches!(self.phase, Phase::Asking | Phase::Retired)
     }
 
     /// Return the entry that a log must be as up to date as, if the member's own is not.
@@ -161,6 +172,16 @@ impl RollCall {
         self.ticks.is_multiple_of(period)
     }
 
+    /// Note a sign of another member, or of its absence.
+    pub fn note_contact(&mut self) {
+        self.contact.get_or_insert(self.ticks);
+    }
+
+    /// Return whether there was a first sign of the others, and so many ticks have passed since.
+    fn is_past(&self, ticks: usize) -> bool {
+        self.contact.is_some_and(|contact| self.ticks - contact >= ticks)
+    }
+
     /// Note who the voters are after entry `applied`.
     pub fn learn(&mut self, applied: u64, voters: impl IntoIterator<Item = MemberId>) {
         if applied >= self.applied {
@@ -171,7 +192,7 @@ impl RollCall {
 
     /// Note an answer; one to another start is ignored.
     pub fn note(&mut self, from: MemberId, answer: Answer) {
-        if !self.is_asking() || answer.nonce != self.nonce {
+        if self.phase != Phase::Asking || answer.nonce != self.nonce {
             return;
         }
         self.learn(answer.applied, answer.voters.iter().copied());
@@ -187,14 +208,17 @@ impl RollCall {
     /// Return the other voters that have not answered.
     #[must_use]
     pub fn awaited(&self, own: MemberId) -> Vec<MemberId> {
+        if self.phase == Phase::Retired {
+            return Vec::new();
+        }
         let asked: BTreeSet<_> = self.voters.iter().chain(self.promoted.keys()).copied().collect();
         asked.into_iter().filter(|id| *id != own && !self.answers.contains_key(id)).collect()
     }
 
     /// Stop asking if everybody has answered, or it has lasted for too long. Return the highest term of those that have answered.
     pub fn close(&mut self, own: MemberId) -> Option<u64> {
-        let is_late = self.contradiction.is_none() && self.patience.is_some_and(|patience| self.ticks >= patience);
-        if !self.is_asking() || !(is_late || self.awaited(own).is_empty()) {
+        let is_late = self.contradiction.is_none() && self.patience.is_some_and(|patience| self.is_past(patience));
+        if self.phase != Phase::Asking || !(is_late || self.awaited(own).is_empty()) {
             return None;
         }
         let positions = || self.answers.values().map(|answer| answer.position);
@@ -209,7 +233,7 @@ impl RollCall {
     pub fn catch_up(&mut self, last: LogId) {
         let is_proven = self.contradiction.is_some();
         let limit = self.patience.filter(|_| !is_proven).map(|patience| patience * PATIENCES_BEHIND);
-        let is_late = limit.is_some_and(|limit| self.ticks >= limit);
+        let is_late = limit.is_some_and(|limit| self.is_past(limit));
         if self.floor().is_some_and(|floor| is_late || is_up_to_date(last, floor)) {
             self.phase = Phase::Over;
         }

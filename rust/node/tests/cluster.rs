@@ -24,6 +24,7 @@ use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::member_id::MemberId;
 use qed_node::membership::{ClusterChange, Inadmissible, MemberInfo};
 use qed_node::message_check::InvalidMessage;
+use qed_node::notice::Notice;
 use qed_node::outbox::{Failure, Outcome, Success};
 use qed_node::prover::Query;
 use qed_node::public_key::PublicKeyHash;
@@ -390,7 +391,7 @@ fn a_member_that_lost_its_folder_takes_its_old_place_under_a_new_number() {
 
 /// In a message that contains an entry, change the roots that the leader claims to have had before that entry.
 fn with_other_roots(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut message = Message::decode(bytes).unwrap();
+    let mut message = Message::decode(bytes).ok()?;
     let entry = message.entries.iter_mut().find(|entry| entry.data.len() > 100 && entry.data[0] == 1)?;
     // The roots come after the kind and the length.
     entry.data[1 + 8] ^= 1;
@@ -419,6 +420,41 @@ fn a_replica_whose_roots_differ_stops_and_says_so() {
     let failure = cluster.drivers[&follower].failure().unwrap();
     assert!(failure.contains("diverged") || failure.contains("differ"), "{failure}");
     assert_eq!(cluster.drivers[&follower].log().len(), 20);
+}
+
+#[test]
+fn a_replica_whose_roots_differ_without_new_events_is_silent_and_says_why() {
+    let (mut cluster, ids) = Cluster::of(["a", "b", "c"]);
+    cluster.add_some("x");
+    cluster.require_all();
+    let leader = cluster.leader();
+    let [follower, other] = ids.into_iter().filter(|&id| id != leader).collect::<Vec<_>>()[..] else { panic!() };
+    let mut extent = cluster.drivers[&leader].log().extent_at(20).unwrap();
+    assert!(cluster.drivers[&follower].receive(leader, &Notice::Extent(extent).to_bytes()));
+    extent.hyper_digest = digest("other");
+    // Only the leader's log counts.
+    assert!(cluster.drivers[&leader].receive(follower, &Notice::Extent(extent).to_bytes()));
+    assert!(cluster.drivers[&follower].receive(other, &Notice::Extent(extent).to_bytes()));
+    cluster.add_some("y");
+    cluster.require_all();
+    assert!(cluster.drivers.values().all(|driver| driver.status().alarm.is_none()));
+    extent = cluster.drivers[&leader].log().extent_at(30).unwrap();
+    extent.hyper_digest = digest("other");
+    assert!(cluster.drivers[&follower].receive(leader, &Notice::Extent(extent).to_bytes()));
+    cluster.wait(|cluster| cluster.drivers[&follower].status().alarm.is_some());
+    let alarm = cluster.drivers[&follower].status().alarm.unwrap();
+    assert!(alarm.contains("diverged: at 30 events"), "{alarm}");
+    cluster.add("z");
+    assert_eq!(cluster.drivers[&follower].status().role.leader, None);
+    assert!([leader, other].iter().all(|id| cluster.drivers[id].status().alarm.is_none()));
+    assert_eq!(cluster.drivers[&follower].log().len(), 40);
+}
+
+#[test]
+fn bytes_that_are_no_notice_are_malformed() {
+    let (cluster, [a, b]) = Cluster::of(["a", "b"]);
+    assert!(!cluster.drivers[&a].receive(b, &[0, 9]));
+    assert!(!cluster.drivers[&a].receive(b, &[0]));
 }
 
 #[test]

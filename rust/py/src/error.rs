@@ -109,9 +109,11 @@ pub fn of_folder(error: &FolderError) -> PyErr {
     match error {
         FolderError::Log(error) => of_log(error),
         FolderError::Damaged(_) => exceptions::CorruptLog::new_err(message),
-        FolderError::Io { .. } | FolderError::Foreign { .. } | FolderError::NotEmpty { .. } => {
-            exceptions::LogError::new_err(message)
-        }
+        FolderError::Io { .. }
+        | FolderError::Foreign { .. }
+        | FolderError::NotEmpty { .. }
+        | FolderError::Old { .. }
+        | FolderError::Unlike { .. } => exceptions::LogError::new_err(message),
     }
 }
 

@@ -14,6 +14,7 @@ use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
+use qed_node::high_water::HighWater;
 use qed_node::member_id::MemberId;
 use qed_node::membership;
 use qed_node::message_check;
@@ -115,6 +116,8 @@ pub struct Status {
     fetch_from: Option<u64>,
     /// The entry of the newest act; 0 if there is none.
     acts: u64,
+    /// Why this member must not answer: its log lacks or contradicts what a majority acknowledged.
+    alarm: Option<String>,
 }
 
 /// A member as its leader sees it.
@@ -269,14 +272,16 @@ pub struct Replica(Driver);
 
 #[pymethods]
 impl Replica {
-    /// Open the log in a data folder and start its threads.
+    /// Open the log in a data folder and start its threads. `high_water` is a member, its term and an entry, from a note outside the
+    /// folder.
     #[staticmethod]
-    #[pyo3(signature = (path, member, /, *, is_joining, tick_ms, heartbeat_ticks, election_ticks, dead_ticks, grace_s, queue_length, batch_events, proof_threads))]
+    #[pyo3(signature = (path, member, /, *, high_water, is_joining, tick_ms, heartbeat_ticks, election_ticks, dead_ticks, grace_s, queue_length, batch_events, proof_threads))]
     #[allow(clippy::too_many_arguments, reason = "each is a setting with a name of its own")]
     fn open(
         py: Python<'_>,
         path: PathBuf,
         member: PyRef<'_, MemberInfo>,
+        high_water: Option<(u64, u64, u64)>,
         is_joining: bool,
         tick_ms: u64,
         heartbeat_ticks: usize,
@@ -290,7 +295,11 @@ impl Replica {
         let description = membership::MemberInfo::from(member.clone());
         let beginning = if is_joining { Beginning::Join } else { Beginning::Bootstrap };
         let timing = Timing { heartbeat_ticks, election_ticks, dead_ticks };
-        let opened = py.detach(|| Opened::open(&path, &description, beginning, timing, batch_events));
+        let noted = high_water
+            .map(|(member, term, index)| Ok::<_, PyErr>(HighWater { member: member_of(member)?, term, index }));
+        let noted = noted.transpose()?;
+        let timing = (timing, batch_events);
+        let opened = py.detach(|| Opened::open_noted(&path, &description, beginning, timing, noted));
         let opened = opened.map_err(|error| error::of_folder(&error))?;
         let limits = driver::Limits {
             queue_events: queue_length,
@@ -327,6 +336,7 @@ impl Replica {
             followers: status.followers.into_iter().map(Follower::from).collect(),
             fetch_from: status.snapshot_source.map(|(from, _)| from.get()),
             acts: status.acts,
+            alarm: status.alarm,
         }
     }
 

@@ -30,11 +30,20 @@ impl Consensus {
     ///
     /// [`InvalidMessage`] if no correct member sends it.
     pub fn hear(&mut self, sender: MemberId, notice: Notice) -> Result<(), InvalidMessage> {
+        self.roll_call.note_contact();
         match notice {
             Notice::Question(question) => self.answer(sender, question),
             Notice::Answer(answer) => self.note_answer(sender, answer)?,
+            // The log is not part of Raft.
+            Notice::Extent(_) => {}
         }
         Ok(())
+    }
+
+    /// Take no part in Raft any more.
+    pub fn retire(&mut self) {
+        self.roll_call.retire();
+        self.raw.raft.become_follower(self.raw.raft.term, INVALID_ID);
     }
 
     /// Ask the voters that have not answered yet.

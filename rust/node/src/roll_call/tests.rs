@@ -48,6 +48,12 @@ fn an_answer_to_an_earlier_start_does_not_count() {
 fn silent_members_delay_it_until_its_patience_is_over() {
     for (patience, closed) in [(Some(PATIENCE), Some(0)), (None, None)] {
         let mut roll_call = begun(patience);
+        // Until there is a sign of the others, streams may not be open.
+        (0..3 * PATIENCE).for_each(|_| {
+            roll_call.tick(1);
+        });
+        assert_eq!(roll_call.close(OWN), None);
+        roll_call.note_contact();
         for _ in 1..PATIENCE {
             roll_call.tick(1);
             assert_eq!(roll_call.close(OWN), None);
@@ -63,6 +69,7 @@ fn a_folder_that_is_proven_to_be_old_waits_for_all() {
     let later = Mark { term: 4, acknowledged: 0 };
     for mark in [acknowledged, later] {
         let mut roll_call = begun(Some(PATIENCE));
+        roll_call.note_contact();
         roll_call.note(OTHERS[0], answer(at(4, 9), mark));
         (0..9 * PATIENCE).for_each(|_| {
             roll_call.tick(1);
@@ -108,6 +115,7 @@ fn a_member_that_is_behind_votes_only_for_logs_that_are_not() {
 #[test]
 fn a_member_that_is_behind_without_proof_does_not_wait_without_end() {
     let mut roll_call = begun(Some(PATIENCE));
+    roll_call.note_contact();
     for id in OTHERS {
         roll_call.note(id, answer(at(4, 9), Mark::default()));
     }

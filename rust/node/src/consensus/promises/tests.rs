@@ -111,6 +111,7 @@ fn a_member_that_is_behind_is_no_candidate() {
 fn silent_members_are_asked_again_and_not_waited_for_without_end() {
     let mut member = started();
     sent(&mut member);
+    member.lost(OTHERS[0]);
     let mut asked = 0;
     while !member.is_assured() {
         member.tick();
