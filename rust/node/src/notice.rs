@@ -1,4 +1,4 @@
-//! Notices: what members say to each other beside Raft (FORMATS.md, "Notices").
+//! Notices: what members say to each other beside Raft (FORMATS.md, "Between members").
 
 use qed_core::log_id::LogId;
 use qed_core::page::Extent;
