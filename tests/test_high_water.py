@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from commands import qed
+from harness.cluster import new_cluster
 from harness.process import Server, run_to_exit
 from harness.wait import wait_until
 
@@ -84,6 +85,28 @@ def test_the_note_is_written_while_the_server_runs_and_a_kill_loses_nothing(serv
     server.kill()
     server.start()
     assert server.count() == 1
+
+
+def test_an_old_copy_of_a_member_with_peers_starts_and_catches_up(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3)
+    cluster.start()
+    try:
+        member = cluster.follower()
+        assert member.stop() == 0
+        copy = tmp_path / "copy"
+        shutil.copytree(member.folder, copy)
+        member.extra = (*member.extra, "--high-water", str(tmp_path / "note"))
+        member.start()
+        assert cluster.leader().add(b"one").status_code == 201
+        cluster.wait_whole()
+        assert member.stop() == 0
+        shutil.rmtree(member.folder)
+        shutil.copytree(copy, member.folder)
+        member.start()
+        cluster.wait_whole()
+        assert member.count() == 1
+    finally:
+        cluster.forget()
 
 
 @pytest.mark.parametrize(
