@@ -298,6 +298,18 @@ HEADS = {
         415,
         "unsupported_encoding",
     ),
+    "a body compressed on its way": (
+        b"POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n",
+        415,
+        "unsupported_encoding",
+    ),
+    "a body compressed on its way, in two lines": (
+        b"POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        415,
+        "unsupported_encoding",
+    ),
+    "an empty host": (b"GET /info HTTP/1.1\r\nHost:\r\n", 400, "malformed"),
+    "a host with a space": (b"GET /info HTTP/1.1\r\nHost: a b\r\n", 400, "malformed"),
 }
 
 

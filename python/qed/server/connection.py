@@ -222,6 +222,11 @@ class LimitedConnection(HttpToolsProtocol):
         if self._certified is not None:
             self.scope[CERTIFICATE] = self._certified  # type: ignore[typeddict-unknown-key]  # ours, beside those of ASGI
 
+    def on_headers_complete(self) -> None:
+        """Keep what follows the body out of the head: a trailer must not count as a credential."""
+        self.scope["headers"] = self.headers.copy()
+        super().on_headers_complete()
+
     def on_chunk_header(self) -> None:
         """Count the framing of a chunk as body; otherwise many small chunks would count as a long head."""
         self._body_bytes += _CHUNK_FRAMING_BYTES

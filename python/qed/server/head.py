@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qed._wire import DecodeError
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Head", "UnsupportedEncoding", "head_of"]
 
 _BEARER: Final = b"bearer "
+_PLAIN: Final = {b"content-encoding": {b"", b"identity"}, b"transfer-encoding": {b"chunked"}}
+"""What the headers may say of a body that is not encoded."""
+_VISIBLE: Final = re.compile(rb"[!-~]+")
+"""What a host, with or without a port, consists of."""
 
 
 class UnsupportedEncoding(QedError):
@@ -37,8 +42,8 @@ def head_of(scope: Scope) -> Head:
     """Return the head of a request, which can be read in one way only.
 
     Raises:
-        DecodeError: There is more than one `Host` header, or none in HTTP/1.1.
-        UnsupportedEncoding: `Content-Encoding` names an encoding.
+        DecodeError: There is more than one `Host` header, or none in HTTP/1.1, or it names no host.
+        UnsupportedEncoding: `Content-Encoding` names an encoding, or `Transfer-Encoding` another one than `chunked`.
     """
     hosts: list[bytes] = []
     keys: list[bytes] = []
@@ -54,8 +59,15 @@ def head_of(scope: Scope) -> Head:
         elif name == b"origin":
             # Two have no meaning, and nobody's page has this origin.
             origin = value if origin is None else b""
-        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            raise UnsupportedEncoding(f"expected a body without Content-Encoding, found {value.decode('latin-1')!r}")
+        elif name in _PLAIN and value.strip().lower() not in _PLAIN[name]:
+            spelt = name.decode("latin-1").title()
+            raise UnsupportedEncoding(f"expected a plain body, found {spelt}: {value.decode('latin-1')}")
     if len(hosts) != 1 and (hosts or scope["http_version"] == "1.1"):
         raise DecodeError(f"expected one Host header, found {len(hosts)}")
-    return Head(hosts[0] if hosts else b"", origin, keys)
+    return Head(_checked_host(hosts[0]) if hosts else b"", origin, keys)
+
+
+def _checked_host(host: bytes) -> bytes:
+    if _VISIBLE.fullmatch(host) is None:
+        raise DecodeError(f"expected a host in the Host header, found {host.decode('latin-1')!r}")
+    return host
