@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import socket
 import time
@@ -17,6 +18,7 @@ from commands import one_line, qed, read_lines
 from harness.cluster import new_cluster
 from harness.process import run_to_exit, start_process
 from harness.wait import LIMIT_S, wait_until
+from plain_http import connect, read_answer
 from qed._limits import ROLES
 from qed.server.access import CERTIFICATE, Access, Caller, KeysNotKnown, Unauthenticated
 from qed.server.acts import KeyCreated, KeyRevoked
@@ -213,6 +215,17 @@ def test_a_key_that_is_revoked_while_its_request_arrives_does_nothing(keyed: Key
         assert held.recv(100).startswith(b"HTTP/1.1 401")
 
 
+@pytest.mark.parametrize("name", ["Api-Key: ", "Authorization: Bearer "])
+def test_a_key_after_the_body_is_no_credential(keyed: Keyed, name: str) -> None:
+    body = b'{"Event": "YQ=="}'
+    request = b"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(body), body)
+    trailer = f"0\r\n{name}{keyed.make('append')}\r\n\r\n".encode()
+    with connect(keyed.server) as peer:
+        # In one piece, so that the trailer has arrived when the request is handled.
+        peer.sendall(request + trailer)
+        assert read_answer(peer)[0] == 401
+
+
 def test_the_body_of_an_operator_s_call_is_small(keyed: Keyed) -> None:
     answer = keyed.mgmt.post("/keys", content=b" " * (64 * 1024 + 1), headers={"Api-Key": keyed.operator})
     assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
@@ -362,6 +375,21 @@ def test_a_server_beyond_loopback_starts_with_open_or_with_keys(tmp_path: Path) 
         port = server.http_address[1]
         assert httpx.get(f"http://127.0.0.1:{port}/info").status_code == 401
         assert httpx.get(f"http://127.0.0.1:{port}/info", headers={"Api-Key": key}).status_code == 200
+    finally:
+        server.forget()
+
+
+@pytest.mark.parametrize("everywhere", [EVERYWHERE, "[::]:0"])
+def test_an_operator_uses_a_server_on_all_interfaces_by_the_host_that_was_given(
+    tmp_path: Path, everywhere: str
+) -> None:
+    server = start_process(tmp_path / "log", "--http-addr", everywhere, "--mgmt-addr", everywhere, "--open")
+    try:
+        url = f"http://127.0.0.1:{server.http_address[1]}"
+        key = json.loads(qed("--endpoints", url, "--json", "keys", "create", "--role", "operate").stdout)["Key"]
+        for command in (("keys", "list"), ("cluster", "status"), ("backup", "create"), ("add", "--event", "a")):
+            done = qed("--endpoints", url, *command, QED_API_KEY=key)
+            assert (done.returncode, done.stderr) == (0, ""), command
     finally:
         server.forget()
 

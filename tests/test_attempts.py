@@ -14,7 +14,7 @@ from qed._client import calls
 from qed._client.attempts import LONGEST_PAUSE_S, Policy, Send, converse
 from qed._client.calls import Answer, Call, Route
 from qed._client.failures import Failure, FailureKind
-from qed._client.topology import MEMBERS_MOST, Read, Topology
+from qed._client.topology import MEMBERS_MOST, Read, Topology, member_url
 from qed._wire import SHARDS
 from qed.errors import (
     MalformedRequest,
@@ -363,6 +363,15 @@ def test_a_redirect_may_keep_the_prefix_of_whoever_sends_it() -> None:
 def test_an_address_that_is_more_than_host_and_port_is_not_asked(address: str) -> None:
     sent, _ = steps(ADD, endpoints(ONE), [answer(307, body=listed("two", two=address))])
     assert urls(sent) == [ONE + "/events"]
+
+
+@pytest.mark.parametrize(("base", "host"), [("http://one:1/qed", "one"), ("http://[::1]:1", "[::1]")])
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]", "[0:0::0]"])  # noqa: S104  # nothing is bound
+def test_an_address_of_all_interfaces_is_on_the_host_that_named_it(base: str, host: str, everywhere: str) -> None:
+    assert member_url(base, f"{everywhere}:8700") == f"http://{host}:8700"
+    assert member_url(base, everywhere) == f"http://{host}"
+    assert member_url(base, f"{everywhere}:8700/x") is None
+    assert member_url(base, "127.0.0.1:8700") == "http://127.0.0.1:8700"
 
 
 def test_members_may_be_named_while_another_call_looks_at_them() -> None:

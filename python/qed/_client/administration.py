@@ -9,7 +9,7 @@ from qed._client import calls
 from qed._client.attempts import Send, ask, learn
 from qed._client.calls import Answer
 from qed._client.failures import Failure, FailureKind, Outcome, none_answered, require_repeatable, served
-from qed._client.topology import member_url, scheme_of
+from qed._client.topology import member_url
 from qed.errors import ProtocolError, Unavailable
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def overview(topology: Topology) -> Generator[Send, Outcome, Cluster]:
     leader = next((member for member in cluster.members if member.node_id == cluster.leader_id), None)
     if leader is None or leader.node_id == cluster.node_id:
         return cluster
-    base = member_url(scheme_of(topology.given[0]), leader.mgmt_addr)
+    base = member_url(topology.given[0], leader.mgmt_addr)
     seen = None if base is None or not topology.may_manage(base) else (yield from ask(calls.cluster(), base))
     return cluster if seen is None or isinstance(seen, Failure) else seen
 
@@ -117,7 +117,7 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
 
     Args:
         member: The member, as another member described it.
-        topology: The given servers; the scheme of the first is used.
+        topology: The given servers; the scheme of the first is used, and its host if the member has no other.
 
     Yields:
         The only request.
@@ -128,7 +128,7 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
     Raises:
         Unavailable: The member's management address is invalid, does not answer, or belongs to another member.
     """
-    base = member_url(scheme_of(topology.given[0]), member.mgmt_addr)
+    base = member_url(topology.given[0], member.mgmt_addr)
     if base is None:
         raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is invalid")
     if not topology.may_manage(base):
@@ -153,7 +153,7 @@ def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outco
             topology.note_down(base)
         return "", info
     topology.note_answer(base)
-    management = member_url(scheme_of(base), info.mgmt_addr)
+    management = member_url(base, info.mgmt_addr)
     if management is None:
         cause = f"its management address {calls.plain(info.mgmt_addr)!r} is invalid"
         return "", Failure(FailureKind.UNAVAILABLE, cause)

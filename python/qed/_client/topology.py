@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import idna
 
+from qed._hosts import is_everywhere
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -206,7 +208,7 @@ class Topology:
             self._names = {**self._names, url: shards.node_id}
         if shards.uri_scheme == scheme_of(url):
             listed = itertools.islice(sorted(shards.shards.items()), MEMBERS_MOST)
-            found = ((name, member_url(shards.uri_scheme, shard.http_addr)) for name, shard in listed)
+            found = ((name, member_url(url, shard.http_addr)) for name, shard in listed)
             self._advertised = {
                 name: base for name, base in found if base is not None and self.may_send(base, has_event=False)
             }
@@ -288,10 +290,21 @@ def path_of(url: str) -> str:
     return urlsplit(url).path
 
 
-def member_url(scheme: str, address: str) -> str | None:
-    """Return the base URL of a member with this advertised `address`; None unless that is a valid `host:port`."""
-    url = f"{scheme}://{address}"
-    return url if "/" not in address and is_base_url(url) else None
+def member_url(base: str, address: str) -> str | None:
+    """Return the base URL of a member with this advertised `address`; None unless that is a valid `host:port`.
+
+    It has the scheme of `base`, the URL of the server that named the address. An address of all interfaces, which
+    nobody can connect to, is also on the host of `base`: only a server without other members advertises one.
+    """
+    url = f"{scheme_of(base)}://{address}"
+    if "/" in address or not is_base_url(url):
+        return None
+    parts = urlsplit(url)
+    if not is_everywhere(parts.hostname or ""):
+        return url
+    host = urlsplit(base).hostname or ""
+    port = "" if parts.port is None else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def is_base_url(url: str) -> bool:

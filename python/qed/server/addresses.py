@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from qed._hosts import is_loopback
+from qed._hosts import is_everywhere, is_loopback
 
 __all__ = ["Address", "SettingsError"]
 
@@ -61,10 +61,7 @@ class Address:
     @property
     def is_everywhere(self) -> bool:
         """Whether it means all interfaces: a server can listen on it, but nobody can connect to it."""
-        try:
-            return ipaddress.ip_address(self.host).is_unspecified
-        except ValueError:
-            return False
+        return is_everywhere(self.host)
 
     def require_somewhere(self, name: str) -> None:
         """Check that others can connect to the address called `name`.
