@@ -125,6 +125,33 @@ def wait_joined(cluster: Cluster, server: Server) -> None:
         assert issuers(server) == [authority_of(cluster).pem]
 
 
+def made_up(key: Ed25519PrivateKey) -> dict[str, Any]:
+    """Return the request of somebody who has no token."""
+    token, proof = secrets.token_hex(8), base64.b64encode(bytes(64)).decode()
+    return {"token": token, "proof": proof, "name": "server9", "member": 9, "signing_request": signing_request(key)}
+
+
+def of_an_unknown_kind(pem: str) -> str:
+    """Return a certificate, or a request for one, whose key is of a kind that nobody knows."""
+    begin, *lines, end = pem.strip().splitlines()
+    ed25519, unknown = bytes.fromhex("300506032b6570032100"), bytes.fromhex("300506032b6502032100")
+    content = base64.b64decode("".join(lines))
+    assert ed25519 in content
+    return "\n".join([begin, base64.encodebytes(content.replace(ed25519, unknown)).decode().strip(), end, ""])
+
+
+def test_a_request_for_an_unknown_kind_of_key_is_refused_like_any_other(cluster: Cluster) -> None:
+    member, key = cluster.members[0], Ed25519PrivateKey.generate()
+    request = made_up(key) | {"signing_request": of_an_unknown_kind(signing_request(key))}
+    refused = {"error": "refused", "message": "expected a signing request of an Ed25519 key"}
+    # What a stranger sends does not fill the log: neither at length nor often.
+    assert "node id" in ask(member, request | {"name": "x" * 50_000})["message"]
+    assert [ask(member, request) for _ in range(3)] == [refused] * 3
+    assert member.stderr.count("token refused") == 1
+    assert "Traceback" not in member.stderr
+    assert max(map(len, member.stderr.splitlines())) < 1000
+
+
 def test_stranger_who_shows_the_authority_s_certificate_beside_its_own_is_not_believed(
     cluster: Cluster, newcomer: Server, tmp_path: Path
 ) -> None:
@@ -198,10 +225,16 @@ def test_certificate_is_stored_alone(
             assert issuers(newcomer) == [authority.pem]
 
 
-def made_up(key: Ed25519PrivateKey) -> dict[str, Any]:
-    """Return the request of somebody who has no token."""
-    token, proof = secrets.token_hex(8), base64.b64encode(bytes(64)).decode()
-    return {"token": token, "proof": proof, "name": "server9", "member": 9, "signing_request": signing_request(key)}
+def test_a_stranger_with_an_unknown_kind_of_key_delays_nobody(
+    cluster: Cluster, newcomer: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    credentials = of_authority(THEIRS, tmp_path / "theirs")
+    with Certifier(credentials, of_an_unknown_kind(THEIRS.pem.decode()), lambda _: {}) as stranger:
+        newcomer.join = (stranger.address, cluster.members[0].address("raft"))
+        newcomer.start()
+        with cluster.joined_by(newcomer):
+            assert issuers(newcomer) == [authority_of(cluster).pem]
 
 
 def test_made_up_tokens_keep_no_member_from_the_leader(cluster: Cluster) -> None:

@@ -50,6 +50,15 @@ HostName: TypeAlias = str | ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _KINDS: Final = {"DNSName": "DNS", "IPAddress": "IP", "UniformResourceIdentifier": "URI"}
 """The kinds of alternative names, as openssl calls them."""
+_MALFORMED: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    InvalidSignature,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises for a signing request, which anyone may have written. They have no common class."""
 _LEAST_RSA_BITS: Final = 2048
 _LONGEST_COMMON_NAME: Final = 64
 """From RFC 5280, appendix A.1."""
@@ -252,7 +261,7 @@ def parse_request(pem: bytes) -> tuple[PublicKey, list[str]]:
         found = x509.load_pem_x509_csr(pem)
         is_signed, key = found.is_signature_valid, found.public_key()
         names = [name for extension in found.extensions for name in _alternative_names(extension.value)]
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature, x509.DuplicateExtension):
+    except _MALFORMED:
         raise CertificateError("expected a certificate signing request in PEM format") from None
     if not is_signed:
         raise CertificateError("expected a request that is signed with its own key, found a wrong signature")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 import msgspec
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from qed.errors import MembershipRefused
+from qed.certificates import parse_request
+from qed.errors import CertificateError, MembershipRefused
 
 __all__ = ["ENROLMENT_REQUEST", "Certified", "EnrolmentRequest", "requested_key"]
 
@@ -54,11 +55,8 @@ def requested_key(request: EnrolmentRequest) -> Ed25519PublicKey:
     Raises:
         MembershipRefused: The signing request is malformed, of another kind of key, or not signed by it.
     """
-    try:
-        found = x509.load_pem_x509_csr(request.signing_request.encode())
-        key = found.public_key()
-        if isinstance(key, Ed25519PublicKey) and found.is_signature_valid:
+    with contextlib.suppress(CertificateError):
+        key, _ = parse_request(request.signing_request.encode())
+        if isinstance(key, Ed25519PublicKey):
             return key
-    except ValueError:
-        pass
     raise MembershipRefused("expected a signing request of an Ed25519 key")

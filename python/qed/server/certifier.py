@@ -56,7 +56,9 @@ class Certifier:
         except (MembershipRefused, SettingsError) as exc:
             self.refused += 1
             is_due = self._once_per_minute.is_due(host, "token")
-            line = Line("token refused", peer=host, name=request.name[:100], reason=exc, refused=self.refused)
+            line = Line(
+                "token refused", peer=host, name=request.name[:100], reason=str(exc)[:200], refused=self.refused
+            )
             _log.log(logging.WARNING if is_due else logging.DEBUG, line)
             return Certified(error="refused", message=str(exc))
         except QedError as exc:

@@ -209,11 +209,13 @@ def _parse(pem: str) -> x509.Certificate:
     that one may be used from here on, and not the text.
 
     Raises:
-        TransportError: The text holds no certificate, or several.
+        TransportError: The text holds no certificate with a key of a known kind, or several.
     """
     try:
         found = x509.load_pem_x509_certificates(pem.encode())
-    except ValueError as exc:
+        for certificate in found:
+            certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise TransportError("the other side sent something else than a certificate") from exc
     if len(found) != 1:
         raise TransportError(f"expected one certificate, found {len(found)}")
