@@ -22,6 +22,7 @@ from qed.server.passed_on import signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from harness.process import Server
 
@@ -181,6 +182,26 @@ def test_a_member_that_lags_gets_the_answer_of_the_leader(closed: Closed) -> Non
     assert answer.status_code in {401, 403}, answer.text
 
 
+def test_calls_at_the_same_time_at_a_follower_are_all_carried_out(closed: Closed) -> None:
+    names = [f"together{number}" for number in range(20)]
+    with ThreadPoolExecutor(len(names)) as threads:
+        made = [
+            threads.submit(closed.call, closed.follower, "/keys", {"Roles": ["append"], "Name": name}) for name in names
+        ]
+        answers = [call.result() for call in made]
+    assert {answer.status_code for answer in answers} == {201}, [answer.text for answer in answers]
+    rows = closed.call(closed.leader, "/keys").json()["Keys"]
+    assert sorted(row["Name"] for row in rows if row["Name"] in names) == sorted(names)
+
+
+def test_a_key_is_revoked_once_however_often_that_is_asked_for(closed: Closed) -> None:
+    revoked = closed.make("append")
+    for member in (closed.leader, closed.leader, closed.follower):
+        assert closed.call(member, "/keys/revoke", {"Id": revoked.id}).status_code == 200
+    acts = [act for act in closed.acts() if act["deed"] == "key_revoked" and act["id"] == revoked.id]
+    assert len(acts) == 1
+
+
 def test_two_operators_cannot_lock_each_other_out(closed: Closed) -> None:
     for _ in range(5):
         first, second = closed.make("operate"), closed.make("operate")
@@ -203,3 +224,50 @@ def test_two_operators_cannot_lock_each_other_out(closed: Closed) -> None:
         assert len(left) == 1, [answer.text for answer in answers]
         assert sorted(answer.status_code for answer in answers) in ([200, 401], [200, 409])
         closed = closed._replace(operator=left[0])
+
+
+def test_an_open_cluster_lets_every_caller_in_and_a_closed_one_opens_as_a_whole(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3)
+    cluster.start()
+
+    def token(member: Server, key: str | None = None) -> int:
+        headers = {} if key is None else {"Api-Key": key}
+        url, body = f"http://{member.address('mgmt')}/cluster/token", {"ttl_s": 60, "name": None}
+        return httpx.post(url, json=body, headers=headers, timeout=LIMIT_S).status_code
+
+    def make(member: Server, role: str) -> str:
+        url = f"http://{member.address('mgmt')}/keys"
+        made = httpx.post(url, json={"Roles": [role]}, timeout=LIMIT_S)
+        assert made.status_code == 201, made.text
+        return str(made.json()["Key"])
+
+    try:
+        key = make(cluster.leader(), "append")
+        for member in cluster.members:
+            # Operators need no key yet, and this one does not keep anybody out.
+            assert (token(member), token(member, key)) == (201, 201), member.name
+        lost = make(cluster.leader(), "operate")
+        for member in cluster.members:
+            member.key = lost  # Only to see, below, that the cluster is whole.
+        opened = cluster.follower()
+        assert opened.stop() == 0
+        opened.extra += ("--open",)
+        opened.start()
+        cluster.wait_whole()
+        # The leader is closed, and believes no other member that it need not be.
+        assert (token(opened), token(opened, key)) == (403, 403)
+        for member in cluster.others(opened):
+            assert member.stop() == 0
+            member.extra += ("--open",)
+            member.start()
+            cluster.wait_whole()
+        new = make(opened, "operate")
+        for member in cluster.members:
+            assert member.stop() == 0
+            member.key, member.extra = new, ()
+            member.start()
+            cluster.wait_whole()
+        for member in cluster.members:
+            assert (token(member), token(member, key), token(member, new)) == (401, 403, 201)
+    finally:
+        cluster.forget()

@@ -5,22 +5,39 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import socket
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
 
 from harness.wait import LIMIT_S
 from qed._qed import Act, Follower, MemberInfo
-from qed.errors import CorruptLog, Overloaded, QedError
+from qed.errors import CorruptLog, NotLeader, Overloaded, QedError, Unavailable
 from qed.proofs import Digest
 from qed.server.access import Access
+from qed.server.acts import (
+    Admitted,
+    Author,
+    Promoted,
+    TokenCreated,
+    TokenUsed,
+    decode,
+    encode,
+    now,
+    number_text,
+)
 from qed.server.app import build_application
+from qed.server.cluster_authority import ClusterAuthority
 from qed.server.config import Address, Limits, Settings
+from qed.server.credentials import of_authority
+from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, ask, connect
 from qed.server.node import Node
 from qed.server.slots import SLOT, Slot, Slots
+from qed.server.tokens import Claim, Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -28,19 +45,26 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from qed._qed import Replica
+    from qed._qed import ClusterChange, Replica
+    from qed.server.credentials import Credentials
 
 EVENT = {"Event": base64.b64encode(b"an event").decode()}
 KEY = {"Key": EVENT["Event"]}
 
 
-OWN = MemberInfo(
-    name="x",
-    http_addr="127.0.0.1:1",
-    mgmt_addr="127.0.0.1:2",
-    metrics_addr="127.0.0.1:3",
-    raft_addr="127.0.0.1:4",
-)
+def described(name: str, key: bytes | None = None) -> MemberInfo:
+    """Return a member with addresses at which nobody is."""
+    return MemberInfo(
+        name=name,
+        http_addr="127.0.0.1:1",
+        mgmt_addr="127.0.0.1:2",
+        metrics_addr="127.0.0.1:3",
+        raft_addr="127.0.0.1:4",
+        key=key,
+    )
+
+
+OWN = described("x")
 
 
 @dataclass
@@ -95,11 +119,17 @@ class FailingReplica:
         self.is_awaited = asyncio.Event()
         self.has_raised = asyncio.Event()
         self.is_closed = False
+        self.reported = Status()
+        self.is_status_new = False
+        self.requests = asyncio.Semaphore(0)
+        """What was requested, and answered by saying that this member does not lead."""
+        self.unapplied: list[bytes] = []
+        """Acts of an earlier leader, which this member applies once a majority has confirmed that it leads."""
         # The history has begun, so nothing is missing in it.
         self.history = [Act(index=1, term=1, previous=Digest(bytes(32)), body=b"{}")]
 
     def status(self) -> Status:
-        return Status()
+        return self.reported
 
     def acts(self, after: int, _: int) -> list[Act]:
         return [act for act in self.history if act.index > after]
@@ -108,11 +138,22 @@ class FailingReplica:
         if self.surprise is not None:
             self.has_raised.set()
             raise self.surprise
-        self.history.append(Act(index=len(self.history) + 1, term=1, previous=Digest(bytes(32)), body=body))
+        self.apply(body)
         self.results.append((ticket, None))
         self.wake()
 
+    def apply(self, body: bytes) -> None:
+        self.history.append(Act(index=len(self.history) + 1, term=1, previous=Digest(bytes(32)), body=body))
+
+    def request(self, ticket: int, _: ClusterChange) -> None:
+        self.results.append((ticket, NotLeader("leadership is being handed over")))
+        self.requests.release()
+        self.wake()
+
     def read(self, ticket: int) -> None:
+        for body in self.unapplied:
+            self.apply(body)
+        self.unapplied = []
         self.results.append((ticket, None))
         self.wake()
 
@@ -131,7 +172,8 @@ class FailingReplica:
         with suppress(BlockingIOError):
             os.read(self.wake_fd, 1000)
         results, self.results = self.results, []
-        return Delivery([Completion(ticket, result) for ticket, result in results])
+        is_status_new, self.is_status_new = self.is_status_new, False
+        return Delivery([Completion(ticket, result) for ticket, result in results], is_status_new=is_status_new)
 
     def failure(self) -> str | None:
         return self.reason
@@ -158,10 +200,16 @@ def replica() -> FailingReplica:
 
 
 @asynccontextmanager
-async def serving(
-    replica: FailingReplica, data_dir: Path, limits: Limits, failures: list[str]
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the application over `replica`, and record in `failures` when it asks the process to stop."""
+async def running(
+    replica: FailingReplica,
+    data_dir: Path,
+    limits: Limits | None = None,
+    failures: list[str] | None = None,
+    *,
+    credentials: Credentials | None = None,
+    listener: socket.socket | None = None,
+) -> AsyncIterator[Node]:
+    """Run a node over `replica`, and record in `failures` when it asks the process to stop."""
     addresses = [Address("127.0.0.1", port) for port in range(1, 5)]
     settings = Settings(
         node_id="x",
@@ -170,23 +218,33 @@ async def serving(
         metrics_addr=addresses[2],
         raft_addr=addresses[3],
         data_dir=data_dir,
-        limits=limits,
+        limits=limits or Limits(),
     )
-    node = Node(settings, cast("Replica", replica), None)
-    # The transport below runs no lifespan, so this function does what the lifespan would.
-    application = build_application(node, Access(settings, node.keys, lambda: True), None, on_failure=lambda: None)
-    await node.start(lambda: failures.append(str(node.failure)), None)
-    slots = Slots(limits.max_connections)
-
-    async def with_slot(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[SLOT] = Slot(slots, "127.0.0.1", lambda *_: None)
-        await application(scope, receive, send)
-
-    transport = httpx.ASGITransport(with_slot)
-    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
-        yield http
+    node = Node(settings, cast("Replica", replica), credentials)
+    await node.start(lambda: None if failures is None else failures.append(str(node.failure)), listener)
+    yield node
     await node.close()
     assert replica.is_closed
+
+
+@asynccontextmanager
+async def serving(
+    replica: FailingReplica, data_dir: Path, limits: Limits, failures: list[str]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Run the application over `replica`, and record in `failures` when it asks the process to stop."""
+    # The transport below runs no lifespan, so this function does what the lifespan would.
+    async with running(replica, data_dir, limits, failures) as node:
+        access = Access(node.settings, node.keys, lambda: True)
+        application = build_application(node, access, None, on_failure=lambda: None)
+        slots = Slots(limits.max_connections)
+
+        async def with_slot(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[SLOT] = Slot(slots, "127.0.0.1", lambda *_: None)
+            await application(scope, receive, send)
+
+        transport = httpx.ASGITransport(with_slot)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            yield http
 
 
 async def test_failed_write_is_answered_503_and_stops_the_server(replica: FailingReplica, tmp_path: Path) -> None:
@@ -257,3 +315,66 @@ async def test_task_that_dies_is_logged_without_details(
         await replica.has_raised.wait()
     assert "task ended unexpectedly task=history type=RuntimeError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def two_members(*pins: bytes, **changes: Any) -> Status:  # noqa: ANN401  # fields of several types
+    """Return the status of a cluster of two voters, with these keys."""
+    own, other = pins or (None, None)
+    return replace(Status(members=[(7, described("x", own)), (8, described("y", other))], voters=[7, 8]), **changes)
+
+
+async def test_new_leader_repeats_no_act_that_it_has_not_applied_yet(replica: FailingReplica, tmp_path: Path) -> None:
+    by = {"who": "x", "origin": "127.0.0.1:4", "name": "y", "member": number_text(8)}
+    addresses = {"raft_addr": "127.0.0.1:8", "http_addr": "127.0.0.1:5", "mgmt_addr": "127.0.0.1:6"}
+    promoted = encode(Promoted(**by, when=now()))
+    replica.apply(encode(Admitted(**by, **addresses, when=now(), key=b"8")))
+    replica.reported, replica.unapplied = two_members(), [promoted]
+    async with running(replica, tmp_path) as node, asyncio.timeout(LIMIT_S):
+        await node.catch_up()
+        await node.catch_up()
+    assert [act.body for act in replica.history if isinstance(decode(act.body), Promoted)] == [promoted]
+
+
+async def test_new_leader_redeems_a_token_that_it_has_not_applied_yet(replica: FailingReplica, tmp_path: Path) -> None:
+    authority = ClusterAuthority.of_secret(bytes(range(32)))
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    own, other = (of_authority(authority, tmp_path / name) for name in ("own", "other"))
+    token, number, pin = Token.make(bytes(32)), number_text(9), bytes(range(32))
+    created = TokenCreated(
+        who="ops",
+        origin="127.0.0.1:1",
+        when=now(),
+        id=token.id,
+        name=None,
+        public_key=token.public_key,
+        expires=now() + timedelta(hours=1),
+    )
+    # As a learner, it has nothing to record that would make it catch up.
+    replica.reported, replica.unapplied = two_members(own.pin, other.pin, voters=[8]), [encode(created)]
+    proof = Claim(pin, other.pin, number, "z").signed_with(token)
+    redeemed = LeaderRequest("redeem", name="z", id=9, key=pin, token=token.id, proof=proof, origin="127.0.0.1")
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = Address(*listener.getsockname())
+    hello = Hello(PROTOCOL, "question", "c", 8, 0, "127.0.0.1:8", run=1)
+    async with running(replica, tmp_path, credentials=own, listener=listener), asyncio.timeout(LIMIT_S):
+        reply = await ask(await connect(address, other, None), hello, redeemed)
+    assert (reply.error, reply.message) == ("", "")
+    deeds = [decode(act.body) for act in replica.history]
+    assert [deed.id for deed in deeds if isinstance(deed, TokenUsed)] == [token.id]
+
+
+async def test_leader_that_cannot_hand_over_waits_for_a_successor(replica: FailingReplica, tmp_path: Path) -> None:
+    replica.reported = two_members()
+    async with running(replica, tmp_path) as node, asyncio.timeout(LIMIT_S):
+        removing = asyncio.create_task(node.remove("x", Author("ops", "127.0.0.1:1")))
+        for _ in range(2):
+            await replica.requests.acquire()
+        # Let it see the second answer: it must not ask a third time while this member still leads.
+        for _ in range(100):
+            await asyncio.sleep(0)
+        replica.reported, replica.is_status_new = two_members(leader=8, is_leader=False), True
+        replica.wake()
+        with pytest.raises(Unavailable, match="no credentials"):
+            await removing
+    assert replica.requests.locked()

@@ -57,6 +57,7 @@ class Listening:
         self.received: asyncio.Queue[bytes] = asyncio.Queue()
         self.is_asked = asyncio.Event()
         self.may_read = asyncio.Event()
+        self.carried_out = asyncio.Semaphore(0)
         self.refusal = Reply()
         self.why_no_page: QedError | None = None
         self.keys = {number: credentials(number).pin for number in (OWN, OTHER)}
@@ -91,7 +92,10 @@ class Listening:
         return b"after " + extent
 
     async def answer(self, request: LeaderRequest, hello: Hello, peer: Peer) -> Reply:
-        del request, hello, peer
+        del hello, peer
+        if request.kind == "uses":
+            self.carried_out.release()
+            await self.may_read.wait()
         return Reply()
 
     async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
@@ -540,6 +544,52 @@ async def test_newer_stream_of_a_member_takes_the_place_of_the_older() -> None:
         assert await peers.received.get() == b"x"
         for stream in (writer, other):
             stream.transport.abort()
+
+
+@runs_on_uvloop
+async def test_request_that_is_being_carried_out_does_not_give_way() -> None:
+    peers = Listening()
+    async with running(peers) as (_, own), member() as (_, address):
+        waiting = []
+        for _ in range(3):
+            reader, writer, _ = await say_hello(own, address, kind="question")
+            writer.write(frame({"wish": "uses"}))
+            await peers.carried_out.acquire()
+            waiting.append((reader, writer))
+        # The fourth has asked nothing yet: it gives way to the fifth.
+        idle, silent, _ = await say_hello(own, address, kind="question")
+        reader, writer, answer = await say_hello(own, address, kind="question")
+        assert answer == Reply()
+        with contextlib.suppress(ConnectionResetError):
+            assert await idle.read() == b""
+        writer.write(frame({"wish": "uses"}))
+        await peers.carried_out.acquire()
+        waiting.append((reader, writer))
+        _, sixth, answer = await say_hello(own, address, kind="question")
+        assert (answer.error, "try again" in answer.message) == ("unavailable", True)
+        peers.may_read.set()
+        for reader, writer in waiting:
+            assert await reader.readexactly(6) == frame({})
+            writer.transport.abort()
+        for stream in (silent, sixth):
+            stream.transport.abort()
+
+
+def test_what_nobody_expects_of_a_stranger_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Surprised(Listening):
+        def greet(self, hello: Hello, peer: Peer) -> Reply:
+            raise RuntimeError(f"secret {hello} {peer}")
+
+    @runs_on_uvloop
+    async def greet_again() -> None:
+        async with running(Surprised()) as (_, own), member() as (_, address):
+            for _ in range(3):
+                with pytest.raises(asyncio.IncompleteReadError):
+                    await say_hello(own, address)
+
+    greet_again()
+    assert caplog.text.count("stream ended unexpectedly peer=127.0.0.1 type=RuntimeError") == 1
+    assert "secret" not in caplog.text
 
 
 @runs_on_uvloop

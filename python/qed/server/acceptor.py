@@ -32,7 +32,7 @@ from qed.server.handshake import (
     set_options,
 )
 from qed.server.incoming import IncomingMessages
-from qed.server.logs import Line, OncePerMinute
+from qed.server.logs import Line, OncePerMinute, where
 from qed.server.pins import peer_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Acceptor:
         self._credentials = credentials
         self._strangers: dict[asyncio.Task[None], str] = {}
         self._inbound: list[_Inbound] = []
+        self._busy: set[asyncio.Task[None]] = set()
+        """The streams whose request is being carried out: they may finish, and tell the other side the outcome."""
         self._once_per_minute = OncePerMinute()
         self._listening: asyncio.Task[None] | None = None
 
@@ -149,6 +151,7 @@ class Acceptor:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._strangers.pop(task, None)
+        self._busy.discard(task)
         self._inbound = [stream for stream in self._inbound if stream.task is not task]
 
     async def _serve(self, connection: socket.socket, host: str) -> None:
@@ -166,6 +169,9 @@ class Acceptor:
             await self._greet(reader, writer, host)
         except (TransportError, TimeoutError, OSError) as exc:
             _log.debug(Line("stream ended", peer=host, reason=exc))
+        except Exception as exc:  # noqa: BLE001  # what a stranger causes must not fill the log
+            if self._once_per_minute.is_due(host, "unexpected"):
+                _log.error(Line("stream ended unexpectedly", peer=host, **where(exc)))
         finally:
             writer.transport.abort()
 
@@ -206,16 +212,18 @@ class Acceptor:
         reply = self._handler.greet(hello, peer)
         if not reply.error and self._has_twin(hello):
             reply = Reply("twin", "another server with the identity of this member is connected")
+        if not reply.error and not self._seat(hello, peer):
+            reply = Reply("unavailable", "too many requests of this member are being carried out; try again")
         if reply.error:
             await self._refuse(reply, host, reader, writer)
             return
-        self._seat(hello, peer)
         if hello.kind == "messages":
             await self._serve_messages(hello, writer, reply)
             return
         await send_reply(writer, reply)
         if hello.kind == "question":
             request = await read_request(reader, LEADER_REQUEST)
+            self._busy.add(_own_task())
             await send_reply(writer, await self._handler.answer(request, hello, peer))
             return
         self._on_contact(hello)
@@ -228,14 +236,23 @@ class Acceptor:
             for stream in self._inbound
         )
 
-    def _seat(self, hello: Hello, peer: Peer) -> None:
-        """Count the stream of this task among those of its key. A new one takes the place of the oldest of its kind."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())  # `_serve` runs in a task of its own
+    def _seat(self, hello: Hello, peer: Peer) -> bool:
+        """Count the stream of this task among those of its key. A new one takes the place of the oldest of its kind.
+
+        Returns:
+            Whether there is room: none of those whose requests are being carried out gives way.
+        """
+        task = _own_task()
         same = [stream for stream in self._inbound if (stream.pin, stream.hello.kind) == (peer.pin, hello.kind)]
-        for stream in same[: len(same) + 1 - _SLOTS[hello.kind]]:
+        idle = [stream for stream in same if stream.task not in self._busy]
+        excess = len(same) + 1 - _SLOTS[hello.kind]
+        if excess > len(idle):
+            return False
+        for stream in idle[: max(excess, 0)]:
             stream.task.cancel()
         self._strangers.pop(task, None)
         self._inbound.append(_Inbound(hello, peer.pin, task))
+        return True
 
     async def _refuse(
         self, reply: Reply, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -265,6 +282,10 @@ class Acceptor:
                 page = b"\x01" + _why_no_page(exc).encode()
             put(writer, page)
             await writer.drain()
+
+
+def _own_task() -> asyncio.Task[None]:
+    return cast("asyncio.Task[None]", asyncio.current_task())  # `_serve` runs in a task of its own
 
 
 def _why_no_page(exc: QedError) -> str:

@@ -47,6 +47,7 @@ class History:
         members: Members,
         record: Callable[[bytes], Awaitable[None]],
         *,
+        catch_up: Callable[[], Awaitable[None]],
         authorities: Authorities,
         folds: Sequence[Callable[[Act | None], None]],
     ) -> None:
@@ -55,6 +56,7 @@ class History:
         self._folds = (authorities.fold, *folds)
         self._members = members
         self._record = record
+        self._catch_up = catch_up
         self._index = 0
         self._awaited: set[str] = set()
         """Members that were admitted, and not promoted yet."""
@@ -66,8 +68,13 @@ class History:
 
     async def record_missing(self) -> None:
         """As the leader, record what no request asked for: that the history begins, and who votes from now on."""
-        while (act := self._missing()) is not None:
+        while self._missing() is not None:
             try:
+                # The leader before this one may have recorded it, and this one not applied it yet.
+                await self._catch_up()
+                self.renew()
+                if (act := self._missing()) is None:
+                    return
                 await self._record(encode(act))
             except (ClusterError, LogError) as exc:
                 # This member, or the next leader, records it after another change of the status.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from qed._limits import U64_LIMIT
@@ -14,7 +15,7 @@ from qed.server.acts import KeyRevoked, decode, encode
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.deeds import deed_of
 from qed.server.frames import TransportError
-from qed.server.handshake import LeaderRequest, Mismatch, Removed, Reply, Stranger
+from qed.server.handshake import REPLY_TIMEOUT_S, LeaderRequest, Mismatch, Removed, Reply, Stranger
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER
 from qed.server.passed_on import CallerRefused, signed
@@ -22,7 +23,7 @@ from qed.server.waiting import READ, TASK, delays
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from qed._qed import Replica
     from qed.server.admissions import Admissions
@@ -47,6 +48,8 @@ _HAND_OVER_HEARTBEATS: Final = 2
 """Heartbeats within which a member that is asked to lead becomes leader."""
 _PASSED_ON_TIMES: Final = 2
 """How many leaders a request is passed on to, one after the other: the first may just have handed over."""
+_PASSED_ON_AT_ONCE: Final = 2
+"""The leader serves four questions of a member at once; the rest is for what members ask for themselves."""
 _SUCCESSOR_ELECTIONS: Final = 2
 """Election time-outs within which a leader that steps down has a successor."""
 
@@ -72,6 +75,7 @@ class LeaderRequests:
         self._transport = transport
         self._admissions = admissions
         self._revocation = revocation
+        self._turns = asyncio.Semaphore(_PASSED_ON_AT_ONCE)
 
     async def ask_leader(self, request: LeaderRequest, key: ApiKey | None = None) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
@@ -96,30 +100,57 @@ class LeaderRequests:
             # A leader that is asked to remove itself hands over first: its successor removes it.
             await self._await_successor(members.number)
         for _ in range(_PASSED_ON_TIMES):
-            leader, number = members.leader, members.status.leader
-            if leader is None or number is None:
-                raise Unavailable(NO_LEADER)
-            if members.is_leader:
+            async with self._turn():
+                asked = members.status.leader
+                reply = None if members.is_leader else await self._ask_signed(request, key)
+            if reply is None:
                 # The leader that was asked before has handed over to this member.
                 with contextlib.suppress(NotLeader):
                     await self.carry_out(request)
                     return
-                continue
-            whole = signed(request, key, members.cluster or "", number)
-            try:
-                reply = await self._transport.ask(Address.parse(leader.raft_addr), leader.key, whole)
-            except TransportError as exc:
-                raise Unavailable(str(exc)) from exc
-            if reply.error == "caller" and whole.who:
+            elif reply.error == "caller" and request.who:
                 raise CallerRefused(reply.message)
-            if reply.error != "elsewhere":
+            elif reply.error != "elsewhere":
                 _accepted(reply)
                 return
             # It led, and did nothing: the signature is for it alone.
-            await self._await_successor(number)
+            await self._await_successor(asked)
         raise Unavailable("leadership is changing; try again")
 
-    async def _await_successor(self, leader: int) -> None:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until fewer requests than the leader serves at once are on their way to it.
+
+        Raises:
+            Unavailable: It took too long. Nothing was sent.
+        """
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await self._turns.acquire()
+        except TimeoutError as exc:
+            raise Unavailable("too many requests wait for the leader; try again") from exc
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def _ask_signed(self, request: LeaderRequest, key: ApiKey | None) -> Reply:
+        """Send a request to the leader, with the signature of its caller.
+
+        Raises:
+            Unavailable: There is no leader, or it does not answer.
+        """
+        members = self._members
+        leader, number = members.leader, members.status.leader
+        if leader is None or number is None:
+            raise Unavailable(NO_LEADER)
+        try:
+            whole = signed(request, key, members.cluster or "", number)
+            return await self._transport.ask(Address.parse(leader.raft_addr), leader.key, whole)
+        except TransportError as exc:
+            raise Unavailable(str(exc)) from exc
+
+    async def _await_successor(self, leader: int | None) -> None:
         members = self._members
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SUCCESSOR_ELECTIONS * self._settings.pace.election_ms / 1000):
@@ -144,6 +175,9 @@ class LeaderRequests:
             NotLeader: This member does not lead. Nothing was done.
             ClusterError: It could not be done now.
         """
+        if request.kind in {"admit", "redeem"}:
+            # A leader that was just elected may not have applied yet what another one recorded: a removal, or a token.
+            await self.catch_up()
         if request.kind == "redeem":
             await self._admissions.redeem(request, self.record)
             return
@@ -154,9 +188,6 @@ class LeaderRequests:
             else:
                 await self.record(request.act)
             return
-        if request.kind == "admit":
-            # A leader that was just elected may not have applied a removal that another one recorded.
-            await self.catch_up()
         replaced = self._replaced_by(request)
         if request.kind == "admit":
             self._admissions.require_admissible(request, is_replacement=replaced is not None)

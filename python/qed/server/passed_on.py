@@ -94,20 +94,25 @@ class PassedOn:
             return self._caller_without_key(request.who)
         message = _message(request, self._members.cluster or "", self._members.number)
         key = self._keys.signer(request.signer, message, request.signature)
-        if key is None or OPERATE not in key.roles:
+        # Where operators need no key, one for something else must not keep its owner out.
+        if key is None or not (OPERATE in key.roles or self._is_open):
             raise self._refused("this key: it is revoked, expired, or not for operators")
         return key.caller
 
     def _caller_without_key(self, who: str) -> str:
         """Return what to call somebody whom only the member that was asked can know."""
-        settings = self._settings
-        is_open = settings.is_open or not (self._keys.has_operators or settings.has_client_ca)
-        if who == ANONYMOUS and is_open:
+        if who == ANONYMOUS and self._is_open:
             return who
         is_certificate = who.startswith(CERTIFICATE) and who.isprintable() and len(who) <= _MOST_CHARACTERS
-        if is_certificate and (is_open or settings.has_client_ca):
+        if is_certificate and (self._is_open or self._settings.has_client_ca):
             return who
         raise self._refused("a caller without a valid key")
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether this member, the leader, is open to operators without a key."""
+        settings = self._settings
+        return settings.is_open or not (self._keys.has_operators or settings.has_client_ca)
 
     def _deed(self, body: bytes) -> Act:
         """Return the deed that an act says, all of which this version understands."""

@@ -107,7 +107,12 @@ class Peers:
         self._authorities = Authorities(members, self._accepted)
         folds = (self.keys.fold, tokens.fold, former_keys.fold, members.lost.fold)
         self._history = History(
-            replica, members, self.leader_requests.record, authorities=self._authorities, folds=folds
+            replica,
+            members,
+            self.leader_requests.record,
+            catch_up=self.leader_requests.catch_up,
+            authorities=self._authorities,
+            folds=folds,
         )
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()

@@ -35,8 +35,11 @@ class Revocation:
         """
         if not self._members.is_leader:
             raise NotLeader(NO_LEADER)
+        self._renew()
         if (reason := self._keys.refusal(act)) is not None:
             raise MembershipRefused(reason)
+        if (known := self._keys.find(act.id)) is not None and known.is_revoked:
+            return  # A caller that got no answer asks again, perhaps through another member.
         await record(encode(act))
         self._renew()
         # The revocation of another key may have been recorded first. Then this one was without effect.
