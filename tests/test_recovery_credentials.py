@@ -247,3 +247,36 @@ def test_a_stolen_key_is_revoked_with_all_that_it_made(tmp_path: Path) -> None:
             assert (refused.returncode, "expected a valid key" in one_line(refused.stderr)) == (4, True), refused.stderr
     finally:
         server.forget()
+
+
+def test_an_operator_who_has_lost_every_key_makes_another(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3)
+    cluster.start()
+
+    def restart(*extra: str, key: str | None = None) -> None:
+        for member in cluster.members:
+            assert member.stop() == 0
+            member.extra, member.key = extra, key or member.key
+            member.start()
+            cluster.wait_whole()
+
+    try:
+        (lost,) = read_lines(
+            qed("--endpoints", cluster.members[0].url, "--json", "keys", "create", "--role", "operate").stdout
+        )
+        for member in cluster.members:
+            member.key = lost["Key"]  # This test looks at the cluster with it, and the operator does not have it.
+        asked = {"QED_ENDPOINTS": cluster.members[1].url}
+        make = "qed keys create --role operate --name admin"
+        assert qed(*shlex.split(make)[1:], variables=asked).returncode == 4
+        restart("--open")
+        made = run_of(make, tmp_path, asked)
+        key = next(word for word in made.split() if word.startswith("qed_"))
+        restart(key=key)
+        for member in cluster.members:
+            using = {"QED_ENDPOINTS": member.url}
+            assert qed("keys", "list", variables=using).returncode == 4
+            listed = qed("keys", "list", variables=using | {"QED_API_KEY": key})
+            assert (listed.returncode, lost["Id"] in listed.stdout) == (0, True), listed.stderr
+    finally:
+        cluster.forget()
