@@ -77,7 +77,7 @@ CORE_FLOORS = [
     {"fjall_check", "proof"},
     {"roots", "compact"},
     {"verify", "json", "store"},
-    {"disk", "history", "hyper"},
+    {"disk", "history", "hyper", "tlog"},
     {"rows"},
     {"trees", "applied", "acts"},
     {"replay", "batch"},

@@ -225,6 +225,39 @@ pub fn backup_frame(previous: &Digest, head: &[u8; 5], body: &[u8]) -> Digest {
     Digest(sha2::Sha256::new().chain_update(previous.0).chain_update(head).chain_update(body).finalize().into())
 }
 
+/// Return the hash of a leaf of the tree of RFC 6962, section 2.1: `H(00 ‖ entry)`.
+#[must_use]
+pub fn merkle_leaf(entry: &[u8]) -> Digest {
+    // The two lengths of a qed log's entries. An entry of another log may have any length.
+    if let Ok(entry) = <&[u8; 42]>::try_from(entry) {
+        one_block(&[0], entry)
+    } else if let Ok(entry) = <&[u8; 106]>::try_from(entry) {
+        two_blocks(&[0], entry, &[])
+    } else {
+        Digest(sha2::Sha256::new().chain_update([0]).chain_update(entry).finalize().into())
+    }
+}
+
+/// Return a node of the tree of RFC 6962, section 2.1: `H(01 ‖ left ‖ right)`.
+#[must_use]
+pub fn merkle_inner(left: &Digest, right: &Digest) -> Digest {
+    two_blocks(&[1], &left.0, &right.0)
+}
+
+/// Return the root of the tree of RFC 6962 without leaves: `H("")`.
+#[must_use]
+pub fn merkle_empty() -> Digest {
+    Digest::of_event(b"")
+}
+
+/// Return the id of a key that signs notes: the first four bytes of `H(name ‖ LF ‖ kind ‖ public key)`.
+#[must_use]
+pub fn note_key_id(name: &str, kind: u8, public_key: &[u8]) -> [u8; 4] {
+    let message = sha2::Sha256::new().chain_update(name).chain_update([b'\n', kind]).chain_update(public_key);
+    let [a, b, c, d, ..]: [u8; DIGEST_BYTES] = message.finalize().into();
+    [a, b, c, d]
+}
+
 static DEFAULTS: LazyLock<Vec<Digest>> = LazyLock::new(|| {
     let bottom = Digest(sha2::Sha256::digest([0, 0]).into());
     let above = |below: &Digest| Some(Digest(sha2::Sha256::digest([below.0, below.0].concat()).into()));
@@ -250,6 +283,11 @@ mod tests {
         assert_eq!(history_partial(&b, &short), plain(&[&b.0, &short]));
         assert_eq!(hyper_leaf(77, &long), plain(&[&version, &long]));
         assert_eq!(hyper_inner(&a, &b, &long), plain(&[&b.0, &a.0, &long]));
+        assert_eq!(merkle_inner(&a, &b), plain(&[&[1], &a.0, &b.0]));
+        for bytes in [0, 41, 42, 43, 105, 106, 107, 300] {
+            let entry = vec![5; bytes];
+            assert_eq!(merkle_leaf(&entry), plain(&[&[0], &entry]), "{bytes}");
+        }
     }
 
     #[test]

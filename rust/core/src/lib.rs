@@ -15,6 +15,8 @@
 //! not, and an [`IncrementalProof`](proof::IncrementalProof) that the log of one snapshot extends the log of another. [`verify`]
 //! needs only the proof and the [roots] of the snapshots.
 //!
+//! The same events are also the entries of a [transparency log](tlog) in the formats of C2SP: a third tree, whose root is signed.
+//!
 //! # Examples
 //!
 //! ```
@@ -35,7 +37,8 @@
 //!
 //! # Out of scope
 //!
-//! This crate has no clock, no network and no signatures. It stores only digests, never the events themselves.
+//! This crate has no clock, no network and no source of randomness: times, seeds and bytes come from the caller. It stores only
+//! digests, never the events themselves.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -76,6 +79,7 @@ pub mod restoration;
 pub mod roots;
 mod rows;
 pub mod store;
+pub mod tlog;
 mod trees;
 pub mod verify;
 pub mod watermark;

@@ -9,7 +9,7 @@ use crate::position::{HistoryPosition, HyperPosition, history_height};
 /// Depth from which a hyper subtree with one key is a shortcut leaf; above it, paths are always written out in full.
 pub const SHORTCUT_DEPTH: u16 = 24;
 
-/// The text or the bytes are not a valid proof or snapshot; the message says what was expected and what was found.
+/// The text or the bytes are not a valid value of their type, such as a proof; the message says what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);

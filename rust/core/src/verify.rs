@@ -347,7 +347,12 @@ fn path_too_short() -> VerifyError {
     VerifyError { check: "history path", expected: "a whole path".into(), computed: "a path that is too short".into() }
 }
 
-fn same<T: PartialEq + ToString>(check: &'static str, expected: &T, computed: &T) -> Result<(), VerifyError> {
+/// Check that a value that follows from the proof is the one expected.
+pub(crate) fn same<T: PartialEq + ToString>(
+    check: &'static str,
+    expected: &T,
+    computed: &T,
+) -> Result<(), VerifyError> {
     if expected == computed {
         return Ok(());
     }

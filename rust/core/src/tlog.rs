@@ -1,0 +1,32 @@
+//! A log as a signed transparency log, in the formats of C2SP that others read and write: notes, checkpoints, tiles and proofs.
+//!
+//! # The construction
+//!
+//! Version `i` of a qed log is [entry](entry) `i` of a list, and a Merkle tree of RFC 6962 ([`merkle`]) is built over the entries. The
+//! root of the tree and its size are the [tree head](merkle::TreeHead). A [checkpoint](checkpoint) is the tree head with the name
+//! of the log, as text. The log signs that text, and witnesses cosign it: text with signatures is a [note](note). Keys are in [`key`],
+//! and the keys that somebody trusts are their [policy](policy).
+//!
+//! The nodes of the tree are published in [tiles](tile), 256 hashes each, and the entries in bundles of 256. From the tiles anybody can
+//! make a proof that an entry is in the tree, or that one tree extends another; [`proof_file`] is such a proof with its
+//! checkpoint, complete in one file.
+//!
+//! # Trust
+//!
+//! Everything read here may have been written by an attacker. Reading ends in [`Malformed`](crate::proof::Malformed) and
+//! verifying in [`VerifyError`](crate::verify::VerifyError), never in a panic, and lengths are limited before anything is decoded or
+//! hashed. The text of a note can be read only after a signature was verified. Every value has one encoding only: reading a text
+//! and writing the value gives the same text.
+//!
+//! Sources: C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof and tlog-policy; FORMATS.md, "Signed logs".
+
+pub mod checkpoint;
+pub mod entry;
+pub mod key;
+pub mod merkle;
+pub mod note;
+pub mod policy;
+pub mod proof_file;
+pub mod signing;
+pub mod text;
+pub mod tile;

@@ -1,0 +1,64 @@
+//! Checkpoints: the name of a log, its size and its root as text (C2SP tlog-checkpoint).
+//!
+//! ```text
+//! log.example.com/qed-spec
+//! 5
+//! j4Vx4OZuOgXfIBYtNAJI4NzmwiApIg6C4wB54PA76sA=
+//! ```
+//!
+//! More lines may follow, the *extension lines*. qed writes none, keeps those of others as they are, and interprets none. Ed25519 signs
+//! them; ML-DSA-44 does not.
+
+use std::fmt;
+
+use crate::proof::Malformed;
+use crate::tlog::merkle::TreeHead;
+use crate::tlog::text::{Name, decimal, digest_from_base64, plain_text, to_base64};
+
+/// What the text of a log's note says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The name of the log.
+    pub origin: Name,
+    /// Its size and root.
+    pub head: TreeHead,
+    /// The extension lines. They are opaque, and possibly not signed.
+    pub extensions: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Return the checkpoint without extension lines.
+    #[must_use]
+    pub const fn new(origin: Name, head: TreeHead) -> Self {
+        Self { origin, head, extensions: Vec::new() }
+    }
+
+    /// Return the checkpoint that `text` spells.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] unless `text` is exactly what [`ToString`] gives for a checkpoint.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let body = plain_text(text.as_bytes())?
+            .strip_suffix('\n')
+            .ok_or_else(|| Malformed::because("expected a checkpoint that ends in a line feed"))?;
+        let mut lines = body.split('\n');
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(Malformed::because("expected origin, size and root as the lines of a checkpoint"));
+        };
+        let (origin, head) = (Name::parse(origin)?, TreeHead::new(decimal(size)?, digest_from_base64(root)?)?);
+        let extensions: Vec<_> = lines.map(String::from).collect();
+        if extensions.iter().any(String::is_empty) {
+            return Err(Malformed::because("expected extension lines in the checkpoint, found an empty line"));
+        }
+        Ok(Self { origin, head, extensions })
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let root = to_base64(self.head.root().as_bytes());
+        write!(f, "{}\n{}\n{root}\n", self.origin, self.head.size())?;
+        self.extensions.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}

@@ -1,0 +1,115 @@
+//! Proofs of inclusion complete in one file, `.tlog-proof` (C2SP tlog-proof): the index, the path and the checkpoint.
+//!
+//! ```text
+//! c2sp.org/tlog-proof@v1
+//! extra base64                    at most once; not authenticated by itself
+//! index 3
+//! base64(hash)                    the sibling of the leaf first
+//!
+//! the checkpoint, a signed note
+//! ```
+
+use std::fmt;
+
+use crate::hash::Digest;
+use crate::proof::Malformed;
+use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::merkle::{MAX_PATH_HASHES, verify_inclusion};
+use crate::tlog::note::{MAX_NOTE_BYTES, Note};
+use crate::tlog::text::{decimal, digest_from_base64, from_base64, plain_text, shown, to_base64};
+use crate::verify::VerifyError;
+
+/// The first line.
+const HEADER: &str = "c2sp.org/tlog-proof@v1";
+
+/// The most bytes that an `extra` line may hold: an entry of a bundle.
+pub const MAX_EXTRA_BYTES: usize = 65_535;
+
+/// The longest file that is read, in bytes.
+pub const MAX_PROOF_FILE_BYTES: usize = MAX_NOTE_BYTES + 96 * 1024;
+
+/// Proof that an entry is in the tree of a checkpoint, with the checkpoint. Nothing in it is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlogProof {
+    /// Bytes that the proof carries along, such as the entry. The reader has to check what they are.
+    pub extra: Option<Vec<u8>>,
+    /// Index of the entry.
+    pub index: u64,
+    /// The inclusion path, at most 63 hashes.
+    pub path: Vec<Digest>,
+    /// The checkpoint.
+    pub note: Note,
+}
+
+impl TlogProof {
+    /// Return the proof in `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] unless `bytes` are exactly what [`ToString`] gives for a proof within the limits of this module.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let limit = MAX_PROOF_FILE_BYTES;
+        if bytes.len() > limit {
+            return Err(Malformed::because(format!(
+                "expected a proof of at most {limit} bytes, found {}",
+                bytes.len()
+            )));
+        }
+        let (head, note) = plain_text(bytes)?
+            .split_once("\n\n")
+            .ok_or_else(|| Malformed::because("expected an empty line before the checkpoint of the proof"))?;
+        let mut lines = head.split('\n').peekable();
+        match lines.next() {
+            Some(HEADER) => {}
+            found => return Err(wrong_line(HEADER, found)),
+        }
+        let extra = lines.next_if(|line| line.starts_with("extra ")).map(read_extra).transpose()?;
+        let line = lines.next();
+        let index =
+            line.and_then(|line| line.strip_prefix("index ")).ok_or_else(|| wrong_line("index and a number", line))?;
+        let index = decimal(index)?;
+        if lines.clone().take(MAX_PATH_HASHES + 1).count() > MAX_PATH_HASHES {
+            return Err(Malformed::because(format!(
+                "expected at most {MAX_PATH_HASHES} hashes in the proof, found more"
+            )));
+        }
+        let path = lines.map(digest_from_base64).collect::<Result<_, _>>()?;
+        Ok(Self { extra, index, path, note: Note::parse(note.as_bytes())? })
+    }
+
+    /// Check that the entry with the leaf hash `leaf` is in the tree of `checkpoint`, which the caller has from verifying [`Self::note`].
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] names the check that failed.
+    pub fn verify(&self, leaf: &Digest, checkpoint: &Checkpoint) -> Result<(), VerifyError> {
+        verify_inclusion(leaf, self.index, &self.path, &checkpoint.head)
+    }
+}
+
+impl fmt::Display for TlogProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEADER}")?;
+        if let Some(extra) = &self.extra {
+            writeln!(f, "extra {}", to_base64(extra))?;
+        }
+        writeln!(f, "index {}", self.index)?;
+        self.path.iter().try_for_each(|hash| writeln!(f, "{}", to_base64(hash.as_bytes())))?;
+        write!(f, "\n{}", self.note)
+    }
+}
+
+fn read_extra(line: &str) -> Result<Vec<u8>, Malformed> {
+    let text = line.strip_prefix("extra ").unwrap_or_default();
+    if text.len() > MAX_EXTRA_BYTES.div_ceil(3) * 4 {
+        return Err(Malformed::because(format!("expected at most {MAX_EXTRA_BYTES} bytes as extra, found more")));
+    }
+    from_base64(text)
+}
+
+fn wrong_line(expected: &str, found: Option<&str>) -> Malformed {
+    Malformed::because(format!(
+        "expected {expected} as a line of the proof, found {}",
+        shown(found.unwrap_or_default())
+    ))
+}

@@ -1,0 +1,123 @@
+//! Private keys, and signing with them.
+//!
+//! Signing is deterministic, for ML-DSA-44 too: this crate has no source of randomness. So the same key signs the same text with the
+//! same bytes, and signing again after a crash makes nothing new.
+
+use std::fmt;
+
+use ml_dsa::MlDsa44;
+
+use crate::proof::Malformed;
+use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::key::{KEY_BYTES, KeyKind, VerifierKey, checkpoint_message, cosigned_text, split_key, wrong_length};
+use crate::tlog::note::Line;
+use crate::tlog::text::{MAX_NUMBER, Name, to_base64};
+
+/// First part of the text of a private key.
+const PREFIX: &str = "PRIVATE+KEY+";
+
+/// A private key with its name. Its memory is cleared when it is dropped.
+#[derive(Clone)]
+pub struct SigningKey {
+    verifier: VerifierKey,
+    secret: Secret,
+}
+
+#[derive(Clone)]
+enum Secret {
+    Ed25519(Box<ed25519_dalek::SigningKey>),
+    MlDsa44(Box<ml_dsa::SigningKey<MlDsa44>>),
+}
+
+impl SigningKey {
+    /// Return the key that follows from 32 random bytes: an Ed25519 private key, or the seed of FIPS 204, section 5.1.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] in the case, which never occurs with random bytes, that the public key is not acceptable.
+    pub fn from_seed(name: Name, kind: KeyKind, seed: &[u8; KEY_BYTES]) -> Result<Self, Malformed> {
+        let (secret, public_key) = match kind {
+            KeyKind::Ed25519 | KeyKind::Cosignature => {
+                let key = ed25519_dalek::SigningKey::from_bytes(seed);
+                let public_key = key.verifying_key().to_bytes().to_vec();
+                (Secret::Ed25519(Box::new(key)), public_key)
+            }
+            KeyKind::MlDsa44 => {
+                let key = ml_dsa::SigningKey::<MlDsa44>::from_seed(&(*seed).into());
+                let public_key = ml_dsa::Keypair::verifying_key(&key).encode().to_vec();
+                (Secret::MlDsa44(Box::new(key)), public_key)
+            }
+        };
+        Ok(Self { verifier: VerifierKey::new(name, kind, &public_key)?, secret })
+    }
+
+    /// Return the key that `text` spells: `PRIVATE+KEY+name+id+base64(kind ‖ seed)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the text is anything else, or its id is that of another key. The message never has a part of the seed.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let rest = text
+            .strip_prefix(PREFIX)
+            .ok_or_else(|| Malformed::because(format!("expected a private key, which begins with {PREFIX}")))?;
+        let (name, id, kind, seed) = split_key(rest)?;
+        let seed = <&[u8; KEY_BYTES]>::try_from(&*seed).map_err(|_| wrong_length(KEY_BYTES, &seed))?;
+        let key = Self::from_seed(name, kind, seed)?;
+        if key.verifier.id() != id {
+            let (expected, name) = (key.verifier.id(), key.verifier.name());
+            return Err(Malformed::because(format!("expected {expected} as the id of the key {name}, found {id}")));
+        }
+        Ok(key)
+    }
+
+    /// Return the text of the private key, which [`Self::parse`] reads. It contains the secret.
+    #[must_use]
+    pub fn to_secret_text(&self) -> String {
+        let seed: [u8; KEY_BYTES] = match &self.secret {
+            Secret::Ed25519(key) => key.to_bytes(),
+            Secret::MlDsa44(key) => key.to_seed().into(),
+        };
+        let (name, id, kind) = (self.verifier.name(), self.verifier.id(), self.verifier.kind().byte());
+        format!("{PREFIX}{name}+{id}+{}", to_base64([&[kind], seed.as_slice()].concat()))
+    }
+
+    /// Return the public key.
+    #[must_use]
+    pub const fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// Sign the text of a note at `time`, in seconds since 1970, which an Ed25519 signature of a log does not have.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the time is above [`MAX_NUMBER`], if it is 0 in a cosignature, or if the text is not a checkpoint but
+    /// ML-DSA-44 is to sign it.
+    pub fn sign(&self, text: &str, time: u64) -> Result<Line, Malformed> {
+        let kind = self.verifier.kind();
+        if time > MAX_NUMBER || (time == 0 && kind == KeyKind::Cosignature) {
+            return Err(Malformed::because(format!("expected a time from 1 to {MAX_NUMBER}, found {time}")));
+        }
+        let signature = match &self.secret {
+            Secret::Ed25519(key) => {
+                let message = if kind.has_time() { cosigned_text(text, time) } else { text.into() };
+                ed25519_dalek::Signer::sign(&**key, message.as_bytes()).to_bytes().to_vec()
+            }
+            Secret::MlDsa44(key) => {
+                let message = checkpoint_message(self.verifier.name(), time, &Checkpoint::parse(text)?);
+                let signed = key.expanded_key().sign_deterministic(&message, &[]);
+                let failed = |_| Malformed::because("expected a signature of ML-DSA-44, but signing failed");
+                signed.map_err(failed)?.encode().to_vec()
+            }
+        };
+        let time = if kind.has_time() { time.to_be_bytes().to_vec() } else { Vec::new() };
+        Ok(Line::new(self.verifier.name().clone(), self.verifier.id(), [time, signature].concat()))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    /// Show the public key only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({}+{})", self.verifier.name(), self.verifier.id())
+    }
+}

@@ -1,0 +1,155 @@
+//! Keys and signatures from attackers.
+
+use curve25519_dalek::Scalar;
+use ed25519_dalek::Verifier as _;
+use qed_core::tlog::key::{KeyKind, VerifierKey, checkpoint_message};
+use qed_core::tlog::note::Line;
+use qed_core::tlog::signing::SigningKey;
+use qed_core::tlog::text::{Name, from_base64, to_base64};
+use sha2::Digest as _;
+
+use crate::model::{TIME, body, checkpoint, digest_of, log_key, ml_dsa_key, signing_key, witness_key};
+
+#[test]
+fn keys_that_are_not_what_they_say_are_refused() {
+    let good = log_key().verifier().to_string();
+    let (name, rest) = good.split_once('+').unwrap();
+    let encoded = rest.split_once('+').unwrap().1;
+    let bytes = from_base64(encoded).unwrap();
+    let with_kind = |kind: u8| to_base64([&[kind], &bytes[1..]].concat());
+    for bad in [
+        good.replace("a11f5d1b", "a11f5d1c"),
+        good.replace("a11f5d1b", "A11F5D1B"),
+        good.replace("a11f5d1b", "a11f5d1"),
+        good.replace("a11f5d1b", "+11f5d1b"),
+        good.replace(name, "other"),
+        format!("{name}+a11f5d1b"),
+        format!("{name}+a11f5d1b+"),
+        format!("{name}+a11f5d1b+{}", with_kind(2)),
+        format!("{name}+a11f5d1b+{}", with_kind(5)),
+        format!("{name}+a11f5d1b+{}", with_kind(255)),
+        format!("{good}AAAA"),
+        format!(" {good}"),
+        format!("{good}\n"),
+        String::new(),
+    ] {
+        assert!(bad.parse::<VerifierKey>().is_err(), "{bad}");
+    }
+    let name = Name::parse("n").unwrap();
+    let ml_dsa = ml_dsa_key();
+    VerifierKey::new(name.clone(), KeyKind::MlDsa44, ml_dsa.verifier().public_key()).unwrap();
+    for length in [0, 32, 1311] {
+        VerifierKey::new(name.clone(), KeyKind::MlDsa44, &ml_dsa.verifier().public_key()[..length]).unwrap_err();
+    }
+    for length in [0, 31] {
+        VerifierKey::new(name.clone(), KeyKind::Ed25519, &bytes[1..=length]).unwrap_err();
+    }
+}
+
+#[test]
+fn ed25519_points_of_small_order_and_second_encodings_are_refused() {
+    let name = Name::parse("n").unwrap();
+    let refused = |bytes: &[u8; 32]| {
+        [KeyKind::Ed25519, KeyKind::Cosignature]
+            .iter()
+            .all(|kind| VerifierKey::new(name.clone(), *kind, bytes).is_err())
+    };
+    let (mut small, mut second) = (0, 0);
+    // y = 0, 1 and p - 1, and all y that have a second encoding as y + p, with both signs.
+    let low = [0_u8, 1].map(|y| (y, 0_u8, 0_u8));
+    let high = (0xec..=0xff).map(|y| (y, 0xff, 0x7f));
+    for ((first, middle, last), sign) in low.into_iter().chain(high).flat_map(|y| [(y, 0), (y, 0x80)]) {
+        let mut bytes = [middle; 32];
+        (bytes[0], bytes[31]) = (first, last | sign);
+        if let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(&bytes) {
+            small += i32::from(key.is_weak());
+            second += i32::from(!key.is_weak());
+            assert!(refused(&bytes), "{bytes:02x?}");
+        }
+    }
+    assert!(small >= 8 && second >= 8, "{small} {second}");
+}
+
+#[test]
+fn a_private_key_is_refused_without_showing_its_seed() {
+    let good = log_key().to_secret_text();
+    let secret = good.rsplit_once('+').unwrap().1.to_owned();
+    for bad in [
+        good.replace("a11f5d1b", "a11f5d1c"),
+        good.replace("PRIVATE+", "private+"),
+        good.replace("qed-spec", "qed-other"),
+        format!("{good}AAAA"),
+        format!("{good}\n"),
+        good[..good.len() - 4].to_owned(),
+        log_key().verifier().to_string(),
+    ] {
+        let error = SigningKey::parse(&bad).unwrap_err().to_string();
+        assert!(!error.contains(&secret[..12]), "{error}");
+    }
+    let debug = format!("{:?}", log_key());
+    assert!(!debug.contains(&secret[..12]), "{debug}");
+}
+
+#[test]
+fn signatures_that_not_everybody_accepts_are_refused() {
+    let log = log_key();
+    let text = body();
+    let signed = log.sign(&text, TIME).unwrap().to_string();
+    let mut raised = from_base64(signed.rsplit_once(' ').unwrap().1).unwrap()[4..].to_vec();
+    log.verifier().verify(&text, &raised).unwrap();
+    // S plus the order of the group: the same equation holds.
+    let order = Scalar::ZERO - Scalar::ONE;
+    let mut carry = 1_u16;
+    for (byte, added) in raised[32..].iter_mut().zip(order.as_bytes()) {
+        let sum = u16::from(*byte) + u16::from(*added) + carry;
+        (*byte, carry) = (sum.to_le_bytes()[0], sum >> 8);
+    }
+    assert_eq!(log.verifier().verify(&text, &raised).unwrap_err().check, "signature");
+
+    // R of order one: the equation without a cofactor holds, and a lax verifier accepts it.
+    let secret = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+    let lax = secret.verifying_key();
+    let strict = VerifierKey::new(Name::parse("n").unwrap(), KeyKind::Ed25519, lax.as_bytes()).unwrap();
+    let mut r = [0; 32];
+    r[0] = 1;
+    let challenge = [&r, lax.as_bytes().as_slice(), text.as_bytes()].concat();
+    let challenge = Scalar::from_bytes_mod_order_wide(&sha2::Sha512::digest(challenge).into());
+    let s = challenge * secret.to_scalar();
+    let signature = [r, s.to_bytes()].concat();
+    lax.verify(text.as_bytes(), &ed25519_dalek::Signature::from_slice(&signature).unwrap()).unwrap();
+    assert_eq!(strict.verify(&text, &signature).unwrap_err().check, "signature");
+}
+
+#[test]
+fn a_time_is_part_of_what_is_signed() {
+    let witness = witness_key();
+    let signed = witness.sign(&body(), TIME).unwrap().to_string();
+    let mut bytes = from_base64(signed.rsplit_once(' ').unwrap().1).unwrap()[4..].to_vec();
+    assert_eq!(witness.verifier().verify(&body(), &bytes), Ok(Some(TIME)));
+    bytes[7] ^= 1;
+    assert_eq!(witness.verifier().verify(&body(), &bytes).unwrap_err().check, "signature");
+}
+
+#[test]
+fn ml_dsa_signs_the_signer_the_origin_and_an_empty_context() {
+    let (own, text) = (ml_dsa_key(), body());
+    let signature = |line: Line| from_base64(line.to_string().rsplit_once(' ').unwrap().1).unwrap()[4..].to_vec();
+    let good = signature(own.sign(&text, TIME).unwrap());
+    assert_eq!(own.verifier().verify(&text, &good), Ok(Some(TIME)));
+    let seed = crate::model::text("/own/mldsa/seed");
+    let cosigner = signing_key("another.example.com", KeyKind::MlDsa44, seed);
+    assert_eq!(cosigner.verifier().public_key(), own.verifier().public_key());
+    cosigner.verifier().verify(&text, &good).unwrap_err();
+    own.verifier().verify(&text.replace("qed-spec", "qed-other"), &good).unwrap_err();
+    own.verifier().verify("not a checkpoint\n", &good).unwrap_err();
+    own.sign("not a checkpoint\n", TIME).unwrap_err();
+    let message = checkpoint_message(own.verifier().name(), TIME, &checkpoint());
+    let secret = ml_dsa::SigningKey::<ml_dsa::MlDsa44>::from_seed(&(*digest_of(seed).as_bytes()).into());
+    let with = |context: &[u8]| {
+        let signature = secret.expanded_key().sign_deterministic(&message, context).unwrap().encode();
+        [TIME.to_be_bytes().as_slice(), &signature].concat()
+    };
+    assert_eq!(with(b""), good);
+    own.verifier().verify(&text, &with(b"context")).unwrap_err();
+    own.verifier().verify(&text, &good[..good.len() - 1]).unwrap_err();
+}

@@ -1,0 +1,23 @@
+//! The formats of signed logs: recorded vectors both ways, hostile input, and properties against plain models.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod damage;
+mod edits;
+mod keys;
+mod limits;
+mod model;
+mod notes;
+mod policies;
+mod properties;
+#[path = "../seeds/mod.rs"]
+mod seeds;
+mod trees;
+mod vectors;

@@ -1,0 +1,121 @@
+//! Notes from attackers.
+
+use qed_core::tlog::key::KeyKind;
+use qed_core::tlog::note::{Line, Note};
+use qed_core::tlog::signing::SigningKey;
+use qed_core::tlog::text::from_base64;
+
+use crate::model::{TIME, assert_malformed, body, honest, line, log_key, ml_dsa_key, signing_key, verify, witness_key};
+
+#[test]
+fn unknown_lines_are_ignored_whatever_they_hold() {
+    let garbage: String = (0..50).map(|i| line(&format!("n{i}"), [i; 4], &[i; 30])).collect();
+    let verified = verify(&format!("{}{garbage}", honest())).unwrap();
+    assert_eq!(verified.lines().len(), 1);
+    assert_eq!(verified.to_string(), honest());
+}
+
+#[test]
+fn one_unknown_line_that_is_malformed_spoils_the_note() {
+    for bad in [
+        "— other AAAAAAB=\n",
+        "— other AAAAAA\n",
+        "— other AAAAAAA=\n ",
+        "— other AAAA_A==\n",
+        "— other AAAA AA==\n",
+        "— other AAAAAA==\n",
+        "— other \n",
+        "—  AAAAAAAA\n",
+        "- other AAAAAAAA\n",
+        "—other AAAAAAAA\n",
+        "— oth+er AAAAAAAA\n",
+        "— oth\u{a0}er AAAAAAAA\n",
+        "other\n",
+        "\n",
+    ] {
+        assert_malformed(&format!("{}{bad}", honest()));
+    }
+    verify(&format!("{}— other AAAAAAA=\n", honest())).unwrap();
+}
+
+#[test]
+fn a_known_key_signs_once() {
+    let (_, signature) = honest().split_once("\n\n").unwrap();
+    let error = verify(&format!("{}{signature}", honest())).unwrap_err();
+    assert_eq!(error.check, "signature lines");
+    let line = Line::parse(signature.trim_end()).unwrap();
+    assert!(Note::new(&body(), vec![line.clone(), line]).is_err());
+}
+
+#[test]
+fn an_invalid_line_of_a_known_key_refuses_the_whole_note() {
+    let witness = witness_key();
+    let valid = witness.sign(&body(), TIME).unwrap();
+    verify(&format!("{}{valid}\n", honest())).unwrap();
+    let other = witness.sign(&body().replace("\n5\n", "\n6\n"), TIME).unwrap();
+    assert_eq!(verify(&format!("{}{other}\n", honest())).unwrap_err().check, "signature");
+}
+
+#[test]
+fn a_line_is_of_a_key_only_if_both_name_and_id_are() {
+    let log = log_key();
+    let signed = log.sign(&body(), TIME).unwrap().to_string();
+    let id = log.verifier().id().0;
+    let signature = from_base64(signed.rsplit_once(' ').unwrap().1).unwrap();
+    for line in [line("another", id, &signature[4..]), line(log.verifier().name().as_str(), [9; 4], &signature[4..])] {
+        assert_eq!(verify(&format!("{}\n{line}", body())).unwrap_err().check, "signature lines");
+    }
+}
+
+#[test]
+fn a_colliding_key_id_makes_a_nuisance_and_no_trust() {
+    let log = log_key();
+    let forged = line(log.verifier().name().as_str(), log.verifier().id().0, &[1; 64]);
+    assert_eq!(verify(&format!("{}\n{forged}", body())).unwrap_err().check, "signature");
+    let short = line(log.verifier().name().as_str(), log.verifier().id().0, &[1; 63]);
+    assert_eq!(verify(&format!("{}\n{short}", body())).unwrap_err().check, "signature");
+}
+
+#[test]
+fn extension_lines_are_kept_and_known_to_be_unsigned() {
+    let text = format!("{}extension one\nextension two\n", body());
+    let (log, post_quantum) = (log_key(), ml_dsa_key());
+    let keys = [log.verifier().clone(), post_quantum.verifier().clone()];
+    let signed = |keys: &[&SigningKey]| {
+        Note::new(&text, keys.iter().map(|key| key.sign(&text, TIME).unwrap()).collect()).unwrap()
+    };
+    let verified = signed(&[&post_quantum]).verify(&keys).unwrap();
+    assert!(verified.has_unsigned_extensions());
+    assert_eq!(verified.checkpoint().unwrap().extensions, ["extension one", "extension two"]);
+    assert_eq!(verified.checkpoint().unwrap().to_string(), text);
+    assert!(!signed(&[&post_quantum, &log]).verify(&keys).unwrap().has_unsigned_extensions());
+    let other = signed(&[&post_quantum]).to_string().replace("extension one", "extension ONE");
+    assert!(Note::parse(other.as_bytes()).unwrap().verify(&keys).unwrap().has_unsigned_extensions());
+    let other = signed(&[&post_quantum, &log]).to_string().replace("extension one", "extension ONE");
+    Note::parse(other.as_bytes()).unwrap().verify(&keys).unwrap_err();
+}
+
+#[test]
+fn two_keys_with_one_name_and_id_cannot_be_used_together() {
+    // Seeds found by trying: the ids of both keys are 23e1703c.
+    let [one, other] = [26_678, 37_223].map(|seed| signing_key("n", KeyKind::Ed25519, &format!("{seed:064x}")));
+    assert_eq!((one.verifier().id(), one.verifier() == other.verifier()), (other.verifier().id(), false));
+    let note = Note::new("text\n", vec![one.sign("text\n", 0).unwrap()]).unwrap();
+    let both = [one.verifier().clone(), other.verifier().clone()];
+    assert_eq!(note.verify(&both).unwrap_err().check, "keys");
+    note.verify(&[both[0].clone(), both[0].clone()]).unwrap();
+    assert_eq!(note.verify(&both[1..]).unwrap_err().check, "signature");
+}
+
+#[test]
+fn a_note_is_made_only_if_everybody_reads_it_alike() {
+    let line = log_key().sign(&body(), TIME).unwrap();
+    Note::new(&body(), vec![line.clone()]).unwrap();
+    for text in ["", "no line feed", "a\tb\n", "a\rb\n", "\u{feff}a\n"] {
+        assert!(Note::new(text, vec![line.clone()]).is_err(), "{text:?}");
+    }
+    Note::new(&body(), Vec::new()).unwrap_err();
+    let text = format!("a\n\n{line}\n");
+    let inside = Note::new(&text, vec![line]).unwrap();
+    assert_eq!(Note::parse(inside.to_string().as_bytes()).unwrap(), inside);
+}
