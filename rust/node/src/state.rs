@@ -1,7 +1,7 @@
 //! The state of a member: its log and the membership, changed by committed entries only.
 //!
 //! The effect of an entry depends only on the entry and the log before it: no clock, no random numbers, no setting that may differ
-//! between members. Writes are not synced here: after a crash the entries are applied again from the Raft log.
+//! between members. Only acts are synced here: after a crash the other entries are applied again from the Raft log.
 
 use std::sync::Arc;
 
@@ -91,6 +91,9 @@ impl State {
     /// Apply a committed entry, and return the results of its requests if the caller wants them. An entry that is already applied is
     /// skipped.
     ///
+    /// An act is durable when this returns. It may close a server to strangers or revoke a key, and a member that starts alone after a
+    /// crash cannot know which entries of its Raft log are committed, so it must not have to apply the act again.
+    ///
     /// # Errors
     ///
     /// [`StateError`]: the member must stop.
@@ -105,7 +108,10 @@ impl State {
         match command {
             Command::Nothing => self.log.pass(committed.log_id)?,
             Command::Members(changes, act) => self.change_members(committed, changes, act)?,
-            Command::Act(act) => self.log.apply_act(committed.log_id, act)?,
+            Command::Act(act) => {
+                self.log.apply_act(committed.log_id, act)?;
+                self.log.sync()?;
+            }
             Command::Append { base, requests } => return self.append(committed.log_id, base, &requests, is_wanted),
         }
         Ok(Vec::new())
@@ -156,7 +162,11 @@ impl State {
     ) -> Result<(), StateError> {
         let mut membership = Membership::clone(&self.membership);
         membership.apply(changes, committed.conf_state.as_ref());
+        let is_act = act.is_some();
         self.log.apply_members(&Members { log_id: committed.log_id, bytes: membership.to_bytes() }, act)?;
+        if is_act {
+            self.log.sync()?;
+        }
         self.membership = Arc::new(membership);
         Ok(())
     }

@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use qed_core::acts::ActBody;
 use qed_core::error::LogError;
+use qed_core::log::Log;
 use qed_core::log_id::LogId;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
+use qed_node::consensus::Committed;
+use qed_node::entry::Command;
+use qed_node::membership::Membership;
 use qed_node::segments::SegmentStore;
+use qed_node::state::State;
 
 use crate::random::Random;
 
@@ -223,6 +229,24 @@ impl SegmentStore for Disk {
     /// The only fault here is a power cut, after which a note need not be there.
     fn noted(&mut self) -> u64 {
         0
+    }
+}
+
+#[test]
+fn a_power_cut_takes_no_act_back_that_was_applied() {
+    let act = |text: &str| ActBody::new(text.into()).unwrap();
+    for seed in 0..20 {
+        let disk = Disk::default();
+        let mut state = State::open(Arc::new(Log::over(Box::new(disk.rows())).unwrap())).unwrap();
+        state.bootstrap(Membership::default()).unwrap();
+        let commands = [Command::Act(act("key made")), Command::Members(Vec::new(), Some(act("admitted b")))];
+        for (index, command) in (2..).zip(commands) {
+            let log_id = LogId { index, term: 1 };
+            state.apply(&Committed { log_id, data: command.to_bytes(), conf_state: None }, false).unwrap();
+            disk.cut_power(&mut Random::new(seed));
+            let found = Log::over(Box::new(disk.rows())).unwrap();
+            assert_eq!((found.applied(), found.acts_end()), (log_id, state.log().acts_end()), "seed {seed}");
+        }
     }
 }
 
