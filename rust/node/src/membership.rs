@@ -105,6 +105,9 @@ pub enum Inadmissible {
         /// The member that has it.
         name: String,
     },
+    /// Another member has the key.
+    #[error("{0} has the same key; give each server its own key and certificate")]
+    KeyTaken(String),
     /// The cluster already has the maximum number of members.
     #[error("the cluster has {MAX_MEMBERS} members already")]
     Full,
@@ -114,6 +117,17 @@ pub enum Inadmissible {
     /// It is the only voter.
     #[error("{0} is the only voting member")]
     LastVoter(String),
+    /// The voters that would be left are not a majority that is reachable.
+    #[error(
+        "without {name} no majority would be reachable, because {} does not answer: bring it back or remove it first",
+        .silent.join(", ")
+    )]
+    Indispensable {
+        /// The member to remove.
+        name: String,
+        /// The other voters that do not answer.
+        silent: Vec<String>,
+    },
     /// It is unreachable, or does not vote yet.
     #[error("{0} cannot become leader: it is unreachable or still a learner")]
     NotReady(String),
@@ -263,7 +277,13 @@ impl Membership {
         member: &MemberInfo,
     ) -> Result<Vec<Change>, Inadmissible> {
         let others = self.members.iter().filter(|&(&other, _)| other != id && Some(other) != replaced);
+        let has_same_key = |known: &MemberInfo| known.key.is_some() && known.key == member.key;
+        // Members that shared a key before this was refused may still announce new addresses.
+        let is_known_by_it = self.members.get(&id).is_some_and(has_same_key);
         for (_, other) in others {
+            if has_same_key(other) && !is_known_by_it {
+                return Err(Inadmissible::KeyTaken(other.name.clone()));
+            }
             for (address, taken) in [(&member.raft_addr, &other.raft_addr), (&member.http_addr, &other.http_addr)] {
                 if address == taken {
                     return Err(Inadmissible::AddressTaken { address: address.clone(), name: other.name.clone() });
@@ -280,15 +300,22 @@ impl Membership {
         Ok(removal.into_iter().chain([Change::Put(id, member.clone())]).collect())
     }
 
-    /// Return the changes that remove the member with a name.
+    /// Return the changes that remove the member with a name. The voters that are left must still have a majority that is not silent:
+    /// otherwise nothing could be committed from then on, not even the removal of the silent ones.
     ///
     /// # Errors
     ///
     /// Why it cannot be removed.
-    pub fn remove(&self, name: &str) -> Result<Vec<Change>, Inadmissible> {
+    pub fn remove(&self, name: &str, is_silent: &dyn Fn(MemberId) -> bool) -> Result<Vec<Change>, Inadmissible> {
         let id = self.find(name).ok_or_else(|| Inadmissible::Unknown(name.into()))?;
         if self.configuration.voters == [id] {
             return Err(Inadmissible::LastVoter(name.into()));
+        }
+        let left: Vec<_> = self.configuration.voters.iter().copied().filter(|&voter| voter != id).collect();
+        let silent: Vec<_> = left.iter().copied().filter(|&voter| is_silent(voter)).collect();
+        if self.is_voter(id) && 2 * silent.len() >= left.len() {
+            let silent = silent.iter().filter_map(|other| self.members.get(other)).map(|other| other.name.clone());
+            return Err(Inadmissible::Indispensable { name: name.into(), silent: silent.collect() });
         }
         Ok(vec![Change::Remove(id)])
     }

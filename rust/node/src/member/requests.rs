@@ -21,7 +21,8 @@ impl<M: SegmentStore> Member<M> {
                 self.change_members(ticket, changes, act)
             }
             ClusterChange::Remove(name, act) => {
-                let changes = self.membership.remove(&name);
+                let is_silent = |id| self.consensus.is_silent(id);
+                let changes = self.membership.remove(&name, &is_silent);
                 self.remove(ticket, changes, act)
             }
             ClusterChange::Replace(replaced, id, info, act) => {

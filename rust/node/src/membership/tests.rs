@@ -103,7 +103,7 @@ fn a_name_is_taken_while_its_member_is_alive() {
 
 #[test]
 fn a_dead_member_makes_room_for_its_own_server_only() {
-    for other_key in [None, Some(key("c"))] {
+    for other_key in [None, Some(key("d"))] {
         let stranger = MemberInfo { key: other_key, ..member("b") };
         assert_eq!(three().admit(id(4), &stranger, &all_dead), Err(Inadmissible::NameTaken("b".into())));
         // An operator may say that it takes the place of the dead one.
@@ -142,6 +142,25 @@ fn an_address_of_another_is_refused() {
 }
 
 #[test]
+fn the_key_of_another_is_refused() {
+    let taken = Err(Inadmissible::KeyTaken("b".into()));
+    let with_key_of_b = |name| MemberInfo { key: Some(key("b")), ..member(name) };
+    assert_eq!(three().admit(id(4), &with_key_of_b("d"), &all_dead), taken);
+    assert_eq!(three().admit(id(3), &with_key_of_b("c"), &all_dead), taken);
+    assert_eq!(three().replace(id(3), id(4), &with_key_of_b("c"), &all_dead), taken);
+    // A cluster of an earlier build may have such members: they can still move, until each has a key of its own.
+    let mut membership = three();
+    membership.apply(vec![Change::Put(id(3), with_key_of_b("c"))], None);
+    let moved = MemberInfo { http_addr: "elsewhere".into(), ..with_key_of_b("c") };
+    assert_eq!(membership.admit(id(3), &moved, &all_alive), Ok(vec![Change::Put(id(3), moved)]));
+    assert_eq!(membership.admit(id(3), &member("c"), &all_alive), Ok(vec![Change::Put(id(3), member("c"))]));
+    // Members of an earlier build have none.
+    let keyless = |name| MemberInfo { key: None, ..member(name) };
+    membership.apply(vec![Change::Put(id(1), keyless("a"))], None);
+    assert_eq!(membership.admit(id(4), &keyless("d"), &all_alive), Ok(vec![Change::Put(id(4), keyless("d"))]));
+}
+
+#[test]
 fn texts_that_are_empty_or_long_are_refused() {
     let fields: [fn(&mut MemberInfo) -> &mut String; 5] = [
         |member| &mut member.name,
@@ -176,10 +195,10 @@ fn a_full_cluster_admits_only_who_is_a_member_or_takes_a_dead_ones_place() {
 
 #[test]
 fn a_member_is_removed_by_name() {
-    let changes = three().remove("b").unwrap();
+    let changes = three().remove("b", &all_alive).unwrap();
     assert_eq!(changes, [Change::Remove(id(2))]);
     assert_eq!(three().configuration_changes(&changes), [(ConfChangeType::RemoveNode, id(2))]);
-    assert_eq!(three().remove("z"), Err(Inadmissible::Unknown("z".into())));
+    assert_eq!(three().remove("z", &all_alive), Err(Inadmissible::Unknown("z".into())));
 }
 
 #[test]
@@ -187,8 +206,27 @@ fn the_only_voter_is_not_removed() {
     let mut membership = three();
     let conf_state = ConfState { voters: vec![1], learners: vec![2, 3], ..ConfState::default() };
     membership.apply(Vec::new(), Some(&conf_state));
-    assert_eq!(membership.remove("a"), Err(Inadmissible::LastVoter("a".into())));
-    assert_eq!(membership.remove("b"), Ok(vec![Change::Remove(id(2))]));
+    assert_eq!(membership.remove("a", &all_alive), Err(Inadmissible::LastVoter("a".into())));
+    assert_eq!(membership.remove("b", &all_alive), Ok(vec![Change::Remove(id(2))]));
+}
+
+#[test]
+fn a_member_without_which_no_majority_answers_is_not_removed() {
+    let is_silent = |other| other == id(3);
+    let reason = Inadmissible::Indispensable { name: "b".into(), silent: vec!["c".into()] };
+    assert_eq!(three().remove("b", &is_silent), Err(reason));
+    assert_eq!(three().remove("c", &is_silent), Ok(vec![Change::Remove(id(3))]));
+    // Without a learner there are as many votes as before, and five members can spare one of three that answer for two that do not.
+    let mut membership = three();
+    let others = [(4, "d"), (5, "e"), (6, "f")];
+    membership.apply(others.map(|(number, name)| Change::Put(id(number), member(name))).into(), None);
+    let conf_state = ConfState { voters: vec![1, 2, 3, 4, 5], learners: vec![6], ..ConfState::default() };
+    membership.apply(Vec::new(), Some(&conf_state));
+    assert_eq!(membership.remove("a", &is_silent), Ok(vec![Change::Remove(id(1))]));
+    let are_silent = |other| other == id(3) || other == id(5);
+    let reason = Inadmissible::Indispensable { name: "a".into(), silent: vec!["c".into(), "e".into()] };
+    assert_eq!(membership.remove("a", &are_silent), Err(reason));
+    assert_eq!(membership.remove("f", &are_silent), Ok(vec![Change::Remove(id(6))]));
 }
 
 #[test]
