@@ -313,10 +313,13 @@ impl Consensus {
             self.object(&message);
             return Err(invalid.into());
         }
-        if self.raw.raft.prs().get(message.from).is_some() {
+        // A read names the member that asked for it, which need not be the one that sent it.
+        let names_sender = message.msg_type() != MessageType::MsgReadIndex;
+        if names_sender && self.raw.raft.prs().get(message.from).is_some() {
             self.liveness.hear(MemberId::of(message.from));
         }
         self.marks.note(&message);
+        self.contest(&message);
         if self.roll_call.is_premature(&message) {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use qed_core::log_id::LogId;
 use raft::eraftpb::{Message, MessageType};
 use raft::{INVALID_ID, StateRole};
 
-use super::{Consensus, members};
+use super::{Consensus, Settings, members};
 use crate::member_id::MemberId;
 use crate::message_check::{InvalidMessage, furthest_term};
 use crate::notice::{Answer, Notice, Position, Question};
@@ -90,6 +90,19 @@ impl Consensus {
         let sender = MemberId::new(message.from).filter(|id| *id != self.settings.id);
         if let Some(sender) = sender.filter(|_| is_leaders && message.to == self.settings.id.get()) {
             self.ask_one(sender);
+        }
+    }
+
+    /// Answer a leader of an earlier term with this member's term, which the crate does only if it checks quorums or asks for pre-votes. A
+    /// member that is behind is no candidate, so it would wait for ever for a leader of its term.
+    pub(super) fn contest(&mut self, message: &Message) {
+        let Settings { check_quorum, pre_vote, .. } = self.settings;
+        let is_leaders = matches!(message.msg_type(), MessageType::MsgHeartbeat | MessageType::MsgAppend);
+        let term = self.raw.raft.term;
+        if !check_quorum && !pre_vote && is_leaders && message.term < term && self.roll_call.floor().is_some() {
+            let mut answer = Message { to: message.from, from: message.to, term, ..Message::default() };
+            answer.set_msg_type(MessageType::MsgAppendResponse);
+            self.messages.push(answer);
         }
     }
 

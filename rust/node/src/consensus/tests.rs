@@ -159,6 +159,18 @@ fn a_follower_that_answers_is_active_at_every_tick_and_never_missed() {
 }
 
 #[test]
+fn a_read_that_is_passed_on_is_no_sign_of_life_of_the_member_it_names() {
+    let mut group = Group::led();
+    group.cut_off.push(3);
+    group.tick(4 * ELECTION_TICKS);
+    let mut read = Message { to: 1, from: 3, ..Message::default() };
+    read.set_msg_type(MessageType::MsgReadIndex);
+    read.entries = vec![Entry { data: vec![7], ..Entry::default() }];
+    group.member(1).step(read).unwrap();
+    assert!(!group.member(1).is_active(id(3)) && group.member(1).is_presumed_dead(id(3)));
+}
+
+#[test]
 fn a_follower_that_is_silent_for_long_is_presumed_dead() {
     let mut group = Group::led();
     group.tick(4 * ELECTION_TICKS);
