@@ -29,7 +29,7 @@ from qed.server.keys import KeyTable
 from qed.server.roles import CALLS, MANAGEMENT_CALLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from conftest import StartServer
     from harness.process import Server
@@ -260,6 +260,64 @@ def test_a_member_that_was_away_asks_whether_a_key_was_revoked(tmp_path: Path) -
         cluster.forget()
 
 
+def call_of(member: Server) -> Callable[..., httpx.Response]:
+    """Return a function that makes a call at a member's management address, with a key or without."""
+    base = f"http://{member.address('mgmt')}"
+
+    def call(method: str, path: str, body: object = None, *, key: str = "") -> httpx.Response:
+        headers = {"Api-Key": key} if key else {}
+        return httpx.request(method, f"{base}{path}", json=body, headers=headers, timeout=LIMIT_S)
+
+    return call
+
+
+def test_a_member_that_starts_alone_is_open_to_no_operator(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3)
+    try:
+        cluster.start()
+        leader, (away, other) = cluster.leader(), cluster.followers()
+        away.kill()
+        key = call_of(leader)("POST", "/keys", {"Roles": ["operate"]}).json()["Key"]
+        leader.kill()
+        other.kill()
+        away.start()
+        call = call_of(away)
+        calls = [("GET", "/keys"), ("GET", "/backups/part"), ("POST", "/backup"), ("DELETE", "/backup?backupID=1")]
+        assert [call(*made).json()["error"] for made in calls] == ["unavailable"] * 4
+        assert [call(*made, key=key).json()["error"] for made in calls] == ["unavailable"] * 4
+        assert call("GET", "/cluster").status_code == 200
+        leader.start()
+        wait_until(lambda: call("GET", "/keys", key=key).is_success, "the member to know the key")
+        assert [call(*made).status_code for made in calls] == [401] * 4
+    finally:
+        cluster.forget()
+
+
+def test_a_member_that_is_cut_off_deletes_nothing_for_a_revoked_key(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3, "--request-timeout-s", "3")
+    try:
+        cluster.start()
+        leader, (away, other) = cluster.leader(), cluster.followers()
+        assert leader.add(b"x").status_code == 201
+        call = call_of(leader)
+        good = call("POST", "/keys", {"Roles": ["operate"]}).json()["Key"]
+        stolen = call("POST", "/keys", {"Roles": ["operate"]}, key=good).json()["Key"]
+        at_away = call_of(away)
+        wait_until(lambda: at_away("GET", "/keys", key=stolen).is_success, "the other member to know the key")
+        assert at_away("POST", "/backup", key=stolen).status_code == 200
+        away.stop()
+        assert call("POST", "/keys/revoke", {"Id": stolen.split("_")[1]}, key=good).status_code == 200
+        leader.kill()
+        other.kill()
+        away.start()
+        assert at_away("DELETE", "/backup?backupID=1", key=stolen).status_code == 503
+        assert len(at_away("GET", "/backups", key=good).json()) == 1
+        other.start()
+        wait_until(lambda: at_away("GET", "/backups", key=stolen).status_code == 401, "the member to catch up")
+    finally:
+        cluster.forget()
+
+
 def test_a_list_shows_the_last_use_and_no_secret(keyed: Keyed) -> None:
     key = keyed.make("append", Name="ingest")
     public, secret = key.split("_")[1:]
@@ -411,8 +469,8 @@ def scope_of(path: str) -> dict[str, object]:
 def test_a_member_that_may_lack_the_keys_of_its_cluster_changes_nothing_for_strangers(tmp_path: Path) -> None:
     settled = [False]
     access = Access(settings_of(tmp_path), KeyTable(), lambda: settled[0])
-    for path in ("/cluster/remove", "/cluster/transfer", "/keys"):
-        with pytest.raises(Unauthenticated):
+    for path in ("/cluster/remove", "/cluster/transfer", "/keys", "/backups/part"):
+        with pytest.raises(KeysNotKnown):
             access.admit(scope_of(path), NO_KEY, is_management=True)
     access.admit(scope_of("/cluster"), NO_KEY, is_management=True)
     settled[0] = True

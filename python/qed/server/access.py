@@ -54,10 +54,12 @@ class Forbidden(QedError):
 
 
 class KeysNotKnown(Unavailable):
-    """The request has a key, and this member, which has not caught up yet, does not know whether it is valid."""
+    """This member has not caught up yet: it does not know whether a key is valid, or whether the request needs one."""
 
     def __init__(self) -> None:
-        super().__init__("this member has just joined, and does not know the keys of its cluster yet")
+        super().__init__(
+            "this member has just started, and does not know the keys of its cluster before it finds a leader"
+        )
 
 
 class Caller(NamedTuple):
@@ -140,7 +142,7 @@ class Access:
 
         Raises:
             Unauthenticated: It needs a valid key or certificate, and has none.
-            KeysNotKnown: Another member may know its key.
+            KeysNotKnown: Another member may know its key, or a key that it would need.
             Forbidden: Its key or certificate has no role for this call.
             ForeignOrigin: A web page of another site makes it.
             ForeignHost: It is for another host than this one.
@@ -161,7 +163,7 @@ class Access:
             caller.allowance.spend_request()
         if self._needs_no_key(accepted, is_management=is_management):
             return True
-        if caller is None and head.keys and not self._is_settled():
+        if caller is None and not self._is_settled() and (head.keys or self.is_open(is_management=is_management)):
             raise KeysNotKnown
         if caller is None:
             raise self._refusal(Unauthenticated(), "unauthorized", scope)

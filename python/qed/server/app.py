@@ -247,7 +247,7 @@ def build_application(
         Route("/cluster/replace", endpoints.Replace(node, operator_bodies), methods=["POST"]),
         Route("/cluster/transfer", endpoints.Transfer(node, operator_bodies), methods=["POST"]),
         Route("/cluster/token", endpoints.CreateToken(node, operator_bodies), methods=["POST"]),
-        Route("/backup", backups.Change(keeper), methods=["POST", "DELETE"]),
+        Route("/backup", backups.Change(keeper, operator_bodies), methods=["POST", "DELETE"]),
         Route("/backups", backups.ListBackups(keeper), methods=["GET"]),
         Route("/backups/part", backups.BackupPart(node), methods=["GET"]),
         Route("/keys", key_calls.AllKeys(node, access, operator_bodies), methods=["GET", "POST"]),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from qed.backups import Backup, Draft
+    from qed.server.bodies import Bodies
     from qed.server.node import Node
 
 __all__ = ["BackupPart", "Change", "Keeper", "ListBackups"]
@@ -234,17 +235,19 @@ class Change:
 
     With `rate`, at most so many events a second are read.
 
-    `DELETE /backup?backupID=N`: 204 once that backup is deleted.
+    `DELETE /backup?backupID=N`: 204 once that backup is deleted. The caller's key must be valid by everything that the
+    cluster has acknowledged. To make a backup, it suffices that this member accepts it: its cluster may be lost.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, bodies: Bodies) -> None:
         self._keeper = keeper
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Make or delete a backup."""
         query = _query(scope)
         if scope["method"] == "DELETE":
-            await self._delete(query, scope, send)
+            await self._delete(query, scope, receive, send)
             return
         since = _number(query, "since", _NUMBER_LIMIT)
         rate = _number(query, "rate", _NUMBER_LIMIT)
@@ -258,10 +261,12 @@ class Change:
         _note("backup asked for", scope)
         await send_json(send, 200, ENCODER.encode(await self._keeper.create(since, rate or BACKUP_EVENTS_PER_S)))
 
-    async def _delete(self, query: dict[str, str], scope: Scope, send: Send) -> None:
+    async def _delete(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         number = _number(query, "backupID", _NUMBER_LIMIT)
         if number is None:
             raise DecodeError("expected the parameter backupID, the number of a backup")
+        # A member that is cut off may accept a key that was revoked.
+        await self._bodies.read(scope, receive)
         _note("deletion of a backup asked for", scope)
         await self._keeper.delete(number)
         await send({"type": "http.response.start", "status": 204, "headers": []})

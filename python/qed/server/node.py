@@ -91,6 +91,8 @@ class Node:
         self._is_closed = False
         self._note = None if settings.high_water is None else Keeper(settings.high_water, replica.status)
         self._noting: asyncio.Task[None] | None = None
+        self._has_caught_up = False
+        self._catching_up: asyncio.Task[None] | None = None
 
     @classmethod
     def open(cls, settings: Settings) -> Node:
@@ -117,6 +119,9 @@ class Node:
         await self._peers.start(listener)
         if list(self._members.by_number) == [self._members.number]:
             await self._replay()
+            self._has_caught_up = True
+        else:
+            self._catching_up = loop.create_task(self._catch_up_once())
 
     async def _replay(self) -> None:
         """Apply what was synced but not applied when this member, the only one of its cluster, last stopped.
@@ -126,6 +131,17 @@ class Node:
         with contextlib.suppress(ClusterError, TimeoutError):
             async with asyncio.timeout(4 * self.settings.pace.election_ms / 1000):
                 await self.catch_up()
+
+    async def _catch_up_once(self) -> None:
+        """Wait for a leader that confirms what was acknowledged, however long that takes."""
+        while not self._has_caught_up:
+            await self._members.wait_until(lambda: self._members.leader is not None)
+            try:
+                await self.catch_up()
+            except ClusterError:
+                await asyncio.sleep(self.settings.pace.election_ms / 1000)
+            else:
+                self._has_caught_up = True
 
     async def reload(self) -> None:
         """Read the secret or the certificates of this member again. If they cannot be used, it keeps what it has."""
@@ -147,6 +163,8 @@ class Node:
         await self.retire()
         if self._noting is not None:
             self._noting.cancel()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         self._peers.stop()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.close_now)
@@ -180,8 +198,11 @@ class Node:
 
     @property
     def is_settled(self) -> bool:
-        """Whether this member votes: it has then caught up with the cluster, and so with its keys."""
-        return self._members.number in self._members.status.voters
+        """Whether this member votes, and has caught up with its cluster since it started, and so with its keys.
+
+        While it was down, a key may have been made that closes the cluster.
+        """
+        return self._has_caught_up and self._members.number in self._members.status.voters
 
     def __len__(self) -> int:
         return len(self._replica)
