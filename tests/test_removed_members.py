@@ -14,7 +14,7 @@ from harness.cluster import Cluster, new_cluster
 from harness.process import Server
 from harness.wait import wait_until
 from intruders import Intruder
-from qed.server.acts import Admitted, Announced, Founded, Removed, Replaced, now
+from qed.server.acts import Admitted, Announced, Founded, Recovered, Removed, Replaced, now
 from qed.server.former_keys import FormerKeys
 from test_members_certificates import hang_up, holder, options
 from test_members_refused import assert_says
@@ -118,6 +118,22 @@ def test_an_operator_may_replace_a_lost_member_by_one_with_its_certificate(clust
     assert_says(attacker(removed, tmp_path / "attacker", cluster).run_to_exit(), "cannot join", REFUSED)
 
 
+def test_a_key_that_was_removed_does_not_take_the_place_of_a_lost_member(
+    cluster: Cluster, operator: Operator, tmp_path: Path
+) -> None:
+    name = cluster.follower().name
+    removed = remove(cluster, name)
+    successor = attacker(removed, tmp_path / "successor", cluster)
+    successor.extra = options(operator.issue(name))
+    cluster.members.append(successor)
+    successor.start()
+    cluster.wait_whole()
+    successor.kill()
+    cluster.give_up(successor)
+    thief = attacker(removed, tmp_path / "thief", cluster)
+    assert_says(thief.run_to_exit(), "cannot join", REFUSED)
+
+
 def test_the_key_of_a_removed_member_is_worth_nothing_with_the_cluster_secret_either(tmp_path: Path) -> None:
     cluster = new_cluster(tmp_path, 3)
     cluster.start()
@@ -161,3 +177,18 @@ def test_former_keys_are_those_of_members_that_left() -> None:
     assert b"4" not in keys
     keys.fold(Removed(**BY, when=when, member="05", key=b"4"))
     assert b"4" in keys
+
+
+@pytest.mark.parametrize("is_announced", [False, True])
+def test_the_former_keys_of_a_survivor_are_not_forgotten(is_announced: bool) -> None:
+    keys, when = FormerKeys(), now()
+    keys.fold(Founded(**BY, when=when, member="01", cluster="c", events=0, key=b"1"))
+    keys.fold(Announced(**BY, **ADDRESSES, when=when, member="01", key=b"2"))
+    keys.fold(Admitted(**BY | {"name": "b"}, **ADDRESSES, when=when, member="02", key=b"3"))
+    # It goes on under a new number.
+    keys.fold(Recovered(**BY, when=when, cluster="c", events=0))
+    if is_announced:
+        keys.fold(Announced(**BY, **ADDRESSES, when=when, member="04", key=b"4"))
+    assert not any(key in keys for key in (b"1", b"2", b"3", b"4"))
+    keys.fold(Removed(**BY, when=when, member="04", key=b"2"))
+    assert [key in keys for key in (b"1", b"2", b"3", b"4")] == [True, True, False, is_announced]

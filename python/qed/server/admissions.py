@@ -69,12 +69,11 @@ class Admissions:
         if not self.is_redeemed(request):
             raise Unavailable("the use of the token is not recorded yet; try again")
 
-    def require_admissible(self, request: LeaderRequest, *, is_replacement: bool) -> None:
+    def require_admissible(self, request: LeaderRequest) -> None:
         """Check that the certificate of a server still admits it. This member has applied everything that is committed.
 
         Args:
             request: The request for admission, with the server's key.
-            is_replacement: Whether an operator lets it take the place of a lost member.
 
         Raises:
             MembershipRefused: It came with a token, and was removed or copied, or did not join in time: its certificate
@@ -86,7 +85,7 @@ class Admissions:
             reason = self._table.admission_refusal(request.key, number_text(request.id), request.name)
             if reason is not None:
                 raise MembershipRefused(reason)
-        if request.key in self._former_keys and not is_replacement:
+        if request.key in self._former_keys:
             raise MembershipRefused(
                 "its key is that of a member that was removed: join with a new key, and a certificate for it"
             )

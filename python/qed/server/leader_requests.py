@@ -190,7 +190,7 @@ class LeaderRequests:
             return
         replaced = self._replaced_by(request)
         if request.kind == "admit":
-            self._admissions.require_admissible(request, is_replacement=replaced is not None)
+            self._admissions.require_admissible(request)
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)
