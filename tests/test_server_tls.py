@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ import pytest
 
 from commands import one_line, qed, read_lines
 from harness.process import Server, run_to_exit
-from harness.wait import LIMIT_S
+from harness.wait import LIMIT_S, wait_until
 from qed._limits import ROLE_URI
 from qed.certificates import Holder
 from qed.server.access import Caller
@@ -232,5 +235,31 @@ def test_a_client_that_does_not_read_does_not_hold_up_a_stop(tmp_path: Path) -> 
             assert server.stop() == 0
         # The grace of a stop is 15 s.
         assert time.monotonic() - started < 8
+    finally:
+        server.forget()
+
+
+def test_a_hangup_while_a_server_starts_waits_until_it_serves(tmp_path: Path) -> None:
+    certificate, key = of_server(tmp_path, "server", authority())
+    whole = certificate.rename(tmp_path / "whole.pem")
+    os.mkfifo(certificate)
+    server = Server("secure", tmp_path / "log", extra=("--tls-cert", str(certificate), "--tls-key", str(key)))
+    found: list[int] = []
+
+    def is_read() -> bool:
+        with suppress(OSError):
+            found.append(os.open(certificate, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    server.launch()
+    try:
+        wait_until(is_read, "the server to read its certificate")
+        server.process.send_signal(signal.SIGHUP)
+        content = whole.read_bytes()
+        whole.replace(certificate)
+        with open(found[0], "wb") as pipe:  # noqa: PTH123  # pathlib cannot open a descriptor
+            pipe.write(content)
+        server.wait_listening()
+        wait_until(lambda: "certificates read again" in server.stderr, "the certificates to be read again")
     finally:
         server.forget()

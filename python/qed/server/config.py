@@ -346,6 +346,11 @@ class Settings:
         given = self.cluster_secret_file or self.raft_tls or self.join_token_file
         return given is not None or self.has_certificate
 
+    @property
+    def reads_files_again(self) -> bool:
+        """Whether there are files that SIGHUP makes this server read again. Otherwise it ends the process, as usual."""
+        return self.has_credentials or self.tls is not None
+
     def require_credentials(self) -> None:
         """Check that this member can prove to others that it is a member.
 

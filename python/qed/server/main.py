@@ -19,7 +19,7 @@ from qed.errors import QedError
 from qed.server.config import Address, Limits, Pace, ServerTls, Settings, SettingsError, Tls
 from qed.server.logs import KeyValueFormatter, Line
 from qed.server.opening import Opening
-from qed.server.signals import handle_signals
+from qed.server.signals import handle_signals, hold_hangups
 from qed.server.ways import Way, Ways
 
 if TYPE_CHECKING:
@@ -264,6 +264,9 @@ def _run(settings: Settings) -> None:
     os.umask(0o077)
     _configure_logging(settings.log_level)
     handle_signals(_stop_before_serving)
+    if settings.reads_files_again:
+        # It would end the process. It is handled once the server can read the files again.
+        hold_hangups()
     _raise_descriptor_limit(settings.limits)
     # Whoever has no means to tell members from strangers does not listen to them.
     raft = ["raft_addr"] if settings.has_credentials else []

@@ -16,7 +16,7 @@ from qed.server.config import SettingsError
 from qed.server.connection import ConnectionLimit, limited_connection
 from qed.server.logs import Line
 from qed.server.outgoing import UnreadAnswers
-from qed.server.signals import handle_signals
+from qed.server.signals import handle_signals, release_hangups
 from qed.server.tls_listener import TlsListener
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class _Server(uvicorn.Server):
             task.add_done_callback(reloading.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
+        release_hangups()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, then report it."""
@@ -70,8 +71,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=[])
         for listener in sockets or []:
             await self._listen(listener)
-        if self._node.settings.has_credentials or self._tls is not None:
-            # Without anything to read again, a hangup ends the process, as usual.
+        if self._node.settings.reads_files_again:
             self._reload_on_hangup()
         self._on_listening()
 
