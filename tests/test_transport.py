@@ -12,7 +12,7 @@ import struct
 import tempfile
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -264,6 +264,30 @@ def test_dial_that_hangs_is_given_up_when_the_member_is_heard_of(monkeypatch: py
             writer.close()
 
     dial_while_it_hangs()
+
+
+def test_a_host_is_reached_although_its_first_address_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    @runs_on_uvloop
+    async def connect() -> None:
+        loop = asyncio.get_running_loop()
+        async with black_hole() as hole:
+            with socket.create_server(("127.0.0.2", hole.port)) as listener:
+                found = [
+                    (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, hole.port)) for host in (hole.host, "127.0.0.2")
+                ]
+
+                # uvloop looks up numeric addresses, too.
+                look_up = loop.getaddrinfo
+
+                async def resolved(host: str, port: int, **options: int) -> list[Any]:
+                    return found if host == "two.example" else await look_up(host, port, **options)
+
+                monkeypatch.setattr(loop, "getaddrinfo", resolved)
+                connection = await handshake._connected(Address("two.example", hole.port))
+                assert connection.getpeername() == listener.getsockname()
+                connection.close()
+
+    connect()
 
 
 def test_loss_and_return_of_a_member_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:

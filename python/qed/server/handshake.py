@@ -294,21 +294,23 @@ async def _connected(address: Address) -> socket.socket:
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-            for family, kind, protocol, _, name in found:
-                connection = socket.socket(family, kind, protocol)
-                connection.setblocking(False)
-                try:
-                    await loop.sock_connect(connection, name)
-                except OSError as exc:
-                    failure = str(exc)
-                    connection.close()
-                except BaseException:
-                    connection.close()
-                    raise
-                else:
-                    return connection
     except (OSError, UnicodeError) as exc:
-        failure = str(exc) or "no answer in time"
+        raise TransportError(f"cannot reach {address}: {exc or 'no answer in time'}") from exc
+    for family, kind, protocol, _, name in found:
+        connection = socket.socket(family, kind, protocol)
+        connection.setblocking(False)
+        try:
+            # Of several addresses, one that drops packets must not use up the time of the others.
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await loop.sock_connect(connection, name)
+        except OSError as exc:
+            failure = str(exc) or "no answer in time"
+            connection.close()
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
     raise TransportError(f"cannot reach {address}: {failure}")
 
 
