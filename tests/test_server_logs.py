@@ -47,3 +47,7 @@ def test_no_line_shows_a_key() -> None:
         line = KeyValueFormatter().format(record)
         assert f"qed_{secret[:16]}_…" in line
         assert secret[:17] not in line
+    # A path is cut to 100 characters, so the last part of a token may be short or missing.
+    for text in (f"/qed_join_{secret[:16]}_{secret}_{secret}", f"/qed_join_{secret[:16]}_{secret}_{secret[:3]}"):
+        record = logging.LogRecord("qed", logging.INFO, "", 0, Line("refused", path=text), (), None)
+        assert KeyValueFormatter().format(record).endswith(f"path=/qed_join_{secret[:16]}_…")

@@ -14,8 +14,8 @@ from qed._printable import printable
 __all__ = ["KeyValueFormatter", "Line", "OncePerMinute", "where"]
 
 _PLAIN: Final = re.compile(r"[\w.:/\[\]@+,-]+")
-_SECRET: Final = re.compile(r"(qed_[0-9a-f]{16}_)[0-9a-f]+")
-"""An API key, of which lines show the public part only: people put keys into paths, too."""
+_SECRET: Final = re.compile(r"(qed_(?:join_)?[0-9a-f]{16}_)[0-9a-f_]+")
+"""An API key, or a token to join with, of which lines show the public part only: people put keys into paths, too."""
 _INTERVAL_S: Final = 60.0
 _MOST_KEPT: Final = 64
 """Lines a minute. A stranger can use any number of addresses."""
