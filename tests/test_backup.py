@@ -254,6 +254,12 @@ def test_backups_of_another_log_do_not_mix(start_server: StartServer, backups: P
     assert create(other, backups)["Id"] == 1
 
 
+def test_an_unfinished_backup_is_not_confused_with_a_finished_one(backups: Path) -> None:
+    done = qed("backup", "delete", str(backups / "1.part"))
+    assert (done.returncode, (backups / "1").is_file()) == (2, True)
+    assert "there is no unfinished backup 1" in one_line(done.stderr)
+
+
 @pytest.fixture
 def folder_too_small(tmp_path: Path) -> Iterator[Path]:
     """Give a file system of 64 KiB."""

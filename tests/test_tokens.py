@@ -15,6 +15,7 @@ from commands import qed, read_lines
 from harness.cluster import Cluster, new_cluster, new_secret
 from harness.process import Server
 from harness.wait import wait_until
+from qed import Client
 from qed.server.acts import TokenCreated, TokenUsed
 from qed.server.config import SettingsError
 from qed.server.token_table import TokenTable
@@ -192,6 +193,21 @@ def test_programs_learn_what_a_written_token_is_for(cluster: Cluster, tmp_path: 
     expires = datetime.fromisoformat(str(record.pop("Expires")))
     assert timedelta(0) < expires - datetime.now(UTC) <= HOUR
     assert record == {"File": str(path), "Id": read_token(path).id, "Name": "server9"}
+
+
+def test_a_token_that_cannot_be_written_is_not_made(cluster: Cluster, tmp_path: Path) -> None:
+    url, taken = cluster.members[0].url, tmp_path / "taken"
+    taken.touch()
+
+    def made() -> int:
+        with Client(url) as client:
+            return sum(b"token_created" in act.body for act in client.history())
+
+    before = made()
+    for path in (taken, tmp_path / "no folder" / "token"):
+        done = qed("cluster", "token", "--out", str(path), QED_ENDPOINTS=url)
+        assert (done.returncode, "--out" in done.stderr) == (2, True), done.stderr
+    assert (made(), taken.read_bytes()) == (before, b"")
 
 
 def test_member_with_a_token_needs_it_once(cluster: Cluster) -> None:

@@ -249,8 +249,12 @@ class BackupFolder:
         """
         _qed.verify_backups([str(path) for path in self.chain(backup)], progress=progress)
 
-    def delete(self, number: int) -> None:
-        """Delete a backup.
+    def delete(self, number: int, *, is_unfinished: bool = False) -> None:
+        """Delete a backup, or the unfinished one with its number if there is one.
+
+        Args:
+            number: Its number.
+            is_unfinished: Whether only an unfinished one may be deleted.
 
         Raises:
             NoSuchBackup: There is none with this number.
@@ -261,6 +265,8 @@ class BackupFolder:
         if unfinished.is_file():
             unfinished.unlink()
             return
+        if is_unfinished:
+            raise NoSuchBackup(f"there is no unfinished backup {number} in {self.path}")
         path = self._require(number)
         backups, _ = self.contents()
         own = next((other.identity for other in backups if other.number == number), None)

@@ -165,7 +165,7 @@ def delete(which: str) -> None:
         number = path.name.removesuffix(".part")
         if not _NUMBER.fullmatch(number):
             raise BackupError(f"{which}: expected a file that is named by its number")
-        BackupFolder(path.parent).delete(int(number))
+        BackupFolder(path.parent).delete(int(number), is_unfinished=number != path.name)
     session.terminal.line(f"Deleted backup {which}.")
     session.terminal.records([{"Deleted": which}])
 

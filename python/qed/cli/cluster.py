@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -174,6 +175,9 @@ def token(*, name: str | None, ttl: timedelta, path: str | None) -> None:
     secret must be reachable when it joins.
     """
     session = current_session()
+    if path is not None:
+        # A token that cannot be written would be recorded, and nobody would have it.
+        _require_free(Path(path))
     with connect(session.settings) as client:
         made = client.create_token(name, ttl_s=int(ttl.total_seconds()))
     if path is None:
@@ -190,6 +194,13 @@ def token(*, name: str | None, ttl: timedelta, path: str | None) -> None:
 
 for _command in (status, history, remove, replace, transfer, secret, token):
     cluster.add_command(_command)
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise click.UsageError(f"--out: {path} exists: give another name, or delete it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"--out: cannot make files in {path.parent}")
 
 
 def _said(act: Act) -> dict[str, object]:
