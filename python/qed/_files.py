@@ -11,10 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["PRIVATE", "create_file", "replace_file", "sync_folder"]
+__all__ = ["PRIVATE", "create_file", "is_exposed", "replace_file", "sync_folder"]
 
 PRIVATE: Final = 0o600
 """Permissions of a file that only its owner may read."""
+_EXPOSED: Final = stat.S_IWGRP | stat.S_IRWXO
+
+
+def is_exposed(mode: int) -> bool:
+    """Return whether a file with this mode is unfit for a secret: others can read it, or its group can write it.
+
+    Its group may read it, because orchestrators mount secrets that way.
+    """
+    return bool(mode & _EXPOSED)
 
 
 def sync_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from qed._files import PRIVATE, create_file, replace_file
+from qed._files import PRIVATE, create_file, is_exposed, replace_file
 from qed.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def read_private(path: str) -> bytes:
 def _read(path: str, *, is_private: bool) -> bytes:
     with blaming(path), Path(path).open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if is_private and mode & 0o077:
-            raise CertificateError(f"expected a key that only its owner can read, found mode {mode:04o}: chmod 600 it")
+        if is_private and is_exposed(mode):
+            raise CertificateError(f"others can read or change this key (mode {mode:04o}): chmod 600 it")
         content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise CertificateError(f"expected a PEM file of at most {_MOST_BYTES} bytes, found more")

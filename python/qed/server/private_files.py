@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from qed._files import is_exposed
 from qed.server.config import SettingsError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_private"]
 
-_FORBIDDEN: Final = stat.S_IWGRP | stat.S_IRWXO
-"""Anyone may not read, and only the owner may write. A group may read: orchestrators mount secrets so."""
 _MAX_BYTES: Final = 64 * 1024
 
 
@@ -38,7 +37,7 @@ def read_private(path: Path, what: str) -> bytes:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise SettingsError(f"expected {what} in a file, but {path} is something else")
-            if found.st_mode & _FORBIDDEN:
+            if is_exposed(found.st_mode):
                 mode = stat.S_IMODE(found.st_mode)
                 raise SettingsError(f"others can read or change {what} in {path} (mode {mode:04o}): chmod 600 {path}")
             content = file.read(_MAX_BYTES + 1)

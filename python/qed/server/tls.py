@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from typing import TYPE_CHECKING, Final, cast
 
+from qed._files import is_exposed
 from qed._limits import ROLE_URI
 from qed._printable import printable
 from qed.server.access import Caller
@@ -22,8 +22,6 @@ __all__ = ["HANDSHAKE_S", "ServerContext", "caller_of"]
 
 HANDSHAKE_S: Final = 5.0
 """How long a client may take for its handshake."""
-_FORBIDDEN: Final = stat.S_IWGRP | stat.S_IRWXO
-"""Anyone may not read a key, and only its owner may write it. A group may read: orchestrators mount secrets so."""
 
 
 class ServerContext:
@@ -65,8 +63,7 @@ def _load(settings: ServerTls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     try:
-        mode = settings.key.stat().st_mode
-        if mode & _FORBIDDEN:
+        if is_exposed(settings.key.stat().st_mode):
             raise SettingsError(f"others can read or change the key in {settings.key}: chmod 600 {settings.key}")
         # Without a password callback, OpenSSL would ask on the terminal.
         context.load_cert_chain(settings.certificate, settings.key, password=_no_password)

@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from qed.server.api_keys import is_signed
 from qed.server.config import SettingsError
 from qed.server.private_files import read_private
 
@@ -53,11 +53,7 @@ class Claim(NamedTuple):
             public_key: Its public key, 32 bytes.
             signature: The signature that the new server has sent.
         """
-        try:
-            Ed25519PublicKey.from_public_bytes(public_key).verify(signature, self._message(token))
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return is_signed(public_key, self._message(token), signature)
 
     def signed_with(self, token: Token) -> bytes:
         """Return the Ed25519 signature of a token on this, 64 bytes."""
