@@ -485,7 +485,7 @@ class Client:
         self._carry_out(administer(calls.delete_backup(number), self._topology))
 
     def keys(self) -> Keys:
-        """Return the API keys, without their secrets. `last_used` is what the member that answers knows."""
+        """Return the API keys, without their secrets. Those in `unanswered` did not say when they last accepted one."""
         return self._carry_out(administer(calls.keys(), self._topology))
 
     def create_key(
