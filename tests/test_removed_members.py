@@ -123,6 +123,7 @@ def test_a_key_that_was_removed_does_not_take_the_place_of_a_lost_member(
 ) -> None:
     name = cluster.follower().name
     removed = remove(cluster, name)
+    shutil.copytree(tmp_path / "pki", tmp_path / "stolen")
     successor = attacker(removed, tmp_path / "successor", cluster)
     successor.extra = options(operator.issue(name))
     cluster.members.append(successor)
@@ -131,6 +132,7 @@ def test_a_key_that_was_removed_does_not_take_the_place_of_a_lost_member(
     successor.kill()
     cluster.give_up(successor)
     thief = attacker(removed, tmp_path / "thief", cluster)
+    thief.extra = tuple(option.replace(str(tmp_path / "pki"), str(tmp_path / "stolen")) for option in removed.extra)
     assert_says(thief.run_to_exit(), "cannot join", REFUSED)
 
 
