@@ -133,11 +133,13 @@ def test_new_server_joins_whatever_a_former_member_replies(cluster: Cluster, tmp
         stream.sendall(frame_of({"error": code, "message": "not you"}))
 
     server = Server("server9", tmp_path / "log", secret=cluster.members[0].secret)
-    with Impostor(former_member(cluster, tmp_path / "former").accepting, reply) as former:
-        server.join = (former.address, cluster.members[0].address("raft"))
-        server.start()
-        with cluster.joined_by(server):
-            pass
+    try:
+        with Impostor(former_member(cluster, tmp_path / "former").accepting, reply) as former:
+            server.join = (former.address, cluster.members[0].address("raft"))
+            server.start()
+            with cluster.joined_by(server):
+                pass
+    finally:
         server.forget()
 
 
