@@ -25,9 +25,10 @@ COMMANDS = (
     "keys",
     "check",
     "certs",
+    "log-key",
     "completion",
 )
-GROUPS = ("cluster", "keys", "certs")
+GROUPS = ("cluster", "keys", "certs", "log-key")
 GROUPED = (
     "cluster status",
     "cluster remove",
@@ -40,6 +41,8 @@ GROUPED = (
     "certs server",
     "certs client",
     "certs csr",
+    "log-key generate",
+    "log-key show",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 OPTION = re.compile(r"--[a-z][a-z-]*")

@@ -44,7 +44,7 @@ for name in names:
         main([*name, "--help"])
     found[" ".join(["qed", *name])] = shown.getvalue()
     listed = shown.getvalue().partition("Commands:\n")[2].partition("\n\n")[0]
-    names += [(*name, command) for command in re.findall(r"^  ([a-z]+)", listed, re.MULTILINE)]
+    names += [(*name, command) for command in re.findall(r"^  ([a-z-]+)", listed, re.MULTILINE)]
 print(json.dumps(found))
 """
 """Prints the help of every command. One process: some fifty take a minute on a busy machine."""

@@ -29,6 +29,7 @@ __all__ = [
     "Neighbour",
     "Present",
     "Replica",
+    "SigningKey",
     "Snapshot",
     "Status",
     "Survivor",
@@ -61,6 +62,18 @@ class Digest:
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+
+@final
+class SigningKey:
+    @staticmethod
+    def of_log(origin: str, *, ed25519_seed: bytes, ml_dsa_44_seed: bytes) -> list[SigningKey]: ...
+    @staticmethod
+    def parse_file(content: bytes, /) -> list[SigningKey]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def vkey(self) -> str: ...
+    def to_secret_text(self) -> str: ...
 
 @final
 class Snapshot:

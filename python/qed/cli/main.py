@@ -54,6 +54,7 @@ _COMMANDS: Final = {
     "restore": "qed.cli.restore",
     "recover": "qed.cli.restore",
     "certs": "qed.cli.certs",
+    "log-key": "qed.cli.log_key",
     "completion": "qed.cli.completion",
 }
 
@@ -92,7 +93,7 @@ class _Root(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        found: Command | Group = getattr(import_module(module), cmd_name)
+        found: Command | Group = getattr(import_module(module), cmd_name.replace("-", "_"))
         return found
 
     def resolve_command(

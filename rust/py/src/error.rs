@@ -16,6 +16,7 @@ mod exceptions {
 
     import_exception!(qed.errors, AddedLater);
     import_exception!(qed.errors, BackupError);
+    import_exception!(qed.errors, CertificateError);
     import_exception!(qed.errors, CorruptLog);
     import_exception!(qed.errors, DamagedBackup);
     import_exception!(qed.errors, InternalError);
@@ -139,6 +140,11 @@ pub fn no_member() -> PyErr {
 /// Return the exception for text or bytes that are not a valid proof.
 pub fn of_malformed(Malformed(reason): Malformed) -> PyErr {
     exceptions::MalformedProof::new_err(reason)
+}
+
+/// Return the exception for a key that cannot be used, or cannot be made as asked.
+pub fn of_key(Malformed(reason): Malformed) -> PyErr {
+    exceptions::CertificateError::new_err(reason)
 }
 
 /// Return the exception for a proof that does not show what it claims.

@@ -18,6 +18,7 @@ mod progress;
 mod proofs;
 mod questions;
 mod replica;
+mod signing;
 mod verification;
 
 /// The compiled part of qed. Its names are public through `qed`.
@@ -38,6 +39,8 @@ mod _qed {
     use super::replica::{
         Act, ClusterChange, Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status,
     };
+    #[pymodule_export]
+    use super::signing::SigningKey;
     #[pymodule_export]
     use super::verification::{
         Absent, Extends, Present, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,

@@ -16,6 +16,9 @@ use crate::tlog::text::{MAX_NUMBER, Name, to_base64};
 /// First part of the text of a private key.
 const PREFIX: &str = "PRIVATE+KEY+";
 
+/// Maximum number of private keys in a file.
+pub const MAX_FILE_KEYS: usize = 16;
+
 /// A private key with its name. Its memory is cleared when it is dropped.
 #[derive(Clone)]
 pub struct SigningKey {
@@ -113,6 +116,34 @@ impl SigningKey {
         let time = if kind.has_time() { time.to_be_bytes().to_vec() } else { Vec::new() };
         Ok(Line::new(self.verifier.name().clone(), self.verifier.id(), [time, signature].concat()))
     }
+}
+
+/// Return the keys in the content of a key file: private keys of one log, one a line.
+///
+/// # Errors
+///
+/// [`Malformed`] unless there are 1 to [`MAX_FILE_KEYS`] lines with a private key each, all of one name, and none twice. The message
+/// never has a part of a seed.
+pub fn parse_file(content: &[u8]) -> Result<Vec<SigningKey>, Malformed> {
+    let lines = std::str::from_utf8(content).ok().and_then(|text| text.strip_suffix('\n'));
+    let lines = lines.ok_or_else(|| Malformed::because("expected a file of private keys, each a line of text"))?;
+    if lines.split('\n').take(MAX_FILE_KEYS + 1).count() > MAX_FILE_KEYS {
+        return Err(Malformed::because(format!("expected at most {MAX_FILE_KEYS} private keys in a file, found more")));
+    }
+    let mut keys: Vec<SigningKey> = Vec::new();
+    for line in lines.split('\n') {
+        let key = SigningKey::parse(line)?;
+        let (name, id) = (key.verifier.name(), key.verifier.id());
+        if keys.iter().any(|other| other.verifier == key.verifier) {
+            return Err(Malformed::because(format!("expected each private key once, found {name}+{id} again")));
+        }
+        if let Some(other) = keys.iter().find(|other| other.verifier.name() != name) {
+            let other = other.verifier.name();
+            return Err(Malformed::because(format!("expected private keys of one log, found {other} and {name}")));
+        }
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 impl fmt::Debug for SigningKey {

@@ -18,6 +18,9 @@ pub const MAX_NUMBER: u64 = i64::MAX as u64;
 /// Maximum length of the name of a key or log, in bytes: the signed message of ML-DSA-44 has one byte for it.
 pub const MAX_NAME_BYTES: usize = 255;
 
+/// Maximum length of the origin of a qed log, in bytes. What is added to it for names of other keys still fits into a name.
+pub const MAX_ORIGIN_BYTES: usize = 200;
+
 /// How much of a text appears in an error message, in characters.
 const SHOWN_CHARACTERS: usize = 60;
 
@@ -91,6 +94,23 @@ impl Name {
             return Err(Malformed::because(format!("{wanted}, found {found}")));
         }
         Ok(Self(text.into()))
+    }
+
+    /// Return `text` as the origin of a qed log, which is a URL without its scheme, such as `log.example.com/payments`.
+    ///
+    /// Other logs may have other origins; they are read with [`Self::parse`].
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] unless it has 1 to [`MAX_ORIGIN_BYTES`] of `a-z`, `0-9`, `.`, `_`, `-` and `/`, and no empty part before, after or
+    /// between the slashes.
+    pub fn of_log(text: &str) -> Result<Self, Malformed> {
+        let known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/');
+        if text.len() > MAX_ORIGIN_BYTES || !text.bytes().all(known) || text.split('/').any(str::is_empty) {
+            let expected = format!("an origin of 1 to {MAX_ORIGIN_BYTES} of a-z, 0-9, '.', '_', '-' and single '/'");
+            return Err(Malformed::because(format!("expected {expected}, found {}", shown(text))));
+        }
+        Self::parse(text)
     }
 
     /// Return the text.

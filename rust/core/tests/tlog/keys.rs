@@ -4,7 +4,7 @@ use curve25519_dalek::Scalar;
 use ed25519_dalek::Verifier as _;
 use qed_core::tlog::key::{KeyKind, VerifierKey, checkpoint_message};
 use qed_core::tlog::note::Line;
-use qed_core::tlog::signing::SigningKey;
+use qed_core::tlog::signing::{SigningKey, parse_file};
 use qed_core::tlog::text::{Name, from_base64, to_base64};
 use sha2::Digest as _;
 
@@ -88,6 +88,42 @@ fn a_private_key_is_refused_without_showing_its_seed() {
     }
     let debug = format!("{:?}", log_key());
     assert!(!debug.contains(&secret[..12]), "{debug}");
+}
+
+#[test]
+fn a_key_file_has_the_keys_of_one_log_each_once() {
+    let (first, second) = (log_key().to_secret_text(), ml_dsa_key().to_secret_text());
+    let read = parse_file(format!("{first}\n{second}\n").as_bytes()).unwrap();
+    assert_eq!(read.iter().map(SigningKey::to_secret_text).collect::<Vec<_>>(), [first.clone(), second.clone()]);
+    let other = witness_key().to_secret_text();
+    for bad in [
+        String::new(),
+        "\n".into(),
+        first.clone(),
+        format!("{first}\r\n"),
+        format!("{first}\n\n"),
+        format!("\n{first}\n"),
+        format!("{first}\n{second}"),
+        format!("{first}\n{first}\n"),
+        format!("{first}\n{other}\n"),
+        format!("{first}\n").repeat(17),
+        format!("# key\n{first}\n"),
+    ] {
+        assert!(parse_file(bad.as_bytes()).is_err(), "{bad:?}");
+    }
+    parse_file(b"\xff\n").unwrap_err();
+}
+
+#[test]
+fn a_qed_log_has_a_plain_origin() {
+    for good in ["log.example.com/qed/payments", "localhost", "a/b/2", "x_y-z.0"] {
+        assert_eq!(Name::of_log(good).unwrap().as_str(), good);
+    }
+    let long = "o".repeat(201);
+    for bad in ["", "/", "a/", "/a", "a//b", "A", "a b", "a+b", "https://a", "a?b", "\u{e9}", "a\n", &long] {
+        assert!(Name::of_log(bad).is_err(), "{bad}");
+    }
+    Name::of_log(&long[1..]).unwrap();
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn a_log_or_witness_with_a_mistake_is_refused_with_its_line() {
         (5, format!("witness {other}")),
         (5, format!("witness A {}", own_witness.verifier())),
         (5, "witness A x y z".into()),
+        (5, format!("witness #A {other}")),
         (6, format!("witness A {other}")),
         (6, format!("witness B {}", same_as_a.verifier())),
     ] {
