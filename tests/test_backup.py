@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -225,6 +226,34 @@ def test_what_is_no_backup_of_this_format_is_one_line(name: str, command: str, t
     assert done.returncode == 2
     assert expected in one_line(done.stderr)
     assert not data.exists()
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "restore", "list", "delete"])
+def test_a_pipe_is_no_backup(command: str, backups: Path, tmp_path: Path) -> None:
+    os.mkfifo(backups / "7")
+    path = backups if command == "list" else backups / "7"
+    args = ("restore", str(path), "--data-dir", str(tmp_path / "data")) if command == "restore" else ("backup", command)
+    done = qed(*args, *([] if command == "restore" else [str(path)]))
+    assert done.returncode == 2
+    assert str(backups) in one_line(done.stderr)
+
+
+def test_a_pipe_is_no_unfinished_backup(filled: Server, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir(mode=0o700)
+    os.mkfifo(tmp_path / "to" / "1.part")
+    done = qed(*at(filled), "backup", "create", "--to", str(tmp_path / "to"))
+    assert done.returncode == 2
+    assert "expected a regular file" in one_line(done.stderr)
+
+
+def test_a_server_passes_over_a_pipe_among_its_backups(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "data", "--backup-dir", str(tmp_path / "kept"))
+    assert manage(server, "POST", "/backup").status_code == 200
+    os.mkfifo(tmp_path / "kept" / "7")
+    (kept,) = manage(server, "GET", "/backups").json()
+    assert kept["ID"] == 1
+    assert server.stop() == 0
+    assert 'event="backup unreadable"' in server.stderr
 
 
 def test_a_backup_is_restored_only_into_a_folder_that_is_not_in_use(

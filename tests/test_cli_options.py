@@ -176,6 +176,13 @@ def test_a_wrong_environment_is_wrong_usage() -> None:
         assert done.returncode == 2
 
 
+def test_a_pipe_that_nobody_writes_to_holds_no_authorities(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = qed("--endpoints", "https://127.0.0.1:1", "--ca", str(tmp_path / "pipe"), "info")
+    assert done.returncode == 2
+    assert "cannot use the authorities in" in one_line(done.stderr)
+
+
 def test_a_refused_api_key_is_not_repeated() -> None:
     for key in ("geheim\x7f", " geheim", "geheim "):
         done = qed("info", QED_API_KEY=key)

@@ -433,6 +433,23 @@ def test_a_missing_bundle_is_wrong_usage(saved: Saved, tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("", 2)
 
 
+def test_a_pipe_that_nobody_writes_to_is_no_bundle(saved: Saved, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = qed("verify", str(tmp_path / "pipe"), "--receipts", saved.receipts)
+    assert (done.stdout, done.returncode) == ("Verify: KO\n", 1)
+    one_line(done.stderr)
+
+
+def test_a_bundle_is_read_from_a_pipe(saved: Saved) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, Path(saved.path("membership")).read_bytes())
+    os.close(writing)
+    command = [QED, "verify", f"/dev/fd/{reading}", "--receipts", saved.receipts]
+    done = subprocess.run(command, pass_fds=[reading], capture_output=True, timeout=LIMIT_S, check=False)
+    os.close(reading)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_paths_of_every_kind_are_drawn_in_80_columns(saved: Saved) -> None:
     for kind in KINDS:
         done = qed("verify", saved.path(kind), "--receipts", saved.receipts, "--show")

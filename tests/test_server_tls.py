@@ -134,6 +134,11 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
         (tmp_path / "server.pem").write_text("not a certificate")
         secure.reload()
         assert secure.status(new_client, f"{secure.management}/cluster") == 200
+        # Nor does one that nobody writes to.
+        (tmp_path / "server.pem").unlink()
+        os.mkfifo(tmp_path / "server.pem")
+        secure.reload()
+        assert secure.status(new_client, f"{secure.management}/cluster") == 200
     finally:
         secure.server.forget()
 
@@ -185,7 +190,9 @@ def test_a_key_alone_is_not_enough(tmp_path: Path) -> None:
     assert "--tls-cert and --tls-key together" in done.stderr
 
 
-@pytest.mark.parametrize("fault", ["world-readable", "foreign key", "not pem", "cut off", "bad authority", "folder"])
+@pytest.mark.parametrize(
+    "fault", ["world-readable", "foreign key", "not pem", "cut off", "bad authority", "folder", "pipe", "key pipe"]
+)
 def test_bad_certificates_are_refused_in_one_line(tmp_path: Path, fault: str) -> None:
     ca = authority()
     certificate, key = of_server(tmp_path, "server", ca)
@@ -202,6 +209,12 @@ def test_bad_certificates_are_refused_in_one_line(tmp_path: Path, fault: str) ->
             certificate.write_bytes(certificate.read_bytes()[:200])
         case "bad authority":
             clients.write_text("hello")
+        case "pipe":
+            certificate = tmp_path / "pipe"
+            os.mkfifo(certificate)
+        case "key pipe":
+            key = tmp_path / "pipe"
+            os.mkfifo(key, 0o600)
         case _:
             clients = tmp_path
     with pytest.raises(SettingsError) as refused:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["PRIVATE", "create_file", "is_exposed", "replace_file", "sync_folder"]
+__all__ = ["PRIVATE", "create_file", "is_exposed", "open_at_once", "replace_file", "require_regular", "sync_folder"]
 
 PRIVATE: Final = 0o600
 """Permissions of a file that only its owner may read."""
@@ -24,6 +25,31 @@ def is_exposed(mode: int) -> bool:
     Its group may read it, because orchestrators mount secrets that way.
     """
     return bool(mode & _EXPOSED)
+
+
+def open_at_once(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading. A named pipe that nobody writes to is empty; `open` would wait for a writer.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        return descriptor
+
+    return open(path, "rb", opener=opened)
+
+
+def require_regular(path: Path) -> None:
+    """Check that a file can be opened without waiting, for libraries that open it themselves.
+
+    Raises:
+        OSError: It is a named pipe, a device or a folder, or is missing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "expected a regular file, found something else", str(path))
 
 
 def sync_folder(path: Path) -> None:

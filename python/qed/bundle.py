@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
 import msgspec
 
 from qed._fields import unique_fields
-from qed._files import replace_file
+from qed._files import open_at_once, replace_file
 from qed._receipt_lines import is_receipts_file
 from qed._wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 from qed.errors import ForkDetected, MalformedProof, ReceiptsError
@@ -201,7 +201,7 @@ class Bundle:
             OSError: The file cannot be read.
             MalformedProof: The content is not a bundle.
         """
-        with Path(path).open("rb") as file:
+        with open_at_once(path) as file:
             return cls.read(file)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -19,6 +19,7 @@ from qed._client.exposure import Exposure
 from qed._client.sockets import Sockets, renew_after_fork
 from qed._client.topology import Trust
 from qed._client.transports import CONNECTION_LIMIT, Transport
+from qed._files import require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,8 +175,8 @@ def _tls(topology: Topology, security: Security) -> ssl.SSLContext:
     if security.ca is None:
         context = httpx.create_ssl_context(verify=security.verify_tls)
     else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _load("authorities", security.ca, lambda: context.load_verify_locations(security.ca))
+        context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), security.ca
+        _load("authorities", ca, lambda: _load_authorities(context, ca))
         if not security.verify_tls:
             raise ValueError("expected either authorities to check servers with, or no check, found both")
     if security.certificate is not None:
@@ -183,6 +184,11 @@ def _tls(topology: Topology, security: Security) -> ssl.SSLContext:
         # Without a callback, OpenSSL would ask for a password on the terminal.
         _load("certificate", certificate, lambda: context.load_cert_chain(certificate, key, password=_no_password))
     return context
+
+
+def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
+    require_regular(path)
+    context.load_verify_locations(path)
 
 
 def _no_password() -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from qed._files import PRIVATE, create_file, is_exposed, replace_file
+from qed._files import PRIVATE, create_file, is_exposed, open_at_once, replace_file
 from qed.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def read_private(path: str) -> bytes:
 
 
 def _read(path: str, *, is_private: bool) -> bytes:
-    with blaming(path), Path(path).open("rb") as file:
+    with blaming(path), open_at_once(path) as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         if is_private and is_exposed(mode):
             raise CertificateError(f"others can read or change this key (mode {mode:04o}): chmod 600 it")

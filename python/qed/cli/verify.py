@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from qed._files import open_at_once
 from qed.bundle import Bundle
 from qed.cli.answers import show_answer, show_paths
 from qed.cli.inputs import EventOptions, digest_given, open_input
@@ -71,7 +72,7 @@ def verify(**given: Unpack[VerifyOptions]) -> None:
     """
     terminal = current_session().terminal
     try:
-        with open_input(given["bundle"]) as file:
+        with open_input("-") if given["bundle"] == "-" else open_at_once(given["bundle"]) as file:
             bundle = Bundle.read(file)
     except MalformedProof as exc:
         print_failure(terminal, exc, None, trusted=None, folder=Path())

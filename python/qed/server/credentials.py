@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from qed._files import require_regular
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.cluster_secret import read_secret
 from qed.server.config import CERTIFICATE_FILE, SettingsError
@@ -144,6 +145,7 @@ def _of_files(tls: Tls, name: str) -> Credentials:
 def _certificates(path: Path) -> list[x509.Certificate]:
     """Return the certificates in a PEM file: at least one."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             content = file.read(_PUBLIC_BYTES)
         return x509.load_pem_x509_certificates(content)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from typing import TYPE_CHECKING, Final, cast
 
-from qed._files import is_exposed
+from qed._files import is_exposed, require_regular
 from qed._limits import ROLE_URI
 from qed._printable import printable
 from qed.server.access import Caller
@@ -65,6 +64,8 @@ def _load(settings: ServerTls) -> ssl.SSLContext:
     try:
         if is_exposed(settings.key.stat().st_mode):
             raise SettingsError(f"others can read or change the key in {settings.key}: chmod 600 {settings.key}")
+        require_regular(settings.certificate)
+        require_regular(settings.key)
         # Without a password callback, OpenSSL would ask on the terminal.
         context.load_cert_chain(settings.certificate, settings.key, password=_no_password)
     except (OSError, ValueError) as exc:
@@ -73,6 +74,7 @@ def _load(settings: ServerTls) -> ssl.SSLContext:
     if settings.client_ca is not None:
         context.verify_mode = ssl.CERT_OPTIONAL
         try:
+            require_regular(settings.client_ca)
             context.load_verify_locations(settings.client_ca)
         except (OSError, ValueError) as exc:
             raise SettingsError(f"cannot use --tls-client-ca {settings.client_ca}: {_reason(exc)}") from exc
@@ -89,7 +91,7 @@ def _reason(exc: Exception) -> str:
         return str(exc)
     if isinstance(exc, ssl.SSLError):
         return exc.reason.lower().replace("_", " ") if exc.reason else "expected PEM, found something else"
-    return (os.strerror(exc.errno) if isinstance(exc, OSError) and exc.errno else str(exc)).lower()
+    return ((exc.strerror if isinstance(exc, OSError) else None) or str(exc)).lower()
 
 
 def caller_of(certificate: Mapping[str, object] | None) -> Caller | None:

@@ -8,7 +8,7 @@ mod file;
 mod reader;
 mod writer;
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -236,7 +236,7 @@ impl Summary {
     /// [`BackupError`] if it does not begin or end as a backup does.
     pub fn of(path: &Path) -> Result<Self, BackupError> {
         const TAIL_BYTES: usize = HEAD_BYTES + Reach::BYTES + DIGEST_BYTES;
-        let mut file = File::open(path).map_err(BackupError::Io)?;
+        let mut file = open(path)?;
         let size_bytes = file.metadata().map_err(BackupError::Io)?.len();
         let reader = BackupReader::open(BufReader::new(&mut file))?;
         let (header, cut_off) = (reader.header().clone(), BackupError::CutOff { offset: reader.offset(), events: 0 });
@@ -272,12 +272,26 @@ pub fn read_all<B>(
     last.ok_or_else(none).map(ControlFlow::Continue)
 }
 
+/// Open a backup. A named pipe would wait for a writer, perhaps forever.
+fn open(path: &Path) -> Result<File, BackupError> {
+    require_regular(&fs::metadata(path).map_err(BackupError::Io)?)?;
+    File::open(path).map_err(BackupError::Io)
+}
+
+fn require_regular(found: &Metadata) -> Result<(), BackupError> {
+    if found.is_file() {
+        Ok(())
+    } else {
+        Err(BackupError::Io(io::Error::other("expected a regular file, found something else")))
+    }
+}
+
 fn read_one<B>(
     path: &Path,
     last: Option<Cursor>,
     take: &mut dyn FnMut(&Page) -> Result<ControlFlow<B>, BackupError>,
 ) -> Result<ControlFlow<B, Cursor>, BackupError> {
-    let mut reader = BackupReader::open(BufReader::new(File::open(path).map_err(BackupError::Io)?))?;
+    let mut reader = BackupReader::open(BufReader::new(open(path)?))?;
     let header = reader.header();
     if header.base != last.map(|end| end.chain) || header.start != last.map(|end| end.reach).unwrap_or_default() {
         let name = |chain: Option<Digest>| chain.map_or_else(|| "none".into(), |chain| chain.to_string());

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::reader::{LINE_BYTES_MOST, Sequence, read_frame, read_line};
-use super::{BackupError, Cursor, HEAD_BYTES, Header, first_line};
+use super::{BackupError, Cursor, HEAD_BYTES, Header, first_line, require_regular};
 use crate::durable;
 use crate::hash::{DIGEST_BYTES, Digest};
 
@@ -33,6 +33,7 @@ impl BackupFile {
     pub fn open(path: &Path) -> Result<Self, BackupError> {
         let options = File::options().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path);
         let mut file = options.map_err(BackupError::Io)?;
+        require_regular(&file.metadata().map_err(BackupError::Io)?)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => BackupError::Io(io::Error::other("another process is writing it")),
             TryLockError::Error(error) => BackupError::Io(error),
