@@ -2,10 +2,10 @@
 //!
 //! # The construction
 //!
-//! Version `i` of a qed log is [entry](entry) `i` of a list, and a Merkle tree of RFC 6962 ([`merkle`]) is built over the entries. The
-//! root of the tree and its size are the [tree head](merkle::TreeHead). A [checkpoint](checkpoint) is the tree head with the name
-//! of the log, as text. The log signs that text, and witnesses cosign it: text with signatures is a [note](note). Keys are in [`key`],
-//! and the keys that somebody trusts are their [policy](policy).
+//! Version `i` of a qed log is [entry] `i` of a list, and a Merkle tree of RFC 6962 ([`merkle`]) is built over the entries. The
+//! root of the tree and its size are the [tree head](merkle::TreeHead). A [checkpoint] is the tree head with the name
+//! of the log, as text. The log signs that text, and witnesses cosign it: text with signatures is a [note]. Keys are in [`key`],
+//! and the keys that somebody trusts are their [policy].
 //!
 //! The nodes of the tree are published in [tiles](tile), 256 hashes each, and the entries in bundles of 256. From the tiles anybody can
 //! make a proof that an entry is in the tree, or that one tree extends another; [`proof_file`] is such a proof with its

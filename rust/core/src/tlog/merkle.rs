@@ -2,7 +2,7 @@
 //!
 //! The tree over the leaves `[low, high)` has as its left child the tree over the largest power of two of leaves that is less than
 //! `high - low`, and the rest on the right. A subtree is named by its range of leaves. The subtrees of a proof follow from the sizes and
-//! indices alone ([`inclusion_subtrees`], [`consistency_subtrees`]), so a proof is a list of hashes, and its length is known before
+//! indices alone (`inclusion_subtrees`, `consistency_subtrees`), so a proof is a list of hashes, and its length is known before
 //! anything is hashed: a tree of at most 2^63 - 1 leaves has at most 63 levels below its root.
 
 use std::ops::Range;
