@@ -93,6 +93,7 @@ SERVER_FLOORS = [
     {"app"},
     {"serving"},
     {"main"},
+    {"command"},
 ]
 CORE_FLOORS = [
     {"integers", "log_id", "durable"},

@@ -376,6 +376,31 @@ def test_signal_is_a_clean_end(start_server: StartServer, tmp_path: Path, name: 
     assert "Traceback" not in server.stderr
 
 
+def test_a_hangup_without_files_to_read_again_is_ignored(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: 'event="hangup ignored"' in server.stderr, "a line about the hangup")
+    assert server.add(b"still there").status_code == 201
+    assert server.stop() == 0
+
+
+def test_signal_during_the_imports_is_a_clean_end() -> None:
+    # The first import after the handlers raises the signal, as Ctrl-C at that moment would.
+    code = """
+import builtins, signal
+from qed.server import command
+imported = builtins.__import__
+def interrupted(name, *rest, **named):
+    if name == "qed.server.main":
+        signal.raise_signal(signal.SIGINT)
+    return imported(name, *rest, **named)
+builtins.__import__ = interrupted
+command.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_signal_while_the_log_is_opened_is_a_clean_end(start_server: StartServer, tmp_path: Path) -> None:
     folder = tmp_path / "log"
     command = [COMMAND, *(word for name in ("http", "mgmt", "raft") for word in (f"--{name}-addr", "127.0.0.1:0"))]

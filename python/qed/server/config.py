@@ -348,7 +348,7 @@ class Settings:
 
     @property
     def reads_files_again(self) -> bool:
-        """Whether there are files that SIGHUP makes this server read again. Otherwise it ends the process, as usual."""
+        """Whether there are files that SIGHUP makes this server read again."""
         return self.has_credentials or self.tls is not None
 
     def require_credentials(self) -> None:

@@ -264,9 +264,8 @@ def _run(settings: Settings) -> None:
     os.umask(0o077)
     _configure_logging(settings.log_level)
     handle_signals(_stop_before_serving)
-    if settings.reads_files_again:
-        # It would end the process. It is handled once the server can read the files again.
-        hold_hangups()
+    # A hangup would end the process. It is handled once the server can read its files again.
+    hold_hangups()
     _raise_descriptor_limit(settings.limits)
     # Whoever has no means to tell members from strangers does not listen to them.
     raft = ["raft_addr"] if settings.has_credentials else []

@@ -57,6 +57,10 @@ class _Server(uvicorn.Server):
         reloading: set[asyncio.Task[None]] = set()
 
         def reload() -> None:
+            if not self._node.settings.reads_files_again:
+                # Its default would end the process without a shutdown, and tools that rotate logs send it.
+                _log.info(Line("hangup ignored", reason="there is no file to read again"))
+                return
             self._reload_certificates()
             task = loop.create_task(self._node.reload())
             reloading.add(task)
@@ -71,8 +75,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=[])
         for listener in sockets or []:
             await self._listen(listener)
-        if self._node.settings.reads_files_again:
-            self._reload_on_hangup()
+        self._reload_on_hangup()
         self._on_listening()
 
     async def _listen(self, listener: socket.socket) -> None:
