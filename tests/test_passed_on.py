@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from harness.cluster import new_cluster
 from harness.wait import LIMIT_S, wait_until
 from intruders import Intruder, cluster_of, number_of
 from qed import _wire
-from qed.server.acts import Author, KeyCreated, KeyRevoked, Removed, encode, now
+from qed.server.acts import Author, KeyCreated, KeyRevoked, Removed, TokenCreated, encode, now
 from qed.server.api_keys import ApiKey
 from qed.server.handshake import LeaderRequest
 from qed.server.passed_on import signed
@@ -172,6 +173,23 @@ def test_a_key_ends_by_the_clock_and_the_table_of_the_leader(closed: Closed) -> 
     assert closed.ask(created(ApiKey.make()), revoked)["error"] == "caller"
     wait_until(lambda: datetime.now(UTC) > ends, "the key to expire")
     assert closed.ask(created(ApiKey.make()), expiring)["error"] == "caller"
+
+
+def test_what_has_expired_by_the_clock_of_the_leader_is_not_made(closed: Closed) -> None:
+    past, key, before = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), ApiKey.make(), closed.acts()
+    request = created(key)
+    minted = msgspec.json.decode(request.act)
+    token = TokenCreated(
+        who="x", origin="y", when=past, id="0" * 16, name=None, public_key=key.public_key, expires=past
+    )
+    expiring = minted | {"when": "2020-01-02T02:04:05Z", "expires": "2020-01-02T03:04:05Z"}
+    for act in (msgspec.json.encode(expiring), encode(token)):
+        answer = closed.ask(msgspec.structs.replace(request, act=act), closed.operator)
+        assert answer["error"] == "refused"
+        assert "would expire at 2020-01-02T03:04:05Z" in answer["message"]
+        assert f"{datetime.now(UTC):%Y-%m-%d}" in answer["message"]
+        assert re.search("member that was asked at 2020-01-02T0[23]:04:05Z: set the clocks", answer["message"])
+    assert closed.acts() == before
 
 
 def test_a_member_that_lags_gets_the_answer_of_the_leader(closed: Closed) -> None:

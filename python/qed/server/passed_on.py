@@ -16,8 +16,10 @@ from qed.server.acts import (
     ANONYMOUS,
     CERTIFICATE,
     REQUESTED,
+    KeyCreated,
     KeyRevoked,
     SecretChanged,
+    TokenCreated,
     decode,
     encode,
     now,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["CallerRefused", "PassedOn", "signed"]
 
 _PREFIX: Final = b"qed passed on 1\x00"
+_MOMENT: Final = "%Y-%m-%dT%H:%M:%SZ"
 _MOST_CHARACTERS: Final = 512
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -134,7 +137,14 @@ class PassedOn:
         """Return the act that an operator asks for, with its author."""
         if not isinstance(deed, REQUESTED):
             raise MembershipRefused("this deed is recorded by the leader only")
-        deed = msgspec.structs.replace(deed, who=who, origin=origin, when=now())
+        moment = now()
+        if isinstance(deed, KeyCreated | TokenCreated) and deed.expires is not None and deed.expires <= moment:
+            leads = f"{self._members.own.name}, which leads, is at {moment:{_MOMENT}}"
+            asked = f"that of the member that was asked at {deed.when:{_MOMENT}}"
+            raise MembershipRefused(
+                f"it would expire at {deed.expires:{_MOMENT}}, but the clock of {leads}, and {asked}: set the clocks"
+            )
+        deed = msgspec.structs.replace(deed, who=who, origin=origin, when=moment)
         if isinstance(deed, KeyRevoked):
             deed = msgspec.structs.replace(deed, may_be_last=self._settings.can_do_without_keys)
         return encode(deed)
