@@ -185,6 +185,29 @@ def require_honest_breaks(server: Server, receipts: Path, later: Path) -> None:
     add(server, later.with_name("new"), "three", "four")
 
 
+def test_what_is_no_folder_of_a_member_is_not_recovered(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "missing", tmp_path / "empty"):
+        done = qed("recover", "--data-dir", str(folder))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{folder} is no member's folder" in one_line(done.stderr)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_restored_folder_needs_no_recovery(tmp_path: Path) -> None:
+    server = Server("lone", tmp_path / "data")
+    server.start()
+    try:
+        assert qed("--endpoints", server.url, "backup", "create", "--to", str(tmp_path / "backups")).returncode == 0
+        restored = tmp_path / "restored"
+        assert qed("restore", str(tmp_path / "backups" / "1"), "--data-dir", str(restored)).returncode == 0
+        done = qed("recover", "--data-dir", str(restored))
+        assert done.returncode == 2
+        assert "start a server on it" in one_line(done.stderr)
+    finally:
+        server.forget()
+
+
 def test_an_old_copy_of_the_only_folder_is_recovered(tmp_path: Path) -> None:
     server = Server("lone", tmp_path / "data")
     server.start()

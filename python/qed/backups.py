@@ -18,7 +18,7 @@ import msgspec
 
 from qed import _qed
 from qed._deeds import Recovered, Restored, now
-from qed.errors import BackupError, DamagedBackup
+from qed.errors import BackupError, DamagedBackup, LogError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,10 @@ _LAST_S: Final = 253_402_300_799
 """9999-12-31T23:59:59Z."""
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,9}")
 _UNFINISHED: Final = ".part"
+_MEMBER_FILE: Final = "MEMBER"
+"""A folder has this file from the first start of its server on."""
+_FOUNDING_FILE: Final = "FOUNDING"
+"""And this one from its restoration until that start."""
 _NUMBER_MOST: Final = 2**32 - 1
 """Numbers fit into 32 bits, as in the calls of BBVA QED."""
 
@@ -372,6 +376,11 @@ def survey(data_dir: str | os.PathLike[str]) -> Survivor:
         LogError: It is no member's folder, it is in use, or it cannot be read.
         CorruptLog: It is damaged.
     """
+    folder = Path(data_dir)
+    if (folder / _FOUNDING_FILE).exists() and not (folder / _MEMBER_FILE).exists():
+        raise LogError(f"{folder} was restored and is a cluster of its own: start a server on it")
+    if not (folder / _MEMBER_FILE).exists():
+        raise LogError(f"{folder} is no member's folder: expected a file {_MEMBER_FILE} in it")
     return _qed.survey(os.fspath(data_dir))
 
 
