@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from adversary import error
 from qed._client import calls
+from qed._client.administration import administer
 from qed._client.attempts import LONGEST_PAUSE_S, Policy, Send, converse
 from qed._client.calls import Answer, Call, Route
 from qed._client.failures import Failure, FailureKind
@@ -372,6 +374,55 @@ def test_an_address_of_all_interfaces_is_on_the_host_that_named_it(base: str, ho
     assert member_url(base, everywhere) == f"http://{host}"
     assert member_url(base, f"{everywhere}:8700/x") is None
     assert member_url(base, "127.0.0.1:8700") == "http://127.0.0.1:8700"
+
+
+CUT = Failure(FailureKind.UNANSWERED, "server disconnected")
+NO_HANDSHAKE = Failure(FailureKind.UNAVAILABLE, "eof occurred in violation of protocol")
+FULL = answer(503, body=b'{"error":"unavailable","message":"all 32 connections are in use"}', retry_after="1")
+INFO = dict.fromkeys(("node_id", "raft_addr", "http_addr", "metrics_addr", "version"), "x") | {
+    "mgmt_addr": "one:8700",
+    "current_version": None,
+    "events": 0,
+}
+
+
+def managed(call: Call[object], outcomes: Iterable[Answer | Failure]) -> tuple[list[str], object]:
+    """Return where an operator's call was sent while `outcomes` came back from the management address, and its end."""
+    sent: list[str] = []
+    conversation, coming = administer(call, endpoints(ONE)), iter(outcomes)
+    try:
+        step = next(conversation)
+        while True:
+            if step.call.path == "/info":
+                step = conversation.send(answer(200, body=json.dumps(INFO).encode()))
+                continue
+            if step.call.path == "/info/shards":
+                step = conversation.send(answer(200, body=listed()))
+                continue
+            sent.append(step.url)
+            step = conversation.send(next(coming))
+    except StopIteration as stop:
+        return sent, stop.value
+    except QedError as exc:
+        return sent, exc
+
+
+def test_an_operator_is_not_kept_out_by_those_who_use_up_the_connections() -> None:
+    sent, found = managed(calls.kept_backups(), [CUT, NO_HANDSHAKE, FULL, CUT, answer(200, body=b"[]")])
+    assert (sent, found) == (["http://one:8700/backups"] * 5, [])
+
+
+def test_what_may_not_be_repeated_is_sent_again_only_if_it_was_never_sent() -> None:
+    sent, found = managed(calls.create_backup(None, 1), [NO_HANDSHAKE, FULL, CUT])
+    assert len(sent) == 3
+    assert isinstance(found, Unavailable)
+    assert found.may_have_happened
+
+
+def test_an_operator_learns_that_no_attempt_succeeded() -> None:
+    sent, found = managed(calls.kept_backups(), itertools.repeat(NO_HANDSHAKE, 9))
+    assert len(sent) == 6
+    assert "management address http://one:8700: eof occurred" in str(found)
 
 
 def test_members_may_be_named_while_another_call_looks_at_them() -> None:

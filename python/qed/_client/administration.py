@@ -29,6 +29,8 @@ _NOT_TRUSTED: Final = (
     "members"
 )
 
+_AGAIN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""How long to wait before each further attempt at a management address whose connections are cut."""
 _HISTORY_LIMIT_BYTES: Final = 256 << 20
 """What a client reads of a history at most: a hostile server could go on without end."""
 
@@ -159,8 +161,27 @@ def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outco
         return "", Failure(FailureKind.UNAVAILABLE, cause)
     if not topology.may_manage(management):
         return "", Failure(FailureKind.UNAVAILABLE, f"management address {management}: {_NOT_TRUSTED}")
-    outcome = served((yield Send(call, management)))
+    outcome = yield from _insist(call, management)
     if isinstance(outcome, Failure):
         outcome = replace(outcome, cause=f"management address {management}: {outcome.cause}")
         require_repeatable(call, base, outcome)
     return management, outcome
+
+
+def _insist(call: Call[_T], management: str) -> Generator[Send, Outcome, Outcome]:
+    """Send the call to a management address, and again if the connection was cut before an answer.
+
+    All its connections may be in use by strangers at the host of the operator: each new one closes the oldest, which
+    may be this one before its request is admitted.
+    """
+    outcome = served((yield Send(call, management)))
+    for delay_s in _AGAIN_S:
+        if not isinstance(outcome, Failure) or not _may_be_cut(call, outcome):
+            break
+        outcome = served((yield Send(call, management, delay_s)))
+    return outcome
+
+
+def _may_be_cut(call: Call[_T], failure: Failure) -> bool:
+    is_lost = failure.kind is FailureKind.UNANSWERED and call.is_repeatable
+    return is_lost or failure.kind is FailureKind.UNAVAILABLE
