@@ -198,8 +198,9 @@ pub fn tile_to_bytes(hashes: &[Digest]) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// [`Malformed`] unless `bytes` has exactly that many hashes. It is never cut to fit.
+/// [`Malformed`] unless `width` is 1 to 256, and `bytes` has exactly that many hashes. It is never cut to fit.
 pub fn tile_from_bytes(bytes: &[u8], width: u16) -> Result<Vec<Digest>, Malformed> {
+    require_width(width.into())?;
     let expected = usize::from(width) * DIGEST_BYTES;
     if bytes.len() != expected {
         return Err(Malformed::because(format!("expected a tile of {expected} bytes, found {}", bytes.len())));
@@ -211,15 +212,15 @@ pub fn tile_from_bytes(bytes: &[u8], width: u16) -> Result<Vec<Digest>, Malforme
 ///
 /// # Errors
 ///
-/// [`Malformed`] if there are more than 256 entries, or one of more than [`MAX_ENTRY_BYTES`].
+/// [`Malformed`] unless there are 1 to 256 entries of at most [`MAX_ENTRY_BYTES`].
 pub fn bundle_to_bytes<E: AsRef<[u8]>>(entries: &[E]) -> Result<Vec<u8>, Malformed> {
-    if entries.len() > usize::from(FULL_WIDTH) {
-        return Err(Malformed::because(format!("expected at most {FULL_WIDTH} entries, found {}", entries.len())));
-    }
+    require_width(entries.len())?;
     let mut out = Vec::new();
     for entry in entries {
         let entry = entry.as_ref();
-        let long = |_| Malformed::because(format!("expected an entry of at most 65535 bytes, found {}", entry.len()));
+        let long = |_| {
+            Malformed::because(format!("expected an entry of at most {MAX_ENTRY_BYTES} bytes, found {}", entry.len()))
+        };
         out.extend(u16::try_from(entry.len()).map_err(long)?.to_be_bytes());
         out.extend(entry);
     }
@@ -232,6 +233,7 @@ pub fn bundle_to_bytes<E: AsRef<[u8]>>(entries: &[E]) -> Result<Vec<u8>, Malform
 ///
 /// [`Malformed`] unless `bytes` is exactly what [`bundle_to_bytes`] returns for that many entries.
 pub fn bundle_from_bytes(bytes: &[u8], width: u16) -> Result<Vec<&[u8]>, Malformed> {
+    require_width(width.into())?;
     let mut rest = bytes;
     let mut entries = Vec::with_capacity(usize::from(width));
     for i in 0..width {
@@ -248,6 +250,14 @@ pub fn bundle_from_bytes(bytes: &[u8], width: u16) -> Result<Vec<&[u8]>, Malform
             Err(Malformed::because(format!("expected {width} entries in the bundle, found {extra} bytes after them")))
         }
     }
+}
+
+/// Refuse a number of hashes or entries that no tile or bundle has.
+fn require_width(width: usize) -> Result<(), Malformed> {
+    if (1..=usize::from(FULL_WIDTH)).contains(&width) {
+        return Ok(());
+    }
+    Err(Malformed::because(format!("expected 1 to {FULL_WIDTH} hashes or entries, found {width}")))
 }
 
 /// Where tiles come from, such as a folder or a server.

@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn bundles_are_read_as_they_were_written(entries in vec(vec(any::<u8>(), 0..80), 0..=256), damage in damage()) {
+    fn bundles_are_read_as_they_were_written(entries in vec(vec(any::<u8>(), 0..80), 1..=256), damage in damage()) {
         let width = u16::try_from(entries.len()).unwrap();
         let bytes = bundle_to_bytes(&entries).unwrap();
         prop_assert_eq!(bundle_from_bytes(&bytes, width).unwrap(), entries.iter().map(Vec::as_slice).collect::<Vec<_>>());

@@ -19,6 +19,9 @@ fn tiles_have_exactly_their_length() {
     for length in [0, 255 * 32, 8191, 8193, 8224] {
         tile_from_bytes(&vec![0; length], 256).unwrap_err();
     }
+    // No tile has these widths, whoever asks for them.
+    tile_from_bytes(&[], 0).unwrap_err();
+    tile_from_bytes(&[0; 8224], 257).unwrap_err();
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn a_size_implies_its_tiles() {
 fn every_byte_of_a_bundle_belongs_to_an_entry() {
     let bundle = bundle_to_bytes(&[b"one".as_slice(), b"", &[7; 300]]).unwrap();
     assert_eq!(bundle_from_bytes(&bundle, 3).unwrap(), [b"one".as_slice(), b"", &[7; 300]]);
-    for width in [0, 1, 2, 4, 256] {
+    for width in [0, 1, 2, 4, 256, 257] {
         bundle_from_bytes(&bundle, width).unwrap_err();
     }
     for length in 0..bundle.len() {
@@ -106,6 +109,11 @@ fn every_byte_of_a_bundle_belongs_to_an_entry() {
     }
     bundle_from_bytes(&[&bundle[..], &[0]].concat(), 3).unwrap_err();
     bundle_from_bytes(&[0xff, 0xff, 0], 1).unwrap_err();
+    bundle_to_bytes::<&[u8]>(&[]).unwrap_err();
+    bundle_from_bytes(&[], 0).unwrap_err();
+    bundle_from_bytes(&[0; 514], 257).unwrap_err();
+    bundle_from_bytes(&[0; 514], 256).unwrap_err();
+    assert_eq!(bundle_from_bytes(&[0; 512], 256).unwrap().len(), 256);
     bundle_to_bytes(&vec![b""; 256]).unwrap();
     bundle_to_bytes(&vec![b""; 257]).unwrap_err();
     bundle_to_bytes(&[vec![0; 65_535]]).unwrap();
