@@ -3,7 +3,8 @@
 //! The tree over the leaves `[low, high)` has as its left child the tree over the largest power of two of leaves that is less than
 //! `high - low`, and the rest on the right. A subtree is named by its range of leaves. The subtrees of a proof follow from the sizes and
 //! indices alone (`inclusion_subtrees`, `consistency_subtrees`), so a proof is a list of hashes, and its length is known before
-//! anything is hashed: a tree of at most 2^63 - 1 leaves has at most 63 levels below its root.
+//! anything is hashed: a tree of at most 2^63 - 1 leaves has at most 63 levels below its root. A proof of consistency may have one hash
+//! more than there are levels, that of the subtree where the older tree ends.
 
 use std::ops::Range;
 
@@ -12,8 +13,11 @@ use crate::proof::Malformed;
 use crate::tlog::text::MAX_NUMBER;
 use crate::verify::{VerifyError, same};
 
-/// Maximum number of hashes in a proof of inclusion or consistency.
+/// Maximum number of hashes in a proof of inclusion.
 pub const MAX_PATH_HASHES: usize = 63;
+
+/// Maximum number of hashes in a proof of consistency. Up to 2^62 leaves it is 63, which is all that a witness accepts.
+pub const MAX_CONSISTENCY_HASHES: usize = MAX_PATH_HASHES + 1;
 
 /// Maximum number of leaves in a range proof.
 pub const MAX_RANGE_LEAVES: usize = 65_536;
@@ -304,7 +308,7 @@ fn consistency_subtrees(old: u64, size: u64) -> (bool, Vec<Range<u64>>) {
     if old == 0 || old == size {
         return (true, Vec::new());
     }
-    let mut beside = Vec::with_capacity(MAX_PATH_HASHES);
+    let mut beside = Vec::with_capacity(MAX_CONSISTENCY_HASHES);
     let mut subtree = 0..size;
     while subtree.end != old {
         let (left, right) = halves(&subtree);

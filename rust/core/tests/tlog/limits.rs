@@ -1,9 +1,13 @@
 //! What is refused before it is decoded, and text that nobody may write.
 
-use qed_core::hash::merkle_empty;
+use qed_core::hash::{Digest, merkle_empty, merkle_inner};
+use qed_core::proof::Malformed;
 use qed_core::tlog::checkpoint::Checkpoint;
 use qed_core::tlog::entry::Entry;
-use qed_core::tlog::merkle::{TreeHead, verify_consistency, verify_inclusion, verify_range};
+use qed_core::tlog::merkle::{
+    MAX_CONSISTENCY_HASHES, MAX_PATH_HASHES, Subtrees, TreeHead, consistency, inclusion, root_at, verify_consistency,
+    verify_inclusion, verify_range,
+};
 use qed_core::tlog::note::{MAX_NOTE_BYTES, Note};
 use qed_core::tlog::proof_file::TlogProof;
 use qed_core::tlog::text::{MAX_NUMBER, Name, decimal, to_base64};
@@ -84,6 +88,31 @@ fn numbers_beyond_63_bits_are_refused_before_arithmetic() {
     let old = TreeHead::new(MAX_NUMBER - 1, merkle_empty()).unwrap();
     assert!(verify_consistency(&old, &head, &path).is_err());
     assert!(verify_consistency(&head, &old, &path).is_err());
+}
+
+/// A tree of any size, all of whose leaves are the same.
+struct Alike;
+
+impl Subtrees for Alike {
+    type Error = Malformed;
+
+    fn subtree(&self, level: u32, _: u64) -> Result<Digest, Malformed> {
+        Ok((0..level).fold(merkle_empty(), |hash, _| merkle_inner(&hash, &hash)))
+    }
+}
+
+#[test]
+fn the_longest_proofs_have_63_and_64_hashes() {
+    let head = |size| TreeHead::new(size, root_at(&Alike, size).unwrap()).unwrap();
+    let path = inclusion(&Alike, 0, MAX_NUMBER).unwrap();
+    assert_eq!((path.len(), MAX_PATH_HASHES), (63, 63));
+    verify_inclusion(&merkle_empty(), 0, &path, &head(MAX_NUMBER)).unwrap();
+    for (size, hashes) in [(1 << 62, 63), ((1 << 62) + 1, 64), (MAX_NUMBER, MAX_CONSISTENCY_HASHES)] {
+        let path = consistency(&Alike, 3, size).unwrap();
+        assert_eq!(path.len(), hashes, "{size}");
+        verify_consistency(&head(3), &head(size), &path).unwrap();
+        verify_consistency(&head(3), &head(size), &path[1..]).unwrap_err();
+    }
 }
 
 #[test]
