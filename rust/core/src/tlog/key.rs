@@ -6,7 +6,8 @@
 //! | 04 Ed25519 cosignature | witnesses | `"cosignature/v1" LF "time " time LF` and the text | time in 8 bytes, 64 bytes |
 //! | 06 ML-DSA-44 | logs and witnesses | [`checkpoint_message`] | time in 8 bytes, 2,420 bytes |
 //!
-//! Ed25519 is verified strictly: canonical encodings only, no point of small order, so every implementation agrees on every signature.
+//! Ed25519 is verified strictly: canonical encodings only, and no point of small order. So what is accepted here, every implementation
+//! accepts; some accept more.
 
 use std::fmt;
 use std::str::FromStr;
@@ -201,7 +202,7 @@ impl VerifierKey {
     }
 
     fn refuse(&self, expected: &str, computed: String) -> VerifyError {
-        let expected = format!("{expected}, by {}+{}", self.name, self.id);
+        let expected = format!("{expected}, by {:?}+{}", self.name, self.id);
         VerifyError { check: "signature", expected, computed }
     }
 }
@@ -223,7 +224,7 @@ impl fmt::Display for VerifierKey {
 
 impl fmt::Debug for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifierKey({}+{} {:?})", self.name, self.id, self.kind)
+        write!(f, "VerifierKey({:?}+{} {:?})", self.name, self.id, self.kind)
     }
 }
 
@@ -240,7 +241,7 @@ impl FromStr for VerifierKey {
         let key = Self::new(name, kind, &key)?;
         if key.id != id {
             return Err(Malformed::because(format!(
-                "expected {} as the id of the key {}, found {id}",
+                "expected {} as the id of the key {:?}, found {id}",
                 key.id, key.name
             )));
         }
@@ -260,12 +261,12 @@ pub(super) fn split_key(text: &str) -> Result<(Name, KeyId, KeyKind, Vec<u8>), M
     let name = Name::parse(name)?;
     let id = KeyId::from_hex(id)
         .ok_or_else(|| Malformed::because(format!("expected 8 lower-case hexadecimal digits, found {}", shown(id))))?;
-    let key = from_base64(key).map_err(|_| Malformed::because(format!("expected base64 after {name}+{id}+")))?;
+    let key = from_base64(key).map_err(|_| Malformed::because(format!("expected base64 after {name:?}+{id}+")))?;
     let Some((kind, key)) = key.split_first() else {
-        return Err(Malformed::because(format!("expected a key after {name}+{id}+, found nothing")));
+        return Err(Malformed::because(format!("expected a key after {name:?}+{id}+, found nothing")));
     };
     let unknown =
-        || Malformed::because(format!("expected a key of kind 01, 04 or 06, found {kind:02x} in {name}+{id}"));
+        || Malformed::because(format!("expected a key of kind 01, 04 or 06, found {kind:02x} in {name:?}+{id}"));
     let kind = KeyKind::from_byte(*kind).ok_or_else(unknown)?;
     Ok((name, id, kind, key.to_vec()))
 }

@@ -273,9 +273,7 @@ impl Reading {
     fn log(&mut self, vkey: &[u8], url: Option<&[u8]>) -> Result<(), Malformed> {
         let key = read_key(vkey)?;
         if !key.kind().is_for_logs() {
-            return Err(Malformed::because(format!(
-                "expected a key of a log, of kind 01 or 06, found one of kind 04: {key}"
-            )));
+            return Err(Malformed::because(format!("expected a key of a log, of kind 01 or 06, found {key:?}")));
         }
         require_new(&self.logs, &key)?;
         require_apart(&self.witnesses, &key)?;
@@ -286,8 +284,7 @@ impl Reading {
     fn witness(&mut self, name: &[u8], vkey: &[u8], url: Option<&[u8]>) -> Result<(), Malformed> {
         let key = read_key(vkey)?;
         if !key.kind().has_time() {
-            let expected = "a key of a witness, of kind 04 or 06";
-            return Err(Malformed::because(format!("expected {expected}, found one of kind 01: {key}")));
+            return Err(Malformed::because(format!("expected a key of a witness, of kind 04 or 06, found {key:?}")));
         }
         require_new(&self.witnesses, &key)?;
         require_apart(&self.logs, &key)?;
@@ -367,7 +364,7 @@ fn require_new(parties: &[Party], key: &VerifierKey) -> Result<(), Malformed> {
     match parties.iter().find(|party| party.key.public_key() == key.public_key()) {
         None => Ok(()),
         Some(party) => Err(Malformed::because(format!(
-            "expected each public key once, found that of {} again as {}+{}",
+            "expected each public key once, found that of {} again as {:?}+{}",
             printable(&party.name),
             key.name(),
             key.id()
@@ -379,7 +376,7 @@ fn require_new(parties: &[Party], key: &VerifierKey) -> Result<(), Malformed> {
 fn require_apart(parties: &[Party], key: &VerifierKey) -> Result<(), Malformed> {
     if parties.iter().any(|party| party.key.name() == key.name()) {
         let expected = "other names for logs than for witnesses";
-        return Err(Malformed::because(format!("expected {expected}, found {} for both", key.name())));
+        return Err(Malformed::because(format!("expected {expected}, found {:?} for both", key.name())));
     }
     Ok(())
 }

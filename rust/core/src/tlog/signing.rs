@@ -1,7 +1,7 @@
 //! Private keys, and signing with them.
 //!
-//! Signing is deterministic, for ML-DSA-44 too: this crate has no source of randomness. So the same key signs the same text with the
-//! same bytes, and signing again after a crash makes nothing new.
+//! Signing is deterministic, for ML-DSA-44 too: this crate has no source of randomness. So the same key signs the same text at the same
+//! time with the same bytes; Ed25519 signatures of logs have no time. Signing again after a crash makes nothing new then.
 
 use std::fmt;
 
@@ -19,7 +19,8 @@ const PREFIX: &str = "PRIVATE+KEY+";
 /// Maximum number of private keys in a file.
 pub const MAX_FILE_KEYS: usize = 16;
 
-/// A private key with its name. Its memory is cleared when it is dropped.
+/// A private key with its name. The memory of the key itself is cleared when it is dropped. Texts that it was read from or written to,
+/// and copies that were made on the way, are not.
 #[derive(Clone)]
 pub struct SigningKey {
     verifier: VerifierKey,
@@ -63,12 +64,15 @@ impl SigningKey {
         let rest = text
             .strip_prefix(PREFIX)
             .ok_or_else(|| Malformed::because(format!("expected a private key, which begins with {PREFIX}")))?;
-        let (name, id, kind, seed) = split_key(rest)?;
+        // The reason can have a part of the seed, if another part of the text is missing.
+        let wrong =
+            |_| Malformed::because(format!("expected a private key as {PREFIX}name+id+base64, found another text"));
+        let (name, id, kind, seed) = split_key(rest).map_err(wrong)?;
         let seed = <&[u8; KEY_BYTES]>::try_from(&*seed).map_err(|_| wrong_length(KEY_BYTES, &seed))?;
         let key = Self::from_seed(name, kind, seed)?;
         if key.verifier.id() != id {
             let (expected, name) = (key.verifier.id(), key.verifier.name());
-            return Err(Malformed::because(format!("expected {expected} as the id of the key {name}, found {id}")));
+            return Err(Malformed::because(format!("expected {expected} as the id of the key {name:?}, found {id}")));
         }
         Ok(key)
     }
@@ -135,11 +139,11 @@ pub fn parse_file(content: &[u8]) -> Result<Vec<SigningKey>, Malformed> {
         let key = SigningKey::parse(line)?;
         let (name, id) = (key.verifier.name(), key.verifier.id());
         if keys.iter().any(|other| other.verifier == key.verifier) {
-            return Err(Malformed::because(format!("expected each private key once, found {name}+{id} again")));
+            return Err(Malformed::because(format!("expected each private key once, found {name:?}+{id} again")));
         }
         if let Some(other) = keys.iter().find(|other| other.verifier.name() != name) {
             let other = other.verifier.name();
-            return Err(Malformed::because(format!("expected private keys of one log, found {other} and {name}")));
+            return Err(Malformed::because(format!("expected private keys of one log, found {other:?} and {name:?}")));
         }
         keys.push(key);
     }
@@ -149,6 +153,6 @@ pub fn parse_file(content: &[u8]) -> Result<Vec<SigningKey>, Malformed> {
 impl fmt::Debug for SigningKey {
     /// Show the public key only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({}+{})", self.verifier.name(), self.verifier.id())
+        write!(f, "SigningKey({:?}+{})", self.verifier.name(), self.verifier.id())
     }
 }

@@ -127,8 +127,9 @@ impl fmt::Display for Name {
 }
 
 impl fmt::Debug for Name {
+    /// Write the name quoted, and without control characters: it may come from an attacker.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Name({})", self.0)
+        write!(f, "{:?}", self.0)
     }
 }
 

@@ -74,6 +74,15 @@ fn ed25519_points_of_small_order_and_second_encodings_are_refused() {
 fn a_private_key_is_refused_without_showing_its_seed() {
     let good = log_key().to_secret_text();
     let secret = good.rsplit_once('+').unwrap().1.to_owned();
+    // What stands in the place of the id of this key is its seed, if the id is left out.
+    let without_id = "PRIVATE+KEY+witness.example.com/w1+BLVTLLnztTGh1rOw3luKa86OUuMHWpq/JHnj7+6i/ygW";
+    let error = SigningKey::parse(without_id).unwrap_err().to_string();
+    assert!(!error.contains("BLVT") && !error.contains("JHnj"), "{error}");
+    // The first byte of a seed stands in the place of the kind, if the kind is left out.
+    let without_kind = to_base64(&from_base64(&secret).unwrap()[1..]);
+    let error = SigningKey::parse(&good.replace(&secret, &without_kind)).unwrap_err().to_string();
+    let first = from_base64(&without_kind).unwrap()[0];
+    assert!(!error.contains(&format!("{first:02x}")), "{error} {first:02x}");
     for bad in [
         good.replace("a11f5d1b", "a11f5d1c"),
         good.replace("PRIVATE+", "private+"),

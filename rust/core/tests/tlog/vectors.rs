@@ -189,7 +189,7 @@ fn t6_keys_have_the_recorded_texts() {
     let read = SigningKey::parse(text("/own/log/skey")).unwrap();
     assert_eq!(read.verifier(), key.verifier());
     assert_eq!(read.to_secret_text(), key.to_secret_text());
-    assert_eq!(format!("{read:?}"), "SigningKey(log.example.com/qed-spec+a11f5d1b)");
+    assert_eq!(format!("{read:?}"), "SigningKey(\"log.example.com/qed-spec\"+a11f5d1b)");
     assert_eq!(witness_key().verifier().to_string(), text("/own/witness/vkey"));
     assert_eq!(SigningKey::parse(&ml_dsa_key().to_secret_text()).unwrap().verifier(), ml_dsa_key().verifier());
 }
