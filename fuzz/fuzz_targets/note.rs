@@ -1,5 +1,5 @@
 //! Any bytes as a note, proof file, policy or key: no panic, and what is read is written back as it was. An honest note with bytes
-//! of it changed: only its own text is ever accepted.
+//! of it changed: only its own checkpoint is ever accepted.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -40,7 +40,12 @@ static HONEST: LazyLock<Honest> = LazyLock::new(|| {
 
 fn verify(note: &Note) {
     if let Ok(verified) = note.verify(&HONEST.keys) {
-        assert_eq!(verified.text(), HONEST.text);
+        // ML-DSA-44 does not sign extension lines, which signature lines become when they are moved into the text.
+        let signs_all = verified.lines().iter().any(|line| line.key().kind() != KeyKind::MlDsa44);
+        assert!(!signs_all || verified.text() == HONEST.text);
+        if let Ok(checkpoint) = verified.checkpoint() {
+            assert_eq!(checkpoint.to_string(), HONEST.text);
+        }
     }
     let _ = HONEST.policy.verify(note, 1);
 }

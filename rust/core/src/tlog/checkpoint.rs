@@ -7,7 +7,8 @@
 //! ```
 //!
 //! More lines may follow, the *extension lines*. qed writes none, keeps those of others as they are, and interprets none. Ed25519 signs
-//! them; ML-DSA-44 does not.
+//! them; ML-DSA-44 does not. So [`VerifiedNote::checkpoint`](crate::tlog::note::VerifiedNote::checkpoint) gives them only if the
+//! Ed25519 key of the log has signed.
 
 use std::fmt;
 
@@ -22,8 +23,7 @@ pub struct Checkpoint {
     pub origin: Name,
     /// Its size and root.
     pub head: TreeHead,
-    /// The extension lines. They are opaque, and possibly not signed.
-    pub extensions: Vec<String>,
+    extensions: Vec<String>,
 }
 
 impl Checkpoint {
@@ -52,6 +52,17 @@ impl Checkpoint {
             return Err(Malformed::because("expected extension lines in the checkpoint, found an empty line"));
         }
         Ok(Self { origin, head, extensions })
+    }
+
+    /// Return the extension lines.
+    #[must_use]
+    pub fn extensions(&self) -> &[String] {
+        &self.extensions
+    }
+
+    /// Return the checkpoint without its extension lines.
+    pub(super) fn without_extensions(self) -> Self {
+        Self::new(self.origin, self.head)
     }
 }
 

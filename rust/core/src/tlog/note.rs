@@ -104,7 +104,7 @@ impl Note {
         };
         if let Some(twice) = note.lines.iter().enumerate().find_map(of_one_key) {
             let (name, id) = (&twice.name, twice.id);
-            return Err(Malformed::because(format!("expected one signature of each key, found two of {name}+{id}")));
+            return Err(Malformed::because(format!("expected one signature of each key, found two of {name:?}+{id}")));
         }
         // What is written must be what is read: this refuses text with signature lines of its own, for example.
         let read = Self::parse(note.to_string().as_bytes())?;
@@ -173,10 +173,18 @@ impl Note {
             let Some(key) = claimed.next() else { continue };
             // 2.
             if let Some(other) = claimed.find(|other| *other != key) {
-                return Err(refused("keys", "one of each name and id", format!("{key} and {other}")));
+                return Err(refused(
+                    "keys",
+                    "one of each name and id",
+                    format!("two of {:?}+{}", other.name(), other.id()),
+                ));
             }
             if lines.iter().any(|verified| verified.line.is_of(key)) {
-                return Err(refused("signature lines", "one of each key", format!("two of {}+{}", line.name, line.id)));
+                return Err(refused(
+                    "signature lines",
+                    "one of each key",
+                    format!("two of {:?}+{}", line.name, line.id),
+                ));
             }
             let time = key.verify(&self.text, &line.signature)?;
             lines.push(VerifiedLine { key: key.clone(), time, line: line.clone() });
@@ -184,11 +192,8 @@ impl Note {
         // 3.
         if lines.is_empty() {
             let found: Vec<_> = self.lines.iter().map(|line| format!("{}+{}", line.name, line.id)).collect();
-            return Err(refused(
-                "signature lines",
-                "one of a known key",
-                format!("those of {}", shown(&found.join(", "))),
-            ));
+            let found = format!("those of {}", shown(&found.join(", ")));
+            return Err(refused("signature lines", "one of a known key", found));
         }
         Ok(VerifiedNote { text: self.text.clone(), lines })
     }
@@ -249,11 +254,13 @@ impl VerifiedNote {
         &self.lines
     }
 
-    /// Return the checkpoint that the text is, signed by its own log.
+    /// Return the checkpoint that the text is, signed by its own log. It has extension lines only if the log has signed them.
     ///
     /// 1. The text is a checkpoint.
     /// 2. A verified line is by a key whose name is the origin, of a kind with which logs sign. A key that signs for one log says
     ///    nothing about another.
+    /// 3. Extension lines are left out unless such a line is by Ed25519. ML-DSA-44 does not sign them, and that a witness or another
+    ///    log has signed them does not make them the log's.
     ///
     /// # Errors
     ///
@@ -262,20 +269,24 @@ impl VerifiedNote {
         // 1.
         let checkpoint = Checkpoint::parse(&self.text)?;
         // 2.
-        let signs = |line: &VerifiedLine| *line.key.name() == checkpoint.origin && line.key.kind().is_for_logs();
-        if !self.lines.iter().any(signs) {
-            let expected = format!("{} as the name of a key that signed", checkpoint.origin);
-            let found: Vec<_> = self.lines.iter().map(|line| line.key.name().to_string()).collect();
+        let of_log = |line: &&VerifiedLine| *line.key.name() == checkpoint.origin && line.key.kind().is_for_logs();
+        if !self.lines.iter().any(|line| of_log(&line)) {
+            let expected = format!("{:?} as the name of a key that signed", checkpoint.origin);
+            let found: Vec<_> = self.lines.iter().map(|line| format!("{:?}", line.key.name())).collect();
             return Err(refused("origin", &expected, found.join(", ")));
         }
-        Ok(checkpoint)
+        // 3.
+        let signs_all = self.lines.iter().filter(of_log).any(|line| line.key.kind() == KeyKind::Ed25519);
+        Ok(if signs_all { checkpoint } else { checkpoint.without_extensions() })
     }
 
-    /// Return whether the text has extension lines that no verified line signs, because all of them are by ML-DSA-44.
-    #[must_use]
-    pub fn has_unsigned_extensions(&self) -> bool {
-        let signs_all = |line: &VerifiedLine| line.key.kind() != KeyKind::MlDsa44;
-        self.text.matches('\n').count() > 3 && !self.lines.iter().any(signs_all)
+    /// Return whether the text of a checkpoint has extension lines that its log has not signed. They deserve a warning.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::checkpoint`].
+    pub fn has_unsigned_extensions(&self) -> Result<bool, VerifyError> {
+        Ok(self.checkpoint()?.to_string() != self.text)
     }
 }
 

@@ -1,11 +1,13 @@
 //! Notes from attackers.
 
-use qed_core::tlog::key::KeyKind;
+use qed_core::tlog::key::{KeyKind, VerifierKey};
 use qed_core::tlog::note::{Line, Note};
 use qed_core::tlog::signing::SigningKey;
 use qed_core::tlog::text::from_base64;
 
-use crate::model::{TIME, assert_malformed, body, honest, line, log_key, ml_dsa_key, signing_key, verify, witness_key};
+use crate::model::{
+    TIME, assert_malformed, body, checkpoint, honest, line, log_key, ml_dsa_key, signing_key, verify, witness_key,
+};
 
 #[test]
 fn unknown_lines_are_ignored_whatever_they_hold() {
@@ -77,22 +79,61 @@ fn a_colliding_key_id_makes_a_nuisance_and_no_trust() {
 }
 
 #[test]
-fn extension_lines_are_kept_and_known_to_be_unsigned() {
+fn extension_lines_are_given_only_if_the_log_signed_them() {
     let text = format!("{}extension one\nextension two\n", body());
     let (log, post_quantum) = (log_key(), ml_dsa_key());
     let keys = [log.verifier().clone(), post_quantum.verifier().clone()];
     let signed = |keys: &[&SigningKey]| {
         Note::new(&text, keys.iter().map(|key| key.sign(&text, TIME).unwrap()).collect()).unwrap()
     };
-    let verified = signed(&[&post_quantum]).verify(&keys).unwrap();
-    assert!(verified.has_unsigned_extensions());
-    assert_eq!(verified.checkpoint().unwrap().extensions, ["extension one", "extension two"]);
-    assert_eq!(verified.checkpoint().unwrap().to_string(), text);
-    assert!(!signed(&[&post_quantum, &log]).verify(&keys).unwrap().has_unsigned_extensions());
+    let assert_unsigned = |note: &Note, keys: &[VerifierKey]| {
+        let verified = note.verify(keys).unwrap();
+        assert_eq!(verified.has_unsigned_extensions(), Ok(true));
+        assert_eq!(verified.checkpoint().unwrap(), checkpoint());
+    };
+    assert_unsigned(&signed(&[&post_quantum]), &keys);
     let other = signed(&[&post_quantum]).to_string().replace("extension one", "extension ONE");
-    assert!(Note::parse(other.as_bytes()).unwrap().verify(&keys).unwrap().has_unsigned_extensions());
+    assert_unsigned(&Note::parse(other.as_bytes()).unwrap(), &keys);
+    // Neither a witness nor another log signs in the place of this one.
+    for other in
+        [witness_key(), signing_key("other.example.com", KeyKind::Ed25519, crate::model::text("/own/log/seed"))]
+    {
+        assert_unsigned(
+            &signed(&[&post_quantum, &other]),
+            &[post_quantum.verifier().clone(), other.verifier().clone()],
+        );
+    }
+    let verified = signed(&[&post_quantum, &log]).verify(&keys).unwrap();
+    assert_eq!(verified.has_unsigned_extensions(), Ok(false));
+    assert_eq!(verified.checkpoint().unwrap().extensions(), ["extension one", "extension two"]);
+    assert_eq!(verified.checkpoint().unwrap().to_string(), text);
     let other = signed(&[&post_quantum, &log]).to_string().replace("extension one", "extension ONE");
     Note::parse(other.as_bytes()).unwrap().verify(&keys).unwrap_err();
+    let without = Note::parse(honest().as_bytes()).unwrap().verify(&keys).unwrap();
+    assert_eq!(without.has_unsigned_extensions(), Ok(false));
+}
+
+#[test]
+fn names_are_shown_without_control_characters() {
+    let name = "n\u{9b}31m\u{202e}";
+    let key = signing_key(name, KeyKind::Ed25519, crate::model::text("/own/log/seed"));
+    let (vkey, text) = (key.verifier().to_string(), body());
+    let signed = Note::new(&text, vec![key.sign(&text, TIME).unwrap()]).unwrap();
+    let id = key.verifier().id().to_string();
+    for shown in [
+        format!("{:?} {:?} {:?}", key, key.verifier(), key.verifier().name()),
+        signed.verify(&[key.verifier().clone()]).unwrap().checkpoint().unwrap_err().to_string(),
+        signed.verify(&[log_key().verifier().clone()]).unwrap_err().to_string(),
+        key.verifier().verify("other\n", &[0; 64]).unwrap_err().to_string(),
+        Note::new(&text, vec![key.sign(&text, TIME).unwrap(); 2]).unwrap_err().to_string(),
+        vkey.replace(&id, "00000000").parse::<VerifierKey>().unwrap_err().to_string(),
+        format!("{name}+{id}+").parse::<VerifierKey>().unwrap_err().to_string(),
+        format!("{name}+{id}+A").parse::<VerifierKey>().unwrap_err().to_string(),
+        format!("{name}+{id}+AAAA").parse::<VerifierKey>().unwrap_err().to_string(),
+    ] {
+        assert!(shown.contains("\\u{9b}31m\\u{202e}"), "{shown:?}");
+        assert!(!shown.contains(['\u{9b}', '\u{202e}']), "{shown:?}");
+    }
 }
 
 #[test]
