@@ -130,11 +130,20 @@ impl Fault {
 
     /// Return the notice that arrives instead of `notice`.
     pub fn blanked(self, notice: Notice) -> Notice {
-        match (self, notice) {
-            (Self::VoteAfterAnOldCopy, Notice::Answer(answer)) => {
+        // Otherwise the others would remind the member of the vote that it has forgotten.
+        let forgets = matches!(
+            self,
+            Self::VoteAfterAnOldCopy
+                | Self::VoteForgottenAtStart
+                | Self::VoteForgottenAtTimeOut
+                | Self::VoteForgottenToALeader
+                | Self::VoteForgottenByALeader
+        );
+        match notice {
+            Notice::Answer(answer) if forgets => {
                 Notice::Answer(Answer { position: Position::default(), mark: Mark::default(), ..answer })
             }
-            (_, notice) => notice,
+            notice => notice,
         }
     }
 
