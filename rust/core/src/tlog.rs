@@ -15,8 +15,8 @@
 //!
 //! Everything read here may have been written by an attacker. Reading ends in [`Malformed`](crate::proof::Malformed) and
 //! verifying in [`VerifyError`](crate::verify::VerifyError), never in a panic, and lengths are limited before anything is decoded or
-//! hashed. The text of a note can be read only after a signature was verified. Every value has one encoding only: reading a text
-//! and writing the value gives the same text.
+//! hashed. The text of a note can be used only after a signature was verified; before, it can only be written as it was read. Every value
+//! but a policy has one encoding only: reading a text and writing the value gives the same text.
 //!
 //! Sources: C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof and tlog-policy; FORMATS.md, "Signed logs".
 

@@ -19,7 +19,7 @@ use crate::bytes::Reader;
 use crate::hash::note_key_id;
 use crate::proof::Malformed;
 use crate::tlog::checkpoint::Checkpoint;
-use crate::tlog::text::{MAX_NUMBER, Name, from_base64, shown, to_base64};
+use crate::tlog::text::{MAX_NAME_BYTES, MAX_NUMBER, Name, from_base64, shown, to_base64};
 use crate::verify::VerifyError;
 
 /// Length of an Ed25519 public key, and of the seed of any key, in bytes.
@@ -28,6 +28,9 @@ pub(super) const KEY_BYTES: usize = 32;
 const ED25519_BYTES: usize = 64;
 /// Length of an ML-DSA-44 signature, in bytes.
 const ML_DSA_44_BYTES: usize = 2420;
+
+/// Length of the longest text of a key: name, id and the base64 of a kind and an ML-DSA-44 key.
+const MAX_KEY_TEXT_BYTES: usize = MAX_NAME_BYTES + 1 + 8 + 1 + (1 + 1312_usize).div_ceil(3) * 4;
 
 /// The first four bytes of a hash of a key and its name. It finds a key but proves nothing: colliding ids are easy to make.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -175,27 +178,29 @@ impl VerifierKey {
             self.refuse(&expected, format!("{} bytes", signature.len()))
         })?;
         // 2.
-        let is_valid = match (&*self.public, time) {
-            (Public::Ed25519(key), None) => verify_ed25519(key, text.as_bytes(), signature),
-            (Public::Ed25519(key), Some(time)) => verify_ed25519(key, cosigned_text(text, time).as_bytes(), signature),
-            (Public::MlDsa44 { key, .. }, time) => {
+        let is_valid = match &*self.public {
+            Public::Ed25519(key) if self.kind.has_time() => {
+                verify_ed25519(key, cosigned_text(text, time).as_bytes(), signature)
+            }
+            Public::Ed25519(key) => verify_ed25519(key, text.as_bytes(), signature),
+            Public::MlDsa44 { key, .. } => {
                 let checkpoint = Checkpoint::parse(text)?;
-                let message = checkpoint_message(&self.name, time.unwrap_or(0), &checkpoint);
+                let message = checkpoint_message(&self.name, time, &checkpoint);
                 let signature = ml_dsa::Signature::<MlDsa44>::try_from(signature);
                 signature.is_ok_and(|signature| key.verify_with_context(&message, &[], &signature))
             }
         };
         if is_valid {
-            return Ok(time);
+            return Ok(self.kind.has_time().then_some(time));
         }
         let computed = "one over another text, or by another key".into();
         Err(self.refuse("one that the key verifies", computed))
     }
 
-    /// Return the time and the signature itself, or `None` if the length or the time is wrong.
-    fn split<'a>(&self, signature: &'a [u8]) -> Option<(Option<u64>, &'a [u8])> {
+    /// Return the time, which is 0 if the kind has none, and the signature itself; or `None` if the length or the time is wrong.
+    fn split<'a>(&self, signature: &'a [u8]) -> Option<(u64, &'a [u8])> {
         Reader::whole(signature, |input| {
-            let time = if self.kind.has_time() { Some(input.number().filter(|t| *t <= MAX_NUMBER)?) } else { None };
+            let time = if self.kind.has_time() { input.number().filter(|time| *time <= MAX_NUMBER)? } else { 0 };
             let length = if self.kind == KeyKind::MlDsa44 { ML_DSA_44_BYTES } else { ED25519_BYTES };
             Some((time, input.bytes(length)?))
         })
@@ -251,6 +256,10 @@ impl FromStr for VerifierKey {
 
 /// Return the parts of `name+id+base64(kind ‖ key)`. The base64 may have more `+`.
 pub(super) fn split_key(text: &str) -> Result<(Name, KeyId, KeyKind, Vec<u8>), Malformed> {
+    if text.len() > MAX_KEY_TEXT_BYTES {
+        let found = text.len();
+        return Err(Malformed::because(format!("expected a key of at most {MAX_KEY_TEXT_BYTES} bytes, found {found}")));
+    }
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Malformed::because(format!(

@@ -154,17 +154,7 @@ pub fn range_proof<S: Subtrees>(
     let fits = range.start < range.end && range.end <= size && size <= MAX_NUMBER;
     let short = fits && range.end - range.start <= MAX_RANGE_LEAVES as u64;
     require(short, "1 to 65536 leaves", || format!("{} up to {}", range.start, range.end), size)?;
-    let mut proof = Vec::new();
-    let mut open: Vec<Range<u64>> = std::iter::once(0..size).collect();
-    while let Some(subtree) = open.pop() {
-        if subtree.end <= range.start || range.end <= subtree.start {
-            proof.push(subtree_root(source, &subtree)?);
-        } else if subtree.end - subtree.start > 1 {
-            let (left, right) = halves(&subtree);
-            open.extend([right, left]);
-        }
-    }
-    Ok(proof)
+    range_subtrees(range, size).iter().map(|subtree| subtree_root(source, subtree)).collect()
 }
 
 /// Check that `leaf` is the hash of leaf `index` of the tree `head`.
@@ -239,7 +229,7 @@ pub fn verify_consistency(old: &TreeHead, new: &TreeHead, path: &[Digest]) -> Re
 /// Check that `leaves` are the hashes of the leaves of the tree `head` from `first` on.
 ///
 /// 1. There are 1 to [`MAX_RANGE_LEAVES`] leaves, all in the tree.
-/// 2. Leaves and proof together have exactly the hashes that the sizes require.
+/// 2. The proof has exactly the hashes that the sizes require.
 /// 3. They lead to the root.
 ///
 /// # Errors
@@ -254,14 +244,12 @@ pub fn verify_range(first: u64, leaves: &[Digest], proof: &[Digest], head: &Tree
         return Err(refused("range", expected, format!("{count} from {first} on")));
     };
     // 2.
-    let mut walk = RangeWalk { range: first..end, leaves, proof };
-    let missing = || refused("number of hashes", "as many as the range requires".into(), proof.len().to_string());
-    let root = walk.root(&(0..head.size)).ok_or_else(missing)?;
-    if !walk.proof.is_empty() {
-        return Err(missing());
-    }
+    let subtrees = range_subtrees(&(first..end), head.size);
+    same("number of hashes", &subtrees.len(), &proof.len())?;
     // 3.
-    same("root", &head.root, &root)
+    let mut walk = RangeWalk { range: first..end, leaves, proof };
+    let missing = || refused("number of hashes", subtrees.len().to_string(), proof.len().to_string());
+    same("root", &head.root, &walk.root(&(0..head.size)).ok_or_else(missing)?)
 }
 
 /// What is left of the leaves and the proof of a range, on a walk over the tree from left to right.
@@ -322,6 +310,21 @@ fn consistency_subtrees(old: u64, size: u64) -> (bool, Vec<Range<u64>>) {
     }
     beside.reverse();
     (starts_at_old, beside)
+}
+
+/// Return the subtrees wholly before or after the leaves of `range`, from left to right. Requires `range` to be in the tree and not empty.
+fn range_subtrees(range: &Range<u64>, size: u64) -> Vec<Range<u64>> {
+    let mut outside = Vec::new();
+    let mut open: Vec<Range<u64>> = std::iter::once(0..size).collect();
+    while let Some(subtree) = open.pop() {
+        if subtree.end <= range.start || range.end <= subtree.start {
+            outside.push(subtree);
+        } else if subtree.start < range.start || range.end < subtree.end {
+            let (left, right) = halves(&subtree);
+            open.extend([right, left]);
+        }
+    }
+    outside
 }
 
 /// Return the left and the right child of a subtree of at least two leaves.

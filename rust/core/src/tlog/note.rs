@@ -6,8 +6,8 @@
 //! — name-of-the-key base64(key id ‖ signature)
 //! ```
 //!
-//! Reading a note has two steps. [`Note::parse`] checks the grammar of all lines, and gives no access to the text. [`Note::verify`]
-//! gives the text and the lines that known keys have verified, and nothing else.
+//! Reading a note has two steps. [`Note::parse`] checks the grammar of all lines; what it returns can only be written as the file that
+//! it was. [`Note::verify`] gives the text and the lines that known keys have verified, and nothing else.
 
 use std::fmt;
 
@@ -83,8 +83,8 @@ impl fmt::Display for Line {
     }
 }
 
-/// A note whose signatures are not verified, so nobody may use its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A note whose signatures are not verified, so nobody may use its text. [`ToString`] gives the file, to be kept or sent on.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Note {
     text: String,
     lines: Vec<Line>,
@@ -98,6 +98,7 @@ impl Note {
     /// [`Malformed`] if this is not a note that everybody can read: the text does not end in a line feed, has a control character, or
     /// would be split elsewhere; there are no lines or more than [`MAX_LINES`]; or two are of the same key.
     pub fn new(text: &str, lines: Vec<Line>) -> Result<Self, Malformed> {
+        require_lines(lines.len())?;
         let note = Self { text: text.into(), lines };
         let of_one_key = |(i, line): (usize, &Line)| {
             note.lines.iter().take(i).find(|other| (&other.name, other.id) == (&line.name, line.id))
@@ -140,11 +141,7 @@ impl Note {
         let lines = rest.strip_prefix('\n').and_then(|lines| lines.strip_suffix('\n'));
         let lines =
             lines.ok_or_else(|| Malformed::because("expected a note that ends in a signature line and a line feed"))?;
-        if lines.split('\n').take(MAX_LINES + 1).count() > MAX_LINES {
-            return Err(Malformed::because(format!(
-                "expected at most {MAX_LINES} signature lines in a note, found more"
-            )));
-        }
+        require_lines(lines.split('\n').take(MAX_LINES + 1).count())?;
         // 3.
         let lines = lines.split('\n').map(Line::parse).collect::<Result<_, _>>()?;
         Ok(Self { text: text.into(), lines })
@@ -196,6 +193,13 @@ impl Note {
             return Err(refused("signature lines", "one of a known key", found));
         }
         Ok(VerifiedNote { text: self.text.clone(), lines })
+    }
+}
+
+impl fmt::Debug for Note {
+    /// Show the lengths only: the text is not verified.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Note({} bytes, {} lines)", self.text.len(), self.lines.len())
     }
 }
 
@@ -254,22 +258,24 @@ impl VerifiedNote {
         &self.lines
     }
 
-    /// Return the checkpoint that the text is, signed by its own log. It has extension lines only if the log has signed them.
+    /// Return the checkpoint that the text is, signed by its own log, of whose keys at least one is among `logs`. It has extension lines
+    /// only if the log has signed them.
     ///
     /// 1. The text is a checkpoint.
-    /// 2. A verified line is by a key whose name is the origin, of a kind with which logs sign. A key that signs for one log says
-    ///    nothing about another.
+    /// 2. A verified line is by a key in `logs` whose name is the origin, of a kind with which logs sign. A key that signs for one log
+    ///    says nothing about another, and a witness may have the name of a log.
     /// 3. Extension lines are left out unless such a line is by Ed25519. ML-DSA-44 does not sign them, and that a witness or another
     ///    log has signed them does not make them the log's.
     ///
     /// # Errors
     ///
     /// [`VerifyError`] names the check that failed.
-    pub fn checkpoint(&self) -> Result<Checkpoint, VerifyError> {
+    pub fn checkpoint(&self, logs: &[VerifierKey]) -> Result<Checkpoint, VerifyError> {
         // 1.
         let checkpoint = Checkpoint::parse(&self.text)?;
         // 2.
-        let of_log = |line: &&VerifiedLine| *line.key.name() == checkpoint.origin && line.key.kind().is_for_logs();
+        let is_own = |key: &VerifierKey| *key.name() == checkpoint.origin && key.kind().is_for_logs();
+        let of_log = |line: &&VerifiedLine| is_own(&line.key) && logs.contains(&line.key);
         if !self.lines.iter().any(|line| of_log(&line)) {
             let expected = format!("{:?} as the name of a key that signed", checkpoint.origin);
             let found: Vec<_> = self.lines.iter().map(|line| format!("{:?}", line.key.name())).collect();
@@ -279,15 +285,6 @@ impl VerifiedNote {
         let signs_all = self.lines.iter().filter(of_log).any(|line| line.key.kind() == KeyKind::Ed25519);
         Ok(if signs_all { checkpoint } else { checkpoint.without_extensions() })
     }
-
-    /// Return whether the text of a checkpoint has extension lines that its log has not signed. They deserve a warning.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::checkpoint`].
-    pub fn has_unsigned_extensions(&self) -> Result<bool, VerifyError> {
-        Ok(self.checkpoint()?.to_string() != self.text)
-    }
 }
 
 impl fmt::Display for VerifiedNote {
@@ -296,6 +293,13 @@ impl fmt::Display for VerifiedNote {
         writeln!(f, "{}", self.text)?;
         self.lines.iter().try_for_each(|line| writeln!(f, "{}", line.line))
     }
+}
+
+fn require_lines(count: usize) -> Result<(), Malformed> {
+    if count <= MAX_LINES {
+        return Ok(());
+    }
+    Err(Malformed::because(format!("expected at most {MAX_LINES} signature lines in a note, found more")))
 }
 
 fn refused(check: &'static str, expected: &str, computed: String) -> VerifyError {

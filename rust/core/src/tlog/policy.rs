@@ -19,6 +19,9 @@ use crate::tlog::note::{Note, VerifiedNote};
 use crate::tlog::text::{decimal, shown};
 use crate::verify::VerifyError;
 
+/// Maximum number of logs, and of witnesses, in a policy.
+pub const MAX_PARTIES: usize = 1000;
+
 /// The longest policy that is read, in bytes.
 pub const MAX_POLICY_BYTES: usize = 1024 * 1024;
 
@@ -43,7 +46,7 @@ pub struct Party {
     /// Its key.
     pub key: VerifierKey,
     /// Where to submit checkpoints to a witness, or to read a log.
-    pub url: Option<String>,
+    pub url: Option<Vec<u8>>,
 }
 
 /// What a name of the policy stands for.
@@ -69,6 +72,14 @@ pub struct Policy {
     witnesses: Vec<Party>,
     groups: Vec<Group>,
     quorum: Option<Member>,
+    retired: Vec<Retired>,
+}
+
+/// A key with which a log does not sign any more, and the largest size for which it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Retired {
+    key: VerifierKey,
+    max_size: u64,
 }
 
 /// How a checkpoint meets the quorum of a policy.
@@ -76,10 +87,12 @@ pub struct Policy {
 pub enum Quorum {
     /// The policy asks for none: the signature of the log is all there is.
     NotRequired,
-    /// Enough witnesses have cosigned, all by this time, in seconds since 1970: the smallest such time.
+    /// Enough witnesses have cosigned. Times are in seconds since 1970.
     Met {
-        /// The checkpoint existed at this time.
+        /// The checkpoint existed at this time: the cosignatures up to then are enough.
         existed_at: u64,
+        /// It was still the newest at this time: the cosignatures from then on are enough. This is the largest such time.
+        confirmed_at: u64,
     },
     /// Not enough witnesses have cosigned.
     Missing,
@@ -97,14 +110,52 @@ pub struct Cosignature {
 /// A checkpoint that its log has signed, and that no line of a trusted key contradicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endorsed {
-    /// The checkpoint.
-    pub checkpoint: Checkpoint,
-    /// The note, without the lines of unknown keys.
-    pub note: VerifiedNote,
-    /// The cosignatures that count.
-    pub cosignatures: Vec<Cosignature>,
-    /// Whether they are enough.
-    pub quorum: Quorum,
+    checkpoint: Checkpoint,
+    note: VerifiedNote,
+    cosignatures: Vec<Cosignature>,
+    quorum: Quorum,
+}
+
+impl Endorsed {
+    /// Return the checkpoint, with extension lines only if its log has signed them.
+    #[must_use]
+    pub const fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Return the note, without the lines of unknown keys.
+    #[must_use]
+    pub const fn note(&self) -> &VerifiedNote {
+        &self.note
+    }
+
+    /// Return the cosignatures that count.
+    #[must_use]
+    pub fn cosignatures(&self) -> &[Cosignature] {
+        &self.cosignatures
+    }
+
+    /// Return whether they are enough.
+    #[must_use]
+    pub const fn quorum(&self) -> Quorum {
+        self.quorum
+    }
+
+    /// Return whether witnesses enough for the quorum have cosigned at `oldest` or later. True if the policy asks for none.
+    #[must_use]
+    pub const fn is_met_since(&self, oldest: u64) -> bool {
+        match self.quorum {
+            Quorum::NotRequired => true,
+            Quorum::Met { confirmed_at, .. } => oldest <= confirmed_at,
+            Quorum::Missing => false,
+        }
+    }
+
+    /// Return whether the note has extension lines that its log has not signed. They deserve a warning.
+    #[must_use]
+    pub fn has_unsigned_extensions(&self) -> bool {
+        self.checkpoint.to_string() != self.note.text()
+    }
 }
 
 impl Policy {
@@ -128,7 +179,24 @@ impl Policy {
         }
         let missing = || PolicyError { line: line + 1, reason: "expected a quorum line, found the end".into() };
         let QuorumLine(quorum) = reading.quorum.ok_or_else(missing)?;
-        Ok(Self { logs: reading.logs, witnesses: reading.witnesses, groups: reading.groups, quorum })
+        let Reading { logs, witnesses, groups, .. } = reading;
+        Ok(Self { logs, witnesses, groups, quorum, retired: Vec::new() })
+    }
+
+    /// Return the policy with a key with which one of its logs has signed up to `max_size`, and does not sign any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the key is not of a kind for logs, its name is not that of a log of the policy, or it is in the policy already.
+    pub fn with_retired(mut self, key: VerifierKey, max_size: u64) -> Result<Self, Malformed> {
+        require_for_log(&key)?;
+        if !self.logs.iter().any(|log| log.key.name() == key.name()) {
+            return Err(Malformed::because(format!("expected a key of a log of the policy, found {key:?}")));
+        }
+        let known = self.logs.iter().map(|log| &log.key).chain(self.retired.iter().map(|retired| &retired.key));
+        require_new(known, &key)?;
+        self.retired.push(Retired { key, max_size });
+        Ok(self)
     }
 
     /// Return the logs.
@@ -153,16 +221,35 @@ impl Policy {
     ///
     /// `latest` is the latest time that a cosignature may have: the current time and what clocks may differ by.
     ///
-    /// 1. The origin is a log of the policy.
-    /// 2. A key of this log has signed. No line of a key of the policy fails.
-    /// 3. Cosignatures with time 0 or after `latest` count for nothing. The others are compared with the quorum.
-    ///
-    /// A missing quorum is not an error of the note; the caller decides on [`Endorsed::quorum`].
+    /// 1. The log has signed, as in [`Self::verify_log`].
+    /// 2. Enough witnesses have cosigned, if the policy asks for any.
     ///
     /// # Errors
     ///
     /// [`VerifyError`] names the check that failed.
     pub fn verify(&self, note: &Note, latest: u64) -> Result<Endorsed, VerifyError> {
+        // 1.
+        let endorsed = self.verify_log(note, latest)?;
+        // 2.
+        if endorsed.quorum == Quorum::Missing {
+            let expected = "cosignatures enough for the policy".into();
+            let computed = format!("{} that count", endorsed.cosignatures.len());
+            return Err(VerifyError { check: "quorum", expected, computed });
+        }
+        Ok(endorsed)
+    }
+
+    /// Verify the note of a checkpoint for which cosignatures may still be missing.
+    ///
+    /// 1. The origin is a log of the policy.
+    /// 2. A key of this log has signed. No line of a key of the policy fails. A retired key counts up to its size only.
+    /// 3. Cosignatures with time 0 or after `latest` count for nothing. The others are compared with the quorum, which gives
+    ///    [`Endorsed::quorum`].
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] names the check that failed.
+    pub fn verify_log(&self, note: &Note, latest: u64) -> Result<Endorsed, VerifyError> {
         // 1.
         let origin = note.claimed_origin();
         if !self.logs.iter().any(|log| log.key.name().as_str() == origin) {
@@ -170,19 +257,17 @@ impl Policy {
             return Err(VerifyError { check: "origin", expected, computed: shown(origin) });
         }
         // 2.
-        let keys: Vec<_> = self.logs.iter().chain(&self.witnesses).map(|party| party.key.clone()).collect();
+        let parties = self.logs.iter().chain(&self.witnesses).map(|party| &party.key);
+        let keys: Vec<_> = parties.chain(self.retired.iter().map(|retired| &retired.key)).cloned().collect();
         let note = note.verify(&keys)?;
-        let checkpoint = note.checkpoint()?;
+        let size = Checkpoint::parse(note.text())?.head.size();
+        let retired = self.retired.iter().filter(|retired| size <= retired.max_size).map(|retired| &retired.key);
+        let logs: Vec<_> = self.logs.iter().map(|log| &log.key).chain(retired).cloned().collect();
+        let checkpoint = note.checkpoint(&logs)?;
         // 3.
         let cosignatures = self.cosignatures(&note, latest);
         let quorum = self.quorum_of(&cosignatures);
         Ok(Endorsed { checkpoint, note, cosignatures, quorum })
-    }
-
-    /// Return whether witnesses enough for the quorum have cosigned at `oldest` or later. True if the policy asks for none.
-    #[must_use]
-    pub fn is_met_since(&self, cosignatures: &[Cosignature], oldest: u64) -> bool {
-        self.quorum.is_none_or(|quorum| self.is_satisfied(quorum, |time| time >= oldest, cosignatures))
     }
 
     fn cosignatures(&self, note: &VerifiedNote, latest: u64) -> Vec<Cosignature> {
@@ -198,8 +283,12 @@ impl Policy {
         let Some(quorum) = self.quorum else { return Quorum::NotRequired };
         let mut times: Vec<_> = cosignatures.iter().map(|cosignature| cosignature.time).collect();
         times.sort_unstable();
-        let enough_at = |end: &u64| self.is_satisfied(quorum, |time| time <= *end, cosignatures);
-        times.into_iter().find(enough_at).map_or(Quorum::Missing, |existed_at| Quorum::Met { existed_at })
+        let up_to = |end: &u64| self.is_satisfied(quorum, |time| time <= *end, cosignatures);
+        let from = |start: &u64| self.is_satisfied(quorum, |time| time >= *start, cosignatures);
+        match (times.iter().copied().find(up_to), times.iter().rev().copied().find(from)) {
+            (Some(existed_at), Some(confirmed_at)) => Quorum::Met { existed_at, confirmed_at },
+            _ => Quorum::Missing,
+        }
     }
 
     /// Return whether `member` is satisfied by the cosignatures whose time `counts`. Groups are in an order in which each comes after
@@ -248,34 +337,32 @@ impl Reading {
         }
         let fields: Vec<_> =
             line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|field| !field.is_empty()).collect();
-        if fields.first().is_none_or(|field| field.starts_with(b"#")) {
+        let Some((keyword, values)) = fields.split_first().filter(|(keyword, _)| !keyword.starts_with(b"#")) else {
             return Ok(());
-        }
-        if fields.iter().any(|field| field.starts_with(b"#")) {
+        };
+        if values.iter().any(|field| field.starts_with(b"#")) {
             return Err(Malformed::because("expected a comment on a line of its own, found # behind other fields"));
         }
-        match &*fields {
-            [b"log", vkey] => self.log(vkey, None),
-            [b"log", vkey, url] => self.log(vkey, Some(url)),
-            [b"witness", name, vkey] => self.witness(name, vkey, None),
-            [b"witness", name, vkey, url] => self.witness(name, vkey, Some(url)),
-            [b"group", name, threshold, members @ ..] => self.group(name, threshold, members),
-            [b"quorum", name] => self.quorum(name),
-            [keyword, ..] => Err(Malformed::because(format!(
+        match (*keyword, values) {
+            (b"log", [vkey]) => self.log(vkey, None),
+            (b"log", [vkey, url]) => self.log(vkey, Some(url)),
+            (b"witness", [name, vkey]) => self.witness(name, vkey, None),
+            (b"witness", [name, vkey, url]) => self.witness(name, vkey, Some(url)),
+            (b"group", [name, threshold, members @ ..]) => self.group(name, threshold, members),
+            (b"quorum", [name]) => self.quorum(name),
+            (keyword, values) => Err(Malformed::because(format!(
                 "expected log, witness, group or quorum with its fields, found {} with {}",
                 printable(keyword),
-                fields.len() - 1
+                values.len()
             ))),
-            [] => Ok(()),
         }
     }
 
     fn log(&mut self, vkey: &[u8], url: Option<&[u8]>) -> Result<(), Malformed> {
         let key = read_key(vkey)?;
-        if !key.kind().is_for_logs() {
-            return Err(Malformed::because(format!("expected a key of a log, of kind 01 or 06, found {key:?}")));
-        }
-        require_new(&self.logs, &key)?;
+        require_for_log(&key)?;
+        require_room(&self.logs)?;
+        require_new(self.logs.iter().map(|log| &log.key), &key)?;
         require_apart(&self.witnesses, &key)?;
         self.logs.push(Party { name: key.name().as_str().into(), key, url: url.map(read_url).transpose()? });
         Ok(())
@@ -286,7 +373,8 @@ impl Reading {
         if !key.kind().has_time() {
             return Err(Malformed::because(format!("expected a key of a witness, of kind 04 or 06, found {key:?}")));
         }
-        require_new(&self.witnesses, &key)?;
+        require_room(&self.witnesses)?;
+        require_new(self.witnesses.iter().map(|witness| &witness.key), &key)?;
         require_apart(&self.logs, &key)?;
         self.define(name, Member::Witness(self.witnesses.len()))?;
         self.witnesses.push(Party { name: name.into(), key, url: url.map(read_url).transpose()? });
@@ -347,27 +435,42 @@ fn read_key(vkey: &[u8]) -> Result<VerifierKey, Malformed> {
     std::str::from_utf8(vkey).map_err(|cause| Malformed::because(format!("expected a key in UTF-8: {cause}")))?.parse()
 }
 
-fn read_url(url: &[u8]) -> Result<String, Malformed> {
-    let text = std::str::from_utf8(url).ok().filter(|url| url.is_ascii());
-    let rest = text.and_then(|url| url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")));
-    match (text, rest) {
-        (Some(url), Some(rest)) if !rest.is_empty() => Ok(url.into()),
-        _ => Err(Malformed::because(format!(
-            "expected a URL that begins with https:// or http://, found {}",
-            printable(url)
-        ))),
+/// Return the bytes of a URL, which nobody but its reader interprets.
+fn read_url(url: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let has_scheme = |scheme: &[u8]| {
+        url.split_at_checked(scheme.len())
+            .is_some_and(|(start, rest)| start.eq_ignore_ascii_case(scheme) && !rest.is_empty())
+    };
+    if has_scheme(b"https://") || has_scheme(b"http://") {
+        return Ok(url.into());
     }
+    let found = printable(url);
+    Err(Malformed::because(format!("expected a URL that begins with https:// or http://, found {found}")))
 }
 
-/// Refuse a public key that is listed already, under whatever name.
-fn require_new(parties: &[Party], key: &VerifierKey) -> Result<(), Malformed> {
-    match parties.iter().find(|party| party.key.public_key() == key.public_key()) {
+fn require_for_log(key: &VerifierKey) -> Result<(), Malformed> {
+    if key.kind().is_for_logs() {
+        return Ok(());
+    }
+    Err(Malformed::because(format!("expected a key of a log, of kind 01 or 06, found {key:?}")))
+}
+
+fn require_room(parties: &[Party]) -> Result<(), Malformed> {
+    if parties.len() < MAX_PARTIES {
+        return Ok(());
+    }
+    Err(Malformed::because(format!("expected at most {MAX_PARTIES} logs and {MAX_PARTIES} witnesses, found more")))
+}
+
+/// Refuse a public key that is listed already, under whatever name, and a key with the name and id of another.
+fn require_new<'a>(mut known: impl Iterator<Item = &'a VerifierKey>, key: &VerifierKey) -> Result<(), Malformed> {
+    let is_same = |other: &&VerifierKey| {
+        other.public_key() == key.public_key() || (other.name(), other.id()) == (key.name(), key.id())
+    };
+    match known.find(is_same) {
         None => Ok(()),
-        Some(party) => Err(Malformed::because(format!(
-            "expected each public key once, found that of {} again as {:?}+{}",
-            printable(&party.name),
-            key.name(),
-            key.id()
+        Some(other) => Err(Malformed::because(format!(
+            "expected each public key once, and each name and id once, found {key:?} after {other:?}"
         ))),
     }
 }

@@ -13,9 +13,9 @@ use std::fmt;
 
 use crate::hash::Digest;
 use crate::proof::Malformed;
-use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::merkle::{MAX_PATH_HASHES, verify_inclusion};
 use crate::tlog::note::{MAX_NOTE_BYTES, Note};
+use crate::tlog::policy::Endorsed;
 use crate::tlog::text::{decimal, digest_from_base64, from_base64, plain_text, shown, to_base64};
 use crate::verify::VerifyError;
 
@@ -31,17 +31,46 @@ pub const MAX_PROOF_FILE_BYTES: usize = MAX_NOTE_BYTES + 96 * 1024;
 /// Proof that an entry is in the tree of a checkpoint, with the checkpoint. Nothing in it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlogProof {
-    /// Bytes that the proof carries along, such as the entry. The reader has to check what they are.
-    pub extra: Option<Vec<u8>>,
-    /// Index of the entry.
-    pub index: u64,
-    /// The inclusion path, at most 63 hashes.
-    pub path: Vec<Digest>,
-    /// The checkpoint.
-    pub note: Note,
+    extra: Option<Vec<u8>>,
+    index: u64,
+    path: Vec<Digest>,
+    note: Note,
 }
 
 impl TlogProof {
+    /// Return the proof that the entry `index` is in the tree of the checkpoint `note`.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if a part is beyond the limits of this module, so that [`Self::parse`] would refuse the file.
+    pub fn new(extra: Option<Vec<u8>>, index: u64, path: Vec<Digest>, note: Note) -> Result<Self, Malformed> {
+        Self::parse(Self { extra, index, path, note }.to_string().as_bytes())
+    }
+
+    /// Return the bytes that the proof carries along, such as the entry. The reader has to check what they are.
+    #[must_use]
+    pub fn extra(&self) -> Option<&[u8]> {
+        self.extra.as_deref()
+    }
+
+    /// Return the index of the entry.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Return the inclusion path, at most 63 hashes.
+    #[must_use]
+    pub fn path(&self) -> &[Digest] {
+        &self.path
+    }
+
+    /// Return the checkpoint.
+    #[must_use]
+    pub const fn note(&self) -> &Note {
+        &self.note
+    }
+
     /// Return the proof in `bytes`.
     ///
     /// # Errors
@@ -77,13 +106,13 @@ impl TlogProof {
         Ok(Self { extra, index, path, note: Note::parse(note.as_bytes())? })
     }
 
-    /// Check that the entry with the leaf hash `leaf` is in the tree of `checkpoint`, which the caller has from verifying [`Self::note`].
+    /// Check that the entry with the leaf hash `leaf` is in the tree of a checkpoint that a policy has verified: [`Self::note`].
     ///
     /// # Errors
     ///
     /// [`VerifyError`] names the check that failed.
-    pub fn verify(&self, leaf: &Digest, checkpoint: &Checkpoint) -> Result<(), VerifyError> {
-        verify_inclusion(leaf, self.index, &self.path, &checkpoint.head)
+    pub fn verify(&self, leaf: &Digest, endorsed: &Endorsed) -> Result<(), VerifyError> {
+        verify_inclusion(leaf, self.index, &self.path, &endorsed.checkpoint().head)
     }
 }
 
@@ -101,10 +130,13 @@ impl fmt::Display for TlogProof {
 
 fn read_extra(line: &str) -> Result<Vec<u8>, Malformed> {
     let text = line.strip_prefix("extra ").unwrap_or_default();
+    let long = || Malformed::because(format!("expected at most {MAX_EXTRA_BYTES} bytes as extra, found more"));
+    // The length is compared first, so that long text is not decoded.
     if text.len() > MAX_EXTRA_BYTES.div_ceil(3) * 4 {
-        return Err(Malformed::because(format!("expected at most {MAX_EXTRA_BYTES} bytes as extra, found more")));
+        return Err(long());
     }
-    from_base64(text)
+    let extra = from_base64(text)?;
+    if extra.len() > MAX_EXTRA_BYTES { Err(long()) } else { Ok(extra) }
 }
 
 fn wrong_line(expected: &str, found: Option<&str>) -> Malformed {

@@ -94,31 +94,38 @@ impl SigningKey {
         &self.verifier
     }
 
-    /// Sign the text of a note at `time`, in seconds since 1970, which an Ed25519 signature of a log does not have.
+    /// Sign the checkpoint, with its extension lines, at `time`, in seconds since 1970, which an Ed25519 signature of a log does not have.
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the time is above [`MAX_NUMBER`], if it is 0 in a cosignature, or if the text is not a checkpoint but
-    /// ML-DSA-44 is to sign it.
-    pub fn sign(&self, text: &str, time: u64) -> Result<Line, Malformed> {
-        let kind = self.verifier.kind();
-        if time > MAX_NUMBER || (time == 0 && kind == KeyKind::Cosignature) {
+    /// [`Malformed`] if the time is above [`MAX_NUMBER`]; if it is 0 in a signature of a witness, which is every one of kind 04, and every
+    /// one over the checkpoint of a log with another name than the key; or if the key of a log is to sign for another log.
+    pub fn sign(&self, checkpoint: &Checkpoint, time: u64) -> Result<Line, Malformed> {
+        let (kind, name) = (self.verifier.kind(), self.verifier.name());
+        let is_own = *name == checkpoint.origin;
+        if kind == KeyKind::Ed25519 && !is_own {
+            let found = &checkpoint.origin;
+            return Err(Malformed::because(format!("expected a checkpoint of {name:?}, found one of {found:?}")));
+        }
+        let is_witness = kind == KeyKind::Cosignature || !is_own;
+        if time > MAX_NUMBER || (time == 0 && is_witness) {
             return Err(Malformed::because(format!("expected a time from 1 to {MAX_NUMBER}, found {time}")));
         }
         let signature = match &self.secret {
             Secret::Ed25519(key) => {
-                let message = if kind.has_time() { cosigned_text(text, time) } else { text.into() };
+                let text = checkpoint.to_string();
+                let message = if kind.has_time() { cosigned_text(&text, time) } else { text };
                 ed25519_dalek::Signer::sign(&**key, message.as_bytes()).to_bytes().to_vec()
             }
             Secret::MlDsa44(key) => {
-                let message = checkpoint_message(self.verifier.name(), time, &Checkpoint::parse(text)?);
+                let message = checkpoint_message(name, time, checkpoint);
                 let signed = key.expanded_key().sign_deterministic(&message, &[]);
                 let failed = |_| Malformed::because("expected a signature of ML-DSA-44, but signing failed");
                 signed.map_err(failed)?.encode().to_vec()
             }
         };
         let time = if kind.has_time() { time.to_be_bytes().to_vec() } else { Vec::new() };
-        Ok(Line::new(self.verifier.name().clone(), self.verifier.id(), [time, signature].concat()))
+        Ok(Line::new(name.clone(), self.verifier.id(), [time, signature].concat()))
     }
 }
 

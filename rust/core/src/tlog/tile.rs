@@ -159,15 +159,30 @@ pub fn width_in(size: u64, level: u8, index: u64) -> u16 {
 /// The tiles of one level that a size implies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Row {
-    /// The level.
-    pub level: u8,
-    /// Number of full tiles.
-    pub full: u64,
-    /// Width of the tile after them, 0 to 255; 0 means that there is no such tile.
-    pub partial: u16,
+    level: u8,
+    full: u64,
+    partial: u16,
 }
 
 impl Row {
+    /// Return the level.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self.level
+    }
+
+    /// Return the number of full tiles.
+    #[must_use]
+    pub const fn full(self) -> u64 {
+        self.full
+    }
+
+    /// Return the width of the tile after them, 0 to 255; 0 means that there is no such tile.
+    #[must_use]
+    pub const fn partial(self) -> u16 {
+        self.partial
+    }
+
     /// Return the paths of these tiles, of one after the other from number `from` on.
     pub fn tiles_from(self, from: u64) -> impl Iterator<Item = TilePath> {
         let content = Content::Hashes(self.level);

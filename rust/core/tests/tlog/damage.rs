@@ -28,8 +28,10 @@ fn assert_part(verified: &VerifiedNote, honest: &VerifiedNote) {
     assert!(verified.lines().iter().all(|line| honest.lines().contains(line)));
     let signs_all = verified.lines().iter().any(|line| line.key().kind() != KeyKind::MlDsa44);
     assert!(!signs_all || verified.text() == honest.text());
-    if let Ok(checkpoint) = verified.checkpoint() {
-        assert_eq!(checkpoint, honest.checkpoint().unwrap());
+    let [log, _] = keys();
+    let logs = [log, ml_dsa_key().verifier().clone()];
+    if let Ok(checkpoint) = verified.checkpoint(&logs) {
+        assert_eq!(checkpoint, honest.checkpoint(&logs).unwrap());
     }
 }
 
@@ -58,17 +60,18 @@ proptest! {
     fn a_damaged_proof_file_proves_nothing_else(damages in vec(damage(), 1..4)) {
         let file = text("/own/tlog_proof");
         let honest = TlogProof::parse(file.as_bytes()).unwrap();
-        let verified = honest.note.verify(&keys()).unwrap();
-        let entry = merkle_leaf(honest.extra.as_ref().unwrap());
+        let [log, witness] = keys();
+        let policy = format!("log {log}\nwitness w {witness}\nquorum none\n");
+        let policy = Policy::parse(policy.as_bytes()).unwrap();
+        let verified = policy.verify(honest.note(), TIME).unwrap();
+        let entry = merkle_leaf(honest.extra().unwrap());
         let damaged = damages.iter().fold(file.as_bytes().to_vec(), |bytes, damage| damage.apply(&bytes));
         if let Ok(read) = TlogProof::parse(&damaged) {
             assert_same(&read, &damaged);
-            if let Ok(signed) = read.note.verify(&keys()) {
-                assert_part(&signed, &verified);
-                if let Ok(checkpoint) = signed.checkpoint() {
-                    let same = (read.index, &read.path) == (honest.index, &honest.path);
-                    assert_eq!(read.verify(&entry, &checkpoint).is_ok(), same);
-                }
+            if let Ok(signed) = policy.verify(read.note(), TIME) {
+                assert_part(signed.note(), verified.note());
+                let same = (read.index(), read.path()) == (honest.index(), honest.path());
+                assert_eq!(read.verify(&entry, &signed).is_ok(), same);
             }
         }
     }
@@ -137,7 +140,7 @@ fn a_line_that_is_moved_into_the_text_is_not_what_the_log_says() {
     let moved = Note::parse(moved.as_bytes()).unwrap().verify(&keys).unwrap();
     assert_ne!(moved.text(), honest.text());
     assert_part(&moved, &honest);
-    assert_eq!(moved.has_unsigned_extensions(), Ok(true));
+    assert_eq!(moved.checkpoint(&keys).unwrap(), honest.checkpoint(&keys).unwrap());
 }
 
 fn witnessed() -> String {

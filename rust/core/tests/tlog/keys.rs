@@ -5,10 +5,10 @@ use ed25519_dalek::Verifier as _;
 use qed_core::tlog::key::{KeyKind, VerifierKey, checkpoint_message};
 use qed_core::tlog::note::Line;
 use qed_core::tlog::signing::{SigningKey, parse_file};
-use qed_core::tlog::text::{Name, from_base64, to_base64};
+use qed_core::tlog::text::{MAX_NUMBER, Name, from_base64, to_base64};
 use sha2::Digest as _;
 
-use crate::model::{TIME, body, checkpoint, digest_of, log_key, ml_dsa_key, signing_key, witness_key};
+use crate::model::{TIME, body, checkpoint, digest_of, log_key, ml_dsa_key, sign, signing_key, witness_key};
 
 #[test]
 fn keys_that_are_not_what_they_say_are_refused() {
@@ -35,6 +35,11 @@ fn keys_that_are_not_what_they_say_are_refused() {
     ] {
         assert!(bad.parse::<VerifierKey>().is_err(), "{bad}");
     }
+    let long = format!("{good}{}", "A".repeat(4000)).parse::<VerifierKey>().unwrap_err();
+    assert!(long.0.contains("at most 2017 bytes"), "{long}");
+    let longest = signing_key(&"n".repeat(255), KeyKind::MlDsa44, crate::model::text("/own/mldsa/seed"));
+    assert_eq!(longest.verifier().to_string().len(), 2017);
+    longest.verifier().to_string().parse::<VerifierKey>().unwrap();
     let name = Name::parse("n").unwrap();
     let ml_dsa = ml_dsa_key();
     VerifierKey::new(name.clone(), KeyKind::MlDsa44, ml_dsa.verifier().public_key()).unwrap();
@@ -139,7 +144,7 @@ fn a_qed_log_has_a_plain_origin() {
 fn signatures_that_not_everybody_accepts_are_refused() {
     let log = log_key();
     let text = body();
-    let signed = log.sign(&text, TIME).unwrap().to_string();
+    let signed = sign(&log, &text, TIME).to_string();
     let mut raised = from_base64(signed.rsplit_once(' ').unwrap().1).unwrap()[4..].to_vec();
     log.verifier().verify(&text, &raised).unwrap();
     // S plus the order of the group: the same equation holds.
@@ -168,7 +173,7 @@ fn signatures_that_not_everybody_accepts_are_refused() {
 #[test]
 fn a_time_is_part_of_what_is_signed() {
     let witness = witness_key();
-    let signed = witness.sign(&body(), TIME).unwrap().to_string();
+    let signed = sign(&witness, &body(), TIME).to_string();
     let mut bytes = from_base64(signed.rsplit_once(' ').unwrap().1).unwrap()[4..].to_vec();
     assert_eq!(witness.verifier().verify(&body(), &bytes), Ok(Some(TIME)));
     bytes[7] ^= 1;
@@ -179,7 +184,7 @@ fn a_time_is_part_of_what_is_signed() {
 fn ml_dsa_signs_the_signer_the_origin_and_an_empty_context() {
     let (own, text) = (ml_dsa_key(), body());
     let signature = |line: Line| from_base64(line.to_string().rsplit_once(' ').unwrap().1).unwrap()[4..].to_vec();
-    let good = signature(own.sign(&text, TIME).unwrap());
+    let good = signature(sign(&own, &text, TIME));
     assert_eq!(own.verifier().verify(&text, &good), Ok(Some(TIME)));
     let seed = crate::model::text("/own/mldsa/seed");
     let cosigner = signing_key("another.example.com", KeyKind::MlDsa44, seed);
@@ -187,7 +192,11 @@ fn ml_dsa_signs_the_signer_the_origin_and_an_empty_context() {
     cosigner.verifier().verify(&text, &good).unwrap_err();
     own.verifier().verify(&text.replace("qed-spec", "qed-other"), &good).unwrap_err();
     own.verifier().verify("not a checkpoint\n", &good).unwrap_err();
-    own.sign("not a checkpoint\n", TIME).unwrap_err();
+    // With another name than the log it is a witness, which always says when.
+    cosigner.sign(&checkpoint(), 0).unwrap_err();
+    cosigner.sign(&checkpoint(), TIME).unwrap();
+    own.sign(&checkpoint(), 0).unwrap();
+    own.sign(&checkpoint(), MAX_NUMBER + 1).unwrap_err();
     let message = checkpoint_message(own.verifier().name(), TIME, &checkpoint());
     let secret = ml_dsa::SigningKey::<ml_dsa::MlDsa44>::from_seed(&(*digest_of(seed).as_bytes()).into());
     let with = |context: &[u8]| {

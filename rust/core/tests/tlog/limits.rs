@@ -147,11 +147,11 @@ fn a_proof_file_has_its_lines_in_order() {
     ] {
         let changed = proof.replace(from, to);
         let read = TlogProof::parse(changed.as_bytes());
-        let verified = read.is_ok_and(|read| read.note.verify(&[log_key().verifier().clone()]).is_ok());
+        let verified = read.is_ok_and(|read| read.note().verify(&[log_key().verifier().clone()]).is_ok());
         assert!(changed != proof && !verified, "{from:?} {to:?}");
     }
     TlogProof::parse(proof.replace("W4\n", "W5\n").as_bytes()).unwrap();
     let without = proof.lines().filter(|line| !line.starts_with("extra")).collect::<Vec<_>>().join("\n") + "\n";
     let read = TlogProof::parse(without.as_bytes()).unwrap();
-    assert_eq!((read.extra.as_ref(), read.to_string()), (None, without));
+    assert_eq!((read.extra(), read.to_string()), (None, without));
 }

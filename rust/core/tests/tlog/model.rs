@@ -8,9 +8,9 @@ use qed_core::proof::Malformed;
 use qed_core::tlog::checkpoint::Checkpoint;
 use qed_core::tlog::key::{KeyKind, VerifierKey};
 use qed_core::tlog::merkle::Subtrees;
-use qed_core::tlog::note::{Note, VerifiedNote};
+use qed_core::tlog::note::{Line, Note, VerifiedNote};
 use qed_core::tlog::signing::SigningKey;
-use qed_core::tlog::text::{Name, digest_from_base64, to_base64};
+use qed_core::tlog::text::{Name, digest_from_base64, from_base64, to_base64};
 use qed_core::tlog::tile::{Content, TilePath, Tiles, rows_of, tile_from_bytes, tile_to_bytes};
 use qed_core::verify::VerifyError;
 use serde_json::Value;
@@ -78,6 +78,25 @@ pub fn checkpoint() -> Checkpoint {
 /// Parse a note and verify it with the keys of the log and its witness.
 pub fn verify(note: &str) -> Result<VerifiedNote, VerifyError> {
     Note::parse(note.as_bytes())?.verify(&[log_key().verifier().clone(), witness_key().verifier().clone()])
+}
+
+/// Sign the text of a checkpoint.
+pub fn sign(key: &SigningKey, text: &str, time: u64) -> Line {
+    key.sign(&Checkpoint::parse(text).unwrap(), time).unwrap()
+}
+
+/// Sign any text with an Ed25519 key, as [`SigningKey::sign`] refuses to.
+pub fn sign_anything(key: &SigningKey, text: &str, time: u64) -> Line {
+    let secret = key.to_secret_text();
+    let seed = from_base64(secret.splitn(5, '+').nth(4).unwrap()).unwrap();
+    let secret = ed25519_dalek::SigningKey::from_bytes(seed[1..].try_into().unwrap());
+    let (message, time) = match key.verifier().kind() {
+        KeyKind::Cosignature => (format!("cosignature/v1\ntime {time}\n{text}"), time.to_be_bytes().to_vec()),
+        _ => (text.to_owned(), Vec::new()),
+    };
+    let signature = ed25519_dalek::Signer::sign(&secret, message.as_bytes()).to_bytes();
+    let bytes = [&key.verifier().id().0, time.as_slice(), &signature].concat();
+    Line::parse(&format!("— {} {}", key.verifier().name(), to_base64(bytes))).unwrap()
 }
 
 /// Return a line under a name and id with any bytes behind the id.
@@ -158,7 +177,7 @@ impl Leaves {
     pub fn tiles(&self) -> Files {
         let mut files = HashMap::new();
         for row in rows_of(self.0.len() as u64) {
-            let span = 256_usize.pow(u32::from(row.level));
+            let span = 256_usize.pow(u32::from(row.level()));
             for path in row.tiles_from(0) {
                 let start = usize::try_from(path.index()).unwrap() * 256;
                 let hashes: Vec<_> =

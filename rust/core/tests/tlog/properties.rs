@@ -131,7 +131,7 @@ proptest! {
 
     #[test]
     fn the_tiles_of_a_size_are_in_it_and_no_wider_one_is(size in 0_u64..200_000) {
-        for path in rows_of(size).into_iter().flat_map(|row| row.tiles_from(row.full.saturating_sub(1))) {
+        for path in rows_of(size).into_iter().flat_map(|row| row.tiles_from(row.full().saturating_sub(1))) {
             prop_assert!(path.is_in(size));
             prop_assert!(path.width() == 256 || !TilePath::new(path.content(), path.index(), path.width() + 1).unwrap().is_in(size));
         }

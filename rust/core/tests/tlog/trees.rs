@@ -8,7 +8,7 @@ use qed_core::tlog::merkle::{
 };
 use qed_core::tlog::text::MAX_NUMBER;
 use qed_core::tlog::tile::{
-    Content, InTiles, Row, TilePath, bundle_from_bytes, bundle_to_bytes, rows_of, tile_from_bytes, width_in,
+    Content, InTiles, TilePath, bundle_from_bytes, bundle_to_bytes, rows_of, tile_from_bytes, width_in,
 };
 
 use crate::model::Leaves;
@@ -79,8 +79,7 @@ fn a_path_has_one_spelling() {
 
 #[test]
 fn a_size_implies_its_tiles() {
-    let rows =
-        |size| rows_of(size).into_iter().map(|Row { level, full, partial }| (level, full, partial)).collect::<Vec<_>>();
+    let rows = |size| rows_of(size).into_iter().map(|row| (row.level(), row.full(), row.partial())).collect::<Vec<_>>();
     assert_eq!(rows(0), []);
     assert_eq!(rows(256), [(0, 1, 0), (1, 0, 1)]);
     assert_eq!(rows(70_000), [(0, 273, 112), (1, 1, 17), (2, 0, 1)]);
@@ -156,6 +155,8 @@ fn questions_outside_the_tree_are_refused() {
     let head = TreeHead::new(many, merkle_empty()).unwrap();
     let refused = verify_range(0, &vec![merkle_empty(); MAX_RANGE_LEAVES + 1], &[], &head);
     assert_eq!(refused.unwrap_err().check, "range");
+    let refused = verify_range(1, &[merkle_empty()], &[merkle_empty()], &head).unwrap_err();
+    assert_eq!((refused.check, refused.expected.as_str(), refused.computed.as_str()), ("number of hashes", "17", "1"));
     // A tile that the source does not have.
     let mut tiles = leaves.tiles();
     tiles.0.clear();

@@ -16,8 +16,8 @@ use qed_core::tlog::tile::{bundle_from_bytes, bundle_to_bytes, rows_of, tile_to_
 use serde_json::Value;
 
 use crate::model::{
-    Leaves, TIME, VECTORS, bytes_of_hex, digest_of, hashes, log_key, ml_dsa_key, signing_key, strings, text, vkey,
-    witness_key,
+    Leaves, TIME, VECTORS, bytes_of_hex, digest_of, hashes, log_key, ml_dsa_key, sign, signing_key, strings, text,
+    vkey, witness_key,
 };
 
 /// Return the note of a text, after checking that it is written as it was read.
@@ -25,6 +25,10 @@ fn note(text: &str) -> Note {
     let note = Note::parse(text.as_bytes()).unwrap();
     assert_eq!(note.to_string(), text);
     note
+}
+
+fn json_text(value: &'static Value) -> &'static str {
+    value.as_str().unwrap()
 }
 
 fn line(text: &str) -> Line {
@@ -38,6 +42,7 @@ fn check_proofs(leaves: &Leaves, inclusions: &'static Value, consistencies: &'st
         (first.parse::<u64>().unwrap(), size.parse::<u64>().unwrap())
     };
     let head = |size| TreeHead::new(size, root_at(leaves, size).unwrap()).unwrap();
+    assert!(!inclusions.as_object().unwrap().is_empty() && !consistencies.as_object().unwrap().is_empty());
     for (name, path) in inclusions.as_object().unwrap() {
         let ((index, size), path) = (numbers(name, " in "), hashes(path));
         assert_eq!(inclusion(leaves, index, size).unwrap(), path, "{name}");
@@ -77,7 +82,8 @@ fn t2_a_small_log_of_another_implementation_has_the_same_tree() {
     let checkpoints = strings(&VECTORS["small_log"]["checkpoints"]);
     assert_eq!(checkpoints.len(), 16);
     for (size, text) in checkpoints.into_iter().enumerate() {
-        let checkpoint = note(text).verify(std::slice::from_ref(&key)).unwrap().checkpoint().unwrap();
+        let checkpoint =
+            note(text).verify(std::slice::from_ref(&key)).unwrap().checkpoint(std::slice::from_ref(&key)).unwrap();
         assert_eq!(checkpoint.head.size(), size as u64);
         assert_eq!(*checkpoint.head.root(), root_of(&leaves.0[..size]));
         assert_eq!(*checkpoint.head.root(), root_at(&leaves, size as u64).unwrap());
@@ -101,9 +107,9 @@ fn t3_a_cosignature_has_the_bytes_of_another_implementation() {
     let note = note(text("/cosigned/checkpoint"));
     let verified = note.verify(&[vkey("/cosigned/witness_vkey")]).unwrap();
     assert_eq!(verified.lines()[0].time(), Some(1_767_139_200));
-    assert_eq!(&key.sign(verified.text(), 1_767_139_200).unwrap(), verified.lines()[0].line());
+    assert_eq!(&sign(&key, verified.text(), 1_767_139_200), verified.lines()[0].line());
     // The log signs with a kind that is not supported, so its line is ignored, and nothing says that this is its checkpoint.
-    assert_eq!(verified.checkpoint().unwrap_err().check, "origin");
+    assert_eq!(verified.checkpoint(&[vkey("/cosigned/witness_vkey")]).unwrap_err().check, "origin");
     let checkpoint = Checkpoint::parse(verified.text()).unwrap();
     assert_eq!(checkpoint.origin.as_str(), text("/cosigned/origin"));
     assert_eq!(checkpoint.head.size(), 300);
@@ -136,7 +142,7 @@ fn t4_requests_to_a_witness_have_notes_and_proofs_that_verify() {
             403 => assert_eq!(verified.unwrap_err().check, "signature"),
             404 => assert_eq!(verified.unwrap_err().check, "signature lines"),
             status => {
-                let new = verified.unwrap().checkpoint().unwrap().head;
+                let new = verified.unwrap().checkpoint(std::slice::from_ref(&key)).unwrap().head;
                 assert_eq!(*new.root(), root_of(&leaves.0[..usize::try_from(new.size()).unwrap()]));
                 let old = TreeHead::new(old, root_at(&leaves, old).unwrap()).unwrap();
                 let accepted = verify_consistency(&old, &new, &path).is_ok();
@@ -153,7 +159,7 @@ fn t5_ml_dsa_of_another_implementation_verifies() {
     assert_eq!((key.to_string().as_str(), key.kind()), (text("/mldsa/vkey"), KeyKind::MlDsa44));
     let verified = note(text("/mldsa/note")).verify(std::slice::from_ref(&key)).unwrap();
     assert_eq!(verified.lines()[0].time(), Some(0));
-    assert_eq!(verified.checkpoint().unwrap().head.size(), 1);
+    assert_eq!(verified.checkpoint(&[key]).unwrap().head.size(), 1);
 }
 
 #[test]
@@ -165,7 +171,8 @@ fn t5_ml_dsa_keys_messages_and_signatures_have_the_recorded_bytes() {
     let mut count = 0;
     for case in VECTORS["own"]["checkpoints"].as_object().unwrap().values() {
         let note = note(case["note"].as_str().unwrap());
-        let checkpoint = note.verify(&[log_key().verifier().clone()]).unwrap().checkpoint().unwrap();
+        let keys = [log_key().verifier().clone()];
+        let checkpoint = note.verify(&keys).unwrap().checkpoint(&keys).unwrap();
         let message = checkpoint_message(key.verifier().name(), TIME, &checkpoint);
         assert_eq!(message, bytes_of_hex(case["mldsa_message"].as_str().unwrap()));
         assert_eq!(Digest::of_event(&message), digest_of(case["mldsa_message_sha256"].as_str().unwrap()));
@@ -174,7 +181,7 @@ fn t5_ml_dsa_keys_messages_and_signatures_have_the_recorded_bytes() {
     assert!(count >= 4, "{count}");
     let checkpoint = note(text("/own/checkpoints/5/note"));
     let text_5 = checkpoint.verify(&[log_key().verifier().clone()]).unwrap().text().to_owned();
-    let signed = key.sign(&text_5, TIME).unwrap();
+    let signed = sign(&key, &text_5, TIME);
     assert_eq!(signed, line(text("/own/mldsa_line_5")));
     assert_eq!(signed.to_string().len(), "— log.example.com/qed-spec ".len() + 3244);
 }
@@ -218,9 +225,9 @@ fn t6_checkpoints_are_signed_and_cosigned_with_the_recorded_bytes() {
         let head = TreeHead::new(size, root_at(&own_leaves(), size).unwrap()).unwrap();
         assert_eq!(*head.root(), digest_of(case["root"].as_str().unwrap()));
         let text = Checkpoint::new(log.verifier().name().clone(), head).to_string();
-        let note = Note::new(&text, vec![log.sign(&text, TIME).unwrap()]).unwrap();
+        let note = Note::new(&text, vec![sign(&log, &text, TIME)]).unwrap();
         assert_eq!(note.to_string(), case["note"].as_str().unwrap());
-        assert_eq!(witness.sign(&text, TIME).unwrap(), line(case["cosignature_line"].as_str().unwrap()));
+        assert_eq!(sign(&witness, &text, TIME), line(case["cosignature_line"].as_str().unwrap()));
     }
 }
 
@@ -234,10 +241,10 @@ fn t6_the_checkpoint_with_all_lines_meets_a_policy() {
         text("/own/witness/vkey")
     );
     let endorsed = Policy::parse(policy.as_bytes()).unwrap().verify(&note, TIME).unwrap();
-    assert_eq!(endorsed.quorum, Quorum::Met { existed_at: TIME });
-    assert_eq!(endorsed.note.lines().len(), 3);
-    assert_eq!(endorsed.note.to_string(), text("/own/checkpoint_5_all_lines"));
-    assert_eq!(endorsed.checkpoint.head.size(), 5);
+    assert_eq!(endorsed.quorum(), Quorum::Met { existed_at: TIME, confirmed_at: TIME });
+    assert_eq!(endorsed.note().lines().len(), 3);
+    assert_eq!(endorsed.note().to_string(), text("/own/checkpoint_5_all_lines"));
+    assert_eq!(endorsed.checkpoint().head.size(), 5);
 }
 
 #[test]
@@ -267,19 +274,19 @@ fn t6_the_proof_file_is_read_and_written() {
     let text = text("/own/tlog_proof");
     let proof = TlogProof::parse(text.as_bytes()).unwrap();
     assert_eq!(proof.to_string(), text);
-    let keys = [log_key().verifier().clone(), witness_key().verifier().clone()];
-    let verified = proof.note.verify(&keys).unwrap();
-    let entry = proof.extra.clone().unwrap();
-    proof.verify(&merkle_leaf(&entry), &verified.checkpoint().unwrap()).unwrap();
-    let made = TlogProof {
-        extra: Some(own_entries()[3].clone()),
-        index: 3,
-        path: inclusion(&own_leaves(), 3, 5).unwrap(),
-        note: proof.note.clone(),
-    };
+    let policy = format!("log {}\nquorum none\n", log_key().verifier());
+    let endorsed = Policy::parse(policy.as_bytes()).unwrap().verify(proof.note(), TIME).unwrap();
+    let entry = proof.extra().unwrap().to_vec();
+    proof.verify(&merkle_leaf(&entry), &endorsed).unwrap();
+    let path = inclusion(&own_leaves(), 3, 5).unwrap();
+    let made = TlogProof::new(Some(own_entries()[3].clone()), 3, path.clone(), proof.note().clone()).unwrap();
     assert_eq!(made.to_string(), text);
-    let other = proof.verify(&merkle_leaf(b"another entry"), &verified.checkpoint().unwrap());
-    assert_eq!(other.unwrap_err().check, "root");
+    assert_eq!(made, proof);
+    assert_eq!(proof.verify(&merkle_leaf(b"another entry"), &endorsed).unwrap_err().check, "root");
+    let note = proof.note();
+    TlogProof::new(None, u64::MAX, path.clone(), note.clone()).unwrap_err();
+    TlogProof::new(None, 3, vec![path[0]; 64], note.clone()).unwrap_err();
+    TlogProof::new(Some(vec![0; 65_536]), 3, path, note.clone()).unwrap_err();
 }
 
 #[test]
@@ -288,20 +295,26 @@ fn t7_both_sides_of_a_fork_are_signed() {
     let mut leaves = own_leaves();
     leaves.0[1] = digest_of(text("/own/fork_leaf_1"));
     assert_eq!(merkle_leaf(&bytes_of_hex(text("/own/fork_entry_1"))), leaves.0[1]);
-    let fork = note(text("/own/fork_checkpoint_2")).verify(&[key.verifier().clone()]).unwrap();
-    let head = fork.checkpoint().unwrap().head;
+    let keys = [key.verifier().clone()];
+    let head_of = |text: &str| note(text).verify(&keys).unwrap().checkpoint(&keys).unwrap().head;
+    let head = head_of(text("/own/fork_checkpoint_2"));
     assert_eq!(head, TreeHead::new(2, root_of(&leaves.0[..2])).unwrap());
     assert_eq!(to_base64(head.root().as_bytes()), "B/ReACljeV+G0WxdG926u0gv0JTxeo+i1ktSsIS6Y80=");
     let honest = TreeHead::new(2, root_of(&own_leaves().0[..2])).unwrap();
     assert_eq!(verify_consistency(&honest, &head, &[]).unwrap_err().check, "root");
+    let (same_size, same_index) = (&VECTORS["own"]["evidence_same_size"], &VECTORS["own"]["evidence_same_index"]);
+    let index = same_index["Index"].as_u64().unwrap();
+    assert_eq!(index, 1);
+    let mut found = Vec::new();
     for side in ["A", "B"] {
-        let side = &VECTORS["own"]["evidence_same_index"][side];
-        let signed = note(side["Checkpoint"].as_str().unwrap()).verify(&[key.verifier().clone()]).unwrap();
-        let leaf = digest_of(side["LeafHash"].as_str().unwrap());
-        verify_inclusion(&leaf, 1, &hashes(&side["Proof"]), &signed.checkpoint().unwrap().head).unwrap();
-        let same_size = &VECTORS["own"]["evidence_same_size"]["A"]["Checkpoint"];
-        note(same_size.as_str().unwrap()).verify(&[key.verifier().clone()]).unwrap();
+        let (head, leaf) =
+            (head_of(json_text(&same_index[side]["Checkpoint"])), json_text(&same_index[side]["LeafHash"]));
+        verify_inclusion(&digest_of(leaf), index, &hashes(&same_index[side]["Proof"]), &head).unwrap();
+        found.push((head_of(json_text(&same_size[side]["Checkpoint"])), leaf));
     }
+    // The evidence is that the sizes are the same and the roots differ, or the index and the leaves.
+    assert_eq!(found[0].0.size(), found[1].0.size());
+    assert!(found[0].0.root() != found[1].0.root() && found[0].1 != found[1].1);
 }
 
 #[test]
