@@ -7,8 +7,8 @@ import signal
 import socket
 import ssl
 import time
-from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -26,7 +26,6 @@ from secure_server import NOW, Secure, authority, of_client, of_server, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -254,24 +253,17 @@ def test_a_client_that_does_not_read_does_not_hold_up_a_stop(tmp_path: Path) -> 
 
 def test_a_hangup_while_a_server_starts_waits_until_it_serves(tmp_path: Path) -> None:
     certificate, key = of_server(tmp_path, "server", authority())
-    whole = certificate.rename(tmp_path / "whole.pem")
-    os.mkfifo(certificate)
     server = Server("secure", tmp_path / "log", extra=("--tls-cert", str(certificate), "--tls-key", str(key)))
-    found: list[int] = []
 
-    def is_read() -> bool:
-        with suppress(OSError):
-            found.append(os.open(certificate, os.O_WRONLY | os.O_NONBLOCK))
-        return bool(found)
+    def holds_hangups() -> bool:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+        return bool(int(blocked, 16) >> (signal.SIGHUP - 1) & 1)
 
     server.launch()
     try:
-        wait_until(is_read, "the server to read its certificate")
+        wait_until(holds_hangups, "the server to hold SIGHUP")
         server.process.send_signal(signal.SIGHUP)
-        content = whole.read_bytes()
-        whole.replace(certificate)
-        with open(found[0], "wb") as pipe:  # noqa: PTH123  # pathlib cannot open a descriptor
-            pipe.write(content)
         server.wait_listening()
         wait_until(lambda: "certificates read again" in server.stderr, "the certificates to be read again")
     finally:

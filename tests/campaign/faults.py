@@ -84,7 +84,6 @@ def _wipe(scene: Scene, part: Part) -> Iterator[None]:
     with scene.victim(part) as member:
         member.kill()
         member.wipe()
-        member.is_joining = True
         yield
         member.join = tuple(other.address("raft") for other in scene.cluster.others(member))
         scene.cluster.give_up(member)

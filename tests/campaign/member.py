@@ -28,13 +28,11 @@ class Member(Server):
         index: Its number in this campaign.
         credentials: Those of its cluster.
         may_fail: Whether its disk is being filled, so that it may end by itself.
-        is_joining: Whether its disk was lost: until it has caught up, it does not know the keys of its cluster.
     """
 
     index: int
     credentials: Credentials
     may_fail: bool = False
-    is_joining: bool = False
     _as_operator: dict[Address, Connection] = field(default_factory=dict)
 
     @property

@@ -142,8 +142,6 @@ class Campaign:
         healed = time.monotonic()
         self._check_running()
         self._scene.cluster.wait_whole(limit_s=_WHOLE_LIMIT_S)
-        for member in self._scene.cluster.members:
-            member.is_joining = False
         while self.journal.last_acknowledgement < healed and not self.journal.violations:
             if time.monotonic() > healed + _PROGRESS_LIMIT_S:
                 raise Violation(f"no add was acknowledged within {_PROGRESS_LIMIT_S:g} s after all faults")

@@ -54,9 +54,9 @@ def generate(*, origin: str, path: str) -> None:
 def show(*, path: str) -> None:
     """Print the public keys of a key file, Ed25519 first.
 
-    Others must not be able to read the file.
+    Nobody but its owner may be able to read the file.
     """
-    content = read_private(path)
+    content = read_private(path, may_group_read=False)
     with blaming(path):
         keys = parse_log_keys(content)
     _show(keys, path)

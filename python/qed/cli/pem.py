@@ -45,20 +45,20 @@ def read_pem(path: str) -> bytes:
     return _read(path, is_private=False)
 
 
-def read_private(path: str) -> bytes:
-    """Return the content of a PEM file with a private key.
+def read_private(path: str, *, may_group_read: bool = True) -> bytes:
+    """Return the content of a file with a private key.
 
     Raises:
         CertificateError: It is too large, or other users may read or write it.
         OSError: It cannot be read.
     """
-    return _read(path, is_private=True)
+    return _read(path, is_private=True, may_group_read=may_group_read)
 
 
-def _read(path: str, *, is_private: bool) -> bytes:
+def _read(path: str, *, is_private: bool, may_group_read: bool = True) -> bytes:
     with blaming(path), open_at_once(path) as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        if is_private and is_exposed(mode):
+        if is_private and (is_exposed(mode) or (not may_group_read and mode & stat.S_IRWXG)):
             raise CertificateError(f"others can read or change this key (mode {mode:04o}): chmod 600 it")
         content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
