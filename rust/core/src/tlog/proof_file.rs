@@ -130,13 +130,11 @@ impl fmt::Display for TlogProof {
 
 fn read_extra(line: &str) -> Result<Vec<u8>, Malformed> {
     let text = line.strip_prefix("extra ").unwrap_or_default();
-    let long = || Malformed::because(format!("expected at most {MAX_EXTRA_BYTES} bytes as extra, found more"));
-    // The length is compared first, so that long text is not decoded.
-    if text.len() > MAX_EXTRA_BYTES.div_ceil(3) * 4 {
-        return Err(long());
+    // The length is compared first, so that long text is not decoded. The limit is a multiple of three, so that this is exact.
+    if text.len() > MAX_EXTRA_BYTES / 3 * 4 {
+        return Err(Malformed::because(format!("expected at most {MAX_EXTRA_BYTES} bytes as extra, found more")));
     }
-    let extra = from_base64(text)?;
-    if extra.len() > MAX_EXTRA_BYTES { Err(long()) } else { Ok(extra) }
+    from_base64(text)
 }
 
 fn wrong_line(expected: &str, found: Option<&str>) -> Malformed {

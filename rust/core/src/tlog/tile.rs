@@ -288,7 +288,11 @@ pub trait Tiles {
     fn tile(&self, level: u8, index: u64, width: u16) -> Result<Vec<Digest>, Self::Error>;
 }
 
-/// Tiles as the source of subtrees, from which all proofs can be made.
+/// Tiles as the source of subtrees, from which all proofs can be made. The tiles are not verified.
+///
+/// A proof that verifies shows that the hashes in it are those of the tree, and says nothing about the other hashes of the tiles that were
+/// read. Nor does the root of the tree: it is computed from the last tile of each level. To check a full tile, compare [`root_of`] its
+/// hashes with its hash one level up.
 #[derive(Debug, Clone, Copy)]
 pub struct InTiles<T>(pub T);
 

@@ -2,7 +2,8 @@
 
 use curve25519_dalek::Scalar;
 use ed25519_dalek::Verifier as _;
-use qed_core::tlog::key::{KeyKind, VerifierKey, checkpoint_message};
+use qed_core::hash::note_key_id;
+use qed_core::tlog::key::{KeyId, KeyKind, VerifierKey, checkpoint_message};
 use qed_core::tlog::note::Line;
 use qed_core::tlog::signing::{SigningKey, parse_file};
 use qed_core::tlog::text::{MAX_NUMBER, Name, from_base64, to_base64};
@@ -16,7 +17,12 @@ fn keys_that_are_not_what_they_say_are_refused() {
     let (name, rest) = good.split_once('+').unwrap();
     let encoded = rest.split_once('+').unwrap().1;
     let bytes = from_base64(encoded).unwrap();
-    let with_kind = |kind: u8| to_base64([&[kind], &bytes[1..]].concat());
+    let of_kind = |kind: u8| {
+        let id = KeyId(note_key_id(name, kind, &bytes[1..]));
+        format!("{name}+{id}+{}", to_base64([&[kind], &bytes[1..]].concat()))
+    };
+    assert_eq!(of_kind(1), good);
+    of_kind(4).parse::<VerifierKey>().unwrap();
     for bad in [
         good.replace("a11f5d1b", "a11f5d1c"),
         good.replace("a11f5d1b", "A11F5D1B"),
@@ -25,9 +31,10 @@ fn keys_that_are_not_what_they_say_are_refused() {
         good.replace(name, "other"),
         format!("{name}+a11f5d1b"),
         format!("{name}+a11f5d1b+"),
-        format!("{name}+a11f5d1b+{}", with_kind(2)),
-        format!("{name}+a11f5d1b+{}", with_kind(5)),
-        format!("{name}+a11f5d1b+{}", with_kind(255)),
+        of_kind(2),
+        of_kind(5),
+        of_kind(6),
+        of_kind(255),
         format!("{good}AAAA"),
         format!(" {good}"),
         format!("{good}\n"),
@@ -206,4 +213,13 @@ fn ml_dsa_signs_the_signer_the_origin_and_an_empty_context() {
     assert_eq!(with(b""), good);
     own.verifier().verify(&text, &with(b"context")).unwrap_err();
     own.verifier().verify(&text, &good[..good.len() - 1]).unwrap_err();
+    own.verifier().verify(&text.replace("\n5\n", "\n6\n"), &good).unwrap_err();
+    own.verifier().verify(&text.replace("j4Vx", "k4Vx"), &good).unwrap_err();
+    let mut other_time = good.clone();
+    other_time[7] ^= 1;
+    own.verifier().verify(&text, &other_time).unwrap_err();
+    // Signed correctly, at a time that no reader with signed integers has.
+    let message = checkpoint_message(own.verifier().name(), MAX_NUMBER + 1, &checkpoint());
+    let late = secret.expanded_key().sign_deterministic(&message, &[]).unwrap().encode();
+    own.verifier().verify(&text, &[(MAX_NUMBER + 1).to_be_bytes().as_slice(), &late].concat()).unwrap_err();
 }

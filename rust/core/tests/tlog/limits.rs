@@ -9,7 +9,7 @@ use qed_core::tlog::merkle::{
     verify_inclusion, verify_range,
 };
 use qed_core::tlog::note::{MAX_NOTE_BYTES, Note};
-use qed_core::tlog::proof_file::TlogProof;
+use qed_core::tlog::proof_file::{MAX_PROOF_FILE_BYTES, TlogProof};
 use qed_core::tlog::text::{MAX_NUMBER, Name, decimal, to_base64};
 
 use crate::model::{assert_malformed, body, checkpoint, honest, line, log_key, text, verify};
@@ -20,17 +20,25 @@ fn limits_hold_before_anything_is_decoded() {
     let with = |count| -> String { format!("{}{}", honest(), (0..count).map(line_of).collect::<String>()) };
     verify(&with(99)).unwrap();
     assert_malformed(&with(100));
-    let long = format!("{}{}", "x".repeat(MAX_NOTE_BYTES), honest());
-    assert!(Note::parse(long.as_bytes()).unwrap_err().0.contains("262144"));
+    let of_length = |bytes: usize| format!("{}{}", "x".repeat(bytes - honest().len()), honest());
+    Note::parse(of_length(MAX_NOTE_BYTES).as_bytes()).unwrap();
+    let long = Note::parse(of_length(MAX_NOTE_BYTES + 1).as_bytes()).unwrap_err();
+    assert!(long.0.contains("at most 262144 bytes, found 262145"), "{long}");
+    // The lines are counted before one of them is decoded.
+    let many = Note::parse(format!("{}{}", honest(), "— n !\n".repeat(100)).as_bytes()).unwrap_err();
+    assert!(many.0.contains("at most 100"), "{many}");
     let proof = text("/own/tlog_proof");
     let hash = format!("{}\n", to_base64([0; 32]));
     let with = |count| proof.replace("index 3\n", &format!("index 3\n{}", hash.repeat(count)));
     TlogProof::parse(with(60).as_bytes()).unwrap();
     assert!(TlogProof::parse(with(61).as_bytes()).unwrap_err().0.contains("63"));
-    assert!(TlogProof::parse(format!("{proof}{}", "x".repeat(400_000)).as_bytes()).is_err());
-    let extra = |bytes| proof.replace("extra ", &format!("extra {}", to_base64(vec![0; bytes])));
-    TlogProof::parse(extra(60_000).as_bytes()).unwrap();
-    assert!(TlogProof::parse(extra(66_000).as_bytes()).is_err());
+    let long = TlogProof::parse(format!("{proof}{}\n", "x".repeat(MAX_PROOF_FILE_BYTES)).as_bytes()).unwrap_err();
+    assert!(long.0.contains("proof of at most"), "{long}");
+    let rest = proof.split_once("index").unwrap().1;
+    let extra = |bytes| format!("c2sp.org/tlog-proof@v1\nextra {}\nindex{rest}", to_base64(vec![0; bytes]));
+    assert_eq!(TlogProof::parse(extra(65_535).as_bytes()).unwrap().extra().unwrap().len(), 65_535);
+    let long = TlogProof::parse(extra(65_536).as_bytes()).unwrap_err();
+    assert!(long.0.contains("at most 65535 bytes"), "{long}");
     Name::parse(&"o".repeat(255)).unwrap();
     Name::parse(&"o".repeat(256)).unwrap_err();
     Checkpoint::parse(&format!("{}\n{}", "o".repeat(256), body().split_once('\n').unwrap().1)).unwrap_err();

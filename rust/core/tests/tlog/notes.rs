@@ -58,6 +58,10 @@ fn an_invalid_line_of_a_known_key_refuses_the_whole_note() {
     verify(&format!("{}{valid}\n", honest())).unwrap();
     let other = sign(&witness, &body().replace("\n5\n", "\n6\n"), TIME);
     assert_eq!(verify(&format!("{}{other}\n", honest())).unwrap_err().check, "signature");
+    // It comes first, or beside a valid line of the same key.
+    let (_, signature) = honest().split_once("\n\n").unwrap();
+    assert_eq!(verify(&format!("{}\n{other}\n{signature}", body())).unwrap_err().check, "signature");
+    assert_eq!(verify(&format!("{}{valid}\n{valid}\n", honest())).unwrap_err().check, "signature lines");
 }
 
 #[test]

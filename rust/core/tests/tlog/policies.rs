@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 
-use qed_core::hash::Digest;
+use qed_core::hash::{Digest, note_key_id};
 use qed_core::tlog::checkpoint::Checkpoint;
-use qed_core::tlog::key::{KeyKind, VerifierKey};
+use qed_core::tlog::key::{KeyId, KeyKind, VerifierKey, checkpoint_message};
 use qed_core::tlog::note::{Line, Note};
 use qed_core::tlog::policy::{Policy, PolicyError, Quorum};
 use qed_core::tlog::signing::SigningKey;
-use qed_core::tlog::text::MAX_NUMBER;
+use qed_core::tlog::text::{MAX_NUMBER, to_base64};
 
 use crate::model::{
-    TIME, body, checkpoint, honest, log_key, ml_dsa_key, sign, sign_anything, signing_key, text, witness_key,
+    TIME, body, checkpoint, digest_of, honest, line, log_key, ml_dsa_key, sign, sign_anything, signing_key, text,
+    witness_key,
 };
 
 const SEED: &str = "0101010101010101010101010101010101010101010101010101010101010101";
@@ -69,6 +70,12 @@ fn a_policy_is_read() {
     assert_eq!(Policy::parse(format!("{many}quorum g39\n").as_bytes()).unwrap().witnesses().len(), 40);
 }
 
+/// The text of a key with any bytes, under its correct id.
+fn vkey_of(kind: u8, public_key: &[u8]) -> String {
+    let id = KeyId(note_key_id("n", kind, public_key));
+    format!("n+{id}+{}", to_base64([&[kind], public_key].concat()))
+}
+
 /// Check that a policy with another line is refused, with the number of that line.
 fn assert_refused(line: usize, replacement: &str) {
     let mut lines = policy_lines();
@@ -104,6 +111,9 @@ fn a_log_or_witness_with_a_mistake_is_refused_with_its_line() {
         (3, format!("log {of_log} #mine")),
         (3, format!("log {}", of_log.replace("l9", "l8"))),
         (3, "log \u{e9}".into()),
+        (3, format!("log {}", vkey_of(1, &[0; 32]))),
+        (5, format!("witness A {}", vkey_of(4, &[0; 32]))),
+        (5, format!("witness A {}", vkey_of(6, &ml_dsa_key().verifier().public_key()[..1311]))),
         (4, lines[2].clone()),
         (4, format!("log {}", same_as_log.verifier())),
         (5, format!("witness A {of_log}")),
@@ -287,6 +297,20 @@ fn a_cosignature_counts_only_with_a_time_that_can_be_true() {
     assert_eq!(met(at(TIME)), met_at(TIME));
     assert_eq!(met(at(0)), Quorum::Missing);
     assert_eq!(policy.verify(&with(at(MAX_NUMBER + 1)), u64::MAX).unwrap_err().check, "signature");
+    // The same with ML-DSA-44, for which a log may leave out the time, but not a witness.
+    let seed = crate::model::text("/own/mldsa/seed");
+    let witness = signing_key("w.example.com", KeyKind::MlDsa44, seed);
+    let policy = format!("log {}\nwitness w {}\nquorum w\n", log.verifier(), witness.verifier());
+    let policy = Policy::parse(policy.as_bytes()).unwrap();
+    let secret = ml_dsa::SigningKey::<ml_dsa::MlDsa44>::from_seed(&(*digest_of(seed).as_bytes()).into());
+    let quorum_at = |time: u64| {
+        let message = checkpoint_message(witness.verifier().name(), time, &checkpoint());
+        let signature = secret.expanded_key().sign_deterministic(&message, &[]).unwrap().encode();
+        let line =
+            line("w.example.com", witness.verifier().id().0, &[time.to_be_bytes().as_slice(), &signature].concat());
+        policy.verify_log(&with(Line::parse(line.trim_end()).unwrap()), TIME).unwrap().quorum()
+    };
+    assert_eq!((quorum_at(1), quorum_at(0)), (met_at(1), Quorum::Missing));
 }
 
 #[test]

@@ -168,6 +168,7 @@ fn t5_ml_dsa_keys_messages_and_signatures_have_the_recorded_bytes() {
     assert_eq!(Digest::of_event(key.verifier().public_key()), digest_of(text("/own/mldsa/public_sha256")));
     assert_eq!(key.verifier().id().to_string(), text("/own/mldsa/key_id"));
     assert_eq!(key.verifier().to_string(), text("/own/mldsa_vkey"));
+    assert_eq!(Digest::of_event(text("/own/mldsa_vkey").as_bytes()), digest_of(text("/own/mldsa_vkey_sha256")));
     let mut count = 0;
     for case in VECTORS["own"]["checkpoints"].as_object().unwrap().values() {
         let note = note(case["note"].as_str().unwrap());
@@ -183,6 +184,7 @@ fn t5_ml_dsa_keys_messages_and_signatures_have_the_recorded_bytes() {
     let text_5 = checkpoint.verify(&[log_key().verifier().clone()]).unwrap().text().to_owned();
     let signed = sign(&key, &text_5, TIME);
     assert_eq!(signed, line(text("/own/mldsa_line_5")));
+    assert_eq!(Digest::of_event(format!("{signed}\n").as_bytes()), digest_of(text("/own/mldsa_line_5_sha256")));
     assert_eq!(signed.to_string().len(), "— log.example.com/qed-spec ".len() + 3244);
 }
 
@@ -263,10 +265,36 @@ fn t6_proofs_have_the_recorded_hashes() {
         let first = receipt["First"].as_u64().unwrap();
         let entry = from_base64(receipt["Entries"][0].as_str().unwrap()).unwrap();
         let proof = hashes(&receipt["Proof"]);
-        let head = TreeHead::new(size, root_at(&leaves, size).unwrap()).unwrap();
+        let keys = [log_key().verifier().clone()];
+        let signed = note(json_text(&receipt["Checkpoint"])).verify(&keys).unwrap();
+        let head = signed.checkpoint(&keys).unwrap().head;
+        assert_eq!(head.size(), size);
         verify_range(first, &[merkle_leaf(&entry)], &proof, &head).unwrap();
         assert_eq!(range_proof(&leaves, &(first..first + 1), size).unwrap(), proof);
+        // The end of the batch, unless the entry itself is.
+        let end = &receipt["End"];
+        assert_eq!(end.is_null(), Entry::from_bytes(&entry).unwrap().batch_end.is_some());
+        if !end.is_null() {
+            let last = from_base64(json_text(&end["Entry"])).unwrap();
+            let version = end["Version"].as_u64().unwrap();
+            let read = Entry::from_bytes(&last).unwrap();
+            assert_eq!((read.version, read.batch_end.is_some()), (version, true));
+            verify_range(version, &[merkle_leaf(&last)], &hashes(&end["Proof"]), &head).unwrap();
+        }
     }
+}
+
+#[test]
+fn t6_a_request_to_a_witness_verifies() {
+    let (head, body) = text("/own/add_checkpoint_2_to_5").split_once("\n\n").unwrap();
+    let (old, path) = head.split_once('\n').unwrap();
+    let path: Vec<_> = path.split('\n').map(digest_of).collect();
+    assert_eq!((old, path.len()), ("old 2", 2));
+    let keys = [log_key().verifier().clone()];
+    let new = note(body).verify(&keys).unwrap().checkpoint(&keys).unwrap().head;
+    let old = TreeHead::new(2, root_at(&own_leaves(), 2).unwrap()).unwrap();
+    verify_consistency(&old, &new, &path).unwrap();
+    assert_eq!(consistency(&own_leaves(), 2, 5).unwrap(), path);
 }
 
 #[test]
