@@ -106,6 +106,7 @@ fn main() -> Result<()> {
         election_ticks: ELECTION_TICKS,
         dead_ticks: 2 * ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
+        patience_ticks: Some(ELECTION_TICKS),
         seed: 0,
         pre_vote: is_on("pre-vote"),
         check_quorum: is_on("check-quorum"),
