@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -67,3 +69,17 @@ def goes_on(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
     """Check after the test that the members of `cluster` go on."""
     yield
     assert_goes_on(cluster, request.node.name)
+
+
+@pytest.fixture(scope="module")
+def many_files() -> None:
+    """Let this process open as many sockets as the system allows, which is more than a server accepts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@pytest.fixture
+def sockets() -> Iterator[contextlib.ExitStack]:
+    """Give a stack for sockets, which are closed after the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack

@@ -95,6 +95,12 @@ class Secure:
         assert done.returncode == 0, done.stderr
         return str(read_lines(done.stdout)[0]["Key"])
 
+    def replace_clients(self) -> None:
+        """Accept the certificates of another authority from now on, and no longer those of this one."""
+        self.clients = authority()
+        (self.folder / "clients.pem").write_bytes(self.clients.pem())
+        self.reload()
+
     def reload(self) -> None:
         lines = self.server.stderr.count("read again")
         self.server.process.send_signal(signal.SIGHUP)

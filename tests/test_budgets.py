@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import resource
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -26,29 +25,18 @@ from plain_http import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import StartServer
     from harness.process import Server
 
+pytestmark = pytest.mark.usefixtures("many_files")
+
 DEFAULT_ROOM: Final = 2048
 MANAGEMENT_ROOM: Final = 32
 ADD: Final = json.dumps({"Event": base64.b64encode(b"an event").decode()}).encode()
 ELSEWHERE: Final = "127.0.0.2"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def many_files() -> None:
-    """Let this process open as many sockets as a server accepts."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@pytest.fixture
-def sockets() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 def new_key(server: Server, *roles: str, key: str = "") -> str:

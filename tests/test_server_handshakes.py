@@ -21,6 +21,8 @@ from secure_server import Secure, authority, of_client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.usefixtures("many_files")
+
 DESCRIPTORS: Final = 1024
 """What the shell gives a process by default on most systems."""
 ROOM: Final = 512
@@ -33,19 +35,6 @@ import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS}, {DESCRIPTORS}))
 os.execv(sys.argv[1], sys.argv[1:])
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def many_files() -> None:
-    """Let this process open more sockets than the server may."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@pytest.fixture
-def sockets() -> Iterator[contextlib.ExitStack]:
-    with contextlib.ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture
@@ -147,9 +136,7 @@ def test_a_handshake_does_not_outlive_the_authority_of_its_client(tmp_path: Path
                 client.do_handshake()
             stream.sendall(outgoing.read())
             incoming.write(stream.recv(1))
-            secure.clients = authority()
-            (tmp_path / "clients.pem").write_bytes(secure.clients.pem())
-            secure.reload()
+            secure.replace_clients()
             with pytest.raises((ConnectionError, EOFError)):
                 finish(client, incoming, outgoing, stream)
         new = of_client(tmp_path, "new", secure.clients, "observe")

@@ -149,9 +149,7 @@ def test_a_connection_does_not_outlive_the_authority_of_its_client(tmp_path: Pat
         context.load_cert_chain(*of_client(tmp_path, "old", secure.clients, "observe"))
         with httpx.Client(verify=context, timeout=LIMIT_S) as http:
             assert http.get(f"{secure.management}/cluster").status_code == 200
-            secure.clients = authority()
-            (tmp_path / "clients.pem").write_bytes(secure.clients.pem())
-            secure.reload()
+            secure.replace_clients()
             # On the connection that it has, or on another one.
             with pytest.raises(httpx.TransportError):
                 http.get(f"{secure.management}/cluster")

@@ -198,7 +198,7 @@ class LeaderRequests:
         change = _change_of(request, act) if replaced is None else _replacement_of(replaced, request, act)
         # A cluster of one may advertise an address that others cannot reach.
         if request.kind == "admit" and request.id != self._members.number:
-            _require_reachable(request)
+            _require_somewhere(request)
             self._require_reachable()
         if request.kind == "transfer" and request.who and act is not None:
             # Before it happens: the next leader may not know who asked for it. A member that stops has no author.
@@ -504,7 +504,7 @@ def _described(request: LeaderRequest) -> MemberInfo:
     return MemberInfo(name=request.name, key=request.key or None, **addresses)
 
 
-def _require_reachable(request: LeaderRequest) -> None:
+def _require_somewhere(request: LeaderRequest) -> None:
     """Check that others can reach the member that asks for admission.
 
     Raises:

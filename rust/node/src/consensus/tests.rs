@@ -6,13 +6,13 @@ use raft::eraftpb::{Snapshot, SnapshotMetadata};
 use super::*;
 use crate::message_check::{LAST_JUMP, MAX_TERM_JUMP};
 
-const ELECTION_TICKS: usize = 10;
+pub(super) const ELECTION_TICKS: usize = 10;
 
 const fn id(number: u64) -> MemberId {
     MemberId::of(number)
 }
 
-fn settings(number: u64) -> Settings {
+pub(super) fn settings(number: u64) -> Settings {
     Settings {
         id: id(number),
         election_ticks: ELECTION_TICKS,

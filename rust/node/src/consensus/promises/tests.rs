@@ -1,11 +1,10 @@
 use raft::eraftpb::{ConfState, Entry, HardState};
 
 use super::*;
-use crate::consensus::{KEPT_BYTES, Settings};
+use crate::consensus::tests::{ELECTION_TICKS, settings};
 use crate::notice::Mark;
 use crate::wal::Recovered;
 
-const ELECTION_TICKS: usize = 10;
 const OWN: MemberId = MemberId::of(1);
 const OTHERS: [MemberId; 2] = [MemberId::of(2), MemberId::of(3)];
 
@@ -15,19 +14,8 @@ fn started() -> Consensus {
     let hard_state = HardState { term: 3, ..HardState::default() };
     let mut recovered = Recovered::default();
     (recovered.hard_state, recovered.entries) = (hard_state, entries);
-    let settings = Settings {
-        id: OWN,
-        election_ticks: ELECTION_TICKS,
-        dead_ticks: 2 * ELECTION_TICKS,
-        heartbeat_ticks: 2,
-        patience_ticks: Some(ELECTION_TICKS),
-        seed: 7,
-        pre_vote: true,
-        check_quorum: true,
-        kept_bytes: KEPT_BYTES,
-    };
     let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
-    Consensus::new(settings, recovered, LogId::default(), conf_state).unwrap()
+    Consensus::new(settings(OWN.get()), recovered, LogId::default(), conf_state).unwrap()
 }
 
 /// Return what a member sends, to whom.
