@@ -10,6 +10,8 @@ import socket
 import ssl
 import struct
 import tempfile
+import threading
+import time
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,6 +193,63 @@ async def say_hello(
     writer.write(frame(whole | {"raft_addr": str(claims)} | changes))
     length = int.from_bytes(await reader.readexactly(4), "big")
     return reader, writer, msgspec.json.decode(await reader.readexactly(length), type=Reply)
+
+
+def test_dial_may_be_given_up_at_any_instant(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept_all() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    credentials(OTHER).accepting.wrap_socket(connection, server_side=True).close()
+
+    async def connected(address: Address) -> socket.socket:
+        return socket.create_connection((address.host, address.port))
+
+    async def give_up() -> None:
+        for turns in range(12):
+            dial = asyncio.create_task(handshake.connect_with(address, credentials(OWN).dialling))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            dial.cancel()
+            # The other side answers before this one's event loop turns again.
+            time.sleep(0.03)  # noqa: ASYNC251  # as above
+            with contextlib.suppress(asyncio.CancelledError):
+                (await dial).writer.transport.abort()
+            await asyncio.sleep(0.03)
+
+    address = Address(*listener.getsockname())
+    # Connecting takes a varying number of turns, of which none is of interest.
+    monkeypatch.setattr(handshake, "_connected", connected)
+    thread = threading.Thread(target=accept_all)
+    thread.start()
+    uvloop.run(give_up())
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
+    assert caplog.records == []
+
+
+def test_descriptor_of_a_dial_that_failed_at_once_is_left_to_its_next_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[socket.socket] = []
+
+    async def reset_at_once(address: Address) -> socket.socket:
+        ours, theirs = socket.create_connection((address.host, address.port)), listener.accept()[0]
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        ends.append(ours)
+        return ours
+
+    async def dial_in_vain() -> None:
+        with pytest.raises(TransportError, match="reset by peer"):
+            await handshake.connect_with(Address(*listener.getsockname()), credentials(OWN).dialling)
+
+    monkeypatch.setattr(handshake, "_connected", reset_at_once)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uvloop.run(dial_in_vain())
+    assert [end.fileno() for end in ends] == [-1]
 
 
 @runs_on_uvloop

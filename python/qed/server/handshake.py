@@ -7,6 +7,8 @@ unless the other side accepts all of them, the sender for its key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import socket
 import ssl
 from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeAlias, TypeVar
@@ -57,6 +59,9 @@ _SILENCE_MS: Final = 3000
 _T = TypeVar("_T")
 Kind: TypeAlias = Literal["messages", "pages", "question", "enrol"]
 _Seconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
+
+
+_Ends: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Stream(NamedTuple):
@@ -268,20 +273,52 @@ async def connect_with(address: Address, context: ssl.SSLContext) -> Stream:
         TransportError: The address cannot be reached, or does not answer with TLS 1.3.
     """
     connection = await _connected(address)
+    # uvloop reports an error of its own if it is told to stop between connecting and its first read. Therefore the dial
+    # is never cancelled; whoever gives up ends the connection below it.
+    dial = asyncio.ensure_future(
+        asyncio.open_connection(
+            sock=connection,
+            ssl=context,
+            server_hostname=address.host if context.check_hostname else "",
+            ssl_handshake_timeout=HELLO_TIMEOUT_S,
+        )
+    )
+    dial.add_done_callback(functools.partial(_disown, connection))
     try:
-        async with asyncio.timeout(HELLO_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(
-                sock=connection, ssl=context, server_hostname=address.host if context.check_hostname else ""
-            )
+        reader, writer = await asyncio.shield(dial)
     except ssl.SSLCertVerificationError:
         raise
-    except (OSError, TimeoutError) as exc:
+    except OSError as exc:
         raise TransportError(f"{address} did not answer with TLS 1.3: {_reason(exc)}") from exc
     except BaseException:
-        connection.close()
+        _give_up(dial, connection)
         raise
     set_options(writer)
     return Stream(reader, writer, address)
+
+
+def _give_up(dial: asyncio.Future[_Ends], connection: socket.socket) -> None:
+    """End a dial, at whatever step it is."""
+
+    def abort(ended: asyncio.Future[_Ends]) -> None:
+        if not ended.cancelled() and ended.exception() is None:
+            _, writer = ended.result()
+            writer.transport.abort()
+
+    if not dial.done():
+        # The other side may have ended it first.
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+    dial.add_done_callback(abort)
+
+
+def _disown(connection: socket.socket, ended: asyncio.Future[_Ends]) -> None:
+    """Let go of the descriptor of a dial that failed: uvloop has closed it, and another file may have it now.
+
+    uvloop closes the socket itself only if the dial failed late enough.
+    """
+    if ended.cancelled() or ended.exception() is not None:
+        connection.detach()
 
 
 async def _connected(address: Address) -> socket.socket:
@@ -317,7 +354,9 @@ async def _connected(address: Address) -> socket.socket:
 def _reason(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLError):
         return (exc.reason or str(exc)).lower().replace("_", " ")
-    return str(exc) or "no answer in time"
+    # uvloop's own words for its time limit name neither side.
+    is_late = isinstance(exc, ConnectionAbortedError) and exc.errno is None
+    return "no answer in time" if is_late else str(exc) or type(exc).__name__
 
 
 async def open_stream(stream: Stream, hello: Hello) -> None:
