@@ -3,9 +3,10 @@
 `python bench/compare.py OLD_CHECKOUT [--rounds N] [--events N] [--seconds S] [--only PART]`. The old checkout must be
 built: `git worktree add /tmp/qed-before COMMIT && make -C /tmp/qed-before .venv/.installed`.
 
-Each round measures the old build and the new one, one right after the other, so that other load affects both alike. A
-round gives one ratio; the table has their median, the smallest and the largest. A ratio compares new with old, and
-above 1 is better. The machine should still be quiet.
+The servers of both builds run all the time, and each number is measured for a few seconds on one and then on the other,
+so that whatever else the machine does affects both alike. A round gives one ratio; the table has their median, and
+between which two values half of them are. A ratio compares new with old, and above 1 is better. The machine should
+still be quiet.
 
 Two parts are about API keys. `secure` is `three`, and the new build gets a key with every request. `key` compares one
 server of the new build with itself: without a key, and with a key in every request.
@@ -21,15 +22,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cluster import three_servers
 from run import ROOT, build_load, fill, load, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from harness.process import Server
 
@@ -89,7 +93,7 @@ class Size:
     seconds: float
 
 
-def core(build: Build, size: Size) -> Iterator[Number]:
+def core_numbers(build: Build, size: Size) -> Iterator[Number]:
     """Measure appends, proofs and verification in Rust with the build's own benchmark."""
     command = ["cargo", "bench", "--quiet", "-p", "qed-core", "--bench", "core", "--", str(size.events)]
     printed = subprocess.run(command, cwd=build.root, check=True, capture_output=True, text=True).stdout
@@ -98,37 +102,7 @@ def core(build: Build, size: Size) -> Iterator[Number]:
             yield Number(what, float(value), unit)
 
 
-def http(build: Build, size: Size) -> Iterator[Number]:
-    """Measure one server under load."""
-    with (
-        tempfile.TemporaryDirectory(prefix="qed-bench-") as folder,
-        serving(Path(folder), build.command("qed-server")) as server,
-    ):
-        key = build.key_options(server)
-        yield from adds(server, size, key)
-        known = ("--prefix", "event ", "--events", size.events)
-        answer = load(server.address("http"), "membership", 16, "--seconds", size.seconds, *known, *key)
-        yield Number("membership, 16 connections", answer["requests_per_s"], "requests/s")
-
-
-def three(build: Build, size: Size) -> Iterator[Number]:
-    """Measure three servers under load."""
-    with three_servers(build.command("qed-server")) as cluster:
-        leader = cluster.leader()
-        yield from adds(leader, size, build.key_options(leader))
-
-
-def adds(server: Server, size: Size, key: tuple[str, ...]) -> Iterator[Number]:
-    """Fill a log, then add single events and bulks."""
-    address, common = server.address("http"), ("--seconds", size.seconds, *key)
-    fill(server, size.events, *key)
-    single = load(address, "add", 64, *common, "--prefix", "a")
-    yield Number("single adds, 64 connections", single["requests_per_s"], "adds/s")
-    bulks = load(address, "bulk", 4, *common, *BULK)
-    yield Number("bulks of 1,000, 4 connections", bulks["events_per_s"], "events/s")
-
-
-def start(build: Build, _size: Size) -> Iterator[Number]:
+def start_numbers(build: Build, _size: Size) -> Iterator[Number]:
     """Measure how long the command line takes to print its version."""
     took_ms = []
     for _ in range(STARTS):
@@ -138,16 +112,70 @@ def start(build: Build, _size: Size) -> Iterator[Number]:
     yield Number("qed --version", statistics.median(took_ms), "ms")
 
 
+def add_numbers(address: str, size: Size, key: tuple[str, ...]) -> Iterator[Number]:
+    """Add single events, then bulks."""
+    common = ("--seconds", size.seconds, *key)
+    single = load(address, "add", 64, *common, "--prefix", "a")
+    yield Number("single adds, 64 connections", single["requests_per_s"], "adds/s")
+    bulks = load(address, "bulk", 4, *common, *BULK)
+    yield Number("bulks of 1,000, 4 connections", bulks["events_per_s"], "events/s")
+
+
+Side: TypeAlias = "Callable[[], Iterator[Number]]"
+"""Measures one of two builds, number by number."""
+
+
+@contextmanager
+def core(build: Build, size: Size) -> Iterator[Side]:
+    """Prepare the measurement of the trees alone."""
+    yield lambda: core_numbers(build, size)
+
+
+@contextmanager
+def start(build: Build, size: Size) -> Iterator[Side]:
+    """Prepare the measurement of a start."""
+    yield lambda: start_numbers(build, size)
+
+
+@contextmanager
+def http(build: Build, size: Size) -> Iterator[Side]:
+    """Run one server with a filled log until the block ends."""
+    with (
+        tempfile.TemporaryDirectory(prefix="qed-bench-") as folder,
+        serving(Path(folder), build.command("qed-server")) as server,
+    ):
+        address, key = server.address("http"), build.key_options(server)
+        fill(server, size.events, *key)
+        known = ("--prefix", "event ", "--events", size.events)
+
+        def numbers() -> Iterator[Number]:
+            yield from add_numbers(address, size, key)
+            answer = load(address, "membership", 16, "--seconds", size.seconds, *known, *key)
+            yield Number("membership, 16 connections", answer["requests_per_s"], "requests/s")
+
+        yield numbers
+
+
+@contextmanager
+def three(build: Build, size: Size) -> Iterator[Side]:
+    """Run three servers with a filled log until the block ends."""
+    with three_servers(build.command("qed-server")) as cluster:
+        leader = cluster.leader()
+        key = build.key_options(leader)
+        fill(leader, size.events, *key)
+        yield lambda: add_numbers(cluster.leader().address("http"), size, key)
+
+
 @dataclass(frozen=True)
 class Part:
     """What is measured, and of which two builds.
 
     Attributes:
-        measure: Measures one build.
+        open: Prepares the measurement of one build.
         sides: Returns the two that are compared, given the old and the new one.
     """
 
-    measure: Callable[[Build, Size], Iterator[Number]]
+    open: Callable[[Build, Size], AbstractContextManager[Side]]
     sides: Callable[[Build, Build], tuple[Build, Build]] = lambda old, new: (old, new)
 
 
@@ -161,18 +189,30 @@ PARTS: dict[str, Part] = {
 }
 
 
+def alternating(sides: tuple[Side, Side]) -> tuple[dict[str, Number], dict[str, Number]]:
+    """Measure each number of one side and then of the other, and return the numbers of both by what they measure."""
+    found: tuple[dict[str, Number], dict[str, Number]] = ({}, {})
+    for step in zip_longest(*(side() for side in sides)):
+        for numbers, measured in zip(found, step, strict=True):
+            if measured is not None:
+                numbers[measured.what] = measured
+    return found
+
+
 def compare(name: str, part: Part, builds: tuple[Build, Build], size: Size, rounds: int) -> None:
-    """Measure one part, alternating between the builds, and print its table."""
-    print(f"\n{name:<42} {'old':>12} {'new':>12} {'':<10} ratio (least to most)")
-    old, new = part.sides(*builds)
+    """Measure one part, alternating between the builds with each number, and print its table."""
+    print(f"\n{name:<42} {'old':>12} {'new':>12} {'':<10} ratio (middle half)")
     pairs: dict[str, list[tuple[Number, Number]]] = {}
-    for _ in range(rounds):
-        before, after = list(part.measure(old, size)), list(part.measure(new, size))
-        known = {number.what: number for number in before}
-        for number in after:
-            if number.what in known:
-                pairs.setdefault(number.what, []).append((known[number.what], number))
-    for what, measured in pairs.items():
+    with ExitStack() as stack:
+        old, new = (stack.enter_context(part.open(build, size)) for build in part.sides(*builds))
+        for number in range(rounds):
+            # Who is first changes, because the second one finds the machine as the first left it.
+            is_old_first = number % 2 == 0
+            found = alternating((old, new) if is_old_first else (new, old))
+            before, after = found if is_old_first else reversed(found)
+            for what in before.keys() & after.keys():
+                pairs.setdefault(what, []).append((before[what], after[what]))
+    for what, measured in sorted(pairs.items()):
         print_ratio(what, measured)
 
 
@@ -180,7 +220,8 @@ def print_ratio(what: str, measured: list[tuple[Number, Number]]) -> None:
     """Print the medians of both builds, and their ratios."""
     before, after = (statistics.median(number.value for number in side) for side in zip(*measured, strict=True))
     ratios = [new.ratio(old) for old, new in measured]
-    spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    spread = f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
     print(f"  {what:<40} {before:>12,.1f} {after:>12,.1f} {measured[0][0].unit:<10} {spread}", flush=True)
 
 
@@ -188,9 +229,9 @@ def main() -> None:
     """Compare the parts that were asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("old", type=Path, help="the checkout to compare this one with")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     old, new = Build(options.old.resolve()), Build(ROOT)
