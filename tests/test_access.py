@@ -48,6 +48,8 @@ BY_CLIENTS: Final[Table] = {
     ("POST", "/proofs/incremental"): {"prove"},
     ("GET", "/snapshots/0"): {"prove"},
     ("GET", "/snapshots/%30"): {"prove"},
+    ("GET", "/log/tile/0/000"): {"prove"},
+    ("GET", "/log/no-such-file"): {"prove"},
     ("GET", "/info"): {"append", "prove", "operate", "observe"},
     ("GET", "/info/shards"): {"append", "prove", "operate", "observe"},
     ("GET", "/no-such-path"): {"append", "prove", "operate", "observe"},

@@ -103,8 +103,28 @@ class Log:
         """
         return self._log.snapshot(version)
 
+    def tile(self, path: str) -> bytes:
+        """Return a file of the log as a transparency log, in the form of C2SP tlog-tiles.
+
+        Args:
+            path: `tile/<level>/<number>` for a tile of hashes, `tile/entries/<number>` for a bundle of entries, either
+                with `.p/<width>` for the first of 256. A number is in groups of three digits, as in `x001/067`.
+
+        Raises:
+            UnknownVersion: The log does not have that many entries yet.
+            ValueError: There is no such path.
+        """
+        return self._log.tile(path)
+
+    def tree_head(self) -> tuple[int, Digest]:
+        """Return the number of entries of the log as a transparency log, and the root of the Merkle tree over them.
+
+        The root is that of RFC 6962. It commits to all entries, and the last entry to the roots of both other trees.
+        """
+        return self._log.tree_head()
+
     def check(self, *, progress: Callable[[int], object] | None = None) -> None:
-        """Build both trees again from the log, batch by batch, and compare the stored roots and occurrences with them.
+        """Build all trees again from the log, batch by batch, and compare the stored roots and occurrences with them.
 
         Args:
             progress: Called now and then, in this thread, with the number of events checked. An exception from it ends

@@ -180,4 +180,4 @@ class Intruder:
 
 
 def _is_put_off(reply: Reply) -> bool:
-    return reply.status == 503 and "retry-after" in reply.headers
+    return reply.status == 503 and b"does not know the keys of its cluster" in reply.body

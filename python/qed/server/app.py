@@ -24,7 +24,7 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server import backups, endpoints, key_calls
+from qed.server import backups, endpoints, key_calls, tiles
 from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge
 from qed.server.browsers import ForeignHost, ForeignOrigin
@@ -58,6 +58,7 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     ForeignOrigin: (403, "foreign_origin"),
     ForeignHost: (403, "foreign_host"),
     endpoints.NoSuchSnapshot: (404, "unknown_version"),
+    tiles.NoSuchTile: (404, "unknown_tile"),
     AddedLater: (412, "added_later"),
     EmptyLog: (412, "empty_log"),
     UnknownVersion: (412, "invalid_range"),
@@ -112,6 +113,8 @@ class Application:
             return
         is_management = scope["server"][1] == self._node.settings.mgmt_addr.port
         endpoint = self._endpoint(scope, is_management=is_management)
+        if scope["path"].startswith(tiles.PREFIX):
+            send = tiles.for_readers(send)
         try:
             if self._access.admit(scope, head_of(scope), is_management=is_management):
                 _note_owner(scope)
@@ -232,6 +235,7 @@ def build_application(
         Route("/proofs/digest-membership", endpoints.DigestMembership(node, bodies), methods=["POST"]),
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
         Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
+        Route("/log/{path:path}", tiles.TileFile(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
         Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/info", endpoints.Information(node), methods=["GET"]),

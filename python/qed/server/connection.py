@@ -28,8 +28,9 @@ _log = logging.getLogger(__name__)
 
 _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
-_MANAGEMENT_CONNECTIONS: Final = 32
-"""Connections reserved for operators, so that clients cannot lock them out."""
+_MANAGEMENT_CONNECTIONS: Final = 128
+"""Connections reserved for operators, so that clients cannot lock them out. To keep an operator out, strangers at the
+operator's own address have to open this many within one TLS handshake."""
 _FAREWELL_S: Final = 0.5
 """How long the client of an idle connection may take to agree to its end, over TLS."""
 _MOST_AHEAD: Final = 100

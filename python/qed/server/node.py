@@ -325,6 +325,19 @@ class Node:
         self._replica.ask_snapshot(ticket, version)
         return await self._receive(answer)
 
+    async def tile(self, path: str) -> bytes:
+        """Return a file of the log as a transparency log.
+
+        Raises:
+            UnknownVersion: The log does not have that many entries yet.
+            ValueError: There is no such path.
+            Overloaded: Too many proofs wait already.
+            Unavailable: No result in time.
+        """
+        ticket, answer = self._waiting.enter(PROOF)
+        self._replica.ask_tile(ticket, path)
+        return await self._receive(answer)
+
     @property
     def log_name(self) -> str:
         """The name of the log; empty before this member is admitted to its cluster."""

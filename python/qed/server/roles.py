@@ -26,6 +26,7 @@ CALLS: Final[dict[str, frozenset[str]]] = {
     "/proofs/digest-membership": frozenset({PROVE}),
     "/proofs/incremental": frozenset({PROVE}),
     "/snapshots/{version}": frozenset({PROVE}),
+    "/log/{path:path}": frozenset({PROVE}),
     # Every client must find the leader and the other members.
     "/info": ANY_ROLE,
     "/info/shards": ANY_ROLE,
@@ -50,7 +51,7 @@ MANAGEMENT_CALLS: Final[dict[str, frozenset[str]]] = {
 }
 """The calls of operators."""
 
-_SNAPSHOTS: Final = "/snapshots/"
+_FAMILIES: Final = ("/snapshots/{version}", "/log/{path:path}")
 
 
 def roles_for(path: str, *, is_management: bool) -> frozenset[str]:
@@ -68,4 +69,5 @@ def roles_for(path: str, *, is_management: bool) -> frozenset[str]:
     roles = CALLS.get(path)
     if roles is not None:
         return roles
-    return CALLS["/snapshots/{version}"] if path.startswith(_SNAPSHOTS) else ANY_ROLE
+    family = next((family for family in _FAMILIES if path.startswith(family[: family.index("{")])), None)
+    return ANY_ROLE if family is None else CALLS[family]

@@ -171,7 +171,7 @@ pub(crate) fn end(store: &dyn Store) -> Result<ChainEnd, LogError> {
 /// [`LogError::Corrupt`] names the first act that does not continue it; [`LogError::Store`] if a row cannot be read.
 pub(crate) fn check(store: &dyn Store, end: ChainEnd) -> Result<(), LogError> {
     let mut reached = ChainEnd::default();
-    store.scan(Table::Acts, &mut |key, row| {
+    store.scan(Table::Acts, &[], &mut |key, row| {
         let act = act_of(key, row)?;
         if act.log_id.index > end.log_id.index {
             // Written since the check began.

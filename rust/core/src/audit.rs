@@ -2,12 +2,11 @@
 
 use crate::error::LogError;
 use crate::hash::Digest;
-use crate::history::Roots;
 use crate::integers::usize_from;
 use crate::page::{Batch, Page};
 use crate::replay::require_repeated;
 use crate::rows;
-use crate::trees::{Trees, shown_and_hidden};
+use crate::trees::{NewEvents, RootsOf, Trees, shown_and_hidden};
 
 /// The log that some pages lead to, in memory: about 110 bytes an event.
 #[derive(Debug)]
@@ -53,7 +52,8 @@ impl Audit {
         require_repeated(base, added, repeats)?;
         let (entries, _) = shown_and_hidden(base, added, repeats);
         let digest_at = |version: u64| digests.get(usize_from(version)).copied().ok_or_else(|| missing(version));
-        let change = trees.plan(added, &entries, Roots::Last, &digest_at)?;
+        let new = NewEvents { digests: added, shown: &entries, repeats, earlier_ends: &[] };
+        let change = trees.plan(new, RootsOf::Batches, &digest_at)?;
         let what = format!("the hyper root of version {}", batch.last);
         rows::require_same(&what, &batch.hyper_digest, &change.hyper_root())?;
         let history_root = change.last_history_root();

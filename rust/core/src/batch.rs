@@ -91,6 +91,11 @@ impl Draft {
         entries
     }
 
+    /// Return the versions of events that occur earlier in the same request, in ascending order.
+    pub(crate) fn repeats(&self) -> Vec<u64> {
+        self.repeats.iter().map(|repeat| repeat.version).collect()
+    }
+
     /// Assign the next version to an event.
     pub(crate) fn assign(&mut self, digest: &Digest, request: usize) -> u64 {
         let version = self.base + self.digests.len() as u64;

@@ -77,7 +77,7 @@ impl DiskStore {
     }
 
     fn table(&self, table: Table) -> &Keyspace {
-        let [digests, roots, occurrences, repeats, members, applied, acts] = &self.tables;
+        let [digests, roots, occurrences, repeats, members, applied, acts, tiles] = &self.tables;
         match table {
             Table::Digests => digests,
             Table::Roots => roots,
@@ -86,6 +86,7 @@ impl DiskStore {
             Table::Members => members,
             Table::Applied => applied,
             Table::Acts => acts,
+            Table::Tiles => tiles,
         }
     }
 
@@ -106,8 +107,8 @@ fn open_database(store: &Path) -> fjall::Result<(Database, [Keyspace; Table::ALL
         .manual_journal_persist(true)
         .open()?;
     let open_table = |table: Table| database.keyspace(table.name(), table_options);
-    let [digests, roots, occurrences, repeats, members, applied, acts] = Table::ALL.map(open_table);
-    Ok((database, [digests?, roots?, occurrences?, repeats?, members?, applied?, acts?]))
+    let [digests, roots, occurrences, repeats, members, applied, acts, tiles] = Table::ALL.map(open_table);
+    Ok((database, [digests?, roots?, occurrences?, repeats?, members?, applied?, acts?, tiles?]))
 }
 
 fn table_options() -> KeyspaceCreateOptions {
@@ -268,8 +269,8 @@ impl Store for DiskStore {
         Ok(found.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
-    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
-        let mut rows = self.read(|| Ok(self.table(table).iter()))?;
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LogError> {
+        let mut rows = self.read(|| Ok(self.table(table).range(from..)))?;
         while let Some((key, value)) = self.read(|| rows.next().map(fjall::Guard::into_inner).transpose())? {
             if visit(&key, &value)?.is_break() {
                 break;

@@ -48,11 +48,11 @@ impl Default for Edge {
 
 /// Which roots a change should include. A root costs one hash per level; appending a leaf without its root costs three hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Roots {
+pub enum Roots<'a> {
     /// The root at each new version.
     Each,
-    /// Only the root at the last version.
-    Last,
+    /// The roots at these versions, in ascending order.
+    At(&'a [u64]),
 }
 
 /// The changes that appending some events will make.
@@ -97,7 +97,7 @@ impl HistoryTree {
             let above = above.collect();
             tree.kept.push(std::mem::replace(&mut level, above));
         }
-        let change = tree.plan(rest, Roots::Last);
+        let change = tree.plan(rest, Roots::At(&[]));
         tree.apply(change);
         tree
     }
@@ -116,16 +116,36 @@ impl HistoryTree {
 
     /// Compute the result of appending `digests` without changing anything.
     #[must_use]
-    pub fn plan(&self, digests: &[Digest], roots: Roots) -> HistoryChange {
+    pub fn plan(&self, digests: &[Digest], roots: Roots<'_>) -> HistoryChange {
         let mut change = HistoryChange { edge: self.edge, ..HistoryChange::default() };
         for (version, digest) in (self.len..).zip(digests) {
             let highest = change.freeze(version, digest);
             change.len += 1;
-            if roots == Roots::Each || change.len == digests.len() as u64 {
+            let is_wanted = match roots {
+                Roots::Each => true,
+                Roots::At(versions) => versions.get(change.roots.len()) == Some(&version),
+            };
+            if is_wanted {
                 change.roots.push(change.root(version, highest));
             }
         }
         change
+    }
+
+    /// Return the tree of the first `len` events, a multiple of [`GROUP`], which can only be planned on.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] if this tree is shorter.
+    pub fn edge_at(&self, len: u64) -> Result<Self, LogError> {
+        let mut edge = Edge::default();
+        for (height, left) in (0..).zip(&mut edge.0) {
+            if len >> height & 1 == 1 {
+                let position = HistoryPosition { index: (len >> height ^ 1) << height, height };
+                *left = self.kept(position, len).ok_or_else(|| missing(position))?;
+            }
+        }
+        Ok(Self { len, kept: Vec::new(), edge })
     }
 
     /// Apply a change that was planned on the tree in its current state.
@@ -271,6 +291,12 @@ mod tests {
             assert_eq!((built.len, &built.kept), (grown.len, &grown.kept), "{size} events");
             let rest = &events[size..size + 40];
             assert_eq!(built.plan(rest, Roots::Each).roots, grown.plan(rest, Roots::Each).roots, "{size} events");
+
+            let group = size / GROUP_LEAVES * GROUP_LEAVES;
+            let edge = grown.edge_at(group as u64).unwrap();
+            let versions: Vec<_> = (size as u64..size as u64 + 40).collect();
+            let roots = edge.plan(&events[group..size + 40], Roots::At(&versions)).roots;
+            assert_eq!(roots, grown.plan(rest, Roots::Each).roots, "{size} events");
         }
     }
 }

@@ -79,6 +79,7 @@ pub mod restoration;
 pub mod roots;
 mod rows;
 pub mod store;
+mod tiled;
 pub mod tlog;
 mod trees;
 pub mod verify;

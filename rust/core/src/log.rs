@@ -15,7 +15,6 @@ use crate::batch::{Draft, Placed, put_digests, require_events};
 use crate::disk::DiskStore;
 use crate::error::LogError;
 use crate::hash::Digest;
-use crate::history::Roots;
 use crate::hyper::PathEnd;
 use crate::integers::usize_from;
 use crate::log_id::LogId;
@@ -23,7 +22,8 @@ use crate::proof::{AbsenceProof, Answer, IncrementalProof, LaterOccurrence, Memb
 use crate::replay;
 use crate::rows::{self, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
-use crate::trees::{Trees, TreesChange};
+use crate::tiled::{LeafCache, TILE_ENTRIES, put_tiles};
+use crate::trees::{NewEvents, RootsOf, Trees, TreesChange};
 
 /// A tamper-evident log. Any number of threads may request proofs while one thread appends.
 pub struct Log {
@@ -34,6 +34,7 @@ pub struct Log {
     /// Length and applied entry after the last batch. Readable without `writer`, so reading it never waits for a batch that is being
     /// hashed.
     progress: Mutex<Progress>,
+    pub(crate) leaf_cache: LeafCache,
 }
 
 /// Progress of a log.
@@ -120,7 +121,7 @@ impl Log {
         }
         let writer = Mutex::new(Writer { tail, applied, acts, refusal: None });
         let progress = Mutex::new(Progress { len: found, applied, acts });
-        Ok(Self { store, trees: RwLock::new(trees), writer, progress })
+        Ok(Self { store, trees: RwLock::new(trees), writer, progress, leaf_cache: LeafCache::default() })
     }
 
     /// Return the progress of the log, without waiting for a batch in progress.
@@ -163,7 +164,7 @@ impl Log {
             let reason = "it is a replica in a cluster; add the events through the leader of the cluster".into();
             return Err(LogError::WriteRefused { reason });
         }
-        self.commit(&mut writer, requests, Roots::Each, None)
+        self.commit(&mut writer, requests, RootsOf::Events, None)
     }
 
     /// Append the events of `requests` as the outcome of the entry at `log_id` of a replicated log.
@@ -175,7 +176,7 @@ impl Log {
     ///
     /// The errors of [`Self::append`]; [`LogError::OutOfOrder`] if `log_id` is not after [`Self::applied`].
     pub fn apply(&self, log_id: LogId, requests: &[Request]) -> Result<Vec<Added>, LogError> {
-        self.apply_with(log_id, requests, Roots::Each)
+        self.apply_with(log_id, requests, RootsOf::Events)
     }
 
     /// Like [`Self::apply`], for a caller that does not need snapshots. This saves most of the hashing.
@@ -184,10 +185,10 @@ impl Log {
     ///
     /// Same as [`Self::apply`].
     pub fn apply_silently(&self, log_id: LogId, requests: &[Request]) -> Result<(), LogError> {
-        self.apply_with(log_id, requests, Roots::Last).map(drop)
+        self.apply_with(log_id, requests, RootsOf::Batches).map(drop)
     }
 
-    fn apply_with(&self, log_id: LogId, requests: &[Request], wanted: Roots) -> Result<Vec<Added>, LogError> {
+    fn apply_with(&self, log_id: LogId, requests: &[Request], wanted: RootsOf) -> Result<Vec<Added>, LogError> {
         require_events(requests)?;
         let mut writer = self.writer.lock();
         writer.require_after(log_id)?;
@@ -198,7 +199,7 @@ impl Log {
         &self,
         writer: &mut Writer,
         requests: &[Request],
-        wanted: Roots,
+        wanted: RootsOf,
         log_id: Option<LogId>,
     ) -> Result<Vec<Added>, LogError> {
         writer.require_usable()?;
@@ -214,7 +215,9 @@ impl Log {
         let (base, digests) = (draft.base, draft.digests.as_slice());
         let digest_at = |version| self.digest_at(version, base, digests);
         // This only reads the trees, so proofs can be served meanwhile; no other thread changes them while `writer` is held.
-        let change = self.trees.read().plan(digests, &draft.entries(), wanted, &digest_at)?;
+        let (shown, repeats) = (draft.entries(), draft.repeats());
+        let new = NewEvents { digests, shown: &shown, repeats: &repeats, earlier_ends: &[] };
+        let change = self.trees.read().plan(new, wanted, &digest_at)?;
         let added = self.answers(&draft, wanted, Some(&change))?;
         let rows = draft.rows(&change, log_id);
         self.land(writer, Landing { base, digests, change, rows, log_id, acts: None })?;
@@ -233,6 +236,7 @@ impl Log {
     pub(crate) fn land(&self, writer: &mut Writer, landing: Landing<'_>) -> Result<(), LogError> {
         let Landing { base, digests, change, mut rows, log_id, acts } = landing;
         let tail = put_digests(&mut rows, base, &writer.tail, digests);
+        put_tiles(&mut rows, base / TILE_ENTRIES, change.full_tiles());
         let is_synced_here = log_id.is_none();
         let steps = || {
             self.store.write(rows)?;
@@ -425,8 +429,8 @@ impl Log {
     /// Return the outcome of each request, unless the caller does not want them; `change` is the planned change, or `None` if nothing
     /// is added. Snapshots of earlier batches are read from the store, so this is done before anything is written: an unreadable row
     /// must not fail a batch that is already durable.
-    fn answers(&self, draft: &Draft, wanted: Roots, change: Option<&TreesChange>) -> Result<Vec<Added>, LogError> {
-        if matches!(wanted, Roots::Last) {
+    fn answers(&self, draft: &Draft, wanted: RootsOf, change: Option<&TreesChange>) -> Result<Vec<Added>, LogError> {
+        if wanted == RootsOf::Batches {
             return Ok(Vec::new());
         }
         let new = change.map_or_else(Vec::new, |change| draft.snapshots(change));

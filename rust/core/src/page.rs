@@ -8,13 +8,12 @@ use crate::applied::{self, Members};
 use crate::bytes::Reader;
 use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
-use crate::history::Roots;
 use crate::hyper::Entry;
 use crate::log::{Landing, Log, Progress};
 use crate::log_id::LogId;
 use crate::rows::{self, Rows};
 use crate::store::{Table, WriteBatch};
-use crate::trees::shown_and_hidden;
+use crate::trees::{NewEvents, RootsOf, shown_and_hidden};
 
 /// Why a page could not be created or installed. Only [`Self::Log`] means that this log has failed.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +153,11 @@ impl Log {
         page.require_chain(writer.acts)?;
         let (entries, mut hidden) = shown_and_hidden(base, &page.digests, &page.repeats);
         let digest_at = |version: u64| self.digest_at(version, base, &page.digests);
-        let change = self.trees.read().plan(&page.digests, &entries, Roots::Last, &digest_at)?;
+        let earlier = page.batches.split_last().map_or(&[][..], |(_, earlier)| earlier);
+        let earlier_ends: Vec<_> = earlier.iter().map(|batch| (batch.last, batch.hyper_digest)).collect();
+        let new =
+            NewEvents { digests: &page.digests, shown: &entries, repeats: &page.repeats, earlier_ends: &earlier_ends };
+        let change = self.trees.read().plan(new, RootsOf::Batches, &digest_at)?;
         if let Some(last) = page.batches.last() {
             page.require_root("hyper", &last.hyper_digest, &change.hyper_root())?;
             page.require_root("history", &page.history_digest, &change.last_history_root())?;

@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 
 use crate::error::LogError;
 use crate::hash::Digest;
-use crate::history::Roots;
+use crate::history::HistoryTree;
 use crate::hyper::Entry;
 use crate::rows::{self, Rows, TILE_DIGESTS};
-use crate::store::{Store, Table};
-use crate::trees::{Trees, shown_and_hidden};
+use crate::store::{Store, Table, WriteBatch};
+use crate::tiled::{self, TILE_ENTRIES};
+use crate::trees::{NewEvents, RootsOf, Trees, shown_and_hidden};
 
 /// Build both trees; return them and, if the last tile is not full, its digests.
 ///
@@ -18,14 +19,20 @@ use crate::trees::{Trees, shown_and_hidden};
 /// [`LogError::Corrupt`] if rows are missing or malformed, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
 /// be read.
 pub fn build(store: &dyn Store) -> Result<(Trees, Vec<Digest>), LogError> {
-    let Built { trees, digests, .. } = build_all(store)?;
+    let Built { trees, digests, tiles, .. } = build_all(store)?;
+    if !tiles.is_empty() {
+        // Not synced: what a crash loses is computed again.
+        store.write(tiles)?;
+    }
     let (_, tail) = digests.as_chunks::<TILE_DIGESTS>();
     Ok((trees, tail.to_vec()))
 }
 
-/// Both trees, and what they were built from.
+/// The trees, and what they were built from.
 pub struct Built {
     pub trees: Trees,
+    /// Rows of full tiles of entries that are not stored.
+    pub tiles: WriteBatch,
     /// The digests of all events.
     pub digests: Vec<Digest>,
     /// Versions that the hyper tree never showed, ascending.
@@ -39,9 +46,15 @@ pub struct Built {
 /// As [`build`].
 pub fn build_all(store: &dyn Store) -> Result<Built, LogError> {
     let (digests, repeats) = (all_digests(store)?, repeats(store)?);
-    let trees = Trees::of_events(&digests, &repeats)?;
+    let mut tiles = WriteBatch::default();
+    let build_entries = |history: &HistoryTree| {
+        let (entries, missing) = tiled::build(store, history, &digests, &repeats)?;
+        tiles = missing;
+        Ok(entries)
+    };
+    let trees = Trees::of_events(&digests, &repeats, build_entries)?;
     require_last_root(store, &trees)?;
-    Ok(Built { trees, digests, repeats })
+    Ok(Built { trees, tiles, digests, repeats })
 }
 
 /// Require that the last stored root is at the last event, and that it is the root that the events lead to.
@@ -61,7 +74,7 @@ fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
 }
 
 /// Replay the first `len` events, at least one, batch by batch. Compare each hyper root, and each row of an occurrence that the hyper
-/// tree does not show, with what is stored. Require that each stored repeat is at least the second occurrence of its event in its
+/// tree does not show and of a full tile of entries, with what is stored. Require that each stored repeat is at least the second occurrence of its event in its
 /// batch. Return the history root of the last event, or the value that `progress` stops with.
 ///
 /// # Errors
@@ -78,7 +91,7 @@ pub fn check<B>(
     // Repeats appended since the check began must have digests too.
     replay.repeats.iter().filter(|&&version| version >= len).try_for_each(|&version| rows.digest(version).map(drop))?;
     let (mut history_root, mut occurrences, mut broken) = (None, 0_u64, None);
-    store.scan(Table::Roots, &mut |key, root| {
+    store.scan(Table::Roots, &[], &mut |key, root| {
         let (base, last) = (replay.trees.len(), rows::version_in(key)?);
         if base >= len {
             // Appended since the check began.
@@ -88,6 +101,9 @@ pub fn check<B>(
         require_repeated(base, &digests, &replay.repeats)?;
         let (change, hidden) = replay.append(&digests)?;
         rows::require_same(&format!("the hyper root of version {last}"), &rows::root_in(root)?, &change.hyper_root)?;
+        for (tile, hash) in (base / TILE_ENTRIES..).zip(&change.full_tiles) {
+            tiled::require_tile(store, tile, hash)?;
+        }
         for occurrence in &hidden {
             require_occurrence(store, occurrence)?;
         }
@@ -128,7 +144,7 @@ fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Res
 /// The replay found all of its occurrences stored, so any further ones must have been appended since the check began.
 fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Result<(), LogError> {
     let (rows, mut found) = (Rows::of(store), 0_u64);
-    store.scan(Table::Occurrences, &mut |key, _| {
+    store.scan(Table::Occurrences, &[], &mut |key, _| {
         let version = rows::version_of_occurrence(key)?;
         if !key.starts_with(rows.digest(version)?.as_bytes()) {
             return Err(LogError::Corrupt(format!(
@@ -158,7 +174,7 @@ fn holds(store: &dyn Store, version: u64) -> Result<bool, LogError> {
 /// Return all digests, in the order of versions.
 fn all_digests(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
     let (mut all, mut expected) = (Vec::new(), 0_u64);
-    store.scan(Table::Digests, &mut |key, row| {
+    store.scan(Table::Digests, &[], &mut |key, row| {
         let tile = rows::version_in(key)?;
         if tile != expected || all.len() % TILE_DIGESTS != 0 {
             return Err(LogError::Corrupt(format!(
@@ -177,7 +193,7 @@ fn all_digests(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
 /// Return the versions that the hyper tree never showed, in order.
 fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
     let mut repeats = Vec::new();
-    store.scan(Table::Repeats, &mut |key, _| {
+    store.scan(Table::Repeats, &[], &mut |key, _| {
         repeats.push(rows::version_in(key)?);
         Ok(ControlFlow::Continue(()))
     })?;
@@ -196,6 +212,8 @@ struct Replay<'a> {
 struct Replayed {
     history_root: Digest,
     hyper_root: Digest,
+    /// The hashes of the tiles of entries that became full.
+    full_tiles: Vec<Digest>,
 }
 
 impl<'a> Replay<'a> {
@@ -209,8 +227,13 @@ impl<'a> Replay<'a> {
         let (entries, mut hidden) = shown_and_hidden(base, digests, &self.repeats);
         let stored = |version| Rows::of(self.store).digest(version);
         let digest_at = |version| rows::pending(version, base, digests).map_or_else(|| stored(version), Ok);
-        let change = self.trees.plan(digests, &entries, Roots::Last, &digest_at)?;
-        let replayed = Replayed { history_root: change.last_history_root(), hyper_root: change.hyper_root() };
+        let new = NewEvents { digests, shown: &entries, repeats: &self.repeats, earlier_ends: &[] };
+        let change = self.trees.plan(new, RootsOf::Batches, &digest_at)?;
+        let replayed = Replayed {
+            history_root: change.last_history_root(),
+            hyper_root: change.hyper_root(),
+            full_tiles: change.full_tiles().copied().collect(),
+        };
         hidden.extend(change.replaced());
         self.trees.apply(change, &digest_at)?;
         Ok((replayed, hidden))

@@ -67,7 +67,8 @@ impl Restoration {
     /// [`LogError::Corrupt`] if a root differs; [`LogError::Full`] if there is no room for so many events; [`LogError::Store`] if the folder
     /// cannot be read or written.
     pub fn complete(&self) -> Result<(), LogError> {
-        let Built { trees, digests, repeats } = replay::build_all(&self.store)?;
+        let Built { trees, tiles, digests, repeats } = replay::build_all(&self.store)?;
+        self.store.write(tiles)?;
         let stored = Rows::of(&self.store);
         for end in &self.ends {
             let Some(version) = end.extent.len.checked_sub(1) else { continue };

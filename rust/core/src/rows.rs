@@ -147,6 +147,16 @@ pub fn root_in(row: &[u8]) -> Result<Digest, LogError> {
     root_and_log_id_in(row).map(|(root, _)| root)
 }
 
+/// Return the hash in the row of a full tile of entries.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] unless it has 32 bytes.
+pub fn tile_hash_in(row: &[u8]) -> Result<Digest, LogError> {
+    Digest::from_slice(row)
+        .ok_or_else(|| LogError::Corrupt(format!("expected the hash of a tile to have 32 bytes, found {}", row.len())))
+}
+
 /// Return the row of a hyper root.
 #[must_use]
 pub fn root_row(root: &Digest, log_id: Option<LogId>) -> Vec<u8> {

@@ -27,12 +27,22 @@ pub enum Table {
     Applied,
     /// Index in the replicated log → the act of that entry.
     Acts,
+    /// Number of a full tile of entries → the hash of these entries.
+    Tiles,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 7] =
-        [Self::Digests, Self::Roots, Self::Occurrences, Self::Repeats, Self::Members, Self::Applied, Self::Acts];
+    pub const ALL: [Self; 8] = [
+        Self::Digests,
+        Self::Roots,
+        Self::Occurrences,
+        Self::Repeats,
+        Self::Members,
+        Self::Applied,
+        Self::Acts,
+        Self::Tiles,
+    ];
 
     /// Return the name of the table on disk.
     #[must_use]
@@ -45,6 +55,7 @@ impl Table {
             Self::Members => "members",
             Self::Applied => "applied",
             Self::Acts => "acts",
+            Self::Tiles => "tiles",
         }
     }
 }
@@ -63,6 +74,12 @@ impl WriteBatch {
     /// Add a row, replacing any row with the same key.
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.0.push((table, (key.into(), value.into())));
+    }
+
+    /// Return whether there is no row.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -98,12 +115,12 @@ pub trait Store: Send + Sync {
     /// [`LogError::Store`] if it cannot be read.
     fn last_in(&self, table: Table, from: &[u8], to: &[u8]) -> Result<Option<Row>, LogError>;
 
-    /// Pass every row of a table to `visit`, in the order of keys, until `visit` breaks or fails.
+    /// Pass the rows of a table to `visit`, from the key `from` on and in the order of keys, until `visit` breaks or fails.
     ///
     /// # Errors
     ///
     /// [`LogError::Store`] if a row cannot be read; the errors of `visit`.
-    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError>;
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LogError>;
 
     /// Write a batch. It is visible at once but not durable yet; after a crash, either all of it is there or nothing of it.
     ///
@@ -170,11 +187,11 @@ impl Store for MemoryStore {
         Ok(found.map(|((_, key), value)| (key.clone(), value.clone())))
     }
 
-    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LogError> {
         // A copy, so that `visit` can read the store while another thread waits to write to it.
         let of_table =
             |((found, key), value): (&Key, &Vec<u8>)| (*found == table).then(|| (key.clone(), value.clone()));
-        let rows: Vec<Row> = self.rows.read().range((table, Vec::new())..).map_while(of_table).collect();
+        let rows: Vec<Row> = self.rows.read().range((table, from.to_vec())..).map_while(of_table).collect();
         for (key, value) in &rows {
             if visit(key, value)?.is_break() {
                 break;

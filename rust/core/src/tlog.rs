@@ -7,7 +7,7 @@
 //! of the log, as text. The log signs that text, and witnesses cosign it: text with signatures is a [note]. Keys are in [`key`],
 //! and the keys that somebody trusts are their [policy].
 //!
-//! The nodes of the tree are published in [tiles](tile), 256 hashes each, and the entries in bundles of 256. From the tiles anybody can
+//! A log keeps the nodes above its tiles in memory ([`entry_tree`]). The nodes of the tree are published in [tiles](tile), 256 hashes each, and the entries in bundles of 256. From the tiles anybody can
 //! make a proof that an entry is in the tree, or that one tree extends another; [`proof_file`] is such a proof with its
 //! checkpoint, complete in one file.
 //!
@@ -22,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod entry_tree;
 pub mod key;
 pub mod merkle;
 pub mod note;

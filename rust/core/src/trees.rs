@@ -1,4 +1,4 @@
-//! Both trees of a log together; proofs are made from them.
+//! The trees of a log together; proofs are made from them.
 
 use rayon::prelude::*;
 
@@ -7,40 +7,77 @@ use crate::hash::Digest;
 use crate::history::{HistoryChange, HistoryTree, Roots};
 use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
 use crate::integers::usize_from;
+use crate::tlog::entry::{BatchEnd, entries_of};
+use crate::tlog::entry_tree::{EntryChange, EntryTree};
 
 /// From this batch size on, each tree gets its own thread.
 const PARALLEL_EVENTS: usize = 32;
 
-/// Both trees at the same version.
+/// The trees at the same version.
 #[derive(Debug)]
 pub struct Trees {
     history: HistoryTree,
     hyper: HyperTree,
+    entries: EntryTree,
 }
 
-/// The changes that appending some events will make to both trees.
+/// The changes that appending some events will make to all trees.
 #[derive(Debug)]
 pub struct TreesChange {
     history: HistoryChange,
     hyper: HyperChange,
+    entries: EntryChange,
+}
+
+/// Which roots of the history tree a change has. A root costs one hash per level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootsOf {
+    /// The root at each new version.
+    Events,
+    /// The root at the last version of each batch.
+    Batches,
+}
+
+/// Events to be appended: one or more whole commit batches.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEvents<'a> {
+    /// Their digests, in order.
+    pub digests: &'a [Digest],
+    /// Those that the hyper tree is to show, sorted by key, each key once.
+    pub shown: &'a [Entry],
+    /// Versions of events that occur earlier in their bulk, in ascending order. Versions of other events may be among them.
+    pub repeats: &'a [u64],
+    /// The last versions of all batches but the last one, with the hyper roots after them.
+    pub earlier_ends: &'a [(u64, Digest)],
 }
 
 impl Trees {
     /// Return empty trees with room for `expected` events before the hyper tree has to grow.
     #[must_use]
     pub fn with_capacity(expected: u64) -> Self {
-        Self { history: HistoryTree::new(), hyper: HyperTree::with_capacity(expected) }
+        let (history, hyper) = (HistoryTree::new(), HyperTree::with_capacity(expected));
+        Self { history, hyper, entries: EntryTree::of_tiles(Vec::new()) }
     }
 
     /// Return the trees of the events `digests`; `repeats` are the versions that the hyper tree never showed, in ascending order.
+    /// The tree over the entries is what `build_entries` returns, and depends on the history tree.
     ///
     /// # Errors
     ///
-    /// Same as [`HyperTree::of_events`].
-    pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
-        let (history, hyper) =
-            rayon::join(|| HistoryTree::of_events(digests), || HyperTree::of_events(digests, repeats));
-        Ok(Self { history, hyper: hyper? })
+    /// Same as [`HyperTree::of_events`], and the errors of `build_entries`.
+    pub fn of_events(
+        digests: &[Digest],
+        repeats: &[u64],
+        build_entries: impl FnOnce(&HistoryTree) -> Result<EntryTree, LogError> + Send,
+    ) -> Result<Self, LogError> {
+        let build_others = || {
+            let history = HistoryTree::of_events(digests);
+            let entries = build_entries(&history)?;
+            Ok::<_, LogError>((history, entries))
+        };
+        let (others, hyper) = rayon::join(build_others, || HyperTree::of_events(digests, repeats));
+        let (history, entries) = others?;
+        Ok(Self { history, hyper: hyper?, entries })
     }
 
     /// Return the number of events.
@@ -61,24 +98,42 @@ impl Trees {
         &self.hyper
     }
 
-    /// Compute the result of appending `digests` without changing anything. `entries` are those of them that the hyper tree is to
-    /// show, sorted by key, each key once.
+    /// Return the tree over the entries.
+    #[must_use]
+    pub const fn entries(&self) -> &EntryTree {
+        &self.entries
+    }
+
+    /// Compute the result of appending events without changing anything.
     ///
     /// # Errors
     ///
     /// Same as [`HyperTree::plan`].
     pub fn plan(
         &self,
-        digests: &[Digest],
-        entries: &[Entry],
-        roots: Roots,
+        new: NewEvents<'_>,
+        roots_of: RootsOf,
         digest_at: &DigestAt<'_>,
     ) -> Result<TreesChange, LogError> {
+        let NewEvents { digests, shown, repeats, earlier_ends } = new;
+        let base = self.len();
+        let last = digests.len().checked_sub(1).map(|last| base + last as u64);
+        let ends: Vec<_> = earlier_ends.iter().map(|(version, _)| *version).chain(last).collect();
+        let roots = if roots_of == RootsOf::Events { Roots::Each } else { Roots::At(&ends) };
         let history = || self.history.plan(digests, roots);
-        let hyper = || self.hyper.plan(entries, digest_at);
+        let hyper = || self.hyper.plan(shown, digest_at);
         let (history, hyper) =
             if digests.len() < PARALLEL_EVENTS { (history(), hyper()) } else { rayon::join(history, hyper) };
-        Ok(TreesChange { history, hyper: hyper? })
+        let hyper = hyper?;
+        let end = |((number, &version), hyper_digest): ((usize, &u64), Digest)| {
+            let number = if roots == Roots::Each { usize_from(version - base) } else { number };
+            Some((version, BatchEnd { history_digest: *history.roots.get(number)?, hyper_digest }))
+        };
+        let hyper_roots = earlier_ends.iter().map(|(_, root)| *root).chain([hyper.root]);
+        let ends: Vec<_> = ends.iter().enumerate().zip(hyper_roots).filter_map(end).collect();
+        let repeats = repeats.get(repeats.partition_point(|version| *version < base)..).unwrap_or_default();
+        let leaves: Vec<_> = entries_of(base, digests, repeats, &ends).map(|entry| entry.leaf()).collect();
+        Ok(TreesChange { history, hyper, entries: self.entries.plan(&leaves) })
     }
 
     /// Apply a change that was planned on these trees in their current state.
@@ -88,12 +143,13 @@ impl Trees {
     /// Same as [`HyperTree::apply`]; the trees are unusable after an error.
     pub fn apply(&mut self, change: TreesChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
         self.history.apply(change.history);
+        self.entries.apply(change.entries);
         self.hyper.apply(change.hyper, digest_at)
     }
 }
 
 impl TreesChange {
-    /// Return the requested roots of the history tree.
+    /// Return the requested roots of the history tree, in the order of versions.
     #[must_use]
     pub fn history_roots(&self) -> &[Digest] {
         &self.history.roots
@@ -114,6 +170,11 @@ impl TreesChange {
     #[must_use]
     pub const fn hyper_root(&self) -> Digest {
         self.hyper.root
+    }
+
+    /// Return the hashes of the tiles of entries that become full, in order.
+    pub fn full_tiles(&self) -> impl Iterator<Item = &Digest> {
+        self.entries.tiles()
     }
 
     /// Return the keys that were already in the hyper tree, with the version they had before.
@@ -179,6 +240,8 @@ mod tests {
     #[should_panic(expected = "the root of the last event is always computed")]
     fn a_change_that_appends_nothing_has_no_history_root() {
         let trees = Trees::with_capacity(0);
-        let _ = trees.plan(&[], &[], Roots::Last, &|_| Ok(Digest::default())).unwrap().last_history_root();
+        let nothing = NewEvents { digests: &[], shown: &[], repeats: &[], earlier_ends: &[] };
+        let change = trees.plan(nothing, RootsOf::Batches, &|_| Ok(Digest::default())).unwrap();
+        let _ = change.last_history_root();
     }
 }

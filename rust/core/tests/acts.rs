@@ -105,7 +105,7 @@ fn rows() -> Vec<(Table, Row)> {
     let (store, mut rows) = (DiskStore::open(folder.path()).unwrap(), Vec::new());
     for table in Table::ALL {
         store
-            .scan(table, &mut |key, value| {
+            .scan(table, &[], &mut |key, value| {
                 rows.push((table, (key.to_vec(), value.to_vec())));
                 Ok(ControlFlow::Continue(()))
             })

@@ -71,8 +71,8 @@ impl Store for Unreliable {
         self.rows.last_in(table, from, to)
     }
 
-    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
-        self.rows.scan(table, visit)
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LogError> {
+        self.rows.scan(table, from, visit)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), LogError> {

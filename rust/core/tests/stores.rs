@@ -44,14 +44,14 @@ fn a_scan_shows_one_table_in_order_until_it_breaks_or_fails(store: &dyn Store) {
     put(store, Table::Repeats, &[(&[2], &[]), (&[1], &[]), (&[3], &[]), (&[9], &[]), (&[10], &[])]);
     let mut keys = Vec::new();
     store
-        .scan(Table::Repeats, &mut |key, _| {
+        .scan(Table::Repeats, &[], &mut |key, _| {
             keys.push(key[0]);
             Ok(if key[0] == 9 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
         .unwrap();
     assert_eq!(keys, [1, 2, 3, 9]);
     let stop = || qed_core::error::LogError::Corrupt("stop".into());
-    assert!(store.scan(Table::Repeats, &mut |_, _| Err(stop())).is_err());
+    assert!(store.scan(Table::Repeats, &[], &mut |_, _| Err(stop())).is_err());
 }
 
 fn suite(store: &dyn Store) {

@@ -14,6 +14,7 @@ use qed_core::hash::Digest;
 use qed_core::log::Log;
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, PageError};
+use qed_core::tlog::tile::TilePath;
 
 use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
 use crate::queue::Queue;
@@ -29,7 +30,7 @@ const PAGE_EVENTS: u64 = 1 << 16;
 /// Most events of a page of a backup, likewise: half a mebibyte, which is read in some milliseconds. Proofs wait for it.
 const BACKUP_EVENTS: u64 = 1 << 14;
 
-/// A query about a log. Answers are JSON, except for pages and backups.
+/// A query about a log. Answers are JSON, except for pages, backups and tiles.
 #[derive(Debug)]
 pub enum Query {
     /// Is this event in the log, or was it at this version? The event itself is echoed if it is known.
@@ -62,6 +63,11 @@ pub enum Query {
         /// The number of events with which it may end; None is all of the log.
         until: Option<u64>,
     },
+    /// What does this file of the transparency log hold?
+    Tile {
+        /// The file.
+        path: TilePath,
+    },
     /// Which snapshot was acknowledged for this version?
     Snapshot {
         /// The version.
@@ -83,6 +89,7 @@ impl Query {
     fn answer(&self, log: &Log) -> Result<Vec<u8>, PageError> {
         let json = match self {
             Self::Page { start, after } => return log.page(*start, *after, PAGE_EVENTS).map(|page| page.to_bytes()),
+            Self::Tile { path } => return Ok(log.tile(path)?),
             Self::Backup { after, until } => return backup::continuation(log, *after, BACKUP_EVENTS, *until),
             Self::Membership { digest, version, key } => log.prove(digest, *version)?.to_json(key.as_deref()),
             Self::Incremental { start, end } => log.prove_incremental(*start, *end)?.to_json(),

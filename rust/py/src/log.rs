@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::{Arc, RwLock};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use qed_core::error::LogError;
 use qed_core::integers::usize_from;
 use qed_core::log as core;
+use qed_core::proof::Malformed;
+use qed_core::tlog::tile::TilePath;
 
 use crate::error;
 use crate::events::{Event, request_of};
@@ -59,6 +62,11 @@ impl Added {
     fn __len__(&self) -> usize {
         self.0.snapshots.len()
     }
+}
+
+/// Return the path of a tile, as Python spells it.
+pub fn tile_path_of(text: &str) -> PyResult<TilePath> {
+    text.parse().map_err(|Malformed(reason)| PyValueError::new_err(reason))
 }
 
 /// Call the log. A panic is reported as a bug; the log itself survives it, but writes nothing more if the panic interrupted a batch.
@@ -142,6 +150,19 @@ impl Log {
     #[pyo3(signature = (version, /))]
     fn snapshot(&self, py: Python<'_>, version: u64) -> PyResult<Snapshot> {
         self.call(py, |log| log.snapshot(version)).map(Snapshot)
+    }
+
+    /// Return the size and the root of the Merkle tree over the entries.
+    fn tree_head(&self, py: Python<'_>) -> PyResult<(u64, Digest)> {
+        let head = self.call(py, core::Log::tree_head)?;
+        Ok((head.size(), Digest(*head.root())))
+    }
+
+    /// Return a file of the transparency log.
+    #[pyo3(signature = (path, /))]
+    fn tile<'py>(&self, py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let path = tile_path_of(path)?;
+        self.call(py, move |log| log.tile(&path)).map(|bytes| PyBytes::new(py, &bytes))
     }
 
     /// Rebuild both trees from the log and compare the stored roots, occurrences and repeats with them; report to `progress` how many

@@ -26,7 +26,7 @@ use qed_node::ticket::Ticket;
 use crate::backup::cursor_in;
 use crate::error;
 use crate::events::{Event, request_of};
-use crate::log::Added;
+use crate::log::{Added, tile_path_of};
 use crate::proofs::Digest;
 
 /// One member of a cluster, as it describes itself.
@@ -476,6 +476,14 @@ impl Replica {
     #[pyo3(signature = (ticket, version, /))]
     fn ask_snapshot(&self, py: Python<'_>, ticket: u64, version: u64) {
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Snapshot { version }));
+    }
+
+    /// Request a file of the transparency log; its bytes are delivered under `ticket`.
+    #[pyo3(signature = (ticket, path, /))]
+    fn ask_tile(&self, py: Python<'_>, ticket: u64, path: &str) -> PyResult<()> {
+        let path = tile_path_of(path)?;
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Tile { path }));
+        Ok(())
     }
 
     /// Return everything that is ready since the last call.

@@ -42,6 +42,25 @@ pub struct BatchEnd {
     pub hyper_digest: Digest,
 }
 
+/// Return the entries of the events `digests`, the first of which is version `first`.
+///
+/// `repeats` are versions of events that occur earlier in their bulk, and `ends` the last versions of commit batches with their roots;
+/// both are in ascending order, begin at `first` or later, and may go on after the last event.
+pub fn entries_of<'a>(
+    first: u64,
+    digests: &'a [Digest],
+    repeats: &'a [u64],
+    ends: &'a [(u64, BatchEnd)],
+) -> impl Iterator<Item = Entry> + 'a {
+    let (mut repeats, mut ends) = (repeats.iter().peekable(), ends.iter().peekable());
+    (first..).zip(digests).map(move |(version, event_digest)| Entry {
+        version,
+        event_digest: *event_digest,
+        is_repeat: repeats.next_if_eq(&&version).is_some(),
+        batch_end: ends.next_if(|(last, _)| *last == version).map(|(_, end)| *end),
+    })
+}
+
 impl Entry {
     /// Return the bytes: [`LAST_ENTRY_BYTES`] at the end of a commit batch, otherwise [`ENTRY_BYTES`].
     #[must_use]

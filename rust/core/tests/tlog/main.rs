@@ -19,5 +19,6 @@ mod policies;
 mod properties;
 #[path = "../seeds/mod.rs"]
 mod seeds;
+mod tiled;
 mod trees;
 mod vectors;

@@ -42,8 +42,8 @@ impl Store for FailingStore {
         self.0.last_in(table, from, to)
     }
 
-    fn scan(&self, table: Table, visit: &mut Visit<'_>) -> Result<(), LogError> {
-        self.0.scan(table, visit)
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LogError> {
+        self.0.scan(table, from, visit)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), LogError> {

@@ -1,0 +1,102 @@
+"""The log as a transparency log: tiles of hashes and bundles of entries, which anybody's tools can read.
+
+The paths and bytes are those of C2SP tlog-tiles. A tile never changes, so it may be kept for ever; a path that does not
+exist yet may exist a moment later, so errors may not be kept at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+from qed.errors import QedError, UnknownVersion
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+    from qed.server.node import Node
+
+__all__ = ["PREFIX", "NoSuchTile", "TileFile", "for_readers"]
+
+PREFIX: Final = "/log/"
+"""Of all paths of the transparency log."""
+
+_BUNDLES: Final = "tile/entries/"
+_BINARY: Final = (b"content-type", b"application/octet-stream")
+_FOR_EVER: Final = (b"cache-control", b"public, max-age=31536000, immutable")
+_GZIPPED: Final = ((b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
+_PLAIN: Final = ((b"vary", b"accept-encoding"),)
+_GZIP_LEVEL: Final = 1
+"""Three quarters of a bundle are hashes, which no level makes smaller."""
+_ETAG_BYTES: Final = 16
+
+
+class NoSuchTile(QedError):
+    """The path names no tile, or one that the log does not have yet."""
+
+
+class TileFile:
+    """`GET /log/tile/…`: 200 with a tile or a bundle."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Answer with one file.
+
+        Raises:
+            NoSuchTile: There is none at this path.
+        """
+        path = scope["path_params"]["path"]
+        try:
+            body = await self._node.tile(path)
+        except (UnknownVersion, ValueError) as exc:
+            raise NoSuchTile(str(exc)) from exc
+        etag = b'"%s"' % hashlib.sha256(body).hexdigest()[: 2 * _ETAG_BYTES].encode()
+        headers = [_BINARY, _FOR_EVER]
+        if path.startswith(_BUNDLES):
+            is_gzipped = _accepts_gzip(scope)
+            headers += _GZIPPED if is_gzipped else _PLAIN
+            if is_gzipped:
+                body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
+        else:
+            headers.append((b"etag", etag))
+            if etag in _header(scope, b"if-none-match"):
+                await send({"type": "http.response.start", "status": 304, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+                return
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def for_readers(send: Send) -> Send:
+    """Return `send` with the headers that every answer about the transparency log has.
+
+    Pages of any site may read it, and nobody may keep an answer that does not say how long.
+    """
+
+    async def send_open(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"access-control-allow-origin", b"*")]
+            if all(name != b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-store"))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return send_open
+
+
+def _accepts_gzip(scope: Scope) -> bool:
+    """Return whether the client names gzip, and not with the weight 0."""
+    for choice in _header(scope, b"accept-encoding").lower().split(b","):
+        name, _, weight = choice.partition(b";")
+        if name.strip() == b"gzip":
+            return weight.replace(b" ", b"") not in {b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"}
+    return False
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return b", ".join(value for name, value in scope["headers"] if name == wanted)
