@@ -89,7 +89,7 @@ SERVER_FLOORS = [
     {"peers"},
     {"node"},
     {"endpoints"},
-    {"backups", "key_calls", "operator_bodies"},
+    {"backups", "key_calls", "operator_bodies", "tiles"},
     {"app"},
     {"serving"},
     {"main"},
@@ -103,11 +103,11 @@ CORE_FLOORS = [
     {"roots", "compact"},
     {"verify", "json", "store"},
     {"disk", "history", "hyper", "tlog"},
-    {"rows"},
-    {"trees", "applied", "acts"},
+    {"rows", "leaf_cache"},
+    {"trees", "applied", "acts", "entry_rows"},
     {"replay", "batch"},
     {"log"},
-    {"replica", "page"},
+    {"replica", "page", "tiled"},
     {"backup", "audit"},
     {"restoration"},
 ]
@@ -163,7 +163,7 @@ ONLY = {
     },
     "starlette": {
         f"server.{name}"
-        for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "access", "head")
+        for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
     },
     "rich": {"cli.terminal"},
     "cryptography": {

@@ -13,16 +13,17 @@ use crate::applied;
 pub use crate::batch::{Added, Request};
 use crate::batch::{Draft, Placed, put_digests, require_events};
 use crate::disk::DiskStore;
+use crate::entry_rows::{TILE_ENTRIES, put_tiles};
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::hyper::PathEnd;
 use crate::integers::usize_from;
+use crate::leaf_cache::LeafCache;
 use crate::log_id::LogId;
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, LaterOccurrence, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
 use crate::rows::{self, Rows};
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
-use crate::tiled::{LeafCache, TILE_ENTRIES, put_tiles};
 use crate::trees::{NewEvents, RootsOf, Trees, TreesChange};
 
 /// A tamper-evident log. Any number of threads may request proofs while one thread appends.

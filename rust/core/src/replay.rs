@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use crate::entry_rows::{self, TILE_ENTRIES};
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::history::HistoryTree;
 use crate::hyper::Entry;
 use crate::rows::{self, Rows, TILE_DIGESTS};
 use crate::store::{Store, Table, WriteBatch};
-use crate::tiled::{self, TILE_ENTRIES};
 use crate::trees::{NewEvents, RootsOf, Trees, shown_and_hidden};
 
 /// Build both trees; return them and, if the last tile is not full, its digests.
@@ -48,7 +48,7 @@ pub fn build_all(store: &dyn Store) -> Result<Built, LogError> {
     let (digests, repeats) = (all_digests(store)?, repeats(store)?);
     let mut tiles = WriteBatch::default();
     let build_entries = |history: &HistoryTree| {
-        let (entries, missing) = tiled::build(store, history, &digests, &repeats)?;
+        let (entries, missing) = entry_rows::build(store, history, &digests, &repeats)?;
         tiles = missing;
         Ok(entries)
     };
@@ -102,7 +102,7 @@ pub fn check<B>(
         let (change, hidden) = replay.append(&digests)?;
         rows::require_same(&format!("the hyper root of version {last}"), &rows::root_in(root)?, &change.hyper_root)?;
         for (tile, hash) in (base / TILE_ENTRIES..).zip(&change.full_tiles) {
-            tiled::require_tile(store, tile, hash)?;
+            entry_rows::require_tile(store, tile, hash)?;
         }
         for occurrence in &hidden {
             require_occurrence(store, occurrence)?;
