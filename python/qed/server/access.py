@@ -105,6 +105,8 @@ class Access:
             False: settings.is_beyond_loopback("http"),
         }
         self._sites = Sites(settings)
+        # Of keys that were recognised, by their texts.
+        self._callers: dict[bytes, Caller] = {}
         self._allowances = Allowances(settings.limits)
         self._once_per_minute = OncePerMinute()
         self.refused: Counter[str] = Counter()
@@ -189,7 +191,12 @@ class Access:
             return self._allowed(certified, UNLIMITED)
         # With two, a proxy in between might have checked the other one.
         key = self._keys.recognise(presented[0]) if len(presented) == 1 else None
-        return None if key is None else self._allowed(Caller(key.caller, key.roles, presented=presented[0]), key.rates)
+        if key is None:
+            return None
+        caller = self._callers.get(presented[0])
+        if caller is None:
+            caller = self._callers[presented[0]] = Caller(key.caller, key.roles, presented=presented[0])
+        return self._allowed(caller, key.rates)
 
     def _allowed(self, caller: Caller, rates: Rates) -> Caller:
         allowance = self._allowances.of(caller.name, rates)

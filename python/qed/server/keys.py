@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import hmac
 import math
@@ -70,7 +69,7 @@ class KeyTable:
 
     def __init__(self) -> None:
         self._by_id: dict[bytes, Key] = {}
-        # By SHA-256 of the text of the key. Each key has one text, so there are no more entries than keys.
+        # By the text of the key. Each key has one text, so there are no more entries than keys.
         self._recognised: dict[bytes, Key] = {}
         self.has_keys = False
         self.has_operators = False
@@ -98,14 +97,16 @@ class KeyTable:
         Args:
             text: Untrusted bytes.
         """
-        # A key is examined once, then found by its hash. The hash of one guess says nothing about the next guess.
-        digest = hashlib.sha256(text).digest()
-        key = self._recognised.get(digest) or self._examine(text)
+        # A key is examined once, then found by its text. A dict compares texts only if their hashes of 64 bits are equal,
+        # and these depend on a secret of this process, so the time of an answer says nothing about a guess.
+        key = self._recognised.get(text)
         moment = time.time()
         if key is None or not key.is_valid(moment):
-            self._recognised.pop(digest, None)
-            return None
-        self._recognised[digest] = key
+            self._recognised.pop(text, None)
+            key = self._examine(text)
+            if key is None or not key.is_valid(moment):
+                return None
+            self._recognised[text] = key
         key.last_used = moment
         return key
 

@@ -140,11 +140,11 @@ class Allowances:
             name: The name of a key or a certificate.
             own: Its own rates. What they leave open is limited by the defaults of this server.
         """
+        if own == self._default == UNLIMITED:
+            return None
         allowance = self._by_name.get(name)
         if allowance is None:
             rates = Rates(*(default if own is None else own for own, default in zip(own, self._default, strict=True)))
-            if rates == UNLIMITED:
-                return None
             if len(self._by_name) >= _MOST_KEPT:
                 self._by_name = {name: kept for name, kept in self._by_name.items() if not kept.is_full}
             allowance = self._by_name[name] = Allowance(rates)
