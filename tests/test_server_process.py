@@ -519,6 +519,18 @@ def test_full_disk_stops_the_server_and_keeps_what_was_acknowledged(start_server
         assert last_line.startswith("qed-server: stopped: ")
         assert "No space left on device" in last_line
         assert "Traceback" not in server.stderr
+        fill(disk / "filler")
+        # Whether a start has anything to write depends on where the last write failed.
+        failed: StartFailed | None = None
+        try:
+            assert start_server(disk / "log").stop() == 0
+        except StartFailed as exc:
+            failed = exc
+        if failed is not None:
+            assert failed.returncode == 1, failed.stderr
+            assert failed.stderr.splitlines()[-1].startswith("qed-server: ")
+            assert "Traceback" not in failed.stderr
+        (disk / "filler").unlink()
         assert mount("-o", "remount,size=1g", disk).returncode == 0
         again = start_server(disk / "log")
         assert_nothing_lost(again, load.acknowledged[:200] + load.acknowledged[-200:])

@@ -97,8 +97,8 @@ class KeyTable:
         Args:
             text: Untrusted bytes.
         """
-        # A key is examined once, then found by its text. A dict compares texts only if their hashes of 64 bits are equal,
-        # and these depend on a secret of this process, so the time of an answer says nothing about a guess.
+        # A key is examined once, then found by its text. A dict compares texts only if their 64-bit hashes are equal,
+        # which depend on a secret of this process, so the time of an answer says nothing about a guess.
         key = self._recognised.get(text)
         moment = time.time()
         if key is None or not key.is_valid(moment):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,8 @@ _log = logging.getLogger(__name__)
 
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member does not have yet."""
+_FULL_BYTES: Final = 1 << 20
+"""A disk with less room than this is full: the store grows by more at once."""
 _ACTS_AT_ONCE: Final = 1000
 _TRANSFER_ELECTIONS: Final = 2
 """Election time-outs within which leadership is handed over."""
@@ -128,7 +131,8 @@ class Node:
 
         It becomes leader in a moment. A member of a larger cluster might not, so it serves what it has, and catches up.
         """
-        with contextlib.suppress(ClusterError, TimeoutError):
+        # If a write fails, this member stops for that reason.
+        with contextlib.suppress(ClusterError, WriteRefused, TimeoutError):
             async with asyncio.timeout(4 * self.settings.pace.election_ms / 1000):
                 await self.catch_up()
 
@@ -138,6 +142,8 @@ class Node:
             await self._members.wait_until(lambda: self._members.leader is not None)
             try:
                 await self.catch_up()
+            except WriteRefused:
+                return
             except ClusterError:
                 await asyncio.sleep(self.settings.pace.election_ms / 1000)
             else:
@@ -607,11 +613,19 @@ class Node:
         if self._failure is None:
             self._fail(reason)
 
-    def _fail(self, reason: str) -> None:
-        self._failure = reason
+    def _fail(self, cause: str) -> None:
+        reason = self._failure = cause + self._note_on_room()
         _log.error(Line("stopping", reason=reason))
         self._waiting.fail(ADD, lambda: WriteRefused(reason))
         # A replica that has failed would never answer, and waiting requests would delay the end of this process.
         self._waiting.refuse(READ, reason)
         self._waiting.refuse(TASK, reason)
         self._on_failure()
+
+    def _note_on_room(self) -> str:
+        """Return what to add to the reason of a failure: the store does not always know that its disk is full."""
+        try:
+            free = shutil.disk_usage(self.settings.data_dir).free
+        except OSError:
+            return ""
+        return f"; its disk is full, with {free:,} bytes left" if free < _FULL_BYTES else ""

@@ -73,6 +73,9 @@ class _Server(uvicorn.Server):
         """Start to listen, then report it."""
         # uvicorn starts the application here. It would accept connections without a limit on their handshakes.
         await super().startup(sockets=[])
+        if self.should_exit:
+            # The node has failed while it started.
+            return
         for listener in sockets or []:
             await self._listen(listener)
         self._reload_on_hangup()
