@@ -14,9 +14,9 @@ use crate::integers::usize_from;
 use crate::rows;
 use crate::store::{Store, Table, WriteBatch};
 use crate::tlog::entry::{BatchEnd, entries_of};
-use crate::tlog::entry_tree::EntryTree;
+use crate::tlog::entry_tree::{EntryTree, FullTile};
 use crate::tlog::merkle::root_of;
-use crate::tlog::tile::FULL_WIDTH;
+use crate::tlog::tile::{FULL_WIDTH, MAX_LEVEL};
 
 /// Number of entries below a full tile.
 pub const TILE_ENTRIES: u64 = FULL_WIDTH as u64;
@@ -33,12 +33,13 @@ pub fn build(
     digests: &[Digest],
     repeats: &[u64],
 ) -> Result<(EntryTree, WriteBatch), LogError> {
-    let (len, mut tiles) = (digests.len() as u64, stored_tiles(store)?);
-    let (stored, full) = (tiles.len() as u64, len / TILE_ENTRIES);
-    if stored > full {
-        return Err(LogError::Corrupt(format!("it holds {len} events, but the hashes of {stored} full tiles")));
+    let (len, stored) = (digests.len() as u64, stored_tiles(store)?);
+    let mut tiles = stored.first().cloned().unwrap_or_default();
+    let (known, full) = (tiles.len() as u64, len / TILE_ENTRIES);
+    if known > full {
+        return Err(LogError::Corrupt(format!("it holds {len} events, but the hashes of {known} full tiles")));
     }
-    let ends = hyper_roots_in(store, stored * TILE_ENTRIES..len)?;
+    let ends = hyper_roots_in(store, known * TILE_ENTRIES..len)?;
     let leaves = |tile: u64| {
         let range = tile * TILE_ENTRIES..((tile + 1) * TILE_ENTRIES).min(len);
         let digests = digests.get(usize_from(range.start)..usize_from(range.end)).unwrap_or_default();
@@ -47,22 +48,54 @@ pub fn build(
         let repeats = within(repeats, &range, |version| *version);
         Ok(entries_of(range.start, digests, repeats, &ends).map(|entry| entry.leaf()).collect::<Vec<_>>())
     };
-    let computed = (stored..full).into_par_iter().map(|tile| leaves(tile).map(|leaves| root_of(&leaves)));
-    let computed: Vec<_> = computed.collect::<Result<_, LogError>>()?;
-    let mut rows = WriteBatch::default();
-    put_tiles(&mut rows, stored, &computed);
-    tiles.extend(computed);
+    let computed = (known..full).into_par_iter().map(|tile| leaves(tile).map(|leaves| root_of(&leaves)));
+    tiles.extend(computed.collect::<Result<Vec<_>, LogError>>()?);
     let mut tree = EntryTree::of_tiles(tiles);
+    let rows = missing_tiles(&tree, &stored)?;
     let change = tree.plan(&leaves(full)?);
     tree.apply(change);
     Ok((tree, rows))
 }
 
-/// Add the rows of the hashes of full tiles, the first of which is tile `first`.
-pub fn put_tiles<'a>(rows: &mut WriteBatch, first: u64, hashes: impl IntoIterator<Item = &'a Digest>) {
-    for (tile, hash) in (first..).zip(hashes) {
-        rows.put(Table::Tiles, tile.to_be_bytes(), hash.as_bytes());
+/// Return the rows of the full tiles of `tree` that are not stored.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if a stored one differs, or the tree does not have it.
+fn missing_tiles(tree: &EntryTree, stored: &[Vec<Digest>]) -> Result<WriteBatch, LogError> {
+    let mut rows = WriteBatch::default();
+    for level in 0..=MAX_LEVEL {
+        let computed = tree.full_tiles(level);
+        let stored = stored.get(usize::from(level)).map_or(&[][..], Vec::as_slice);
+        if stored.len() > computed.len() {
+            let (found, expected) = (stored.len(), computed.len());
+            return Err(LogError::Corrupt(format!("expected {expected} full tiles of level {level}, found {found}")));
+        }
+        for (index, &hash) in (0..).zip(computed) {
+            match stored.get(usize_from(index)) {
+                Some(stored) => require_same_tile(&FullTile { level, index, hash }, stored)?,
+                None => put_tiles(&mut rows, [FullTile { level, index, hash }]),
+            }
+        }
     }
+    Ok(rows)
+}
+
+/// Add the rows of full tiles.
+pub fn put_tiles(rows: &mut WriteBatch, tiles: impl IntoIterator<Item = FullTile>) {
+    for FullTile { level, index, hash } in tiles {
+        rows.put(Table::Tiles, rows::tile_key(level, index), hash.as_bytes());
+    }
+}
+
+/// Return the stored hash of a full tile.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if it is missing or malformed; [`LogError::Store`] if it cannot be read.
+pub fn stored_tile(store: &dyn Store, level: u8, index: u64) -> Result<Digest, LogError> {
+    let missing = || LogError::Corrupt(format!("the hash of tile {index} of level {level} is missing"));
+    rows::tile_hash_in(&store.get(Table::Tiles, &rows::tile_key(level, index))?.ok_or_else(missing)?)
 }
 
 /// Require that the stored hash of a full tile is the computed one.
@@ -70,23 +103,35 @@ pub fn put_tiles<'a>(rows: &mut WriteBatch, first: u64, hashes: impl IntoIterato
 /// # Errors
 ///
 /// [`LogError::Corrupt`] if it differs or is missing; [`LogError::Store`] if it cannot be read.
-pub fn require_tile(store: &dyn Store, tile: u64, computed: &Digest) -> Result<(), LogError> {
-    let row = store.get(Table::Tiles, &tile.to_be_bytes())?;
-    let row = row.ok_or_else(|| LogError::Corrupt(format!("the hash of tile {tile} is missing")))?;
-    rows::require_same(&format!("the hash of tile {tile}"), &rows::tile_hash_in(&row)?, computed)
+pub fn require_tile(store: &dyn Store, computed: &FullTile) -> Result<(), LogError> {
+    require_same_tile(computed, &stored_tile(store, computed.level, computed.index)?)
 }
 
-fn stored_tiles(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
-    let mut tiles = Vec::new();
+fn require_same_tile(computed: &FullTile, stored: &Digest) -> Result<(), LogError> {
+    let FullTile { level, index, hash } = computed;
+    rows::require_same(&format!("the hash of tile {index} of level {level}"), stored, hash)
+}
+
+/// Return the stored hashes of full tiles, by level.
+fn stored_tiles(store: &dyn Store) -> Result<Vec<Vec<Digest>>, LogError> {
+    let mut levels: Vec<Vec<Digest>> = Vec::new();
     store.scan(Table::Tiles, &[], &mut |key, row| {
-        let (expected, found) = (tiles.len() as u64, rows::version_in(key)?);
-        if found != expected {
-            return Err(LogError::Corrupt(format!("expected the hash of tile {expected}, found that of tile {found}")));
+        let (level, index) = rows::tile_in(key)?;
+        if usize::from(level) == levels.len() {
+            levels.push(Vec::new());
         }
-        tiles.push(rows::tile_hash_in(row)?);
+        let expected = levels.len().checked_sub(1).zip(levels.last().map(Vec::len));
+        if expected != Some((level.into(), usize_from(index))) {
+            return Err(LogError::Corrupt(format!(
+                "tile {index} of level {level} is stored, but not the one before it"
+            )));
+        }
+        if let Some(tiles) = levels.last_mut() {
+            tiles.push(rows::tile_hash_in(row)?);
+        }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(tiles)
+    Ok(levels)
 }
 
 /// Return the last versions of the commit batches that end in a range, and the hyper roots after them.

@@ -13,7 +13,7 @@ use crate::applied;
 pub use crate::batch::{Added, Request};
 use crate::batch::{Draft, Placed, put_digests, require_events};
 use crate::disk::DiskStore;
-use crate::entry_rows::{TILE_ENTRIES, put_tiles};
+use crate::entry_rows::put_tiles;
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::hyper::PathEnd;
@@ -237,7 +237,7 @@ impl Log {
     pub(crate) fn land(&self, writer: &mut Writer, landing: Landing<'_>) -> Result<(), LogError> {
         let Landing { base, digests, change, mut rows, log_id, acts } = landing;
         let tail = put_digests(&mut rows, base, &writer.tail, digests);
-        put_tiles(&mut rows, base / TILE_ENTRIES, change.full_tiles());
+        put_tiles(&mut rows, change.full_tiles());
         let is_synced_here = log_id.is_none();
         let steps = || {
             self.store.write(rows)?;

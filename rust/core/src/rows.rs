@@ -147,7 +147,24 @@ pub fn root_in(row: &[u8]) -> Result<Digest, LogError> {
     root_and_log_id_in(row).map(|(root, _)| root)
 }
 
-/// Return the hash in the row of a full tile of entries.
+/// Return the key of the row for a full tile.
+#[must_use]
+pub fn tile_key(level: u8, index: u64) -> Vec<u8> {
+    [[level].as_slice(), &index.to_be_bytes()].concat()
+}
+
+/// Return the level and the number in the key of a full tile.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] unless it has 9 bytes.
+pub fn tile_in(key: &[u8]) -> Result<(u8, u64), LogError> {
+    let malformed = || LogError::Corrupt(format!("expected the key of a tile to have 9 bytes, found {}", key.len()));
+    let (level, index) = key.split_first().ok_or_else(malformed)?;
+    Ok((*level, u64::from_be_bytes(index.try_into().map_err(|_| malformed())?)))
+}
+
+/// Return the hash in the row of a full tile.
 ///
 /// # Errors
 ///

@@ -27,7 +27,7 @@ pub enum Table {
     Applied,
     /// Index in the replicated log → the act of that entry.
     Acts,
-    /// Number of a full tile of entries → the hash of these entries.
+    /// Level and number of a full tile of the tree over the entries → its hash.
     Tiles,
 }
 

@@ -8,7 +8,7 @@ use crate::history::{HistoryChange, HistoryTree, Roots};
 use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
 use crate::integers::usize_from;
 use crate::tlog::entry::{BatchEnd, entries_of};
-use crate::tlog::entry_tree::{EntryChange, EntryTree};
+use crate::tlog::entry_tree::{EntryChange, EntryTree, FullTile};
 
 /// From this batch size on, each tree gets its own thread.
 const PARALLEL_EVENTS: usize = 32;
@@ -172,9 +172,9 @@ impl TreesChange {
         self.hyper.root
     }
 
-    /// Return the hashes of the tiles of entries that become full, in order.
-    pub fn full_tiles(&self) -> impl Iterator<Item = &Digest> {
-        self.entries.tiles()
+    /// Return the tiles of the tree over the entries that become full, those of one level in order.
+    pub fn full_tiles(&self) -> impl Iterator<Item = FullTile> {
+        self.entries.full_tiles()
     }
 
     /// Return the keys that were already in the hyper tree, with the version they had before.

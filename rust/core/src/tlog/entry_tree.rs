@@ -27,11 +27,31 @@ pub struct EntryTree {
 #[derive(Debug, Clone, Copy)]
 struct Edge([Digest; LEVELS]);
 
+/// A node that is above one or more full tiles of leaves.
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    level: u32,
+    /// Number of the node in its level.
+    index: u64,
+    hash: Digest,
+}
+
+/// The hash of a full tile, which is one of the hashes of a tile one level up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FullTile {
+    /// Level of the tile.
+    pub level: u8,
+    /// Number of the tile in its level.
+    pub index: u64,
+    /// The tree hash over its 256 hashes.
+    pub hash: Digest,
+}
+
 /// The changes that appending some leaves will make.
 #[derive(Debug)]
 pub struct EntryChange {
     count: u64,
-    kept: Vec<(u32, Digest)>,
+    kept: Vec<Node>,
     edge: Edge,
 }
 
@@ -85,12 +105,12 @@ impl EntryTree {
     #[expect(clippy::indexing_slicing, reason = "a missing level was added just before")]
     pub fn apply(&mut self, change: EntryChange) {
         self.size += change.count;
-        for (level, node) in change.kept {
-            let level = (level - KEPT_LEVEL) as usize;
+        for node in change.kept {
+            let level = (node.level - KEPT_LEVEL) as usize;
             if self.kept.len() <= level {
                 self.kept.resize_with(level + 1, Vec::new);
             }
-            self.kept[level].push(node);
+            self.kept[level].push(node.hash);
         }
         self.edge = change.edge;
     }
@@ -101,12 +121,21 @@ impl EntryTree {
         let kept = level.checked_sub(KEPT_LEVEL).and_then(|level| self.kept.get(level as usize));
         kept.map_or(&[], Vec::as_slice)
     }
+
+    /// Return the hashes of the full tiles of a level of tiles, in order.
+    #[must_use]
+    pub fn full_tiles(&self, level: u8) -> &[Digest] {
+        self.level((u32::from(level) + 1) * KEPT_LEVEL)
+    }
 }
 
 impl EntryChange {
-    /// Return the hashes of the tiles that become full, in order.
-    pub fn tiles(&self) -> impl Iterator<Item = &Digest> {
-        self.kept.iter().filter(|(level, _)| *level == KEPT_LEVEL).map(|(_, hash)| hash)
+    /// Return the tiles that become full, those of one level in order.
+    pub fn full_tiles(&self) -> impl Iterator<Item = FullTile> {
+        self.kept.iter().filter(|node| node.level % KEPT_LEVEL == 0).filter_map(|node| {
+            let level = u8::try_from(node.level / KEPT_LEVEL - 1).ok()?;
+            Some(FullTile { level, index: node.index, hash: node.hash })
+        })
     }
 
     /// Add a leaf, and every node that it completes.
@@ -114,7 +143,7 @@ impl EntryChange {
         let mut node = leaf;
         for (level, left) in (0..).zip(&mut self.edge.0) {
             if level >= KEPT_LEVEL {
-                self.kept.push((level, node));
+                self.kept.push(Node { level, index: index >> level, hash: node });
             }
             if index >> level & 1 == 0 {
                 *left = node;
@@ -138,9 +167,12 @@ mod tests {
         let steps = [0, 1, 2, 3, 252, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537, 70_000];
         for (from, to) in steps.into_iter().zip(steps.into_iter().skip(1)) {
             let change = grown.plan(&leaves[from..to]);
-            let full: Vec<_> = change.tiles().copied().collect();
-            assert_eq!(full.len(), to / 256 - from / 256, "{to} leaves");
+            let full: Vec<_> = change.full_tiles().collect();
+            assert_eq!(full.len(), to / 256 - from / 256 + to / 65_536 - from / 65_536, "{to} leaves");
             grown.apply(change);
+            for FullTile { level, index, hash } in full {
+                assert_eq!(grown.full_tiles(level)[usize::try_from(index).unwrap()], hash, "{level} {index}");
+            }
             assert_eq!(grown.root(), root_of(&leaves[..to]), "{to} leaves");
 
             let tiles: Vec<_> = leaves[..to].chunks_exact(256).map(root_of).collect();

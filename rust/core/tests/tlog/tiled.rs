@@ -1,6 +1,6 @@
 //! A log as a transparency log: its entries, tiles and proofs, beside a model that is built from its snapshots.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -251,44 +251,59 @@ proptest! {
     }
 }
 
+/// Return the key of the row of a full tile.
+fn key(level: u8, index: u64) -> Vec<u8> {
+    [[level].as_slice(), &index.to_be_bytes()].concat()
+}
+
 #[test]
 fn a_damaged_hash_of_a_tile_is_found() {
     let kept = Kept::default();
-    append(&Log::over(Box::new(kept.clone())).unwrap(), &vec![vec![(0..1000).collect()]]);
-    let key = |tile: u64| tile.to_be_bytes();
-    let stored: BTreeMap<_, _> =
-        (0..3).map(|tile| (tile, kept.get(Table::Tiles, &key(tile)).unwrap().expect("three tiles are full"))).collect();
-    let faults: [(&str, u64, Vec<u8>); 3] = [
-        ("found 31", 1, vec![0; 31]),
-        ("found that of tile 4", 4, vec![0; 32]),
-        ("the hash of tile 2 is stored as", 2, stored[&1].clone()),
+    append(&Log::over(Box::new(kept.clone())).unwrap(), &vec![vec![(0..66_000).collect()]]);
+    let stored = |level, index| kept.get(Table::Tiles, &key(level, index)).unwrap().expect("the tile is full");
+    let faults: [(&str, Vec<u8>, Vec<u8>); 6] = [
+        ("found 31", key(0, 1), vec![0; 31]),
+        ("found 8", vec![0; 8], vec![0; 32]),
+        ("tile 300 of level 0 is stored, but not the one before it", key(0, 300), vec![0; 32]),
+        ("tile 0 of level 3 is stored, but not the one before it", key(3, 0), vec![0; 32]),
+        // With the hash of a tile, the one above it does not fit either.
+        ("the hash of tile 0 of level 1 is stored as", key(0, 2), stored(0, 1)),
+        ("the hash of tile 0 of level 1 is stored as", key(1, 0), stored(0, 1)),
     ];
-    for (reason, tile, row) in faults {
-        let damaged = Kept { rows: Arc::new(MemoryStore::new()), drops: None };
-        for table in Table::ALL {
-            kept.scan(table, &[], &mut |key, value| {
-                let mut batch = WriteBatch::default();
-                batch.put(table, key, value);
-                damaged.write(batch)?;
-                Ok(ControlFlow::Continue(()))
-            })
-            .unwrap();
-        }
-        let mut batch = WriteBatch::default();
-        batch.put(Table::Tiles, key(tile), row);
-        damaged.write(batch).unwrap();
+    for (reason, key, row) in faults {
+        let damaged = damaged_copy(&kept, key, row);
         let found = Log::over(Box::new(damaged)).and_then(|log| check(&log));
         assert!(matches!(&found, Err(LogError::Corrupt(text)) if text.contains(reason)), "{reason}: {found:?}");
     }
+    // Nothing above this tile is stored, so only a check finds it.
+    let damaged = damaged_copy(&kept, key(0, 256), stored(0, 1));
+    let log = Log::over(Box::new(damaged)).unwrap();
+    let found = check(&log);
+    assert!(matches!(&found, Err(LogError::Corrupt(text)) if text.contains("tile 256 of level 0")), "{found:?}");
+}
+
+/// Return a copy of a store with one more row of a tile, or another one.
+fn damaged_copy(kept: &Kept, key: Vec<u8>, row: Vec<u8>) -> Kept {
+    let copy = Kept::default();
+    let mut batch = WriteBatch::default();
+    for table in Table::ALL {
+        kept.scan(table, &[], &mut |key, value| {
+            batch.put(table, key, value);
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    }
+    batch.put(Table::Tiles, key, row);
+    copy.write(batch).unwrap();
+    copy
 }
 
 #[test]
 fn a_log_with_fewer_events_than_its_tiles_is_damaged() {
-    let kept = Kept::default();
-    append(&Log::over(Box::new(kept.clone())).unwrap(), &vec![vec![(0..255).collect()]]);
-    let mut batch = WriteBatch::default();
-    batch.put(Table::Tiles, 0_u64.to_be_bytes(), [0; 32]);
-    kept.write(batch).unwrap();
-    let opened = Log::over(Box::new(kept)).map(drop);
-    assert!(matches!(&opened, Err(LogError::Corrupt(text)) if text.contains("255 events")), "{opened:?}");
+    for (tile, reason) in [(key(0, 0), "255 events"), (key(1, 0), "not the one before it")] {
+        let kept = Kept::default();
+        append(&Log::over(Box::new(kept.clone())).unwrap(), &vec![vec![(0..255).collect()]]);
+        let opened = Log::over(Box::new(damaged_copy(&kept, tile, vec![0; 32]))).map(drop);
+        assert!(matches!(&opened, Err(LogError::Corrupt(text)) if text.contains(reason)), "{opened:?}");
+    }
 }
