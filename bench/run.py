@@ -141,6 +141,7 @@ def http_calls(address: str, events: int) -> None:
         ("bulks of 1,000, 4 connections", ["bulk", 4, "--bulk", 1000, "--prefix", "c"], "events_per_s", ">= 130,000/s"),
         ("membership, 16 connections", ["membership", 16, *known], "requests_per_s", ">= 10,000/s"),
         ("incremental, 16 connections", ["incremental", 16, *known], "requests_per_s", ">= 13,000/s"),
+        ("tiles, 16 connections", ["tile", 16, "--events", events], "requests_per_s", ">= 15,000/s"),
     ]
     for what, (mode, connections, *rest), field, target in runs:
         answer = load(address, str(mode), int(str(connections)), "--seconds", SECONDS, *rest)

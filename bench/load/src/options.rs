@@ -11,8 +11,12 @@ usage: qed-load MODE [--address 127.0.0.1:8800] [--connections 64] (--count REQU
   bulk         POST /events/bulk, N new events a request                    --prefix P --first I --bulk N
   membership   POST /proofs/membership of \"<prefix><i>\", i random < E       --prefix P --events E --seed S
   incremental  POST /proofs/incremental, random 0 <= start <= end < E       --events E --seed S
+  tile         GET /log/tile/0/..., a random full tile of E entries         --events E --seed S
 
 i counts up from I over all connections together. Exit code: 0 all answers were 2xx, 1 some were not, 2 usage, 3 no server.";
+
+/// Entries below a full tile.
+pub const TILE_ENTRIES: u64 = 256;
 
 /// One kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum Mode {
     Membership,
     /// `POST /proofs/incremental`.
     Incremental,
+    /// `GET /log/tile/0/…`.
+    Tile,
 }
 
 impl Mode {
@@ -35,11 +41,12 @@ impl Mode {
             Self::Bulk => "bulk",
             Self::Membership => "membership",
             Self::Incremental => "incremental",
+            Self::Tile => "tile",
         }
     }
 
     fn parse(name: &str) -> Result<Self, String> {
-        let all = [Self::Add, Self::Bulk, Self::Membership, Self::Incremental];
+        let all = [Self::Add, Self::Bulk, Self::Membership, Self::Incremental, Self::Tile];
         all.into_iter().find(|mode| mode.name() == name).ok_or_else(|| format!("unknown mode {name:?}"))
     }
 }
@@ -133,6 +140,9 @@ impl Options {
         }
         if self.events == 0 && matches!(self.mode, Mode::Membership | Mode::Incremental) {
             return Err(format!("{} needs --events", self.mode.name()));
+        }
+        if self.events < TILE_ENTRIES && matches!(self.mode, Mode::Tile) {
+            return Err(format!("tile needs --events {TILE_ENTRIES} or more"));
         }
         Ok(self)
     }

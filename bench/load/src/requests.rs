@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::options::{Mode, Options};
+use crate::options::{Mode, Options, TILE_ENTRIES};
 
 /// One HTTP request as it goes onto the socket.
 pub struct Request {
@@ -70,6 +70,13 @@ impl Requests {
         self.post("/proofs/incremental", &body, 1, b"\"AuditPath\"")
     }
 
+    fn tile(&mut self) -> Request {
+        let number = self.random.below(self.events / TILE_ENTRIES);
+        let path = format!("/log/tile/0/{}", in_groups(number));
+        let bytes = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", self.key_line).into_bytes();
+        Request { bytes, events: 1, wanted: b"" }
+    }
+
     fn post(&self, path: &str, body: &str, events: u64, wanted: &'static [u8]) -> Request {
         let (length, key_line) = (body.len(), &self.key_line);
         let head = format!(
@@ -92,8 +99,19 @@ impl Iterator for Requests {
             Mode::Bulk => self.bulk(),
             Mode::Membership => self.membership(),
             Mode::Incremental => self.incremental(),
+            Mode::Tile => self.tile(),
         })
     }
+}
+
+/// Return a number in groups of three digits, as in the paths of tiles: `x001/067`.
+fn in_groups(number: u64) -> String {
+    let (mut text, mut rest) = (format!("{:03}", number % 1000), number / 1000);
+    while rest > 0 {
+        text = format!("x{:03}/{text}", rest % 1000);
+        rest /= 1000;
+    }
+    text
 }
 
 /// Return `bytes` in standard base64 with padding.
@@ -134,7 +152,14 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
-    use super::{Random, base64};
+    use super::{Random, base64, in_groups};
+
+    #[test]
+    fn numbers_of_tiles_are_in_groups_of_three_digits() {
+        for (number, text) in [(5, "005"), (67, "067"), (1067, "x001/067"), (123_456_789, "x123/x456/789")] {
+            assert_eq!(in_groups(number), text);
+        }
+    }
 
     #[test]
     fn base64_matches_the_vectors_of_rfc_4648() {
