@@ -7,6 +7,7 @@ __all__ = [
     "AbsenceProof",
     "Absent",
     "Act",
+    "AddCheckpoint",
     "Added",
     "Backup",
     "BackupFile",
@@ -18,11 +19,13 @@ __all__ = [
     "Extension",
     "Follower",
     "Founding",
+    "Growth",
     "HistoryRoot",
     "HyperRoot",
     "IncrementalProof",
     "InvalidMessage",
     "Log",
+    "LogKeys",
     "MemberInfo",
     "Membership",
     "MembershipProof",
@@ -32,11 +35,13 @@ __all__ = [
     "SigningKey",
     "Snapshot",
     "Status",
+    "Submission",
     "Survivor",
     "__version__",
     "is_optimised",
     "parse_answer",
     "recover",
+    "require_origin",
     "restore_backups",
     "survey",
     "verify_absence",
@@ -68,12 +73,51 @@ class SigningKey:
     @staticmethod
     def of_log(origin: str, *, ed25519_seed: bytes, ml_dsa_44_seed: bytes) -> list[SigningKey]: ...
     @staticmethod
+    def of_witness(name: str, *, ed25519_seed: bytes, ml_dsa_44_seed: bytes) -> list[SigningKey]: ...
+    @staticmethod
     def parse_file(content: bytes, /) -> list[SigningKey]: ...
     @property
     def name(self) -> str: ...
     @property
     def vkey(self) -> str: ...
+    @property
+    def kind(self) -> int: ...
     def to_secret_text(self) -> str: ...
+
+@final
+class LogKeys:
+    @staticmethod
+    def parse(vkeys: Sequence[str], /) -> LogKeys: ...
+    @property
+    def names(self) -> list[str]: ...
+
+@final
+class AddCheckpoint:
+    @staticmethod
+    def parse(body: bytes, /) -> AddCheckpoint: ...
+    @property
+    def claimed_origin(self) -> str: ...
+    @property
+    def has_extensions(self) -> bool: ...
+    def verify(self, keys: LogKeys, /) -> Submission: ...
+
+@final
+class Submission:
+    @property
+    def origin(self) -> str: ...
+    @property
+    def old(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def root(self) -> Digest: ...
+    @property
+    def signed_note(self) -> str: ...
+    def growth(self, last: tuple[int, bytes] | None, /) -> Growth: ...
+
+@final
+class Growth:
+    def cosign(self, keys: Sequence[SigningKey], time: int, /) -> tuple[str, str]: ...
 
 @final
 class Snapshot:
@@ -350,6 +394,7 @@ def restore_backups(
     paths: Sequence[str], folder: str, /, *, act: str, progress: Callable[[int], object] | None = None
 ) -> Founding: ...
 def survey(folder: str, /) -> Survivor: ...
+def require_origin(origin: str, /) -> None: ...
 def recover(folder: str, /, *, act: str) -> Founding: ...
 
 @final

@@ -9,7 +9,7 @@
 //!
 //! A log keeps the nodes above its tiles in memory ([`entry_tree`]). The nodes of the tree are published in [tiles](tile), 256 hashes each, and the entries in bundles of 256. From the tiles anybody can
 //! make a proof that an entry is in the tree, or that one tree extends another; [`proof_file`] is such a proof with its
-//! checkpoint, complete in one file.
+//! checkpoint, complete in one file. [`add_checkpoint`] is what a log asks of a witness, and what the witness does.
 //!
 //! # Trust
 //!
@@ -20,6 +20,7 @@
 //!
 //! Sources: C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof and tlog-policy; FORMATS.md, "Signed logs".
 
+pub mod add_checkpoint;
 pub mod checkpoint;
 pub mod entry;
 pub mod entry_tree;

@@ -20,6 +20,7 @@ mod questions;
 mod replica;
 mod signing;
 mod verification;
+mod witnessing;
 
 /// The compiled part of qed. Its names are public through `qed`.
 #[pyo3::pymodule(gil_used = false)]
@@ -45,6 +46,8 @@ mod _qed {
     use super::verification::{
         Absent, Extends, Present, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,
     };
+    #[pymodule_export]
+    use super::witnessing::{AddCheckpoint, Growth, LogKeys, Submission, require_origin};
 
     use pyo3::types::PyModuleMethods as _;
     use pyo3::{Bound, PyResult, types::PyModule};

@@ -12,6 +12,7 @@
 
 use std::fmt;
 
+use crate::hash::Digest;
 use crate::proof::Malformed;
 use crate::tlog::merkle::TreeHead;
 use crate::tlog::text::{Name, decimal, digest_from_base64, plain_text, to_base64};
@@ -39,19 +40,7 @@ impl Checkpoint {
     ///
     /// [`Malformed`] unless `text` is exactly what [`ToString`] gives for a checkpoint.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let body = plain_text(text.as_bytes())?
-            .strip_suffix('\n')
-            .ok_or_else(|| Malformed::because("expected a checkpoint that ends in a line feed"))?;
-        let mut lines = body.split('\n');
-        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
-            return Err(Malformed::because("expected origin, size and root as the lines of a checkpoint"));
-        };
-        let (origin, head) = (Name::parse(origin)?, TreeHead::new(decimal(size)?, digest_from_base64(root)?)?);
-        let extensions: Vec<_> = lines.map(String::from).collect();
-        if extensions.iter().any(String::is_empty) {
-            return Err(Malformed::because("expected extension lines in the checkpoint, found an empty line"));
-        }
-        Ok(Self { origin, head, extensions })
+        Claim::parse(text)?.into_checkpoint()
     }
 
     /// Return the extension lines.
@@ -63,6 +52,53 @@ impl Checkpoint {
     /// Return the checkpoint without its extension lines.
     pub(super) fn without_extensions(self) -> Self {
         Self::new(self.origin, self.head)
+    }
+}
+
+/// What the text of a checkpoint says, even if no tree has that size and root: size 0 may have any root.
+///
+/// A log can sign such a text, and a witness tells a false signature from a true one over nonsense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) origin: Name,
+    pub(super) size: u64,
+    pub(super) root: Digest,
+    pub(super) extensions: Vec<String>,
+}
+
+impl Claim {
+    /// Return the claim that `text` spells.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] unless `text` has the grammar of a checkpoint, and a size of at most `MAX_NUMBER`.
+    pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
+        let body = plain_text(text.as_bytes())?
+            .strip_suffix('\n')
+            .ok_or_else(|| Malformed::because("expected a checkpoint that ends in a line feed"))?;
+        let mut lines = body.split('\n');
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(Malformed::because("expected origin, size and root as the lines of a checkpoint"));
+        };
+        let (origin, size, root) = (Name::parse(origin)?, decimal(size)?, digest_from_base64(root)?);
+        let extensions: Vec<_> = lines.map(String::from).collect();
+        if extensions.iter().any(String::is_empty) {
+            return Err(Malformed::because("expected extension lines in the checkpoint, found an empty line"));
+        }
+        Ok(Self { origin, size, root, extensions })
+    }
+
+    /// Return the checkpoint, if a tree can have this size and root.
+    pub(super) fn into_checkpoint(self) -> Result<Checkpoint, Malformed> {
+        let Self { origin, size, root, extensions } = self;
+        Ok(Checkpoint { origin, head: TreeHead::new(size, root)?, extensions })
+    }
+}
+
+impl From<&Checkpoint> for Claim {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        let Checkpoint { origin, head, extensions } = checkpoint;
+        Self { origin: origin.clone(), size: head.size(), root: *head.root(), extensions: extensions.clone() }
     }
 }
 

@@ -18,7 +18,7 @@ use ml_dsa::MlDsa44;
 use crate::bytes::Reader;
 use crate::hash::note_key_id;
 use crate::proof::Malformed;
-use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::checkpoint::{Checkpoint, Claim};
 use crate::tlog::text::{MAX_NAME_BYTES, MAX_NUMBER, Name, from_base64, shown, to_base64};
 use crate::verify::VerifyError;
 
@@ -184,8 +184,7 @@ impl VerifierKey {
             }
             Public::Ed25519(key) => verify_ed25519(key, text.as_bytes(), signature),
             Public::MlDsa44 { key, .. } => {
-                let checkpoint = Checkpoint::parse(text)?;
-                let message = checkpoint_message(&self.name, time, &checkpoint);
+                let message = claim_message(&self.name, time, &Claim::parse(text)?);
                 let signature = ml_dsa::Signature::<MlDsa44>::try_from(signature);
                 signature.is_ok_and(|signature| key.verify_with_context(&message, &[], &signature))
             }
@@ -309,13 +308,17 @@ pub(super) fn cosigned_text(text: &str, time: u64) -> String {
 /// It has the name of the signer, the time, the origin, and the size and root; extension lines are not part of it.
 #[must_use]
 pub fn checkpoint_message(signer: &Name, time: u64, checkpoint: &Checkpoint) -> Vec<u8> {
+    claim_message(signer, time, &Claim::from(checkpoint))
+}
+
+fn claim_message(signer: &Name, time: u64, claim: &Claim) -> Vec<u8> {
     let mut message = b"subtree/v1\n\0".to_vec();
     put_name(&mut message, signer);
     message.extend(time.to_be_bytes());
-    put_name(&mut message, &checkpoint.origin);
+    put_name(&mut message, &claim.origin);
     message.extend(0_u64.to_be_bytes());
-    message.extend(checkpoint.head.size().to_be_bytes());
-    message.extend(checkpoint.head.root().as_bytes());
+    message.extend(claim.size.to_be_bytes());
+    message.extend(claim.root.as_bytes());
     message
 }
 

@@ -153,6 +153,11 @@ impl Note {
         self.text.split('\n').next().unwrap_or_default()
     }
 
+    /// Return the text, for checks of its grammar. It is not verified, so it may be used for nothing else.
+    pub(super) fn unverified_text(&self) -> &str {
+        &self.text
+    }
+
     /// Verify the note with the keys that the caller trusts.
     ///
     /// 1. A line whose name and id are those of no key is ignored, whatever it holds.

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod add_checkpoint;
 mod damage;
 mod edits;
 mod keys;

@@ -1,0 +1,140 @@
+//! Requests to witnesses, from bytes to a cosignature.
+//!
+//! Each class is made by a check that the one before it passed: only a `Growth` can be cosigned. Requests are parsed attached, a few
+//! microseconds; verifying and signing are detached, because ML-DSA-44 takes some tenths of a millisecond.
+
+use pyo3::prelude::*;
+use qed_core::hash::Digest as CoreDigest;
+use qed_core::tlog::add_checkpoint;
+use qed_core::tlog::key::VerifierKey;
+use qed_core::tlog::merkle::TreeHead;
+use qed_core::tlog::text::Name;
+
+use crate::error;
+use crate::proofs::Digest;
+use crate::signing::SigningKey;
+
+/// The public keys with which one log signs.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct LogKeys(Vec<VerifierKey>);
+
+#[pymethods]
+impl LogKeys {
+    /// Return the keys that the texts spell, for logs: of kind 01 or 06, none twice, and no two of one name and id.
+    #[staticmethod]
+    #[pyo3(signature = (vkeys, /))]
+    fn parse(vkeys: Vec<String>) -> PyResult<Self> {
+        add_checkpoint::log_keys(&vkeys).map(Self).map_err(error::of_key)
+    }
+
+    /// The name of each key.
+    #[getter]
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|key| key.name().to_string()).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// Raise `CertificateError` unless a log may have this name.
+#[pyfunction]
+#[pyo3(signature = (origin, /))]
+pub fn require_origin(origin: &str) -> PyResult<()> {
+    Name::parse(origin).map(drop).map_err(error::of_key)
+}
+
+/// A request to cosign a checkpoint: well-formed, and not verified.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct AddCheckpoint(add_checkpoint::AddCheckpoint);
+
+#[pymethods]
+impl AddCheckpoint {
+    /// Return the request in a body; raise `MalformedProof` if there is none.
+    #[staticmethod]
+    #[pyo3(signature = (body, /))]
+    fn parse(body: &[u8]) -> PyResult<Self> {
+        add_checkpoint::AddCheckpoint::parse(body).map(Self).map_err(error::of_malformed)
+    }
+
+    /// The name of the log that the request is about. It is not verified: use it only to choose keys.
+    #[getter]
+    fn claimed_origin(&self) -> &str {
+        self.0.claimed_origin().as_str()
+    }
+
+    /// Whether the checkpoint has extension lines. It is not verified: use it only to refuse the request.
+    #[getter]
+    fn has_extensions(&self) -> bool {
+        self.0.has_extensions()
+    }
+
+    /// Return the verified request; raise `VerificationError` unless a key of the log has signed, and no line of one fails.
+    #[pyo3(signature = (keys, /))]
+    fn verify(&self, py: Python<'_>, keys: PyRef<'_, LogKeys>) -> PyResult<Submission> {
+        let (request, keys) = (self.0.clone(), &keys.0);
+        py.detach(|| request.verify(keys)).map(Submission).map_err(error::of_verify)
+    }
+}
+
+/// A request that its log has signed.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Submission(add_checkpoint::Submission);
+
+#[pymethods]
+impl Submission {
+    /// The name of the log.
+    #[getter]
+    fn origin(&self) -> &str {
+        self.0.origin().as_str()
+    }
+
+    /// The size that the sender believes the witness has cosigned last.
+    #[getter]
+    fn old(&self) -> u64 {
+        self.0.old()
+    }
+
+    /// The size of the tree.
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    /// The root of the tree.
+    #[getter]
+    fn root(&self) -> Digest {
+        Digest(*self.0.root())
+    }
+
+    /// The checkpoint as a note, with the verified lines of the log only.
+    #[getter]
+    fn signed_note(&self) -> String {
+        self.0.signed_note()
+    }
+
+    /// Return the checkpoint as one that can be cosigned; raise `VerificationError` unless it extends the last one.
+    #[pyo3(signature = (last, /))]
+    fn growth(&self, last: Option<(u64, [u8; 32])>) -> PyResult<Growth> {
+        let last = last.map(|(size, root)| TreeHead::new(size, CoreDigest::new(root)));
+        let last = last.transpose().map_err(error::of_malformed)?;
+        self.0.clone().growth(last.as_ref()).map(Growth).map_err(error::of_verify)
+    }
+}
+
+/// A checkpoint that its log has signed, and that extends what the witness cosigned last.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Growth(add_checkpoint::Growth);
+
+#[pymethods]
+impl Growth {
+    /// Return the signature lines of the witness, and the note with them and the lines of the log.
+    #[pyo3(signature = (keys, time, /))]
+    fn cosign(&self, py: Python<'_>, keys: Vec<PyRef<'_, SigningKey>>, time: u64) -> PyResult<(String, String)> {
+        let keys: Vec<_> = keys.iter().map(|key| key.0.clone()).collect();
+        let cosigned = py.detach(|| self.0.cosign(&keys, time)).map_err(error::of_verify)?;
+        let lines = cosigned.lines().iter().map(|line| line.to_string() + "\n").collect();
+        Ok((lines, cosigned.note().to_string()))
+    }
+}
