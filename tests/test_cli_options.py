@@ -26,9 +26,10 @@ COMMANDS = (
     "check",
     "certs",
     "log-key",
+    "witness",
     "completion",
 )
-GROUPS = ("cluster", "keys", "certs", "log-key")
+GROUPS = ("cluster", "keys", "certs", "log-key", "witness")
 GROUPED = (
     "cluster status",
     "cluster remove",
@@ -43,6 +44,9 @@ GROUPED = (
     "certs csr",
     "log-key generate",
     "log-key show",
+    "witness run",
+    "witness status",
+    "witness evidence",
 )
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 OPTION = re.compile(r"--[a-z][a-z-]*")

@@ -67,6 +67,7 @@ CLI_FLOORS = [
         "restore",
         "certs",
         "log_key",
+        "witness",
         "completion",
     },
     {"main"},
@@ -94,6 +95,12 @@ SERVER_FLOORS = [
     {"serving"},
     {"main"},
     {"command"},
+]
+WITNESS_FLOORS = [
+    {"allowance", "store", "key_file", "known_logs"},
+    {"witness", "settings"},
+    {"app"},
+    {"serving"},
 ]
 CORE_FLOORS = [
     {"integers", "log_id", "durable"},
@@ -139,6 +146,8 @@ ONLY = {
         "log_keys",
         "_client.linking",
         "history",
+        "witness.known_logs",
+        "witness.witness",
         *(
             f"server.{name}"
             for name in (
@@ -164,7 +173,8 @@ ONLY = {
     "starlette": {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
-    },
+    }
+    | {"witness.app"},
     "rich": {"cli.terminal"},
     "cryptography": {
         "certificates",
@@ -202,7 +212,10 @@ def own_names(package: str) -> set[str]:
     return {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
 
 
-@pytest.mark.parametrize(("package", "floors"), [("", PYTHON_FLOORS), ("_client", CLIENT_FLOORS), ("cli", CLI_FLOORS)])
+@pytest.mark.parametrize(
+    ("package", "floors"),
+    [("", PYTHON_FLOORS), ("_client", CLIENT_FLOORS), ("cli", CLI_FLOORS), ("witness", WITNESS_FLOORS)],
+)
 def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -> None:
     assert own_names(package) == set().union(*floors) - {"_qed"}
 
@@ -214,6 +227,7 @@ def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -
         ("qed._client.", CLIENT_FLOORS),
         ("qed.cli.", CLI_FLOORS),
         ("qed.server.", SERVER_FLOORS),
+        ("qed.witness.", WITNESS_FLOORS),
     ],
 )
 def test_python_arrows_point_down(prefix: str, floors: list[set[str]]) -> None:
@@ -240,7 +254,7 @@ def test_a_library_is_imported_in_its_own_place_only(library: str) -> None:
 
 def test_library_knows_neither_server_nor_command_line() -> None:
     for module, imported in modules().items():
-        if module.startswith(("server", "cli")):
+        if module.startswith(("server", "cli", "witness")):
             continue
         assert not {name for name in imported if name.startswith(("qed.server", "qed.cli."))}, module
 

@@ -48,6 +48,7 @@ from qed.errors import (
     UnknownVersion,
     UnsupportedFormat,
     VerificationError,
+    WitnessError,
     WriteRefused,
 )
 from qed.log import Log
@@ -153,6 +154,7 @@ __all__ = [
     "UnknownVersion",
     "UnsupportedFormat",
     "VerificationError",
+    "WitnessError",
     "WriteRefused",
     "__version__",
     "parse_answer",

@@ -13,6 +13,7 @@
     ├─ BackupError            a backup cannot be made, read or used
     │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
+    ├─ WitnessError           a witness cannot run as it is set up
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
     │  ├─ AddedLater          the event was first added after the requested version
@@ -80,6 +81,7 @@ __all__ = [
     "UnknownVersion",
     "UnsupportedFormat",
     "VerificationError",
+    "WitnessError",
     "WriteRefused",
 ]
 
@@ -175,6 +177,10 @@ class DamagedBackup(BackupError):
 
 class CertificateError(QedError):
     """A certificate, private key or signing request cannot be used, or cannot be made as asked."""
+
+
+class WitnessError(QedError):
+    """A witness cannot run as it is set up: its keys, its database or its logs cannot be used, or not together."""
 
 
 class LogError(QedError):

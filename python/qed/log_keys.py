@@ -1,4 +1,4 @@
-"""The keys with which a log signs its checkpoints, as the lines of one file. This module reads and writes no files."""
+"""The keys with which a log or a witness signs checkpoints, as the lines of one file. This module reads no files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from qed._qed import SigningKey
 
-__all__ = ["SigningKey", "content_of_log_keys", "new_log_keys", "parse_log_keys"]
+__all__ = ["SigningKey", "content_of_log_keys", "new_log_keys", "new_witness_keys", "parse_log_keys"]
 
 _SEED_BYTES: Final = 32
 
@@ -29,6 +29,23 @@ def new_log_keys(origin: str) -> list[SigningKey]:
         origin,
         ed25519_seed=secrets.token_bytes(_SEED_BYTES),
         ml_dsa_44_seed=secrets.token_bytes(_SEED_BYTES),
+    )
+
+
+def new_witness_keys(name: str) -> list[SigningKey]:
+    """Return new keys of a witness, one for each kind of signature.
+
+    Args:
+        name: The name of the witness, such as `witness.example.com/w1`, of the same form as the origin of a log.
+
+    Returns:
+        The Ed25519 key for cosignatures and the ML-DSA-44 key.
+
+    Raises:
+        CertificateError: No witness may have this name.
+    """
+    return SigningKey.of_witness(
+        name, ed25519_seed=secrets.token_bytes(_SEED_BYTES), ml_dsa_44_seed=secrets.token_bytes(_SEED_BYTES)
     )
 
 

@@ -32,6 +32,7 @@ from qed.errors import (
     ReceiptsError,
     Unavailable,
     VerificationError,
+    WitnessError,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _COMMANDS: Final = {
     "recover": "qed.cli.restore",
     "certs": "qed.cli.certs",
     "log-key": "qed.cli.log_key",
+    "witness": "qed.cli.witness",
     "completion": "qed.cli.completion",
 }
 
@@ -188,7 +190,7 @@ def _exit_code(exc: BaseException) -> int:
             return _EXIT_UNAVAILABLE
         case InternalError():
             return _EXIT_BUG
-        case QedError() if not isinstance(exc, BackupError | CertificateError | ReceiptsError):
+        case QedError() if not isinstance(exc, BackupError | CertificateError | ReceiptsError | WitnessError):
             return _EXIT_REFUSED
         case _:
             return _EXIT_USAGE

@@ -1,0 +1,131 @@
+"""The paths of a witness: HTTP around it, with a limit on bodies and on the time of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+
+from qed.errors import Overloaded
+from qed.server.bodies import Bodies, BodyTooLarge, ClientGone
+from qed.server.logs import Line, where
+from qed.witness.witness import Answer
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from qed.server.config import Limits
+    from qed.witness.witness import Witness
+
+__all__ = ["Application"]
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_S: Final = 10.0
+"""How long a request waits for the database."""
+_LINGER_S: Final = 2.0
+"""How long the rest of a body that is too large is read and dropped, so that its client sees why it was refused."""
+_CLOSE: Final = (b"connection", b"close")
+_OPEN: Final = (b"access-control-allow-origin", b"*")
+_FRESH: Final = (b"cache-control", b"no-store")
+
+
+class Application:
+    """The ASGI application of a witness."""
+
+    def __init__(
+        self, witness: Witness, limits: Limits, *, submission_prefix: str = "", monitoring_prefix: str = ""
+    ) -> None:
+        """Make the application.
+
+        Args:
+            witness: Answers the requests.
+            limits: Those of bodies.
+            submission_prefix: The path before `/add-checkpoint`; empty, or with a slash in front and none behind.
+            monitoring_prefix: Likewise the path before `/HASH/checkpoint`.
+        """
+        self._router = Router(
+            [
+                Route(f"{submission_prefix}/add-checkpoint", _AddCheckpoint(witness, limits), methods=["POST"]),
+                Route(f"{monitoring_prefix}/{{digest}}/checkpoint", _LastCheckpoint(witness), methods=["GET"]),
+            ],
+            redirect_slashes=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
+        try:
+            await self._router(scope, receive, send)
+        except ClientGone:
+            return
+        except BodyTooLarge as exc:
+            await _drop_rest(receive)
+            await _send(send, Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{exc}\n"), _CLOSE)
+        except (TimeoutError, sqlite3.Error, asyncio.CancelledError):
+            # Only the end of the server cancels a request. What was cosigned stays, and the client may ask again.
+            text = "the witness did not finish in time\n"
+            await _send(send, Answer(HTTPStatus.SERVICE_UNAVAILABLE, text, retry_after_s=1))
+        except Overloaded as exc:
+            await _send(send, Answer(HTTPStatus.TOO_MANY_REQUESTS, f"{exc}\n", retry_after_s=1))
+        except HTTPException as exc:
+            allowed = (exc.headers or {}).get("Allow")
+            headers = [] if allowed is None else [(b"allow", ", ".join(sorted(allowed.split(", "))).encode())]
+            await _send(send, Answer(HTTPStatus(exc.status_code), f"{exc.detail.lower()}\n"), *headers)
+        except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own answer
+            _log.error(Line("unexpected error", **where(exc)))
+            await _send(send, Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "the witness failed; see its log\n"))
+
+
+class _AddCheckpoint:
+    """`POST /add-checkpoint`."""
+
+    def __init__(self, witness: Witness, limits: Limits) -> None:
+        self._witness = witness
+        self._bodies = Bodies(limits)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with signature lines, or with why there are none."""
+        body = await self._bodies.read(scope, receive)
+        async with asyncio.timeout(_ANSWER_S):
+            answer = await self._witness.add_checkpoint(body)
+        await _send(send, answer)
+
+
+class _LastCheckpoint:
+    """`GET /HASH/checkpoint`, for monitors."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Answer with the note that was cosigned last."""
+        async with asyncio.timeout(_ANSWER_S):
+            note = await self._witness.last_note(scope["path_params"]["digest"])
+        if note is None:
+            await _send(send, Answer(HTTPStatus.NOT_FOUND, "this witness has cosigned no checkpoint of this log\n"))
+        else:
+            await _send(send, Answer(HTTPStatus.OK, note), _OPEN)
+
+
+async def _drop_rest(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
+    except TimeoutError:
+        pass
+
+
+async def _send(send: Send, answer: Answer, *headers: tuple[bytes, bytes]) -> None:
+    body = answer.body.encode()
+    own = [(b"content-type", answer.content_type.encode()), (b"content-length", b"%d" % len(body)), _FRESH]
+    if answer.retry_after_s is not None:
+        own.append((b"retry-after", b"%d" % answer.retry_after_s))
+    await send({"type": "http.response.start", "status": answer.status.value, "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": body})

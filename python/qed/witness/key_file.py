@@ -1,0 +1,68 @@
+"""The file with the private keys of a witness, and the note beside it that they were used.
+
+The note is what is left if the database is lost: without it, nobody could tell a used key from a new one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from qed._files import create_file
+from qed.errors import CertificateError, WitnessError
+from qed.log_keys import parse_log_keys
+from qed.server.config import SettingsError
+from qed.server.private_files import read_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qed.log_keys import SigningKey
+
+__all__ = ["note_of_use", "note_use", "read_keys"]
+
+_WITNESS_KINDS: Final = (4, 6)
+_SUFFIX: Final = ".used"
+_PUBLIC: Final = 0o644
+
+
+def read_keys(path: Path) -> list[SigningKey]:
+    """Return the keys of a witness, all of one name.
+
+    Raises:
+        WitnessError: The file cannot be read, others may read or change it, or it has other keys.
+    """
+    try:
+        keys = parse_log_keys(read_private(path, "the keys of the witness"))
+    except SettingsError as exc:
+        raise WitnessError(str(exc)) from exc
+    except CertificateError as exc:
+        raise WitnessError(f"{path}: {exc}") from exc
+    for key in keys:
+        if key.kind not in _WITNESS_KINDS:
+            raise WitnessError(
+                f"{path}: expected keys of kind 04 and 06, found one of kind {key.kind:02}: that is for logs. "
+                "`qed log-key generate --witness` makes the keys of a witness"
+            )
+    return keys
+
+
+def note_of_use(path: Path) -> Path:
+    """Return the file that says that the keys in `path` were used."""
+    return path.with_name(path.name + _SUFFIX)
+
+
+def note_use(path: Path, database: Path) -> bool:
+    """Note beside a key file that its keys sign, and with which database. An earlier note stays.
+
+    Returns:
+        Whether there is a note. There is none if the folder cannot be written, as when it holds mounted secrets.
+    """
+    text = f"The keys in {path.name} have signed as a witness. What they cosigned is in\n{database.absolute()}\n"
+    try:
+        create_file(note_of_use(path), os.fsencode(text), mode=_PUBLIC)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,271 @@
+"""What a witness has cosigned, in a SQLite database: the memory that makes its signatures worth something.
+
+A witness without it would cosign a second history of the same log. So the database is bound to the keys of the witness,
+each change is synced before it is answered, and a missing database is never made silently. FORMATS.md, "Witness
+database".
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Final
+
+from qed._files import PRIVATE, create_file
+from qed.errors import WitnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from qed.log_keys import SigningKey
+
+__all__ = ["MOST_EVIDENCE", "Evidence", "State", "Store"]
+
+MOST_EVIDENCE: Final = 100
+"""Notes of each kind that are kept for each log. The first ones are kept: later ones must not push them out."""
+
+_APPLICATION: Final = 0x71656477
+"""`qedw`, which SQLite keeps in the header of the file."""
+_FORMAT: Final = 1
+_OLDEST_SQLITE: Final = (3, 37)
+"""The first with STRICT tables."""
+_PATIENCE_S: Final = 5.0
+"""How long to wait for another process that has the database locked."""
+_PRIVATE_UMASK: Final = 0o077
+_SCHEMA: Final = (
+    "CREATE TABLE keys (vkey TEXT PRIMARY KEY) STRICT",
+    """CREATE TABLE logs (
+        origin TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL, time INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE evidence (
+        origin TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, time INTEGER NOT NULL,
+        note TEXT NOT NULL, last TEXT NOT NULL, PRIMARY KEY (origin, kind, size, root)
+    ) STRICT""",
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the witness has cosigned last of one log.
+
+    Attributes:
+        origin: The name of the log.
+        size: The size of the tree.
+        root: Its root, 32 bytes.
+        note: The checkpoint with the signatures of the log and of the witness.
+        time: The time of the cosignature, in seconds since 1970.
+    """
+
+    origin: str
+    size: int
+    root: bytes
+    note: str
+    time: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A checkpoint that its log has signed, and that was not shown to extend what the witness had cosigned.
+
+    Attributes:
+        origin: The name of the log.
+        kind: `fork` if the log has signed two roots of one size, `unproven` if the proof failed.
+        size: The size of the tree.
+        root: Its root, 32 bytes.
+        time: When the witness received it, in seconds since 1970.
+        note: The checkpoint with the signatures of the log.
+        last: The note that the witness had cosigned last by then; empty if there was none.
+    """
+
+    origin: str
+    kind: str
+    size: int
+    root: bytes
+    time: int
+    note: str
+    last: str
+
+
+class Store:
+    """The open database. Each method is for one thread at a time, and other processes may have the same file open."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def create(cls, path: Path, keys: Sequence[SigningKey]) -> Store:
+        """Return a new, empty database that is bound to these keys.
+
+        Raises:
+            WitnessError: The file exists, or cannot be written.
+        """
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_FORMAT}")
+            _bind(connection, keys)
+            # The file appears whole or not at all: a crash must not leave a database that knows no keys.
+            create_file(path, connection.serialize(), mode=PRIVATE)
+        except FileExistsError as exc:
+            raise WitnessError(f"{path} exists: run without --new-database") from exc
+        except OSError as exc:
+            raise WitnessError(f"cannot create {path}: {exc.strerror or exc}") from exc
+        finally:
+            connection.close()
+        return cls.open(path, keys)
+
+    @classmethod
+    def open(cls, path: Path, keys: Sequence[SigningKey] | None = None, *, adds_keys: bool = False) -> Store:
+        """Return the database in a file.
+
+        Args:
+            path: The file.
+            keys: The keys that will sign, each of which must be one of the database; None to read only.
+            adds_keys: Whether to add keys that the database does not have.
+
+        Raises:
+            WitnessError: It is missing, is not a whole database of a witness, or is bound to other keys.
+        """
+        if not path.is_file():
+            raise WitnessError(
+                f"expected the database {path} of the witness, found none: without it, the witness would cosign a "
+                "second history of a log. For a key that has never signed, give --new-database"
+            )
+        try:
+            connection = _connect(path)
+            _require_whole(connection, path)
+            if keys is not None:
+                _require_keys(connection, keys, path, adds_keys=adds_keys)
+        except sqlite3.Error as exc:
+            raise WitnessError(f"cannot use the database {path}: {exc}") from exc
+        return cls(connection)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Lock the database while the block runs, then make its changes durable, all or none.
+
+        Raises:
+            sqlite3.Error: Nothing has changed, or, if the disk failed, the changes may appear after a restart.
+        """
+        with _transaction(self._connection):
+            yield
+
+    def last(self, origin: str) -> State | None:
+        """Return what was cosigned last of a log, or None."""
+        row = self._connection.execute(
+            "SELECT origin, size, root, note, time FROM logs WHERE origin = ?", (origin,)
+        ).fetchone()
+        return None if row is None else State(*row)
+
+    def put(self, state: State) -> None:
+        """Note what is cosigned, inside a transaction. Evidence about this very tree is dropped: it was consistent."""
+        self._connection.execute(
+            "INSERT INTO logs (origin, size, root, note, time) VALUES (?, ?, ?, ?, ?) ON CONFLICT (origin) DO UPDATE "
+            "SET size = excluded.size, root = excluded.root, note = excluded.note, time = excluded.time",
+            astuple(state),
+        )
+        self._connection.execute(
+            "DELETE FROM evidence WHERE origin = ? AND kind = 'unproven' AND size = ? AND root = ?",
+            (state.origin, state.size, state.root),
+        )
+
+    def keep(self, evidence: Evidence) -> bool:
+        """Keep evidence, inside a transaction, and return whether it is new and there was room for it."""
+        found = self._connection.execute(
+            "SELECT count(*) FROM evidence WHERE origin = ? AND kind = ?", (evidence.origin, evidence.kind)
+        ).fetchone()
+        if found[0] >= MOST_EVIDENCE:
+            return False
+        # One root of one size is one statement of the log, however often it is signed and sent.
+        done = self._connection.execute(
+            "INSERT OR IGNORE INTO evidence (origin, kind, size, root, time, note, last) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            astuple(evidence),
+        )
+        return done.rowcount > 0
+
+    def states(self) -> list[State]:
+        """Return what was cosigned last of every log, by name."""
+        rows = self._connection.execute("SELECT origin, size, root, note, time FROM logs ORDER BY origin")
+        return [State(*row) for row in rows]
+
+    def evidence(self) -> list[Evidence]:
+        """Return all evidence, by log and time."""
+        rows = self._connection.execute(
+            "SELECT origin, kind, size, root, time, note, last FROM evidence ORDER BY origin, time, size"
+        )
+        return [Evidence(*row) for row in rows]
+
+    def vkeys(self) -> list[str]:
+        """Return the public keys that the database is bound to."""
+        return _vkeys(self._connection)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise WitnessError(f"expected SQLite 3.37 or later, found {sqlite3.sqlite_version}")
+    before = os.umask(_PRIVATE_UMASK)
+    try:
+        # Its journal gets the permissions of the file. The database is opened in one thread and used in another.
+        connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        os.umask(before)
+    # Each commit is synced before it returns. NORMAL would lose the last ones in a power cut.
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _bind(connection: sqlite3.Connection, keys: Sequence[SigningKey]) -> None:
+    connection.executemany("INSERT INTO keys (vkey) VALUES (?)", [(key.vkey,) for key in keys])
+
+
+def _vkeys(connection: sqlite3.Connection) -> list[str]:
+    return [vkey for (vkey,) in connection.execute("SELECT vkey FROM keys ORDER BY vkey")]
+
+
+def _require_whole(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION:
+        raise WitnessError(f"expected the database of a witness, but {path} is another one")
+    if found != _FORMAT:
+        raise WitnessError(f"expected a database of format {_FORMAT}, but {path} has format {found}: update qed")
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise WitnessError(f"the database {path} is damaged: {verdict}")
+
+
+def _require_keys(connection: sqlite3.Connection, keys: Sequence[SigningKey], path: Path, *, adds_keys: bool) -> None:
+    bound = _vkeys(connection)
+    added = [key for key in keys if key.vkey not in bound]
+    if len(added) == len(keys):
+        raise WitnessError(f"expected the database of this witness, but {path} is that of other keys")
+    if not added:
+        return
+    if not adds_keys:
+        raise WitnessError(
+            f"expected keys that {path} knows, found a new one: for a key that has never signed, give --add-keys"
+        )
+    with _transaction(connection):
+        _bind(connection, added)
