@@ -56,6 +56,7 @@ audit: $(VENV)/audit/.tools
 
 ## test: everything that CI runs
 test: check $(VENV)/audit/.tools
+	-$(MAKE) --no-print-directory $(VENV)/peers/.tools
 	cargo test --workspace --release --quiet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) --no-print-directory demo
@@ -100,6 +101,12 @@ $(VENV)/audit/.tools: requirements-audit.txt
 	mkdir -p $(VENV)
 	test -d $(VENV)/audit || $(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-audit.txt
+	touch $@
+
+# Other implementations, for tests that are skipped without them. They are no part of the environment.
+$(VENV)/peers/.tools: requirements-peers.txt $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --ignore-requires-python \
+		--upgrade --target $(VENV)/peers --requirement requirements-peers.txt
 	touch $@
 
 # The package, compiled in release mode: a debug build makes the tests too slow.

@@ -166,6 +166,12 @@ class WitnessProcess:
         command = [QED, "log-key", "generate", "--witness", self.name, "--out", str(self.key)]
         subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S, env=environment())
 
+    def vkeys(self) -> list[str]:
+        """Return its public keys, Ed25519 first."""
+        command = [QED, "log-key", "show", str(self.key)]
+        done = subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S, env=environment())
+        return done.stdout.decode().splitlines()
+
     def know(self, *logs: ForeignLog, per_day: int | None = None) -> None:
         """Write its list of logs."""
         rate = "" if per_day is None else f"per_day = {per_day}\n"
