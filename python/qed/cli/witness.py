@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["witness"]
 
 _LISTEN: Final = "127.0.0.1:8900"
-_RUN: Final = "qed witness run --key witness.key --database witness.db --logs logs.toml"
+_RUN: Final = "qed witness run --key w.key --database w.db --logs logs.toml"
 _DATABASE: Final = click.option(
     "--database", required=True, type=RECEIPTS, metavar="FILE", help="The database of the witness."
 )
@@ -31,8 +31,8 @@ _DATABASE: Final = click.option(
     "witness",
     examples=[
         f"{_RUN} --new-database",
-        "qed witness status --database witness.db",
-        "qed witness evidence --database witness.db",
+        "qed witness status --database w.db",
+        "qed witness evidence --database w.db",
     ],
 )
 def witness() -> None:
@@ -49,7 +49,7 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address
         raise click.BadParameter(str(exc)) from exc
 
 
-@command("run", examples=[f"{_RUN} --new-database", f"{_RUN} --listen 0.0.0.0:8900", "kill -HUP PID"])
+@command("run", examples=[f"{_RUN} --new-database", _RUN])
 @click.option(
     "--key",
     required=True,
