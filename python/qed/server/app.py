@@ -105,6 +105,8 @@ class Application:
             if not route.param_convertors
             for method in route.methods or ()
         }
+        # So does the only path with a parameter that is asked for often.
+        self._tiles = next(route.app for route in routes if route.path.startswith(tiles.PREFIX))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -138,6 +140,8 @@ class Application:
         direct = None if is_management else self._direct.get((scope["method"], scope["path"]))
         if direct is not None:
             return direct
+        if not is_management and scope["path"].startswith(tiles.PREFIX) and scope["method"] in {"GET", "HEAD"}:
+            return self._tiles
         scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
         return self._management if is_management else self._router
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from qed.errors import QedError, UnknownVersion
@@ -24,8 +25,14 @@ PREFIX: Final = "/log/"
 """Of all paths of the transparency log."""
 
 _BUNDLES: Final = "tile/entries/"
-_BINARY: Final = (b"content-type", b"application/octet-stream")
-_FOR_EVER: Final = (b"cache-control", b"public, max-age=31536000, immutable")
+_OPEN: Final = (b"access-control-allow-origin", b"*")
+"""Pages of any site may read the log."""
+_FILE: Final = (
+    (b"content-type", b"application/octet-stream"),
+    (b"cache-control", b"public, max-age=31536000, immutable"),
+    _OPEN,
+)
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
 _GZIPPED: Final = ((b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
 _PLAIN: Final = ((b"vary", b"accept-encoding"),)
 _GZIP_LEVEL: Final = 1
@@ -49,19 +56,19 @@ class TileFile:
         Raises:
             NoSuchTile: There is none at this path.
         """
-        path = scope["path_params"]["path"]
+        path = scope["path"][len(PREFIX) :]
         try:
             body = await self._node.tile(path)
         except (UnknownVersion, ValueError) as exc:
             raise NoSuchTile(str(exc)) from exc
-        etag = b'"%s"' % hashlib.sha256(body).hexdigest()[: 2 * _ETAG_BYTES].encode()
-        headers = [_BINARY, _FOR_EVER]
+        headers: list[tuple[bytes, bytes]] = [*_FILE]
         if path.startswith(_BUNDLES):
             is_gzipped = _accepts_gzip(scope)
             headers += _GZIPPED if is_gzipped else _PLAIN
             if is_gzipped:
                 body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
         else:
+            etag = b'"%s"' % hashlib.sha256(body).hexdigest()[: 2 * _ETAG_BYTES].encode()
             headers.append((b"etag", etag))
             if etag in _header(scope, b"if-none-match"):
                 await send({"type": "http.response.start", "status": 304, "headers": headers})
@@ -73,17 +80,11 @@ class TileFile:
 
 
 def for_readers(send: Send) -> Send:
-    """Return `send` with the headers that every answer about the transparency log has.
-
-    Pages of any site may read it, and nobody may keep an answer that does not say how long.
-    """
+    """Return `send` with the headers that errors about the transparency log have besides their own."""
 
     async def send_open(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [*message["headers"], (b"access-control-allow-origin", b"*")]
-            if all(name != b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", b"no-store"))
-            message = {**message, "headers": headers}
+        if message.get("status", 0) >= HTTPStatus.BAD_REQUEST:
+            message = {**message, "headers": [*message["headers"], _OPEN, _NOT_KEPT]}
         await send(message)
 
     return send_open
