@@ -75,6 +75,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/backup.py
+	$(BIN)/python bench/witness.py
 	$(BIN)/python bench/compare.py . --only key
 
 ## fuzz: cargo-fuzz on decoding and verification of proofs, notes and tiles, FUZZ_S seconds a target

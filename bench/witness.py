@@ -23,9 +23,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from run import row
+
 QED: Final = str(Path(sys.executable).with_name("qed"))
 TARGET: Final = 300
-LEAVES: Final = 20_000
+MOST_PER_S: Final = 2_500
+"""Checkpoints that are made for each second."""
 
 
 def sha256(*parts: bytes) -> bytes:
@@ -125,12 +128,10 @@ def measure(folder: Path, logs: list[Log], seconds: float, keys: int) -> None:
         witness.terminate()
         witness.wait()
     latencies = sorted(latency for log in logs for latency in log.latencies_s)
-    rate, kinds = len(latencies) / took_s, "Ed25519" if keys == 1 else "Ed25519 and ML-DSA-44"
-    median, late = (1000 * latencies[int(len(latencies) * part)] for part in (0.5, 0.99))
-    print(
-        f"{len(logs)} log{'s' if len(logs) > 1 else ''}, {kinds}: {rate:,.0f} cosignatures/s "
-        f"(target {TARGET}), median {median:.1f} ms, p99 {late:.1f} ms"
-    )
+    what = f"{len(logs)} log{'s' if len(logs) > 1 else ''}, {'Ed25519' if keys == 1 else 'Ed25519 and ML-DSA-44'}"
+    row(what, len(latencies) / took_s, "signed/s", f"target {TARGET}" if len(logs) == 1 else "")
+    for name, part in (("median", 0.5), ("p99", 0.99)):
+        row(f"{what}: {name}", 1000 * latencies[int(len(latencies) * part)], "ms")
 
 
 def sync_ms(folder: Path) -> float:
@@ -152,10 +153,12 @@ def main() -> None:
     parser.add_argument("--logs", type=int, default=8)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        print(f"sync of 4 KiB: {sync_ms(Path(name)):.2f} ms, load of the machine: {os.getloadavg()[0]:.1f}")
+        row("sync of 4 KiB", 1000 * sync_ms(Path(name)), "us")
+        row("load of the machine", os.getloadavg()[0], "")
         for count in (1, args.logs):
             for keys in (1, 2):
-                logs = [Log(f"log.example.com/{i}", LEAVES // count) for i in range(count)]
+                leaves = int(args.seconds * MOST_PER_S) // count
+                logs = [Log(f"log.example.com/{i}", leaves) for i in range(count)]
                 measure(Path(name), logs, args.seconds, keys)
 
 

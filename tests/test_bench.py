@@ -34,6 +34,13 @@ def test_backup_is_measured_under_load_and_restored() -> None:
     assert int(restored.split()[2].replace(",", "")) > 3000
 
 
+def test_a_witness_is_measured_with_one_key_and_with_two() -> None:
+    found = rows("witness.py", "--seconds", "0.3", "--logs", "2")
+    for what in ("1 log, Ed25519", "2 logs, Ed25519 and ML-DSA-44"):
+        assert found[what][0] > 0
+        assert found[f"{what}: median"][1] == "ms"
+
+
 @pytest.mark.parametrize("part", ["key", "secure"])
 def test_adds_with_a_key_are_compared_with_adds_without(part: str) -> None:
     found = rows("compare.py", ".", "--only", part, "--rounds", "1", "--events", "2000", "--seconds", "0.5")

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import ssl
 import stat
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import pytest
 
+from certificates import Operator
 from commands import environment, qed
 from harness.wait import LIMIT_S, wait_until
 from qed.errors import WitnessError
@@ -208,6 +210,28 @@ def test_prefixes_are_in_front_of_the_paths(witness: WitnessProcess, log: Foreig
     assert witness.last(log.origin).status_code == 404
     witness.url += "/m"
     assert witness.last(log.origin).status_code == 200
+
+
+def test_https_is_served_and_a_hangup_reads_the_certificate_again(
+    witness: WitnessProcess, log: ForeignLog, tmp_path: Path
+) -> None:
+    operator = Operator(tmp_path / "authority")
+    files = operator.issue("localhost")
+    witness.start("--new-database", "--tls-cert", str(files.certificate), "--tls-key", str(files.key))
+    assert witness.url.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=operator.path)
+    with httpx.Client(base_url=witness.url, verify=context, timeout=LIMIT_S) as client:
+        assert witness.post(log.request(0, 3), client).status_code == 200
+    operator.issue("localhost")
+    witness.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "files read again" in witness.stderr, "the log line")
+    with httpx.Client(base_url=witness.url, verify=context, timeout=LIMIT_S) as client:
+        assert witness.post(log.request(3), client).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(witness.url)
+    files.key.chmod(0o644)
+    witness.stop()
+    assert "chmod 600" in witness.refused("--tls-cert", str(files.certificate), "--tls-key", str(files.key))
 
 
 def test_extension_lines_are_cosigned_if_they_are_allowed(witness: WitnessProcess, log: ForeignLog) -> None:

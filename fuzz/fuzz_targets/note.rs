@@ -1,4 +1,4 @@
-//! Any bytes as a note, proof file, policy or key: no panic, and what is read is written back as it was. An honest note with bytes
+//! Any bytes as a note, proof file, request to a witness, policy or key: no panic, and what is read is written back as it was. An honest note with bytes
 //! of it changed: only its own checkpoint is ever accepted.
 #![no_main]
 
@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use qed_core::hash::Digest;
+use qed_core::tlog::add_checkpoint::AddCheckpoint;
 use qed_core::tlog::checkpoint::Checkpoint;
 use qed_core::tlog::key::{KeyKind, VerifierKey};
 use qed_core::tlog::merkle::TreeHead;
@@ -59,6 +60,13 @@ fuzz_target!(|input: (Vec<(u16, u8)>, Vec<u8>)| {
     }
     if let Ok(proof) = TlogProof::parse(&data) {
         assert_eq!(proof.to_string().as_bytes(), data);
+    }
+    if let Ok(request) = AddCheckpoint::parse(&data) {
+        assert_eq!(request.to_string().as_bytes(), data);
+        if let Ok(submission) = request.verify(&HONEST.keys[..2]) {
+            assert!(submission.signed_note().starts_with(&HONEST.text));
+            let _ = submission.growth(None);
+        }
     }
     let _ = Policy::parse(&data);
     if let Ok(text) = std::str::from_utf8(&data) {
