@@ -173,6 +173,17 @@ def test_every_call_with_every_credential(keyed: Keyed) -> None:
     }
 
 
+@pytest.mark.parametrize("end", ["%0A", "%0D", "%0D%0A", "%00", "%09", "%0B", "%C2%85", "%E2%80%A8", "%20", "/", "%2F"])
+def test_a_path_that_is_nearly_that_of_a_call_is_none(keyed: Keyed, end: str) -> None:
+    for client, table in ((keyed.http, BY_CLIENTS), (keyed.mgmt, BY_OPERATORS)):
+        for method, path in table:
+            if path == "/" or "?" in path or "no-such" in path or (method, path) == ("DELETE", "/events"):
+                continue
+            answer = ask(client, (method, path + end), {"Api-Key": keyed.make(*ROLES)})
+            is_version = path.startswith("/snapshots/")
+            assert answer.status_code in ({400, 404} if is_version else {404}), (method, path, answer.text)
+
+
 def test_two_equal_headers_are_refused(keyed: Keyed) -> None:
     key = keyed.make("observe")
     assert keyed.http.get("/info", headers=[("Api-Key", key)]).status_code == 200

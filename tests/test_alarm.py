@@ -47,10 +47,13 @@ def test_a_member_whose_log_differs_answers_503_and_the_others_go_on(tmp_path: P
         assert "diverged: at 1 events" in answer.json()["message"]
         assert target.stderr.count("alarm") == 1
         assert httpx.get(f"{target.url}/snapshots/0").status_code == 503
+        tile = httpx.get(f"{target.url}/log/tile/0/000.p/1")
+        assert (tile.status_code, tile.headers["cache-control"]) == (503, "no-store")
         assert httpx.post(f"{target.url}/proofs/incremental", json={"Start": 0, "End": 0}).status_code == 503
         done = qed("--endpoints", target.url, "membership", "--event", "one")
         assert (done.returncode, "diverged" in one_line(done.stderr)) == (3, True)
         assert health(other) == 204
         assert httpx.get(f"{other.url}/snapshots/0").status_code == 200
+        assert httpx.get(f"{other.url}/log/tile/0/000.p/1").status_code == 200
     finally:
         cluster.forget()

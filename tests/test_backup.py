@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -95,6 +97,23 @@ def test_a_restored_log_has_everything_under_a_new_name(filled: Server, backups:
             assert new.add(b"after").version == EVENTS
     finally:
         restored.forget()
+
+
+@pytest.mark.parametrize("delay_s", [0.2, 0.4, 0.5, 0.6, 0.7, 0.8])
+def test_what_an_interrupted_restore_says_is_true(backups: Path, tmp_path: Path, delay_s: float) -> None:
+    data = tmp_path / "data"
+    command = [QED, "restore", str(backups / "1"), "--data-dir", str(data)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay_s)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    if "NewLog" in stdout:
+        assert qed("check", str(data)).returncode == 0
+    else:
+        assert running.returncode in {130, -signal.SIGINT}
+        assert "qed: interrupted" in stderr
+        # Nothing is left that would be in the way.
+        assert qed("restore", str(backups / "1"), "--data-dir", str(data)).returncode == 0
 
 
 def test_a_backup_since_another_has_only_what_is_new(start_server: StartServer, tmp_path: Path) -> None:

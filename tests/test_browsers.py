@@ -62,6 +62,14 @@ def test_reads_of_a_foreign_page_are_refused_too(server: Server) -> None:
     assert httpx.get(f"{server.url}/info", headers={"Host": EVIL}).status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/info", "/log/tile/0/000", "/snapshots/0"])
+def test_a_page_of_another_site_cannot_even_ask(server: Server, path: str) -> None:
+    for site, is_refused in (("cross-site", True), ("same-site", True), ("same-origin", False), ("none", False)):
+        answer = httpx.get(server.url + path, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"})
+        assert (answer.status_code == 403) is is_refused, site
+        assert "access-control-allow-origin" not in answer.headers
+
+
 def test_an_advertised_host_is_not_foreign(tmp_path: Path) -> None:
     server = start_process(tmp_path / "log", "--open", "--http-advertise-addr", "log.example.com:80")
     try:

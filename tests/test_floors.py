@@ -163,6 +163,7 @@ ONLY = {
                 "acts",
                 "history",
                 "endpoints",
+                "tiles",
             )
         ),
     },

@@ -17,7 +17,9 @@ from qed.proofs import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
+    from conftest import StartServer
     from harness.process import Server
 
 _WIDTH: Final = 256
@@ -134,8 +136,9 @@ def test_tiles_may_be_kept_and_errors_may_not(http: httpx.Client, server: Server
         answer = http.get(f"/log/{path}")
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/octet-stream"
-        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-        assert answer.headers["access-control-allow-origin"] == "*"
+        # This server is not meant for everyone, and web pages may read no server.
+        assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+        assert "access-control-allow-origin" not in answer.headers
         head = http.head(f"/log/{path}")
         assert (head.status_code, head.content) == (200, b"")
         if kind == "tile":
@@ -165,7 +168,6 @@ def test_tiles_may_be_kept_and_errors_may_not(http: httpx.Client, server: Server
         assert answer.status_code == 404, path
         assert answer.json()["error"] == "unknown_tile"
         assert answer.headers["cache-control"] == "no-store"
-        assert answer.headers["access-control-allow-origin"] == "*"
     answer = http.post("/log/tile/0/000")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
     assert answer.headers["cache-control"] == "no-store"
@@ -187,3 +189,26 @@ def test_bundles_are_compressed_for_those_who_can_read_it(
     plain = http.get("/log/tile/entries/000", headers={"Accept-Encoding": "identity"}).content
     assert (gzip.decompress(body) if is_gzipped else body) == plain
     assert len(entries_in(plain)) == _WIDTH
+
+
+def test_tiles_of_a_server_for_everyone_may_be_kept_by_caches_of_many(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path, "--open")
+    with httpx.Client(base_url=server.url) as http:
+        add(http, 1)
+        answer = http.get("/log/tile/0/000.p/1")
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+def test_paths_that_name_no_tile_leave_room_for_proofs(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--max-waiting-proofs", "4")
+    with httpx.Client(base_url=server.url) as http:
+        add(http, 1)
+        for _ in range(10):
+            assert http.get("/log/tile/0/0").status_code == 404
+            assert http.get("/log/tile/5/000").status_code == 404
+        assert http.get("/log/tile/0/000.p/1").status_code == 200
+        assert http.get("/snapshots/0").status_code == 200
+    assert server.stop() == 0
+    assert "never retrieved" not in server.stderr

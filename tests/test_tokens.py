@@ -16,7 +16,7 @@ from harness.cluster import Cluster, new_cluster, new_secret
 from harness.process import Server
 from harness.wait import wait_until
 from qed import Client
-from qed.server.acts import TokenCreated, TokenUsed
+from qed.server.acts import Recovered, Restored, TokenCreated, TokenUsed
 from qed.server.config import SettingsError
 from qed.server.token_table import TokenTable
 from qed.server.tokens import Claim, Token, read_token
@@ -103,6 +103,25 @@ def test_token_is_good_for_one_server() -> None:
         table.fold(other)
         assert not table.is_used_by(other)
     assert table.is_used_by(used(token))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Restored(who="x", origin="", when=datetime.now(UTC), backup="b", cluster="c", events=1),
+        Recovered(who="x", origin="", when=datetime.now(UTC), name="a", cluster="c", events=1),
+    ],
+    ids=["restored", "recovered"],
+)
+def test_token_ends_with_its_cluster(end: Restored | Recovered) -> None:
+    token, unused, table = Token.make(AUTHORITY), Token.make(AUTHORITY), TokenTable()
+    for act in (created(token), created(unused), used(token), end):
+        table.fold(act)
+    # Not even the server that has used it may ask again.
+    for use in (used(token), used(token, name="b"), used(unused)):
+        assert table.refusal(use, ASKED, b"") == "this token is not valid"
+    assert refusal(table, used(token), token) == "this token is not valid"
+    assert refusal(table, used(unused), unused) == "this token is not valid"
 
 
 def test_only_a_signature_of_the_token_on_the_very_claim_counts() -> None:

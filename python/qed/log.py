@@ -114,7 +114,7 @@ class Log:
             UnknownVersion: The log does not have that many entries yet.
             ValueError: There is no such path.
         """
-        return self._log.tile(path)
+        return self._log.tile(_qed.TilePath(path))
 
     def tree_head(self) -> tuple[int, Digest]:
         """Return the number of entries of the log as a transparency log, and the root of the Merkle tree over them.

@@ -9,6 +9,7 @@ import click
 
 from qed import backups
 from qed.cli.options import command, current_session
+from qed.cli.signals import StopRequest
 from qed.cli.terminal import totals
 from qed.errors import CorruptLog, LogError
 
@@ -36,20 +37,33 @@ def restore(path: Path, data_dir: str) -> None:
     """
     terminal = current_session().terminal
     found = backups.Backup.read(path)
-    with terminal.progress(found.events) as advance:
-        restored = _usable(lambda: backups.restore(path, data_dir, progress=totals(advance)))
-    terminal.fields(
-        f"Restored {path} into {data_dir}:",
-        [("OldLog", found.log), ("NewLog", restored.cluster), ("Events", restored.events), ("Index", restored.index)],
-    )
-    terminal.note(
-        f"what was added to the log after the backup, from version {restored.events} on, is not in it. "
-        "Clients with later receipts will see a stale or forked log. API keys are those of the backup: revoke again "
-        "what was revoked since. Without a key in the backup, the server is open to this machine"
-    )
-    terminal.records(
-        [{"Restored": data_dir, "OldLog": found.log, "NewLog": restored.cluster, "Events": restored.events}]
-    )
+    with StopRequest.heeded() as stop:
+        # Once the folder is complete, Ctrl-C comes too late, and must not make this end as if nothing had been done.
+        with terminal.progress(found.events) as advance:
+            report = totals(advance)
+
+            def progress(events: int) -> None:
+                stop.require_none()
+                report(events)
+
+            restored = _usable(lambda: backups.restore(path, data_dir, progress=progress))
+        terminal.fields(
+            f"Restored {path} into {data_dir}:",
+            [
+                ("OldLog", found.log),
+                ("NewLog", restored.cluster),
+                ("Events", restored.events),
+                ("Index", restored.index),
+            ],
+        )
+        terminal.note(
+            f"what was added to the log after the backup, from version {restored.events} on, is not in it. "
+            "Clients with later receipts will see a stale or forked log. API keys are those of the backup: revoke again "
+            "what was revoked since. Without a key in the backup, the server is open to this machine"
+        )
+        terminal.records(
+            [{"Restored": data_dir, "OldLog": found.log, "NewLog": restored.cluster, "Events": restored.events}]
+        )
 
 
 @command("recover", examples=["qed recover --data-dir ./qed-data --dry-run", "qed recover --data-dir ./qed-data"])
@@ -72,15 +86,16 @@ def recover(data_dir: str, *, is_dry_run: bool) -> None:
         terminal.note("the last entries may hold more events. Nothing was changed")
         terminal.records([{**record, "Events": found.events}])
         return
-    founded = _usable(lambda: backups.recover(data_dir))
-    new: list[tuple[str, object]] = [("NewLog", founded.cluster), ("Events", founded.events)]
-    terminal.fields(f"Recovered {found.name} in {data_dir}:", [*old, *new])
-    terminal.note(
-        f"it is the only one of {found.members} members now. Events that it had not received, from version "
-        f"{founded.events} on, are lost. Clients with receipts of them will see a stale or forked log. Start no other "
-        "member of the old cluster again, except with an empty folder"
-    )
-    terminal.records([{"Recovered": data_dir, **record, "NewLog": founded.cluster, "Events": founded.events}])
+    with StopRequest.heeded():
+        founded = _usable(lambda: backups.recover(data_dir))
+        new: list[tuple[str, object]] = [("NewLog", founded.cluster), ("Events", founded.events)]
+        terminal.fields(f"Recovered {found.name} in {data_dir}:", [*old, *new])
+        terminal.note(
+            f"it is the only one of {found.members} members now. Events that it had not received, from version "
+            f"{founded.events} on, are lost. Clients with receipts of them will see a stale or forked log. Start no "
+            "other member of the old cluster again, except with an empty folder"
+        )
+        terminal.records([{"Recovered": data_dir, **record, "NewLog": founded.cluster, "Events": founded.events}])
 
 
 def _usable(work: Callable[[], _T]) -> _T:

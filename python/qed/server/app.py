@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
@@ -106,7 +107,7 @@ class Application:
             for method in route.methods or ()
         }
         # So does the only path with a parameter that is asked for often.
-        self._tiles = next(route.app for route in routes if route.path.startswith(tiles.PREFIX))
+        self._tiles = tiles.TileFile(node)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
@@ -137,6 +138,9 @@ class Application:
             await _answer_exception(exc, send)
 
     def _endpoint(self, scope: Scope, *, is_management: bool) -> ASGIApp:
+        if not scope["path"].isprintable():
+            # The router ignores a line feed at the end of a path, and roles are those of the path as it is.
+            return _nowhere
         direct = None if is_management else self._direct.get((scope["method"], scope["path"]))
         if direct is not None:
             return direct
@@ -154,6 +158,10 @@ class Application:
         url = self._node.leader_url(way) or exc.leader_url
         location = (b"location", url.encode() + scope["raw_path"])
         await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology(way)), location)
+
+
+async def _nowhere(_: Scope, __: Receive, ___: Send) -> None:
+    raise HTTPException(HTTPStatus.NOT_FOUND)
 
 
 def _note_owner(scope: Scope) -> None:

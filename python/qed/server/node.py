@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from qed._qed import Act, Added, Digest, Replica
+    from qed._qed import Act, Added, Digest, Replica, TilePath
     from qed._wire import Cluster, Shards
     from qed.server.acts import Act as Deed
     from qed.server.acts import Author
@@ -331,15 +331,15 @@ class Node:
         self._replica.ask_snapshot(ticket, version)
         return await self._receive(answer)
 
-    async def tile(self, path: str) -> bytes:
+    async def tile(self, path: TilePath) -> bytes:
         """Return a file of the log as a transparency log.
 
         Raises:
             UnknownVersion: The log does not have that many entries yet.
-            ValueError: There is no such path.
             Overloaded: Too many proofs wait already.
-            Unavailable: No result in time.
+            Unavailable: No result in time, or the log is not that of the cluster.
         """
+        self._require_sound()
         ticket, answer = self._waiting.enter(PROOF)
         self._replica.ask_tile(ticket, path)
         return await self._receive(answer)

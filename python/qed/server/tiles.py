@@ -1,7 +1,8 @@
 """The log as a transparency log: tiles of hashes and bundles of entries, which anybody's tools can read.
 
 The paths and bytes are those of C2SP tlog-tiles. A tile never changes, so it may be kept for ever; a path that does not
-exist yet may exist a moment later, so errors may not be kept at all.
+exist yet may exist a moment later, so errors may not be kept at all. Web pages of other sites may not read a server's
+tiles, unlike those of a copy that is published.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from qed._qed import TilePath
 from qed.errors import QedError, UnknownVersion
 
 if TYPE_CHECKING:
@@ -25,13 +27,8 @@ PREFIX: Final = "/log/"
 """Of all paths of the transparency log."""
 
 _BUNDLES: Final = "tile/entries/"
-_OPEN: Final = (b"access-control-allow-origin", b"*")
-"""Pages of any site may read the log."""
-_FILE: Final = (
-    (b"content-type", b"application/octet-stream"),
-    (b"cache-control", b"public, max-age=31536000, immutable"),
-    _OPEN,
-)
+_BINARY: Final = (b"content-type", b"application/octet-stream")
+_FOR_EVER: Final = b"max-age=31536000, immutable"
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 _GZIPPED: Final = ((b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
 _PLAIN: Final = ((b"vary", b"accept-encoding"),)
@@ -49,6 +46,9 @@ class TileFile:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        # A cache that many use would give the log to those who have no key.
+        kind = b"public" if node.settings.is_open else b"private"
+        self._kept = (b"cache-control", kind + b", " + _FOR_EVER)
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer with one file.
@@ -58,10 +58,10 @@ class TileFile:
         """
         path = scope["path"][len(PREFIX) :]
         try:
-            body = await self._node.tile(path)
+            body = await self._node.tile(TilePath(path))
         except (UnknownVersion, ValueError) as exc:
             raise NoSuchTile(str(exc)) from exc
-        headers: list[tuple[bytes, bytes]] = [*_FILE]
+        headers = [_BINARY, self._kept]
         if path.startswith(_BUNDLES):
             is_gzipped = _accepts_gzip(scope)
             headers += _GZIPPED if is_gzipped else _PLAIN
@@ -80,14 +80,14 @@ class TileFile:
 
 
 def for_readers(send: Send) -> Send:
-    """Return `send` with the headers that errors about the transparency log have besides their own."""
+    """Return `send` with the header that errors about the transparency log have besides their own."""
 
-    async def send_open(message: Message) -> None:
+    async def send_unkept(message: Message) -> None:
         if message.get("status", 0) >= HTTPStatus.BAD_REQUEST:
-            message = {**message, "headers": [*message["headers"], _OPEN, _NOT_KEPT]}
+            message = {**message, "headers": [*message["headers"], _NOT_KEPT]}
         await send(message)
 
-    return send_open
+    return send_unkept
 
 
 def _accepts_gzip(scope: Scope) -> bool:

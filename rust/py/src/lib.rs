@@ -28,7 +28,7 @@ mod _qed {
     #[pymodule_export]
     use super::backup::{Backup, BackupFile, Founding, Survivor, recover, restore_backups, survey, verify_backups};
     #[pymodule_export]
-    use super::log::{Added, Log};
+    use super::log::{Added, Log, TilePath};
     #[pymodule_export]
     use super::proofs::{
         AbsenceProof, Digest, HistoryRoot, HyperRoot, IncrementalProof, MembershipProof, Neighbour, Snapshot,

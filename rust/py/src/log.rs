@@ -13,7 +13,7 @@ use qed_core::error::LogError;
 use qed_core::integers::usize_from;
 use qed_core::log as core;
 use qed_core::proof::Malformed;
-use qed_core::tlog::tile::TilePath;
+use qed_core::tlog::tile;
 
 use crate::error;
 use crate::events::{Event, request_of};
@@ -64,9 +64,17 @@ impl Added {
     }
 }
 
-/// Return the path of a tile, as Python spells it.
-pub fn tile_path_of(text: &str) -> PyResult<TilePath> {
-    text.parse().map_err(|Malformed(reason)| PyValueError::new_err(reason))
+/// The path of a file of a transparency log.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct TilePath(pub tile::TilePath);
+
+#[pymethods]
+impl TilePath {
+    #[new]
+    #[pyo3(signature = (text, /))]
+    fn new(text: &str) -> PyResult<Self> {
+        text.parse().map(Self).map_err(|Malformed(reason)| PyValueError::new_err(reason))
+    }
 }
 
 /// Call the log. A panic is reported as a bug; the log itself survives it, but writes nothing more if the panic interrupted a batch.
@@ -160,8 +168,8 @@ impl Log {
 
     /// Return a file of the transparency log.
     #[pyo3(signature = (path, /))]
-    fn tile<'py>(&self, py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let path = tile_path_of(path)?;
+    fn tile<'py>(&self, py: Python<'py>, path: PyRef<'_, TilePath>) -> PyResult<Bound<'py, PyBytes>> {
+        let path = path.0;
         self.call(py, move |log| log.tile(&path)).map(|bytes| PyBytes::new(py, &bytes))
     }
 

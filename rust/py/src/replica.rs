@@ -26,7 +26,7 @@ use qed_node::ticket::Ticket;
 use crate::backup::cursor_in;
 use crate::error;
 use crate::events::{Event, request_of};
-use crate::log::{Added, tile_path_of};
+use crate::log::{Added, TilePath};
 use crate::proofs::Digest;
 
 /// One member of a cluster, as it describes itself.
@@ -480,10 +480,9 @@ impl Replica {
 
     /// Request a file of the transparency log; its bytes are delivered under `ticket`.
     #[pyo3(signature = (ticket, path, /))]
-    fn ask_tile(&self, py: Python<'_>, ticket: u64, path: &str) -> PyResult<()> {
-        let path = tile_path_of(path)?;
+    fn ask_tile(&self, py: Python<'_>, ticket: u64, path: PyRef<'_, TilePath>) {
+        let path = path.0;
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Tile { path }));
-        Ok(())
     }
 
     /// Return everything that is ready since the last call.
