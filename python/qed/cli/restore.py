@@ -58,8 +58,8 @@ def restore(path: Path, data_dir: str) -> None:
         )
         terminal.note(
             f"what was added to the log after the backup, from version {restored.events} on, is not in it. "
-            "Clients with later receipts will see a stale or forked log. API keys are those of the backup: revoke again "
-            "what was revoked since. Without a key in the backup, the server is open to this machine"
+            "Clients with later receipts will see a stale or forked log. API keys are those of the backup: revoke "
+            "again what was revoked since. Without a key in the backup, the server is open to this machine"
         )
         terminal.records(
             [{"Restored": data_dir, "OldLog": found.log, "NewLog": restored.cluster, "Events": restored.events}]
