@@ -126,6 +126,17 @@ def test_the_note_of_use_names_the_database_and_stays(witness: WitnessProcess) -
     assert note.read_text() == before
 
 
+def test_a_note_of_use_that_cannot_be_written_is_logged(witness: WitnessProcess) -> None:
+    witness.start("--new-database")
+    assert "cannot note" not in witness.stderr
+    witness.stop()
+    # With the end of its note, this name is too long for a file.
+    long = witness.folder / ("k" * 251)
+    witness.key.rename(long)
+    witness.start("--key", str(long))
+    assert "cannot note that the key is used" in witness.stderr
+
+
 def test_the_database_of_another_key_is_refused(witness: WitnessProcess) -> None:
     witness.start("--new-database")
     witness.stop()
@@ -427,7 +438,7 @@ def test_a_store_changes_nothing_if_a_transaction_fails(tmp_path: Path) -> None:
     store.close()
     again = Store.open(tmp_path / "witness.db", keys)
     assert again.states() == [state]
-    assert again.vkeys() == sorted(key.vkey for key in keys)
+    assert again.vkeys() == [key.vkey for key in keys]
     (synchronous,) = again._connection.execute("PRAGMA synchronous").fetchone()
     (journal,) = again._connection.execute("PRAGMA journal_mode").fetchone()
     assert (synchronous, journal) == (2, "wal")

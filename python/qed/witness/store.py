@@ -205,7 +205,7 @@ class Store:
         return [Evidence(*row) for row in rows]
 
     def vkeys(self) -> list[str]:
-        """Return the public keys that the database is bound to."""
+        """Return the public keys that the database is bound to, Ed25519 first."""
         return _vkeys(self._connection)
 
 
@@ -241,7 +241,7 @@ def _bind(connection: sqlite3.Connection, keys: Sequence[SigningKey]) -> None:
 
 
 def _vkeys(connection: sqlite3.Connection) -> list[str]:
-    return [vkey for (vkey,) in connection.execute("SELECT vkey FROM keys ORDER BY vkey")]
+    return [vkey for (vkey,) in connection.execute("SELECT vkey FROM keys ORDER BY length(vkey), vkey")]
 
 
 def _require_whole(connection: sqlite3.Connection, path: Path) -> None:
