@@ -37,6 +37,7 @@ __all__ = [
     "Status",
     "Submission",
     "Survivor",
+    "TilePath",
     "__version__",
     "is_optimised",
     "parse_answer",
