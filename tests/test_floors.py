@@ -20,9 +20,10 @@ PACKAGE = ROOT / "python" / "qed"
 PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits", "_deeds", "_hosts"},
-    {"proofs"},
+    {"proofs", "signed"},
     {
         "log",
+        "memory",
         "history",
         "_wire",
         "questions",
@@ -34,7 +35,7 @@ PYTHON_FLOORS = [
         "log_keys",
     },
     {"verification", "_receipts_file", "authority"},
-    {"receipts"},
+    {"receipts", "policy"},
     {"bundle"},
 ]
 CLIENT_FLOORS = [
@@ -53,10 +54,11 @@ CLIENT_FLOORS = [
 CLI_FLOORS = [
     {"terminal", "signals"},
     {"durations", "options", "inputs", "pem"},
-    {"client", "answers", "trust", "lines"},
-    {"verdicts"},
+    {"client", "answers", "trust", "lines", "signed"},
+    {"verdicts", "levels"},
     {
         "events",
+        "export",
         "proofs",
         "verify",
         "info",
@@ -115,7 +117,7 @@ CORE_FLOORS = [
     {"replay", "batch"},
     {"log"},
     {"replica", "page", "tiled"},
-    {"backup", "audit"},
+    {"backup", "audit", "receipts"},
     {"restoration"},
 ]
 NODE_FLOORS = [
@@ -138,6 +140,7 @@ ONLY = {
         "__init__",  # the version
         "errors",
         "proofs",
+        "signed",
         "questions",
         "trust",
         "verification",

@@ -258,7 +258,7 @@ impl NeighbourText {
 }
 
 /// A value that must be written as an object: the derived parsers would also accept an array of the field values.
-struct Object<T>(T);
+pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -75,6 +75,7 @@ pub mod log_id;
 pub mod page;
 pub mod position;
 pub mod proof;
+pub mod receipts;
 mod replay;
 mod replica;
 pub mod restoration;

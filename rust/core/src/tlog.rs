@@ -11,6 +11,9 @@
 //! make a proof that an entry is in the tree, or that one tree extends another; [`proof_file`] is such a proof with its
 //! checkpoint, complete in one file. [`add_checkpoint`] is what a log asks of a witness, and what the witness does.
 //!
+//! A log gives a [receipt] for what was added, and saved answers are kept in a [bundle]; both have entries with proofs and a checkpoint. Whether
+//! such a file shows what it claims, a [claim] decides, by the keys of a [trust file](trust_file).
+//!
 //! # Trust
 //!
 //! Everything read here may have been written by an attacker. Reading ends in [`Malformed`](crate::proof::Malformed) and
@@ -21,14 +24,19 @@
 //! Sources: C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof and tlog-policy; FORMATS.md, "Signed logs".
 
 pub mod add_checkpoint;
+pub mod bundle;
 pub mod checkpoint;
+pub mod claim;
 pub mod entry;
 pub mod entry_tree;
+mod fields;
 pub mod key;
 pub mod merkle;
 pub mod note;
 pub mod policy;
 pub mod proof_file;
+pub mod receipt;
 pub mod signing;
 pub mod text;
 pub mod tile;
+pub mod trust_file;

@@ -157,6 +157,25 @@ pub fn range_proof<S: Subtrees>(
     range_subtrees(range, size).iter().map(|subtree| subtree_root(source, subtree)).collect()
 }
 
+/// Return the [`inclusion`] proof that has the hashes of a [`range_proof`] of a single leaf.
+///
+/// # Errors
+///
+/// [`Malformed`] unless `index < size` and there are as many hashes as the two require.
+pub fn inclusion_of_range(index: u64, size: u64, proof: &[Digest]) -> Result<Vec<Digest>, Malformed> {
+    let count = if index < size { inclusion_subtrees(index, size).len() } else { 0 };
+    if index >= size || proof.len() != count {
+        let found = format!("{} for leaf {index} of {size}", proof.len());
+        return Err(Malformed::because(format!("expected {count} hashes, found {found}")));
+    }
+    let mut in_order: Vec<_> =
+        inclusion_subtrees(index, size).iter().map(|subtree| subtree.start).enumerate().collect();
+    in_order.sort_unstable_by_key(|(_, start)| *start);
+    let mut path: Vec<_> = in_order.iter().map(|(place, _)| *place).zip(proof.iter().copied()).collect();
+    path.sort_unstable_by_key(|(place, _)| *place);
+    Ok(path.into_iter().map(|(_, hash)| hash).collect())
+}
+
 /// Check that `leaf` is the hash of leaf `index` of the tree `head`.
 ///
 /// 1. The index is in the tree.

@@ -158,6 +158,11 @@ impl Note {
         &self.text
     }
 
+    /// Return the size of the checkpoint that the text claims to be. It is not verified: use it only to write what others verify.
+    pub(super) fn claimed_size(&self) -> Result<u64, Malformed> {
+        Ok(Checkpoint::parse(&self.text)?.head.size())
+    }
+
     /// Verify the note with the keys that the caller trusts.
     ///
     /// 1. A line whose name and id are those of no key is ignored, whatever it holds.

@@ -13,10 +13,13 @@ use std::fmt;
 
 use crate::hash::Digest;
 use crate::proof::Malformed;
+use crate::tlog::claim::{self, Claim, Form, Proof, Run, Shown};
+use crate::tlog::entry::Entry;
 use crate::tlog::merkle::{MAX_PATH_HASHES, verify_inclusion};
 use crate::tlog::note::{MAX_NOTE_BYTES, Note};
 use crate::tlog::policy::Endorsed;
 use crate::tlog::text::{decimal, digest_from_base64, from_base64, plain_text, shown, to_base64};
+use crate::tlog::trust_file::TrustFile;
 use crate::verify::VerifyError;
 
 /// The first line.
@@ -113,6 +116,18 @@ impl TlogProof {
     /// [`VerifyError`] names the check that failed.
     pub fn verify(&self, leaf: &Digest, endorsed: &Endorsed) -> Result<(), VerifyError> {
         verify_inclusion(leaf, self.index, &self.path, &endorsed.checkpoint().head)
+    }
+
+    /// Check the proof of an entry of a qed log, which is its extra: see [`claim::verify`]. `event` is the digest that it must have.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] names the check that failed.
+    pub fn verify_entry(&self, event: Option<&Digest>, trust: &TrustFile, now: u64) -> Result<Shown, VerifyError> {
+        let missing = || Malformed::because("expected the entry of a qed log as extra, found none");
+        let entry = Entry::from_bytes(self.extra().ok_or_else(missing)?)?;
+        let run = Run { first: self.index, entries: vec![entry], proof: Proof::Inclusion(self.path.clone()) };
+        claim::verify(Claim { form: Form::Bundle, runs: &[run], snapshots: &[], note: &self.note }, event, trust, now)
     }
 }
 

@@ -10,6 +10,8 @@
 )]
 
 mod add_checkpoint;
+mod bundles;
+mod claims;
 mod damage;
 mod edits;
 mod keys;
@@ -18,8 +20,10 @@ mod model;
 mod notes;
 mod policies;
 mod properties;
+mod receipts;
 #[path = "../seeds/mod.rs"]
 mod seeds;
 mod tiled;
 mod trees;
+mod trust_files;
 mod vectors;
