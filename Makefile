@@ -78,11 +78,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/witness.py
 	$(BIN)/python bench/compare.py . --only key
 
-## fuzz: cargo-fuzz on decoding and verification of proofs, notes and tiles, FUZZ_S seconds a target
+## fuzz: cargo-fuzz on decoding and verification of proofs, notes, tiles and receipts, FUZZ_S seconds a target
 FUZZ_S ?= 180
 fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz@0.13.2
-	for target in decode verify note tiles; do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
+	for target in decode verify note tiles receipt; do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
 
 ## campaign: ten minutes of faults on three real members, then an audit of everything they acknowledged
 campaign: $(VENV)/.installed

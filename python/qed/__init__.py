@@ -21,12 +21,14 @@ from qed.errors import (
     AddedLater,
     BackupError,
     CertificateError,
+    CheckpointFork,
     ClusterError,
     ContradictsReceipt,
     CorruptLog,
     DamagedBackup,
     DigestsRefused,
     ForkDetected,
+    Inconclusive,
     InternalError,
     KeyExposedWarning,
     LogError,
@@ -39,6 +41,7 @@ from qed.errors import (
     OutcomeUnknown,
     Overloaded,
     PageError,
+    PolicyError,
     ProtocolError,
     QedError,
     ReceiptsError,
@@ -64,6 +67,7 @@ from qed.proofs import (
     parse_answer,
 )
 from qed.questions import Answer, Extension, Membership, Question
+from qed.signed import Checkpoint, Shown, SignedBundle, SignedReceipt, TlogProof
 from qed.trust import Linked, Trusted, TrustedBy, TrustedRoots, TrustedSnapshots
 from qed.verification import Absent, Extends, Finding, Present, verify
 
@@ -78,6 +82,8 @@ if TYPE_CHECKING:
     from qed.backups import Backup
     from qed.bundle import Bundle
     from qed.history import Act
+    from qed.memory import Memory
+    from qed.policy import Level, Policy, Verified
     from qed.receipts import Receipts
 
 __all__ = [
@@ -92,6 +98,8 @@ __all__ = [
     "BackupError",
     "Bundle",
     "CertificateError",
+    "Checkpoint",
+    "CheckpointFork",
     "Client",
     "Cluster",
     "ClusterError",
@@ -110,6 +118,7 @@ __all__ = [
     "ForkDetected",
     "HistoryRoot",
     "HyperRoot",
+    "Inconclusive",
     "IncrementalProof",
     "Info",
     "InternalError",
@@ -118,6 +127,7 @@ __all__ = [
     "KeyExposedWarning",
     "KeyRow",
     "Keys",
+    "Level",
     "Linked",
     "Log",
     "LogError",
@@ -127,12 +137,15 @@ __all__ = [
     "Membership",
     "MembershipProof",
     "MembershipRefused",
+    "Memory",
     "Neighbour",
     "NotLeader",
     "NotTrusted",
     "OutcomeUnknown",
     "Overloaded",
     "PageError",
+    "Policy",
+    "PolicyError",
     "Present",
     "ProtocolError",
     "QedError",
@@ -143,9 +156,13 @@ __all__ = [
     "Sent",
     "Shard",
     "Shards",
+    "Shown",
+    "SignedBundle",
+    "SignedReceipt",
     "Snapshot",
     "StaleAnswer",
     "StoreLocked",
+    "TlogProof",
     "Trusted",
     "TrustedBy",
     "TrustedRoots",
@@ -154,6 +171,7 @@ __all__ = [
     "UnknownVersion",
     "UnsupportedFormat",
     "VerificationError",
+    "Verified",
     "WitnessError",
     "WriteRefused",
     "__version__",
@@ -180,11 +198,15 @@ def __getattr__(name: str) -> object:
         "Info": "_wire",
         "JoinToken": "_wire",
         "KeptBackup": "_wire",
+        "Level": "policy",
+        "Memory": "memory",
+        "Policy": "policy",
         "Read": "_client.topology",
         "Receipts": "receipts",
         "Sent": "_client.adding",
         "Shard": "_wire",
         "Shards": "_wire",
+        "Verified": "policy",
     }
     if name in modules:
         return getattr(import_module(f"qed.{modules[name]}"), name)

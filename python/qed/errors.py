@@ -8,8 +8,11 @@
     │  ├─ StaleAnswer         the log that answered ends before a version known to exist
     │  ├─ ContradictsReceipt  the answer denies what a trusted snapshot states
     │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
-    │  └─ NotTrusted          there is no trusted root for a version that the answer names
+    │  ├─ NotTrusted          there is no trusted root for a version that the answer names
+    │  ├─ CheckpointFork      two checkpoints of one size: two logs, or one that was rewritten
+    │  └─ Inconclusive        nothing contradicts the policy, but too few witnesses confirm it, or too long ago
     ├─ ReceiptsError          a receipts file cannot be used as it is
+    ├─ PolicyError            a policy cannot be used as it is
     ├─ BackupError            a backup cannot be made, read or used
     │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
@@ -47,19 +50,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qed._qed import Digest, Snapshot
+    from qed._qed import Checkpoint, Digest, Snapshot
 
 __all__ = [
     "AccessRefused",
     "AddedLater",
     "BackupError",
     "CertificateError",
+    "CheckpointFork",
     "ClusterError",
     "ContradictsReceipt",
     "CorruptLog",
     "DamagedBackup",
     "DigestsRefused",
     "ForkDetected",
+    "Inconclusive",
     "InternalError",
     "KeyExposedWarning",
     "LogError",
@@ -72,6 +77,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "PageError",
+    "PolicyError",
     "ProtocolError",
     "QedError",
     "ReceiptsError",
@@ -163,8 +169,30 @@ class NotTrusted(VerificationError):
         self.version = version
 
 
+class CheckpointFork(VerificationError):
+    """Two checkpoints of one size have different roots, and the log has signed both. Keep both as evidence.
+
+    Attributes:
+        known: The checkpoint that was remembered.
+        other: The one that differs.
+    """
+
+    def __init__(self, known: Checkpoint, other: Checkpoint) -> None:
+        super().__init__(f"fork: {known.origin} has signed two different checkpoints of size {known.size}")
+        self.known = known
+        self.other = other
+
+
+class Inconclusive(VerificationError):
+    """Nothing contradicts the policy, but too few witnesses have cosigned, or too long ago. A newer proof may do."""
+
+
 class ReceiptsError(QedError):
     """A receipts file cannot be used as it is: not a receipts file, truncated, of another log, or not writable."""
+
+
+class PolicyError(QedError):
+    """A policy cannot be used as it is. The message names the line, counted from 1."""
 
 
 class BackupError(QedError):

@@ -36,11 +36,15 @@ class TrustedBy(StrEnum):
     """Snapshots from the answering server: they show only that the server is consistent."""
     BUNDLE = "bundle"
     """The snapshots in the bundle itself: they show only that the bundle is consistent."""
+    WITNESSES = "witnesses"
+    """Roots in a checkpoint that witnesses have cosigned, enough for the caller's policy."""
+    LOG = "log"
+    """Roots in a checkpoint that only the log has signed: it is held to them, but may give others different ones."""
 
     @property
     def is_independent(self) -> bool:
         """Whether the roots come from anywhere but the source of the answer."""
-        return self not in {TrustedBy.SERVER, TrustedBy.BUNDLE}
+        return self not in {TrustedBy.SERVER, TrustedBy.BUNDLE, TrustedBy.LOG}
 
 
 class Trusted(Protocol):

@@ -25,9 +25,11 @@ from qed.errors import (
     CertificateError,
     CorruptLog,
     DamagedBackup,
+    Inconclusive,
     InternalError,
     NotLeader,
     OutcomeUnknown,
+    PolicyError,
     QedError,
     ReceiptsError,
     Unavailable,
@@ -47,6 +49,7 @@ _COMMANDS: Final = {
     "incremental": "qed.cli.proofs",
     "snapshot": "qed.cli.events",
     "verify": "qed.cli.verify",
+    "export": "qed.cli.export",
     "info": "qed.cli.info",
     "cluster": "qed.cli.cluster",
     "keys": "qed.cli.keys",
@@ -64,9 +67,13 @@ _EXIT_VERIFICATION: Final = 1
 _EXIT_USAGE: Final = 2
 _EXIT_UNAVAILABLE: Final = 3
 _EXIT_REFUSED: Final = 4
+_EXIT_INCONCLUSIVE: Final = 5
 _EXIT_BUG: Final = 70  # EX_SOFTWARE of sysexits.h
 _EXIT_SIGNAL: Final = 128  # and the number of the signal, as a shell reports it
 _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
+
+# What is wrong with a file of the user's.
+_OF_FILES: Final = (BackupError, CertificateError, PolicyError, ReceiptsError, WitnessError)
 
 _EXIT_CODES: Final = (
     ("0", "success"),
@@ -74,7 +81,7 @@ _EXIT_CODES: Final = (
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered, none leads, or the answer to an add is unreadable; what was sent may have been done"),
     ("4", "the server refused the request"),
-    ("5", "the answer is consistent, but what it shows rests on the server's own word"),
+    ("5", "cannot be concluded: it rests on the server's own word, or witnesses that the policy requires are missing"),
     ("70", "a bug in qed"),
     ("129", "ended by SIGHUP, as when a terminal closes"),
     ("130", "interrupted with Ctrl-C"),
@@ -185,12 +192,12 @@ def _exit_code(exc: BaseException) -> int:
         case KeyboardInterrupt():
             return _EXIT_SIGNAL + (exc.number if isinstance(exc, Interrupted) else signal.SIGINT)
         case VerificationError() | CorruptLog() | DamagedBackup():
-            return _EXIT_VERIFICATION
+            return _EXIT_INCONCLUSIVE if isinstance(exc, Inconclusive) else _EXIT_VERIFICATION
         case Unavailable() | NotLeader() | OutcomeUnknown():
             return _EXIT_UNAVAILABLE
         case InternalError():
             return _EXIT_BUG
-        case QedError() if not isinstance(exc, BackupError | CertificateError | ReceiptsError | WitnessError):
+        case QedError() if not isinstance(exc, _OF_FILES):
             return _EXIT_REFUSED
         case _:
             return _EXIT_USAGE

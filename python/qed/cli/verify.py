@@ -1,4 +1,4 @@
-"""`qed verify`: check a saved bundle. This file and its imports open no connection."""
+"""`qed verify`: check a saved bundle, receipt or proof. This file and its imports open no connection."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
+from click.core import ParameterSource
 
 from qed._files import open_at_once
-from qed.bundle import Bundle
 from qed.cli.answers import show_answer, show_paths
 from qed.cli.inputs import EventOptions, digest_given, open_input
-from qed.cli.options import DIGEST, INPUT, RECEIPTS, SHOW, VERSION, command, current_session
+from qed.cli.levels import print_unconvincing, print_verified
+from qed.cli.options import DIGEST, FILE, INPUT, RECEIPTS, SHOW, VERSION, command, current_session
+from qed.cli.signed import content_of
 from qed.cli.trust import EndRoots, MembershipRoots, end_roots, given_end_roots, given_roots, membership_roots
-from qed.cli.verdicts import print_failure, print_finding
-from qed.errors import MalformedProof, VerificationError
+from qed.cli.verdicts import EXIT_INCONCLUSIVE, print_failure, print_finding
+from qed.errors import Inconclusive, MalformedProof, VerificationError
+from qed.memory import Known, Memory
+from qed.policy import Level, Policy
 from qed.questions import Extension, Membership
 from qed.receipts import Receipts
+from qed.signed import SignedBundle
 from qed.trust import TrustedBy, TrustedSnapshots
 from qed.verification import verify as verify_answer
 
 if TYPE_CHECKING:
+    from qed.bundle import Bundle
+    from qed.cli.signed import Content
+    from qed.cli.terminal import Terminal
+    from qed.policy import Verified
     from qed.proofs import Digest
     from qed.questions import Question
+    from qed.signed import Signed
     from qed.trust import Trusted
 
 __all__ = ["verify"]
@@ -40,6 +50,9 @@ class VerifyOptions(MembershipRoots, EndRoots):
     end: int | None
     receipts: str | None
     trust_bundle: bool
+    policy: str | None
+    require: str | None
+    memory: str | None
     show: bool
 
 
@@ -49,6 +62,7 @@ class VerifyOptions(MembershipRoots, EndRoots):
         "qed verify proof.json --receipts receipts.jsonl",
         'qed verify proof.json --receipts receipts.jsonl --event "event 0"',
         "qed verify proof.json --receipts receipts.jsonl --show",
+        'qed verify receipt.json --policy trust.json --event "event 0"',
     ],
 )
 @click.argument("bundle", type=INPUT)
@@ -60,23 +74,50 @@ class VerifyOptions(MembershipRoots, EndRoots):
 @click.option("--end", type=VERSION, metavar="N", help="The later version that was asked.")
 @click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file.")
 @click.option("--trust-bundle", is_flag=True, help="Check with the bundle's own snapshots: proves nothing.")
+@click.option(
+    "--policy",
+    type=RECEIPTS,
+    metavar="PATH",
+    envvar="QED_POLICY",
+    show_envvar=True,
+    help="Verify signatures with the keys of logs and witnesses in this file.",
+)
+@click.option(
+    "--require",
+    type=click.Choice([level.value for level in Level]),
+    help="Who must have signed. Default: witnesses, if the policy has a quorum.",
+)
+@click.option("--memory", type=FILE, metavar="PATH", help="Where the newest checkpoint of the log is remembered.")
 @membership_roots
 @end_roots
 @SHOW
 def verify(**given: Unpack[VerifyOptions]) -> None:
-    """Verify a saved bundle, without any server.
+    """Verify a saved bundle, receipt or proof, without any server.
 
-    BUNDLE is a file saved by membership or incremental with --out, or - for stdin. Give what you trust: --receipts, or
-    digests of your own. With --trust-bundle, the bundle is checked against its own snapshots, which shows only that it
-    is consistent. Without --event, --version, --start or --end, the question is read from the bundle.
+    BUNDLE is a file saved by membership or incremental with --out, or one that the log has signed: a receipt or a file
+    of receipts, a bundle, or a .tlog-proof; - is stdin. Give what you trust: --policy for a signed file, or --receipts,
+    or digests of your own. With --trust-bundle, the bundle is checked against its own snapshots, which shows only that
+    it is consistent. Without --event, --version, --start or --end, the question is read from the bundle.
+
+    The newest checkpoint of each log is remembered, to notice a log that shows others another history.
     """
     terminal = current_session().terminal
     try:
         with open_input("-") if given["bundle"] == "-" else open_at_once(given["bundle"]) as file:
-            bundle = Bundle.read(file)
+            content = content_of(file)
     except MalformedProof as exc:
         print_failure(terminal, exc, None, trusted=None, folder=Path())
         raise
+    if content.bundle is None:
+        _verify_signed(given, content, terminal)
+        return
+    _verify_bundle(given, content.bundle, terminal)
+
+
+def _verify_bundle(given: VerifyOptions, bundle: Bundle, terminal: Terminal) -> None:
+    """Verify a bundle that nobody has signed."""
+    if given["require"] is not None or given["memory"] is not None:
+        raise click.UsageError("--require and --memory are about signed files, and this bundle has no signature")
     question = _question(given, bundle)
     trusted: Trusted | None = None
     try:
@@ -91,13 +132,131 @@ def verify(**given: Unpack[VerifyOptions]) -> None:
         folder = Path(given["receipts"] or "bundle").absolute().parent
         print_failure(terminal, exc, bundle.answer, trusted=trusted, folder=folder)
         raise
+    if _is_chosen("policy"):
+        terminal.note("the bundle has no signature, so the policy says nothing about it: give --receipts instead")
     print_finding(terminal, question, bundle.answer, finding, trusted, is_word_asked=given["trust_bundle"])
+
+
+def _is_chosen(name: str) -> bool:
+    """Return whether an option was given on the command line, not in the environment."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -> None:
+    """Verify a file that a log has signed, and end with the worst outcome of its parts."""
+    _refuse_other_sources(given)
+    if given["policy"] is None:
+        raise click.UsageError("this file is signed, and nothing is trusted: give --policy PATH, or set QED_POLICY")
+    policy = Policy.load(given["policy"])
+    require = None if given["require"] is None else Level(given["require"])
+    if require is Level.WITNESSED and policy.required is Level.SIGNED:
+        raise click.UsageError("--require witnessed cannot be met: the policy has no quorum of witnesses")
+    for name in policy.trust.doubtful_witnesses:
+        terminal.note(f"warning: witness {name} has a name under that of the log: is it run by someone else?")
+    check = _Check(given, policy, require, terminal)
+    outcomes = [check.outcome(signed, is_only=len(content.signed) == 1) for signed in content.signed]
+    check.require_event_found(len(content.signed))
+    for error in outcomes:
+        if error is not None and not isinstance(error, Inconclusive):
+            raise error
+    if content.unsigned:
+        count = len(content.unsigned)
+        terminal.note(f"{count} of {count + len(content.signed)} receipts have no signature: the policy cannot tell")
+    for error in outcomes:
+        if error is not None:
+            raise error
+    if content.unsigned:
+        raise click.exceptions.Exit(EXIT_INCONCLUSIVE)
+
+
+class _Check:
+    """The verification of the parts of one file.
+
+    Args:
+        given: The options.
+        policy: The policy.
+        require: The level to require, or None for that of the policy.
+        terminal: Where to print.
+    """
+
+    def __init__(self, given: VerifyOptions, policy: Policy, require: Level | None, terminal: Terminal) -> None:
+        self._given = given
+        self._policy = policy
+        self._require = require
+        self._terminal = terminal
+        self._memory = Memory(given["memory"])
+        named = _event_options(given)
+        has_event = any(value is not None for value in named.values())
+        self._event = digest_given(named, terminal) if has_event else None
+        self._has_event = False
+
+    def outcome(self, signed: Signed, *, is_only: bool) -> VerificationError | None:
+        """Verify one part, print the outcome, and return the error if it does not meet the policy."""
+        try:
+            verified = self._verified(signed, is_only=is_only)
+        except VerificationError as exc:
+            print_unconvincing(self._terminal, signed, exc)
+            return exc
+        self._has_event |= any(digest == self._event for _, digest in verified.shown.events)
+        print_verified(self._terminal, signed, verified)
+        if self._given["show"] and isinstance(signed, SignedBundle) and signed.answer is not None:
+            show_paths(self._terminal, signed.answer)
+        self._note_memory(verified)
+        return None
+
+    def require_event_found(self, count: int) -> None:
+        """Check that one of several receipts is about the event. A single file is checked with it."""
+        if count > 1 and self._event is not None and not self._has_event:
+            error = VerificationError("event digest", self._event.hex(), f"that of no event in {count} receipts")
+            print_unconvincing(self._terminal, None, error)
+            raise error
+
+    def _verified(self, signed: Signed, *, is_only: bool) -> Verified:
+        if isinstance(signed, SignedBundle):
+            question = self._question(signed)
+            return self._policy.verify(signed, question=question, require=self._require, memory=self._memory)
+        _refuse(self._given, ("version", "start", "end"), "a receipt or proof")
+        event = self._event if is_only else None
+        return self._policy.verify(signed, event, require=self._require, memory=self._memory)
+
+    def _question(self, bundle: SignedBundle) -> Question:
+        claimed, given = bundle.question, self._given
+        if isinstance(claimed, Extension):
+            _refuse(given, ("event", "file", "event_digest", "version"), "an incremental proof")
+            return Extension(
+                claimed.start if given["start"] is None else given["start"],
+                claimed.end if given["end"] is None else given["end"],
+            )
+        _refuse(given, ("start", "end"), "a membership proof")
+        digest = claimed.digest if self._event is None else self._event
+        return Membership(digest, claimed.version if given["version"] is None else given["version"])
+
+    def _note_memory(self, verified: Verified) -> None:
+        recollection, origin = verified.recollection, verified.checkpoint.origin
+        if recollection is None:
+            return
+        path = self._memory.path_of(origin)
+        if not recollection.is_kept:
+            self._terminal.note(f"warning: the checkpoint could not be remembered in {path}")
+        elif recollection.known is Known.FIRST:
+            self._terminal.note(f"first checkpoint of {origin} seen here: it is remembered in {path}")
+
+
+def _event_options(given: VerifyOptions) -> EventOptions:
+    return EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
+
+
+def _refuse_other_sources(given: VerifyOptions) -> None:
+    others = {"receipts", "trust_bundle", *MembershipRoots.__annotations__, *EndRoots.__annotations__}
+    for name, value in given.items():
+        if name in others and value is not None and value is not False:
+            raise click.UsageError(f"--{name.replace('_', '-')} says nothing about a signed file: give --policy")
 
 
 def _question(given: VerifyOptions, bundle: Bundle) -> Question:
     """Return what was asked: the caller's own word where there is one, the bundle's for the rest."""
     claimed = bundle.question
-    named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
+    named = _event_options(given)
     has_event = any(value is not None for value in named.values())
     if isinstance(claimed, Membership):
         _refuse(given, ("start", "end", "start_digest", "end_digest"), "a membership proof")
@@ -123,7 +282,13 @@ def _trusted(given: VerifyOptions, bundle: Bundle, question: Question) -> Truste
     roots = (
         given_end_roots(given, question.start, question.end) if isinstance(question, Extension) else given_roots(given)
     )
-    sources = {"--receipts": given["receipts"], "--trust-bundle": given["trust_bundle"], "digests": roots}
+    is_signed = _is_chosen("policy")
+    sources = {
+        "--receipts": given["receipts"],
+        "--trust-bundle": given["trust_bundle"],
+        "digests": roots,
+        "--policy": is_signed,
+    }
     named = [name for name, value in sources.items() if value]
     if len(named) > 1:
         raise click.UsageError(f"{' and '.join(named)} exclude each other: say once what is trusted")
@@ -131,7 +296,7 @@ def _trusted(given: VerifyOptions, bundle: Bundle, question: Question) -> Truste
         return Receipts.load(given["receipts"])
     if roots is not None:
         return roots
-    if given["trust_bundle"]:
+    if given["trust_bundle"] or is_signed:
         return TrustedSnapshots(*bundle.snapshots, by=TrustedBy.BUNDLE)
     digests = (
         "--start-digest and --end-digest" if isinstance(question, Extension) else "--hyper-digest and --history-digest"

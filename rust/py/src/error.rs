@@ -6,6 +6,7 @@ use qed_core::backup::BackupError;
 use qed_core::error::LogError;
 use qed_core::page::PageError;
 use qed_core::proof::Malformed;
+use qed_core::tlog::trust_file::TrustFileError;
 use qed_core::verify::VerifyError;
 use qed_node::driver::SubmitError;
 use qed_node::folder::FolderError;
@@ -28,6 +29,7 @@ mod exceptions {
     import_exception!(qed.errors, OutcomeUnknown);
     import_exception!(qed.errors, Overloaded);
     import_exception!(qed.errors, PageError);
+    import_exception!(qed.errors, PolicyError);
     import_exception!(qed.errors, StoreLocked);
     import_exception!(qed.errors, Unavailable);
     import_exception!(qed.errors, UnknownVersion);
@@ -145,6 +147,11 @@ pub fn of_malformed(Malformed(reason): Malformed) -> PyErr {
 /// Return the exception for a key that cannot be used, or cannot be made as asked.
 pub fn of_key(Malformed(reason): Malformed) -> PyErr {
     exceptions::CertificateError::new_err(reason)
+}
+
+/// Return the exception for a file that is not a trust file.
+pub fn of_trust_file(error: &TrustFileError) -> PyErr {
+    exceptions::PolicyError::new_err(error.to_string())
 }
 
 /// Return the exception for a proof that does not show what it claims.

@@ -19,6 +19,7 @@ mod proofs;
 mod questions;
 mod replica;
 mod signing;
+mod trust;
 mod verification;
 mod witnessing;
 
@@ -42,6 +43,8 @@ mod _qed {
     };
     #[pymodule_export]
     use super::signing::SigningKey;
+    #[pymodule_export]
+    use super::trust::{Checkpoint, Shown, SignedBundle, SignedReceipt, TlogProof, TrustFile};
     #[pymodule_export]
     use super::verification::{
         Absent, Extends, Present, verify_absence, verify_addition, verify_bulk, verify_incremental, verify_membership,

@@ -62,6 +62,11 @@ impl Membership {
 }
 
 impl Membership {
+    /// Return the question about an event.
+    pub const fn about(digest: Digest, version: Option<u64>) -> Self {
+        Self { digest, version }
+    }
+
     /// Return the digest of the event, and the version to ask at.
     pub const fn asked(&self) -> (Digest, Option<u64>) {
         (self.digest, self.version)
@@ -94,5 +99,12 @@ impl Extension {
 
     fn __repr__(&self) -> String {
         format!("Extension({}, {})", self.start, self.end)
+    }
+}
+
+impl Extension {
+    /// Return the question about two versions.
+    pub const fn between(start: u64, end: u64) -> Self {
+        Self { start, end }
     }
 }

@@ -296,7 +296,7 @@ fn step_7_every_hash_of_a_proof_is_used_and_leads_to_the_root() {
     let honest = [signed.run(3, 4), signed.run(5, 6)];
     assert!(check(&signed, &honest, &[]).is_ok());
     for run in 0..2 {
-        let Proof::Range(proof) = honest[run].proof.clone() else { unreachable!() };
+        let Proof::Range(proof) = honest[run].proof.clone() else { panic!("a run has a range proof") };
         let refuse = |proof: Vec<Digest>, expected: &str| {
             let mut runs = honest.clone();
             runs[run].proof = Proof::Range(proof);

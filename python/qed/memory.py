@@ -1,0 +1,202 @@
+"""The newest checkpoint of a log that was verified here, kept to notice a fork (FORMATS.md, "Memory of a verifier")."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qed._files import PRIVATE, create_file, replace_file
+from qed.errors import CheckpointFork, PolicyError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qed.signed import Checkpoint, TrustFile
+
+__all__ = ["Known", "Memory", "Recollection"]
+
+_NOTE_BYTES_MAX: Final = 256 * 1024
+_PRIVATE_FOLDER: Final = 0o700
+
+
+class Known(StrEnum):
+    """How a checkpoint compares with the one that is remembered."""
+
+    FIRST = "first"
+    """Nothing was remembered of this log."""
+    SAME = "same"
+    """It is the one that is remembered."""
+    OLDER = "older"
+    """It is smaller. That it is an earlier state of the same log was not checked."""
+    NEWER = "newer"
+    """It is larger. That it extends the remembered one was not checked."""
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """The outcome of a comparison.
+
+    Attributes:
+        known: How the checkpoint compares with the remembered one.
+        size: The size that was remembered, or None if nothing was.
+        is_kept: Whether the larger of the two is remembered from here on.
+    """
+
+    known: Known
+    size: int | None
+    is_kept: bool = True
+
+
+class Memory:
+    """The largest checkpoint of each log that was verified. It never goes back.
+
+    Args:
+        path: A file for one log, which need not exist; or None for a file of each log in the folder for the state of
+            programs, which `XDG_STATE_HOME` names.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._given: Final = None if path is None else Path(path)
+
+    def path_of(self, origin: str) -> Path:
+        """Return the file for a log.
+
+        Args:
+            origin: The name of the log.
+
+        Returns:
+            The file. It need not exist.
+        """
+        if self._given is not None:
+            return self._given
+        named = os.environ.get("XDG_STATE_HOME", "")
+        # The specification wants relative paths to be ignored.
+        home = Path(named) if Path(named).is_absolute() else Path("~/.local/state").expanduser()
+        return home / "qed" / "checkpoints" / hashlib.sha256(origin.encode()).hexdigest()
+
+    def compare(self, checkpoint: Checkpoint, trust: TrustFile, *, now: int) -> Recollection:
+        """Compare a verified checkpoint with the one that is remembered.
+
+        Args:
+            checkpoint: The checkpoint.
+            trust: Verifies what is remembered: the file may have been edited.
+            now: The current time in seconds since 1970.
+
+        Returns:
+            How the two compare.
+
+        Raises:
+            CheckpointFork: They have one size and different roots. Both were saved.
+            PolicyError: The file is about another log.
+            VerificationError: The remembered checkpoint does not verify.
+            OSError: The file cannot be read.
+        """
+        path = self.path_of(checkpoint.origin)
+        try:
+            content = _read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            content = b""
+        return _compared(path, content, checkpoint, trust, now)
+
+    def remember(self, checkpoint: Checkpoint, trust: TrustFile, *, now: int) -> Recollection:
+        """Compare a verified checkpoint with the one that is remembered, and remember the larger one.
+
+        Args:
+            checkpoint: The checkpoint.
+            trust: As for `compare`.
+            now: As for `compare`.
+
+        Returns:
+            As `compare`. It is not kept if no file was given, and the folder for the state of programs is not writable.
+
+        Raises:
+            OSError: The file cannot be read or written.
+            VerificationError: As `compare`.
+        """
+        path = self.path_of(checkpoint.origin)
+        try:
+            if self._given is None:
+                path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
+            with _held(path):
+                found = _compared(path, _read(path), checkpoint, trust, now)
+                if found.known in {Known.FIRST, Known.NEWER}:
+                    replace_file(path, checkpoint.note.encode(), mode=PRIVATE)
+        except OSError:
+            if self._given is not None:
+                raise
+            return replace(self.compare(checkpoint, trust, now=now), is_kept=False)
+        return found
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_NOTE_BYTES_MAX + 1)
+
+
+def _compared(path: Path, content: bytes, checkpoint: Checkpoint, trust: TrustFile, now: int) -> Recollection:
+    # A crash between creating the file and the first note leaves it empty.
+    if not content:
+        return Recollection(Known.FIRST, None)
+    try:
+        known = trust.endorse(content, now=now)
+    except VerificationError as exc:
+        exc.add_note(f"this is about the checkpoint that is remembered in {path}: find out who changed it")
+        raise
+    if known.origin != checkpoint.origin:
+        raise PolicyError(f"{path} is the memory of {known.origin!r}: give another file for this log")
+    if known.size == checkpoint.size and known.root != checkpoint.root:
+        fork = CheckpointFork(known, checkpoint)
+        _save(path, fork)
+        raise fork
+    word = Known.SAME if known.size == checkpoint.size else Known.OLDER
+    return Recollection(Known.NEWER if known.size < checkpoint.size else word, known.size)
+
+
+def _save(memory: Path, fork: CheckpointFork) -> None:
+    """Save both checkpoints as evidence beside the memory, and name the file in the error."""
+    first, second = fork.known, fork.other
+    name = hashlib.sha256(bytes(first.root) + bytes(second.root)).hexdigest()
+    path = memory.absolute().with_name(f"fork-{name}.json")
+    evidence = {
+        "Format": "qed-fork-1",
+        "Kind": "same-size",
+        "Origin": first.origin,
+        "Vkeys": sorted({*first.vkeys, *second.vkeys}),
+        "A": {"Checkpoint": first.note},
+        "B": {"Checkpoint": second.note},
+    }
+    try:
+        with suppress(FileExistsError):
+            create_file(path, json.dumps(evidence, ensure_ascii=False).encode() + b"\n", mode=PRIVATE)
+    except OSError as exc:
+        fork.add_note(f"the two checkpoints could not be saved to {path}: {exc.strerror}")
+        return
+    fork.add_note(f"both checkpoints were saved to {path}: keep that file")
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the file exclusively, so that of two processes the one with the larger checkpoint wins."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, PRIVATE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Another process may have replaced the file while this one waited for the lock of the old one.
+            if _is_current(path, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_current(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

@@ -1,0 +1,156 @@
+"""Signed checkpoints and receipts from their definitions: an oracle that shares no code with the core.
+
+The log is that of the vectors: version `i` has the event `event i`, and batches of three end at versions 2, 5 and 8.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["NOW", "ORIGIN", "OWN", "Signer", "World", "b64", "event", "policy_of"]
+
+OWN: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "trust.json").read_text())["own"]
+ORIGIN: Final = "log.example.com/test"
+NOW: Final = 1_700_000_000
+SIZE: Final = 9
+BATCH: Final = 3
+
+
+def b64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def event(version: int) -> bytes:
+    return f"event {version}".encode()
+
+
+def _digest(text: str, version: int) -> bytes:
+    return hashlib.sha256(f"{text} {version}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class Signer:
+    """An Ed25519 key with a name: of a log (kind 1) or a witness (kind 4)."""
+
+    name: str
+    kind: int
+    number: int
+
+    @property
+    def _key(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(bytes([self.number]) * 32)
+
+    @property
+    def _public(self) -> bytes:
+        return bytes([self.kind]) + self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    @property
+    def _id(self) -> bytes:
+        return hashlib.sha256(self.name.encode() + b"\n" + self._public).digest()[:4]
+
+    @property
+    def vkey(self) -> str:
+        return f"{self.name}+{self._id.hex()}+{b64(self._public)}"
+
+    def line(self, text: str, time: int = NOW) -> str:
+        if self.kind == 1:
+            signature = self._key.sign(text.encode())
+        else:
+            signed = f"cosignature/v1\ntime {time}\n{text}".encode()
+            signature = struct.pack(">Q", time) + self._key.sign(signed)
+        return f"\u2014 {self.name} {b64(self._id + signature)}\n"
+
+
+LOG: Final = Signer(ORIGIN, 1, 1)
+WITNESSES: Final = tuple(Signer(f"w{number}.example.com", 4, 10 + number) for number in (1, 2, 3))
+
+
+def policy_of(quorum: str = "two", *more: str) -> str:
+    """Return a policy with the log and three witnesses; the group `two` is two of them."""
+    lines = [f"log {LOG.vkey}", *(f"witness w{i} {witness.vkey}" for i, witness in enumerate(WITNESSES, 1))]
+    return "\n".join([*lines, *more, "group two 2 w1 w2 w3", f"quorum {quorum}", ""])
+
+
+def leaf(entry: bytes) -> bytes:
+    return hashlib.sha256(b"\0" + entry).digest()
+
+
+def root(leaves: Sequence[bytes]) -> bytes:
+    if len(leaves) < 2:
+        return leaves[0] if leaves else hashlib.sha256().digest()
+    half = 1 << (len(leaves) - 1).bit_length() - 1
+    return hashlib.sha256(b"\1" + root(leaves[:half]) + root(leaves[half:])).digest()
+
+
+def range_proof(leaves: Sequence[bytes], first: int, end: int, low: int = 0) -> list[bytes]:
+    high = low + len(leaves)
+    if high <= first or end <= low:
+        return [root(leaves)]
+    if len(leaves) == 1:
+        return []
+    half = 1 << (len(leaves) - 1).bit_length() - 1
+    return range_proof(leaves[:half], first, end, low) + range_proof(leaves[half:], first, end, low + half)
+
+
+def honest_entry(version: int) -> bytes:
+    is_last = version % BATCH == BATCH - 1
+    start = bytes([1, is_last]) + struct.pack(">Q", version) + hashlib.sha256(event(version)).digest()
+    return start + (_digest("history", version) + _digest("hyper", version) if is_last else b"")
+
+
+@dataclass
+class World:
+    """What a log has signed, honest by default."""
+
+    entries: list[bytes] = field(default_factory=lambda: [honest_entry(version) for version in range(SIZE)])
+    origin: str = ORIGIN
+    extensions: str = ""
+
+    @property
+    def text(self) -> str:
+        tree = root([leaf(entry) for entry in self.entries])
+        return f"{self.origin}\n{len(self.entries)}\n{b64(tree)}\n{self.extensions}"
+
+    def note(self, *lines: str) -> str:
+        """Return the note with these lines, by default those of the log and the first two witnesses."""
+        return f"{self.text}\n{''.join(lines or self.lines())}"
+
+    def lines(self) -> list[str]:
+        return [signer.line(self.text) for signer in (LOG, *WITNESSES[:2])]
+
+    def proof(self, first: int, end: int) -> list[str]:
+        return [b64(node) for node in range_proof([leaf(entry) for entry in self.entries], first, end)]
+
+    def snapshot(self, version: int) -> dict[str, object]:
+        return {
+            "EventDigest": b64(hashlib.sha256(event(version)).digest()),
+            "HistoryDigest": b64(_digest("history", version)),
+            "HyperDigest": b64(_digest("hyper", version // BATCH * BATCH + BATCH - 1)),
+            "Version": version,
+        }
+
+    def receipt(self, first: int = 3, end: int = 4, note: str | None = None) -> dict[str, Any]:
+        """Return the receipt of a range within a batch."""
+        last = (end - 1) // BATCH * BATCH + BATCH - 1
+        batch_end = {"Version": last, "Entry": b64(self.entries[last]), "Proof": self.proof(last, last + 1)}
+        return {
+            "Format": "qed-receipt-1",
+            "First": first,
+            "Entries": [b64(entry) for entry in self.entries[first:end]],
+            "Proof": self.proof(first, end),
+            "End": None if last == end - 1 else batch_end,
+            "Snapshots": [self.snapshot(version) for version in range(first, end)],
+            "Checkpoint": self.note() if note is None else note,
+        }
