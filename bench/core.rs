@@ -19,6 +19,14 @@ use std::time::{Duration, Instant};
 use qed_core::hash::{Digest, hyper_inner};
 use qed_core::log::{Log, Request};
 use qed_core::proof::Answer;
+use qed_core::tlog::bundle::{Saved, SignedBundle};
+use qed_core::tlog::checkpoint::Checkpoint;
+use qed_core::tlog::claim::Level;
+use qed_core::tlog::key::KeyKind;
+use qed_core::tlog::note::Note;
+use qed_core::tlog::signing::SigningKey;
+use qed_core::tlog::text::Name;
+use qed_core::tlog::trust_file::TrustFile;
 use qed_core::verify::{verify_absence, verify_incremental, verify_membership};
 
 const BULK: u64 = 1000;
@@ -104,6 +112,43 @@ fn proofs(log: &Log) {
     });
     per_call("snapshot of a past version", &picks, |&version| {
         assert_eq!(log.snapshot(version).expect("snapshot").version, version)
+    });
+    witnessed(log);
+}
+
+/// Verify a bundle whose checkpoint the log and two witnesses have signed, with Ed25519.
+fn witnessed(log: &Log) {
+    let key = |name: &str, kind, seed| {
+        SigningKey::from_seed(Name::parse(name).expect("a name"), kind, &[seed; 32]).expect("a key")
+    };
+    let (signer, witnesses) =
+        (key("log.example.com", KeyKind::Ed25519, 1), [2, 3].map(|seed| (seed, format!("w{seed}"))));
+    let witnesses = witnesses.map(|(seed, name)| key(&name, KeyKind::Cosignature, seed));
+    let checkpoint = Checkpoint::new(signer.verifier().name().clone(), log.tree_head().expect("head"));
+    let lines = witnesses.iter().map(|witness| witness.sign(&checkpoint, 1).expect("line"));
+    let lines = std::iter::once(signer.sign(&checkpoint, 0).expect("line")).chain(lines).collect();
+    let note = Note::new(&checkpoint.to_string(), lines).expect("note");
+    let [first, second] = witnesses.map(|witness| witness.verifier().to_string());
+    let policy =
+        format!("log {}\nwitness a {first}\nwitness b {second}\ngroup g all a b\nquorum g\n", signer.verifier());
+    let trust = TrustFile::parse(policy.as_bytes()).expect("policy");
+
+    let (digest, last) = (event(7), log.len() - 1);
+    let answer = log.prove(&digest, None).expect("prove");
+    let runs = vec![log.proven_entries(last..last + 1, log.len()).expect("run")];
+    let saved = Saved::Membership { digest, version: None, answer };
+    let bundle = SignedBundle::new(saved, runs, note).expect("bundle");
+    let text = bundle.to_json();
+    per_call("decode a witnessed bundle", &[(); 2_000], |()| {
+        drop(SignedBundle::from_json(text.as_bytes()).expect("read"))
+    });
+    per_call("verify a witnessed bundle", &[(); 2_000], |()| {
+        let shown = bundle.verify(&trust, 1).expect("verify");
+        assert!(matches!(shown.level(), Level::Witnessed { .. }));
+        let (snapshots, saved) = (shown.snapshots(), bundle.saved());
+        let Saved::Membership { answer: Answer::Member(proof), .. } = saved else { panic!("another bundle") };
+        let (hyper, history) = (snapshots[0].hyper_root(), [snapshots[0].history_root()]);
+        verify_membership(&digest, proof, None, &hyper, &history).expect("verify");
     });
 }
 

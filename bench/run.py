@@ -23,6 +23,7 @@ import qed
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from harness.process import COMMAND, Server
+from signing import NOW, membership_bundle, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,9 +86,23 @@ def bench_python(_events: int) -> None:
             "",
         ),
         "decode membership JSON": (lambda: qed.MembershipProof.from_json(text), ""),
+        **witnessed(),
     }
     for what, (call, target) in calls.items():
         row(what, per_call_us(call), "us", target)
+
+
+def witnessed() -> dict[str, tuple[Callable[[], object], str]]:
+    """Return calls that decode and verify a bundle that a log and two witnesses have signed, with Ed25519."""
+    with qed.Log() as log:
+        log.add_bulk(b"event %d" % i for i in range(200))
+        bundle = membership_bundle(log, b"event 7")
+    policy, text = qed.Policy(policy_of().encode()), json.dumps(bundle).encode()
+    signed = qed.SignedBundle.from_json(text)
+    return {
+        "decode a witnessed bundle": (lambda: qed.SignedBundle.from_json(text), ""),
+        "verify a witnessed bundle, decoded": (lambda: policy.verify(signed, now=NOW), "<= 150 us"),
+    }
 
 
 def per_call_us(call: Callable[[], object]) -> float:

@@ -19,7 +19,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NOW", "ORIGIN", "OWN", "Signer", "World", "b64", "event", "policy_of"]
+    import qed
+
+__all__ = [
+    "LOG",
+    "NOW",
+    "ORIGIN",
+    "OWN",
+    "WITNESSES",
+    "Signer",
+    "World",
+    "b64",
+    "bundle_of",
+    "event",
+    "honest_entry",
+    "leaf",
+    "membership_bundle",
+    "policy_of",
+    "signed_log",
+]
 
 OWN: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "trust.json").read_text())["own"]
 ORIGIN: Final = "log.example.com/test"
@@ -154,3 +172,43 @@ class World:
             "Snapshots": [self.snapshot(version) for version in range(first, end)],
             "Checkpoint": self.note() if note is None else note,
         }
+
+
+def signed_log(log: qed.Log) -> World:
+    """Return what the log signs: its entries, at most 255."""
+    size = len(log)
+    rest = bytes(log.tile(f"tile/entries/000.p/{size}"))
+    entries = []
+    while rest:
+        (length,) = struct.unpack(">H", rest[:2])
+        entries.append(rest[2 : 2 + length])
+        rest = rest[2 + length :]
+    return World(entries=entries)
+
+
+def bundle_of(world: World, kind: str, question: object, answer: qed.Answer | None, *versions: int) -> dict[str, Any]:
+    """Return the signed bundle of an answer that rests on the roots of these versions."""
+
+    def snapshot(entry: bytes) -> dict[str, object]:
+        parts = [b64(entry[10 + 32 * i : 42 + 32 * i]) for i in range(3)]
+        (version,) = struct.unpack(">Q", entry[2:10])
+        return dict(zip(("EventDigest", "HistoryDigest", "HyperDigest"), parts, strict=True)) | {"Version": version}
+
+    return {
+        "Format": "qed-bundle-2",
+        "Kind": kind,
+        "Question": question,
+        "Answer": None if answer is None else json.loads(answer.to_json()),
+        "Snapshots": [snapshot(world.entries[version]) for version in versions if world.entries[version][1] & 1],
+        "Entries": [
+            {"Version": version, "Entry": b64(world.entries[version]), "Proof": world.proof(version, version + 1)}
+            for version in versions
+        ],
+        "Checkpoint": world.note(),
+    }
+
+
+def membership_bundle(log: qed.Log, asked: bytes) -> dict[str, Any]:
+    """Return a bundle with the answer to whether an event is in the log, which has at most 255 events."""
+    question = {"KeyDigest": b64(hashlib.sha256(asked).digest()), "Version": None}
+    return bundle_of(signed_log(log), "membership", question, log.membership(asked), len(log) - 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,20 @@ import qed
 from qed.policy import Level, Policy
 from qed.signed import SignedBundle, SignedReceipt, TlogProof
 from seeds import searching
-from signing import LOG, NOW, ORIGIN, OWN, WITNESSES, Signer, World, b64, event, policy_of
+from signing import (
+    LOG,
+    NOW,
+    ORIGIN,
+    OWN,
+    WITNESSES,
+    Signer,
+    World,
+    b64,
+    bundle_of,
+    event,
+    policy_of,
+    signed_log,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,38 +237,6 @@ def test_a_batch_end_of_another_batch_is_only_claimed_or_refused() -> None:  # r
         POLICY.verify(SignedReceipt.from_json(json.dumps(spanning).encode()), now=NOW)
     adjacent = SignedReceipt.from_json(json.dumps(World().receipt(3, 5)).encode())
     assert not POLICY.verify(adjacent, now=NOW).shown.is_end_claimed
-
-
-def signed_log(log: qed.Log) -> World:
-    """Return what the log signs: the entries are those of its first bundle."""
-    size = len(log)
-    rest = bytes(log.tile(f"tile/entries/000.p/{size}"))
-    entries = []
-    while rest:
-        (length,) = struct.unpack(">H", rest[:2])
-        entries.append(rest[2 : 2 + length])
-        rest = rest[2 + length :]
-    return World(entries=entries)
-
-
-def bundle_of(world: World, kind: str, question: object, answer: qed.Answer | None, *versions: int) -> dict[str, Any]:
-    def snapshot(entry: bytes) -> dict[str, object]:
-        parts = [b64(entry[10 + 32 * i : 42 + 32 * i]) for i in range(3)]
-        (version,) = struct.unpack(">Q", entry[2:10])
-        return dict(zip(("EventDigest", "HistoryDigest", "HyperDigest"), parts, strict=True)) | {"Version": version}
-
-    return {
-        "Format": "qed-bundle-2",
-        "Kind": kind,
-        "Question": question,
-        "Answer": None if answer is None else json.loads(answer.to_json()),
-        "Snapshots": [snapshot(world.entries[version]) for version in versions if world.entries[version][1] & 1],
-        "Entries": [
-            {"Version": version, "Entry": b64(world.entries[version]), "Proof": world.proof(version, version + 1)}
-            for version in versions
-        ],
-        "Checkpoint": world.note(),
-    }
 
 
 @pytest.fixture(scope="module")
