@@ -5,7 +5,7 @@
 //!  "Retired": [{"Vkey", "MaxSize"}], "MaxAge": seconds or null, "Skew": 300, "RequirePq": false, "Pins": [{"Size", "Root"}]}
 //! ```
 //!
-//! All but the first two may be left out. A bare [policy] is a trust file too.
+//! All but the first two may be left out. A bare [policy](crate::tlog::policy) is a trust file too.
 
 use serde::Deserialize;
 
