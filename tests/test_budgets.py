@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("many_files")
 
 DEFAULT_ROOM: Final = 2048
-MANAGEMENT_ROOM: Final = 32
+MANAGEMENT_ROOM: Final = 128
 ADD: Final = json.dumps({"Event": base64.b64encode(b"an event").decode()}).encode()
 ELSEWHERE: Final = "127.0.0.2"
 

@@ -27,7 +27,7 @@ DESCRIPTORS: Final = 1024
 """What the shell gives a process by default on most systems."""
 ROOM: Final = 512
 """The client connections of a server with so many file descriptors."""
-MANAGEMENT_ROOM: Final = 32
+MANAGEMENT_ROOM: Final = 128
 SILENT: Final = 1300
 
 RUN_LIMITED: Final = f"""
