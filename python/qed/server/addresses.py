@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from typing import Final
 
 from qed._hosts import is_everywhere, is_loopback
 
-__all__ = ["Address", "SettingsError"]
+__all__ = ["Address", "SettingsError", "bound"]
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _MAX_LABEL: Final = 63
@@ -85,3 +86,21 @@ def _parse_host(host: str, text: str) -> str:
     if not _HOST_NAME.fullmatch(host) or ".." in host or any(len(label) > _MAX_LABEL for label in host.split(".")):
         raise SettingsError(f"expected a host name or an address before the port, found {host!r} in {text!r}")
     return host
+
+
+def bound(address: Address) -> socket.socket:
+    """Return a socket bound to `address`, which does not listen yet.
+
+    Raises:
+        SettingsError: There is no such address on this machine, or it is in use.
+    """
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name may have addresses of both families; clients that connect by name try IPv4 first or second.
+        family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(name)
+    except (OSError, UnicodeError) as exc:
+        raise SettingsError(f"cannot listen on {address}: {getattr(exc, 'strerror', None) or exc}") from exc
+    return listener

@@ -27,7 +27,7 @@ from qed.errors import (
 )
 from qed.server import backups, endpoints, key_calls, tiles
 from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
-from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge
+from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge, drop_rest
 from qed.server.browsers import ForeignHost, ForeignOrigin
 from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
@@ -82,10 +82,6 @@ _ROUTER_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 _AUTHENTICATE: Final = (b"www-authenticate", b"Bearer")
 _CLOSE: Final = (b"connection", b"close")
-
-_LINGER_S: Final = 2.0
-"""How long the rest of a refused body is read and dropped. Closing at once would reset the connection while the client
-still sends, and it might never see why it was refused."""
 
 
 class Application:
@@ -203,12 +199,7 @@ async def _refuse_body(exc: BodyTooLarge, receive: Receive, send: Send) -> None:
     """Answer 413, read and drop the rest for a while, then close."""
     status, code = _STATUS[RequestTooLarge]
     await endpoints.send_json(send, status, ENCODER.encode(ErrorBody(code, str(exc))), _CLOSE, more_body=True)
-    try:
-        async with asyncio.timeout(_LINGER_S):
-            while (await receive()).get("more_body"):
-                pass
-    except TimeoutError:
-        pass
+    await drop_rest(receive)
     await send({"type": "http.response.body"})
 
 

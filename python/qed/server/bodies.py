@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qed.errors import Overloaded, QedError
 from qed.server.slots import SLOT
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from qed.server.config import Limits
     from qed.server.slots import Slot
 
-__all__ = ["Bodies", "BodyTooLarge", "ClientGone", "RequestTooLarge"]
+__all__ = ["Bodies", "BodyTooLarge", "ClientGone", "RequestTooLarge", "drop_rest"]
+
+_LINGER_S: Final = 2.0
 
 
 class ClientGone(QedError):
@@ -122,3 +125,16 @@ class Bodies:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")
+
+
+async def drop_rest(receive: Receive) -> None:
+    """Read and drop the rest of a body that is refused, for a while.
+
+    Closing at once would reset the connection while the client still sends, and it might never see why it was refused.
+    """
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body"):
+                pass
+    except TimeoutError:
+        pass

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import logging
 import resource
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from qed._wire import ENCODER, ErrorBody
 from qed.server.access import CERTIFICATE
 from qed.server.logs import Line, OncePerMinute
-from qed.server.outgoing import GatheringTransport
+from qed.server.outgoing import GatheringTransport, UnreadAnswers
 from qed.server.slots import SLOT, Slot, Slots
 from qed.server.tls import caller_of
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from qed.server.access import Caller
     from qed.server.config import Limits
-    from qed.server.outgoing import UnreadAnswers
 
-__all__ = ["ConnectionLimit", "LimitedConnection", "limited_connection"]
+__all__ = ["ConnectionLimit", "LimitedConnection", "http_config"]
 
 _log = logging.getLogger(__name__)
 
@@ -314,7 +315,39 @@ class LimitedConnection(HttpToolsProtocol):
         return not self.cycle.response_started
 
 
-def limited_connection(
+def http_config(
+    application: Callable[..., object],
+    limits: Limits,
+    connection_limit: ConnectionLimit,
+    *,
+    lifespan: Literal["on", "off"],
+) -> uvicorn.Config:
+    """Return how uvicorn serves an application on limited connections.
+
+    Args:
+        application: What answers requests.
+        limits: The limits of requests and answers.
+        connection_limit: The limit on the number of connections.
+        lifespan: Whether the application is told when the server starts and stops.
+    """
+    return uvicorn.Config(
+        application,
+        interface="asgi3",
+        loop="uvloop",
+        http=_limited_connection(limits, connection_limit, UnreadAnswers(limits)),
+        ws="none",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        workers=1,
+        proxy_headers=False,
+        server_header=False,
+        backlog=limits.max_connections,
+        timeout_keep_alive=limits.keep_alive_timeout_s,
+    )
+
+
+def _limited_connection(
     limits: Limits, connection_limit: ConnectionLimit, unread: UnreadAnswers
 ) -> type[asyncio.Protocol]:
     """Return the connection class for these limits, which its connections share.

@@ -16,6 +16,7 @@ import click
 
 from qed._limits import LOG_LEVELS
 from qed.errors import QedError
+from qed.server.addresses import bound
 from qed.server.config import Address, Limits, Pace, ServerTls, Settings, SettingsError, Tls
 from qed.server.logs import KeyValueFormatter, Line
 from qed.server.opening import Opening
@@ -353,17 +354,10 @@ def _serve(node: Node, access: Access, tls: ServerContext | None, listeners: dic
 
 
 def _bind(address: Address) -> socket.socket:
-    """Return a socket bound to `address`."""
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        # A name may have addresses of both families; clients that connect by name try IPv4 first or second.
-        family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(name)
-    except (OSError, UnicodeError) as exc:
-        _fail(f"cannot listen on {address}: {getattr(exc, 'strerror', None) or exc}")
-    return listener
+        return bound(address)
+    except SettingsError as exc:
+        _fail(str(exc))
 
 
 def _listen(address: Address, listener: socket.socket, backlog: int) -> None:

@@ -13,9 +13,8 @@ import uvicorn
 
 from qed.server.app import build_application
 from qed.server.config import SettingsError
-from qed.server.connection import ConnectionLimit, limited_connection
+from qed.server.connection import ConnectionLimit, http_config
 from qed.server.logs import Line
-from qed.server.outgoing import UnreadAnswers
 from qed.server.signals import handle_signals, release_hangups
 from qed.server.tls_listener import TlsListener
 
@@ -169,20 +168,6 @@ def serve(
     limits = node.settings.limits
     application = build_application(node, access, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
     connection_limit = ConnectionLimit(limits, node.settings.mgmt_addr.port)
-    config = uvicorn.Config(
-        application,
-        interface="asgi3",
-        loop="uvloop",
-        http=limited_connection(limits, connection_limit, UnreadAnswers(limits)),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        workers=1,
-        proxy_headers=False,
-        server_header=False,
-        backlog=limits.max_connections,
-        timeout_keep_alive=limits.keep_alive_timeout_s,
-    )
+    config = http_config(application, limits, connection_limit, lifespan="on")
     server = _Server(config, node, connection_limit, tls, on_listening=announce)
     server.run(sockets=listeners)

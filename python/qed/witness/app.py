@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 
 from qed.errors import Overloaded
-from qed.server.bodies import Bodies, BodyTooLarge, ClientGone
+from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, drop_rest
 from qed.server.logs import Line, where
 from qed.witness.witness import Answer
 
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 
 _ANSWER_S: Final = 10.0
 """How long a request waits for the database."""
-_LINGER_S: Final = 2.0
-"""How long the rest of a body that is too large is read and dropped, so that its client sees why it was refused."""
 _CLOSE: Final = (b"connection", b"close")
 _OPEN: Final = (b"access-control-allow-origin", b"*")
 _FRESH: Final = (b"cache-control", b"no-store")
@@ -65,7 +63,7 @@ class Application:
         except ClientGone:
             return
         except BodyTooLarge as exc:
-            await _drop_rest(receive)
+            await drop_rest(receive)
             await _send(send, Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{exc}\n"), _CLOSE)
         except (TimeoutError, sqlite3.Error, asyncio.CancelledError):
             # Only the end of the server cancels a request. What was cosigned stays, and the client may ask again.
@@ -111,15 +109,6 @@ class _LastCheckpoint:
             await _send(send, Answer(HTTPStatus.NOT_FOUND, "this witness has cosigned no checkpoint of this log\n"))
         else:
             await _send(send, Answer(HTTPStatus.OK, note), _OPEN)
-
-
-async def _drop_rest(receive: Receive) -> None:
-    try:
-        async with asyncio.timeout(_LINGER_S):
-            while (await receive()).get("more_body"):
-                pass
-    except TimeoutError:
-        pass
 
 
 async def _send(send: Send, answer: Answer, *headers: tuple[bytes, bytes]) -> None:

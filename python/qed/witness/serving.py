@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 
 from qed.errors import WitnessError
-from qed.server.config import SettingsError
-from qed.server.connection import ConnectionLimit, limited_connection
+from qed.server.addresses import SettingsError, bound
+from qed.server.connection import ConnectionLimit, http_config
 from qed.server.logs import Line
-from qed.server.outgoing import UnreadAnswers
 from qed.server.signals import handle_signals, hold_hangups, release_hangups
 from qed.server.tls import ServerContext
 from qed.server.tls_listener import TlsListener
@@ -25,6 +23,7 @@ from qed.witness.settings import LIMITS
 from qed.witness.witness import Witness
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from qed.server.connection import LimitedConnection
@@ -137,7 +136,8 @@ def serve(settings: Settings, *, on_listening: Callable[[str, Witness], None]) -
     )
     try:
         connection_limit = ConnectionLimit(LIMITS, _NO_PORT)
-        config = _config(application, connection_limit)
+        config = http_config(application, LIMITS, connection_limit, lifespan="off")
+        config.timeout_graceful_shutdown = LIMITS.shutdown_grace_s
         server = _Server(config, connection_limit, tls, on_listening=announce, on_hangup=reload)
         server.run(sockets=[listener])
     finally:
@@ -145,25 +145,6 @@ def serve(settings: Settings, *, on_listening: Callable[[str, Witness], None]) -
         listener.close()
     if witness.failure is not None:
         raise WitnessError(f"the database {settings.database} has failed: {witness.failure}")
-
-
-def _config(application: Application, connection_limit: ConnectionLimit) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,
-        interface="asgi3",
-        loop="uvloop",
-        http=limited_connection(LIMITS, connection_limit, UnreadAnswers(LIMITS)),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        workers=1,
-        proxy_headers=False,
-        server_header=False,
-        backlog=LIMITS.max_connections,
-        timeout_keep_alive=LIMITS.keep_alive_timeout_s,
-        timeout_graceful_shutdown=LIMITS.shutdown_grace_s,
-    )
 
 
 def _context(settings: Settings) -> ServerContext | None:
@@ -175,14 +156,11 @@ def _context(settings: Settings) -> ServerContext | None:
 
 def _bound(settings: Settings) -> socket.socket:
     """Return a socket that listens. The database is opened after it, so that a second witness ends here."""
-    address = settings.listen
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, name = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(name)
+        listener = bound(settings.listen)
         listener.listen(LIMITS.max_connections)
-    except (OSError, UnicodeError) as exc:
-        raise WitnessError(f"cannot listen on {address}: {getattr(exc, 'strerror', None) or exc}") from exc
+    except SettingsError as exc:
+        raise WitnessError(str(exc)) from exc
+    except OSError as exc:
+        raise WitnessError(f"cannot listen on {settings.listen}: {exc.strerror or exc}") from exc
     return listener
