@@ -88,23 +88,16 @@ pub fn put_tiles(rows: &mut WriteBatch, tiles: impl IntoIterator<Item = FullTile
     }
 }
 
-/// Return the stored hash of a full tile.
-///
-/// # Errors
-///
-/// [`LogError::Corrupt`] if it is missing or malformed; [`LogError::Store`] if it cannot be read.
-pub fn stored_tile(store: &dyn Store, level: u8, index: u64) -> Result<Digest, LogError> {
-    let missing = || LogError::Corrupt(format!("the hash of tile {index} of level {level} is missing"));
-    rows::tile_hash_in(&store.get(Table::Tiles, &rows::tile_key(level, index))?.ok_or_else(missing)?)
-}
-
 /// Require that the stored hash of a full tile is the computed one.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] if it differs or is missing; [`LogError::Store`] if it cannot be read.
 pub fn require_tile(store: &dyn Store, computed: &FullTile) -> Result<(), LogError> {
-    require_same_tile(computed, &stored_tile(store, computed.level, computed.index)?)
+    let FullTile { level, index, .. } = *computed;
+    let missing = || LogError::Corrupt(format!("the hash of tile {index} of level {level} is missing"));
+    let row = store.get(Table::Tiles, &rows::tile_key(level, index))?.ok_or_else(missing)?;
+    require_same_tile(computed, &rows::tile_hash_in(&row)?)
 }
 
 fn require_same_tile(computed: &FullTile, stored: &Digest) -> Result<(), LogError> {

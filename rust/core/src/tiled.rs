@@ -15,9 +15,6 @@ use crate::tlog::entry_tree::KEPT_LEVEL;
 use crate::tlog::merkle::{self, ProveError, Subtrees, TreeHead, root_of};
 use crate::tlog::tile::{Content, FULL_WIDTH, TilePath, bundle_to_bytes, tile_to_bytes};
 
-/// Levels of the tree between two levels of tiles.
-const TILE_LEVELS: u32 = KEPT_LEVEL;
-
 impl Log {
     /// Return the head of the tree over all entries. The last one is always the end of a commit batch.
     ///
@@ -57,14 +54,14 @@ impl Log {
                 let entries: Vec<_> = self.entries(range)?.iter().map(Entry::to_bytes).collect();
                 bundle_to_bytes(&entries).map_err(impossible)
             }
-            Content::Hashes(0) => {
-                let leaves = self.leaves(path.index())?;
-                let leaves = leaves.get(..usize::from(path.width()));
-                leaves.map(tile_to_bytes).ok_or_else(|| lacks(path))
-            }
             Content::Hashes(level) => {
+                let Some(below) = level.checked_sub(1) else {
+                    let leaves = self.leaves(path.index())?;
+                    let leaves = leaves.get(..usize::from(path.width()));
+                    return leaves.map(tile_to_bytes).ok_or_else(|| lacks(path));
+                };
                 let trees = self.trees.read();
-                let nodes = trees.entries().level(u32::from(level) * TILE_LEVELS);
+                let nodes = trees.entries().full_tiles(below);
                 nodes.get(usize_from(range.start)..usize_from(range.end)).map(tile_to_bytes).ok_or_else(|| lacks(path))
             }
         }

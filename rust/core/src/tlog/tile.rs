@@ -78,23 +78,23 @@ impl TilePath {
     /// Return the index of the last entry below this tile, which a tree must have to have the tile.
     #[must_use]
     pub fn last_entry(&self) -> u64 {
-        let level = match self.content {
-            Content::Hashes(level) => level,
-            Content::Entries => 0,
-        };
         let hashes = self.index.saturating_mul(u64::from(FULL_WIDTH)).saturating_add(u64::from(self.width));
-        let below = 1_u64.checked_shl(TILE_LEVELS * u32::from(level)).unwrap_or(u64::MAX);
+        let below = 1_u64.checked_shl(TILE_LEVELS * u32::from(self.level())).unwrap_or(u64::MAX);
         hashes.saturating_mul(below) - 1
     }
 
     /// Return whether a tree of `size` leaves has this tile: all of its hashes, or entries, exist.
     #[must_use]
     pub fn is_in(&self, size: u64) -> bool {
-        let level = match self.content {
+        self.width <= width_in(size, self.level(), self.index)
+    }
+
+    /// Return the level of the hashes; entries are below level 0, one for each of its hashes.
+    const fn level(&self) -> u8 {
+        match self.content {
             Content::Hashes(level) => level,
             Content::Entries => 0,
-        };
-        self.width <= width_in(size, level, self.index)
+        }
     }
 }
 
