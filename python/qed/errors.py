@@ -17,6 +17,7 @@
     │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
     ├─ WitnessError           a witness cannot run as it is set up
+    ├─ SigningError           a log cannot sign, or what is to be signed contradicts its sign memory
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
     │  ├─ AddedLater          the event was first added after the requested version
@@ -81,6 +82,7 @@ __all__ = [
     "ProtocolError",
     "QedError",
     "ReceiptsError",
+    "SigningError",
     "StaleAnswer",
     "StoreLocked",
     "Unavailable",
@@ -209,6 +211,10 @@ class CertificateError(QedError):
 
 class WitnessError(QedError):
     """A witness cannot run as it is set up: its keys, its database or its logs cannot be used, or not together."""
+
+
+class SigningError(QedError):
+    """A log cannot sign: its sign memory cannot be used, or what is to be signed contradicts it."""
 
 
 class LogError(QedError):

@@ -1,6 +1,7 @@
 //! A commit batch on its way into the log: the requests, the versions that their events get, and the resulting rows.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::error::LogError;
 use crate::hash::Digest;
@@ -25,8 +26,8 @@ pub struct Request {
 pub struct Added {
     /// One snapshot per event, in the order of the request.
     pub snapshots: Vec<Snapshot>,
-    /// Whether the request added anything.
-    pub is_new: bool,
+    /// The versions that the request added; empty if it added nothing.
+    pub added: Range<u64>,
 }
 
 /// Require that each request contains at least one event.
@@ -54,9 +55,9 @@ pub(crate) struct Draft {
 pub(crate) struct Placed {
     /// The version of each event, in the order of the request.
     pub(crate) versions: Vec<u64>,
-    /// Whether any of these versions was assigned for this request. A request may also be answered with versions that were assigned
-    /// for another request of the same batch; those do not count.
-    pub(crate) is_new: bool,
+    /// The versions that were assigned for this request. A request may also be answered with versions that were assigned for another
+    /// request of the same batch; those do not count.
+    pub(crate) added: Range<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -96,9 +97,14 @@ impl Draft {
         self.repeats.iter().map(|repeat| repeat.version).collect()
     }
 
+    /// Return the version after the last one that is assigned.
+    pub(crate) const fn end(&self) -> u64 {
+        self.base + self.digests.len() as u64
+    }
+
     /// Assign the next version to an event.
     pub(crate) fn assign(&mut self, digest: &Digest, request: usize) -> u64 {
-        let version = self.base + self.digests.len() as u64;
+        let version = self.end();
         self.digests.push(*digest);
         match self.shown.get_mut(digest) {
             None => {

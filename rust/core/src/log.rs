@@ -407,13 +407,13 @@ impl Log {
     fn draft(&self, requests: &[Request]) -> Result<Draft, LogError> {
         let mut draft = Draft::new(self.len(), requests);
         for (number, request) in requests.iter().enumerate() {
-            let before = draft.digests.len();
+            let first = draft.end();
             let mut versions = Vec::with_capacity(request.digests.len());
             for digest in &request.digests {
                 let known = if request.if_absent { self.first_of(digest, &draft)? } else { None };
                 versions.push(known.unwrap_or_else(|| draft.assign(digest, number)));
             }
-            draft.placed.push(Placed { versions, is_new: draft.digests.len() > before });
+            draft.placed.push(Placed { versions, added: first..draft.end() });
         }
         Ok(draft)
     }
@@ -439,7 +439,7 @@ impl Log {
         let find = |&version: &u64| in_batch(version).map_or_else(|| self.snapshot(version), Ok);
         let added = |placed: &Placed| {
             let snapshots = placed.versions.iter().map(find).collect::<Result<_, _>>()?;
-            Ok(Added { snapshots, is_new: placed.is_new })
+            Ok(Added { snapshots, added: placed.added.clone() })
         };
         draft.placed.iter().map(added).collect()
     }

@@ -36,6 +36,17 @@ impl Log {
         head(size, merkle::root_at(self, size).map_err(source_error)?)
     }
 
+    /// Return the proof that the tree with `size` entries extends the one with `old`.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::UnknownVersion`] unless `old <= size`, and the log has as many; [`LogError::Corrupt`] and [`LogError::Store`] if rows
+    /// cannot be read.
+    pub fn consistency(&self, old: u64, size: u64) -> Result<Vec<Digest>, LogError> {
+        self.require_size(size)?;
+        merkle::consistency(self, old, size).map_err(source_error)
+    }
+
     /// Return the file that `path` names.
     ///
     /// # Errors
@@ -100,7 +111,7 @@ impl Log {
         Ok(leaves)
     }
 
-    fn require_size(&self, size: u64) -> Result<(), LogError> {
+    pub(crate) fn require_size(&self, size: u64) -> Result<(), LogError> {
         let len = self.len();
         if size <= len { Ok(()) } else { Err(LogError::UnknownVersion { asked: size.saturating_sub(1), len }) }
     }
@@ -124,7 +135,7 @@ impl Subtrees for Log {
     }
 }
 
-fn head(size: u64, root: Digest) -> Result<TreeHead, LogError> {
+pub(crate) fn head(size: u64, root: Digest) -> Result<TreeHead, LogError> {
     TreeHead::new(size, root).map_err(impossible)
 }
 
@@ -137,7 +148,7 @@ fn impossible(_: Malformed) -> LogError {
 }
 
 /// Return why the log could not be read, of a question that fits the tree.
-fn source_error(error: ProveError<LogError>) -> LogError {
+pub(crate) fn source_error(error: ProveError<LogError>) -> LogError {
     match error {
         ProveError::Source(error) => error,
         ProveError::Outside { size, .. } => LogError::UnknownVersion { asked: size, len: size },

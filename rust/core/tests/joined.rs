@@ -18,8 +18,8 @@ fn versions(added: &Added) -> Vec<u64> {
 fn a_request_that_placed_nothing_is_not_new_though_its_batch_is() {
     let log = Log::in_memory().unwrap();
     let added = log.append(&[request(&["a"], true), request(&["a", "a"], true), request(&["a", "b"], true)]).unwrap();
-    let outcomes: Vec<_> = added.iter().map(|added| (versions(added), added.is_new)).collect();
-    assert_eq!(outcomes, [(vec![0], true), (vec![0, 0], false), (vec![0, 1], true)]);
+    let outcomes: Vec<_> = added.iter().map(|added| (versions(added), added.added.clone())).collect();
+    assert_eq!(outcomes, [(vec![0], 0..1), (vec![0, 0], 1..1), (vec![0, 1], 1..2)]);
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn the_first_occurrence_in_a_batch_answers_for_an_event_added_again_in_it() {
     let added = log
         .append(&[request(&["a", "a"], false), request(&["a"], false), request(&["b"], false), request(&["a"], true)])
         .unwrap();
-    assert_eq!((versions(&added[3]), added[3].is_new), (vec![0], false));
+    assert_eq!((versions(&added[3]), added[3].added.clone()), (vec![0], 4..4));
 }
 
 #[test]

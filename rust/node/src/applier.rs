@@ -73,7 +73,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "an answer for each request of an entry")]
     fn an_entry_that_answers_some_of_its_requests_stops_the_applier() {
-        let added = Added { snapshots: Vec::new(), is_new: true };
+        let added = Added { snapshots: Vec::new(), added: 0..1 };
         answers(vec![Ticket::new(1), Ticket::new(2)], vec![added]);
     }
 }

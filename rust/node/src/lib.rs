@@ -41,6 +41,7 @@ pub mod reads;
 pub mod recovery;
 pub mod roll_call;
 pub mod segments;
+pub mod sign_memory;
 pub mod state;
 pub mod ticket;
 pub mod wal;

@@ -3,6 +3,7 @@
 //! They take no lock that a writer holds for long: each answer comes from one consistent view of the log.
 
 use std::io;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,6 +15,9 @@ use qed_core::hash::Digest;
 use qed_core::log::Log;
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, PageError};
+use qed_core::receipts::ReceiptError;
+use qed_core::tlog::checkpoint::Checkpoint;
+use qed_core::tlog::note::Line;
 use qed_core::tlog::tile::TilePath;
 
 use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
@@ -68,6 +72,15 @@ pub enum Query {
         /// The file.
         path: TilePath,
     },
+    /// What are the receipts for these ranges of versions? The answer has a line for each, which is empty if there is none.
+    Receipts {
+        /// The versions: each range is within one commit batch.
+        ranges: Vec<Range<u64>>,
+        /// The checkpoint that the receipts rest on.
+        checkpoint: Checkpoint,
+        /// The lines that sign it.
+        lines: Vec<Line>,
+    },
     /// Which snapshot was acknowledged for this version?
     Snapshot {
         /// The version.
@@ -90,6 +103,7 @@ impl Query {
         let json = match self {
             Self::Page { start, after } => return log.page(*start, *after, PAGE_EVENTS).map(|page| page.to_bytes()),
             Self::Tile { path } => return Ok(log.tile(path)?),
+            Self::Receipts { ranges, checkpoint, lines } => return receipts(log, ranges, checkpoint, lines),
             Self::Backup { after, until } => return backup::continuation(log, *after, BACKUP_EVENTS, *until),
             Self::Membership { digest, version, key } => log.prove(digest, *version)?.to_json(key.as_deref()),
             Self::Incremental { start, end } => log.prove_incremental(*start, *end)?.to_json(),
@@ -97,6 +111,25 @@ impl Query {
         };
         Ok(json.into_bytes())
     }
+}
+
+fn receipts(log: &Log, ranges: &[Range<u64>], head: &Checkpoint, lines: &[Line]) -> Result<Vec<u8>, PageError> {
+    let unfit = |error| match error {
+        ReceiptError::Log(error) => PageError::Log(error),
+        ReceiptError::Unfit(_) => PageError::Log(LogError::Bug("a checkpoint to be signed is not of this log")),
+    };
+    let maker = log.receipts(head, lines.to_vec()).map_err(unfit)?;
+    let mut answer = String::new();
+    for range in ranges {
+        match maker.receipt(range.clone()) {
+            Ok(receipt) => answer.push_str(&receipt.to_json()),
+            // Only the one who asked for it goes without.
+            Err(ReceiptError::Unfit(_) | ReceiptError::Log(LogError::UnknownVersion { .. })) => {}
+            Err(ReceiptError::Log(error)) => return Err(error.into()),
+        }
+        answer.push('\n');
+    }
+    Ok(answer.into_bytes())
 }
 
 /// Threads that answer queries in turn.

@@ -11,6 +11,7 @@ use qed_core::verify::VerifyError;
 use qed_node::driver::SubmitError;
 use qed_node::folder::FolderError;
 use qed_node::outbox::Failure;
+use qed_node::sign_memory::SignMemoryError;
 
 mod exceptions {
     use super::import_exception;
@@ -30,6 +31,7 @@ mod exceptions {
     import_exception!(qed.errors, Overloaded);
     import_exception!(qed.errors, PageError);
     import_exception!(qed.errors, PolicyError);
+    import_exception!(qed.errors, SigningError);
     import_exception!(qed.errors, StoreLocked);
     import_exception!(qed.errors, Unavailable);
     import_exception!(qed.errors, UnknownVersion);
@@ -157,6 +159,16 @@ pub fn of_trust_file(error: &TrustFileError) -> PyErr {
 /// Return the exception for a proof that does not show what it claims.
 pub fn of_verify(VerifyError { check, expected, computed }: VerifyError) -> PyErr {
     exceptions::VerificationError::new_err((check, expected, computed))
+}
+
+/// Return the exception for a sign memory that cannot be used.
+pub fn of_sign_memory(error: SignMemoryError) -> PyErr {
+    match error {
+        SignMemoryError::Io(error) => error.into(),
+        SignMemoryError::InUse | SignMemoryError::Damaged(_) | SignMemoryError::Contradiction { .. } => {
+            exceptions::SigningError::new_err(error.to_string())
+        }
+    }
 }
 
 /// Return the exception for an error of the operating system.

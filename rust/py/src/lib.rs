@@ -42,7 +42,7 @@ mod _qed {
         Act, ClusterChange, Completion, Delivery, Follower, InvalidMessage, MemberInfo, Replica, Status,
     };
     #[pymodule_export]
-    use super::signing::SigningKey;
+    use super::signing::{SignMemory, SigningKey, UnsignedCheckpoint};
     #[pymodule_export]
     use super::trust::{Checkpoint, Shown, SignedBundle, SignedReceipt, TlogProof, TrustFile};
     #[pymodule_export]

@@ -29,7 +29,13 @@ impl Added {
     /// Whether any of the events was not in the log before.
     #[getter]
     fn is_new(&self) -> bool {
-        self.0.is_new
+        !self.0.added.is_empty()
+    }
+
+    /// The first version that the request added, and the one after the last; equal if it added nothing.
+    #[getter]
+    const fn added(&self) -> (u64, u64) {
+        (self.0.added.start, self.0.added.end)
     }
 
     /// One snapshot per event, in the order of the request.

@@ -12,6 +12,7 @@ use qed_core::acts::{self, ActBody};
 use qed_core::backup::{self, Header, Origin};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
+use qed_core::tlog::merkle::TreeHead;
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::high_water::HighWater;
@@ -28,6 +29,7 @@ use crate::error;
 use crate::events::{Event, request_of};
 use crate::log::{Added, TilePath};
 use crate::proofs::Digest;
+use crate::signing::{UnsignedCheckpoint, lines_of};
 
 /// One member of a cluster, as it describes itself.
 #[pyclass(frozen, eq, get_all, module = "qed._qed")]
@@ -485,6 +487,48 @@ impl Replica {
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Tile { path }));
     }
 
+    /// Request the receipts for ranges of versions; they are delivered under `ticket`, a line each, empty where there is none.
+    #[pyo3(signature = (ticket, ranges, checkpoint, lines, /))]
+    fn ask_receipts(
+        &self,
+        py: Python<'_>,
+        ticket: u64,
+        ranges: Vec<(u64, u64)>,
+        checkpoint: PyRef<'_, UnsignedCheckpoint>,
+        lines: Vec<String>,
+    ) -> PyResult<()> {
+        let ranges = ranges.into_iter().map(|(first, end)| first..end).collect();
+        let (checkpoint, lines) = (checkpoint.0.clone(), lines_of(&lines)?);
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Receipts { ranges, checkpoint, lines }));
+        Ok(())
+    }
+
+    /// Return size and root of the tree over the entries, as it is now.
+    fn tree_head(&self, py: Python<'_>) -> PyResult<(u64, Digest)> {
+        py.detach(|| self.0.log().tree_head()).map(of_head).map_err(|error| error::of_log(&error))
+    }
+
+    /// Return the root that the tree had with `size` entries.
+    #[pyo3(signature = (size, /))]
+    fn tree_root_at(&self, py: Python<'_>, size: u64) -> PyResult<Digest> {
+        let head = py.detach(|| self.0.log().tree_head_at(size)).map_err(|error| error::of_log(&error))?;
+        Ok(Digest(*head.root()))
+    }
+
+    /// Return the same from what is stored alone.
+    #[pyo3(signature = (size, /))]
+    fn stored_tree_root_at(&self, py: Python<'_>, size: u64) -> PyResult<Digest> {
+        let head = py.detach(|| self.0.log().stored_tree_head_at(size)).map_err(|error| error::of_log(&error))?;
+        Ok(Digest(*head.root()))
+    }
+
+    /// Return the proof that the tree with `size` entries extends the one with `old`.
+    #[pyo3(signature = (old, size, /))]
+    fn consistency(&self, py: Python<'_>, old: u64, size: u64) -> PyResult<Vec<Digest>> {
+        let proof = py.detach(|| self.0.log().consistency(old, size)).map_err(|error| error::of_log(&error))?;
+        Ok(proof.into_iter().map(Digest).collect())
+    }
+
     /// Return everything that is ready since the last call.
     fn drain(&self, py: Python<'_>) -> PyResult<Delivery> {
         let delivery = py.detach(|| self.0.drain()).map_err(|error| error::of_io(&error))?;
@@ -516,6 +560,10 @@ impl Replica {
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(usize::try_from(py.detach(|| self.0.log().len()))?)
     }
+}
+
+fn of_head(head: TreeHead) -> (u64, Digest) {
+    (head.size(), Digest(*head.root()))
 }
 
 /// Return the member with a number from Python.

@@ -1,11 +1,20 @@
-//! The keys with which logs and witnesses sign.
+//! What logs and witnesses sign with, and what a log signs.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use qed_core::tlog::checkpoint::Checkpoint;
 use qed_core::tlog::key::KeyKind;
+use qed_core::tlog::merkle::TreeHead;
+use qed_core::tlog::note::{Line, Note};
 use qed_core::tlog::signing;
 use qed_core::tlog::text::Name;
+use qed_node::sign_memory::{self, Remembered, SignMemoryError};
 
 use crate::error;
+use crate::proofs::Digest;
 
 /// A private key with which a log or a witness signs checkpoints. Only `to_secret_text` shows it.
 #[pyclass(frozen, module = "qed._qed")]
@@ -64,7 +73,130 @@ impl SigningKey {
         self.0.to_secret_text()
     }
 
+    /// Return the line with which this key signs a checkpoint, at a time in seconds since 1970 if its kind has one.
+    #[pyo3(signature = (checkpoint, /, *, time))]
+    fn sign(&self, py: Python<'_>, checkpoint: PyRef<'_, UnsignedCheckpoint>, time: u64) -> PyResult<String> {
+        let checkpoint = &checkpoint.0;
+        py.detach(|| self.0.sign(checkpoint, time)).map(|line| line.to_string()).map_err(error::of_key)
+    }
+
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
+    }
+}
+
+/// A checkpoint that is to be signed.
+#[pyclass(frozen, eq, module = "qed._qed")]
+#[derive(PartialEq, Eq)]
+pub struct UnsignedCheckpoint(pub Checkpoint);
+
+#[pymethods]
+impl UnsignedCheckpoint {
+    /// Return the checkpoint of a log with this name, size and root.
+    #[new]
+    #[pyo3(signature = (origin, size, root, /))]
+    fn new(origin: &str, size: u64, root: PyRef<'_, Digest>) -> PyResult<Self> {
+        let head = TreeHead::new(size, root.0).map_err(error::of_malformed)?;
+        Ok(Self(Checkpoint::new(Name::of_log(origin).map_err(error::of_key)?, head)))
+    }
+
+    /// The name of the log.
+    #[getter]
+    fn origin(&self) -> String {
+        self.0.origin.to_string()
+    }
+
+    /// Number of entries.
+    #[getter]
+    const fn size(&self) -> u64 {
+        self.0.head.size()
+    }
+
+    /// Root of the tree over the entries.
+    #[getter]
+    const fn root(&self) -> Digest {
+        Digest(*self.0.head.root())
+    }
+
+    /// The text that is signed.
+    #[getter]
+    fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// Return the note with these lines, which are not verified.
+    #[pyo3(signature = (lines, /))]
+    fn to_note<'py>(&self, py: Python<'py>, lines: Vec<String>) -> PyResult<Bound<'py, PyBytes>> {
+        let note = Note::new(&self.0.to_string(), lines_of(&lines)?).map_err(error::of_malformed)?;
+        Ok(PyBytes::new(py, note.to_string().as_bytes()))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<UnsignedCheckpoint {:?} size={} root={}>", self.0.origin, self.0.head.size(), self.0.head.root())
+    }
+}
+
+/// Return the signature lines that the texts spell.
+pub fn lines_of(lines: &[String]) -> PyResult<Vec<Line>> {
+    lines.iter().map(|line| Line::parse(line)).collect::<Result<_, _>>().map_err(error::of_malformed)
+}
+
+/// What a member knows outside its data folder of the checkpoints that its log has signed.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct SignMemory(Mutex<Option<sign_memory::SignMemory>>);
+
+#[pymethods]
+impl SignMemory {
+    /// Create the memory of a log that has signed nothing; raise `FileExistsError` if there is a file.
+    #[staticmethod]
+    #[pyo3(signature = (path, /))]
+    fn create(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let created = py.detach(|| sign_memory::SignMemory::create(&path));
+        created.map(|memory| Self(Mutex::new(Some(memory)))).map_err(error::of_sign_memory)
+    }
+
+    /// Open the memory in a file; raise `FileNotFoundError` if there is none.
+    #[staticmethod]
+    #[pyo3(signature = (path, /))]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let opened = py.detach(|| sign_memory::SignMemory::open(&path));
+        opened.map(|memory| Self(Mutex::new(Some(memory)))).map_err(error::of_sign_memory)
+    }
+
+    /// Size, root and time of the newest checkpoint that is remembered, or None.
+    #[getter]
+    fn newest(&self, py: Python<'_>) -> PyResult<Option<(u64, Digest, u64)>> {
+        let newest = self.call(py, |memory| Ok(memory.newest()))?;
+        Ok(newest.map(|Remembered { size, root, time }| (size, Digest(root), time)))
+    }
+
+    /// Remember a checkpoint, synced; return its time, which is never before that of the one before.
+    #[pyo3(signature = (size, root, time, /))]
+    fn note(&self, py: Python<'_>, size: u64, root: PyRef<'_, Digest>, time: u64) -> PyResult<u64> {
+        let root = root.0;
+        self.call(py, |memory| memory.note(Remembered { size, root, time })).map(|noted| noted.time)
+    }
+
+    /// Close the file, so that another process may use it.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| {
+            if let Ok(mut memory) = self.0.lock() {
+                memory.take();
+            }
+        });
+    }
+}
+
+impl SignMemory {
+    fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&mut sign_memory::SignMemory) -> Result<T, SignMemoryError> + Send,
+    ) -> PyResult<T> {
+        let called = py.detach(|| {
+            let mut memory = self.0.lock().ok()?;
+            memory.as_mut().map(call)
+        });
+        called.ok_or_else(error::closed)?.map_err(error::of_sign_memory)
     }
 }

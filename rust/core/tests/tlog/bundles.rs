@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use qed_core::entry_prover::EntryProver;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::proof::Answer;
@@ -42,7 +43,7 @@ impl World {
     }
 
     fn run(&self, version: u64) -> Run {
-        self.log.proven_entries(version..version + 1, self.log.len()).unwrap()
+        EntryProver::new(&self.log, self.log.len()).unwrap().run(&(version..version + 1)).unwrap()
     }
 
     fn bundle(&self, saved: Saved, versions: &[u64]) -> SignedBundle {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use qed_core::entry_prover::EntryProver;
 use qed_core::error::LogError;
 use qed_core::hash::{Digest, merkle_leaf};
 use qed_core::log::{Log, Request};
@@ -146,6 +147,8 @@ fn check_proofs(log: &Log, entries: &[Vec<u8>], [a, b, c]: [u64; 3]) {
     let (first, old, size) = (a.min(b).min(c), (a + b + c) - a.min(b).min(c) - a.max(b).max(c), a.max(b).max(c));
     let head = |size| log.tree_head_at(size).unwrap();
     assert_eq!(*head(size).root(), Leaves(leaves.clone()).root(0, usize::try_from(size).unwrap()));
+    assert_eq!(log.stored_tree_head_at(size).unwrap(), head(size));
+    assert_eq!(EntryProver::new(log, size).unwrap().head().unwrap(), head(size));
     verify_consistency(&head(old), &head(size), &consistency(log, old, size).unwrap()).unwrap();
     if first < size {
         let leaf = leaves[usize::try_from(first).unwrap()];
@@ -194,6 +197,20 @@ fn a_log_without_events_has_the_empty_tree_and_no_tile() {
         assert!(matches!(log.tile(&path.parse().unwrap()), Err(LogError::UnknownVersion { .. })), "{path}");
     }
     assert!(matches!(log.tree_head_at(1), Err(LogError::UnknownVersion { .. })));
+}
+
+#[test]
+fn a_stored_tile_that_differs_leads_to_another_root_than_the_tree_in_memory() {
+    let kept = Kept::default();
+    let log = Log::over(Box::new(kept.clone())).unwrap();
+    append(&log, &(0..3).map(|batch| vec![(batch * 300..(batch + 1) * 300).collect()]).collect());
+    assert_eq!(log.stored_tree_head_at(900).unwrap(), log.tree_head().unwrap());
+    let mut flipped = WriteBatch::default();
+    flipped.put(Table::Tiles, [[0].as_slice(), &1_u64.to_be_bytes()].concat(), Digest::of_event(b"x").as_bytes());
+    kept.rows.write(flipped).unwrap();
+    assert_ne!(log.stored_tree_head_at(900).unwrap(), log.tree_head().unwrap());
+    assert_eq!(log.stored_tree_head_at(256).unwrap(), log.tree_head_at(256).unwrap());
+    assert!(matches!(log.stored_tree_head_at(901), Err(LogError::UnknownVersion { .. })));
 }
 
 /// Batches with some 600 to 900 entries: large and small ones, with events that occur again in a bulk, in a batch and later.
