@@ -35,6 +35,8 @@ __all__ = [
     "Replaced",
     "Restored",
     "SecretChanged",
+    "Signer",
+    "SignersChanged",
     "TokenCreated",
     "TokenUsed",
     "Transferred",
@@ -241,6 +243,32 @@ class TokenUsed(Deed, frozen=True, kw_only=True, tag="token_used"):
     key: bytes
 
 
+class Signer(msgspec.Struct, frozen=True):
+    """A key with which the log signs.
+
+    Attributes:
+        vkey: The public key, as others need it to verify.
+        since: The size of the log from which on it signs.
+        until: The largest size that it may have signed, once it is retired; None before.
+    """
+
+    vkey: str
+    since: int
+    until: int | None
+
+
+class SignersChanged(Deed, frozen=True, kw_only=True, tag="signers_changed"):
+    """The log signs with other keys than before, or for the first time.
+
+    Attributes:
+        log: The name with which it signs, which never changes.
+        signers: All keys that it ever had.
+    """
+
+    log: str
+    signers: list[Signer]
+
+
 Act: TypeAlias = (
     Founded
     | Admitted
@@ -255,6 +283,7 @@ Act: TypeAlias = (
     | TokenCreated
     | TokenUsed
     | SecretChanged
+    | SignersChanged
     | Restored
     | Recovered
 )

@@ -34,7 +34,7 @@ __all__ = ["History"]
 
 _log = logging.getLogger(__name__)
 
-_NOT_LOGGED: Final = frozenset({"hash", "key", "replaced_key", "public_key", "authorities", "when"})
+_NOT_LOGGED: Final = frozenset({"hash", "key", "replaced_key", "public_key", "authorities", "signers", "when"})
 """Fields of acts that log lines omit: the line has a time of its own, and hashes and keys help nobody there."""
 
 

@@ -1,0 +1,156 @@
+"""The fork guard: a log that does not continue all that is known to be signed signs nothing and accepts nothing.
+
+Such a log has lost entries: it was restored from an old backup, or is an old copy. New entries in their place would be
+a fork, and each of them would make it worse. What it holds can still be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from qed.errors import ClusterError, SigningError, WriteRefused
+from qed.server.acts import Author, SignersChanged, encode, now
+from qed.server.logs import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from qed._qed import Replica
+    from qed.server.members import Members
+    from qed.server.sign_memory import Memory
+    from qed.server.signer_set import SignerSet
+
+__all__ = ["ForkGuard", "Guard"]
+
+_log = logging.getLogger(__name__)
+
+_WAYS_ON = (
+    "reads go on. Put the lost entries back, from another member or a backup, or give the log a new name: "
+    "docs/recovery.md, section A signed log that lost entries"
+)
+
+
+class ForkGuard(WriteRefused):
+    """The log lost entries that it had signed, so it accepts no others in their place."""
+
+
+class Guard:
+    """Decides, once in each term that this member leads, whether it may sign."""
+
+    def __init__(  # noqa: PLR0913  # each has a part of its own
+        self,
+        origin: str,
+        replica: Replica,
+        members: Members,
+        *,
+        memory: Memory | None,
+        vkeys: Sequence[str],
+        signers: SignerSet,
+        catch_up: Callable[[], Awaitable[None]],
+        record: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        self._origin = origin
+        self._replica = replica
+        self._members = members
+        self._memory = memory
+        self._vkeys = vkeys
+        self._signers = signers
+        self._catch_up = catch_up
+        self._record = record
+        self._term: int | None = None
+        """The last term in which the log was found to continue what was signed."""
+        self._checking: asyncio.Task[None] | None = None
+        self.halted: str | None = None
+        """Why this member signs nothing and accepts nothing any more; None if it does."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this member leads and may sign."""
+        status = self._members.status
+        return self.halted is None and status.is_leader and status.term == self._term
+
+    async def require(self) -> None:
+        """Return once this member may sign.
+
+        Raises:
+            ForkGuard: It must not.
+            SigningError: It does not lead, or could not find out.
+        """
+        if not self.is_open:
+            # Requests at the same time share one check.
+            if self._checking is None or self._checking.done():
+                self._checking = asyncio.create_task(self._check())
+            await asyncio.shield(self._checking)
+
+    def halt(self, reason: str) -> None:
+        """Sign nothing and accept nothing until the next start."""
+        if self.halted is None:
+            self.halted = f"this member does not sign: {reason}; {_WAYS_ON}"
+            _log.error(Line("sign-halted", reason=reason))
+
+    def require_not_halted(self) -> None:
+        """Check that nothing forbids additions for good.
+
+        Raises:
+            ForkGuard: Something does.
+        """
+        if self.halted is not None:
+            raise ForkGuard(self.halted)
+
+    async def _check(self) -> None:
+        self.require_not_halted()
+        if not self._members.is_leader:
+            raise SigningError("this member does not lead")
+        term = self._members.status.term
+        try:
+            # All that was committed in earlier terms is applied after this.
+            await self._catch_up()
+            await self._compare()
+            await self._record_keys()
+        except ClusterError as exc:
+            raise SigningError(str(exc)) from exc
+        self.require_not_halted()
+        self._term = term
+
+    async def _compare(self) -> None:
+        """Compare the log with what is remembered of its checkpoints."""
+        if self._memory is None:
+            self.halt(
+                f"its sign memory is missing, and the log has {len(self._replica)} events, so it may have signed more. "
+                "If you are sure that it has not, restart with --trust-new-memory"
+            )
+            return
+        if self._memory.newest is None:
+            return
+        size, root, _ = self._memory.newest
+        length, _ = self._replica.tree_head()
+        if size > length:
+            self.halt(f"the log has {length} entries, but {size} were signed")
+        elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
+            self.halt(f"the log has the root {found} at {size} entries, but {root} was signed")
+
+    async def _record_keys(self) -> None:
+        """Record the name of the log and the keys of this member, unless that is done.
+
+        Raises:
+            ClusterError: They could not be recorded now.
+        """
+        known, members = self._signers, self._members
+        if known.log not in {None, self._origin} and not known.may_be_renamed:
+            self.halt(f"the log signs as {known.log}, which cannot change, but --origin is {self._origin}")
+        if self.halted is not None:
+            return
+        is_new_name = known.log != self._origin
+        signers = known.with_keys(self._vkeys, len(self._replica), is_new_name=is_new_name)
+        if signers is None:
+            return
+        act = SignersChanged(
+            who=members.own.name,
+            origin=members.own.raft_addr,
+            when=now(),
+            log=self._origin,
+            signers=list(signers),
+        )
+        await self._record(encode(act))

@@ -1,0 +1,135 @@
+"""The newest published checkpoint, as one member has it: verified, backed by its own log, and kept over a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from qed._files import replace_file
+from qed._qed import TrustFile
+from qed.errors import LogError, MalformedProof, PolicyError, VerificationError
+from qed.server.logs import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from qed._qed import Checkpoint, Replica
+    from qed.server.signer_set import SignerSet
+
+__all__ = ["FILE", "Published"]
+
+_log = logging.getLogger(__name__)
+
+FILE: Final = "checkpoint"
+"""In the data folder: the newest published checkpoint, as a note."""
+_MODE: Final = 0o600
+
+
+class Published:
+    """The newest published checkpoint that this member can back with tiles. It never goes back in size.
+
+    Attributes:
+        checkpoint: The checkpoint; None if there is none yet.
+        contradiction: Why this member must not answer: the log has signed another tree than this member has.
+    """
+
+    def __init__(
+        self, folder: Path, replica: Replica, signers: SignerSet, *, on_contradiction: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._replica = replica
+        self._signers = signers
+        self._on_contradiction = on_contradiction
+        self._turn = asyncio.Lock()
+        self.checkpoint: Checkpoint | None = None
+        self.contradiction: str | None = None
+
+    @property
+    def note(self) -> bytes | None:
+        """The note of the checkpoint."""
+        return None if self.checkpoint is None else self.checkpoint.note.encode()
+
+    async def load(self) -> None:
+        """Take up the checkpoint that was kept at the last stop, if this member still has its tree."""
+        try:
+            note = await asyncio.to_thread((self._folder / FILE).read_bytes)
+            await self.offer(note, is_kept=True)
+        except FileNotFoundError:
+            return
+        except (OSError, LogError, VerificationError) as exc:
+            _log.warning(Line("the checkpoint of the last run is not used", reason=exc))
+
+    async def offer(self, note: bytes, *, is_kept: bool = False) -> Checkpoint | None:
+        """Take a note over, if it is newer than the one that is known, and this member has its tree.
+
+        Args:
+            note: The note, which anybody may have written.
+            is_kept: Whether it is from this member's own folder.
+
+        Returns:
+            The checkpoint that it has, if this member has its tree.
+
+        Raises:
+            VerificationError: The log has not signed it.
+            LogError: This log cannot be read.
+        """
+        checkpoint = self._endorsed(note)
+        size, root = checkpoint.size, checkpoint.root
+        if size > len(self._replica):
+            return None
+        found = await asyncio.to_thread(self._replica.tree_root_at, size)
+        if found != root:
+            if is_kept:
+                raise VerificationError("root", str(root), str(found))
+            await self._contradict(checkpoint, str(found))
+            return None
+        async with self._turn:
+            if self.checkpoint is None or self._is_newer(checkpoint, self.checkpoint):
+                self.checkpoint = checkpoint
+                if not is_kept:
+                    await asyncio.to_thread(self._keep, checkpoint)
+        return checkpoint
+
+    def _endorsed(self, note: bytes) -> Checkpoint:
+        """Return the checkpoint in a note, verified by the keys of the log.
+
+        Raises:
+            VerificationError: None of them has signed it.
+        """
+        keys = [f"log {signer.vkey}\n" for signer in self._signers.signers]
+        if not keys:
+            raise VerificationError("keys", "those of the log", "none: no member that signs has led yet")
+        try:
+            policy = TrustFile.parse("".join([*keys, "quorum none\n"]).encode())
+            return policy.endorse(note, now=int(time.time()))
+        except (PolicyError, MalformedProof) as exc:
+            raise VerificationError("note", "one of the log", str(exc)) from exc
+
+    @staticmethod
+    def _is_newer(one: Checkpoint, other: Checkpoint) -> bool:
+        return one.size > other.size or (one.size == other.size and one.note != other.note)
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        try:
+            replace_file(self._folder / FILE, checkpoint.note.encode(), mode=_MODE)
+        except OSError as exc:
+            _log.error(Line("the checkpoint is not kept", reason=exc.strerror or exc))
+
+    async def _contradict(self, checkpoint: Checkpoint, found: str) -> None:
+        """Stop answering, and keep the note: with this member's tree, it convicts the log or this member."""
+        if self.contradiction is not None:
+            return
+        path = self._folder / f"contradiction-{checkpoint.size}.note"
+        self.contradiction = (
+            f"this member has the root {found} at {checkpoint.size} entries, but the log has signed {checkpoint.root}; "
+            f"the signed checkpoint is in {path}"
+        )
+        _log.error(Line("diverged", reason=self.contradiction))
+        try:
+            await asyncio.to_thread(replace_file, path, checkpoint.note.encode(), mode=_MODE)
+        except OSError as exc:
+            _log.error(Line("the signed checkpoint is not kept", reason=exc.strerror or exc))
+        self._on_contradiction(self.contradiction)

@@ -1,0 +1,94 @@
+"""The rhythm in which the leader publishes checkpoints, and gives them to the other members."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from qed.errors import LogError, SigningError, VerificationError
+from qed.server.addresses import Address
+from qed.server.frames import TransportError
+from qed.server.handshake import LeaderRequest
+from qed.server.logs import Line, OncePerMinute
+from qed.server.waiting import delays
+
+if TYPE_CHECKING:
+    from qed._qed import MemberInfo, Replica
+    from qed.server.members import Members
+    from qed.server.published import Published
+    from qed.server.signing import Signing
+    from qed.server.transport import Transport
+
+__all__ = ["Publishing"]
+
+_log = logging.getLogger(__name__)
+
+_INTERVAL_S: Final = 1.0
+"""Between checkpoints: whoever waits for one waits this long, and witnesses need not see more."""
+_ANSWER_S: Final = 3.0
+"""How long a member may take to accept a checkpoint."""
+_RETRY_S: Final = (1.0, 2.0, 5.0, 10.0)
+
+
+class Publishing:
+    """What publishes the newest checkpoint now and then, while this member leads."""
+
+    def __init__(
+        self, replica: Replica, members: Members, transport: Transport, *, signing: Signing, published: Published
+    ) -> None:
+        self._replica = replica
+        self._members = members
+        self._transport = transport
+        self._signing = signing
+        self._published = published
+        self._term: int | None = None
+        """The last term in which this member has published something."""
+        self._given: dict[int, bytes] = {}
+        """The last note that each other member has accepted, by number."""
+        self._once_per_minute = OncePerMinute()
+
+    async def run(self) -> None:
+        """Publish until this is cancelled."""
+        retries = delays(*_RETRY_S)
+        while True:
+            pause = _INTERVAL_S
+            if self._members.is_leader:
+                try:
+                    await self._publish()
+                except (SigningError, LogError, VerificationError, OSError) as exc:
+                    if self._once_per_minute.is_due("checkpoint", str(exc)):
+                        _log.error(Line("no checkpoint", reason=exc))
+                    pause = next(retries)
+                else:
+                    retries = delays(*_RETRY_S)
+                await self._give()
+            await asyncio.sleep(pause)
+
+    async def _publish(self) -> None:
+        known, term = self._published.checkpoint, self._members.status.term
+        if known is not None and known.size == len(self._replica) and self._term == term:
+            return
+        await self._published.offer(await self._signing.published())
+        self._term = term
+
+    async def _give(self) -> None:
+        """Give the newest checkpoint to the members that do not have it."""
+        note = self._published.note
+        if note is None:
+            return
+        behind = {number: one for number, one in self._members.others().items() if self._given.get(number) != note}
+        await asyncio.gather(*(self._give_to(number, member, note) for number, member in behind.items()))
+
+    async def _give_to(self, number: int, member: MemberInfo, note: bytes) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                address = Address.parse(member.raft_addr)
+                reply = await self._transport.ask(address, member.key, LeaderRequest("checkpoint", note=note))
+        except (TransportError, TimeoutError) as exc:
+            _log.debug(Line("checkpoint not given", to=member.name, reason=exc or "no answer in time"))
+            return
+        if reply.error:
+            _log.debug(Line("checkpoint refused", by=member.name, reason=reply.message))
+        else:
+            self._given[number] = note

@@ -1,0 +1,58 @@
+"""The keys with which the log signs, as all members know them, folded from the acts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qed.server.acts import Recovered, Restored, Signer, SignersChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qed.server.acts import Act
+
+__all__ = ["SignerSet"]
+
+
+class SignerSet:
+    """The name of the log, and its keys.
+
+    Attributes:
+        log: The name with which the log signs; None if it never has. It changes only after the log was restored.
+        signers: All keys that the log ever had under this name, in the order in which they were added.
+        may_be_renamed: Whether the log was restored since it got its name, and may have lost signed entries.
+    """
+
+    def __init__(self) -> None:
+        self.log: str | None = None
+        self.signers: tuple[Signer, ...] = ()
+        self.may_be_renamed = False
+
+    def fold(self, act: Act | None) -> None:
+        """Apply the next act of the history; those that are not about signers change nothing."""
+        match act:
+            case Restored() | Recovered():
+                self.may_be_renamed = True
+            case SignersChanged() if self.log in {None, act.log} or self.may_be_renamed:
+                self.log, self.signers, self.may_be_renamed = act.log, tuple(act.signers), False
+
+    @property
+    def active(self) -> list[str]:
+        """The public keys that sign now."""
+        return [signer.vkey for signer in self.signers if signer.until is None]
+
+    def with_keys(self, vkeys: Sequence[str], size: int, *, is_new_name: bool) -> tuple[Signer, ...] | None:
+        """Return the signers once these keys are among them.
+
+        Args:
+            vkeys: The keys of the member that leads.
+            size: From which size of the log on they sign.
+            is_new_name: Whether they are the first ones of a name.
+
+        Returns:
+            The signers; None if nothing changes. A key that was retired stays retired.
+        """
+        old = () if is_new_name else self.signers
+        known = {signer.vkey for signer in old}
+        new = [Signer(vkey, size, None) for vkey in vkeys if vkey not in known]
+        return (*old, *new) if new else None

@@ -1,0 +1,166 @@
+"""Signing for the log: after an entry is committed and applied here, never before, and never against the sign memory.
+
+The leader signs. It first makes sure, once in each term, that its log continues all that is known to be signed
+(`Guard`). Every size that is signed was noted before, synced, outside the data folder. Two members may sign one size:
+then they sign the same root, because both have the entries that were committed up to there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from qed._qed import UnsignedCheckpoint
+from qed.errors import LogError, QedError, SigningError
+from qed.server.logs import Line, OncePerMinute
+from qed.server.waiting import PROOF
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qed._qed import Digest, Replica
+    from qed.server.file_signer import Signer
+    from qed.server.guard import Guard
+    from qed.server.sign_memory import Memory
+    from qed.server.signer_set import SignerSet
+    from qed.server.waiting import Waiting
+
+__all__ = ["Signing"]
+
+_log = logging.getLogger(__name__)
+
+_MOST_IN_RECEIPT: Final = 65_536
+"""Entries that one receipt may have."""
+
+
+class Signing:
+    """What signs checkpoints and makes receipts of them."""
+
+    def __init__(  # noqa: PLR0913  # each has a part of its own
+        self,
+        origin: str,
+        replica: Replica,
+        waiting: Waiting,
+        *,
+        signer: Signer,
+        memory: Memory,
+        guard: Guard,
+        signers: SignerSet,
+    ) -> None:
+        self._origin = origin
+        self._replica = replica
+        self._waiting = waiting
+        self._signer = signer
+        self._memory = memory
+        self._guard = guard
+        self._signers = signers
+        # Sizes are noted in order, so one checkpoint is signed after another.
+        self._turn = asyncio.Lock()
+        self._wanted: list[tuple[tuple[int, int], asyncio.Future[bytes]]] = []
+        self._round: asyncio.Task[None] | None = None
+        self._once_per_minute = OncePerMinute()
+
+    async def receipt(self, first: int, end: int) -> bytes:
+        """Return the receipt, as JSON, for versions of one commit batch that this member has applied.
+
+        Receipts that are asked for at the same time rest on one checkpoint.
+
+        Args:
+            first: The first version.
+            end: The one after the last.
+
+        Raises:
+            SigningError: This member cannot sign now, or the versions are not of one batch, or too many.
+        """
+        if end - first > _MOST_IN_RECEIPT:
+            raise SigningError(f"a receipt has at most {_MOST_IN_RECEIPT} events: ask for one version at a time")
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._wanted.append(((first, end), future))
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._serve())
+        return await future
+
+    async def published(self) -> bytes:
+        """Return the note of the newest checkpoint with all kinds of signatures.
+
+        Raises:
+            SigningError: This member cannot sign now.
+        """
+        await self._guard.require()
+        async with self._turn:
+            checkpoint = self._checkpoint()
+            await self._check(checkpoint)
+            return checkpoint.to_note(await self._sign(checkpoint, is_published=True))
+
+    async def _serve(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, []
+            try:
+                receipts = await self._make([versions for versions, _ in wanted])
+            except (QedError, OSError) as exc:
+                if self._once_per_minute.is_due("receipts", str(exc)):
+                    _log.error(Line("no receipts", reason=exc))
+                reason = str(exc)
+                for _, future in wanted:
+                    if not future.done():
+                        future.set_exception(SigningError(reason))
+                continue
+            for (_, future), receipt in zip(wanted, receipts, strict=True):
+                if future.done():
+                    continue
+                if receipt:
+                    future.set_result(receipt)
+                else:
+                    future.set_exception(SigningError("the versions are not of one commit batch"))
+
+    async def _make(self, versions: Sequence[tuple[int, int]]) -> list[bytes]:
+        await self._guard.require()
+        async with self._turn:
+            checkpoint = self._checkpoint()
+            lines = await self._sign(checkpoint, is_published=False)
+        ticket, answer = self._waiting.enter(PROOF)
+        self._replica.ask_receipts(ticket, versions, checkpoint, lines)
+        return (await answer).split(b"\n")[:-1]
+
+    def _checkpoint(self) -> UnsignedCheckpoint:
+        return UnsignedCheckpoint(self._origin, *self._replica.tree_head())
+
+    async def _sign(self, checkpoint: UnsignedCheckpoint, *, is_published: bool) -> list[str]:
+        """Return the lines that sign a checkpoint, once it is noted.
+
+        Raises:
+            SigningError: The signer or the sign memory fails.
+        """
+        size, root = checkpoint.size, checkpoint.root
+        if is_published or not self._memory.has(size, root):
+            time_s = await self._memory.note(size, root, int(time.time()))
+        else:
+            time_s = 0  # An Ed25519 signature has no time.
+
+        async def consistency(old: int) -> Sequence[Digest]:
+            return await asyncio.to_thread(self._replica.consistency, old, size)
+
+        active = self._signers.active
+        lines = await self._signer.sign(
+            checkpoint, is_published=is_published, time_s=time_s, consistency=consistency, among=active
+        )
+        if not lines:
+            raise SigningError("all keys of this member are retired")
+        return lines
+
+    async def _check(self, checkpoint: UnsignedCheckpoint) -> None:
+        """Compare the root with the one that the stored tiles give.
+
+        Raises:
+            SigningError: They differ. This member signs nothing from then on.
+        """
+        try:
+            stored = await asyncio.to_thread(self._replica.stored_tree_root_at, checkpoint.size)
+        except LogError as exc:
+            raise SigningError(f"the stored tiles cannot be read: {exc}") from exc
+        if stored != checkpoint.root:
+            reason = f"the tree in memory has the root {checkpoint.root} at {checkpoint.size} entries, but the stored tiles give {stored}"
+            self._guard.halt(reason)
+            raise SigningError(reason)
