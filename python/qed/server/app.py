@@ -21,6 +21,7 @@ from qed.errors import (
     OutcomeUnknown,
     Overloaded,
     PageError,
+    SigningError,
     Unavailable,
     UnknownVersion,
     WriteRefused,
@@ -29,6 +30,7 @@ from qed.server import backups, endpoints, key_calls, tiles
 from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge, drop_rest
 from qed.server.browsers import ForeignHost, ForeignOrigin
+from qed.server.guard import ForkGuard
 from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
 from qed.server.node import EmptyLog, NotTaken
@@ -72,6 +74,8 @@ _STATUS: Final[dict[type[Exception], tuple[int, str]]] = {
     Overloaded: (429, "overloaded"),
     RateExceeded: (429, "rate_limited"),
     NotLeader: (503, "no_leader"),
+    ForkGuard: (503, "fork_guard"),
+    SigningError: (503, "signer"),
     OutcomeUnknown: (503, "outcome_unknown"),
     Unavailable: (503, "unavailable"),
     WriteRefused: (503, "unavailable"),
@@ -238,6 +242,7 @@ def build_application(
         Route("/proofs/digest-membership", endpoints.DigestMembership(node, bodies), methods=["POST"]),
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
         Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
+        Route(tiles.CHECKPOINT, tiles.PublishedCheckpoint(node), methods=["GET"]),
         Route("/log/{path:path}", tiles.TileFile(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
         Route("/", endpoints.Welcome(), methods=["GET"]),

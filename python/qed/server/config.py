@@ -21,6 +21,7 @@ __all__ = [
     "ServerTls",
     "Settings",
     "SettingsError",
+    "SigningSettings",
     "Tls",
     "require_node_id",
 ]
@@ -223,6 +224,23 @@ class ServerTls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SigningSettings:
+    """How this server signs for the log while it leads.
+
+    Attributes:
+        origin: The name of the log.
+        key: File with the private keys of the log.
+        memory: File outside the data folder that remembers what was signed.
+        trusts_new_memory: Whether to create that file for a log that has events, and so may have signed something.
+    """
+
+    origin: str
+    key: Path
+    memory: Path
+    trusts_new_memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings of one server.
 
@@ -245,6 +263,7 @@ class Settings:
         cluster_secret_file: File with the secret that all members know.
         join_token_file: File with a token to exchange for a certificate, unless the data folder has one already.
         raft_tls: The operator's own certificates for the streams between members.
+        signing: How the log is signed; None if this server does not sign.
         log_level: One of `LOG_LEVELS`.
         limits: How much the server accepts.
         pace: How soon members notice that the leader has failed.
@@ -268,6 +287,7 @@ class Settings:
     is_open: bool = False
     tls: ServerTls | None = None
     raft_tls: Tls | None = None
+    signing: SigningSettings | None = None
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
     pace: Pace = field(default_factory=Pace)
@@ -279,6 +299,7 @@ class Settings:
         self._check_addresses_differ()
         self._check_advertised()
         self._check_credentials()
+        self._check_signing()
         if self.raft_join_addrs:
             self.require_credentials()
 
@@ -376,6 +397,13 @@ class Settings:
         if self.join_token_file is not None and not self.raft_join_addrs and not self.has_certificate:
             raise SettingsError(
                 "expected --raft-join-addr with --join-token-file: a member that knows the cluster secret"
+            )
+
+    def _check_signing(self) -> None:
+        if self.signing is not None and self.data_dir in self.signing.memory.parents:
+            raise SettingsError(
+                f"expected --sign-memory outside {self.data_dir}, found {self.signing.memory}: it must not be lost, "
+                "copied or restored together with the log"
             )
 
     @property

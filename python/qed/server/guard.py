@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from qed.errors import ClusterError, SigningError, WriteRefused
-from qed.server.acts import Author, SignersChanged, encode, now
+from qed.server.acts import SignersChanged, encode, now
 from qed.server.logs import Line
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Guard:
         signers: SignerSet,
         catch_up: Callable[[], Awaitable[None]],
         record: Callable[[bytes], Awaitable[None]],
+        renew: Callable[[], None],
     ) -> None:
         self._origin = origin
         self._replica = replica
@@ -59,6 +60,7 @@ class Guard:
         self._signers = signers
         self._catch_up = catch_up
         self._record = record
+        self._renew = renew
         self._term: int | None = None
         """The last term in which the log was found to continue what was signed."""
         self._checking: asyncio.Task[None] | None = None
@@ -137,6 +139,8 @@ class Guard:
         Raises:
             ClusterError: They could not be recorded now.
         """
+        # The acts of earlier terms are applied by now, and are to be read.
+        self._renew()
         known, members = self._signers, self._members
         if known.log not in {None, self._origin} and not known.may_be_renamed:
             self.halt(f"the log signs as {known.log}, which cannot change, but --origin is {self._origin}")
@@ -154,3 +158,4 @@ class Guard:
             signers=list(signers),
         )
         await self._record(encode(act))
+        self._renew()

@@ -123,7 +123,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     Attributes:
         kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it or to
             any member, `redeem` the token of a new server, `record` an act; or a question that any member answers:
-            `introduce` the members, or say which API keys it last accepted, `uses`.
+            `introduce` the members, say which API keys it last accepted, `uses`, or take over a published `checkpoint`.
         name: Name of a member.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
@@ -134,11 +134,12 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         who: Who asks, as the member that was asked says; empty for a member that acts by itself.
         origin: The address that the request came from, likewise.
         act: The act to record.
+        note: The checkpoint, as a note.
         signer: The id of the API key of the caller, if it has one.
         signature: Its signature on all of this (`qed.server.passed_on`).
     """
 
-    kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce", "uses"]
+    kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce", "uses", "checkpoint"]
     name: str = ""
     id: int = 0
     raft_addr: str = ""
@@ -152,6 +153,7 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
     who: str = ""
     origin: str = ""
     act: bytes = b""
+    note: bytes = b""
     signer: str = ""
     signature: bytes = b""
 

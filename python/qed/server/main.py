@@ -17,7 +17,7 @@ import click
 from qed._limits import LOG_LEVELS
 from qed.errors import QedError
 from qed.server.addresses import bound
-from qed.server.config import Address, Limits, Pace, ServerTls, Settings, SettingsError, Tls
+from qed.server.config import Address, Limits, Pace, ServerTls, Settings, SettingsError, SigningSettings, Tls
 from qed.server.logs import KeyValueFormatter, Line
 from qed.server.opening import Opening
 from qed.server.signals import handle_signals, hold_hangups
@@ -128,6 +128,33 @@ def _tls_options(command: _Command) -> _Command:
     return command
 
 
+def _signing_options(command: _Command) -> _Command:
+    """Give `command` the options for signing."""
+    command = click.option(
+        "--trust-new-memory",
+        is_flag=True,
+        help="Create --sign-memory although the log has events. Only if you are sure that nothing was signed that this "
+        "log does not have.",
+    )(command)
+    command = click.option(
+        "--sign-memory",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File on another disk that remembers what was signed, so that an old copy of --data-dir signs nothing. "
+        "It is created for an empty log.",
+    )(command)
+    command = click.option(
+        "--signing-key",
+        type=click.Path(path_type=Path),
+        help="File with the private keys of the log, as `qed log-key generate` makes them; the same on every member.",
+    )(command)
+    return click.option(
+        "--origin",
+        metavar="NAME",
+        help="Name of the log in what it signs, such as log.example.com/payments; the same on every member. It never "
+        "changes. Needs --signing-key and --sign-memory.",
+    )(command)
+
+
 @click.command(context_settings={"auto_envvar_prefix": "QED_SERVER", "max_content_width": 120})
 @click.option(
     "--node-id", default=socket.gethostname, show_default="the host name", help="Name of this member among its peers."
@@ -186,6 +213,7 @@ def _tls_options(command: _Command) -> _Command:
     help="File on another disk that notes, every second, how far this server is, so that it does not start on an old "
     "copy of --data-dir, nor on an empty folder.",
 )
+@_signing_options
 @click.option(
     "--log",
     "log_level",
@@ -205,6 +233,10 @@ def main(  # noqa: PLR0913  # one argument an option
     raft_tls_cert: Path | None,
     raft_tls_key: Path | None,
     raft_tls_ca: Path | None,
+    origin: str | None,
+    signing_key: Path | None,
+    sign_memory: Path | None,
+    trust_new_memory: bool,
     data_dir: Path,
     backup_dir: Path | None,
     high_water: Path | None,
@@ -226,6 +258,7 @@ def main(  # noqa: PLR0913  # one argument an option
             mgmt_advertise_addr=_ways(*mgmt_advertise_addrs),
             tls=_server_tls(tls_cert, tls_key, tls_client_ca),
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
+            signing=_signing(origin, signing_key, sign_memory, trusts_new_memory=trust_new_memory),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
             high_water=None if high_water is None else high_water.absolute(),
@@ -257,6 +290,16 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
     if certificate is None or key is None or ca is None:
         raise SettingsError("expected --raft-tls-cert, --raft-tls-key and --raft-tls-ca together")
     return Tls(certificate=certificate, key=key, ca=ca)
+
+
+def _signing(
+    origin: str | None, key: Path | None, memory: Path | None, *, trusts_new_memory: bool
+) -> SigningSettings | None:
+    if origin is None and key is None and memory is None and not trusts_new_memory:
+        return None
+    if origin is None or key is None or memory is None:
+        raise SettingsError("expected --origin, --signing-key and --sign-memory together")
+    return SigningSettings(origin=origin, key=key, memory=memory.absolute(), trusts_new_memory=trusts_new_memory)
 
 
 def _run(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from qed.errors import (
     LogError,
     MembershipRefused,
     NotLeader,
+    SigningError,
     Unavailable,
     UnknownVersion,
     WriteRefused,
@@ -32,6 +33,7 @@ from qed.server.members import NO_LEADER, Members, address_by, url_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.rates import UNLIMITED
+from qed.server.signing_parts import open_signing
 from qed.server.tokens import Token
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
 
@@ -78,6 +80,7 @@ class Node:
     Attributes:
         settings: The settings of the server.
         keys: The API keys of the cluster.
+        published: The newest published checkpoint.
     """
 
     def __init__(self, settings: Settings, replica: Replica, credentials: Credentials | None) -> None:
@@ -88,6 +91,9 @@ class Node:
         self._members = Members(replica, settings, credentials.pin if credentials else None)
         self._peers = Peers(settings, replica, self._waiting, self._members, credentials, on_removed=self._note_removed)
         self.keys = self._peers.keys
+        self._signing = open_signing(settings, replica, self._waiting, self._members, self._peers)
+        self.published = self._peers.published
+        self._publishing: asyncio.Task[None] | None = None
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
         self._is_retired = False
@@ -120,6 +126,9 @@ class Node:
         if self._note is not None:
             self._noting = asyncio.create_task(self._note.run())
         await self._peers.start(listener)
+        await self.published.load()
+        if self._signing is not None:
+            self._publishing = loop.create_task(self._signing.publishing.run())
         if list(self._members.by_number) == [self._members.number]:
             await self._replay()
             self._has_caught_up = True
@@ -171,6 +180,8 @@ class Node:
             self._noting.cancel()
         if self._catching_up is not None:
             self._catching_up.cancel()
+        if self._publishing is not None:
+            self._publishing.cancel()
         self._peers.stop()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self.close_now)
@@ -183,6 +194,8 @@ class Node:
         """Finish every insertion that was accepted, and release the data folder. Blocks; a second call does nothing."""
         if not self._is_closed:
             self._replica.close()
+            if self._signing is not None:
+                self._signing.close()
             if self._note is not None:
                 self._note.write()
             self._is_closed = True
@@ -195,7 +208,7 @@ class Node:
     @property
     def alarm(self) -> str | None:
         """Why the node must not answer: its log lacks or contradicts what a majority acknowledged. None if it may."""
-        return self._members.status.alarm
+        return self._members.status.alarm or self.published.contradiction
 
     @property
     def is_leader(self) -> bool:
@@ -238,12 +251,15 @@ class Node:
             NotTaken: An earlier write or sync failed, or the node is closing.
             OutcomeUnknown: Leadership was lost. The events may still be committed.
             WriteRefused: This write or sync failed. The events may still be committed.
+            ForkGuard: The log lost entries that it had signed.
             Unavailable: No result in time. The events may still be committed.
         """
         if self._failure is not None:
             raise NotTaken(self._failure)
         if not self.is_leader:
             raise self._not_leader()
+        if self._signing is not None:
+            await self._signing.require_addable()
         ticket, future = self._waiting.enter(ADD)
         try:
             self._replica.submit(ticket, events, if_absent=if_absent)
@@ -257,6 +273,29 @@ class Node:
             return await future
         except NotLeader as exc:
             raise self._not_leader() from exc
+
+    def published_note(self) -> bytes | None:
+        """Return the newest published checkpoint, or None if there is none yet.
+
+        Raises:
+            Unavailable: The log is not that of the cluster.
+        """
+        self._require_sound()
+        return self.published.note
+
+    async def receipt(self, first: int, end: int) -> bytes:
+        """Return the receipt, as JSON, for versions of one commit batch.
+
+        Args:
+            first: The first version.
+            end: The one after the last.
+
+        Raises:
+            SigningError: This member does not sign now, or the versions are not of one batch, or too many.
+        """
+        if self._signing is None:
+            raise SigningError("this server does not sign: it was started without --origin")
+        return await self._signing.signing.receipt(first, end)
 
     async def catch_up(self) -> None:
         """Return once this member's log holds everything that was acknowledged when this was called.

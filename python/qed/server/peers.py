@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed.errors import ClusterError, LogError, MembershipRefused, NotLeader, QedError
+from qed.errors import ClusterError, LogError, MembershipRefused, NotLeader, QedError, Unavailable
 from qed.server.acts import encode
 from qed.server.admissions import Admissions
 from qed.server.authorities import Authorities
@@ -29,17 +29,19 @@ from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute, where
 from qed.server.opening import description
 from qed.server.passed_on import CallerRefused, PassedOn, via
+from qed.server.published import Published
 from qed.server.recognition import STRANGER, Recognition
 from qed.server.revocation import Revocation
+from qed.server.signer_set import SignerSet
 from qed.server.token_table import TokenTable
 from qed.server.transport import Contact, Transport
 from qed.server.waiting import PROOF, delays
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from qed._qed import Delivery, Replica
+    from qed._qed import Checkpoint, Delivery, Replica
     from qed.server.certification import Certified, EnrolmentRequest
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
@@ -69,6 +71,8 @@ class Peers:
         keys: The API keys of the cluster.
         key_uses: When the members last accepted each.
         leader_requests: Carries out requests to the leader, or passes them on.
+        signers: The keys with which the log signs.
+        published: The newest published checkpoint.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class Peers:
         self._transport = Transport(self, self._hello, credentials)
         self.keys = KeyTable()
         self._passed_on = PassedOn(settings, members, self.keys)
-        admissions = Admissions(members, tokens, former_keys, renew=self._renew_history)
+        admissions = Admissions(members, tokens, former_keys, renew=self.renew_history)
         self.leader_requests = LeaderRequests(
             settings,
             replica,
@@ -100,12 +104,14 @@ class Peers:
             members,
             transport=self._transport,
             admissions=admissions,
-            revocation=Revocation(members, self.keys, renew=self._renew_history),
+            revocation=Revocation(members, self.keys, renew=self.renew_history),
         )
         self._certifier = Certifier(admissions, self.leader_requests)
         self.key_uses = KeyUses(self.keys, members, self._transport)
         self._authorities = Authorities(members, self._accepted)
-        folds = (self.keys.fold, tokens.fold, former_keys.fold, members.lost.fold)
+        self.signers = SignerSet()
+        self.published = Published(settings.data_dir, replica, self.signers)
+        folds = (self.keys.fold, tokens.fold, former_keys.fold, members.lost.fold, self.signers.fold)
         self._history = History(
             replica,
             members,
@@ -118,6 +124,8 @@ class Peers:
         self._once_per_minute = OncePerMinute()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_enrolling = False
+        self.on_checkpoint: Callable[[Checkpoint], Awaitable[None]] = _ignore
+        """Called with each checkpoint that the leader has given to this member."""
         self._announced: Credentials | None = None
         """Credentials with a new key, which the cluster was asked to record."""
 
@@ -264,6 +272,8 @@ class Peers:
                 return STRANGER
             if permitted.kind == "uses":
                 return self.key_uses.reply()
+            if permitted.kind == "checkpoint":
+                return await self._take_over(permitted.note)
             if permitted.kind != "introduce":
                 if not self._members.is_leader:
                     return self._recognition.direction()
@@ -281,12 +291,26 @@ class Peers:
         elif request.kind != "admit":
             # A new leader may not have applied yet that a key was revoked.
             await self.leader_requests.catch_up()
-            self._renew_history()
+            self.renew_history()
             request = self._passed_on.checked(request, hello.sender)
         await self.leader_requests.carry_out(request)
 
-    def _renew_history(self) -> None:
+    async def _take_over(self, note: bytes) -> Reply:
+        """Take over what the leader has published, once this member has the tree of it."""
+        checkpoint = await self.published.offer(note)
+        if checkpoint is None:
+            raise Unavailable("this member does not have the tree of this checkpoint")
+        await self.on_checkpoint(checkpoint)
+        return Reply()
+
+    def renew_history(self) -> None:
+        """Read the acts that were applied since they were read last."""
         self._history.renew()
+
+    @property
+    def transport(self) -> Transport:
+        """What connects this member with the others."""
+        return self._transport
 
     async def enrol(self, request: EnrolmentRequest, host: str) -> Certified:
         """Exchange a token for a certificate, for a new server on `host`."""
@@ -404,6 +428,10 @@ class Peers:
         reason = await self.leader_requests.probe_joined()
         if reason is not None:
             self.removed(reason)
+
+
+async def _ignore(_: Checkpoint) -> None:
+    """Do nothing with a checkpoint: this member has no sign memory."""
 
 
 def _note_death(name: str, task: asyncio.Task[None]) -> None:

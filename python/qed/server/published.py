@@ -13,7 +13,6 @@ from qed.errors import LogError, MalformedProof, PolicyError, VerificationError
 from qed.server.logs import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from qed._qed import Checkpoint, Replica
@@ -36,13 +35,10 @@ class Published:
         contradiction: Why this member must not answer: the log has signed another tree than this member has.
     """
 
-    def __init__(
-        self, folder: Path, replica: Replica, signers: SignerSet, *, on_contradiction: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: Path, replica: Replica, signers: SignerSet) -> None:
         self._folder = folder
         self._replica = replica
         self._signers = signers
-        self._on_contradiction = on_contradiction
         self._turn = asyncio.Lock()
         self.checkpoint: Checkpoint | None = None
         self.contradiction: str | None = None
@@ -132,4 +128,3 @@ class Published:
             await asyncio.to_thread(replace_file, path, checkpoint.note.encode(), mode=_MODE)
         except OSError as exc:
             _log.error(Line("the signed checkpoint is not kept", reason=exc.strerror or exc))
-        self._on_contradiction(self.contradiction)

@@ -45,7 +45,7 @@ class Signing:
         waiting: Waiting,
         *,
         signer: Signer,
-        memory: Memory,
+        memory: Memory | None,
         guard: Guard,
         signers: SignerSet,
     ) -> None:
@@ -134,6 +134,8 @@ class Signing:
             SigningError: The signer or the sign memory fails.
         """
         size, root = checkpoint.size, checkpoint.root
+        if self._memory is None:
+            raise SigningError("the sign memory is missing")
         if is_published or not self._memory.has(size, root):
             time_s = await self._memory.note(size, root, int(time.time()))
         else:
@@ -161,6 +163,9 @@ class Signing:
         except LogError as exc:
             raise SigningError(f"the stored tiles cannot be read: {exc}") from exc
         if stored != checkpoint.root:
-            reason = f"the tree in memory has the root {checkpoint.root} at {checkpoint.size} entries, but the stored tiles give {stored}"
+            reason = (
+                f"the tree in memory has the root {checkpoint.root} at {checkpoint.size} entries, but the stored tiles "
+                f"give {stored}"
+            )
             self._guard.halt(reason)
             raise SigningError(reason)

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from qed.server.node import Node
 
-__all__ = ["PREFIX", "NoSuchTile", "TileFile", "for_readers"]
+__all__ = ["CHECKPOINT", "PREFIX", "NoSuchTile", "PublishedCheckpoint", "TileFile", "for_readers"]
 
 PREFIX: Final = "/log/"
 """Of all paths of the transparency log."""
 
+CHECKPOINT: Final = "/log/checkpoint"
+"""Of the newest published checkpoint."""
+_TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BUNDLES: Final = "tile/entries/"
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _FOR_EVER: Final = b"max-age=31536000, immutable"
@@ -77,6 +80,27 @@ class TileFile:
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class PublishedCheckpoint:
+    """`GET /log/checkpoint`: 200 with the newest published checkpoint that this member has the tiles of."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        """Answer with the note.
+
+        Raises:
+            NoSuchTile: None is published yet.
+            Unavailable: The log is not that of the cluster.
+        """
+        note = self._node.published_note()
+        if note is None:
+            raise NoSuchTile("no checkpoint is published yet: members that sign are started with --origin")
+        headers = [_TEXT, _NOT_KEPT, (b"content-length", b"%d" % len(note))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": note})
 
 
 def for_readers(send: Send) -> Send:

@@ -1,0 +1,104 @@
+"""Puts together what signs for the log: signer, sign memory, guard and rhythm."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from qed.errors import SigningError, Unavailable
+from qed.server.file_signer import read_signer
+from qed.server.guard import Guard
+from qed.server.logs import Line
+from qed.server.publishing import Publishing
+from qed.server.sign_memory import open_memory
+from qed.server.signing import Signing
+
+if TYPE_CHECKING:
+    from qed._qed import Checkpoint, Replica
+    from qed.server.config import Settings
+    from qed.server.members import Members
+    from qed.server.peers import Peers
+    from qed.server.sign_memory import Memory
+    from qed.server.waiting import Waiting
+
+__all__ = ["SigningParts", "open_signing"]
+
+_log = logging.getLogger(__name__)
+
+
+class SigningParts:
+    """What signs for the log on this member.
+
+    Attributes:
+        signing: Signs checkpoints and makes receipts.
+        publishing: Publishes checkpoints.
+        guard: Decides whether this member may sign.
+    """
+
+    def __init__(self, signing: Signing, publishing: Publishing, guard: Guard, memory: Memory | None) -> None:
+        self.signing = signing
+        self.publishing = publishing
+        self.guard = guard
+        self._memory = memory
+
+    async def require_addable(self) -> None:
+        """Return once it is known that the log continues all that it has signed.
+
+        Raises:
+            ForkGuard: It does not.
+            Unavailable: That cannot be found out now.
+        """
+        if self.guard.is_open:
+            return
+        try:
+            await self.guard.require()
+        except SigningError as exc:
+            raise Unavailable(str(exc)) from exc
+
+    async def remember(self, checkpoint: Checkpoint) -> None:
+        """Remember a checkpoint that another member has signed: this one may be the only one left some day."""
+        if self._memory is None or self.guard.halted is not None:
+            return
+        newest = self._memory.newest
+        if newest is not None and newest[0] >= checkpoint.size:
+            return
+        try:
+            await self._memory.note(checkpoint.size, checkpoint.root, 0)
+        except SigningError as exc:
+            _log.error(Line("checkpoint not remembered", reason=exc))
+
+    def close(self) -> None:
+        """Let another process use the sign memory."""
+        if self._memory is not None:
+            self._memory.close()
+
+
+def open_signing(
+    settings: Settings, replica: Replica, waiting: Waiting, members: Members, peers: Peers
+) -> SigningParts | None:
+    """Return what signs on this member, or None if its settings do not ask for that. Blocks.
+
+    Raises:
+        SettingsError: The keys or the sign memory cannot be used.
+    """
+    wanted = settings.signing
+    if wanted is None:
+        return None
+    signer = read_signer(wanted.key, wanted.origin)
+    memory = open_memory(wanted.memory, may_create=wanted.trusts_new_memory or len(replica) == 0)
+    guard = Guard(
+        wanted.origin,
+        replica,
+        members,
+        memory=memory,
+        vkeys=signer.vkeys,
+        signers=peers.signers,
+        catch_up=peers.leader_requests.catch_up,
+        record=peers.leader_requests.record,
+        renew=peers.renew_history,
+    )
+    signing = Signing(wanted.origin, replica, waiting, signer=signer, memory=memory, guard=guard, signers=peers.signers)
+    publishing = Publishing(replica, members, peers.transport, signing=signing, published=peers.published)
+    parts = SigningParts(signing, publishing, guard, memory)
+    peers.on_checkpoint = parts.remember
+    return parts
