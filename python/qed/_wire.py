@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType
@@ -66,6 +66,7 @@ __all__ = [
     "Keys",
     "MemberRequest",
     "MembershipRequest",
+    "ReceiptLevel",
     "RevokeRequest",
     "Shard",
     "Shards",
@@ -80,6 +81,8 @@ ACCEPTS_DIGESTS: Final = "digests"
 _Version = Annotated[int, Meta(ge=0)]
 _DigestBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
 _Role = Literal["append", "prove", "operate", "observe"]
+ReceiptLevel: TypeAlias = Literal["committed", "witnessed"]
+"""Which signed receipt somebody wants: one that the log has signed, or one that witnesses have cosigned, too."""
 _Moment = Annotated[datetime, Meta(tz=True)]
 _NAME_LIMIT: Final = 255
 
@@ -96,11 +99,13 @@ class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
         event: The event itself; may be empty.
         if_absent: If the event is in the log already, answer its first snapshot and add nothing.
         event_digest: The 32-byte digest of an event that is not sent.
+        receipt: Which signed receipt to answer with, or None.
     """
 
     event: bytes | UnsetType = UNSET
     if_absent: bool = False
     event_digest: _DigestBytes | UnsetType = UNSET
+    receipt: ReceiptLevel | None = None
 
     def __post_init__(self) -> None:
         if (self.event is UNSET) is (self.event_digest is UNSET):
@@ -120,11 +125,13 @@ class AddBulkRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
         events: At least one event, in the order of their versions.
         if_absent: As in `AddRequest`, for each event on its own.
         event_digests: At least one 32-byte digest of an event, in the order of their versions.
+        receipt: As in `AddRequest`, for all events that were added.
     """
 
     events: Annotated[list[bytes], Meta(min_length=1)] | UnsetType = UNSET
     if_absent: bool = False
     event_digests: Annotated[list[_DigestBytes], Meta(min_length=1)] | UnsetType = UNSET
+    receipt: ReceiptLevel | None = None
 
     def __post_init__(self) -> None:
         if (self.events is UNSET) is (self.event_digests is UNSET):

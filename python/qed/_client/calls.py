@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from qed._limits import ROLES
 from qed._printable import printable
@@ -223,7 +223,7 @@ def add(event: bytes | Digest, *, if_absent: bool, is_digest_sent: bool = False)
         The call.
     """
     digest = digest_of(event)
-    sent = {"event_digest": bytes(digest)} if is_digest_sent else {"event": bytes(event)}
+    sent: dict[str, Any] = {"event_digest": bytes(digest)} if is_digest_sent else {"event": bytes(event)}
 
     def read(body: bytes) -> Snapshot:
         snapshot = _snapshot(body)
@@ -256,7 +256,8 @@ def add_bulk(
         The call.
     """
     digests = [digest_of(event) for event in events]
-    name, sent = ("event_digests", digests) if is_digest_sent else ("events", events)
+    name, given = ("event_digests", digests) if is_digest_sent else ("events", events)
+    sent: dict[str, Any] = {name: list(map(bytes, given))}
 
     def read(body: bytes) -> list[Snapshot]:
         snapshots = _snapshots(body)
@@ -268,7 +269,7 @@ def add_bulk(
     return Call(
         method="POST",
         path="/events/bulk",
-        body=ENCODER.encode(AddBulkRequest(if_absent=if_absent, **{name: list(map(bytes, sent))})),
+        body=ENCODER.encode(AddBulkRequest(if_absent=if_absent, **sent)),
         read=read,
         successes=frozenset({200, 201} if if_absent else {201}),
         route=Route.LEADER,

@@ -37,6 +37,7 @@ from qed.server.node import EmptyLog, NotTaken
 from qed.server.operator_bodies import OperatorBodies
 from qed.server.passed_on import CallerRefused
 from qed.server.rates import RateExceeded
+from qed.server.receipt_calls import PastReceipt
 from qed.server.slots import SLOT
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def build_application(
         Route("/proofs/digest-membership", endpoints.DigestMembership(node, bodies), methods=["POST"]),
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
         Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
+        Route("/receipts/{version}", PastReceipt(node), methods=["GET"]),
         Route(tiles.CHECKPOINT, tiles.PublishedCheckpoint(node), methods=["GET"]),
         Route("/log/{path:path}", tiles.TileFile(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),

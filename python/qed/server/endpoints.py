@@ -34,6 +34,7 @@ from qed.server.api_keys import ApiKey
 from qed.server.bodies import RequestTooLarge
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.node import NotTaken
+from qed.server.receipt_calls import receipt_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from qed._qed import Added
+    from qed._wire import ReceiptLevel
     from qed.server.access import Caller
     from qed.server.bodies import Bodies
     from qed.server.node import Node
@@ -152,13 +154,18 @@ class _Addition(ABC):
         self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        events, if_absent = self.parse(await self._bodies.read(scope, receive))
+        events, if_absent, level = self.parse(await self._bodies.read(scope, receive))
         caller: Caller = scope[CALLER]
         if caller.allowance is None:
             added = await self.node.add(events, if_absent=if_absent)
         else:
             added = await self._add_within(caller.allowance, events, if_absent=if_absent)
-        await send_json(send, 201 if added.is_new else 200, self.spell(added))
+        status = 201 if added.is_new else 200
+        if level is None:
+            await send_json(send, status, self.spell(added))
+        else:
+            receipt = await receipt_fields(self.node, added, level)
+            await send_json(send, status, self.spell_with(added, receipt))
 
     async def _add_within(self, allowance: Allowance, events: Sequence[bytes | Digest], *, if_absent: bool) -> Added:
         allowance.spend_events(len(events))
@@ -169,31 +176,39 @@ class _Addition(ABC):
             raise
 
     @abstractmethod
-    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool]:
-        """Return the events to add, and whether only those that are not in the log yet."""
+    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool, ReceiptLevel | None]:
+        """Return the events to add, whether only those that are not in the log yet, and which receipt is wanted."""
 
     @abstractmethod
     def spell(self, added: Added) -> bytes:
         """Return JSON with the snapshots of the events."""
 
+    @abstractmethod
+    def spell_with(self, added: Added, receipt: bytes) -> bytes:
+        """Return a JSON object with the snapshots of the events and the fields of their receipt."""
+
 
 class Add(_Addition):
     """`POST /events`: one event, answered by its snapshot."""
 
-    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool]:
+    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool, ReceiptLevel | None]:
         """Return the event as a batch of one."""
         request = ADD_REQUEST.decode(body)
-        return [request.added()], request.if_absent
+        return [request.added()], request.if_absent, request.receipt
 
     def spell(self, added: Added) -> bytes:
         """Return the JSON of its snapshot."""
         return added.to_json()
 
+    def spell_with(self, added: Added, receipt: bytes) -> bytes:
+        """Return the same with more fields."""
+        return added.to_json().removesuffix(b"}") + b"," + receipt + b"}"
+
 
 class AddBulk(_Addition):
     """`POST /events/bulk`: events as one batch, answered by an array with a snapshot an event."""
 
-    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool]:
+    def parse(self, body: bytes) -> tuple[Sequence[bytes | Digest], bool, ReceiptLevel | None]:
         """Return the events, which are not too many."""
         limit = self.node.settings.limits.max_bulk_events
         if body.count(b",") > limit + _FIELDS:
@@ -202,11 +217,15 @@ class AddBulk(_Addition):
         events = (request := ADD_BULK_REQUEST.decode(body)).added()
         if len(events) > limit:
             raise RequestTooLarge(f"expected at most {limit} events in a bulk, found {len(events)}")
-        return events, request.if_absent
+        return events, request.if_absent, request.receipt
 
     def spell(self, added: Added) -> bytes:
         """Return the JSON of all snapshots."""
         return added.to_json_array()
+
+    def spell_with(self, added: Added, receipt: bytes) -> bytes:
+        """Return an object with all snapshots and their receipt."""
+        return b'{"Snapshots":' + added.to_json_array() + b"," + receipt + b"}"
 
 
 class Membership(_Call):

@@ -33,6 +33,7 @@ from qed.server.members import NO_LEADER, Members, address_by, url_by
 from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.rates import UNLIMITED
+from qed.server.receipt_maker import ReceiptMaker
 from qed.server.signing_parts import open_signing
 from qed.server.tokens import Token
 from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
@@ -91,7 +92,8 @@ class Node:
         self._members = Members(replica, settings, credentials.pin if credentials else None)
         self._peers = Peers(settings, replica, self._waiting, self._members, credentials, on_removed=self._note_removed)
         self.keys = self._peers.keys
-        self._signing = open_signing(settings, replica, self._waiting, self._members, self._peers)
+        self._receipts = ReceiptMaker(replica, self._waiting)
+        self._signing = open_signing(settings, replica, self._receipts, self._members, self._peers)
         self.published = self._peers.published
         self._publishing: asyncio.Task[None] | None = None
         self._failure: str | None = None
@@ -283,19 +285,43 @@ class Node:
         self._require_sound()
         return self.published.note
 
-    async def receipt(self, first: int, end: int) -> bytes:
+    async def receipt(self, first: int, end: int, *, is_witnessed: bool = False) -> bytes:
         """Return the receipt, as JSON, for versions of one commit batch.
+
+        A leader that signs does so now. Otherwise the receipt rests on the newest published checkpoint.
 
         Args:
             first: The first version.
             end: The one after the last.
+            is_witnessed: Whether it must rest on the published checkpoint.
 
         Raises:
-            SigningError: This member does not sign now, or the versions are not of one batch, or too many.
+            SigningError: The log is not signed, or the versions are not of one batch, or too many.
+            NotLeader: The leader can give it, and this member cannot yet.
         """
-        if self._signing is None:
-            raise SigningError("this server does not sign: it was started without --origin")
-        return await self._signing.signing.receipt(first, end)
+        self._require_sound()
+        if self._signing is not None and self.is_leader and not is_witnessed:
+            return await self._signing.signing.receipt(first, end)
+        checkpoint = self.published.checkpoint
+        if checkpoint is not None and end <= checkpoint.size:
+            return await self._receipts.of_published(first, end, checkpoint)
+        if self.is_leader or checkpoint is None:
+            raise SigningError("this log is not signed: its servers were started without --origin")
+        raise self._not_leader()
+
+    async def await_witnessed(self, size: int, wait_s: float) -> None:
+        """Return once witnesses have cosigned a published checkpoint of this many entries or more.
+
+        Raises:
+            SigningError: They have not in time, or the log has no witnesses.
+        """
+        if self._signing is None or not self._signing.has_witnesses:
+            raise SigningError("this log has no witnesses: its servers were started without --policy")
+        try:
+            async with asyncio.timeout(wait_s):
+                await self.published.wait_for(size)
+        except TimeoutError as exc:
+            raise SigningError("not witnessed yet") from exc
 
     async def catch_up(self) -> None:
         """Return once this member's log holds everything that was acknowledged when this was called.

@@ -40,6 +40,7 @@ class Published:
         self._replica = replica
         self._signers = signers
         self._turn = asyncio.Lock()
+        self._grown = asyncio.Event()
         self.checkpoint: Checkpoint | None = None
         self.contradiction: str | None = None
 
@@ -47,6 +48,12 @@ class Published:
     def note(self) -> bytes | None:
         """The note of the checkpoint."""
         return None if self.checkpoint is None else self.checkpoint.note.encode()
+
+    async def wait_for(self, size: int) -> None:
+        """Return once a checkpoint of this many entries or more is published."""
+        while self.checkpoint is None or self.checkpoint.size < size:
+            self._grown.clear()
+            await self._grown.wait()
 
     async def load(self) -> None:
         """Take up the checkpoint that was kept at the last stop, if this member still has its tree."""
@@ -85,6 +92,7 @@ class Published:
         async with self._turn:
             if self.checkpoint is None or self._is_newer(checkpoint, self.checkpoint):
                 self.checkpoint = checkpoint
+                self._grown.set()
                 if not is_kept:
                     await asyncio.to_thread(self._keep, checkpoint)
         return checkpoint

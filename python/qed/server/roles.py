@@ -26,6 +26,8 @@ CALLS: Final[dict[str, frozenset[str]]] = {
     "/proofs/digest-membership": frozenset({PROVE}),
     "/proofs/incremental": frozenset({PROVE}),
     "/snapshots/{version}": frozenset({PROVE}),
+    "/receipts/{version}": frozenset({PROVE}),
+    "/log/checkpoint": frozenset({PROVE}),
     "/log/{path:path}": frozenset({PROVE}),
     # Every client must find the leader and the other members.
     "/info": ANY_ROLE,
@@ -51,7 +53,7 @@ MANAGEMENT_CALLS: Final[dict[str, frozenset[str]]] = {
 }
 """The calls of operators."""
 
-_FAMILIES: Final = ("/snapshots/{version}", "/log/{path:path}")
+_FAMILIES: Final = ("/snapshots/{version}", "/receipts/{version}", "/log/{path:path}")
 
 
 def roles_for(path: str, *, is_management: bool) -> frozenset[str]:

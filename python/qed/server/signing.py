@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from qed._qed import UnsignedCheckpoint
 from qed.errors import LogError, QedError, SigningError
 from qed.server.logs import Line, OncePerMinute
-from qed.server.waiting import PROOF
+from qed.server.receipt_maker import MOST_IN_RECEIPT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,16 +23,13 @@ if TYPE_CHECKING:
     from qed._qed import Digest, Replica
     from qed.server.file_signer import Signer
     from qed.server.guard import Guard
+    from qed.server.receipt_maker import ReceiptMaker
     from qed.server.sign_memory import Memory
     from qed.server.signer_set import SignerSet
-    from qed.server.waiting import Waiting
 
 __all__ = ["Signing"]
 
 _log = logging.getLogger(__name__)
-
-_MOST_IN_RECEIPT: Final = 65_536
-"""Entries that one receipt may have."""
 
 
 class Signing:
@@ -42,7 +39,7 @@ class Signing:
         self,
         origin: str,
         replica: Replica,
-        waiting: Waiting,
+        receipts: ReceiptMaker,
         *,
         signer: Signer,
         memory: Memory | None,
@@ -51,7 +48,7 @@ class Signing:
     ) -> None:
         self._origin = origin
         self._replica = replica
-        self._waiting = waiting
+        self._receipts = receipts
         self._signer = signer
         self._memory = memory
         self._guard = guard
@@ -74,8 +71,8 @@ class Signing:
         Raises:
             SigningError: This member cannot sign now, or the versions are not of one batch, or too many.
         """
-        if end - first > _MOST_IN_RECEIPT:
-            raise SigningError(f"a receipt has at most {_MOST_IN_RECEIPT} events: ask for one version at a time")
+        if end - first > MOST_IN_RECEIPT:
+            raise SigningError(f"a receipt has at most {MOST_IN_RECEIPT} events: ask for one version at a time")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._wanted.append(((first, end), future))
         if self._round is None or self._round.done():
@@ -120,9 +117,7 @@ class Signing:
         async with self._turn:
             checkpoint = self._checkpoint()
             lines = await self._sign(checkpoint, is_published=False)
-        ticket, answer = self._waiting.enter(PROOF)
-        self._replica.ask_receipts(ticket, versions, checkpoint, lines)
-        return (await answer).split(b"\n")[:-1]
+        return await self._receipts.make(versions, checkpoint, lines)
 
     def _checkpoint(self) -> UnsignedCheckpoint:
         return UnsignedCheckpoint(self._origin, *self._replica.tree_head())

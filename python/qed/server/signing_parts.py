@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from qed.server.config import Settings
     from qed.server.members import Members
     from qed.server.peers import Peers
+    from qed.server.receipt_maker import ReceiptMaker
     from qed.server.sign_memory import Memory
-    from qed.server.waiting import Waiting
 
 __all__ = ["SigningParts", "open_signing"]
 
@@ -33,6 +33,7 @@ class SigningParts:
         signing: Signs checkpoints and makes receipts.
         publishing: Publishes checkpoints.
         guard: Decides whether this member may sign.
+        has_witnesses: Whether published checkpoints are cosigned.
     """
 
     def __init__(self, signing: Signing, publishing: Publishing, guard: Guard, memory: Memory | None) -> None:
@@ -40,6 +41,7 @@ class SigningParts:
         self.publishing = publishing
         self.guard = guard
         self._memory = memory
+        self.has_witnesses = False
 
     async def require_addable(self) -> None:
         """Return once it is known that the log continues all that it has signed.
@@ -74,7 +76,7 @@ class SigningParts:
 
 
 def open_signing(
-    settings: Settings, replica: Replica, waiting: Waiting, members: Members, peers: Peers
+    settings: Settings, replica: Replica, receipts: ReceiptMaker, members: Members, peers: Peers
 ) -> SigningParts | None:
     """Return what signs on this member, or None if its settings do not ask for that. Blocks.
 
@@ -97,7 +99,9 @@ def open_signing(
         record=peers.leader_requests.record,
         renew=peers.renew_history,
     )
-    signing = Signing(wanted.origin, replica, waiting, signer=signer, memory=memory, guard=guard, signers=peers.signers)
+    signing = Signing(
+        wanted.origin, replica, receipts, signer=signer, memory=memory, guard=guard, signers=peers.signers
+    )
     publishing = Publishing(replica, members, peers.transport, signing=signing, published=peers.published)
     parts = SigningParts(signing, publishing, guard, memory)
     peers.on_checkpoint = parts.remember

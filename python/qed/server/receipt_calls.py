@@ -1,0 +1,115 @@
+"""Signed receipts in answers: for events that were just added, and for past ones."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from qed._limits import VERSION_LIMIT
+from qed._wire import ENCODER, DecodeError
+from qed.errors import SigningError, Unavailable, UnknownVersion
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from qed._qed import Added
+    from qed._wire import ReceiptLevel
+    from qed.server.node import Node
+
+__all__ = ["PastReceipt", "receipt_fields"]
+
+_JSON: Final = (b"content-type", b"application/json")
+_NOT_KEPT: Final = (b"cache-control", b"no-store")
+_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
+_QUERY: Final = re.compile(
+    r"(?:last=(?P<last>[0-9]{1,20})|level=(?P<level>committed|witnessed)|wait=(?P<wait>[0-9]{1,2}))"
+)
+WAIT_S: Final = 10
+"""How long a witnessed receipt is waited for, unless the request says otherwise."""
+
+
+async def receipt_fields(node: Node, added: Added, level: ReceiptLevel) -> bytes:
+    """Return the fields of an answer that give the receipt for what was added, or say why there is none.
+
+    The events are committed, whatever becomes of their receipt.
+
+    Args:
+        node: The member.
+        added: What was added.
+        level: What was asked for.
+
+    Returns:
+        `"Receipt":…` and, if there is less than was asked for, `,"ReceiptError":…`.
+    """
+    first, end = added.added
+    if first == end:
+        return b'"Receipt":null'
+    return await _fields(node, first, end, level, WAIT_S)
+
+
+async def _fields(node: Node, first: int, end: int, level: ReceiptLevel, wait_s: int) -> bytes:
+    reason = None
+    if level == "witnessed":
+        try:
+            await node.await_witnessed(end, wait_s)
+        except SigningError as exc:
+            reason = str(exc)
+    try:
+        receipt = await node.receipt(first, end, is_witnessed=level == "witnessed" and reason is None)
+    except (SigningError, Unavailable) as exc:
+        return b'"Receipt":null,"ReceiptError":' + ENCODER.encode(str(exc))
+    fields = b'"Receipt":' + receipt
+    return fields if reason is None else fields + b',"ReceiptError":' + ENCODER.encode(reason)
+
+
+class PastReceipt:
+    """`GET /receipts/{version}?last=N&level=…&wait=S`: 200 with the receipt for versions of one commit batch.
+
+    The receipt is the whole answer, so it can be saved as it is.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        """Answer with the receipt.
+
+        Raises:
+            DecodeError: The path or the query names no versions.
+            UnknownVersion: The log does not have them yet.
+            NotLeader: This member does not lead, and no published checkpoint has them yet.
+            SigningError: The log is not signed, or not witnessed in time.
+        """
+        first, last, level, wait_s = _asked(scope)
+        await self._node.await_version(last)
+        if last >= len(self._node):
+            raise UnknownVersion(f"the log does not have version {last} yet")
+        if level == "witnessed":
+            await self._node.await_witnessed(last + 1, wait_s)
+        receipt = await self._node.receipt(first, last + 1, is_witnessed=level == "witnessed")
+        headers = [_JSON, _NOT_KEPT, (b"content-length", b"%d" % len(receipt))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": receipt})
+
+
+def _asked(scope: Scope) -> tuple[int, int, ReceiptLevel, int]:
+    """Return first and last version, the level and how long to wait.
+
+    Raises:
+        DecodeError: They are malformed.
+    """
+    text = scope["path_params"]["version"]
+    found: dict[str, str] = {}
+    for part in scope["query_string"].decode("latin-1").split("&"):
+        match = _QUERY.fullmatch(part)
+        if part and (match is None or match.lastgroup in found):
+            raise DecodeError("expected the query last=N, level=committed or witnessed, and wait=S, each at most once")
+        if match is not None and match.lastgroup is not None:
+            found[match.lastgroup] = match[match.lastgroup]
+    if not _VERSION.fullmatch(text) or max(int(text), int(found.get("last", text))) >= VERSION_LIMIT:
+        raise DecodeError("expected versions from 0 to 2**64 - 1")
+    first, last = int(text), int(found.get("last", text))
+    if last < first:
+        raise DecodeError(f"expected a last version from {first} on, found {last}")
+    level: ReceiptLevel = "witnessed" if found.get("level") == "witnessed" else "committed"
+    return first, last, level, int(found.get("wait", WAIT_S))
