@@ -45,6 +45,7 @@ from qed.errors import (
     ProtocolError,
     QedError,
     ReceiptsError,
+    SigningError,
     StaleAnswer,
     StoreLocked,
     Unavailable,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from qed._client.examination import Examination
     from qed._client.topology import Read
     from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, KeyRow, Keys, Shard, Shards
+    from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.bundle import Bundle
     from qed.history import Act
@@ -90,6 +92,7 @@ __all__ = [
     "AbsenceProof",
     "Absent",
     "AccessRefused",
+    "Acknowledgement",
     "Act",
     "AddedLater",
     "Answer",
@@ -159,6 +162,7 @@ __all__ = [
     "Shown",
     "SignedBundle",
     "SignedReceipt",
+    "SigningError",
     "Snapshot",
     "StaleAnswer",
     "StoreLocked",

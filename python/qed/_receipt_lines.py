@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LINE_BYTES_MAX",
     "LOG_NAME_MAX",
+    "SIGNED_START",
     "Header",
     "MalformedLine",
     "header_line",
@@ -36,6 +37,8 @@ LINE_BYTES_MAX: Final = 4096
 LOG_NAME_MAX: Final = 256
 """A server chooses the name of its log. The first line of the file must not exceed the limit for lines."""
 
+SIGNED_START: Final = b'{"Format":"qed-receipt-1",'
+"""What the line of a signed receipt begins with."""
 _FORMAT: Final = "qed-receipts-1"
 _LINKED: Final = b',"Linked":true}'
 _LINKED_LINE: Final = _LINKED + b"\n"

@@ -15,6 +15,7 @@ from qed._printable import printable
 from qed._receipt_index import ReceiptIndex
 from qed._receipt_lines import (
     LINE_BYTES_MAX,
+    SIGNED_START,
     MalformedLine,
     header_line,
     is_marked,
@@ -22,7 +23,8 @@ from qed._receipt_lines import (
     parse_snapshot,
     snapshot_line,
 )
-from qed.errors import ForkDetected, ReceiptsError
+from qed.errors import ForkDetected, MalformedProof, ReceiptsError
+from qed.signed import SIGNED_BYTES_MAX, SignedReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,6 +61,7 @@ class ReceiptsFile:
         self.log: str | None = None
         self.is_confirmed = False
         self._is_headed = False
+        self._signed: list[tuple[int, int]] = []
         self._inode = (0, 0)
         self._size_bytes = 0
 
@@ -113,7 +116,21 @@ class ReceiptsFile:
             OSError: They cannot be written or synced.
         """
         header = b"" if self._is_headed or self._size_bytes else header_line(log or self.log)
-        lines = header + b"".join(snapshot_line(snapshot, is_linked=is_linked) for snapshot in snapshots)
+        self._append(descriptor, header + b"".join(snapshot_line(one, is_linked=is_linked) for one in snapshots))
+
+    def append_signed(self, descriptor: int, receipt: SignedReceipt) -> None:
+        """Append a signed receipt, whose snapshots are in the file, and sync it.
+
+        Args:
+            descriptor: As `held` has yielded it.
+            receipt: The receipt.
+
+        Raises:
+            OSError: It cannot be written or synced.
+        """
+        self._append(descriptor, receipt.to_json() + b"\n")
+
+    def _append(self, descriptor: int, lines: bytes) -> None:
         end = os.fstat(descriptor).st_size
         rest = memoryview(lines)
         try:
@@ -140,7 +157,8 @@ class ReceiptsFile:
         lines = (
             snapshot_line(self._at(descriptor, offset), is_linked=is_linked) for offset, is_linked in self.index.lines()
         )
-        replace_file(self.path, chain((header_line(log or self.log),), lines), mode=_MODE)
+        signed = (os.pread(descriptor, length, offset) for offset, length in self._signed)
+        replace_file(self.path, chain((header_line(log or self.log),), lines, signed), mode=_MODE)
 
     def get(self, version: int) -> Snapshot | None:
         """Return the snapshot of a version, or None if there is none.
@@ -216,7 +234,9 @@ class ReceiptsFile:
             lines.seek(self._size_bytes)
             while line := lines.readline(LINE_BYTES_MAX):
                 number += 1
-                is_open = not line.endswith(b"\n") and len(line) < LINE_BYTES_MAX
+                if line.startswith(SIGNED_START) and not line.endswith(b"\n"):
+                    line += lines.readline(SIGNED_BYTES_MAX)
+                is_open = not line.endswith(b"\n") and (len(line) < LINE_BYTES_MAX or line.startswith(SIGNED_START))
                 if is_open and is_whole:
                     raise self._half_a_line()
                 try:
@@ -234,6 +254,9 @@ class ReceiptsFile:
         return ReceiptsError(f"{self.path} ends in half a line: complete it, or remove it")
 
     def _note(self, line: bytes) -> None:
+        if line.startswith(SIGNED_START):
+            self._note_signed(line)
+            return
         header = parse_header(line)
         if header is not None:
             self._note_log(header.log)
@@ -250,6 +273,20 @@ class ReceiptsFile:
         self.index.add(version, self._size_bytes, hash(snapshot.event_digest), is_linked=is_linked)
         if self.newest is None or version > self.newest.version:
             self.newest = snapshot
+
+    def _note_signed(self, line: bytes) -> None:
+        """Note a signed receipt. It follows the snapshots that it is about: those are what is trusted."""
+        try:
+            receipt = SignedReceipt.from_json(line)
+        except MalformedProof as exc:
+            raise MalformedLine(str(exc)) from exc
+        for snapshot in receipt.snapshots:
+            known = self.get(snapshot.version)
+            if known is None:
+                raise MalformedLine(f"a signed receipt of version {snapshot.version}, whose snapshot is not before it")
+            if known != snapshot:
+                raise ForkDetected(known, snapshot)
+        self._signed.append((self._size_bytes, len(line)))
 
     def _note_log(self, log: str | None) -> None:
         if self._is_headed and log != self.log:

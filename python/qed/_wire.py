@@ -43,6 +43,7 @@ __all__ = [
     "KEY_REQUEST",
     "MEMBERSHIP_REQUEST",
     "MEMBER_REQUEST",
+    "RECEIPT_FIELDS",
     "REVOKE_REQUEST",
     "SHARDS",
     "TOKEN_REQUEST",
@@ -66,6 +67,7 @@ __all__ = [
     "Keys",
     "MemberRequest",
     "MembershipRequest",
+    "ReceiptFields",
     "ReceiptLevel",
     "RevokeRequest",
     "Shard",
@@ -142,6 +144,20 @@ class AddBulkRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
         if isinstance(self.event_digests, list):
             return [Digest(digest) for digest in self.event_digests]
         return cast("list[bytes]", self.events)  # `__post_init__` made sure that one is set.
+
+
+class ReceiptFields(Struct, frozen=True, rename="pascal"):
+    """What an answer to an insertion has besides the snapshot, if a receipt was asked for.
+
+    Attributes:
+        snapshots: The snapshots of a bulk, not decoded yet.
+        receipt: The receipt, likewise.
+        receipt_error: Why there is none, or less than was asked for.
+    """
+
+    snapshots: msgspec.Raw | UnsetType = UNSET
+    receipt: msgspec.Raw | UnsetType = UNSET
+    receipt_error: str | None = None
 
 
 class MembershipRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
@@ -675,6 +691,7 @@ ADD_BULK_REQUEST: Final = RequestDecoder(AddBulkRequest)
 MEMBERSHIP_REQUEST: Final = RequestDecoder(MembershipRequest)
 DIGEST_MEMBERSHIP_REQUEST: Final = RequestDecoder(DigestMembershipRequest)
 INCREMENTAL_REQUEST: Final = RequestDecoder(IncrementalRequest)
+RECEIPT_FIELDS: Final = Decoder(ReceiptFields)
 INFO: Final = Decoder(Info)
 SHARDS: Final = Decoder(Shards)
 CLUSTER: Final = Decoder(Cluster)

@@ -17,7 +17,7 @@
     │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
     ├─ WitnessError           a witness cannot run as it is set up
-    ├─ SigningError           a log cannot sign, or what is to be signed contradicts its sign memory
+    ├─ SigningError           a log does not sign now, or lost entries that it had signed
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
     │  ├─ AddedLater          the event was first added after the requested version
@@ -214,7 +214,7 @@ class WitnessError(QedError):
 
 
 class SigningError(QedError):
-    """A log cannot sign: its sign memory cannot be used, or what is to be signed contradicts it."""
+    """A log does not sign, or not now; or it lost entries that it had signed, and so accepts no others."""
 
 
 class LogError(QedError):

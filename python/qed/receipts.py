@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from qed.proofs import Digest, HistoryRoot, HyperRoot, Snapshot
+    from qed.signed import SignedReceipt
 
 __all__ = ["LOG_NAME_MAX", "Receipts"]
 
@@ -110,6 +111,23 @@ class Receipts:
         """
         with self._appending() as descriptor:
             self._append(descriptor, snapshots, log, is_linked=False)
+
+    def append_signed(self, receipt: SignedReceipt) -> None:
+        """Append what the log has signed about snapshots that are in the file, and sync it.
+
+        Args:
+            receipt: The receipt, which `qed verify` checks by a policy.
+
+        Raises:
+            OSError: It cannot be written or synced.
+            ReceiptsError: The file does not have its snapshots.
+            ForkDetected: The file has another snapshot of one of its versions.
+        """
+        with self._appending() as descriptor:
+            missing = self.unknown(receipt.snapshots)
+            if missing:
+                raise ReceiptsError(f"{self.path} lacks version {missing[0].version} of the receipt: append it first")
+            self._file.append_signed(descriptor, receipt)
 
     def append_proven(self, snapshots: Sequence[Snapshot], *, log: str | None, anchor: Snapshot | None) -> bool:
         """Append snapshots that are proven to extend the log of one receipt, if the file still has that receipt.

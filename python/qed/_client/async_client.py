@@ -46,12 +46,14 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, ReceiptLevel, Shards
+    from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
+    from qed.signed import SignedReceipt
     from qed.trust import Trusted
     from qed.verification import Absent, Extends, Finding, Present
 
@@ -126,6 +128,19 @@ class AsyncClient:
         insertion = insert(build, given, self._sent, self._topology, self._policy)
         return await self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
 
+    async def acknowledge(
+        self, events: Iterable[bytes | Digest], *, receipt: ReceiptLevel = "committed", if_absent: bool = False
+    ) -> Acknowledgement:
+        """Add events and ask for a receipt that the log has signed; see `Client.acknowledge`."""
+        given = list(events)
+
+        def build(is_digest_sent: bool) -> Call[Acknowledgement]:
+            call = calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
+            return calls.with_receipt(call, receipt)
+
+        insertion = insert(build, given, self._sent, self._topology, self._policy)
+        return await self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
+
     @overload
     async def ask(
         self, question: Membership, *, consistency: Consistency | None = None
@@ -172,6 +187,12 @@ class AsyncClient:
     async def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""
         return await self._perform(calls.incremental(start, end, consistency=consistency))
+
+    async def receipt(
+        self, version: int, *, last: int | None = None, level: ReceiptLevel = "committed"
+    ) -> SignedReceipt:
+        """Return the signed receipt for past versions; see `Client.receipt`."""
+        return await self._perform(calls.receipt(version, last=last, level=level))
 
     async def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""

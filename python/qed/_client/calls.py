@@ -12,6 +12,8 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
+from msgspec import UNSET
+
 from qed._limits import ROLES
 from qed._printable import printable
 from qed._wire import (
@@ -25,6 +27,7 @@ from qed._wire import (
     KEPT_BACKUP,
     KEPT_BACKUPS,
     KEYS,
+    RECEIPT_FIELDS,
     SHARDS,
     AddBulkRequest,
     AddRequest,
@@ -45,6 +48,7 @@ from qed._wire import (
     TokenRequest,
     snapshots_from_json,
 )
+from qed.acknowledgement import Acknowledgement
 from qed.errors import (
     AccessRefused,
     AddedLater,
@@ -54,6 +58,7 @@ from qed.errors import (
     MembershipRefused,
     ProtocolError,
     QedError,
+    SigningError,
     UnknownVersion,
     VerificationError,
 )
@@ -69,10 +74,13 @@ from qed.proofs import (
 )
 from qed.questions import Answer as Claim
 from qed.questions import Extension, Membership, Question, require_version
+from qed.signed import SignedReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+
+    from qed._wire import ReceiptLevel
 
 __all__ = [
     "ANSWER_LIMIT_BYTES",
@@ -100,6 +108,7 @@ __all__ = [
     "membership",
     "plain",
     "protocol_error",
+    "receipt",
     "refusal",
     "remove_member",
     "replace_member",
@@ -107,11 +116,13 @@ __all__ = [
     "shards",
     "snapshot",
     "transfer_leadership",
+    "with_receipt",
 ]
 
 # The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for future fields
 # and prevents a hostile server from filling the memory.
 ANSWER_LIMIT_BYTES: Final = 1 << 20
+_RECEIPT_EVENTS_MAX: Final = 65_536
 # A snapshot is three base64 digests and a version: at most 220 bytes.
 SNAPSHOT_LIMIT_BYTES: Final = 512
 
@@ -277,6 +288,87 @@ def add_bulk(
         is_repeatable=if_absent,
         answer_limit_bytes=ANSWER_LIMIT_BYTES + SNAPSHOT_LIMIT_BYTES * len(digests),
     )
+
+
+def with_receipt(call: Call[Snapshot] | Call[list[Snapshot]], level: ReceiptLevel) -> Call[Acknowledgement]:
+    """Return the call that adds the same events, and asks for a receipt of what was added.
+
+    Its value has the same snapshots, checked as before, and a receipt whose snapshots are among them.
+
+    Args:
+        call: A call of `add` or `add_bulk`.
+        level: Which receipt.
+
+    Returns:
+        The call.
+    """
+    body = call.body or b""
+
+    def read(answer: bytes) -> Acknowledgement:
+        fields = RECEIPT_FIELDS.decode(answer)
+        found = call.read(answer if fields.snapshots is UNSET else bytes(fields.snapshots))
+        snapshots = found if isinstance(found, list) else [found]
+        text = b"null" if fields.receipt is UNSET else bytes(fields.receipt)
+        receipt = None if text == b"null" else _signed_receipt(text)
+        if receipt is not None and not set(receipt.snapshots) <= set(snapshots):
+            raise VerificationError("the receipt is about other snapshots than those that were acknowledged")
+        return Acknowledgement(snapshots, receipt, fields.receipt_error)
+
+    return Call(
+        method=call.method,
+        path=call.path,
+        body=body.removesuffix(b"}") + b',"Receipt":"' + level.encode() + b'"}',
+        read=read,
+        successes=call.successes,
+        route=call.route,
+        has_event=call.has_event,
+        is_repeatable=call.is_repeatable,
+        answer_limit_bytes=3 * call.answer_limit_bytes,
+    )
+
+
+def receipt(version: int, *, last: int | None, level: ReceiptLevel) -> Call[SignedReceipt]:
+    """Return the call for the receipt of past versions.
+
+    Args:
+        version: The first version.
+        last: The last version; None for the same.
+        level: Which receipt.
+
+    Returns:
+        The call; its value is about these versions, and not verified.
+
+    Raises:
+        ValueError: A version is invalid.
+    """
+    end = version if last is None else last
+    _check_version(version)
+    _check_version(end)
+
+    def read(body: bytes) -> SignedReceipt:
+        found = _signed_receipt(body)
+        versions = [snapshot.version for snapshot in found.snapshots]
+        if versions != list(range(version, end + 1)):
+            raise VerificationError(
+                "a receipt of other versions", f"{version} to {end}", f"{versions[0]} to {versions[-1]}"
+            )
+        return found
+
+    count = max(end - version + 1, 1)
+    return Call(
+        method="GET",
+        path=f"/receipts/{version}?last={end}&level={level}",
+        read=read,
+        route=Route.READ,
+        answer_limit_bytes=ANSWER_LIMIT_BYTES + 2 * SNAPSHOT_LIMIT_BYTES * min(count, _RECEIPT_EVENTS_MAX),
+    )
+
+
+def _signed_receipt(text: bytes) -> SignedReceipt:
+    try:
+        return SignedReceipt.from_json(text)
+    except MalformedProof as exc:
+        raise DecodeError(str(exc)) from exc
 
 
 def ask(question: Question, *, consistency: Consistency | None = None) -> Call[Claim]:
@@ -651,4 +743,6 @@ def _known_refusal(status: int, error: ErrorBody) -> QedError | None:
             return AddedLater(message, error.first_version)
         case (412, "invalid_range" | "empty_log" | "unknown_version") | (404, "unknown_version"):
             return UnknownVersion(message)
+        case 503, "signer" | "fork_guard":
+            return SigningError(message)
     return None

@@ -51,12 +51,14 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, Shards
+    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, ReceiptLevel, Shards
+    from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.history import Act
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
+    from qed.signed import SignedReceipt
     from qed.trust import Trusted
     from qed.verification import Absent, Extends, Finding, Present
 
@@ -171,6 +173,33 @@ class Client:
 
         def build(is_digest_sent: bool) -> Call[list[Snapshot]]:
             return calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
+
+        insertion = insert(build, given, self._sent, self._topology, self._policy)
+        return self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
+
+    def acknowledge(
+        self, events: Iterable[bytes | Digest], *, receipt: ReceiptLevel = "committed", if_absent: bool = False
+    ) -> Acknowledgement:
+        """Add events, all of them or none, and return their snapshots with a receipt that the log has signed.
+
+        Args:
+            events: As for `add_bulk`.
+            receipt: A `committed` receipt comes at once. For a `witnessed` one, the server waits some seconds for
+                witnesses to cosign.
+            if_absent: As for `add`. The receipt is about the events that were added now.
+
+        Returns:
+            The snapshots, checked as those of `add_bulk`, and the receipt, or the reason why there is none.
+
+        Raises:
+            VerificationError: As for `add_bulk`, or the receipt is about other snapshots.
+            QedError: As for `add_bulk`.
+        """
+        given = list(events)
+
+        def build(is_digest_sent: bool) -> Call[Acknowledgement]:
+            call = calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
+            return calls.with_receipt(call, receipt)
 
         insertion = insert(build, given, self._sent, self._topology, self._policy)
         return self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
@@ -319,6 +348,23 @@ class Client:
             UnknownVersion: The range starts after its end, or ends beyond the log.
         """
         return self._perform(calls.incremental(start, end, consistency=consistency))
+
+    def receipt(self, version: int, *, last: int | None = None, level: ReceiptLevel = "committed") -> SignedReceipt:
+        """Return the signed receipt for past versions of one commit batch.
+
+        Args:
+            version: The first version.
+            last: The last version; by default the same.
+            level: A `witnessed` receipt may take some seconds.
+
+        Returns:
+            The receipt, not verified: `qed.Policy` verifies it.
+
+        Raises:
+            UnknownVersion: The log does not have the versions yet.
+            SigningError: The log is not signed, is not witnessed in time, or the versions are of several batches.
+        """
+        return self._perform(calls.receipt(version, last=last, level=level))
 
     def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged.

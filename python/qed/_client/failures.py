@@ -26,6 +26,8 @@ _UNAVAILABLE: Final = 503
 # 502 and 504 are from a gateway and say nothing about the server behind it.
 _NOT_SERVED: Final = frozenset({502, _UNAVAILABLE, 504})
 _RATE_LIMITED: Final = "rate_limited"
+_SIGNING: Final = frozenset({"signer", "fork_guard"})
+"""The server did nothing, and neither waiting nor another server helps."""
 _LEADERLESS: Final = frozenset({"no_leader", "outcome_unknown"})
 
 
@@ -102,6 +104,8 @@ def served(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Failure) or outcome.status not in {*_NOT_SERVED, _OVERLOADED}:
         return outcome
     error = error_body(outcome)
+    if error is not None and error.error in _SIGNING:
+        return outcome
     return Failure(
         _kind_of(outcome, error.error if error else ""),
         cause=f"answered {outcome.status}" + (f": {plain(error.message)}" if error else ""),

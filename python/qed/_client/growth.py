@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
+from qed.acknowledgement import Acknowledgement
 from qed.errors import VerificationError
 from qed.proofs import Snapshot
 
@@ -27,7 +28,7 @@ __all__ = ["Growth", "require_above"]
 # Insertions are remembered until their snapshots are kept, which usually follows at once.
 _REMEMBERED: Final = 4096
 
-_Added = TypeVar("_Added", Snapshot, list[Snapshot])
+_Added = TypeVar("_Added", Snapshot, list[Snapshot], Acknowledgement)
 
 
 def require_above(newest: int | None, added: Sequence[Snapshot]) -> None:
@@ -45,6 +46,12 @@ def require_above(newest: int | None, added: Sequence[Snapshot]) -> None:
         raise VerificationError(
             "an event was acknowledged at a version that the log had before", f"one above {newest}", str(lowest)
         )
+
+
+def _snapshots_of(added: Snapshot | Sequence[Snapshot] | Acknowledgement) -> Sequence[Snapshot]:
+    if isinstance(added, Acknowledgement):
+        return added.snapshots
+    return [added] if isinstance(added, Snapshot) else added
 
 
 class Growth:
@@ -85,7 +92,7 @@ class Growth:
         newest, begun_ns = self._newest(), time.monotonic_ns()
         added = yield from insertion
         if not is_if_absent:
-            snapshots = [added] if isinstance(added, Snapshot) else added
+            snapshots = _snapshots_of(added)
             require_above(newest, snapshots)
             with self._lock:
                 self._insertions.append((begun_ns, min(snapshot.version for snapshot in snapshots)))

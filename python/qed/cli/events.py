@@ -11,6 +11,7 @@ import click
 from qed._client.adding import SENDS
 from qed._client.defaults import DEFAULT_SEND
 from qed._client.growth import require_above
+from qed._printable import printable
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.lines import bulks
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
     from qed._client.adding import Sent
     from qed._client.client import Client
+    from qed._wire import ReceiptLevel
     from qed.proofs import Digest, Snapshot
+    from qed.signed import SignedReceipt
 
 __all__ = ["add", "snapshot"]
 
@@ -55,6 +58,7 @@ class AddOptions(TypedDict):
     send: Sent
     receipts: str | None
     receipts_unverified: bool
+    receipt_level: ReceiptLevel
     if_absent: bool
     linger: float | None
 
@@ -81,6 +85,12 @@ class AddOptions(TypedDict):
     "--receipts-unverified", is_flag=True, help="Append them without proof, which is faster; the next use proves them."
 )
 @click.option(
+    "--receipt-level",
+    type=click.Choice(["committed", "witnessed"]),
+    default="committed",
+    help="With --receipts: which signed receipts to ask for. Witnessed ones take some seconds. Default: committed.",
+)
+@click.option(
     "--send",
     type=click.Choice(SENDS),
     default=DEFAULT_SEND,
@@ -98,7 +108,8 @@ def add(**given: Unpack[AddOptions]) -> None:
 
     A snapshot is the receipt for an event: its version and the roots of both trees. Keep it: everything that a server
     claims later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of
-    the receipts already in the file. With --lines, only the last snapshot is shown; --json prints all, one per line.
+    the receipts already in the file. If the log signs, its signed receipts are kept there too: `qed verify` checks them
+    by a policy. With --lines, only the last snapshot is shown; --json prints all, one per line.
 
     Only digests are sent, so events stay on this machine and files may have any size. If an older server accepts only
     events, the text or the lines are sent instead; for a file, give --send event.
@@ -155,13 +166,17 @@ class _Adding:
         self._acknowledged = 0
         self._waiting = 0
         self._last: Snapshot | None = None
+        self._level: ReceiptLevel = given["receipt_level"]
+        self._signed: SignedReceipt | None = None
+        self._is_signing = False
+        """Whether the log has signed a receipt before, so that the lack of one is worth a word."""
 
     def add(self, event: bytes | Digest) -> None:
         self._prepare()
         self._note_newest()
         try:
             with _unreadable_is_unknown(_UNSURE):
-                added = self._client.add(event, if_absent=self._is_if_absent)
+                (added,) = self._add([event])
         except (KeyboardInterrupt, VerificationError) as exc:
             exc.add_note(_UNSURE)
             raise
@@ -192,11 +207,25 @@ class _Adding:
             self._note_newest()
             self._waiting = len(events)
             with _unreadable_is_unknown():
-                snapshots = self._client.add_bulk(events, if_absent=self._is_if_absent)
+                snapshots = self._add(events)
             self._acknowledged += len(snapshots)
             self._waiting = 0
             self._keep(snapshots)
             advance(len(events), size_bytes)
+
+    def _add(self, events: Sequence[bytes | Digest]) -> Sequence[Snapshot]:
+        """Add events. If receipts are kept, ask for what the log signs, too."""
+        self._signed = None
+        if self._receipts is None:
+            if len(events) == 1:
+                return [self._client.add(events[0], if_absent=self._is_if_absent)]
+            return self._client.add_bulk(events, if_absent=self._is_if_absent)
+        done = self._client.acknowledge(events, receipt=self._level, if_absent=self._is_if_absent)
+        self._signed = done.receipt
+        if done.reason is not None and (self._level != "committed" or self._is_signing):
+            self._session.terminal.note(f"no {self._level} receipt: {printable(done.reason)}")
+        self._is_signing = self._is_signing or done.receipt is not None
+        return done.snapshots
 
     def _prepare(self) -> None:
         """Refuse receipts of another log while nothing is added yet."""
@@ -231,6 +260,11 @@ class _Adding:
         terminal.records(snapshot.to_json() for snapshot in snapshots)
 
     def _append(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
+        self._append_snapshots(receipts, snapshots)
+        if self._signed is not None:
+            receipts.append_signed(self._signed)
+
+    def _append_snapshots(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
         if self._is_unverified:
             # The client does not know these receipts, since it proves nothing about them.
             if not self._is_if_absent:

@@ -40,7 +40,7 @@ class Content:
 
     Attributes:
         signed: What a log has signed, in the order of the file.
-        unsigned: Snapshots that have no signature.
+        unsigned: Snapshots that have no signature, and that no receipt of the file is about.
         bundle: A bundle without a signature, or None. If there is one, there is nothing else.
     """
 
@@ -102,12 +102,15 @@ def _of_object(text: bytes) -> Content:
 def _of_lines(lines: Sequence[bytes]) -> Content:
     signed: list[Signed] = []
     unsigned: list[Snapshot] = []
+    covered: set[Snapshot] = set()
     for number, line in enumerate(lines, 1):
         try:
             if _PROBE.decode(line).format == "qed-receipt-1":
-                signed.append(SignedReceipt.from_json(line))
+                receipt = SignedReceipt.from_json(line)
+                signed.append(receipt)
+                covered.update(receipt.snapshots)
             elif parse_header(line) is None:
                 unsigned.append(parse_snapshot(line))
         except (*_NOT_JSON, MalformedLine, MalformedProof) as exc:
             raise MalformedProof(f"not a file of receipts: line {number}: {exc}") from exc
-    return Content(signed, unsigned)
+    return Content(signed, [snapshot for snapshot in unsigned if snapshot not in covered])

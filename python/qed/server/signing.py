@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from qed._qed import UnsignedCheckpoint
 from qed.errors import LogError, QedError, SigningError
+from qed.server.guard import ForkGuard
 from qed.server.logs import Line, OncePerMinute
 from qed.server.receipt_maker import MOST_IN_RECEIPT
 
@@ -70,6 +71,7 @@ class Signing:
 
         Raises:
             SigningError: This member cannot sign now, or the versions are not of one batch, or too many.
+            ForkGuard: This member must not sign.
         """
         if end - first > MOST_IN_RECEIPT:
             raise SigningError(f"a receipt has at most {MOST_IN_RECEIPT} events: ask for one version at a time")
@@ -99,10 +101,10 @@ class Signing:
             except (QedError, OSError) as exc:
                 if self._once_per_minute.is_due("receipts", str(exc)):
                     _log.error(Line("no receipts", reason=exc))
-                reason = str(exc)
+                kind, reason = ForkGuard if isinstance(exc, ForkGuard) else SigningError, str(exc)
                 for _, future in wanted:
                     if not future.done():
-                        future.set_exception(SigningError(reason))
+                        future.set_exception(kind(reason))
                 continue
             for (_, future), receipt in zip(wanted, receipts, strict=True):
                 if future.done():
