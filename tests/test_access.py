@@ -48,6 +48,8 @@ BY_CLIENTS: Final[Table] = {
     ("POST", "/proofs/incremental"): {"prove"},
     ("GET", "/snapshots/0"): {"prove"},
     ("GET", "/snapshots/%30"): {"prove"},
+    ("GET", "/receipts/0"): {"prove"},
+    ("GET", "/log/checkpoint"): {"prove"},
     ("GET", "/log/tile/0/000"): {"prove"},
     ("GET", "/log/no-such-file"): {"prove"},
     ("GET", "/info"): {"append", "prove", "operate", "observe"},
@@ -180,7 +182,7 @@ def test_a_path_that_is_nearly_that_of_a_call_is_none(keyed: Keyed, end: str) ->
             if path == "/" or "?" in path or "no-such" in path or (method, path) == ("DELETE", "/events"):
                 continue
             answer = ask(client, (method, path + end), {"Api-Key": keyed.make(*ROLES)})
-            is_version = path.startswith("/snapshots/")
+            is_version = path.startswith(("/snapshots/", "/receipts/"))
             assert answer.status_code in ({400, 404} if is_version else {404}), (method, path, answer.text)
 
 

@@ -22,6 +22,7 @@ PYTHON_FLOORS = [
     {"errors", "_fields", "_printable", "_files", "_limits", "_deeds", "_hosts"},
     {"proofs", "signed"},
     {
+        "acknowledgement",
         "log",
         "memory",
         "history",
@@ -78,19 +79,23 @@ SERVER_FLOORS = [
     {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"},
     {"ways"},
     {"config"},
-    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates", "high_water"},
-    {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"},
-    {"credentials", "access", "token_table", "lost_members"},
+    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
+    | {"high_water", "sign_memory"},
+    {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
+    | {"signer_set", "file_signer", "receipt_maker"},
+    {"credentials", "access", "token_table", "lost_members", "published"},
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
     {"certification", "members", "tls_listener"},
-    {"acceptor", "link", "recognition", "deeds", "revocation"},
-    {"transport", "admissions", "authorities", "enrolment", "passed_on"},
-    {"history"},
+    {"acceptor", "link", "recognition", "deeds", "revocation", "guard"},
+    {"transport", "admissions", "authorities", "enrolment", "passed_on", "signing"},
+    {"history", "publishing"},
     {"leader_requests", "fetching", "key_uses"},
     {"certifier"},
     {"peers"},
+    {"signing_parts"},
     {"node"},
+    {"receipt_calls"},
     {"endpoints"},
     {"backups", "key_calls", "operator_bodies", "tiles"},
     {"app"},
@@ -117,12 +122,13 @@ CORE_FLOORS = [
     {"replay", "batch"},
     {"log"},
     {"replica", "page", "tiled"},
+    {"entry_prover", "stored_tree"},
     {"backup", "audit", "receipts"},
     {"restoration"},
 ]
 NODE_FLOORS = [
     {"segments", "member_id", "ticket", "queue", "public_key"},
-    {"wal", "identity", "membership", "liveness", "notice", "comparison", "high_water"},
+    {"wal", "identity", "membership", "liveness", "notice", "comparison", "high_water", "sign_memory"},
     {"raftlog", "entry"},
     {"message_check"},
     {"roll_call"},
@@ -167,6 +173,15 @@ ONLY = {
                 "history",
                 "endpoints",
                 "tiles",
+                "sign_memory",
+                "file_signer",
+                "receipt_maker",
+                "published",
+                "guard",
+                "signing",
+                "publishing",
+                "signing_parts",
+                "receipt_calls",
             )
         ),
     },
@@ -178,6 +193,7 @@ ONLY = {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
     }
+    | {"server.receipt_calls"}
     | {"witness.app"},
     "rich": {"cli.terminal"},
     "cryptography": {

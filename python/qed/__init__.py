@@ -79,7 +79,19 @@ if TYPE_CHECKING:
     from qed._client.client import Client
     from qed._client.examination import Examination
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, KeyRow, Keys, Shard, Shards
+    from qed._wire import (
+        Cluster,
+        ClusterMember,
+        CreatedKey,
+        Info,
+        JoinToken,
+        KeptBackup,
+        KeyRow,
+        Keys,
+        ReceiptLevel,
+        Shard,
+        Shards,
+    )
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.bundle import Bundle
@@ -154,6 +166,7 @@ __all__ = [
     "QedError",
     "Question",
     "Read",
+    "ReceiptLevel",
     "Receipts",
     "ReceiptsError",
     "Sent",
@@ -187,6 +200,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import a name when it is first used: a program that only verifies does not wait for an HTTP library."""
     modules = {
+        "Acknowledgement": "acknowledgement",
         "Act": "history",
         "AsyncClient": "_client.async_client",
         "Backup": "backups",
@@ -206,6 +220,7 @@ def __getattr__(name: str) -> object:
         "Memory": "memory",
         "Policy": "policy",
         "Read": "_client.topology",
+        "ReceiptLevel": "_wire",
         "Receipts": "receipts",
         "Sent": "_client.adding",
         "Shard": "_wire",

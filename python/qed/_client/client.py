@@ -198,8 +198,11 @@ class Client:
         given = list(events)
 
         def build(is_digest_sent: bool) -> Call[Acknowledgement]:
-            call = calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
-            return calls.with_receipt(call, receipt)
+            if len(given) == 1:
+                call = calls.add(given[0], if_absent=if_absent, is_digest_sent=is_digest_sent)
+                return calls.with_receipt(call, receipt)
+            bulk = calls.add_bulk(given, if_absent=if_absent, is_digest_sent=is_digest_sent)
+            return calls.with_receipt(bulk, receipt)
 
         insertion = insert(build, given, self._sent, self._topology, self._policy)
         return self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))

@@ -244,7 +244,7 @@ def build_application(
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
         Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
         Route("/receipts/{version}", PastReceipt(node), methods=["GET"]),
-        Route(tiles.CHECKPOINT, tiles.PublishedCheckpoint(node), methods=["GET"]),
+        Route("/log/checkpoint", tiles.PublishedCheckpoint(node), methods=["GET"]),
         Route("/log/{path:path}", tiles.TileFile(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
         Route("/", endpoints.Welcome(), methods=["GET"]),

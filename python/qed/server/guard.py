@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _WAYS_ON = (
     "reads go on. Put the lost entries back, from another member or a backup, or give the log a new name: "
-    "docs/recovery.md, section A signed log that lost entries"
+    "docs/recovery.md, A signed log that lost entries"
 )
 
 

@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 
     from qed.server.node import Node
 
-__all__ = ["CHECKPOINT", "PREFIX", "NoSuchTile", "PublishedCheckpoint", "TileFile", "for_readers"]
+__all__ = ["PREFIX", "NoSuchTile", "PublishedCheckpoint", "TileFile", "for_readers"]
 
 PREFIX: Final = "/log/"
 """Of all paths of the transparency log."""
 
-CHECKPOINT: Final = "/log/checkpoint"
-"""Of the newest published checkpoint."""
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BUNDLES: Final = "tile/entries/"
 _BINARY: Final = (b"content-type", b"application/octet-stream")
