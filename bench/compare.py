@@ -9,7 +9,8 @@ between which two values half of them are. A ratio compares new with old, and ab
 still be quiet.
 
 Two parts are about API keys. `secure` is `three`, and the new build gets a key with every request. `key` compares one
-server of the new build with itself: without a key, and with a key in every request.
+server of the new build with itself: without a key, and with a key in every request. `receipts` does the same with a
+server that signs, and a committed receipt for every addition.
 """
 
 from __future__ import annotations
@@ -67,14 +68,25 @@ class Build:
     Attributes:
         root: Its folder.
         sends_key: Whether its servers have an API key, and each request brings it.
+        wants_receipts: Whether its servers sign, and each addition asks for a committed receipt.
     """
 
     root: Path
     sends_key: bool = False
+    wants_receipts: bool = False
 
     def command(self, name: str) -> str:
         """Return the path of one of its commands."""
         return str(self.root / ".venv" / "bin" / name)
+
+    def signing_options(self, folder: Path) -> tuple[str, ...]:
+        """Return the options of a server that signs, with keys and a sign memory in a folder."""
+        if not self.wants_receipts:
+            return ()
+        key, origin = folder / "log.key", "log.example.com/bench"
+        command = [self.command("qed"), "log-key", "generate", "--origin", origin, "--out", str(key)]
+        subprocess.run(command, check=True, capture_output=True)
+        return ("--origin", origin, "--signing-key", str(key), "--sign-memory", str(folder / "memory"))
 
     def key_options(self, server: Server) -> tuple[str, ...]:
         """Return the options of the load generator for the API key, which is made on the server."""
@@ -117,6 +129,7 @@ def add_numbers(address: str, size: Size, key: tuple[str, ...]) -> Iterator[Numb
     common = ("--seconds", size.seconds, *key)
     single = load(address, "add", 64, *common, "--prefix", "a")
     yield Number("single adds, 64 connections", single["requests_per_s"], "adds/s")
+    yield Number("half of them within", single["p50_ms"], "ms")
     bulks = load(address, "bulk", 4, *common, *BULK)
     yield Number("bulks of 1,000, 4 connections", bulks["events_per_s"], "events/s")
 
@@ -142,10 +155,11 @@ def http(build: Build, size: Size) -> Iterator[Side]:
     """Run one server with a filled log until the block ends."""
     with (
         tempfile.TemporaryDirectory(prefix="qed-bench-") as folder,
-        serving(Path(folder), build.command("qed-server")) as server,
+        serving(Path(folder), build.command("qed-server"), *build.signing_options(Path(folder))) as server,
     ):
         address, key = server.address("http"), build.key_options(server)
         fill(server, size.events, *key)
+        key += ("--receipt", "committed") if build.wants_receipts else ()
         known = ("--prefix", "event ", "--events", size.events)
 
         def numbers() -> Iterator[Number]:
@@ -186,6 +200,7 @@ PARTS: dict[str, Part] = {
     "start": Part(start),
     "secure": Part(three, lambda old, new: (old, replace(new, sends_key=True))),
     "key": Part(http, lambda _, new: (new, replace(new, sends_key=True))),
+    "receipts": Part(http, lambda _, new: (new, replace(new, wants_receipts=True))),
 }
 
 

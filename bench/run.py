@@ -190,9 +190,9 @@ def load(address: str, mode: str, connections: int, *rest: object) -> dict[str, 
 
 
 @contextmanager
-def serving(folder: Path, command: str = COMMAND) -> Iterator[Server]:
+def serving(folder: Path, command: str = COMMAND, *options: str) -> Iterator[Server]:
     """Serve the data in a folder until the block ends."""
-    server = Server("bench", folder / "data", command=(command,), extra=("--log", "error"))
+    server = Server("bench", folder / "data", command=(command,), extra=("--log", "error", *options))
     try:
         server.start()
         yield server

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 /// Printed with every usage error.
 pub const USAGE: &str = "\
 usage: qed-load MODE [--address 127.0.0.1:8800] [--connections 64] (--count REQUESTS | --seconds S) [--api-key KEY]
-       [mode's options]
+       [--receipt LEVEL] [mode's options]
 
   add          POST /events, one new event \"<prefix><i>\" a request          --prefix P --first I
   bulk         POST /events/bulk, N new events a request                    --prefix P --first I --bulk N
@@ -13,6 +13,7 @@ usage: qed-load MODE [--address 127.0.0.1:8800] [--connections 64] (--count REQU
   incremental  POST /proofs/incremental, random 0 <= start <= end < E       --events E --seed S
   tile         GET /log/tile/0/..., a random full tile of E entries         --events E --seed S
 
+--receipt asks for a signed receipt with each add or bulk.
 i counts up from I over all connections together. Exit code: 0 all answers were 2xx, 1 some were not, 2 usage, 3 no server.";
 
 /// Entries below a full tile.
@@ -88,6 +89,8 @@ pub struct Options {
     pub seed: u64,
     /// The API key of every request, if it has one.
     pub api_key: Option<String>,
+    /// The receipt that every addition asks for, if it does.
+    pub receipt: Option<String>,
 }
 
 impl Options {
@@ -112,6 +115,7 @@ impl Options {
                 "--events" => options.events = number(&name, &value)?,
                 "--seed" => options.seed = number(&name, &value)?,
                 "--api-key" => options.api_key = Some(value),
+                "--receipt" => options.receipt = Some(value),
                 _ => return Err(format!("unknown option {name}")),
             }
         }
@@ -131,6 +135,7 @@ impl Options {
             events: 0,
             seed: 1,
             api_key: None,
+            receipt: None,
         }
     }
 

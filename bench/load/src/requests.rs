@@ -27,6 +27,8 @@ pub struct Requests {
     random: Random,
     /// The line of the head with the API key; empty without one.
     key_line: String,
+    /// The field of additions that asks for a receipt; empty without one.
+    receipt: String,
 }
 
 impl Requests {
@@ -39,13 +41,15 @@ impl Requests {
             events: options.events,
             next_event,
             random: Random::new(options.seed, index),
+            receipt: options.receipt.as_ref().map(|level| format!(",\"Receipt\":\"{level}\"")).unwrap_or_default(),
             key_line: options.api_key.as_ref().map(|key| format!("Api-Key: {key}\r\n")).unwrap_or_default(),
         }
     }
 
     fn add(&self) -> Request {
         let event = self.next_event.fetch_add(1, Ordering::Relaxed);
-        self.post("/events", &format!("{{\"Event\":\"{}\"}}", self.encoded(event)), 1, b"")
+        let body = format!("{{\"Event\":\"{}\"{}}}", self.encoded(event), self.receipt);
+        self.post("/events", &body, 1, self.wanted())
     }
 
     fn bulk(&self) -> Request {
@@ -55,8 +59,15 @@ impl Requests {
             let comma = if event == first { "" } else { "," };
             let _ = write!(body, "{comma}\"{}\"", self.encoded(event));
         }
-        body.push_str("]}");
-        self.post("/events/bulk", &body, self.bulk as u64, b"")
+        body.push(']');
+        body.push_str(&self.receipt);
+        body.push('}');
+        self.post("/events/bulk", &body, self.bulk as u64, self.wanted())
+    }
+
+    /// Return what an answer to an addition must contain.
+    const fn wanted(&self) -> &'static [u8] {
+        if self.receipt.is_empty() { b"" } else { b"\"qed-receipt-1\"" }
     }
 
     fn membership(&mut self) -> Request {

@@ -173,10 +173,11 @@ fn newest_in(bytes: &[u8]) -> Result<(Option<Remembered>, usize), String> {
         return Err(format!("expected {} bytes, found {}", ROWS * ROW_BYTES, bytes.len()));
     }
     let read: Vec<_> = rows.iter().map(Remembered::from_row).collect();
-    let newest = (0..).zip(&read).filter_map(|(number, row)| Some((row.as_ref()?, number))).max_by_key(|(row, number)| {
-        // Of equal rows that were written one after the other, the later one.
-        (row.size, row.time, *number)
-    });
+    let newest =
+        (0..).zip(&read).filter_map(|(number, row)| Some((row.as_ref()?, number))).max_by_key(|(row, number)| {
+            // Of equal rows that were written one after the other, the later one.
+            (row.size, row.time, *number)
+        });
     let next = newest.map_or(0, |(_, number): (_, usize)| (number + 1) % ROWS);
     let is_empty = |row: &[u8; ROW_BYTES]| row.iter().all(|&byte| byte == 0);
     let unread = (0..).zip(rows).zip(&read).filter(|((_, row), read)| read.is_none() && !is_empty(row));
