@@ -12,7 +12,7 @@ use crate::integers::usize_from;
 use crate::log::Log;
 use crate::tiled::head;
 use crate::tlog::claim::{Proof, Run};
-use crate::tlog::entry::Entry;
+use crate::tlog::entry::{BatchEnd, Entry};
 use crate::tlog::entry_tree::KEPT_LEVEL;
 use crate::tlog::merkle::{ProveError, Subtrees, TreeHead, range_proof, root_at};
 
@@ -75,6 +75,22 @@ impl<'a> EntryProver<'a> {
         let proof = proof.map_err(|error| self.source_error(range.end.saturating_sub(1), error))?;
         let entries = range.clone().map(|version| self.entry(version)).collect::<Result<_, _>>()?;
         Ok(Run { first: range.start, entries, proof: Proof::Range(proof) })
+    }
+
+    /// Return the last version of the commit batch of a version, and the roots there; nothing if the tree does not reach so far.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
+    pub fn batch_end(&self, version: u64) -> Result<Option<(u64, BatchEnd)>, LogError> {
+        for index in version / TILE_ENTRIES..self.size.div_ceil(TILE_ENTRIES) {
+            let tile = self.tile(index)?;
+            let end_of = |entry: &Entry| Some((entry.version, entry.batch_end?));
+            if let Some(end) = tile.entries.iter().filter(|entry| entry.version >= version).find_map(end_of) {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
     }
 
     fn entry(&self, version: u64) -> Result<Entry, LogError> {

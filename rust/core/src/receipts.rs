@@ -5,10 +5,10 @@ use std::ops::Range;
 use crate::entry_prover::EntryProver;
 use crate::error::LogError;
 use crate::log::Log;
-use crate::proof::Malformed;
-use crate::rows;
-use crate::store::Table;
+use crate::proof::{Malformed, Snapshot};
+use crate::rows::Rows;
 use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::entry::Entry;
 use crate::tlog::note::{Line, Note};
 use crate::tlog::receipt::SignedReceipt;
 
@@ -54,13 +54,6 @@ impl Log {
         }
         Ok(ReceiptMaker { log: self, size, entries, note: Note::new(&checkpoint.to_string(), lines)? })
     }
-
-    /// Return the last version of the commit batch of a version.
-    fn batch_end(&self, version: u64) -> Result<u64, LogError> {
-        let row = self.store.first_in(Table::Roots, &version.to_be_bytes(), &u64::MAX.to_be_bytes())?;
-        let missing = || LogError::Corrupt(format!("the end of the batch of version {version} is missing"));
-        rows::version_in(&row.ok_or_else(missing)?.0)
-    }
 }
 
 impl ReceiptMaker<'_> {
@@ -73,14 +66,29 @@ impl ReceiptMaker<'_> {
     pub fn receipt(&self, range: Range<u64>) -> Result<SignedReceipt, ReceiptError> {
         let run = self.entries.run(&range)?;
         let last = range.end - 1;
-        let batch_end = self.log.batch_end(range.start)?;
-        if batch_end < last || batch_end >= self.size {
-            let found = format!("{} to {last} of one that ends at {batch_end}", range.start);
-            let expected = format!("versions of one batch that ends below {}", self.size);
-            return Err(ReceiptError::Unfit(format!("expected {expected}, found {found}")));
+        let size = self.size;
+        let unfit = |found: String| {
+            let expected = format!("versions of one batch that ends below {size}");
+            ReceiptError::Unfit(format!("expected {expected}, found {} to {last} of {found}", range.start))
+        };
+        let (batch_end, roots) =
+            self.entries.batch_end(range.start)?.ok_or_else(|| unfit("one that ends later".into()))?;
+        if batch_end < last {
+            return Err(unfit(format!("one that ends at {batch_end}")));
         }
         let end = if batch_end == last { None } else { Some(self.entries.run(&(batch_end..batch_end + 1))?) };
-        let snapshots = range.map(|version| self.log.snapshot(version)).collect::<Result<_, _>>()?;
+        let rows = Rows::of(self.log.store.as_ref());
+        let snapshot = |entry: &Entry| {
+            let version = entry.version;
+            let history_digest = if version == batch_end {
+                roots.history_digest
+            } else {
+                self.log.trees.read().history().root(version, &|version| rows.group(version))?
+            };
+            let (event_digest, hyper_digest) = (entry.event_digest, roots.hyper_digest);
+            Ok::<_, LogError>(Snapshot { event_digest, history_digest, hyper_digest, version })
+        };
+        let snapshots = run.entries.iter().map(snapshot).collect::<Result<_, _>>()?;
         Ok(SignedReceipt::new(run, end, snapshots, self.note.clone())?)
     }
 }
