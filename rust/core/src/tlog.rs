@@ -9,7 +9,8 @@
 //!
 //! A log keeps the nodes above its tiles in memory ([`entry_tree`]). The nodes of the tree are published in [tiles](tile), 256 hashes each, and the entries in bundles of 256. From the tiles anybody can
 //! make a proof that an entry is in the tree, or that one tree extends another; [`proof_file`] is such a proof with its
-//! checkpoint, complete in one file. [`add_checkpoint`] is what a log asks of a witness, and what the witness does.
+//! checkpoint, complete in one file. [`add_checkpoint`] is what a log asks of a witness, and what the witness does; [`cosigning`] is how the log
+//! collects the answers.
 //!
 //! A log gives a [receipt] for what was added, and saved answers are kept in a [bundle]; both have entries with proofs and a checkpoint. Whether
 //! such a file shows what it claims, a [claim] decides, by the keys of a [trust file](trust_file).
@@ -27,6 +28,7 @@ pub mod add_checkpoint;
 pub mod bundle;
 pub mod checkpoint;
 pub mod claim;
+pub mod cosigning;
 pub mod entry;
 pub mod entry_tree;
 mod fields;

@@ -11,6 +11,7 @@
 )]
 
 mod backup;
+mod cosigning;
 mod error;
 mod events;
 mod log;
@@ -28,6 +29,8 @@ mod witnessing;
 mod _qed {
     #[pymodule_export]
     use super::backup::{Backup, BackupFile, Founding, Survivor, recover, restore_backups, survey, verify_backups};
+    #[pymodule_export]
+    use super::cosigning::{Cosignature, Cosigning, PolicyWitness};
     #[pymodule_export]
     use super::log::{Added, Log, TilePath};
     #[pymodule_export]

@@ -9,13 +9,14 @@ use qed_core::tlog::note::{Note, VerifiedLine};
 use qed_core::tlog::policy::{Cosignature, Endorsed};
 use qed_core::tlog::{proof_file, receipt, trust_file};
 
+use crate::cosigning::PolicyWitness;
 use crate::error;
 use crate::proofs::{Digest, IncrementalProof, Snapshot, answer_to_python};
 use crate::questions::{Extension, Membership};
 
 /// What somebody demands of a log before believing it.
 #[pyclass(frozen, module = "qed._qed")]
-pub struct TrustFile(trust_file::TrustFile);
+pub struct TrustFile(pub trust_file::TrustFile);
 
 #[pymethods]
 impl TrustFile {
@@ -45,6 +46,12 @@ impl TrustFile {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// The witnesses, in the order of the policy.
+    #[getter]
+    fn witnesses(&self) -> Vec<PolicyWitness> {
+        self.0.policy().witnesses().iter().map(PolicyWitness::from).collect()
     }
 
     /// The names of witnesses that lie under the name of a log.

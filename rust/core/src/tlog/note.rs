@@ -158,6 +158,21 @@ impl Note {
         &self.text
     }
 
+    /// Return the signature lines, of any keys and not verified.
+    pub(super) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// Return the lines that `key` verifies. A line that fails is left out, unlike in [`Self::verify`]: a log keeps what it can use of
+    /// the answer of a witness.
+    pub(super) fn verified_by(&self, key: &VerifierKey) -> Vec<VerifiedLine> {
+        let verified = |line: &&Line| key.verify(&self.text, &line.signature).map(|time| (time, (*line).clone()));
+        let own = self.lines.iter().filter(|line| line.is_of(key));
+        own.filter_map(|line| verified(&line).ok())
+            .map(|(time, line)| VerifiedLine { key: key.clone(), time, line })
+            .collect()
+    }
+
     /// Return the size of the checkpoint that the text claims to be. It is not verified: use it only to write what others verify.
     pub(super) fn claimed_size(&self) -> Result<u64, Malformed> {
         Ok(Checkpoint::parse(&self.text)?.head.size())

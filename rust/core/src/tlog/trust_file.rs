@@ -154,8 +154,7 @@ impl TrustFile {
     ///
     /// [`VerifyError`] names the check that failed.
     pub fn endorse(&self, note: &Note, now: u64) -> Result<Endorsed, VerifyError> {
-        let latest = now.saturating_add(self.skew_s).min(MAX_NUMBER);
-        let endorsed = self.policy.verify_log(note, latest)?;
+        let endorsed = self.policy.verify_log(note, self.latest(now))?;
         let (origin, size) = (&endorsed.checkpoint().origin, endorsed.checkpoint().head.size());
         let counts = |key: &VerifierKey| {
             let is_retired = |(retired, max_size): &(VerifierKey, u64)| retired == key && size <= *max_size;
@@ -168,6 +167,11 @@ impl TrustFile {
             return Err(VerifyError { check: "signature lines", expected, computed: found.join(", ") });
         }
         Ok(endorsed)
+    }
+
+    /// Return the latest time that a cosignature may have which is read at `now`: clocks may differ.
+    pub(super) fn latest(&self, now: u64) -> u64 {
+        now.saturating_add(self.skew_s).min(MAX_NUMBER)
     }
 
     /// Return whether a checkpoint is recent enough to tell the present state of the log: the quorum is met by cosignatures that are at

@@ -12,6 +12,7 @@
 mod add_checkpoint;
 mod bundles;
 mod claims;
+mod cosigning;
 mod damage;
 mod edits;
 mod keys;
