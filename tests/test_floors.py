@@ -76,9 +76,10 @@ CLI_FLOORS = [
     {"main"},
 ]
 SERVER_FLOORS = [
-    {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"},
-    {"ways"},
-    {"config"},
+    {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"}
+    | {"back_off", "http_client", "witness_outcomes"},
+    {"ways", "witness_exchange"},
+    {"config", "witness_client"},
     {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
     | {"high_water", "sign_memory"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
@@ -182,13 +183,16 @@ ONLY = {
                 "publishing",
                 "signing_parts",
                 "receipt_calls",
+                "witness_client",
+                "witness_exchange",
             )
         ),
     },
     "httpx": {
         f"_client.{name}"
         for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
-    },
+    }
+    | {"server.http_client"},
     "starlette": {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from commands import environment
-from harness.wait import LIMIT_S
+from cosigners import Chronicle
+from harness.wait import LIMIT_S, wait_until
+from qed.server.witness_client import WitnessClient
+from qed.server.witness_outcomes import OutcomeKind, SightingKind
+from test_witness_client_runs import RUN, policy_for, run_the_recorded_log
 from witnesses import ForeignLog, WitnessProcess
 
 if TYPE_CHECKING:
@@ -102,6 +108,10 @@ def run_peer(script: str, task: dict[str, str]) -> Any:  # noqa: ANN401 - the JS
     return json.loads(done.stdout)
 
 
+LISTENING: Final = re.compile(r"add-checkpoint at (\S+)/add-checkpoint")
+SERVER: Final = "import sys; from aics_witness.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
 @pytest.fixture
 def log() -> ForeignLog:
     return ForeignLog("log.example.com/peer")
@@ -138,3 +148,75 @@ def test_the_client_of_another_implementation_gets_cosignatures_that_it_verifies
     note = witness.last(log.origin).text
     task = {"note": note, "log": log.vkey, "witness": vkey}
     assert run_peer(MONITOR, task) == {"ok": True, "size": 40, "error": None}
+
+
+@dataclass
+class Peer:
+    """The witness of another implementation, running."""
+
+    vkey: str
+    url: str
+
+
+def peer_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", SERVER, *arguments]
+
+
+@pytest.fixture
+def peer(tmp_path: Path, log: ForeignLog) -> Iterator[Peer]:
+    """Give a running witness that knows the log and the recorded one."""
+    config, env = str(tmp_path / "peer.json"), environment(PYTHONPATH=os.fspath(PEERS))
+    init = peer_command("init", "--config", config, "--name", "peer.example.com/w")
+    vkey = subprocess.run(init, check=True, capture_output=True, text=True, timeout=LIMIT_S, env=env).stdout.strip()
+    for origin, key in ((log.origin, log.vkey), (RUN["vkey"].partition("+")[0], RUN["vkey"])):
+        added = peer_command("add-log", "--config", config, "--origin", origin, "--vkey", key)
+        subprocess.run(added, check=True, capture_output=True, timeout=LIMIT_S, env=env)
+    output = tmp_path / "peer.log"
+    with output.open("wb") as errors:
+        serve = peer_command("serve", "--config", config, "--listen", "127.0.0.1:0")
+        process = subprocess.Popen(serve, stderr=errors, stdout=errors, env=env)
+    try:
+        wait_until(lambda: LISTENING.search(output.read_text()) is not None, "the peer to listen")
+        found = LISTENING.search(output.read_text())
+        assert found is not None
+        yield Peer(vkey, found[1])
+    finally:
+        process.kill()
+        process.wait(LIMIT_S)
+
+
+async def test_the_witness_of_another_implementation_cosigns_the_recorded_log(peer: Peer) -> None:
+    clients: list[WitnessClient] = []
+    try:
+        await run_the_recorded_log([peer.vkey], peer.url, clients)
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
+async def test_the_witness_of_another_implementation_refuses_what_ours_refuses(peer: Peer, log: ForeignLog) -> None:
+    policy = policy_for(log.vkey, ([peer.vkey], peer.url))
+    client = WitnessClient(policy)
+    stranger = ForeignLog("log.example.com/stranger")
+    stranger.grow(3)
+    unknown = WitnessClient(policy_for(stranger.vkey, ([peer.vkey], peer.url)))
+    try:
+        assert (await client.newest(log.origin))[0].kind is SightingKind.NONE
+        for count in (1, 1, 5, 0, 60):
+            log.grow(count)
+            result = await client.cosign(log.sign(log.text()), Chronicle(log), limit_s=LIMIT_S)
+            assert result.is_quorum_met, result
+            (sighting,) = await client.newest(log.origin)
+            assert sighting.checkpoint is not None
+            assert sighting.checkpoint.note == result.note
+        del log.leaves[50:]
+        result = await client.cosign(log.sign(log.text()), Chronicle(log), limit_s=LIMIT_S)
+        assert [(one.size, one.newest is not None) for one in result.ahead] == [(67, True)]
+        log.leaves += [bytes([number]) * 32 for number in range(30)]
+        result = await client.cosign(log.sign(log.text()), Chronicle(log), limit_s=LIMIT_S)
+        assert [one.kind for one in result.disagreeing] == [OutcomeKind.DISAGREES]
+        result = await unknown.cosign(stranger.sign(stranger.text()), Chronicle(stranger), limit_s=LIMIT_S)
+        assert result.outcomes[0].kind is OutcomeKind.MISCONFIGURED
+    finally:
+        await client.aclose()
+        await unknown.aclose()
