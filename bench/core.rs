@@ -16,6 +16,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use qed_core::entry_prover::EntryProver;
 use qed_core::hash::{Digest, hyper_inner};
 use qed_core::log::{Log, Request};
 use qed_core::proof::Answer;
@@ -135,7 +136,8 @@ fn witnessed(log: &Log) {
 
     let (digest, last) = (event(7), log.len() - 1);
     let answer = log.prove(&digest, None).expect("prove");
-    let runs = vec![log.proven_entries(last..last + 1, log.len()).expect("run")];
+    let prover = EntryProver::new(log, log.len()).expect("prover");
+    let runs = vec![prover.run(&(last..last + 1)).expect("run")];
     let saved = Saved::Membership { digest, version: None, answer };
     let bundle = SignedBundle::new(saved, runs, note).expect("bundle");
     let text = bundle.to_json();

@@ -46,16 +46,12 @@ impl Subtrees for StoredTree<'_> {
     fn subtree(&self, level: u32, index: u64) -> Result<Digest, LogError> {
         // The nodes of the next lower stored level, or the entries, that are below this one.
         let count = 1_u64 << (level % KEPT_LEVEL);
-        match (level / KEPT_LEVEL).checked_sub(1) {
-            Some(tiles) => {
-                let tiles = u8::try_from(tiles).map_err(|_| LogError::Bug("a tree has at most 63 levels"))?;
-                self.tiles(tiles, index * count, count).map(|hashes| root_of(&hashes))
-            }
-            None => {
-                let first = index * count;
-                let leaves: Vec<_> = self.0.entries(first..first + count)?.iter().map(Entry::leaf).collect();
-                Ok(root_of(&leaves))
-            }
+        if let Some(tiles) = (level / KEPT_LEVEL).checked_sub(1) {
+            let tiles = u8::try_from(tiles).map_err(|_| LogError::Bug("a tree has at most 63 levels"))?;
+            return self.tiles(tiles, index * count, count).map(|hashes| root_of(&hashes));
         }
+        let first = index * count;
+        let leaves: Vec<_> = self.0.entries(first..first + count)?.iter().map(Entry::leaf).collect();
+        Ok(root_of(&leaves))
     }
 }

@@ -109,7 +109,7 @@ impl SignMemory {
         if path.try_exists()? {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
         }
-        replace(path, |file| io::Write::write_all(file, &[0; ROWS * ROW_BYTES]))?;
+        replace(path, |file| io::Write::write_all(file, &vec![0; ROWS * ROW_BYTES]))?;
         Self::open(path)
     }
 

@@ -24,8 +24,9 @@ fn witnesses() -> [SigningKey; 3] {
 }
 
 fn trust() -> TrustFile {
-    let lines: String = (0..).zip(witnesses()).map(|(i, key)| format!("witness w{i} {}\n", key.verifier())).collect();
-    TrustFile::parse(format!("log {}\n{lines}quorum none\n", log_key().verifier()).as_bytes()).unwrap()
+    let [first, pq, second] = witnesses().map(|key| key.verifier().to_string());
+    let witnesses = format!("witness w0 {first}\nwitness w1 {pq}\nwitness w2 {second}\n");
+    TrustFile::parse(format!("log {}\n{witnesses}quorum none\n", log_key().verifier()).as_bytes()).unwrap()
 }
 
 fn note_of(lines: &[String]) -> String {
