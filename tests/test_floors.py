@@ -73,13 +73,16 @@ CLI_FLOORS = [
         "witness",
         "completion",
     },
+    {"signer"},
     {"main"},
 ]
 SERVER_FLOORS = [
     {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"}
-    | {"back_off", "http_client", "witness_outcomes"},
-    {"ways", "witness_exchange"},
+    | {"add_checkpoint_answers", "back_off", "http_client", "witness_outcomes"},
+    {"ways", "witness_exchange", "unix_socket"},
     {"config", "witness_client"},
+    {"signed_lines"},
+    {"remote_signer", "command_signer"},
     {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
     | {"high_water", "sign_memory"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
@@ -88,6 +91,7 @@ SERVER_FLOORS = [
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
     {"certification", "members", "tls_listener"},
+    {"service"},
     {"acceptor", "link", "recognition", "deeds", "revocation", "guard"},
     {"transport", "admissions", "authorities", "enrolment", "passed_on", "signing"},
     {"history", "publishing"},
@@ -108,6 +112,10 @@ WITNESS_FLOORS = [
     {"allowance", "store", "key_file", "known_logs"},
     {"witness", "settings"},
     {"app"},
+    {"serving"},
+]
+SIGNER_FLOORS = [
+    {"settings"},
     {"serving"},
 ]
 CORE_FLOORS = [
@@ -156,6 +164,7 @@ ONLY = {
         "log_keys",
         "_client.linking",
         "history",
+        "signer.settings",
         "witness.known_logs",
         "witness.witness",
         *(
@@ -183,6 +192,9 @@ ONLY = {
                 "publishing",
                 "signing_parts",
                 "receipt_calls",
+                "command_signer",
+                "remote_signer",
+                "signed_lines",
                 "witness_client",
                 "witness_exchange",
             )
@@ -238,7 +250,13 @@ def own_names(package: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "floors"),
-    [("", PYTHON_FLOORS), ("_client", CLIENT_FLOORS), ("cli", CLI_FLOORS), ("witness", WITNESS_FLOORS)],
+    [
+        ("", PYTHON_FLOORS),
+        ("_client", CLIENT_FLOORS),
+        ("cli", CLI_FLOORS),
+        ("witness", WITNESS_FLOORS),
+        ("signer", SIGNER_FLOORS),
+    ],
 )
 def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -> None:
     assert own_names(package) == set().union(*floors) - {"_qed"}
@@ -252,6 +270,7 @@ def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -
         ("qed.cli.", CLI_FLOORS),
         ("qed.server.", SERVER_FLOORS),
         ("qed.witness.", WITNESS_FLOORS),
+        ("qed.signer.", SIGNER_FLOORS),
     ],
 )
 def test_python_arrows_point_down(prefix: str, floors: list[set[str]]) -> None:
@@ -278,7 +297,7 @@ def test_a_library_is_imported_in_its_own_place_only(library: str) -> None:
 
 def test_library_knows_neither_server_nor_command_line() -> None:
     for module, imported in modules().items():
-        if module.startswith(("server", "cli", "witness")):
+        if module.startswith(("server", "cli", "witness", "signer")):
             continue
         assert not {name for name in imported if name.startswith(("qed.server", "qed.cli."))}, module
 

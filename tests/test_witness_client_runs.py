@@ -65,7 +65,11 @@ def policy_for(vkey: str, *witnesses: tuple[list[str], str]) -> qed.Policy:
 def client_for(log: ForeignLog, *witnesses: WitnessProcess, made: list[WitnessClient], **known: int) -> WitnessClient:
     policy = policy_for(log.vkey, *((witness.vkeys(), witness.url) for witness in witnesses))
     acknowledged = AcknowledgedSizes({witness.url: known.get("acknowledged", 0) for witness in witnesses})
-    made.append(WitnessClient(policy, acknowledged=acknowledged, back_off=lambda: BackOff(chance=lambda: 0.0)))
+    made.append(
+        WitnessClient(
+            policy, acknowledged=acknowledged, back_off=lambda: BackOff(clock=lambda: 0.0, chance=lambda: 0.0)
+        )
+    )
     return made[-1]
 
 
@@ -191,7 +195,7 @@ async def test_a_log_that_a_witness_does_not_know_is_a_matter_of_configuration(
     client = client_for(stranger, witness, made=clients)
     result = await ask(client, stranger)
     assert result.outcomes[0].kind is OutcomeKind.MISCONFIGURED
-    assert result.outcomes[0].detail == "it answered 404: this witness does not cosign for this log"
+    assert result.outcomes[0].detail == "it answered 404: this witness does not sign for this log"
     assert (await client.newest(stranger.origin))[0].kind is SightingKind.NONE
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ForeignLog", "WitnessProcess", "consistency", "key_id", "request", "root_of", "vkey_of"]
 
-_LISTENING: Final = re.compile(r"Witness (\S+) listens on (\S+) for (\d+) logs?")
+_LISTENING: Final = re.compile(r"(?:Witness|Signer of) (\S+) listens on (\S+)")
 
 
 def _sha256(*parts: bytes) -> bytes:

@@ -16,7 +16,7 @@
     ├─ BackupError            a backup cannot be made, read or used
     │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
-    ├─ WitnessError           a witness cannot run as it is set up
+    ├─ WitnessError           a witness or a signer cannot run as it is set up
     ├─ SigningError           a log does not sign now, or lost entries that it had signed
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
@@ -210,7 +210,7 @@ class CertificateError(QedError):
 
 
 class WitnessError(QedError):
-    """A witness cannot run as it is set up: its keys, its database or its logs cannot be used, or not together."""
+    """A witness or a signer cannot run as it is set up: its keys, database or logs cannot be used, or not together."""
 
 
 class SigningError(QedError):

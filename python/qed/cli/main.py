@@ -60,6 +60,7 @@ _COMMANDS: Final = {
     "certs": "qed.cli.certs",
     "log-key": "qed.cli.log_key",
     "witness": "qed.cli.witness",
+    "signer": "qed.cli.signer",
     "completion": "qed.cli.completion",
 }
 

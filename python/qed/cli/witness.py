@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qed.witness.settings import Settings
     from qed.witness.witness import Witness
 
-__all__ = ["witness"]
+__all__ = ["address", "moment", "tls_of", "witness"]
 
 _LISTEN: Final = "127.0.0.1:8900"
 _RUN: Final = "qed witness run --key w.key --database w.db --logs logs.toml"
@@ -42,7 +42,8 @@ def witness() -> None:
     """
 
 
-def _address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
+def address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
+    """Return the address in an option."""
     try:
         return Address.parse(text)
     except SettingsError as exc:
@@ -78,7 +79,7 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address
     "--listen",
     default=_LISTEN,
     show_default=True,
-    callback=_address,
+    callback=address,
     metavar="HOST:PORT",
     help="Address for logs and monitors.",
 )
@@ -134,7 +135,7 @@ def run(  # noqa: PLR0913  # one argument an option
             listen=listen,
             submission_prefix=submission_prefix,
             monitoring_prefix=monitoring_prefix,
-            tls=_tls(tls_cert, tls_key),
+            tls=tls_of(tls_cert, tls_key),
             allows_extensions=allow_extensions,
             is_new=new_database,
             adds_keys=add_keys,
@@ -142,7 +143,8 @@ def run(  # noqa: PLR0913  # one argument an option
     )
 
 
-def _tls(certificate: str | None, key: str | None) -> ServerTls | None:
+def tls_of(certificate: str | None, key: str | None) -> ServerTls | None:
+    """Return the certificate that two options name, or None if neither is given."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
@@ -177,7 +179,7 @@ def status(*, database: str) -> None:
         store.close()
     counts = {state.origin: sum(found.origin == state.origin for found in evidence) for state in states}
     terminal.lines(vkeys)
-    rows = [(state.origin, str(state.size), _moment(state.time), str(counts[state.origin])) for state in states]
+    rows = [(state.origin, str(state.size), moment(state.time), str(counts[state.origin])) for state in states]
     terminal.table(["Log", "Size", "Cosigned", "Evidence"], rows)
     terminal.records(
         {
@@ -208,7 +210,7 @@ def evidence(*, database: str) -> None:
     finally:
         store.close()
     for one in found:
-        terminal.fields(one.kind, [("Log", one.origin), ("Size", one.size), ("Received", _moment(one.time))])
+        terminal.fields(one.kind, [("Log", one.origin), ("Size", one.size), ("Received", moment(one.time))])
         terminal.lines([*one.note.splitlines(), "", "Cosigned before:", *one.last.splitlines()])
     terminal.records(
         {
@@ -230,5 +232,6 @@ for _command in (run, status, evidence):
     witness.add_command(_command)
 
 
-def _moment(seconds: int) -> str:
+def moment(seconds: int) -> str:
+    """Return a time for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from qed._printable import printable
 from qed.errors import ProtocolError, QedError, Unavailable, VerificationError
+from qed.server.add_checkpoint_answers import SHOWN, shown, size_in
 from qed.server.back_off import LONG, SHORT
 from qed.server.witness_outcomes import Outcome, OutcomeKind, Sighting, SightingKind
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from qed._client.calls import Answer
-    from qed._qed import Cosignature, Cosigning
+    from qed._qed import Cosignature, Cosigning, Digest
     from qed.server.back_off import BackOff, Waits
     from qed.server.http_client import HttpClient
     from qed.signed import Checkpoint, TrustFile
@@ -31,10 +32,6 @@ __all__ = ["AcknowledgedSizes", "ConsistencyProofs", "WitnessExchange"]
 
 _ANSWER_BYTES: Final = 64 * 1024
 _NOTE_BYTES: Final = 256 * 1024
-_SHOWN: Final = 200
-"""Characters of a refusal that are shown to people."""
-_SIZE: Final = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
-_LARGEST: Final = 2**63 - 1
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 _LONGEST_S: Final = 3600.0
 """The longest wait that a witness may ask for."""
@@ -51,8 +48,8 @@ _SUSPICIOUS: Final = (OutcomeKind.AHEAD, OutcomeKind.CONFLICT, OutcomeKind.DISAG
 class ConsistencyProofs(Protocol):
     """Where the proofs of the log come from."""
 
-    async def consistency(self, old: int, new: int) -> Sequence[bytes]:
-        """Return the consistency proof of RFC 6962 between two sizes of the log, 0 < `old` < `new`: 32-byte hashes.
+    async def consistency(self, old: int, new: int) -> Sequence[bytes | Digest]:
+        """Return the consistency proof of RFC 6962 between two sizes of the log, 0 < `old` < `new`.
 
         Raises:
             QedError: There is none at the moment.
@@ -195,11 +192,11 @@ class WitnessExchange:
             raise _Unseen(SightingKind.INVALID, str(exc)) from exc
         if answer.status != HTTPStatus.OK:
             is_missing = answer.status == HTTPStatus.NOT_FOUND
-            raise _Unseen(SightingKind.NONE if is_missing else SightingKind.UNREACHABLE, _shown(answer))
+            raise _Unseen(SightingKind.NONE if is_missing else SightingKind.UNREACHABLE, shown(answer))
         try:
             checkpoint = self.trust.endorse(answer.body, now=int(self.clock()))
         except VerificationError as exc:
-            raise _Unseen(SightingKind.INVALID, printable(str(exc))[:_SHOWN]) from exc
+            raise _Unseen(SightingKind.INVALID, printable(str(exc))[:SHOWN]) from exc
         if checkpoint.origin != origin:
             detail = f"expected a checkpoint of {origin}, found one of {printable(checkpoint.origin)}"
             raise _Unseen(SightingKind.INVALID, detail)
@@ -226,7 +223,7 @@ class WitnessExchange:
         try:
             found = cosigning.read(list(self.names), answer.body, now=int(self.clock()))
         except VerificationError as exc:
-            raise _Ended(OutcomeKind.INVALID, printable(str(exc))[:_SHOWN], SHORT) from exc
+            raise _Ended(OutcomeKind.INVALID, printable(str(exc))[:SHOWN], SHORT) from exc
         if not found:
             detail = "expected a cosignature by a key of the policy at a time that is not in the future, found none"
             raise _Ended(OutcomeKind.INVALID, detail, SHORT)
@@ -236,7 +233,7 @@ class WitnessExchange:
     async def _post(self, cosigning: Cosigning, proofs: ConsistencyProofs, old: int) -> Answer:
         try:
             proof = await proofs.consistency(old, cosigning.size) if 0 < old < cosigning.size else []
-            body = cosigning.request(old, proof)
+            body = cosigning.request(old, [bytes(node) for node in proof])
         except QedError as exc:
             raise _Ended(OutcomeKind.NO_PROOF, f"no proof from {old} to {cosigning.size}: {exc}") from exc
         try:
@@ -248,9 +245,9 @@ class WitnessExchange:
 
     def _size_to_start_from(self, answer: Answer, cosigning: Cosigning, old: int) -> int:
         """Return the size that an answer with status 409 names, if the log can start from it."""
-        size = _size_in(answer.body)
+        size = size_in(answer.body)
         if size is None or size == old:
-            raise _Ended(OutcomeKind.CONFLICT, _shown(answer), LONG, size=size)
+            raise _Ended(OutcomeKind.CONFLICT, shown(answer), LONG, size=size)
         if size > cosigning.size:
             detail = f"it has cosigned size {size}, but this log has size {cosigning.size}"
             raise _Ended(OutcomeKind.AHEAD, detail, size=size)
@@ -274,7 +271,7 @@ class WitnessExchange:
 
 def _refusal(answer: Answer, retry_after_s: float) -> _Ended:
     """Return what an answer means that is neither a cosignature nor a size."""
-    status, detail = answer.status, _shown(answer)
+    status, detail = answer.status, shown(answer)
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         return _Ended(OutcomeKind.DISAGREES, detail, LONG)
     if status in _LATER:
@@ -284,14 +281,6 @@ def _refusal(answer: Answer, retry_after_s: float) -> _Ended:
     if status >= HTTPStatus.MULTIPLE_CHOICES:
         return _Ended(OutcomeKind.MISCONFIGURED, detail, LONG)
     return _Ended(OutcomeKind.INVALID, detail, SHORT)
-
-
-def _size_in(body: bytes) -> int | None:
-    """Return the size in the body of an answer with status 409, or None if it is something else."""
-    found = _SIZE.fullmatch(body)
-    if found is None or int(found[1]) > _LARGEST:
-        return None
-    return int(found[1])
 
 
 def _retry_after_s(answer: Answer, now: float) -> float:
@@ -304,8 +293,3 @@ def _retry_after_s(answer: Answer, now: float) -> float:
     except ValueError:
         return 0.0
     return min(max(moment.timestamp() - now, 0.0), _LONGEST_S)
-
-
-def _shown(answer: Answer) -> str:
-    text = printable(answer.body[: 4 * _SHOWN].decode(errors="replace").strip())[:_SHOWN]
-    return f"it answered {answer.status}{': ' if text else ''}{text}"

@@ -17,6 +17,8 @@ from qed.server.logs import Line, where
 from qed.witness.witness import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import Receive, Scope, Send
 
     from qed.server.config import Limits
@@ -28,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _ANSWER_S: Final = 10.0
 """How long a request waits for the database."""
+_ED25519: Final = 1
 _CLOSE: Final = (b"connection", b"close")
 _OPEN: Final = (b"access-control-allow-origin", b"*")
 _FRESH: Final = (b"cache-control", b"no-store")
@@ -37,7 +40,13 @@ class Application:
     """The ASGI application of a witness."""
 
     def __init__(
-        self, witness: Witness, limits: Limits, *, submission_prefix: str = "", monitoring_prefix: str = ""
+        self,
+        witness: Witness,
+        limits: Limits,
+        *,
+        submission_prefix: str = "",
+        monitoring_prefix: str = "",
+        has_receipts: bool = False,
     ) -> None:
         """Make the application.
 
@@ -46,14 +55,17 @@ class Application:
             limits: Those of bodies.
             submission_prefix: The path before `/add-checkpoint`; empty, or with a slash in front and none behind.
             monitoring_prefix: Likewise the path before `/HASH/checkpoint`.
+            has_receipts: Whether there is a call in which only the keys of kind 01 sign, as is enough for a receipt.
         """
-        self._router = Router(
-            [
-                Route(f"{submission_prefix}/add-checkpoint", _AddCheckpoint(witness, limits), methods=["POST"]),
-                Route(f"{monitoring_prefix}/{{digest}}/checkpoint", _LastCheckpoint(witness), methods=["GET"]),
-            ],
-            redirect_slashes=False,
-        )
+        self._called = witness.called
+        submit, bodies = f"{submission_prefix}/add-checkpoint", Bodies(limits)
+        routes = [
+            Route(submit, _AddCheckpoint(witness, bodies), methods=["POST"]),
+            Route(f"{monitoring_prefix}/{{digest}}/checkpoint", _LastCheckpoint(witness), methods=["GET"]),
+        ]
+        if has_receipts:
+            routes.append(Route(f"{submit}/01", _AddCheckpoint(witness, bodies, kinds=(_ED25519,)), methods=["POST"]))
+        self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -67,7 +79,7 @@ class Application:
             await _send(send, Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{exc}\n"), _CLOSE)
         except (TimeoutError, sqlite3.Error, asyncio.CancelledError):
             # Only the end of the server cancels a request. What was cosigned stays, and the client may ask again.
-            text = "the witness did not finish in time\n"
+            text = f"the {self._called} did not finish in time\n"
             await _send(send, Answer(HTTPStatus.SERVICE_UNAVAILABLE, text, retry_after_s=1))
         except Overloaded as exc:
             await _send(send, Answer(HTTPStatus.TOO_MANY_REQUESTS, f"{exc}\n", retry_after_s=1))
@@ -77,21 +89,22 @@ class Application:
             await _send(send, Answer(HTTPStatus(exc.status_code), f"{exc.detail.lower()}\n"), *headers)
         except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own answer
             _log.error(Line("unexpected error", **where(exc)))
-            await _send(send, Answer(HTTPStatus.INTERNAL_SERVER_ERROR, "the witness failed; see its log\n"))
+            await _send(send, Answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"the {self._called} failed; see its log\n"))
 
 
 class _AddCheckpoint:
     """`POST /add-checkpoint`."""
 
-    def __init__(self, witness: Witness, limits: Limits) -> None:
+    def __init__(self, witness: Witness, bodies: Bodies, *, kinds: Collection[int] | None = None) -> None:
         self._witness = witness
-        self._bodies = Bodies(limits)
+        self._bodies = bodies
+        self._kinds = kinds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with signature lines, or with why there are none."""
         body = await self._bodies.read(scope, receive)
         async with asyncio.timeout(_ANSWER_S):
-            answer = await self._witness.add_checkpoint(body)
+            answer = await self._witness.add_checkpoint(body, kinds=self._kinds)
         await _send(send, answer)
 
 
@@ -106,7 +119,8 @@ class _LastCheckpoint:
         async with asyncio.timeout(_ANSWER_S):
             note = await self._witness.last_note(scope["path_params"]["digest"])
         if note is None:
-            await _send(send, Answer(HTTPStatus.NOT_FOUND, "this witness has cosigned no checkpoint of this log\n"))
+            text = f"this {self._witness.called} has signed no checkpoint of this log\n"
+            await _send(send, Answer(HTTPStatus.NOT_FOUND, text))
         else:
             await _send(send, Answer(HTTPStatus.OK, note), _OPEN)
 

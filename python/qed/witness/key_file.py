@@ -1,4 +1,4 @@
-"""The file with the private keys of a witness, and the note beside it that they were used.
+"""The file with the private keys of a witness or a log, and the note beside it that they were used.
 
 The note is what is left if the database is lost: without it, nobody could tell a used key from a new one.
 """
@@ -15,34 +15,43 @@ from qed.server.config import SettingsError
 from qed.server.private_files import read_private
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from qed.log_keys import SigningKey
 
-__all__ = ["note_of_use", "note_use", "read_keys"]
+__all__ = ["note_of_use", "note_use", "read_keys", "require_unused"]
 
 _WITNESS_KINDS: Final = (4, 6)
 _SUFFIX: Final = ".used"
 _PUBLIC: Final = 0o644
 
 
-def read_keys(path: Path) -> list[SigningKey]:
-    """Return the keys of a witness, all of one name.
+def read_keys(
+    path: Path, *, kinds: Sequence[int] = _WITNESS_KINDS, owner: str = "witness", option: str = "--witness"
+) -> list[SigningKey]:
+    """Return the keys in a file, all of one name.
+
+    Args:
+        path: The file.
+        kinds: The kinds that they may have.
+        owner: Whose they are, for messages.
+        option: The option of `qed log-key generate` that makes such keys.
 
     Raises:
         WitnessError: The file cannot be read, others may read or change it, or it has other keys.
     """
     try:
-        keys = parse_log_keys(read_private(path, "the keys of the witness"))
+        keys = parse_log_keys(read_private(path, f"the keys of the {owner}"))
     except SettingsError as exc:
         raise WitnessError(str(exc)) from exc
     except CertificateError as exc:
         raise WitnessError(f"{path}: {exc}") from exc
     for key in keys:
-        if key.kind not in _WITNESS_KINDS:
+        if key.kind not in kinds:
             raise WitnessError(
-                f"{path}: expected keys of kind 04 and 06, found one of kind {key.kind:02}: that is for logs. "
-                "`qed log-key generate --witness` makes the keys of a witness"
+                f"{path}: expected keys of kind {' and '.join(f'{kind:02}' for kind in kinds)}, found one of kind "
+                f"{key.kind:02}: `qed log-key generate {option}` makes the keys of a {owner}"
             )
     return keys
 
@@ -52,13 +61,27 @@ def note_of_use(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
 
 
+def require_unused(path: Path) -> None:
+    """Check that the keys in `path` have never signed, as far as is known here.
+
+    Raises:
+        WitnessError: There is a note that they have.
+    """
+    note = note_of_use(path)
+    if note.exists():
+        raise WitnessError(
+            f"the keys in {path} have signed ({note} has their database), so they must not start with an empty "
+            "database. Run without --new-database, or make new keys"
+        )
+
+
 def note_use(path: Path, database: Path) -> bool:
     """Note beside a key file that its keys sign, and with which database. An earlier note stays.
 
     Returns:
         Whether there is a note. There is none if the folder cannot be written, as when it holds mounted secrets.
     """
-    text = f"The keys in {path.name} have signed as a witness. What they cosigned is in\n{database.absolute()}\n"
+    text = f"The keys in {path.name} have signed. What they signed is in\n{database.absolute()}\n"
     try:
         create_file(note_of_use(path), os.fsencode(text), mode=_PUBLIC)
     except FileExistsError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from qed.errors import WitnessError
 from qed.server.config import Limits
 from qed.server.logs import Line
-from qed.witness.key_file import note_of_use, note_use, read_keys
+from qed.witness.key_file import note_of_use, note_use, read_keys, require_unused
 from qed.witness.known_logs import KnownLog, KnownLogs, read_logs
 from qed.witness.store import Store
 
@@ -101,7 +101,7 @@ class Settings:
             raise WitnessError("expected a key of kind 04 with --allow-extensions: no other kind signs extension lines")
         logs = self.read_logs(keys[0].name)
         if self.is_new:
-            self._require_unused()
+            require_unused(self.key)
             store = Store.create(self.database, keys)
         else:
             store = Store.open(self.database, keys, adds_keys=self.adds_keys)
@@ -111,11 +111,3 @@ class Settings:
             path = note_of_use(self.key)
             _log.warning(Line("cannot note that the key is used: keep the database from being lost", path=path))
         return keys, store, logs
-
-    def _require_unused(self) -> None:
-        path = note_of_use(self.key)
-        if path.exists():
-            raise WitnessError(
-                f"the keys in {self.key} have signed ({path} has their database), so they must not start with an empty "
-                "database. Run without --new-database, or make new keys"
-            )

@@ -27,6 +27,7 @@ __all__ = ["MOST_EVIDENCE", "Evidence", "State", "Store"]
 MOST_EVIDENCE: Final = 100
 """Notes of each kind that are kept for each log. The first ones are kept: later ones must not push them out."""
 
+_WITNESS: Final = "witness"
 _APPLICATION: Final = 0x71656477
 """`qedw`, which SQLite keeps in the header of the file."""
 _FORMAT: Final = 1
@@ -90,14 +91,24 @@ class Evidence:
 
 
 class Store:
-    """The open database. Each method is for one thread at a time, and other processes may have the same file open."""
+    """The open database. Each method is for one thread at a time, and other processes may have the same file open.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    Attributes:
+        owner: Whose it is, for messages: a witness, or the signer of a log.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, owner: str) -> None:
         self._connection = connection
+        self.owner = owner
 
     @classmethod
-    def create(cls, path: Path, keys: Sequence[SigningKey]) -> Store:
+    def create(cls, path: Path, keys: Sequence[SigningKey], *, owner: str = _WITNESS) -> Store:
         """Return a new, empty database that is bound to these keys.
+
+        Args:
+            path: The file.
+            keys: The keys that will sign.
+            owner: Whose database it is, for messages.
 
         Raises:
             WitnessError: The file exists, or cannot be written.
@@ -117,33 +128,36 @@ class Store:
             raise WitnessError(f"cannot create {path}: {exc.strerror or exc}") from exc
         finally:
             connection.close()
-        return cls.open(path, keys)
+        return cls.open(path, keys, owner=owner)
 
     @classmethod
-    def open(cls, path: Path, keys: Sequence[SigningKey] | None = None, *, adds_keys: bool = False) -> Store:
+    def open(
+        cls, path: Path, keys: Sequence[SigningKey] | None = None, *, adds_keys: bool = False, owner: str = _WITNESS
+    ) -> Store:
         """Return the database in a file.
 
         Args:
             path: The file.
             keys: The keys that will sign, each of which must be one of the database; None to read only.
             adds_keys: Whether to add keys that the database does not have.
+            owner: Whose database it is, for messages.
 
         Raises:
             WitnessError: It is missing, is not a whole database of a witness, or is bound to other keys.
         """
         if not path.is_file():
             raise WitnessError(
-                f"expected the database {path} of the witness, found none: without it, the witness would cosign a "
+                f"expected the database {path} of the {owner}, found none: without it, the {owner} would sign a "
                 "second history of a log. For a key that has never signed, give --new-database"
             )
         try:
             connection = _connect(path)
-            _require_whole(connection, path)
+            _require_whole(connection, path, owner)
             if keys is not None:
-                _require_keys(connection, keys, path, adds_keys=adds_keys)
+                _require_keys(connection, keys, path, owner, adds_keys=adds_keys)
         except sqlite3.Error as exc:
             raise WitnessError(f"cannot use the database {path}: {exc}") from exc
-        return cls(connection)
+        return cls(connection, owner)
 
     def close(self) -> None:
         """Close the database."""
@@ -244,11 +258,11 @@ def _vkeys(connection: sqlite3.Connection) -> list[str]:
     return [vkey for (vkey,) in connection.execute("SELECT vkey FROM keys ORDER BY length(vkey), vkey")]
 
 
-def _require_whole(connection: sqlite3.Connection, path: Path) -> None:
+def _require_whole(connection: sqlite3.Connection, path: Path, owner: str) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (found,) = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
-        raise WitnessError(f"expected the database of a witness, but {path} is another one")
+        raise WitnessError(f"expected the database of a {owner}, but {path} is another one")
     if found != _FORMAT:
         raise WitnessError(f"expected a database of format {_FORMAT}, but {path} has format {found}: update qed")
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -256,11 +270,13 @@ def _require_whole(connection: sqlite3.Connection, path: Path) -> None:
         raise WitnessError(f"the database {path} is damaged: {verdict}")
 
 
-def _require_keys(connection: sqlite3.Connection, keys: Sequence[SigningKey], path: Path, *, adds_keys: bool) -> None:
+def _require_keys(
+    connection: sqlite3.Connection, keys: Sequence[SigningKey], path: Path, owner: str, *, adds_keys: bool
+) -> None:
     bound = _vkeys(connection)
     added = [key for key in keys if key.vkey not in bound]
     if len(added) == len(keys):
-        raise WitnessError(f"expected the database of this witness, but {path} is that of other keys")
+        raise WitnessError(f"expected the database of this {owner}, but {path} is that of other keys")
     if not added:
         return
     if not adds_keys:

@@ -22,7 +22,7 @@ from qed.witness.allowance import Allowance
 from qed.witness.store import Evidence, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from qed._qed import Growth, Submission
     from qed.log_keys import SigningKey
@@ -80,7 +80,7 @@ class Witness:
         on_failure: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make a witness.
+        """Make a witness, or the signer of a log, which keeps the same promises.
 
         Args:
             keys: The keys that sign, all of one name.
@@ -115,12 +115,17 @@ class Witness:
         """Its public keys."""
         return [key.vkey for key in self._keys]
 
+    @property
+    def called(self) -> str:
+        """What its messages call it: a witness, or a signer."""
+        return self._store.owner
+
     def close(self) -> None:
         """Finish what has begun, and close the database."""
         self._thread.shutdown(wait=True)
         self._store.close()
 
-    async def add_checkpoint(self, body: bytes) -> Answer:
+    async def add_checkpoint(self, body: bytes, *, kinds: Collection[int] | None = None) -> Answer:
         """Return the answer to a request: a cosignature, or why there is none.
 
         1. The body is a request, and its note and checkpoint are well-formed (400).
@@ -131,12 +136,15 @@ class Witness:
         6. The tree extends that one (422).
         7. The clock has not gone back (503). Only then the witness signs.
 
+        With `kinds`, only the keys of these kinds sign.
+
         Steps 5 to 7 and the change of the database are one transaction, which is synced before the answer.
         """
         try:
             submission, allowance = self._submission(body)
-            future = asyncio.get_running_loop().run_in_executor(self._thread, self._decide, submission)
-            lines = await future
+            keys = [key for key in self._keys if kinds is None or key.kind in kinds]
+            loop = asyncio.get_running_loop()
+            lines = await loop.run_in_executor(self._thread, self._decide, submission, keys)
         except _Refused as exc:
             return exc.answer
         if allowance is not None:
@@ -170,7 +178,7 @@ class Witness:
         # 2.
         log = self.logs.find(request.claimed_origin)
         if log is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, "this witness does not cosign for this log")
+            raise _Refused(HTTPStatus.NOT_FOUND, f"this {self.called} does not sign for this log")
         # 3.
         try:
             submission = request.verify(log.keys)
@@ -199,22 +207,22 @@ class Witness:
             known = self._allowances[log.origin, is_growth] = (log.per_day, Allowance(log.per_day))
         return known[1]
 
-    def _decide(self, submission: Submission) -> str:
+    def _decide(self, submission: Submission, keys: list[SigningKey]) -> str:
         """Return the signature lines for a submission, in the thread of the database."""
         if self.failure is not None:
-            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the database of this witness has failed")
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the database of this {self.called} has failed")
         try:
             with self._store.transaction():
-                outcome = self._outcome(submission)
+                outcome = self._outcome(submission, keys)
         except sqlite3.Error as exc:
             self._note_failure(exc)
-            message = "the database of this witness cannot be used at the moment"
+            message = f"the database of this {self.called} cannot be used at the moment"
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, message, _RETRY_S) from exc
         if isinstance(outcome, _Refused):
             raise outcome
         return outcome
 
-    def _outcome(self, submission: Submission) -> str | _Refused:
+    def _outcome(self, submission: Submission, keys: list[SigningKey]) -> str | _Refused:
         """Return the signature lines, or a refusal, inside a transaction: evidence is kept although it is refused."""
         # 5.
         last = self._store.last(submission.origin)
@@ -230,17 +238,19 @@ class Witness:
             is_fork = last is not None and _is_fork(submission, last)
             self._keep_evidence("fork" if is_fork else "unproven", submission, last)
             return _Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(exc))
-        return self._cosigned(submission, growth, last)
+        return self._cosigned(submission, growth, last, keys)
 
-    def _cosigned(self, submission: Submission, growth: Growth, last: State | None) -> str | _Refused:
+    def _cosigned(
+        self, submission: Submission, growth: Growth, last: State | None, keys: list[SigningKey]
+    ) -> str | _Refused:
         # 7.
         now, earlier = int(self._clock()), 0 if last is None else last.time
         if now < earlier - _BACK_S or max(now, earlier) < 1:
             if self._once_per_minute.is_due(submission.origin, "clock"):
                 _log.error(Line("clock has gone back", now=now, last=earlier, log=submission.origin))
-            return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the clock of this witness has gone back", _BACK_S)
+            return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the clock of this {self.called} has gone back", _BACK_S)
         moment = max(now, earlier)
-        lines, note = growth.cosign(self._keys, moment)
+        lines, note = growth.cosign(keys, moment)
         self._store.put(State(submission.origin, submission.size, bytes(submission.root), note, moment))
         return lines
 

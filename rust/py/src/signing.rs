@@ -15,6 +15,7 @@ use qed_node::sign_memory::{self, Remembered, SignMemoryError};
 
 use crate::error;
 use crate::proofs::Digest;
+use crate::witnessing::LogKeys;
 
 /// A private key with which a log or a witness signs checkpoints. Only `to_secret_text` shows it.
 #[pyclass(frozen, module = "qed._qed")]
@@ -122,6 +123,21 @@ impl UnsignedCheckpoint {
     #[getter]
     fn text(&self) -> String {
         self.0.to_string()
+    }
+
+    /// Return the lines in the answer of a signer that the keys verify, each with its key; raise `VerificationError` if there is none, one
+    /// of a known key fails, or the answer has something else.
+    #[pyo3(signature = (answer, keys, /))]
+    fn verified_lines(
+        &self,
+        py: Python<'_>,
+        answer: &[u8],
+        keys: PyRef<'_, LogKeys>,
+    ) -> PyResult<Vec<(String, String)>> {
+        let note = Note::answered(&self.0.to_string(), answer).map_err(error::of_malformed)?;
+        let keys = &keys.0;
+        let verified = py.detach(|| note.verify(keys)).map_err(error::of_verify)?;
+        Ok(verified.lines().iter().map(|line| (line.key().to_string(), line.line().to_string())).collect())
     }
 
     /// Return the note with these lines, which are not verified.

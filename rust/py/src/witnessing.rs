@@ -4,10 +4,12 @@
 //! microseconds; verifying and signing are detached, because ML-DSA-44 takes some tenths of a millisecond.
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use qed_core::hash::Digest as CoreDigest;
 use qed_core::tlog::add_checkpoint;
 use qed_core::tlog::key::VerifierKey;
 use qed_core::tlog::merkle::TreeHead;
+use qed_core::tlog::note::Note;
 use qed_core::tlog::text::Name;
 
 use crate::error;
@@ -16,7 +18,7 @@ use crate::signing::SigningKey;
 
 /// The public keys with which one log signs.
 #[pyclass(frozen, module = "qed._qed")]
-pub struct LogKeys(Vec<VerifierKey>);
+pub struct LogKeys(pub Vec<VerifierKey>);
 
 #[pymethods]
 impl LogKeys {
@@ -25,6 +27,20 @@ impl LogKeys {
     #[pyo3(signature = (vkeys, /))]
     fn parse(vkeys: Vec<String>) -> PyResult<Self> {
         add_checkpoint::log_keys(&vkeys).map(Self).map_err(error::of_key)
+    }
+
+    /// Return the keys that the texts spell, for those who ask the signer of a log: of kind 04 or 06, with names below that of the log.
+    #[staticmethod]
+    #[pyo3(signature = (vkeys, origin, /))]
+    fn parse_submitters(vkeys: Vec<String>, origin: &str) -> PyResult<Self> {
+        let origin = Name::parse(origin).map_err(error::of_key)?;
+        add_checkpoint::submitter_keys(&vkeys, &origin).map(Self).map_err(error::of_key)
+    }
+
+    /// The byte that stands for the kind of each key.
+    #[getter]
+    fn kinds(&self) -> Vec<u8> {
+        self.0.iter().map(|key| key.kind().byte()).collect()
     }
 
     /// The name of each key.
@@ -56,6 +72,20 @@ impl AddCheckpoint {
     #[pyo3(signature = (body, /))]
     fn parse(body: &[u8]) -> PyResult<Self> {
         add_checkpoint::AddCheckpoint::parse(body).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the request to sign the checkpoint in a note, which extends the one of size `old` that was signed last.
+    #[staticmethod]
+    #[pyo3(signature = (old, proof, note, /))]
+    fn of(old: u64, proof: Vec<[u8; 32]>, note: &[u8]) -> PyResult<Self> {
+        let proof: Vec<_> = proof.into_iter().map(CoreDigest::new).collect();
+        let note = Note::parse(note).map_err(error::of_malformed)?;
+        add_checkpoint::AddCheckpoint::new(old, &proof, &note).map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the body of the request.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.to_string().as_bytes())
     }
 
     /// The name of the log that the request is about. It is not verified: use it only to choose keys.

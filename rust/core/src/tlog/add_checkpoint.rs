@@ -38,12 +38,37 @@ const OLD: &str = "old ";
 ///
 /// [`Malformed`] if a text is not a vkey of a kind with which logs sign, or two have one name and id.
 pub fn log_keys<T: AsRef<str>>(vkeys: &[T]) -> Result<Vec<VerifierKey>, Malformed> {
+    distinct(vkeys, "a key of kind 01 or 06", |key| key.kind().is_for_logs())
+}
+
+/// Return the keys that the texts spell, with which somebody asks the signer of the log `origin` for its signature.
+///
+/// A name below that of the log says whose they are, and that they are not keys of the log itself.
+///
+/// # Errors
+///
+/// [`Malformed`] if there is none; or if a text is not a vkey of kind 04 or 06 with such a name, or two have one name and id.
+pub fn submitter_keys<T: AsRef<str>>(vkeys: &[T], origin: &Name) -> Result<Vec<VerifierKey>, Malformed> {
+    let expected = format!("a key of kind 04 or 06 with a name below {origin}/");
+    let is_below = |name: &str| name.strip_prefix(origin.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let keys = distinct(vkeys, &expected, |key| key.kind().has_time() && is_below(key.name().as_str()))?;
+    if keys.is_empty() {
+        return Err(Malformed::because(format!("expected {expected}, found none")));
+    }
+    Ok(keys)
+}
+
+fn distinct<T: AsRef<str>>(
+    vkeys: &[T],
+    expected: &str,
+    is_expected: impl Fn(&VerifierKey) -> bool,
+) -> Result<Vec<VerifierKey>, Malformed> {
     let mut keys: Vec<VerifierKey> = Vec::new();
     for text in vkeys {
         let key: VerifierKey = text.as_ref().parse()?;
-        let (name, id) = (key.name(), key.id());
-        if !key.kind().is_for_logs() {
-            return Err(Malformed::because(format!("expected a key of kind 01 or 06, found {name:?}+{id} of kind 04")));
+        let (name, id, kind) = (key.name(), key.id(), key.kind().byte());
+        if !is_expected(&key) {
+            return Err(Malformed::because(format!("expected {expected}, found {name:?}+{id} of kind {kind:02}")));
         }
         if keys.iter().any(|other| (other.name(), other.id()) == (name, id)) {
             return Err(Malformed::because(format!("expected each key once, found {name:?}+{id} again")));

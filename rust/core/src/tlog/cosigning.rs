@@ -99,10 +99,7 @@ impl Cosigning {
                 "expected an answer of at most {MAX_ANSWER_BYTES} bytes, found {found}"
             )));
         }
-        let lines = Note::parse(&[self.text.as_bytes(), b"\n", answer].concat())?;
-        if lines.unverified_text() != self.text {
-            return Err(Malformed::because("expected signature lines, found an empty line among them"));
-        }
+        let lines = Note::answered(&self.text, answer)?;
         // 2.
         let latest = self.trust.latest(now);
         let of = |witness: &usize| {

@@ -158,6 +158,19 @@ impl Note {
         &self.text
     }
 
+    /// Return the note with `text` and the signature lines in `answer`, which somebody has sent who was asked to sign the text.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the answer has anything but signature lines.
+    pub fn answered(text: &str, answer: &[u8]) -> Result<Self, Malformed> {
+        let note = Self::parse(&[text.as_bytes(), b"\n", answer].concat())?;
+        if note.text == text {
+            return Ok(note);
+        }
+        Err(Malformed::because("expected signature lines, found an empty line among them"))
+    }
+
     /// Return the signature lines, of any keys and not verified.
     pub(super) fn lines(&self) -> &[Line] {
         &self.lines
