@@ -49,6 +49,8 @@ BY_CLIENTS: Final[Table] = {
     ("GET", "/snapshots/0"): {"prove"},
     ("GET", "/snapshots/%30"): {"prove"},
     ("GET", "/receipts/0"): {"prove"},
+    ("GET", "/snapshot?v=0"): {"prove"},
+    ("GET", "/count"): {"prove"},
     ("GET", "/log/checkpoint"): {"prove"},
     ("GET", "/log/tile/0/000"): {"prove"},
     ("GET", "/log/no-such-file"): {"prove"},

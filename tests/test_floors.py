@@ -102,7 +102,7 @@ SERVER_FLOORS = [
     {"node"},
     {"receipt_calls"},
     {"endpoints"},
-    {"backups", "key_calls", "operator_bodies", "tiles"},
+    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store"},
     {"app"},
     {"serving"},
     {"main"},
@@ -209,7 +209,7 @@ ONLY = {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
     }
-    | {"server.receipt_calls"}
+    | {"server.receipt_calls", "server.snapshot_store"}
     | {"witness.app"},
     "rich": {"cli.terminal"},
     "cryptography": {

@@ -124,6 +124,21 @@ def test_without_the_field_answers_are_as_they_were(server: Server) -> None:
     assert sorted(answer) == ["EventDigest", "HistoryDigest", "HyperDigest", "Version"]
 
 
+def test_a_server_is_a_snapshot_store_for_clients_of_the_original(server: Server, signed: Signed) -> None:
+    assert httpx.get(f"{server.url}/count").text == "0"
+    for number in range(3):
+        server.add(b"event %d" % number)
+    assert httpx.get(f"{server.url}/count").text == "3"
+    answer = httpx.get(f"{server.url}/snapshot", params={"v": 1}).json()
+    assert answer["Snapshot"] == httpx.get(f"{server.url}/snapshots/1").json()
+    receipt = qed.SignedReceipt.from_json(base64.b64decode(answer["Signature"]))
+    signed.policy.verify(receipt, b"event 1")
+    missing = httpx.get(f"{server.url}/snapshot", params={"v": 3})
+    assert (missing.status_code, missing.json()["message"]) == (404, "Version not found: 3")
+    for query in ("", "v=", "v=01", "v=-1", "v=1&v=2", f"v={2**64}"):
+        assert httpx.get(f"{server.url}/snapshot?{query}").status_code == 400, query
+
+
 def test_a_receipt_can_be_had_later(server: Server, signed: Signed) -> None:
     for first, end in ((0, 1), (1, 299), (299, 300)):
         events = [base64.b64encode(b"event %d" % number).decode() for number in range(first, end)]

@@ -26,7 +26,7 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server import backups, endpoints, key_calls, tiles
+from qed.server import backups, endpoints, key_calls, snapshot_store, tiles
 from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge, drop_rest
 from qed.server.browsers import ForeignHost, ForeignOrigin
@@ -246,6 +246,8 @@ def build_application(
         Route("/receipts/{version}", PastReceipt(node), methods=["GET"]),
         Route("/log/checkpoint", tiles.PublishedCheckpoint(node), methods=["GET"]),
         Route("/log/{path:path}", tiles.TileFile(node), methods=["GET"]),
+        Route("/snapshot", snapshot_store.StoredSnapshot(node), methods=["GET"]),
+        Route("/count", snapshot_store.SnapshotCount(node), methods=["GET"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
         Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/info", endpoints.Information(node), methods=["GET"]),

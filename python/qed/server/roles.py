@@ -27,6 +27,8 @@ CALLS: Final[dict[str, frozenset[str]]] = {
     "/proofs/incremental": frozenset({PROVE}),
     "/snapshots/{version}": frozenset({PROVE}),
     "/receipts/{version}": frozenset({PROVE}),
+    "/snapshot": frozenset({PROVE}),
+    "/count": frozenset({PROVE}),
     "/log/checkpoint": frozenset({PROVE}),
     "/log/{path:path}": frozenset({PROVE}),
     # Every client must find the leader and the other members.
