@@ -231,12 +231,14 @@ class SigningSettings:
         origin: The name of the log.
         key: File with the private keys of the log.
         memory: File outside the data folder that remembers what was signed.
+        policy: File with the keys of the log and its witnesses; None if nobody cosigns.
         trusts_new_memory: Whether to create that file for a log that has events, and so may have signed something.
     """
 
     origin: str
     key: Path
     memory: Path
+    policy: Path | None = None
     trusts_new_memory: bool = False
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qed.server.members import Members
     from qed.server.sign_memory import Memory
     from qed.server.signer_set import SignerSet
+    from qed.server.witnessing import Witnessing
 
 __all__ = ["ForkGuard", "Guard"]
 
@@ -51,6 +52,7 @@ class Guard:
         catch_up: Callable[[], Awaitable[None]],
         record: Callable[[bytes], Awaitable[None]],
         renew: Callable[[], None],
+        witnessing: Witnessing | None,
     ) -> None:
         self._origin = origin
         self._replica = replica
@@ -61,6 +63,9 @@ class Guard:
         self._catch_up = catch_up
         self._record = record
         self._renew = renew
+        self._witnessing = witnessing
+        if witnessing is not None:
+            witnessing.halt = self.halt
         self._term: int | None = None
         """The last term in which the log was found to continue what was signed."""
         self._checking: asyncio.Task[None] | None = None
@@ -110,6 +115,7 @@ class Guard:
             # All that was committed in earlier terms is applied after this.
             await self._catch_up()
             await self._compare()
+            await self._ask_witnesses()
             await self._record_keys()
         except ClusterError as exc:
             raise SigningError(str(exc)) from exc
@@ -132,6 +138,17 @@ class Guard:
             self.halt(f"the log has {length} entries, but {size} were signed")
         elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
             self.halt(f"the log has the root {found} at {size} entries, but {root} was signed")
+
+    async def _ask_witnesses(self) -> None:
+        """Compare the log with what its witnesses have cosigned last, as far as they can be reached."""
+        if self._witnessing is None or self.halted is not None:
+            return
+        for seen in await self._witnessing.newest():
+            length, _ = self._replica.tree_head()
+            if seen.size > length:
+                self.halt(f"the log has {length} entries, but a witness has cosigned {seen.size}")
+            elif (found := await asyncio.to_thread(self._replica.tree_root_at, seen.size)) != seen.root:
+                self.halt(f"the log has the root {found} at {seen.size} entries, but a witness has cosigned {seen.root}")
 
     async def _record_keys(self) -> None:
         """Record the name of the log and the keys of this member, unless that is done.

@@ -137,6 +137,12 @@ def _signing_options(command: _Command) -> _Command:
         "log does not have.",
     )(command)
     command = click.option(
+        "--policy",
+        type=click.Path(path_type=Path),
+        help="File with the keys of the log and of witnesses, with their URLs. The server asks them to cosign, and "
+        "publishes a checkpoint once there are as many as the policy demands.",
+    )(command)
+    command = click.option(
         "--sign-memory",
         type=click.Path(dir_okay=False, path_type=Path),
         help="File on another disk that remembers what was signed, so that an old copy of --data-dir signs nothing. "
@@ -236,6 +242,7 @@ def main(  # noqa: PLR0913  # one argument an option
     origin: str | None,
     signing_key: Path | None,
     sign_memory: Path | None,
+    policy: Path | None,
     trust_new_memory: bool,
     data_dir: Path,
     backup_dir: Path | None,
@@ -258,7 +265,7 @@ def main(  # noqa: PLR0913  # one argument an option
             mgmt_advertise_addr=_ways(*mgmt_advertise_addrs),
             tls=_server_tls(tls_cert, tls_key, tls_client_ca),
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
-            signing=_signing(origin, signing_key, sign_memory, trusts_new_memory=trust_new_memory),
+            signing=_signing(origin, signing_key, sign_memory, policy, trusts_new_memory=trust_new_memory),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
             high_water=None if high_water is None else high_water.absolute(),
@@ -293,13 +300,15 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
 
 
 def _signing(
-    origin: str | None, key: Path | None, memory: Path | None, *, trusts_new_memory: bool
+    origin: str | None, key: Path | None, memory: Path | None, policy: Path | None, *, trusts_new_memory: bool
 ) -> SigningSettings | None:
-    if origin is None and key is None and memory is None and not trusts_new_memory:
+    if origin is None and key is None and memory is None and policy is None and not trusts_new_memory:
         return None
     if origin is None or key is None or memory is None:
         raise SettingsError("expected --origin, --signing-key and --sign-memory together")
-    return SigningSettings(origin=origin, key=key, memory=memory.absolute(), trusts_new_memory=trusts_new_memory)
+    return SigningSettings(
+        origin=origin, key=key, memory=memory.absolute(), policy=policy, trusts_new_memory=trusts_new_memory
+    )
 
 
 def _run(settings: Settings) -> None:

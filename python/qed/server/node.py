@@ -191,6 +191,8 @@ class Node:
         self._collect()
         self._waiting.stop()
         await self._peers.close()
+        if self._signing is not None:
+            await self._signing.aclose()
 
     def close_now(self) -> None:
         """Finish every insertion that was accepted, and release the data folder. Blocks; a second call does nothing."""

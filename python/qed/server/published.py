@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from qed._files import replace_file
 from qed._qed import TrustFile
 from qed.errors import LogError, MalformedProof, PolicyError, VerificationError
+from qed.policy import Policy
+from qed.server.config import SettingsError
 from qed.server.logs import Line
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from qed._qed import Checkpoint, Replica
     from qed.server.signer_set import SignerSet
 
-__all__ = ["FILE", "Published"]
+__all__ = ["FILE", "Published", "read_trust"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,9 +35,19 @@ class Published:
     Attributes:
         checkpoint: The checkpoint; None if there is none yet.
         contradiction: Why this member must not answer: the log has signed another tree than this member has.
+        trust: The keys of the log and its witnesses; None if nobody cosigns.
     """
 
-    def __init__(self, folder: Path, replica: Replica, signers: SignerSet) -> None:
+    def __init__(self, folder: Path, replica: Replica, signers: SignerSet, trust: TrustFile | None = None) -> None:
+        """Prepare to publish.
+
+        Args:
+            folder: The data folder.
+            replica: The log.
+            signers: The keys of the log.
+            trust: The keys of the log and its witnesses; None if nobody cosigns.
+        """
+        self.trust = trust
         self._folder = folder
         self._replica = replica
         self._signers = signers
@@ -103,14 +115,21 @@ class Published:
         Raises:
             VerificationError: None of them has signed it.
         """
+        try:
+            return (self.trust or self._own_trust()).endorse(note, now=int(time.time()))
+        except (PolicyError, MalformedProof) as exc:
+            raise VerificationError("note", "one of the log", str(exc)) from exc
+
+    def _own_trust(self) -> TrustFile:
+        """Return what trusts the keys of the log alone.
+
+        Raises:
+            VerificationError: They are not known yet.
+        """
         keys = [f"log {signer.vkey}\n" for signer in self._signers.signers]
         if not keys:
             raise VerificationError("keys", "those of the log", "none: no member that signs has led yet")
-        try:
-            policy = TrustFile.parse("".join([*keys, "quorum none\n"]).encode())
-            return policy.endorse(note, now=int(time.time()))
-        except (PolicyError, MalformedProof) as exc:
-            raise VerificationError("note", "one of the log", str(exc)) from exc
+        return TrustFile.parse("".join([*keys, "quorum none\n"]).encode())
 
     @staticmethod
     def _is_newer(one: Checkpoint, other: Checkpoint) -> bool:
@@ -136,3 +155,16 @@ class Published:
             await asyncio.to_thread(replace_file, path, checkpoint.note.encode(), mode=_MODE)
         except OSError as exc:
             _log.error(Line("the signed checkpoint is not kept", reason=exc.strerror or exc))
+
+
+def read_trust(path: Path) -> TrustFile:
+    """Return the policy of this log, with its witnesses.
+
+    Raises:
+        SettingsError: It cannot be read, or is no policy.
+    """
+    try:
+        return Policy.load(path).trust
+    except (OSError, PolicyError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        raise SettingsError(f"cannot use the policy {path}: {reason}") from exc

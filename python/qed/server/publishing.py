@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 from qed.errors import LogError, SigningError, VerificationError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from qed.server.published import Published
     from qed.server.signing import Signing
     from qed.server.transport import Transport
+    from qed.server.witnessing import Witnessing
 
 __all__ = ["Publishing"]
 
@@ -35,13 +37,23 @@ class Publishing:
     """What publishes the newest checkpoint now and then, while this member leads."""
 
     def __init__(
-        self, replica: Replica, members: Members, transport: Transport, *, signing: Signing, published: Published
+        self,
+        replica: Replica,
+        members: Members,
+        transport: Transport,
+        *,
+        signing: Signing,
+        published: Published,
+        witnessing: Witnessing | None,
     ) -> None:
         self._replica = replica
         self._members = members
         self._transport = transport
         self._signing = signing
         self._published = published
+        self._witnessing = witnessing
+        self._published_at = -math.inf
+        """When this member has published something, by the clock of the event loop."""
         self._term: int | None = None
         """The last term in which this member has published something."""
         self._given: dict[int, bytes] = {}
@@ -67,10 +79,15 @@ class Publishing:
 
     async def _publish(self) -> None:
         known, term = self._published.checkpoint, self._members.status.term
-        if known is not None and known.size == len(self._replica) and self._term == term:
+        moment = asyncio.get_running_loop().time()
+        is_fresh = moment - self._published_at < (self._witnessing.refresh_s if self._witnessing else math.inf)
+        if known is not None and known.size == len(self._replica) and self._term == term and is_fresh:
             return
-        await self._published.offer(await self._signing.published())
-        self._term = term
+        note = await self._signing.published()
+        if self._witnessing is not None:
+            note = await self._witnessing.cosigned(note)
+        await self._published.offer(note)
+        self._term, self._published_at = term, moment
 
     async def _give(self) -> None:
         """Give the newest checkpoint to the members that do not have it."""

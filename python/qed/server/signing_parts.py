@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from qed.errors import SigningError, Unavailable
+from qed.errors import PolicyError, SigningError, Unavailable
+from qed.policy import Policy
+from qed.server.config import SettingsError
 from qed.server.file_signer import read_signer
 from qed.server.guard import Guard
 from qed.server.logs import Line
 from qed.server.publishing import Publishing
 from qed.server.sign_memory import open_memory
 from qed.server.signing import Signing
+from qed.server.witness_client import WitnessClient
+from qed.server.witnessing import Witnessing
 
 if TYPE_CHECKING:
     from qed._qed import Checkpoint, Replica
@@ -36,12 +40,22 @@ class SigningParts:
         has_witnesses: Whether published checkpoints are cosigned.
     """
 
-    def __init__(self, signing: Signing, publishing: Publishing, guard: Guard, memory: Memory | None) -> None:
+    def __init__(  # noqa: PLR0913  # all of it
+        self,
+        signing: Signing,
+        publishing: Publishing,
+        guard: Guard,
+        memory: Memory | None,
+        witnessing: Witnessing | None,
+        *,
+        has_witnesses: bool,
+    ) -> None:
         self.signing = signing
         self.publishing = publishing
         self.guard = guard
         self._memory = memory
-        self.has_witnesses = False
+        self._witnessing = witnessing
+        self.has_witnesses = has_witnesses
 
     async def require_addable(self) -> None:
         """Return once it is known that the log continues all that it has signed.
@@ -69,6 +83,11 @@ class SigningParts:
         except SigningError as exc:
             _log.error(Line("checkpoint not remembered", reason=exc))
 
+    async def aclose(self) -> None:
+        """Close the connections to witnesses."""
+        if self._witnessing is not None:
+            await self._witnessing.aclose()
+
     def close(self) -> None:
         """Let another process use the sign memory."""
         if self._memory is not None:
@@ -88,6 +107,14 @@ def open_signing(
         return None
     signer = read_signer(wanted.key, wanted.origin)
     memory = open_memory(wanted.memory, may_create=wanted.trusts_new_memory or len(replica) == 0)
+    trust = peers.published.trust
+    witnessing = None
+    if trust is not None and wanted.policy is not None:
+        try:
+            client = WitnessClient(Policy.load(wanted.policy))
+        except PolicyError as exc:
+            raise SettingsError(f"cannot use the policy {wanted.policy}: {exc}") from exc
+        witnessing = Witnessing(wanted.origin, replica, client, max_age_s=trust.max_age_s)
     guard = Guard(
         wanted.origin,
         replica,
@@ -98,11 +125,15 @@ def open_signing(
         catch_up=peers.leader_requests.catch_up,
         record=peers.leader_requests.record,
         renew=peers.renew_history,
+        witnessing=witnessing,
     )
     signing = Signing(
         wanted.origin, replica, receipts, signer=signer, memory=memory, guard=guard, signers=peers.signers
     )
-    publishing = Publishing(replica, members, peers.transport, signing=signing, published=peers.published)
-    parts = SigningParts(signing, publishing, guard, memory)
+    publishing = Publishing(
+        replica, members, peers.transport, signing=signing, published=peers.published, witnessing=witnessing
+    )
+    has_witnesses = trust is not None and trust.has_quorum
+    parts = SigningParts(signing, publishing, guard, memory, witnessing, has_witnesses=has_witnesses)
     peers.on_checkpoint = parts.remember
     return parts

@@ -1,0 +1,69 @@
+"""Witnesses between signing and publishing: a checkpoint is published once enough of them have cosigned it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING
+
+from qed.errors import SigningError
+from qed.server.witness_outcomes import SightingKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qed._qed import Checkpoint, Digest, Replica
+    from qed.server.witness_client import WitnessClient
+
+__all__ = ["Witnessing"]
+
+_REFRESHES = 4
+"""Cosignatures are renewed after this part of the age that the policy allows, so that an outage of the rest is harmless."""
+
+
+class Witnessing:
+    """Has checkpoints cosigned.
+
+    Attributes:
+        has_quorum: Whether the policy demands witnesses.
+        refresh_s: After how many seconds a checkpoint is cosigned again, though the log has not grown.
+    """
+
+    def __init__(self, origin: str, replica: Replica, client: WitnessClient, *, max_age_s: int | None) -> None:
+        self._origin = origin
+        self._replica = replica
+        self._client = client
+        self.refresh_s = math.inf if max_age_s is None else max_age_s / _REFRESHES
+        self.halt: Callable[[str], None] = lambda _: None
+        """Called with the reason if a witness knows more of this log than this member."""
+
+    async def consistency(self, old: int, new: int) -> Sequence[Digest]:
+        """Return the proof that the log at one size extends it at another."""
+        return await asyncio.to_thread(self._replica.consistency, old, new)
+
+    async def cosigned(self, note: bytes) -> bytes:
+        """Return a signed checkpoint with the cosignatures that the policy demands.
+
+        Raises:
+            SigningError: There are too few, or a witness knows more than this log has.
+            VerificationError: The policy does not have the keys of the log.
+        """
+        done = await self._client.cosign(note.decode(), self)
+        for outcome in done.ahead:
+            self.halt(f"the witness {outcome.url} has cosigned {outcome.size} entries, more than the log has")
+        if done.ahead:
+            raise SigningError("a witness knows more of this log than this member")
+        if not done.is_quorum_met:
+            states = ", ".join(f"{'/'.join(outcome.names)} {outcome.kind}" for outcome in done.outcomes)
+            raise SigningError(f"too few witnesses have cosigned: {states}")
+        return done.note.encode()
+
+    async def newest(self) -> list[Checkpoint]:
+        """Return the newest checkpoints of this log that its witnesses show, as far as they can be reached."""
+        sightings = await self._client.newest(self._origin)
+        found = [one.checkpoint for one in sightings if one.kind is SightingKind.FOUND]
+        return [checkpoint for checkpoint in found if checkpoint is not None]
+
+    async def aclose(self) -> None:
+        """Close the connections to the witnesses."""
+        await self._client.aclose()
