@@ -14,7 +14,7 @@ import qed
 from harness.cluster import new_cluster
 from harness.process import Server
 from harness.wait import wait_until
-from test_signing import ORIGIN, Signed, add_refused, ask, published, receipt_in, running
+from test_signing import Signed, add_refused, ask, published, receipt_in, running
 from witnesses import WitnessProcess
 
 if TYPE_CHECKING:

@@ -148,7 +148,9 @@ class Guard:
             if seen.size > length:
                 self.halt(f"the log has {length} entries, but a witness has cosigned {seen.size}")
             elif (found := await asyncio.to_thread(self._replica.tree_root_at, seen.size)) != seen.root:
-                self.halt(f"the log has the root {found} at {seen.size} entries, but a witness has cosigned {seen.root}")
+                self.halt(
+                    f"the log has the root {found} at {seen.size} entries, but a witness has cosigned {seen.root}"
+                )
 
     async def _record_keys(self) -> None:
         """Record the name of the log and the keys of this member, unless that is done.

@@ -40,7 +40,7 @@ class SigningParts:
         has_witnesses: Whether published checkpoints are cosigned.
     """
 
-    def __init__(  # noqa: PLR0913  # all of it
+    def __init__(  # all of it
         self,
         signing: Signing,
         publishing: Publishing,
