@@ -71,6 +71,8 @@ BY_OPERATORS: Final[Table] = {
     ("DELETE", "/backup?backupID=x"): {"operate"},
     ("GET", "/backups"): {"operate"},
     ("GET", "/backups/part?after=x"): {"operate"},
+    ("GET", "/signers"): {"operate", "observe"},
+    ("POST", "/signers/retire"): {"operate"},
     ("GET", "/keys"): {"operate"},
     ("POST", "/keys"): {"operate"},
     ("POST", "/keys/revoke"): {"operate"},

@@ -56,7 +56,7 @@ CLI_FLOORS = [
     {"terminal", "signals"},
     {"durations", "options", "inputs", "pem"},
     {"client", "answers", "trust", "lines", "signed"},
-    {"verdicts", "levels"},
+    {"verdicts", "levels", "signers"},
     {
         "events",
         "export",
@@ -102,7 +102,7 @@ SERVER_FLOORS = [
     {"node"},
     {"receipt_calls"},
     {"endpoints"},
-    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store"},
+    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store", "signer_calls"},
     {"app"},
     {"serving"},
     {"main"},
@@ -209,7 +209,7 @@ ONLY = {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
     }
-    | {"server.receipt_calls", "server.snapshot_store"}
+    | {"server.receipt_calls", "server.snapshot_store", "server.signer_calls"}
     | {"witness.app"},
     "rich": {"cli.terminal"},
     "cryptography": {

@@ -329,6 +329,43 @@ def test_the_command_keeps_signed_receipts_that_verify(server: Server, signed: S
     assert run_qed("verify", str(kept), "--policy", str(policy), "--memory", state).returncode == 1
 
 
+def test_a_key_is_changed_while_both_sign(server: Server, signed: Signed) -> None:
+    old = receipt_in(ask(server, b"one"))
+    assert server.stop() == 0
+    (signed.folder / "new").mkdir()
+    new = Signed(signed.folder / "new")
+    with signed.key.open("a") as file:
+        file.write(new.key.read_text())
+    server.start()
+    both = receipt_in(ask(server, b"two"))
+    for policy in (signed.policy, new.policy):
+        policy.verify(both, b"two")
+    ids = [vkey.split("+", 2)[1] for vkey in (*signed.vkeys, *new.vkeys)]
+    with qed.Client(server.url) as client:
+        assert [row.since for row in client.signers().signers] == [0, 0, 1, 1]
+        for key_id in ids[:2]:
+            client.retire_signer(key_id)
+        client.retire_signer(ids[0])  # Again, as after an answer that was lost.
+        assert [row.until for row in client.signers().signers] == [2, 2, None, None]
+        with pytest.raises(qed.MembershipRefused, match="no other Ed25519 key"):
+            client.retire_signer(ids[2])
+        with pytest.raises(qed.MembershipRefused, match="no key with the id"):
+            client.retire_signer("00000000")
+    latest = receipt_in(ask(server, b"three"))
+    new.policy.verify(latest, b"three")
+    with pytest.raises(qed.VerificationError):
+        signed.policy.verify(latest, b"three")
+    signed.policy.verify(old, b"one")
+    # Retired keys stay retired, also for a leader that still has them.
+    server.kill()
+    server.start()
+    with pytest.raises(qed.VerificationError):
+        signed.policy.verify(receipt_in(ask(server, b"four")), b"four")
+    done = run_qed("cluster", "signers", QED_ENDPOINTS=server.url)
+    assert done.returncode == 0
+    assert all(key_id in done.stdout for key_id in ids)
+
+
 @pytest.fixture
 def cluster(signed: Signed) -> Iterator[Cluster]:
     cluster = new_cluster(signed.folder, 3)

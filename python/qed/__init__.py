@@ -91,6 +91,8 @@ if TYPE_CHECKING:
         ReceiptLevel,
         Shard,
         Shards,
+        SignerRow,
+        Signers,
     )
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
@@ -175,6 +177,8 @@ __all__ = [
     "Shown",
     "SignedBundle",
     "SignedReceipt",
+    "SignerRow",
+    "Signers",
     "SigningError",
     "Snapshot",
     "StaleAnswer",
@@ -225,6 +229,8 @@ def __getattr__(name: str) -> object:
         "Sent": "_client.adding",
         "Shard": "_wire",
         "Shards": "_wire",
+        "SignerRow": "_wire",
+        "Signers": "_wire",
         "Verified": "policy",
     }
     if name in modules:

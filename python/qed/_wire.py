@@ -44,8 +44,10 @@ __all__ = [
     "MEMBERSHIP_REQUEST",
     "MEMBER_REQUEST",
     "RECEIPT_FIELDS",
+    "RETIRE_REQUEST",
     "REVOKE_REQUEST",
     "SHARDS",
+    "SIGNERS",
     "TOKEN_REQUEST",
     "AddBulkRequest",
     "AddRequest",
@@ -69,9 +71,12 @@ __all__ = [
     "MembershipRequest",
     "ReceiptFields",
     "ReceiptLevel",
+    "RetireRequest",
     "RevokeRequest",
     "Shard",
     "Shards",
+    "SignerRow",
+    "Signers",
     "TokenRequest",
     "snapshots_from_json",
 ]
@@ -391,6 +396,42 @@ class KeyRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
             raise ValueError("expected a time before the year 10000") from None
 
 
+class SignerRow(Struct, frozen=True, rename="pascal"):
+    """A key of the log.
+
+    Attributes:
+        vkey: The public key, as others need it to verify.
+        since: The size of the log from which on it signs.
+        until: The largest size that it may have signed, once it is retired; None before.
+    """
+
+    vkey: str
+    since: _Version
+    until: _Version | None
+
+
+class Signers(Struct, frozen=True, rename="pascal"):
+    """The answer to `GET /signers`.
+
+    Attributes:
+        log: The name with which the log signs; None if it never has.
+        signers: All keys that it ever had under this name.
+    """
+
+    log: str | None
+    signers: list[SignerRow]
+
+
+class RetireRequest(Struct, frozen=True, rename="pascal"):
+    """The body of `POST /signers/retire`.
+
+    Attributes:
+        id: The id of the key.
+    """
+
+    id: Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
+
+
 class RevokeRequest(Struct, frozen=True, rename="pascal"):
     """The body of `POST /keys/revoke`.
 
@@ -699,6 +740,8 @@ HISTORY: Final = Decoder(History)
 KEYS: Final = Decoder(Keys)
 KEY_REQUEST: Final = RequestDecoder(KeyRequest)
 REVOKE_REQUEST: Final = RequestDecoder(RevokeRequest)
+RETIRE_REQUEST: Final = RequestDecoder(RetireRequest)
+SIGNERS: Final = Decoder(Signers)
 CREATED_KEY: Final = Decoder(CreatedKey)
 MEMBER_REQUEST: Final = RequestDecoder(MemberRequest)
 TOKEN_REQUEST: Final = RequestDecoder(TokenRequest)

@@ -46,7 +46,18 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, ReceiptLevel, Shards
+    from qed._wire import (
+        Cluster,
+        ClusterMember,
+        CreatedKey,
+        Info,
+        JoinToken,
+        KeptBackup,
+        Keys,
+        ReceiptLevel,
+        Shards,
+        Signers,
+    )
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.history import Act
@@ -279,6 +290,14 @@ class AsyncClient:
     async def revoke_key(self, key_id: str) -> Keys:
         """Revoke an API key; see `Client.revoke_key`."""
         return await self._carry_out(administer(calls.revoke_key(key_id), self._topology))
+
+    async def signers(self) -> Signers:
+        """Return the keys with which the log signs."""
+        return await self._carry_out(administer(calls.signers(), self._topology))
+
+    async def retire_signer(self, key_id: str) -> Signers:
+        """Retire a key of the log; see `Client.retire_signer`."""
+        return await self._carry_out(administer(calls.retire_signer(key_id), self._topology))
 
     async def create_token(self, name: str | None = None, *, ttl_s: int = 3600) -> JoinToken:
         """Make a token with which one server can join; see `Client.create_token`."""

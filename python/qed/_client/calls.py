@@ -29,6 +29,7 @@ from qed._wire import (
     KEYS,
     RECEIPT_FIELDS,
     SHARDS,
+    SIGNERS,
     AddBulkRequest,
     AddRequest,
     Cluster,
@@ -43,8 +44,10 @@ from qed._wire import (
     KeyRequest,
     Keys,
     MemberRequest,
+    RetireRequest,
     RevokeRequest,
     Shards,
+    Signers,
     TokenRequest,
     snapshots_from_json,
 )
@@ -112,8 +115,10 @@ __all__ = [
     "refusal",
     "remove_member",
     "replace_member",
+    "retire_signer",
     "revoke_key",
     "shards",
+    "signers",
     "snapshot",
     "transfer_leadership",
     "with_receipt",
@@ -618,6 +623,17 @@ def revoke_key(key_id: str) -> Call[Keys]:
     """Return the call that revokes the API key with this id; its value lists all keys."""
     body = ENCODER.encode(RevokeRequest(key_id))
     return Call(method="POST", path="/keys/revoke", body=body, read=KEYS.decode, what="the change")
+
+
+def signers() -> Call[Signers]:
+    """Return the call that asks for the keys with which the log signs."""
+    return Call(method="GET", path="/signers", read=SIGNERS.decode)
+
+
+def retire_signer(key_id: str) -> Call[Signers]:
+    """Return the call that retires a key of the log; its value has all keys."""
+    body = ENCODER.encode(RetireRequest(key_id))
+    return Call(method="POST", path="/signers/retire", body=body, read=SIGNERS.decode, what="the change")
 
 
 def _change(verb: str, name: str | None) -> Call[Cluster]:

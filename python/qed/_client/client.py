@@ -51,7 +51,18 @@ if TYPE_CHECKING:
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
     from qed._client.topology import Read
-    from qed._wire import Cluster, ClusterMember, CreatedKey, Info, JoinToken, KeptBackup, Keys, ReceiptLevel, Shards
+    from qed._wire import (
+        Cluster,
+        ClusterMember,
+        CreatedKey,
+        Info,
+        JoinToken,
+        KeptBackup,
+        Keys,
+        ReceiptLevel,
+        Shards,
+        Signers,
+    )
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.history import Act
@@ -576,6 +587,18 @@ class Client:
             MembershipRefused: There is no such key, or it is the last one that can make others.
         """
         return self._carry_out(administer(calls.revoke_key(key_id), self._topology))
+
+    def signers(self) -> Signers:
+        """Return the keys with which the log signs."""
+        return self._carry_out(administer(calls.signers(), self._topology))
+
+    def retire_signer(self, key_id: str) -> Signers:
+        """Retire the key of the log with this id, and return all keys. It signs nothing from then on.
+
+        Raises:
+            MembershipRefused: There is no such key, no other Ed25519 key would sign, or the leader does not sign.
+        """
+        return self._carry_out(administer(calls.retire_signer(key_id), self._topology))
 
     def create_token(self, name: str | None = None, *, ttl_s: int = 3600) -> JoinToken:
         """Make a token with which one server can join the cluster, without knowing its secret.

@@ -20,6 +20,7 @@ from qed._limits import MAX_TOKEN_TTL_S
 from qed.cli.client import connect, connect_async
 from qed.cli.durations import DurationType, MomentType, spelt
 from qed.cli.options import FILE, NODE, Session, command, current_session, group
+from qed.cli.signers import signers
 from qed.errors import ClusterError, QedError
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def token(*, name: str | None, ttl: timedelta, path: str | None) -> None:
     session.terminal.records([record])
 
 
-for _command in (status, history, remove, replace, transfer, secret, token):
+for _command in (status, history, remove, replace, transfer, secret, token, signers):
     cluster.add_command(_command)
 
 

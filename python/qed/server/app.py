@@ -26,7 +26,7 @@ from qed.errors import (
     UnknownVersion,
     WriteRefused,
 )
-from qed.server import backups, endpoints, key_calls, snapshot_store, tiles
+from qed.server import backups, endpoints, key_calls, signer_calls, snapshot_store, tiles
 from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge, drop_rest
 from qed.server.browsers import ForeignHost, ForeignOrigin
@@ -266,6 +266,8 @@ def build_application(
         Route("/backup", backups.Change(keeper, operator_bodies), methods=["POST", "DELETE"]),
         Route("/backups", backups.ListBackups(keeper), methods=["GET"]),
         Route("/backups/part", backups.BackupPart(node), methods=["GET"]),
+        Route("/signers", signer_calls.AllSigners(node), methods=["GET"]),
+        Route("/signers/retire", signer_calls.Retire(node, operator_bodies), methods=["POST"]),
         Route("/keys", key_calls.AllKeys(node, access, operator_bodies), methods=["GET", "POST"]),
         Route("/keys/revoke", key_calls.Revoke(node, access, operator_bodies), methods=["POST"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),

@@ -11,13 +11,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from qed.errors import ClusterError, SigningError, WriteRefused
-from qed.server.acts import SignersChanged, encode, now
+from qed.server.acts import Author, SignersChanged, encode, now
 from qed.server.logs import Line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from qed._qed import Replica
+    from qed.server.acts import Signer
     from qed.server.members import Members
     from qed.server.sign_memory import Memory
     from qed.server.signer_set import SignerSet
@@ -169,12 +170,15 @@ class Guard:
         signers = known.with_keys(self._vkeys, len(self._replica), is_new_name=is_new_name)
         if signers is None:
             return
-        act = SignersChanged(
-            who=members.own.name,
-            origin=members.own.raft_addr,
-            when=now(),
-            log=self._origin,
-            signers=list(signers),
-        )
+        await self.record_keys(signers, Author(members.own.name, members.own.raft_addr))
+
+    async def record_keys(self, signers: Sequence[Signer], author: Author) -> None:
+        """Record, as the leader, all keys that the log has from here on.
+
+        Raises:
+            ClusterError: They could not be recorded now.
+        """
+        who, origin = author.who, author.origin
+        act = SignersChanged(who=who, origin=origin, when=now(), log=self._origin, signers=list(signers))
         await self._record(encode(act))
         self._renew()

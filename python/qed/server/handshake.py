@@ -58,6 +58,9 @@ _SILENCE_MS: Final = 3000
 
 _T = TypeVar("_T")
 Kind: TypeAlias = Literal["messages", "pages", "question", "enrol"]
+Wish: TypeAlias = Literal[
+    "admit", "remove", "replace", "transfer", "redeem", "record", "retire", "introduce", "uses", "checkpoint"
+]
 _Seconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]
 
 
@@ -122,9 +125,10 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
 
     Attributes:
         kind: `admit` the sender, `remove` the named member, let another `replace` it, `transfer` leadership to it or to
-            any member, `redeem` the token of a new server, `record` an act; or a question that any member answers:
-            `introduce` the members, say which API keys it last accepted, `uses`, or take over a published `checkpoint`.
-        name: Name of a member.
+            any member, `redeem` the token of a new server, `record` an act, `retire` a key of the log; or what any
+            member answers: `introduce` the members, say which API keys it last accepted, `uses`, or take over a
+            published `checkpoint`.
+        name: Name of a member, or the id of a key of the log.
         id: The number of the member to admit.
         raft_addr: Where members reach it; likewise the other addresses.
         key: SHA-256 of the public key of the member to admit: the key of the stream, or a new one from its owner.
@@ -139,7 +143,9 @@ class LeaderRequest(msgspec.Struct, frozen=True, omit_defaults=True, rename={"ki
         signature: Its signature on all of this (`qed.server.passed_on`).
     """
 
-    kind: Literal["admit", "remove", "replace", "transfer", "redeem", "record", "introduce", "uses", "checkpoint"]
+    kind: Literal[
+        "admit", "remove", "replace", "transfer", "redeem", "record", "retire", "introduce", "uses", "checkpoint"
+    ]
     name: str = ""
     id: int = 0
     raft_addr: str = ""

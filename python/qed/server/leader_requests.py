@@ -23,7 +23,7 @@ from qed.server.waiting import READ, TASK, delays
 from qed.server.ways import Ways
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from qed._qed import Replica
     from qed.server.admissions import Admissions
@@ -76,6 +76,8 @@ class LeaderRequests:
         self._admissions = admissions
         self._revocation = revocation
         self._turns = asyncio.Semaphore(_PASSED_ON_AT_ONCE)
+        self.retire: Callable[[LeaderRequest], Awaitable[None]] | None = None
+        """Retires a key of the log; None if this member does not sign."""
 
     async def ask_leader(self, request: LeaderRequest, key: ApiKey | None = None) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
@@ -180,14 +182,28 @@ class LeaderRequests:
             await self.catch_up()
         if request.kind == "redeem":
             await self._admissions.redeem(request, self.record)
-            return
-        if request.kind == "record":
-            deed = decode(request.act)
-            if isinstance(deed, KeyRevoked):
-                await self._revocation.revoke(deed, self.record)
-            else:
-                await self.record(request.act)
-            return
+        elif request.kind == "record":
+            await self._record_deed(request.act)
+        elif request.kind == "retire":
+            if self.retire is None:
+                raise MembershipRefused("the leader does not sign: it was started without --origin")
+            await self.retire(request)
+        else:
+            await self._change_members(request)
+
+    async def _record_deed(self, act: bytes) -> None:
+        deed = decode(act)
+        if isinstance(deed, KeyRevoked):
+            await self._revocation.revoke(deed, self.record)
+        else:
+            await self.record(act)
+
+    async def _change_members(self, request: LeaderRequest) -> None:
+        """Carry out, as the leader, a request about a member, or about who leads.
+
+        Raises:
+            Exception: As `carry_out`.
+        """
         replaced = self._replaced_by(request)
         if request.kind == "admit":
             self._admissions.require_admissible(request)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from qed import __version__
 from qed._limits import VERSION_LIMIT
-from qed._wire import ACCEPTS_DIGESTS, Info
+from qed._wire import ACCEPTS_DIGESTS, Info, SignerRow, Signers
 from qed.errors import (
     BackupError,
     ClusterError,
@@ -548,6 +548,26 @@ class Node:
         )
         await self._wait_for_act(lambda: self.keys.find(key.id) is not None)
         return key
+
+    def signers(self) -> Signers:
+        """Return the name of the log and its keys."""
+        known = self._peers.signers
+        return Signers(known.log, [SignerRow(one.vkey, one.since, one.until) for one in known.signers])
+
+    async def retire_signer(self, key_id: str, author: Author) -> None:
+        """Have the leader retire a key of the log. When this returns, it signs nothing any more.
+
+        Raises:
+            MembershipRefused: There is no such key, no other would sign, or the leader does not sign.
+            ClusterError: There is no leader.
+        """
+        request = LeaderRequest("retire", name=key_id, who=author.who, origin=author.origin)
+        await self._peers.leader_requests.ask_leader(request, author.key)
+
+        def is_applied() -> bool:
+            return all(f"+{key_id}+" not in vkey for vkey in self._peers.signers.active)
+
+        await self._wait_for_act(is_applied)
 
     async def revoke_key(self, public: str, author: Author) -> None:
         """Revoke an API key. When this returns, this member no longer accepts it, and soon no member does.

@@ -50,6 +50,8 @@ MANAGEMENT_CALLS: Final[dict[str, frozenset[str]]] = {
     "/backups": OPERATORS,
     # It has the digests of all events, and the history.
     "/backups/part": OPERATORS,
+    "/signers": _OBSERVERS,
+    "/signers/retire": OPERATORS,
     "/keys": OPERATORS,
     "/keys/revoke": OPERATORS,
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from qed.errors import MembershipRefused
 from qed.server.acts import Recovered, Restored, Signer, SignersChanged
 
 if TYPE_CHECKING:
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from qed.server.acts import Act
 
 __all__ = ["SignerSet"]
+
+_ED25519: Final = 1
 
 
 class SignerSet:
@@ -41,6 +47,31 @@ class SignerSet:
         """The public keys that sign now."""
         return [signer.vkey for signer in self.signers if signer.until is None]
 
+    def without(self, key_id: str, size: int) -> tuple[Signer, ...] | None:
+        """Return the signers once the key with this id is retired.
+
+        Args:
+            key_id: The id of the key, 8 hexadecimal digits.
+            size: The largest size that it has signed.
+
+        Returns:
+            The signers; None if the key is retired already.
+
+        Raises:
+            MembershipRefused: There is no such key, or no other Ed25519 key would sign.
+        """
+        chosen = [signer for signer in self.signers if _id_of(signer.vkey) == key_id]
+        if not chosen:
+            raise MembershipRefused(f"the log has no key with the id {key_id}")
+        if all(signer.until is not None for signer in chosen):
+            return None
+        if not any(_kind_of(vkey) == _ED25519 for vkey in self.active if _id_of(vkey) != key_id):
+            raise MembershipRefused("no other Ed25519 key signs: start the leader with a new key first")
+        return tuple(
+            msgspec.structs.replace(signer, until=size) if signer in chosen and signer.until is None else signer
+            for signer in self.signers
+        )
+
     def with_keys(self, vkeys: Sequence[str], size: int, *, is_new_name: bool) -> tuple[Signer, ...] | None:
         """Return the signers once these keys are among them.
 
@@ -56,3 +87,11 @@ class SignerSet:
         known = {signer.vkey for signer in old}
         new = [Signer(vkey, size, None) for vkey in vkeys if vkey not in known]
         return (*old, *new) if new else None
+
+
+def _id_of(vkey: str) -> str:
+    return vkey.split("+", 2)[1]
+
+
+def _kind_of(vkey: str) -> int:
+    return base64.b64decode(vkey.split("+", 2)[2])[0]

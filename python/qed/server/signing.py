@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from qed._qed import UnsignedCheckpoint
-from qed.errors import LogError, QedError, SigningError
+from qed.errors import LogError, QedError, SigningError, Unavailable
+from qed.server.acts import Author
 from qed.server.guard import ForkGuard
 from qed.server.logs import Line, OncePerMinute
 from qed.server.receipt_maker import MOST_IN_RECEIPT
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from qed._qed import Digest, Replica
     from qed.server.file_signer import Signer
     from qed.server.guard import Guard
+    from qed.server.handshake import LeaderRequest
     from qed.server.receipt_maker import ReceiptMaker
     from qed.server.sign_memory import Memory
     from qed.server.signer_set import SignerSet
@@ -92,6 +94,25 @@ class Signing:
             checkpoint = self._checkpoint()
             await self._check(checkpoint)
             return checkpoint.to_note(await self._sign(checkpoint, is_published=True))
+
+    async def retire(self, request: LeaderRequest) -> None:
+        """Retire a key of the log, as the leader: it signs no size above the present one.
+
+        Raises:
+            MembershipRefused: There is no such key, or no other would sign.
+            Unavailable: This member cannot sign now.
+            ClusterError: It could not be recorded now.
+        """
+        try:
+            await self._guard.require()
+        except SigningError as exc:
+            raise Unavailable(str(exc)) from exc
+        # Nothing is signed until the act is applied here, so the size is the last one of the key.
+        async with self._turn:
+            size, _ = self._replica.tree_head()
+            signers = self._signers.without(request.name, size)
+            if signers is not None:
+                await self._guard.record_keys(signers, Author(request.who, request.origin))
 
     async def _serve(self) -> None:
         while self._wanted:

@@ -136,4 +136,5 @@ def open_signing(
     has_witnesses = trust is not None and trust.has_quorum
     parts = SigningParts(signing, publishing, guard, memory, witnessing, has_witnesses=has_witnesses)
     peers.on_checkpoint = parts.remember
+    peers.leader_requests.retire = signing.retire
     return parts

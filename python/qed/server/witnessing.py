@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qed.errors import SigningError
 from qed.server.witness_outcomes import SightingKind
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Witnessing"]
 
-_REFRESHES = 4
-"""Cosignatures are renewed after this part of the age that the policy allows, so that an outage of the rest is harmless."""
+_REFRESHES: Final = 4
+"""Cosignatures are renewed after this part of the age that the policy allows: an outage of the rest is harmless."""
 
 
 class Witnessing:
