@@ -84,7 +84,7 @@ SERVER_FLOORS = [
     {"signed_lines"},
     {"remote_signer", "command_signer"},
     {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
-    | {"high_water", "sign_memory"},
+    | {"high_water", "sign_memory", "witnessing"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
     | {"signer_set", "file_signer", "receipt_maker"},
     {"credentials", "access", "token_table", "lost_members", "published"},
@@ -196,6 +196,7 @@ ONLY = {
                 "remote_signer",
                 "signed_lines",
                 "witness_client",
+                "witnessing",
                 "witness_exchange",
             )
         ),

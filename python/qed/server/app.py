@@ -235,8 +235,15 @@ def build_application(
         finally:
             await node.close()
 
+    routes = _routes(node)
+    management = Router(_management_routes(node, access), redirect_slashes=False)
+    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
+    return Application(node, access, router, routes, management)
+
+
+def _routes(node: Node) -> list[Route]:
     bodies = Bodies(node.settings.limits)
-    routes = [
+    return [
         Route("/events", endpoints.Add(node, bodies), methods=["POST"]),
         Route("/proofs/membership", endpoints.Membership(node, bodies), methods=["POST"]),
         Route("/proofs/incremental", endpoints.Incremental(node, bodies), methods=["POST"]),
@@ -253,9 +260,12 @@ def build_application(
         Route("/info", endpoints.Information(node), methods=["GET"]),
         Route("/info/shards", endpoints.Topology(node), methods=["GET"]),
     ]
+
+
+def _management_routes(node: Node, access: Access) -> list[Route]:
     operator_bodies = OperatorBodies(node, access)
     keeper = backups.Keeper(node)
-    management = [
+    return [
         Route("/", endpoints.Welcome(), methods=["GET"]),
         Route("/cluster", endpoints.ClusterView(node), methods=["GET"]),
         Route("/cluster/history", endpoints.HistoryView(node), methods=["GET"]),
@@ -272,5 +282,3 @@ def build_application(
         Route("/keys/revoke", key_calls.Revoke(node, access, operator_bodies), methods=["POST"]),
         Route("/healthcheck", endpoints.Healthcheck(node), methods=["GET"]),
     ]
-    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    return Application(node, access, router, routes, Router(management, redirect_slashes=False))

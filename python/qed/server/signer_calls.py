@@ -10,8 +10,8 @@ from qed.server.endpoints import author_of, send_json
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from qed.server.bodies import Bodies
     from qed.server.node import Node
-    from qed.server.operator_bodies import OperatorBodies
 
 __all__ = ["AllSigners", "Retire"]
 
@@ -30,7 +30,7 @@ class AllSigners:
 class Retire:
     """`POST /signers/retire`: 200 with the keys once one signs nothing any more."""
 
-    def __init__(self, node: Node, bodies: OperatorBodies) -> None:
+    def __init__(self, node: Node, bodies: Bodies) -> None:
         self._node = node
         self._bodies = bodies
 
