@@ -1,24 +1,16 @@
 //! Damaged data folders: opening one gives a typed error or the whole log; it never panics, and no acknowledged event is missing.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-
-mod seeds;
 
 use proptest::prelude::*;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use tempfile::TempDir;
+
+use crate::seeds;
 
 const EVENTS: u64 = 300;
 

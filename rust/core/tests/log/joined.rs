@@ -1,7 +1,5 @@
 //! Requests that were combined into one commit batch: each gets its own answer.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 use qed_core::hash::Digest;
 use qed_core::log::{Added, Log, Request};
 use qed_core::log_id::LogId;

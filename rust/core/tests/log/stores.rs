@@ -1,13 +1,5 @@
 //! One suite for every store: it tests what a log relies on.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::ops::ControlFlow;
 
 use qed_core::disk::DiskStore;

@@ -1,7 +1,4 @@
 //! A log as a replica: entries are applied one by one, a crash loses the last ones, and pages copy it to another replica.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod seeds;
 
 use proptest::prelude::*;
 use qed_core::acts::ActBody;
@@ -12,6 +9,8 @@ use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
 use std::ops::ControlFlow;
+
+use crate::seeds;
 
 #[derive(Debug, Clone)]
 enum Entry {

@@ -1,7 +1,5 @@
 //! Snapshots that a server acknowledged are checked before they are kept: if they do not extend the trusted log, they are refused.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::proof::Snapshot;

@@ -1,7 +1,5 @@
 //! After a panic interrupts a batch, no more batches are written until the log is opened again.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

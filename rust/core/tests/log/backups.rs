@@ -1,7 +1,4 @@
 //! Backups: a stream that is continued anywhere gives the same log, and no changed byte in it goes unnoticed.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod seeds;
 
 use std::fs;
 use std::io::Write as _;
@@ -23,6 +20,8 @@ use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
 use qed_core::page::PageError;
 use qed_core::restoration::Restoration;
+
+use crate::seeds;
 
 fn origin() -> Origin {
     Origin { log: "log".into(), node_id: "node".into(), software: "1".into(), created_s: 1 }

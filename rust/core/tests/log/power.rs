@@ -1,14 +1,6 @@
 //! Power cuts and failing disks: a store that forgets everything that was not synced, and fails at each of its writes and syncs in
 //! turn.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

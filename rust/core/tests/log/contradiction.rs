@@ -4,16 +4,6 @@
 //! leaf of any version, or over an empty subtree. In each world every well-formed claim about every event is tried, at every
 //! requested version. `QED_TRIES` sets the number of claims; a long run uses a million.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod seeds;
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -22,6 +12,8 @@ use qed_core::position::{HistoryPosition, HyperPosition};
 use qed_core::proof::{AbsenceProof, LaterOccurrence, MembershipProof, Neighbour, membership_positions};
 use qed_core::roots::{HistoryRoot, HyperRoot};
 use qed_core::verify::{verify_absence, verify_membership};
+
+use crate::seeds;
 
 /// Events that share 24, 25, 30 and 200 bits with the first: a shortcut leaf may belong to any of several of them.
 fn keys() -> Vec<Digest> {

@@ -1,11 +1,4 @@
 //! The chain of acts: replicated beside the log, checked when a log is opened, checked or sent to another replica.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
 use std::ops::ControlFlow;
 

@@ -1,15 +1,13 @@
 //! A reopened log is equal to the log that was closed.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod seeds;
-
 use proptest::prelude::*;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::store::{MemoryStore, Store as _, Table, WriteBatch};
 use std::ops::ControlFlow;
+
+use crate::seeds;
 
 /// Only a few different events, so that many repeat: in the same request, in the same batch and later.
 fn request() -> impl Strategy<Value = Request> {
