@@ -275,15 +275,13 @@ def test_a_server_passes_over_a_pipe_among_its_backups(start_server: StartServer
     assert 'event="backup unreadable"' in server.stderr
 
 
-def test_a_backup_is_restored_only_into_a_folder_that_is_not_in_use(
-    filled: Server, backups: Path, tmp_path: Path
-) -> None:
+def test_a_backup_is_restored_only_into_an_empty_folder(filled: Server, backups: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("mine")
     for folder in (tmp_path / "mine", filled.folder):
         done = qed("restore", str(backups / "1"), "--data-dir", str(folder))
         assert (done.returncode, done.stdout) == (2, "")
-        assert "is in use: expected a folder that does not exist or is empty" in one_line(done.stderr)
+        assert "is not empty: expected a folder that does not exist or is empty" in one_line(done.stderr)
     assert (tmp_path / "mine" / "file").read_text() == "mine"
     assert filled.add(b"still there").status_code == 201
 

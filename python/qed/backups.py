@@ -348,7 +348,7 @@ def restore(
     Raises:
         DamagedBackup: Something in it was changed, or does not lead to its roots. The folder is left empty.
         BackupError: A file cannot be read.
-        LogError: The folder is in use, or cannot be written.
+        LogError: The folder is not empty, or cannot be written.
     """
     backup = Backup.read(Path(path))
     chain = BackupFolder(backup.path.parent).chain(backup)

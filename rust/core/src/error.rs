@@ -71,7 +71,7 @@ pub enum LogError {
         path: PathBuf,
     },
     /// A backup can be read only into an empty folder.
-    #[error("{} is in use: expected a folder that does not exist or is empty", path.display())]
+    #[error("{} is not empty: expected a folder that does not exist or is empty", path.display())]
     Occupied {
         /// The folder.
         path: PathBuf,
