@@ -112,6 +112,8 @@ class Keeper:
     async def _create(self, since: int | None, events_per_s: int) -> Backup:
         run, node = _in_thread, self.node
         base = None if since is None else await run(self.folder.backup, since)
+        if base is not None and base.log != node.log_name:
+            raise BackupError(f"backup {since} is of log {base.log}, this is log {node.log_name}")
         draft = await run(self.folder.draft, node.log_name, base)
         begun_s = int(time.time())
         try:

@@ -73,6 +73,14 @@ pub enum BackupError {
         /// That of the one before it.
         found: String,
     },
+    /// It names another log than the backup that it continues.
+    #[error("it is of the log {found:?}, but the backup that it continues is of the log {wanted:?}")]
+    OtherLog {
+        /// The log of the backup that it continues.
+        wanted: String,
+        /// The log that it names.
+        found: String,
+    },
     /// It cannot be read.
     #[error("the backup cannot be read or written: {0}")]
     Io(io::Error),
@@ -260,16 +268,16 @@ pub fn read_all<B>(
     paths: &[PathBuf],
     take: &mut dyn FnMut(&Page) -> Result<ControlFlow<B>, BackupError>,
 ) -> Result<ControlFlow<B, Cursor>, BackupError> {
-    let mut last = None;
+    let mut last: Option<Ending> = None;
     for path in paths {
-        let read = read_one(path, last, take);
+        let read = read_one(path, last.as_ref(), take);
         match read.map_err(|cause| BackupError::In { path: path.clone(), cause: Box::new(cause) })? {
-            ControlFlow::Continue(end) => last = Some(end),
-            stopped @ ControlFlow::Break(_) => return Ok(stopped),
+            ControlFlow::Continue(ending) => last = Some(ending),
+            ControlFlow::Break(value) => return Ok(ControlFlow::Break(value)),
         }
     }
     let none = || BackupError::Io(io::Error::other("no backup was given"));
-    last.ok_or_else(none).map(ControlFlow::Continue)
+    last.ok_or_else(none).map(|last| ControlFlow::Continue(last.end))
 }
 
 /// Open a backup. A named pipe would wait for a writer, perhaps forever.
@@ -286,21 +294,38 @@ fn require_regular(found: &Metadata) -> Result<(), BackupError> {
     }
 }
 
+/// The end of a backup, and the name of its log.
+struct Ending {
+    end: Cursor,
+    log: String,
+}
+
 fn read_one<B>(
     path: &Path,
-    last: Option<Cursor>,
+    last: Option<&Ending>,
     take: &mut dyn FnMut(&Page) -> Result<ControlFlow<B>, BackupError>,
-) -> Result<ControlFlow<B, Cursor>, BackupError> {
+) -> Result<ControlFlow<B, Ending>, BackupError> {
     let mut reader = BackupReader::open(BufReader::new(open(path)?))?;
-    let header = reader.header();
-    if header.base != last.map(|end| end.chain) || header.start != last.map(|end| end.reach).unwrap_or_default() {
-        let name = |chain: Option<Digest>| chain.map_or_else(|| "none".into(), |chain| chain.to_string());
-        return Err(BackupError::NoContinuation { wanted: name(header.base), found: name(last.map(|end| end.chain)) });
-    }
+    require_continued(reader.header(), last)?;
+    let log = reader.header().origin.log.clone();
     while let Part::Page(page) = reader.part()? {
         if let ControlFlow::Break(value) = take(&page)? {
             return Ok(ControlFlow::Break(value));
         }
     }
-    Ok(ControlFlow::Continue(reader.cursor()))
+    Ok(ControlFlow::Continue(Ending { end: reader.cursor(), log }))
+}
+
+fn require_continued(header: &Header, last: Option<&Ending>) -> Result<(), BackupError> {
+    let end = last.map(|last| last.end);
+    if header.base != end.map(|end| end.chain) || header.start != end.map(|end| end.reach).unwrap_or_default() {
+        let name = |chain: Option<Digest>| chain.map_or_else(|| "none".into(), |chain| chain.to_string());
+        return Err(BackupError::NoContinuation { wanted: name(header.base), found: name(end.map(|end| end.chain)) });
+    }
+    match last {
+        Some(last) if last.log != header.origin.log => {
+            Err(BackupError::OtherLog { wanted: last.log.clone(), found: header.origin.log.clone() })
+        }
+        _ => Ok(()),
+    }
 }

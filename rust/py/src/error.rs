@@ -88,6 +88,7 @@ pub fn of_backup(error: &BackupError) -> PyErr {
         BackupError::NotABackup
         | BackupError::UnsupportedFormat { .. }
         | BackupError::NoContinuation { .. }
+        | BackupError::OtherLog { .. }
         | BackupError::Io(_)
         | BackupError::In { .. } => exceptions::BackupError::new_err(message),
     }

@@ -244,6 +244,23 @@ fn a_backup_continues_only_the_one_that_it_was_made_after() {
 }
 
 #[test]
+fn a_backup_that_names_another_log_than_the_one_that_it_continues_is_refused() {
+    let (folder, path, log) = small();
+    let end = Summary::of(&path).unwrap().end;
+    let second = folder.path().join("2");
+    let mut file = BackupFile::open(&second).unwrap();
+    let renamed = Header { origin: Origin { log: "other".into(), ..origin() }, ..header(Some(end)) };
+    file.write(&beginning(&log, &renamed).unwrap()).unwrap();
+    file.write(&continuation(&log, file.cursor().unwrap(), 9, None).unwrap()).unwrap();
+    assert!(file.is_whole());
+    let error = audit(&[path, second]).unwrap_err().to_string();
+    assert!(
+        error.ends_with("it is of the log \"other\", but the backup that it continues is of the log \"log\""),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_log_that_does_not_continue_a_backup_is_not_backed_up_after_it() {
     let (_folder, path, log) = small();
     let end = Summary::of(&path).unwrap().end;
