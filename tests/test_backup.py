@@ -157,6 +157,21 @@ def test_a_backup_since_another_has_acts_without_events(start_server: StartServe
     assert qed(*at(restored), "--api-key", str(key), "add", "--event", "two").returncode == 0
 
 
+def test_a_backup_that_cannot_begin_leaves_nothing(start_server: StartServer, tmp_path: Path) -> None:
+    server, folder = start_server(tmp_path / "data"), tmp_path / "backups"
+    add(server, ["one"])
+    create(server, folder)
+    made = qed(*at(server), "keys", "create", "--role", "operate", "--json")
+    admin = str(read_lines(made.stdout)[0]["Key"])
+    made = qed(*at(server), "--api-key", admin, "keys", "create", "--role", "append", "--role", "prove", "--json")
+    key = str(read_lines(made.stdout)[0]["Key"])
+    # It may ask for the log, but for no part of a backup.
+    done = qed(*at(server), "--api-key", key, "backup", "create", "--to", str(folder), "--since", "1")
+    assert done.returncode == 4, done.stderr
+    assert [path.name for path in folder.iterdir()] == ["1"]
+    assert qed("backup", "delete", str(folder / "1")).returncode == 0
+
+
 def test_a_backup_that_an_unfinished_one_may_need_is_not_deleted(backups: Path) -> None:
     (backups / "2.part").touch(mode=0o600)
     refused = qed("backup", "delete", str(backups / "1"))

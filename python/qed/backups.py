@@ -124,6 +124,7 @@ class Draft:
         self._file = file
         self.number = number
         self._path = path
+        self._is_open = True
 
     @property
     def log(self) -> str | None:
@@ -175,17 +176,22 @@ class Draft:
             BackupError: It cannot be written.
         """
         path = self._path.with_name(str(self.number))
+        self._is_open = False
         self._file.finish(str(self._path), str(path))
         return Backup.read(path)
 
     def close(self) -> None:
-        """Close the file as it is."""
+        """Close the file as it is, or delete it if the backup has not begun: there is nothing to continue."""
+        if self._is_open and self.cursor is None:
+            self._path.unlink(missing_ok=True)
+        self._is_open = False
         self._file.close()
 
     def discard(self) -> None:
         """Close and delete the file."""
-        self._file.close()
+        # In this order: a closed file is no longer locked, and another process could begin to write to it.
         self._path.unlink(missing_ok=True)
+        self.close()
 
 
 class BackupFolder:
