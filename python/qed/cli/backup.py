@@ -61,7 +61,8 @@ def backup() -> None:
     type=click.IntRange(1),
     default=BACKUP_EVENTS_PER_S,
     show_default=True,
-    help="Most events a second: the servers keep time for their clients.",
+    help="Most events a second on average, so that the servers have time for their clients. Events come in parts of "
+    "about 16,000, with a pause after each.",
 )
 def create(folder: str | None, since: int | None, rate: int) -> None:
     """Make a backup of everything that is in the log by now.
