@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from documents import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The load generator may have to be built first.
 pytestmark = pytest.mark.timeout(300)
@@ -25,8 +28,8 @@ def rows(script: str, *options: str) -> dict[str, tuple[float, str]]:
     return {what: (float(number.replace(",", "")), unit) for what, number, unit in ROW.findall(done.stdout)}
 
 
-def test_backup_is_measured_under_load_and_restored() -> None:
-    found = rows("backup.py", "--events", "3000", "--seconds", "0.5")
+def test_backup_is_measured_under_load_and_restored(tmp_path: Path) -> None:
+    found = rows("backup.py", "--events", "3000", "--seconds", "0.5", "--to", str(tmp_path))
     assert found["adds, of those alone"][0] > 0
     assert any(what.startswith("backup while 16 connections add") and rate > 0 for what, (rate, _) in found.items())
     restored = next(what for what in found if what.startswith("restore of "))
