@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from commands import one_line, qed
+from commands import one_line, qed, read_lines
 from harness.cluster import new_cluster
 from harness.wait import wait_until
 from intruders import Intruder, assert_closed, frame, number_of
@@ -52,6 +53,16 @@ def test_a_member_whose_log_differs_answers_503_and_the_others_go_on(tmp_path: P
         assert httpx.post(f"{target.url}/proofs/incremental", json={"Start": 0, "End": 0}).status_code == 503
         done = qed("--endpoints", target.url, "membership", "--event", "one")
         assert (done.returncode, "diverged" in one_line(done.stderr)) == (3, True)
+        # The leader has lost the connection to it: only the member itself can tell why.
+        status = qed("--endpoints", other.url, "cluster", "status")
+        assert f"Alarm: {target.name} does not serve: " in status.stdout
+        assert "diverged: at 1 events" in status.stdout
+        (row,) = [line.split() for line in status.stdout.splitlines() if line.split()[:1] == [target.name]]
+        assert row[2] == "alarm"
+        (record,) = read_lines(qed("--endpoints", other.url, "cluster", "status", "--json").stdout)
+        alarms = {member["node_id"]: member["alarm"] for member in cast("list[dict[str, str]]", record["members"])}
+        assert re.search("is [0-9a-f]{64}, this one's is [0-9a-f]{64}$", alarms[target.name])
+        assert alarms[other.name] is None
         assert health(other) == 204
         assert httpx.get(f"{other.url}/snapshots/0").status_code == 200
         assert httpx.get(f"{other.url}/log/tile/0/000.p/1").status_code == 200

@@ -74,6 +74,15 @@ def test_keys_are_listed_whole(busy: Busy, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_addresses_are_listed_whole(busy: Busy, width: int) -> None:
+    lines = busy.shown(width, "cluster", "status")
+    (member,) = read_lines(qed(*busy.at, "cluster", "status", "--json").stdout)[0]["members"]
+    assert max(len(line) for line in lines if not line.startswith(" ClusterId:")) <= width
+    for name in ("http_addr", "mgmt_addr", "raft_addr"):
+        assert any(line.split()[-1:] == [member[name]] for line in lines), name
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_the_history_is_listed_whole(busy: Busy, width: int) -> None:
     lines = busy.shown(width, "cluster", "history")
     acts = [json.loads(line) for line in qed(*busy.at, "cluster", "history", "--json").stdout.splitlines()]

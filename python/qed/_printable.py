@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["printable", "printable_json"]
+__all__ = ["beginning", "ending", "printable", "printable_json"]
 
 
 def printable(text: str) -> str:
@@ -20,6 +20,23 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def beginning(text: str, most: int) -> str:
+    """Return the first words of `text`, at most `most` characters: half a digest would look like another one.
+
+    A single word that is longer is cut.
+    """
+    if len(text) <= most:
+        return text
+    return text[:most].rpartition(" ")[0] or text[:most]
+
+
+def ending(text: str, most: int) -> str:
+    """Return the last words of `text`, as `beginning` does the first ones."""
+    if len(text) <= most:
+        return text
+    return text[-most:].partition(" ")[2] or text[-most:]
 
 
 def printable_json(text: str) -> str:

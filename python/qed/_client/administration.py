@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qed._wire import Cluster, ClusterMember
     from qed.history import Act
 
-__all__ = ["administer", "found", "history", "member_status", "overview"]
+__all__ = ["administer", "found", "history", "member_alarm", "member_status", "overview"]
 
 _T = TypeVar("_T")
 
@@ -130,17 +130,32 @@ def member_status(member: ClusterMember, topology: Topology) -> Generator[Send, 
     Raises:
         Unavailable: The member's management address is invalid, does not answer, or belongs to another member.
     """
-    base = member_url(topology.given[0], member.mgmt_addr)
-    if base is None:
-        raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is invalid")
-    if not topology.may_manage(base):
-        raise Unavailable(f"{base}: {_NOT_TRUSTED}")
+    base = _management(member, topology)
     seen = yield from ask(calls.cluster(), base)
     if isinstance(seen, Failure):
         raise Unavailable(f"{base}: {seen.cause}")
     if seen.node_id != member.node_id:
         raise Unavailable(f"{base}: expected {calls.plain(member.node_id)}, found {calls.plain(seen.node_id)}")
     return seen
+
+
+def member_alarm(member: ClusterMember, topology: Topology) -> Generator[Send, Outcome, str | None]:
+    """Yield a request, and return why `member` does not serve, or None if it does; as `member_status`."""
+    base = _management(member, topology)
+    outcome = yield Send(calls.alarm(), base)
+    if isinstance(outcome, Failure):
+        raise Unavailable(f"{base}: {outcome.cause}")
+    return calls.alarm().result(outcome)
+
+
+def _management(member: ClusterMember, topology: Topology) -> str:
+    """Return the base URL of a member's management address; raise `Unavailable` if it must not be asked."""
+    base = member_url(topology.given[0], member.mgmt_addr)
+    if base is None:
+        raise Unavailable(f"the management address {calls.plain(member.mgmt_addr)!r} is invalid")
+    if not topology.may_manage(base):
+        raise Unavailable(f"{base}: {_NOT_TRUSTED}")
+    return base
 
 
 def _ask(call: Call[_T], topology: Topology, base: str) -> Generator[Send, Outcome, tuple[str, Outcome]]:

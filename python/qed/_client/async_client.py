@@ -9,7 +9,7 @@ import httpx
 
 from qed._client import calls
 from qed._client.adding import insert, parse_sent
-from qed._client.administration import administer, history, member_status, overview
+from qed._client.administration import administer, history, member_alarm, member_status, overview
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import Wish, back_up, no_progress
@@ -227,6 +227,10 @@ class AsyncClient:
     async def member_status(self, member: ClusterMember) -> Cluster:
         """Return the cluster as one given member sees it; see `Client.member_status`."""
         return await self._carry_out(member_status(member, self._topology))
+
+    async def member_alarm(self, member: ClusterMember) -> str | None:
+        """Return why a member that answers does not serve; see `Client.member_alarm`."""
+        return await self._carry_out(member_alarm(member, self._topology))
 
     async def history(self, after: Act | None = None) -> list[Act]:
         """Return what was done to the cluster, checked to be one chain of hashes; see `Client.history`."""

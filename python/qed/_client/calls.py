@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 from msgspec import UNSET
 
 from qed._limits import ROLES
-from qed._printable import printable
+from qed._printable import beginning, printable
 from qed._wire import (
     CLUSTER,
     CREATED_KEY,
@@ -139,7 +139,8 @@ LINEARIZABLE: Final = "linearizable"
 PART_LIMIT_BYTES: Final = 1 << 26
 # A server backs up a million events a second.
 _BACKUP_TIMEOUT_S: Final = 3600.0
-_MESSAGE_LIMIT: Final = 200
+# Two digests and what is said about them.
+_MESSAGE_LIMIT: Final = 300
 _REFUSALS: Final[dict[int, type[ProtocolError]]] = {
     **dict.fromkeys((400, 404, 405, 413), MalformedRequest),
     **dict.fromkeys((401, 403), AccessRefused),
@@ -487,6 +488,16 @@ def healthcheck() -> Call[None]:
     return Call(method="HEAD", path="/healthcheck", read=lambda _: None, successes=frozenset({204}))
 
 
+def alarm() -> Call[str | None]:
+    """Return the call that asks a server why it does not serve; its value is None if it does."""
+
+    def read(body: bytes) -> str | None:
+        # An answer of 204 has no body.
+        return plain(ERROR_BODY.decode(body).message) if body else None
+
+    return Call(method="GET", path="/healthcheck", read=read, successes=frozenset({204, 503}))
+
+
 def cluster() -> Call[Cluster]:
     """Return the call that asks a member, at its management address, how it sees its cluster."""
     return Call(method="GET", path="/cluster", read=CLUSTER.decode)
@@ -715,7 +726,8 @@ def _check_asked(digest: Digest, version: int | None, proof: MembershipProof | A
 
 def plain(text: str) -> str:
     """Return a server's text, safe to print: one line, bounded, no control characters."""
-    return printable(text[:_MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
+    shown = printable(text[: _MESSAGE_LIMIT + 1])
+    return shown if len(shown) <= _MESSAGE_LIMIT else f"{beginning(shown, _MESSAGE_LIMIT - 4)} ..."
 
 
 def protocol_error(answer: Answer, what: str) -> ProtocolError:

@@ -14,7 +14,7 @@ import httpx
 
 from qed._client import calls
 from qed._client.adding import insert, parse_sent
-from qed._client.administration import administer, history, member_status, overview
+from qed._client.administration import administer, history, member_alarm, member_status, overview
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import Wish, back_up, no_progress
 from qed._client.connections import Connections, HttpSettings, Security, timeout_of
@@ -426,6 +426,20 @@ class Client:
             Unavailable: The member does not answer at its management address.
         """
         return self._carry_out(member_status(member, self._topology))
+
+    def member_alarm(self, member: ClusterMember) -> str | None:
+        """Return why a member that answers does not serve: its log is not that of the cluster, or its disk has failed.
+
+        Args:
+            member: The member, as returned by `cluster`.
+
+        Returns:
+            The reason that it gives, safe to print; None if it serves.
+
+        Raises:
+            Unavailable: The member does not answer at its management address.
+        """
+        return self._carry_out(member_alarm(member, self._topology))
 
     def history(self, after: Act | None = None) -> list[Act]:
         """Return what operators and members did to the cluster, oldest first, checked to be one chain of hashes.

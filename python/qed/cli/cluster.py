@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Never, TypeAlias
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["cluster"]
 
 _REFRESH_S: Final = 1.0
+_DOWN_S: Final = 2.0
+"""How long a member that the leader cannot reach has to answer."""
 _UNKNOWN: Final = "?"
 _FAR: Final = ("applied_index", "events")
 _COLUMNS: Final = ("NodeId", "Role", "Reachable", "Lag", "Log", "Addresses")
@@ -42,8 +45,21 @@ _FOR_PROGRAMS: Final = frozenset({"hash", "public_key"})
 """Fields of acts that say nothing to people."""
 _TTL: Final = DurationType(timedelta(seconds=MAX_TOKEN_TTL_S))
 
-Views: TypeAlias = "Mapping[str, Cluster]"
-"""Each member's own view of the cluster, by name. Members that do not answer are missing."""
+Views: TypeAlias = "Mapping[str, _View]"
+"""What each member says of itself, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a member says of itself.
+
+    Attributes:
+        own: The cluster as it sees it, or None if it does not answer.
+        alarm: Why it does not serve, or None if it does or does not answer.
+    """
+
+    own: Cluster | None = None
+    alarm: str | None = None
 
 
 @group("cluster", examples=["qed cluster status --watch", "qed cluster transfer server1", "qed cluster remove server2"])
@@ -60,7 +76,8 @@ def status(*, watch: bool) -> None:
     """Show the members, their roles, and the progress of each.
 
     This is the leader's view. If the leader does not answer, another member's view is shown, with question marks for
-    values that only the leader knows. Each reachable member reports the state of its own log.
+    values that only the leader knows. Each member reports the state of its own log, and why it does not serve if its
+    log is not that of the cluster.
     """
     session = current_session()
     with connect(session.settings) as client:
@@ -266,7 +283,7 @@ def _watch(session: Session, client: Client, seen: Cluster) -> None:
     with terminal.screen() as draw:
         for _ in itertools.count():
             views = _views(session, seen)
-            draw("Received cluster with values:", _fields(seen), _COLUMNS, _rows(seen, views))
+            draw("Received cluster with values:", _fields(seen, views), _COLUMNS, _rows(seen, views))
             terminal.records([_record(seen, views)])
             time.sleep(_REFRESH_S)
             try:
@@ -278,27 +295,33 @@ def _watch(session: Session, client: Client, seen: Cluster) -> None:
 
 def _show(session: Session, seen: Cluster) -> None:
     views = _views(session, seen)
-    session.terminal.fields("Received cluster with values:", _fields(seen))
+    session.terminal.fields("Received cluster with values:", _fields(seen, views))
     session.terminal.table(_COLUMNS, _rows(seen, views))
     session.terminal.records([_record(seen, views)])
 
 
 def _views(session: Session, seen: Cluster) -> Views:
-    """Ask all members that are not known to be unreachable for their own views, concurrently."""
+    """Ask all members for what they say of themselves, concurrently.
+
+    A member whose log is not that of the cluster answers nobody but operators: the leader takes it for unreachable. One
+    that the leader cannot reach gets little time, because it is probably down.
+    """
 
     async def ask() -> Views:
         async with connect_async(session.settings) as client:
 
-            async def view(member: ClusterMember) -> Cluster | None:
-                try:
-                    return seen if member.node_id == seen.node_id else await client.member_status(member)
-                except QedError:
-                    return None
+            async def view(member: ClusterMember) -> _View:
+                own, alarm = seen if member.node_id == seen.node_id else None, None
+                with suppress(QedError, TimeoutError):
+                    async with asyncio.timeout(_DOWN_S if member.is_reachable is False else None):
+                        own = own or await client.member_status(member)
+                        alarm = await client.member_alarm(member)
+                return _View(own, alarm)
 
             # A hostile server may list any number of addresses, so bound how many are contacted.
-            asked = [member for member in seen.members if member.is_reachable is not False][:MEMBERS_MOST]
+            asked = seen.members[:MEMBERS_MOST]
             found = await asyncio.gather(*map(view, asked))
-            return {member.node_id: own for member, own in zip(asked, found, strict=True) if own is not None}
+            return {member.node_id: view for member, view in zip(asked, found, strict=True)}
 
     return asyncio.run(ask())
 
@@ -307,13 +330,14 @@ def _record(seen: Cluster, views: Views) -> dict[str, object]:
     """Return a server's answer, with the progress that each member reports for itself."""
     members = []
     for member in seen.members:
-        own = views.get(member.node_id)
-        far = {"applied_index": own.applied_index, "events": own.events} if own else dict.fromkeys(_FAR)
-        members.append(msgspec.to_builtins(member) | far)
+        view = views.get(member.node_id, _View())
+        far = {"applied_index": view.own.applied_index, "events": view.own.events} if view.own else dict.fromkeys(_FAR)
+        members.append(msgspec.to_builtins(member) | far | {"alarm": view.alarm})
     return {**msgspec.to_builtins(seen), "members": members}
 
 
-def _fields(seen: Cluster) -> list[tuple[str, object]]:
+def _fields(seen: Cluster, views: Views) -> list[tuple[str, object]]:
+    alarms = [("Alarm", f"{name} does not serve: {view.alarm}") for name, view in sorted(views.items()) if view.alarm]
     return [
         ("Leader", seen.leader_id or "none"),
         ("SeenBy", seen.node_id),
@@ -321,16 +345,18 @@ def _fields(seen: Cluster) -> list[tuple[str, object]]:
         ("Term", seen.term),
         ("CommitIndex", seen.commit_index),
         ("Events", seen.events),
+        *alarms,
     ]
 
 
 def _rows(seen: Cluster, views: Views) -> list[Sequence[Cell]]:
     members = sorted(seen.members, key=lambda member: member.node_id)
-    return [_row(member, seen.commit_index, views.get(member.node_id)) for member in members]
+    return [_row(member, seen.commit_index, views.get(member.node_id, _View())) for member in members]
 
 
-def _row(member: ClusterMember, commit_index: int, own: Cluster | None) -> Sequence[Cell]:
-    is_reachable = {True: "yes", False: "no", None: _UNKNOWN}[member.is_reachable]
+def _row(member: ClusterMember, commit_index: int, view: _View) -> Sequence[Cell]:
+    own = view.own
+    is_reachable = "alarm" if view.alarm else {True: "yes", False: "no", None: _UNKNOWN}[member.is_reachable]
     entry, lag = _UNKNOWN, _UNKNOWN
     # A leader reports 0 for a member that has not acknowledged anything in this term.
     if member.entry:

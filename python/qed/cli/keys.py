@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["keys"]
 
 _COLUMNS: Final = ("Id and name", "Roles", "Expires", "LastUsed")
-_LEAST: Final = {"Id and name": 16, "Roles": max(map(len, ROLES)), "Expires": 10}
-"""What an id, a role and a date need."""
 _KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -135,7 +133,7 @@ for _command in (create, list_keys, revoke):
 
 def _show(session: Session, found: Keys) -> None:
     terminal = session.terminal
-    terminal.table(_COLUMNS, [_row(key) for key in found.keys], least=_LEAST)
+    terminal.table(_COLUMNS, [_row(key) for key in found.keys])
     if found.unanswered is None:
         terminal.line(f"{found.node_id} knows only when it accepted keys itself.")
     elif found.unanswered:

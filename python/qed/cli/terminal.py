@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import msgspec
 
-from qed._printable import printable, printable_json
+from qed._printable import beginning, ending, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 _WIDTH: Final = 80
+_WORD_CHARACTERS: Final = 24
+"""The longest word that a table keeps whole on a narrow terminal: an address with its port."""
 _LINE_S: Final = 1.0
 """The least time between two lines of progress."""
 # Longer than any message of ours; a longer one quotes an argument or a server at length.
@@ -76,7 +78,8 @@ def print_error(message: str) -> None:
     """
     text = printable(message)
     if len(text) > _ERROR_CHARACTERS:
-        text = f"{text[: _ERROR_CHARACTERS // 2]} .. {text[-_ERROR_CHARACTERS // 2 :]}"
+        half = _ERROR_CHARACTERS // 2
+        text = f"{beginning(text, half)} .. {ending(text, half)}"
     print(f"qed: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this file prints
 
 
@@ -210,18 +213,16 @@ class Terminal:
         self._draw(root)
         self.line()
 
-    def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[Cell]], *, least: Mapping[str, int] | None = None
-    ) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Draw a table, for people.
 
         Args:
             columns: The headings.
-            rows: One cell per heading. A cell that is too wide is folded, never cut.
-            least: The least width of some columns, by heading: that of ids, for example, which readers copy.
+            rows: One cell per heading. A cell that is too wide is folded, never cut; its words stay whole, so that ids
+                and addresses can be copied, unless they are very long.
         """
         if not self.is_json:
-            self._draw(_table(columns, rows, least))
+            self._draw(_table(columns, rows, self._console(sys.stdout).width))
 
     @contextmanager
     def screen(self) -> Iterator[Draw]:
@@ -249,7 +250,8 @@ class Terminal:
 
             def draw(title: str, values: Fields, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
                 labels = "".join(f" {label}: {printable(str(value))}\n" for label, value in values)
-                live.update(Group(Text(f"{title}\n\n{labels}"), _table(columns, rows)), refresh=True)
+                table = _table(columns, rows, live.console.width)
+                live.update(Group(Text(f"{title}\n\n{labels}"), table), refresh=True)
 
             yield draw
 
@@ -392,15 +394,17 @@ def totals(advance: Callable[[int, int], None]) -> Callable[[int], None]:
     return report
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], least: Mapping[str, int] | None = None) -> Table:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], width: int) -> Table:
     from rich import box  # noqa: PLC0415 - see the module's docstring
     from rich.table import Table  # noqa: PLC0415 - see the module's docstring
     from rich.text import Text  # noqa: PLC0415 - see the module's docstring
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", min_width=(least or {}).get(column))
-    for row in rows:
-        lines = ((cell,) if isinstance(cell, str) else cell for cell in row)
-        table.add_row(*(Text("\n".join(map(printable, cell))) for cell in lines))
+    texts = [["\n".join(map(printable, (cell,) if isinstance(cell, str) else cell)) for cell in row] for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if width >= _WIDTH else (0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        words = [word for row in texts for word in row[number].split()]
+        longest = max(map(len, [column, *words]))
+        table.add_column(column, overflow="fold", min_width=min(longest, _WORD_CHARACTERS))
+    for row in texts:
+        table.add_row(*map(Text, row))
     return table
