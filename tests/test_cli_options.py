@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,13 +59,19 @@ def examples(page: str) -> list[str]:
     return [line.strip() for line in page.partition("Examples:\n")[2].splitlines() if line.strip()]
 
 
+@cache
+def asked_for_help(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with `--help`; several tests read the same pages."""
+    return qed(*words, "--help")
+
+
 def options(page: str) -> set[str]:
     """Return the options that a help page lists."""
     return {found[0] for line in page.splitlines() if (found := OPTION.match(line.strip()))}
 
 
 def test_help_lists_every_command_and_exit_code() -> None:
-    done = qed("--help")
+    done = asked_for_help()
     for name in COMMANDS:
         assert re.search(rf"^  {name} +[A-Z].*[^.]\.$", done.stdout, re.MULTILINE), name
     for code in (0, 1, 2, 3, 4, 130, 141):
@@ -74,7 +81,7 @@ def test_help_lists_every_command_and_exit_code() -> None:
 
 @pytest.mark.parametrize("name", [name for name in (*COMMANDS, *GROUPED) if name not in GROUPS])
 def test_every_command_shows_examples_that_use_its_own_options(name: str) -> None:
-    done = qed(*name.split(), "--help")
+    done = asked_for_help(*name.split())
     assert done.returncode == 0
     shown = [line for line in examples(done.stdout) if f" {name}" in line]
     assert shown
@@ -85,7 +92,7 @@ def test_every_command_shows_examples_that_use_its_own_options(name: str) -> Non
 
 @pytest.mark.parametrize("page", [(), *(tuple(name.split()) for name in (*COMMANDS, *GROUPED))])
 def test_help_fits_80_columns(page: tuple[str, ...]) -> None:
-    assert max(len(line) for line in qed(*page, "--help").stdout.splitlines()) <= 80
+    assert max(len(line) for line in asked_for_help(*page).stdout.splitlines()) <= 80
 
 
 def test_no_command_shows_help_and_is_wrong_usage() -> None:
@@ -225,7 +232,7 @@ def test_a_reader_of_help_who_leaves_ends_it_quietly() -> None:
 
 def test_the_page_documents_every_command_option_and_variable() -> None:
     page = PAGE.read_text()
-    shown = "".join(qed(*name, "--help").stdout for name in ((), *map(str.split, (*COMMANDS, *GROUPED))))
+    shown = "".join(asked_for_help(*name).stdout for name in ((), *map(str.split, (*COMMANDS, *GROUPED))))
     for option in options(shown):
         assert f"`{option}" in page, option
     for variable in re.findall(r"env var:\s+(QED_[A-Z_]+)", shown):
@@ -235,7 +242,7 @@ def test_the_page_documents_every_command_option_and_variable() -> None:
 
 
 def test_the_page_shows_only_options_that_exist() -> None:
-    known = {name: options(qed(*name.split(), "--help").stdout) for name in (*GROUPED, *COMMANDS)}
+    known = {name: options(asked_for_help(*name.split()).stdout) for name in (*GROUPED, *COMMANDS)}
     for line in re.findall(r"^\$ (.*)$", PAGE.read_text(), re.MULTILINE):
         for name, own in known.items():
             if re.search(rf"\bqed .*\b{name}( |$)", line):
