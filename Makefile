@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo run build wheel sbom check audit test lock bench fuzz campaign clean
+.PHONY: demo run build wheel sbom check check-rust check-python check-licences audit test .rust-tests lock bench fuzz campaign clean
 
 ## demo: build, then show adding, proving, verifying and tampering on a temporary server
 demo: $(VENV)/.installed
@@ -32,22 +32,30 @@ sbom: wheel $(VENV)/audit/.tools
 		--output-format JSON --output-file $(DIST)/qed-log-python.cyclonedx.json
 
 ## check: format, lints, types, licences, floors
-check: $(VENV)/.installed
+check: check-rust check-python check-licences
+
+check-rust: $(VENV)/.tools
 	cargo fmt --all --check
 	for crate in bench/load bench/lsm bench/raftos/engine fuzz; do cargo fmt --check --manifest-path $$crate/Cargo.toml || exit 1; done
 	cargo clippy --workspace --all-targets -- -D warnings
 	for crate in bench/load bench/raftos/engine; do \
 		cargo clippy --manifest-path $$crate/Cargo.toml --target-dir target --all-targets -- -D warnings || exit 1; done
 	cargo check --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+check-python: $(VENV)/.installed
 	$(BIN)/ruff format --check python tests bench docs .ci
 	$(BIN)/ruff check python tests bench docs .ci
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest qed._qed
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+check-licences:
 	$(CARGO_DENY)
 	cargo deny --log-level error check bans licenses sources
 
-CARGO_DENY = cargo deny --version >/dev/null 2>&1 || cargo install --debug --locked --quiet cargo-deny@0.20.2
+# Nobody debugs it, and without debug information it is compiled sooner.
+CARGO_DENY = cargo deny --version >/dev/null 2>&1 || \
+	CARGO_PROFILE_DEV_DEBUG=false cargo install --debug --locked --quiet cargo-deny@0.20.2
 
 ## audit: known vulnerabilities in the locked dependencies, as far as the databases of advisories can be reached
 audit: $(VENV)/audit/.tools
@@ -55,11 +63,17 @@ audit: $(VENV)/audit/.tools
 	$(VENV)/audit/bin/python .ci/audit.py
 
 ## test: everything that CI runs
-test: check $(VENV)/audit/.tools
+test:
+	@# The last steps of a release build are single-threaded, so two things are made at once.
+	$(MAKE) --no-print-directory -j2 --output-sync check .rust-tests $(VENV)/audit/.tools
 	-$(MAKE) --no-print-directory $(VENV)/peers/.tools
 	cargo test --workspace --release --quiet
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory demo
+
+# The Rust tests, compiled. After the package: both are built in one folder, where cargo lets only one build run.
+.rust-tests: $(VENV)/.installed
+	cargo test --workspace --release --quiet --no-run
 
 ## lock: requirements*.txt from pyproject.toml; UPGRADE=--upgrade takes the newest versions, otherwise locked ones stay
 UPGRADE ?=

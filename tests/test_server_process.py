@@ -22,7 +22,7 @@ import pytest
 
 import qed
 from harness.cluster import new_secret
-from harness.ports import free_ports
+from harness.ports import free_ports, ports_of_server
 from harness.process import COMMAND, Server, StartFailed, run_to_exit
 from harness.small_disk import mount, small_disk
 from harness.wait import LIMIT_S, wait_until
@@ -140,7 +140,9 @@ def test_log_lines_are_keys_and_values(start_server: StartServer, tmp_path: Path
 @pytest.mark.parametrize("name", ["HTTP_ADDR", "RAFT_JOIN_ADDR", "DATA_DIR", "LOG", "QUEUE_LENGTH"])
 def test_settings_come_from_the_environment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("QED_SERVER_HTTP_ADDR", "127.0.0.1:0")
+    # Servers in containers, of tests that run at the same time, have the usual ports.
+    for service, port in ports_of_server().items():
+        monkeypatch.setenv(f"QED_SERVER_{service.upper()}_ADDR", f"127.0.0.1:{port}")
     monkeypatch.setenv(f"QED_SERVER_{name}", str(tmp_path / "file"))
     failed = subprocess.run([COMMAND], capture_output=True, text=True, timeout=LIMIT_S, cwd=tmp_path, check=False)
     assert failed.returncode == (1 if name == "DATA_DIR" else 2)
