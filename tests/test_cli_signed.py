@@ -13,7 +13,19 @@ import pytest
 import qed
 from commands import one_line, read_lines, values
 from commands import qed as run
-from signing import LOG, OWN, WITNESSES, Signer, World, event, honest_entry, policy_of
+from signing import (
+    LOG,
+    OWN,
+    WITNESSES,
+    Signer,
+    World,
+    bundle_of,
+    event,
+    honest_entry,
+    membership_bundle,
+    policy_of,
+    signed_log,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -154,6 +166,27 @@ def test_an_older_receipt_is_ok_and_the_memory_stays() -> None:
     done = verify("older.json", "--memory", "memory")
     assert (done.returncode, values(done.stdout)["Seen"]) == (0, "size 9; not linked to it")
     assert Path("memory").read_text() == World().note()
+
+
+def test_an_absence_names_its_version_and_is_of_the_newest_state() -> None:
+    with qed.Log() as log:
+        log.add(event(0))
+        absence = log.membership(event(1))
+        log.add(event(1))
+        world = signed_log(log)
+        digest = base64.b64encode(bytes(qed.Digest.of(event(1)))).decode()
+        for version in (None, 0):
+            question = {"KeyDigest": digest, "Version": version}
+            save(f"absence-{version}", bundle_of(world, "membership", question, absence, 0))
+        save("absence", membership_bundle(log, event(2)))
+        save("membership", membership_bundle(log, event(1)))
+    done = verify("absence-None", "--event", "event 1")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "Verify: STALE")
+    assert "version 1" in one_line(done.stderr)
+    done = verify("absence-0", "--event", "event 1")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Verify: OK, absent as of version 0")
+    assert verify("absence").stdout.endswith("Verify: OK, absent as of version 1\n")
+    assert verify("membership").stdout.endswith("Verify: OK, in the log at version 1, as of version 1\n")
 
 
 def test_a_file_of_receipts_ends_with_its_worst_line() -> None:

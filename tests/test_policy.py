@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import qed
+from qed.memory import Known, Recollection
 from qed.policy import Level, Policy
 from qed.signed import SignedBundle, SignedReceipt, TlogProof
 from seeds import searching
@@ -256,6 +257,7 @@ def bundles() -> dict[str, dict[str, Any]]:
             "older": bundle_of(world, "membership", asked(1, 3), log.membership(event(1), version=3), 3, 4),
             "absence": bundle_of(world, "membership", asked(9), log.membership(event(9)), 4),
             "incremental": bundle_of(world, "incremental", {"Start": 0, "End": 3}, log.incremental(0, 3), 0, 3),
+            "to the end": bundle_of(world, "incremental", {"Start": 0, "End": 4}, log.incremental(0, 4), 0, 4),
             "inclusion": bundle_of(world, "inclusion", asked(2, 2), None, 2),
         }
 
@@ -306,7 +308,7 @@ def test_a_bundle_answers_its_question_only(bundles: dict[str, dict[str, Any]]) 
 def test_old_cosignatures_say_nothing_about_what_may_have_changed(bundles: dict[str, dict[str, Any]]) -> None:  # row 4
     file = {"Format": "qed-trust-1", "Policy": policy_of(), "MaxAge": 100}
     policy = Policy(json.dumps(file).encode())
-    for kind, is_past in (("membership", True), ("inclusion", True), ("absence", False), ("incremental", False)):
+    for kind, is_past in (("membership", True), ("inclusion", True), ("absence", False), ("to the end", False)):
         signed = signed_bundle(bundles[kind])
         assert policy.verify(signed, now=NOW + 100).level is Level.WITNESSED
         if is_past:
@@ -315,6 +317,91 @@ def test_old_cosignatures_say_nothing_about_what_may_have_changed(bundles: dict[
             with pytest.raises(qed.Inconclusive, match="MaxAge"):
                 policy.verify(signed, now=NOW + 101)
     assert policy.verify(receipt(), now=NOW + 10**6).level is Level.WITNESSED
+
+
+@pytest.fixture(scope="module")
+def stale() -> dict[str, dict[str, Any]]:
+    """Give answers of the log as it was at version 3, under the checkpoint that has version 4: event 4 is in it."""
+    with qed.Log() as log:
+        log.add(event(0))
+        log.add_bulk([event(1), event(2), event(3)])
+        absence, membership = log.membership(event(4)), log.membership(event(1))
+        log.add(event(4))
+        world = signed_log(log)
+        asked = {"KeyDigest": b64(bytes(qed.Digest.of(event(4)))), "Version": None}
+        present = asked | {"KeyDigest": b64(bytes(qed.Digest.of(event(1))))}
+        return {
+            "absence": bundle_of(world, "membership", asked, absence, 3),
+            "membership": bundle_of(world, "membership", present, membership, 3),
+            "at 3": bundle_of(world, "membership", asked | {"Version": 3}, absence, 3),
+        }
+
+
+@pytest.mark.parametrize("kind", ["absence", "membership"])
+def test_the_newest_state_is_that_at_the_end_of_the_checkpoint(stale: dict[str, dict[str, Any]], kind: str) -> None:
+    for require in (None, Level.SIGNED):
+        with pytest.raises(qed.StaleAnswer, match="version 4"):
+            POLICY.verify(signed_bundle(stale[kind]), now=NOW, require=require)
+    # The caller's own question counts, whatever that of the bundle is.
+    with pytest.raises(qed.StaleAnswer):
+        POLICY.verify(signed_bundle(stale["at 3"]), question=qed.Membership(event(4)), now=NOW)
+    found = POLICY.verify(signed_bundle(stale["at 3"]), now=NOW).finding
+    assert isinstance(found, qed.Absent)
+    assert found.as_of == 3
+
+
+def test_an_absence_under_a_smaller_checkpoint_than_the_known_one_is_stale(
+    bundles: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    with qed.Log() as log:
+        log.add(event(0))
+        log.add_bulk([event(1), event(2), event(3)])
+        absence, membership = log.membership(event(4)), log.membership(event(1))
+        world = signed_log(log)
+    memory = qed.Memory(tmp_path / "memory")
+    POLICY.verify(signed_bundle(bundles["membership"]), now=NOW, memory=memory)
+    asked = {"KeyDigest": b64(bytes(qed.Digest.of(event(4)))), "Version": None}
+    old = signed_bundle(bundle_of(world, "membership", asked, absence, 3))
+    POLICY.verify(old, now=NOW)
+    with pytest.raises(qed.StaleAnswer, match="size 5"):
+        POLICY.verify(old, now=NOW, memory=memory)
+    at_3 = signed_bundle(bundle_of(world, "membership", asked | {"Version": 3}, absence, 3))
+    assert POLICY.verify(at_3, now=NOW, memory=memory).recollection == Recollection(Known.OLDER, 5)
+    # What was in the log then is in it still.
+    asked["KeyDigest"] = b64(bytes(qed.Digest.of(event(1))))
+    POLICY.verify(signed_bundle(bundle_of(world, "membership", asked, membership, 3)), now=NOW, memory=memory)
+
+
+def test_an_incremental_answer_is_recent_only_up_to_the_end_of_the_checkpoint(
+    bundles: dict[str, dict[str, Any]],
+) -> None:
+    file = {"Format": "qed-trust-1", "Policy": policy_of(), "MaxAge": 100}
+    policy = Policy(json.dumps(file).encode())
+    POLICY.verify(signed_bundle(bundles["incremental"]), now=NOW)
+    with pytest.raises(qed.StaleAnswer, match="MaxAge"):
+        policy.verify(signed_bundle(bundles["incremental"]), now=NOW)
+    policy.verify(signed_bundle(bundles["to the end"]), now=NOW)
+
+
+def test_a_maximum_age_counts_whatever_is_required(bundles: dict[str, dict[str, Any]]) -> None:
+    file = {"Format": "qed-trust-1", "Policy": policy_of(), "MaxAge": 100}
+    policy = Policy(json.dumps(file).encode())
+    signed = signed_bundle(bundles["absence"])
+    assert policy.verify(signed, now=NOW + 100, require=Level.SIGNED).level is Level.WITNESSED
+    with pytest.raises(qed.Inconclusive, match="MaxAge"):
+        policy.verify(signed, now=NOW + 101, require=Level.SIGNED)
+
+
+def test_an_unknown_or_impossible_level_is_refused() -> None:
+    note = World().note(LOG.line(World().text))
+    for unknown in ("Witnessed", "foo", ""):
+        with pytest.raises(ValueError, match="Level"):
+            verify(note, require=unknown)
+    for policy in (POLICY, Policy(policy_of("none").encode())):
+        for level in (Level.WITNESSED, "witnessed"):
+            with pytest.raises(qed.Inconclusive):
+                verify(note, policy, require=level)
+    assert verify(note, require="signed").level is Level.SIGNED
 
 
 def test_arguments_of_the_wrong_kind_are_refused(bundles: dict[str, dict[str, Any]]) -> None:

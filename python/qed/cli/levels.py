@@ -12,6 +12,7 @@ from qed.cli.answers import show_answer
 from qed.errors import CheckpointFork, ForkDetected, Inconclusive, StaleAnswer, VerificationError
 from qed.memory import Known
 from qed.signed import SignedBundle, SignedReceipt
+from qed.verification import Absent, Extends, Present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +47,7 @@ def print_verified(terminal: Terminal, signed: Signed, verified: Verified) -> No
     if isinstance(signed, SignedBundle) and signed.answer is not None:
         show_answer(terminal, signed.answer)
     terminal.fields(f"Verified {kind_of(signed)}:", _fields(signed, verified))
-    terminal.verdict("OK")
+    terminal.verdict("OK", _found(signed, verified))
     terminal.records([_answer(signed) | {"Kind": kind_of(signed), "Verify": "OK"} | _record(verified)])
     for warning in _warnings(verified.checkpoint):
         terminal.note(warning)
@@ -69,6 +70,18 @@ def print_unconvincing(terminal: Terminal, signed: Signed | None, error: Verific
         terminal.verdict(word)
     record: dict[str, object] = {} if signed is None else {"Kind": kind_of(signed)}
     terminal.records([record | {"Verify": word, "Reason": str(error)}])
+
+
+def _found(signed: Signed, verified: Verified) -> str:
+    """Return what a bundle has shown, with the version that it is about. Other files list their versions."""
+    finding = verified.finding
+    if isinstance(finding, Absent):
+        return f"absent as of version {finding.as_of}"
+    if isinstance(finding, Present):
+        return f"in the log at version {finding.version}, as of version {finding.as_of}"
+    if isinstance(finding, Extends):
+        return f"version {finding.end} extends version {finding.start}"
+    return f"in the log at version {verified.shown.events[0][0]}" if isinstance(signed, SignedBundle) else ""
 
 
 def _fields(signed: Signed, verified: Verified) -> Iterator[tuple[str, object]]:

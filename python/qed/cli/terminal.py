@@ -144,15 +144,16 @@ class Terminal:
             lines.append(f" {self._style(f'{label}:', '1')} {printable(text)}")
         print("\n".join([*lines, ""]), flush=True)  # noqa: T201 - this file prints
 
-    def verdict(self, word: str) -> None:
+    def verdict(self, word: str, found: str = "") -> None:
         """Print `Verify: ` and a word, for people.
 
         Args:
             word: `OK`, `KO`, `STALE` or `FORK`.
+            found: What was verified, to be printed behind the word.
         """
         if not self.is_json:
             styled = self._style(word, "1;32" if word == "OK" else "1;31")
-            print(f"Verify: {styled}", flush=True)  # noqa: T201 - this file prints
+            print(f"Verify: {styled}{found and f', {found}'}", flush=True)  # noqa: T201 - this file prints
 
     def conclusion(self, text: str) -> None:
         """Print the result of a check that verifies nothing, for people.

@@ -143,7 +143,10 @@ pub const fn level_of(endorsed: &Endorsed) -> Level {
 ///    entry of the tree is one. A receipt has the end of its batch.
 /// 7. The proofs lead from the entries to the root of the checkpoint, and use each hash.
 /// 8. An entry has the digest of the event. Snapshots agree with the entries: their event, and at the end of a batch both roots.
-/// 9. The answer of a bundle is verified by the caller, with [`Shown::snapshots`] as the trusted ones.
+/// 9. The answer of a bundle is verified by the caller, with [`Shown::snapshots`] as the trusted ones. If the question names no version, it is
+///    about the newest state: the answer is about the last entry of the tree, or it is stale. An absence is stale too if the caller
+///    remembers a larger tree of the log. With `MaxAge`, an incremental answer ends at the last entry of the tree: the times of
+///    cosignatures say how old the tree is, and nothing about a smaller one.
 /// 10. The root is that of a pin of the same size. The caller compares it with what it remembers of the log.
 /// 11. [`Shown::level`] is the level. Whether it is enough is for the caller to decide.
 ///
