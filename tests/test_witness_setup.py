@@ -10,6 +10,9 @@ import sqlite3
 import ssl
 import stat
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -20,13 +23,14 @@ from commands import environment, qed
 from harness.wait import LIMIT_S, wait_until
 from qed.errors import WitnessError
 from qed.log_keys import new_witness_keys
+from qed.server.addresses import Address
 from qed.witness.known_logs import KnownLog, KnownLogs, logs_in
+from qed.witness.settings import Settings
 from qed.witness.store import State, Store
 from witnesses import ForeignLog, WitnessProcess, request, vkey_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 NAME: Final = "witness.example.com/w1"
 
@@ -124,6 +128,47 @@ def test_the_note_of_use_names_the_database_and_stays(witness: WitnessProcess) -
     # A database from before the note was lost: it is written again.
     witness.start()
     assert note.read_text() == before
+
+
+def test_a_link_to_a_key_leads_to_its_note_of_use(witness: WitnessProcess) -> None:
+    witness.start("--new-database")
+    witness.stop()
+    elsewhere = witness.folder / "elsewhere"
+    elsewhere.mkdir()
+    link = elsewhere / "witness.key"
+    link.symlink_to("../witness.key")
+    database = str(elsewhere / "witness.db")
+    assert "have signed" in witness.refused("--key", str(link), "--database", database, "--new-database")
+    assert [path.name for path in elsewhere.iterdir()] == ["witness.key"]
+
+
+def test_of_several_first_starts_with_one_key_one_succeeds(witness: WitnessProcess) -> None:
+    for turn in range(15):
+        folder = witness.folder / str(turn)
+        folder.mkdir()
+        key = Path(shutil.copy(witness.key, folder / "witness.key"))
+        barrier = threading.Barrier(4)
+
+        def begin(number: int, key: Path = key, folder: Path = folder, barrier: threading.Barrier = barrier) -> bool:
+            settings = Settings(
+                key=key,
+                database=folder / f"{number}.db",
+                log_files=(witness.logs,),
+                vkeys=(),
+                listen=Address("127.0.0.1", 0),
+                is_new=True,
+            )
+            barrier.wait(LIMIT_S)
+            try:
+                settings.open()[1].close()
+            except WitnessError as exc:
+                assert "have signed" in str(exc)  # noqa: PT017  # in threads
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(begin, range(4))).count(True) == 1
+        assert len(list(folder.glob("*.db"))) == 1
 
 
 def test_a_note_of_use_that_cannot_be_written_is_logged(witness: WitnessProcess) -> None:
@@ -300,6 +345,92 @@ def test_a_database_that_fails_ends_the_witness(witness: WitnessProcess, log: Fo
     assert "has failed" in witness.stderr.splitlines()[-1]
 
 
+def test_nothing_is_answered_before_it_is_in_the_database_itself(tmp_path: Path) -> None:
+    path = tmp_path / "witness.db"
+    store = Store.create(path, new_witness_keys(NAME))
+    with store.transaction():
+        store.put(State("log", 1, bytes(32), "note", 5))
+    store._connection.execute("PRAGMA busy_timeout = 100")
+    with sqlite3.connect(path, isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM logs").fetchall()
+
+        def put() -> None:
+            with store.transaction():
+                store.put(State("log", 2, bytes(32), "note", 6))
+
+        with pytest.raises(sqlite3.OperationalError, match="reads the database") as caught:
+            put()
+        assert caught.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        reader.execute("COMMIT")
+    reader.close()
+    with store.transaction():
+        assert store.last("log") == State("log", 2, bytes(32), "note", 6)
+        store.put(State("log", 3, bytes(32), "note", 7))
+    alone = tmp_path / "alone.db"
+    shutil.copy(path, alone)
+    assert [state.size for state in Store.open(alone).states()] == [3]
+    store.close()
+
+
+def test_what_was_signed_is_in_the_database_itself(witness: WitnessProcess, log: ForeignLog) -> None:
+    witness.start("--new-database")
+    for size in range(1, 10):
+        assert witness.post(log.request(size - 1, size)).status_code == 200
+    witness.kill()
+    for path in witness.folder.glob("witness.db-*"):
+        path.unlink()
+    witness.start()
+    assert witness.last(log.origin).text.splitlines()[1] == "9"
+    assert witness.post(log.request(0, 3)).text == "9\n"
+
+
+def _delete(database: Path) -> None:
+    database.unlink()
+
+
+def _replace(database: Path) -> None:
+    copy = database.with_name("copy")
+    shutil.copy(database, copy)
+    copy.replace(database)
+
+
+def _execute(database: Path, statement: str) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_delete, "is missing"),
+        (_replace, "replaced"),
+        (lambda database: _execute(database, "DELETE FROM logs"), "has lost"),
+        (lambda database: _execute(database, "UPDATE logs SET size = 2, time = time + 1"), "has lost"),
+        (lambda database: _execute(database, "UPDATE logs SET root = zeroblob(32)"), "has lost"),
+        (lambda database: _execute(database, "UPDATE logs SET time = time - 1"), "has lost"),
+    ],
+)
+def test_a_database_that_others_take_away_ends_the_witness(
+    change: Callable[[Path], None], reason: str, witness: WitnessProcess, log: ForeignLog
+) -> None:
+    witness.start("--new-database")
+    assert witness.post(log.request(0, 3)).status_code == 200
+    change(witness.database)
+    assert witness.post(log.request(3)).status_code == 503
+    assert witness.process.wait(LIMIT_S) == 2
+    assert reason in witness.stderr.splitlines()[-1]
+
+
+def test_monitors_get_no_note_from_a_database_that_has_lost_it(witness: WitnessProcess, log: ForeignLog) -> None:
+    witness.start("--new-database")
+    assert witness.post(log.request(0, 3)).status_code == 200
+    _execute(witness.database, "DELETE FROM logs")
+    assert witness.last(log.origin).status_code == 503
+    assert witness.process.wait(LIMIT_S) == 2
+
+
 def test_a_locked_database_is_busy_and_nothing_is_lost(witness: WitnessProcess, log: ForeignLog) -> None:
     witness.start("--new-database")
     database = sqlite3.connect(witness.database, isolation_level=None)
@@ -441,5 +572,5 @@ def test_a_store_changes_nothing_if_a_transaction_fails(tmp_path: Path) -> None:
     assert again.vkeys() == [key.vkey for key in keys]
     (synchronous,) = again._connection.execute("PRAGMA synchronous").fetchone()
     (journal,) = again._connection.execute("PRAGMA journal_mode").fetchone()
-    assert (synchronous, journal) == (2, "wal")
+    assert (synchronous, journal) == (1, "wal")
     again.close()

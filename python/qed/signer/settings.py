@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qed._qed import LogKeys
 from qed.errors import CertificateError, WitnessError
-from qed.server.logs import Line
-from qed.witness.key_file import note_of_use, note_use, read_keys, require_unused
+from qed.witness.key_file import read_keys
 from qed.witness.known_logs import KnownLog, KnownLogs
-from qed.witness.store import Store
+from qed.witness.opening import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,10 +17,9 @@ if TYPE_CHECKING:
     from qed.log_keys import SigningKey
     from qed.server.addresses import Address
     from qed.server.config import ServerTls
+    from qed.witness.store import Store
 
 __all__ = ["Settings"]
-
-_log = logging.getLogger(__name__)
 
 _OWNER: Final = "signer"
 """What its messages call it."""
@@ -66,15 +63,7 @@ class Settings:
         """
         keys = read_keys(self.key, kinds=_LOG_KINDS, owner="log", option="--origin")
         logs = KnownLogs([self._log(keys[0].name)], witness=_NO_NAME)
-        if self.is_new:
-            require_unused(self.key)
-            store = Store.create(self.database, keys, owner=_OWNER)
-        else:
-            store = Store.open(self.database, keys, adds_keys=self.adds_keys, owner=_OWNER)
-        # As for a witness: after the database, and before the first signature.
-        if not note_use(self.key, self.database):
-            path = note_of_use(self.key)
-            _log.warning(Line("cannot note that the key is used: keep the database from being lost", path=path))
+        store = opened(self.key, self.database, keys, is_new=self.is_new, adds_keys=self.adds_keys, owner=_OWNER)
         return keys, store, logs
 
     def _log(self, origin: str) -> KnownLog:

@@ -14,6 +14,7 @@ from starlette.routing import Route, Router
 from qed.errors import Overloaded
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, drop_rest
 from qed.server.logs import Line, where
+from qed.witness.store import StoreLost
 from qed.witness.witness import Answer
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Application:
         except BodyTooLarge as exc:
             await drop_rest(receive)
             await _send(send, Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{exc}\n"), _CLOSE)
-        except (TimeoutError, sqlite3.Error, asyncio.CancelledError):
+        except (TimeoutError, sqlite3.Error, StoreLost, asyncio.CancelledError):
             # Only the end of the server cancels a request. What was cosigned stays, and the client may ask again.
             text = f"the {self._called} did not finish in time\n"
             await _send(send, Answer(HTTPStatus.SERVICE_UNAVAILABLE, text, retry_after_s=1))

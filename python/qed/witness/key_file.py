@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qed.log_keys import SigningKey
 
-__all__ = ["note_of_use", "note_use", "read_keys", "require_unused"]
+__all__ = ["claim_use", "note_of_use", "note_use", "read_keys"]
 
 _WITNESS_KINDS: Final = (4, 6)
 _SUFFIX: Final = ".used"
@@ -57,22 +57,29 @@ def read_keys(
 
 
 def note_of_use(path: Path) -> Path:
-    """Return the file that says that the keys in `path` were used."""
+    """Return the file that says that the keys in `path` were used. It is beside the file that links lead to."""
+    path = path.resolve()
     return path.with_name(path.name + _SUFFIX)
 
 
-def require_unused(path: Path) -> None:
-    """Check that the keys in `path` have never signed, as far as is known here.
+def claim_use(path: Path, database: Path) -> bool:
+    """Note, before keys sign for the first time, that they sign with this database and no other.
+
+    Of several processes that claim the same keys at once, one succeeds.
+
+    Returns:
+        Whether there is a note. There is none if the folder cannot be written, as when it holds mounted secrets.
 
     Raises:
-        WitnessError: There is a note that they have.
+        WitnessError: The keys are in use.
     """
-    note = note_of_use(path)
-    if note.exists():
+    try:
+        return _write_note(path, database)
+    except FileExistsError as exc:
         raise WitnessError(
-            f"the keys in {path} have signed ({note} has their database), so they must not start with an empty "
+            f"the keys in {path} have signed ({exc.filename} has their database), so they must not start with an empty "
             "database. Run without --new-database, or make new keys"
-        )
+        ) from exc
 
 
 def note_use(path: Path, database: Path) -> bool:
@@ -81,11 +88,18 @@ def note_use(path: Path, database: Path) -> bool:
     Returns:
         Whether there is a note. There is none if the folder cannot be written, as when it holds mounted secrets.
     """
+    try:
+        return _write_note(path, database)
+    except FileExistsError:
+        return True
+
+
+def _write_note(path: Path, database: Path) -> bool:
     text = f"The keys in {path.name} have signed. What they signed is in\n{database.absolute()}\n"
     try:
         create_file(note_of_use(path), os.fsencode(text), mode=_PUBLIC)
     except FileExistsError:
-        return True
+        raise
     except OSError:
         return False
     return True

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qed.errors import WitnessError
 from qed.server.config import Limits
-from qed.server.logs import Line
-from qed.witness.key_file import note_of_use, note_use, read_keys, require_unused
+from qed.witness.key_file import read_keys
 from qed.witness.known_logs import KnownLog, KnownLogs, read_logs
-from qed.witness.store import Store
+from qed.witness.opening import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +18,9 @@ if TYPE_CHECKING:
     from qed.log_keys import SigningKey
     from qed.server.addresses import Address
     from qed.server.config import ServerTls
+    from qed.witness.store import Store
 
 __all__ = ["LIMITS", "Settings"]
-
-_log = logging.getLogger(__name__)
 
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _COSIGNATURE: Final = 4
@@ -100,14 +97,5 @@ class Settings:
         if self.allows_extensions and all(key.kind != _COSIGNATURE for key in keys):
             raise WitnessError("expected a key of kind 04 with --allow-extensions: no other kind signs extension lines")
         logs = self.read_logs(keys[0].name)
-        if self.is_new:
-            require_unused(self.key)
-            store = Store.create(self.database, keys)
-        else:
-            store = Store.open(self.database, keys, adds_keys=self.adds_keys)
-        # The note is written before the first signature, and after the database: a crash between leaves a database
-        # that the next start opens.
-        if not note_use(self.key, self.database):
-            path = note_of_use(self.key)
-            _log.warning(Line("cannot note that the key is used: keep the database from being lost", path=path))
+        store = opened(self.key, self.database, keys, is_new=self.is_new, adds_keys=self.adds_keys)
         return keys, store, logs

@@ -3,6 +3,8 @@
 A witness without it would cosign a second history of the same log. So the database is bound to the keys of the witness,
 each change is synced before it is answered, and a missing database is never made silently. FORMATS.md, "Witness
 database".
+
+What is answered is in the file itself: its write-ahead log is copied into it first. So losing the log loses nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import sqlite3
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from qed._files import PRIVATE, create_file
 from qed.errors import WitnessError
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 
     from qed.log_keys import SigningKey
 
-__all__ = ["MOST_EVIDENCE", "Evidence", "State", "Store"]
+__all__ = ["MOST_EVIDENCE", "WITNESS", "Evidence", "State", "Store", "StoreLost"]
 
 MOST_EVIDENCE: Final = 100
 """Notes of each kind that are kept for each log. The first ones are kept: later ones must not push them out."""
 
-_WITNESS: Final = "witness"
+WITNESS: Final = "witness"
 _APPLICATION: Final = 0x71656477
 """`qedw`, which SQLite keeps in the header of the file."""
 _FORMAT: Final = 1
@@ -36,6 +38,8 @@ _OLDEST_SQLITE: Final = (3, 37)
 _PATIENCE_S: Final = 5.0
 """How long to wait for another process that has the database locked."""
 _PRIVATE_UMASK: Final = 0o077
+_Position: TypeAlias = tuple[int, bytes, int]
+"""Size, root and time of a state."""
 _SCHEMA: Final = (
     "CREATE TABLE keys (vkey TEXT PRIMARY KEY) STRICT",
     """CREATE TABLE logs (
@@ -46,6 +50,10 @@ _SCHEMA: Final = (
         note TEXT NOT NULL, last TEXT NOT NULL, PRIMARY KEY (origin, kind, size, root)
     ) STRICT""",
 )
+
+
+class StoreLost(WitnessError):
+    """The file is no longer the one that was opened, or no longer has what was read from it."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +105,18 @@ class Store:
         owner: Whose it is, for messages: a witness, or the signer of a log.
     """
 
-    def __init__(self, connection: sqlite3.Connection, owner: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, file: tuple[int, int], owner: str) -> None:
         self._connection = connection
         self.owner = owner
+        self._path = path
+        # Device and inode of the file.
+        self._file = file
+        # What is committed, to notice that somebody else takes it away. The notes would need too much memory.
+        self._known = {state.origin: _position(state) for state in self.states()}
+        self._put: dict[str, _Position] = {}
 
     @classmethod
-    def create(cls, path: Path, keys: Sequence[SigningKey], *, owner: str = _WITNESS) -> Store:
+    def create(cls, path: Path, keys: Sequence[SigningKey], *, owner: str = WITNESS) -> Store:
         """Return a new, empty database that is bound to these keys.
 
         Args:
@@ -132,7 +146,7 @@ class Store:
 
     @classmethod
     def open(
-        cls, path: Path, keys: Sequence[SigningKey] | None = None, *, adds_keys: bool = False, owner: str = _WITNESS
+        cls, path: Path, keys: Sequence[SigningKey] | None = None, *, adds_keys: bool = False, owner: str = WITNESS
     ) -> Store:
         """Return the database in a file.
 
@@ -151,13 +165,15 @@ class Store:
                 "second history of a log. For a key that has never signed, give --new-database"
             )
         try:
+            # A file that replaces this one before it is opened is noticed in the first transaction.
+            file = _identity(path)
             connection = _connect(path)
             _require_whole(connection, path, owner)
             if keys is not None:
                 _require_keys(connection, keys, path, owner, adds_keys=adds_keys)
         except sqlite3.Error as exc:
             raise WitnessError(f"cannot use the database {path}: {exc}") from exc
-        return cls(connection, owner)
+        return cls(connection, path, file, owner)
 
     def close(self) -> None:
         """Close the database."""
@@ -168,17 +184,43 @@ class Store:
         """Lock the database while the block runs, then make its changes durable, all or none.
 
         Raises:
-            sqlite3.Error: Nothing has changed, or, if the disk failed, the changes may appear after a restart.
+            sqlite3.Error: Nothing has changed; or, if the disk failed or another process reads for too long, all may be
+                changed nevertheless.
+            StoreLost: The path is that of another file, or of none. Nothing has changed.
         """
+        self._put = {}
+        # First for the sake of its message: SQLite notices some of it, and calls it an I/O error.
+        self._require_file()
         with _transaction(self._connection):
+            self._require_file()
             yield
+        self._known |= self._put
+
+    def _require_file(self) -> None:
+        """Check that the path still leads to the open file: a witness that is started later would open another one."""
+        try:
+            found = _identity(self._path)
+        except OSError as exc:
+            raise StoreLost(f"{self._path} is missing: {exc.strerror or exc}") from exc
+        if found != self._file:
+            raise StoreLost(f"{self._path} was replaced by another file")
 
     def last(self, origin: str) -> State | None:
-        """Return what was cosigned last of a log, or None."""
+        """Return what was cosigned last of a log, or None.
+
+        Raises:
+            StoreLost: It is less than this process has seen.
+        """
         row = self._connection.execute(
             "SELECT origin, size, root, note, time FROM logs WHERE origin = ?", (origin,)
         ).fetchone()
-        return None if row is None else State(*row)
+        state = None if row is None else State(*row)
+        known = self._known.get(origin)
+        if known is not None and (state is None or not _follows(_position(state), known)):
+            raise StoreLost(f"{self._path} has lost what was cosigned of {origin} at size {known[0]}")
+        if state is not None:
+            self._known[origin] = _position(state)
+        return state
 
     def put(self, state: State) -> None:
         """Note what is cosigned, inside a transaction. Evidence about this very tree is dropped: it was consistent."""
@@ -187,6 +229,7 @@ class Store:
             "SET size = excluded.size, root = excluded.root, note = excluded.note, time = excluded.time",
             astuple(state),
         )
+        self._put[state.origin] = _position(state)
         self._connection.execute(
             "DELETE FROM evidence WHERE origin = ? AND kind = 'unproven' AND size = ? AND root = ?",
             (state.origin, state.size, state.root),
@@ -233,13 +276,29 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
     finally:
         os.umask(before)
-    # Each commit is synced before it returns. NORMAL would lose the last ones in a power cut.
-    connection.execute("PRAGMA synchronous = FULL")
+    # Each transaction ends with a checkpoint, which syncs the write-ahead log and the file. FULL would sync once more.
+    connection.execute("PRAGMA synchronous = NORMAL")
     return connection
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _position(state: State) -> _Position:
+    return state.size, state.root, state.time
+
+
+def _follows(state: _Position, earlier: _Position) -> bool:
+    """Return whether a state may come after another: a larger tree or the same one, and no earlier time."""
+    size, root, time = state
+    return time >= earlier[2] and (size > earlier[0] or (size, root) == earlier[:2])
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    changes = connection.total_changes
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -248,6 +307,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    if connection.total_changes != changes:
+        _checkpoint(connection)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy the write-ahead log into the database, and sync both.
+
+    A rollback journal would do with one file as well, but needs five syncs a transaction, and this needs two.
+    """
+    is_busy, frames, copied = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    if is_busy or frames != copied:
+        # Committed, as after a crash before the answer.
+        busy = sqlite3.OperationalError("another process reads the database for too long")
+        busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise busy
 
 
 def _bind(connection: sqlite3.Connection, keys: Sequence[SigningKey]) -> None:

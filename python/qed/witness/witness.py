@@ -19,7 +19,7 @@ from qed._qed import AddCheckpoint
 from qed.errors import MalformedProof, VerificationError
 from qed.server.logs import Line, OncePerMinute
 from qed.witness.allowance import Allowance
-from qed.witness.store import Evidence, State
+from qed.witness.store import Evidence, State, StoreLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -159,12 +159,21 @@ class Witness:
 
         Raises:
             sqlite3.Error: The database has failed.
+            StoreLost: It has lost what was cosigned.
         """
         origin = self.logs.origin_of(digest)
         if origin is None:
             return None
-        last = await asyncio.get_running_loop().run_in_executor(self._thread, self._store.last, origin)
+        last = await asyncio.get_running_loop().run_in_executor(self._thread, self._last, origin)
         return None if last is None else last.note
+
+    def _last(self, origin: str) -> State | None:
+        """Return what was cosigned last of a log, in the thread of the database."""
+        try:
+            return self._store.last(origin)
+        except StoreLost as exc:
+            self._fail(exc)
+            raise
 
     def _submission(self, body: bytes) -> tuple[Submission, Allowance | None]:
         """Return a request that has passed the checks that need no database, and the allowance that it uses."""
@@ -214,7 +223,7 @@ class Witness:
         try:
             with self._store.transaction():
                 outcome = self._outcome(submission, keys)
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, StoreLost) as exc:
             self._note_failure(exc)
             message = f"the database of this {self.called} cannot be used at the moment"
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, message, _RETRY_S) from exc
@@ -263,12 +272,15 @@ class Witness:
             line = Line(event, log=submission.origin, size=submission.size, kind=kind)
             _log.log(logging.ERROR if kind == "fork" else logging.WARNING, line)
 
-    def _note_failure(self, exc: sqlite3.Error) -> None:
+    def _note_failure(self, exc: sqlite3.Error | StoreLost) -> None:
         # An error of the module itself, such as a closed connection, has no code.
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _BUSY:
             if self._once_per_minute.is_due("database", str(exc)):
                 _log.error(Line("database cannot be used", reason=exc))
             return
+        self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
         self.failure = str(exc)
         _log.error(Line("database failed", reason=exc))
         self._on_failure()
