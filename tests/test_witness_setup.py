@@ -226,6 +226,16 @@ def test_keys_that_others_can_read_are_refused(mode: int, witness: WitnessProces
     assert f"{mode:04o}" in witness.refused("--new-database")
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o620, 0o602])
+def test_a_database_that_others_can_change_or_read_is_refused(mode: int, witness: WitnessProcess) -> None:
+    witness.start("--new-database")
+    witness.stop()
+    witness.database.chmod(mode)
+    assert f"{mode:04o}" in witness.refused()
+    witness.database.chmod(0o640)
+    witness.start()
+
+
 def test_keys_of_a_log_are_refused(witness: WitnessProcess) -> None:
     witness.key.unlink()
     qed("log-key", "generate", "--origin", "log.example.com/x", "--out", str(witness.key))
@@ -245,7 +255,7 @@ def test_options_that_do_not_fit_are_refused(witness: WitnessProcess, log: Forei
     assert "found both" in witness.refused("--new-database", "--add-keys")
     assert "--tls-key together" in witness.refused("--new-database", "--tls-cert", str(witness.key))
     assert "HOST:PORT" in witness.refused("--listen", "x")
-    assert "each log once" in witness.refused("--new-database", "--vkey", log.vkey)
+    assert "each log once" in witness.refused("--new-database", "--vkey", ForeignLog(log.origin).vkey)
     assert "name+id+base64" in witness.refused("--new-database", "--vkey", "nonsense")
     witness.key.write_text(witness.key.read_text().splitlines()[1] + "\n")
     assert "kind 04 with --allow-extensions" in witness.refused("--new-database", "--allow-extensions")
@@ -332,6 +342,10 @@ def test_a_log_above_its_rate_waits_and_its_old_checkpoints_do_not_count(
         assert answer.status_code == 429
         assert 3000 < int(answer.headers["retry-after"]) <= 3600
         assert witness.post(log.request(10, 10), client).status_code == 429
+        # A fork of this size is kept nevertheless.
+        fork = log.sign(log.text(10, bytes(32)))
+        assert witness.post(request(10, [], fork), client).status_code == 429
+    assert fork in qed("witness", "evidence", "--database", str(witness.database)).stdout
 
 
 def test_a_database_that_fails_ends_the_witness(witness: WitnessProcess, log: ForeignLog) -> None:
@@ -467,6 +481,7 @@ def test_status_and_evidence_are_shown_while_it_runs(witness: WitnessProcess, lo
     done = qed("witness", "status", "--database", str(witness.database))
     assert (done.returncode, done.stderr) == (0, "")
     assert log.origin in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     [row] = map(json.loads, qed("--json", "witness", "status", "--database", str(witness.database)).stdout.splitlines())
     assert (row["Origin"], row["Size"], row["Evidence"]) == (log.origin, 10, 1)
     shown = qed("witness", "evidence", "--database", str(witness.database)).stdout
@@ -492,18 +507,38 @@ contact sysadmin (at) example.com
 vkey {second.vkey}
 origin two.example.com/log
 """
-    one, two = logs_in(text.encode())
+    one, two = logs_in(text.encode(), "list")
     assert (one.origin, one.per_day, one.vkeys) == ("one.example.com", 86_400, (first.vkey,))
     assert (two.origin, two.per_day) == ("two.example.com/log", None)
-    assert logs_in(b"logs/v0\n") == []
+    assert logs_in(b"logs/v0\n", "list") == []
 
 
 def test_logs_of_a_shared_list_that_cannot_be_used_are_skipped(caplog: pytest.LogCaptureFixture) -> None:
     usable = ForeignLog("one.example.com")
     ecdsa = vkey_of("two.example.com", 2, bytes(91))
     text = f"logs/v0\nvkey {ecdsa}\nvkey {usable.vkey}\nvkey {ForeignLog('three').vkey}\norigin with spaces\n"
-    assert [log.origin for log in logs_in(text.encode())] == ["one.example.com"]
-    assert [record.getMessage().split()[2] for record in caplog.records] == ["line=2", "line=4"]
+    assert [log.origin for log in logs_in(text.encode(), "list")] == ["one.example.com"]
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["place=list:2", "place=list:4"]
+
+
+def test_lists_may_overlap_and_what_the_operator_says_counts(
+    witness: WitnessProcess, log: ForeignLog, tmp_path: Path
+) -> None:
+    other, stranger, own = ForeignLog("other.example.com"), ForeignLog(log.origin), ForeignLog(NAME)
+    shared, second = tmp_path / "shared", tmp_path / "second"
+    shared.write_text(f"logs/v0\nvkey {stranger.vkey}\nvkey {log.vkey}\nqpd 1\nvkey {other.vkey}\nvkey {own.vkey}\n")
+    second.write_text(f"logs/v0\nvkey {other.vkey}\nqpd 5\n")
+    witness.start("--new-database", "--logs", str(shared), "--logs", str(second), "--vkey", log.vkey)
+    assert "for 2 logs" in witness.stdout
+    skipped = [line for line in witness.stderr.splitlines() if "log skipped" in line]
+    assert [f"place={shared}:{number}" in line for number, line in zip((2, 6), skipped, strict=True)] == [True, True]
+    assert f"{witness.logs}: log 1" in skipped[0]
+    # That of the operator has no rate.
+    for _ in range(12):
+        assert witness.post(log.request(0, 3)).status_code in {200, 409}
+        assert witness.post(log.request(3, 3)).status_code == 200
+    witness.stop()
+    assert "--vkey: expected each log once" in witness.refused("--vkey", stranger.vkey)
 
 
 @pytest.mark.parametrize(
@@ -528,11 +563,11 @@ def test_logs_of_a_shared_list_that_cannot_be_used_are_skipped(caplog: pytest.Lo
 )
 def test_a_list_that_cannot_be_read_is_refused(text: str, message: str) -> None:
     with pytest.raises(WitnessError, match=message):
-        logs_in(text.encode())
+        logs_in(text.encode(), "list")
     with pytest.raises(WitnessError, match="UTF-8"):
-        logs_in(b"\xff")
+        logs_in(b"\xff", "list")
     with pytest.raises(WitnessError, match="at most"):
-        logs_in(b"#" * (9 * 1024 * 1024))
+        logs_in(b"#" * (9 * 1024 * 1024), "list")
 
 
 def test_keys_of_a_log_have_one_name_or_an_origin_and_are_for_logs() -> None:

@@ -284,6 +284,7 @@ class Submission:
 
 @final
 class Growth:
+    def keeping(self, earlier: bytes, keys: LogKeys, /) -> Growth: ...
     def cosign(self, keys: Sequence[SigningKey], time: int, /) -> tuple[str, str]: ...
 
 @final

@@ -22,6 +22,9 @@ __all__ = ["address", "moment", "tls_of", "witness"]
 
 _LISTEN: Final = "127.0.0.1:8900"
 _RUN: Final = "qed witness run --key w.key --database w.db --logs logs.toml"
+_KEY_CHARACTERS: Final = 60
+"""As many as an Ed25519 key has, and more."""
+_START_CHARACTERS: Final = 8
 _DATABASE: Final = click.option(
     "--database", required=True, type=RECEIPTS, metavar="FILE", help="The database of the witness."
 )
@@ -174,11 +177,11 @@ def status(*, database: str) -> None:
     terminal = current_session().terminal
     store = Store.open(Path(database))
     try:
-        states, evidence, vkeys = store.states(), store.evidence(), store.vkeys()
+        states, evidence, vkeys, dropped = store.states(), store.evidence(), store.vkeys(), store.dropped()
     finally:
         store.close()
     counts = {state.origin: sum(found.origin == state.origin for found in evidence) for state in states}
-    terminal.lines(vkeys)
+    terminal.lines(map(_shortened, vkeys))
     rows = [(state.origin, str(state.size), moment(state.time), str(counts[state.origin])) for state in states]
     terminal.table(["Log", "Size", "Cosigned", "Evidence"], rows)
     terminal.records(
@@ -188,6 +191,7 @@ def status(*, database: str) -> None:
             "Root": state.root.hex(),
             "Time": state.time,
             "Evidence": counts[state.origin],
+            "Dropped": sum(count for (origin, _), count in dropped.items() if origin == state.origin),
         }
         for state in states
     )
@@ -206,7 +210,7 @@ def evidence(*, database: str) -> None:
     terminal = current_session().terminal
     store = Store.open(Path(database))
     try:
-        found = store.evidence()
+        found, dropped = store.evidence(), store.dropped()
     finally:
         store.close()
     for one in found:
@@ -224,12 +228,22 @@ def evidence(*, database: str) -> None:
         }
         for one in found
     )
+    for (origin, kind), count in sorted(dropped.items()):
+        terminal.note(
+            f"{origin}: {count} more of kind {kind} were not kept, because the first ones take up all the room"
+        )
     if not found:
         terminal.line("No evidence: every signed checkpoint extended the one before.")
 
 
 for _command in (run, status, evidence):
     witness.add_command(_command)
+
+
+def _shortened(vkey: str) -> str:
+    """Return a public key on one line: one of ML-DSA-44 has 1.8 kB, and `qed log-key show` prints all of it."""
+    name, key_id, key = vkey.split("+", 2)
+    return vkey if len(key) <= _KEY_CHARACTERS else f"{name}+{key_id}+{key[:_START_CHARACTERS]}…"
 
 
 def moment(seconds: int) -> str:

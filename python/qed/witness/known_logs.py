@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from qed._files import open_at_once
@@ -51,12 +51,16 @@ class KnownLog:
         vkeys: Its public keys. One signature is enough, and no signature by one of them may fail.
         per_day: How many checkpoints are cosigned in a day, or None for any number.
         keys: The public keys, parsed.
+        place: Where it is listed, for messages.
+        is_shared: Whether it comes from a shared list. What the operator says of a log counts, whatever others list.
     """
 
     origin: str
     vkeys: tuple[str, ...]
     per_day: int | None
     keys: LogKeys = field(compare=False)
+    place: str = field(default="--vkey", compare=False)
+    is_shared: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, vkeys: Sequence[str], *, origin: str | None = None, per_day: int | None = None) -> KnownLog:
@@ -98,17 +102,31 @@ class KnownLogs:
             witness: The name of the witness.
 
         Raises:
-            WitnessError: A log is listed twice, or has the name of the witness.
+            WitnessError: A log that the operator lists has the name of the witness, or is listed twice and not alike. A
+                log of a shared list is logged and left out instead.
         """
         self._by_origin: dict[str, KnownLog] = {}
-        for log in logs:
-            # A checkpoint of such a log has lines of two parties under one name, and nobody could tell whose they are.
-            if witness in {log.origin, *log.keys.names}:
-                raise WitnessError(f"expected logs with other names than the witness, found {printable(witness)}")
-            if log.origin in self._by_origin:
-                raise WitnessError(f"expected each log once, found {printable(log.origin)} again")
-            self._by_origin[log.origin] = log
+        for log in sorted(logs, key=lambda log: log.is_shared):
+            reason = self._objection(log, witness)
+            if reason is not None and not log.is_shared:
+                raise WitnessError(f"{log.place}: {reason}")
+            if reason is not None:
+                _log.warning(Line("log skipped", place=log.place, reason=reason))
+            else:
+                self._by_origin.setdefault(log.origin, log)
         self._origin_by_hash = {hashlib.sha256(origin.encode()).hexdigest(): origin for origin in self._by_origin}
+
+    def _objection(self, log: KnownLog, witness: str) -> str | None:
+        # A checkpoint of such a log has lines of two parties under one name, and nobody could tell whose they are.
+        if witness in {log.origin, *log.keys.names}:
+            return f"expected logs with other names than the witness, found {printable(witness)}"
+        known = self._by_origin.get(log.origin)
+        if known is None:
+            return None
+        # A shared list may say another rate than the operator, or than another list. The first counts.
+        if set(known.vkeys) == set(log.vkeys) and (log.is_shared or known.per_day == log.per_day):
+            return None
+        return f"expected each log once, found {printable(log.origin)} again, and not as in {known.place}"
 
     def __len__(self) -> int:
         return len(self._by_origin)
@@ -137,13 +155,17 @@ def read_logs(path: Path) -> list[KnownLog]:
     except OSError as exc:
         raise WitnessError(f"cannot read {path}: {exc.strerror or exc}") from exc
     try:
-        return logs_in(content)
+        return logs_in(content, str(path))
     except WitnessError as exc:
         raise WitnessError(f"{path}: {exc}") from exc
 
 
-def logs_in(content: bytes) -> list[KnownLog]:
+def logs_in(content: bytes, name: str) -> list[KnownLog]:
     """Return the logs in the content of a file.
+
+    Args:
+        content: The content.
+        name: The name of the file, for messages.
 
     Raises:
         WitnessError: It is in neither format.
@@ -157,11 +179,11 @@ def logs_in(content: bytes) -> list[KnownLog]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if lines and lines[0][1] == _HEADER:
-        return list(_shared(lines[1:]))
-    return list(_configured(text))
+        return list(_shared(lines[1:], name))
+    return list(_configured(text, name))
 
 
-def _shared(lines: Sequence[tuple[int, str]]) -> Iterator[KnownLog]:
+def _shared(lines: Sequence[tuple[int, str]], name: str) -> Iterator[KnownLog]:
     """Yield the usable logs of a shared list, which has lines for other readers and logs of other kinds."""
     entries: list[tuple[int, dict[str, str]]] = []
     for number, line in lines:
@@ -169,9 +191,9 @@ def _shared(lines: Sequence[tuple[int, str]]) -> Iterator[KnownLog]:
         if keyword == "vkey":
             entries.append((number, {}))
         elif not entries:
-            raise WitnessError(f"line {number}: expected a vkey first, found {keyword!r}")
+            raise WitnessError(f"line {number}: expected a vkey first, found {printable(keyword)!r}")
         if keyword in entries[-1][1]:
-            raise WitnessError(f"line {number}: expected one {keyword} for each log, found another")
+            raise WitnessError(f"line {number}: expected one {printable(keyword)} for each log, found another")
         entries[-1][1][keyword] = value.strip()
     if len(entries) > _MAX_LOGS:
         raise WitnessError(f"expected at most {_MAX_LOGS} logs, found {len(entries)}")
@@ -181,13 +203,15 @@ def _shared(lines: Sequence[tuple[int, str]]) -> Iterator[KnownLog]:
             raise WitnessError(f"line {number}: expected a number of queries a day, found {printable(queries)!r}")
         per_day = None if queries is None else int(queries)
         try:
-            yield KnownLog.of([entry["vkey"]], origin=None if origin == _NONE else origin, per_day=per_day)
+            log = KnownLog.of([entry["vkey"]], origin=None if origin == _NONE else origin, per_day=per_day)
         except WitnessError as exc:
             # The list is for witnesses of all kinds: one log that this one cannot read must not stop it.
-            _log.warning(Line("log skipped", line=number, reason=exc))
+            _log.warning(Line("log skipped", place=f"{name}:{number}", reason=exc))
+        else:
+            yield replace(log, place=f"{name}:{number}", is_shared=True)
 
 
-def _configured(text: str) -> Iterator[KnownLog]:
+def _configured(text: str, name: str) -> Iterator[KnownLog]:
     """Yield the logs of a TOML file."""
     try:
         document = tomllib.loads(text)
@@ -198,7 +222,7 @@ def _configured(text: str) -> Iterator[KnownLog]:
         raise WitnessError(f"expected tables [[log]] and nothing else, found {', '.join(document) or 'none'}")
     for number, entry in enumerate(entries, 1):
         try:
-            yield _configured_log(entry)
+            yield replace(_configured_log(entry), place=f"{name}: log {number}")
         except WitnessError as exc:
             raise WitnessError(f"log {number}: {exc}") from exc
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from qed._files import PRIVATE, create_file
+from qed._files import PRIVATE, create_file, is_exposed
 from qed.errors import WitnessError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from qed.log_keys import SigningKey
 
-__all__ = ["MOST_EVIDENCE", "WITNESS", "Evidence", "State", "Store", "StoreLost"]
+__all__ = ["MOST_EVIDENCE", "WITNESS", "Evidence", "Filing", "State", "Store", "StoreLost"]
 
 MOST_EVIDENCE: Final = 100
 """Notes of each kind that are kept for each log. The first ones are kept: later ones must not push them out."""
@@ -38,6 +39,9 @@ _OLDEST_SQLITE: Final = (3, 37)
 _PATIENCE_S: Final = 5.0
 """How long to wait for another process that has the database locked."""
 _PRIVATE_UMASK: Final = 0o077
+_DROPPED: Final = """CREATE TABLE IF NOT EXISTS dropped (
+    origin TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (origin, kind)
+) STRICT"""
 _Position: TypeAlias = tuple[int, bytes, int]
 """Size, root and time of a state."""
 _SCHEMA: Final = (
@@ -49,7 +53,10 @@ _SCHEMA: Final = (
         origin TEXT NOT NULL, kind TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, time INTEGER NOT NULL,
         note TEXT NOT NULL, last TEXT NOT NULL, PRIMARY KEY (origin, kind, size, root)
     ) STRICT""",
+    _DROPPED,
 )
+_FORK: Final = "fork"
+_UNPROVEN: Final = "unproven"
 
 
 class StoreLost(WitnessError):
@@ -86,7 +93,7 @@ class Evidence:
         root: Its root, 32 bytes.
         time: When the witness received it, in seconds since 1970.
         note: The checkpoint with the signatures of the log.
-        last: The note that the witness had cosigned last by then; empty if there was none.
+        last: The other note of a fork; otherwise the one that the witness had cosigned last by then, or empty.
     """
 
     origin: str
@@ -96,6 +103,19 @@ class Evidence:
     time: int
     note: str
     last: str
+
+
+@dataclass(frozen=True)
+class Filing:
+    """How evidence was kept.
+
+    Attributes:
+        kind: `fork` or `unproven`.
+        is_kept: Whether there was room for it. If not, only their number is kept.
+    """
+
+    kind: str
+    is_kept: bool
 
 
 class Store:
@@ -164,6 +184,11 @@ class Store:
                 f"expected the database {path} of the {owner}, found none: without it, the {owner} would sign a "
                 "second history of a log. For a key that has never signed, give --new-database"
             )
+        mode = path.stat().st_mode
+        if is_exposed(mode):
+            raise WitnessError(
+                f"others can read or change the database {path} (mode {stat.S_IMODE(mode):04o}): run chmod 600 {path}"
+            )
         try:
             # A file that replaces this one before it is opened is noticed in the first transaction.
             file = _identity(path)
@@ -222,8 +247,14 @@ class Store:
             self._known[origin] = _position(state)
         return state
 
-    def put(self, state: State) -> None:
-        """Note what is cosigned, inside a transaction. Evidence about this very tree is dropped: it was consistent."""
+    def put(self, state: State) -> int:
+        """Note what is cosigned, inside a transaction.
+
+        Evidence about this very tree is dropped: it was consistent. That about another tree of its size becomes a fork.
+
+        Returns:
+            How many forks that makes.
+        """
         self._connection.execute(
             "INSERT INTO logs (origin, size, root, note, time) VALUES (?, ?, ?, ?, ?) ON CONFLICT (origin) DO UPDATE "
             "SET size = excluded.size, root = excluded.root, note = excluded.note, time = excluded.time",
@@ -234,20 +265,47 @@ class Store:
             "DELETE FROM evidence WHERE origin = ? AND kind = 'unproven' AND size = ? AND root = ?",
             (state.origin, state.size, state.root),
         )
+        # Only another tree of this size is left. Forks have no limit here: there cannot be more than unproven ones.
+        done = self._connection.execute(
+            "UPDATE OR REPLACE evidence SET kind = 'fork', last = ? "
+            "WHERE origin = ? AND kind = 'unproven' AND size = ?",
+            (state.note, state.origin, state.size),
+        )
+        return done.rowcount
 
-    def keep(self, evidence: Evidence) -> bool:
-        """Keep evidence, inside a transaction, and return whether it is new and there was room for it."""
-        found = self._connection.execute(
+    def keep(self, evidence: Evidence) -> Filing | None:
+        """Keep evidence, inside a transaction, and return how, or None if it is known.
+
+        One root of one size is one statement of the log, however often it is signed and sent. Two roots of one size are
+        a fork, even if nothing proves which of them is true.
+        """
+        rows = self._connection.execute(
+            "SELECT root, note FROM evidence WHERE origin = ? AND size = ?", (evidence.origin, evidence.size)
+        ).fetchall()
+        if any(root == evidence.root for root, _ in rows):
+            return None
+        if rows and evidence.kind == _UNPROVEN:
+            evidence = replace(evidence, kind=_FORK, last=rows[0][1])
+        (count,) = self._connection.execute(
             "SELECT count(*) FROM evidence WHERE origin = ? AND kind = ?", (evidence.origin, evidence.kind)
         ).fetchone()
-        if found[0] >= MOST_EVIDENCE:
-            return False
-        # One root of one size is one statement of the log, however often it is signed and sent.
-        done = self._connection.execute(
-            "INSERT OR IGNORE INTO evidence (origin, kind, size, root, time, note, last) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        if count >= MOST_EVIDENCE:
+            self._connection.execute(
+                "INSERT INTO dropped (origin, kind, count) VALUES (?, ?, 1) "
+                "ON CONFLICT (origin, kind) DO UPDATE SET count = count + 1",
+                (evidence.origin, evidence.kind),
+            )
+            return Filing(evidence.kind, is_kept=False)
+        self._connection.execute(
+            "INSERT INTO evidence (origin, kind, size, root, time, note, last) VALUES (?, ?, ?, ?, ?, ?, ?)",
             astuple(evidence),
         )
-        return done.rowcount > 0
+        return Filing(evidence.kind, is_kept=True)
+
+    def dropped(self) -> dict[tuple[str, str], int]:
+        """Return of how many statements of each log and kind only the number is kept, because there was no room."""
+        rows = self._connection.execute("SELECT origin, kind, count FROM dropped")
+        return {(origin, kind): count for origin, kind, count in rows}
 
     def states(self) -> list[State]:
         """Return what was cosigned last of every log, by name."""
@@ -342,6 +400,8 @@ def _require_whole(connection: sqlite3.Connection, path: Path, owner: str) -> No
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise WitnessError(f"the database {path} is damaged: {verdict}")
+    # Earlier builds did not count.
+    connection.execute(_DROPPED)
 
 
 def _require_keys(

@@ -42,6 +42,10 @@ _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _RETRY_S: Final = 1
 
 
+_MOST_DROPPED: Final = 10_000
+"""Of how many checkpoints that were not kept it is remembered that they were logged and counted."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer to a request.
@@ -65,6 +69,23 @@ class _Refused(Exception):
     def __init__(self, status: HTTPStatus, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.answer = Answer(status, f"{message}\n", retry_after_s=retry_after_s)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request that has passed the checks that need no database.
+
+    Attributes:
+        submission: What its log has signed.
+        log: The log.
+        allowance: What the log may have cosigned, or None if it has no limit.
+        keys: The keys that are to sign.
+    """
+
+    submission: Submission
+    log: KnownLog
+    allowance: Allowance | None
+    keys: list[SigningKey]
 
 
 class Witness:
@@ -101,6 +122,7 @@ class Witness:
         self._clock = clock
         self._allowances: dict[tuple[str, bool], tuple[int, Allowance]] = {}
         self._once_per_minute = OncePerMinute()
+        self._dropped: set[tuple[str, int, bytes]] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="witness-store")
         self.logs = logs
         self.failure: str | None = None
@@ -131,24 +153,21 @@ class Witness:
         1. The body is a request, and its note and checkpoint are well-formed (400).
         2. The witness knows the log (404).
         3. A key of the log has signed, and no line of one fails (403).
-        4. The old size is not above the new one (400). The rate of the log is not used up (429).
+        4. The old size is not above the new one (400). The rate of the log is not used up (429). A second root of the
+           size that was cosigned last is kept as evidence before the rate counts.
         5. The old size is the one that was cosigned last (409 with that size).
         6. The tree extends that one (422).
         7. The clock has not gone back (503). Only then the witness signs.
 
         With `kinds`, only the keys of these kinds sign.
 
-        Steps 5 to 7 and the change of the database are one transaction, which is synced before the answer.
+        The rate, steps 5 to 7 and the change of the database are one transaction, which is synced before the answer.
         """
         try:
-            submission, allowance = self._submission(body)
-            keys = [key for key in self._keys if kinds is None or key.kind in kinds]
-            loop = asyncio.get_running_loop()
-            lines = await loop.run_in_executor(self._thread, self._decide, submission, keys)
+            request = self._request(body, [key for key in self._keys if kinds is None or key.kind in kinds])
+            lines = await asyncio.get_running_loop().run_in_executor(self._thread, self._decide, request)
         except _Refused as exc:
             return exc.answer
-        if allowance is not None:
-            allowance.take()
         return Answer(HTTPStatus.OK, lines)
 
     async def last_note(self, digest: str) -> str | None:
@@ -175,8 +194,8 @@ class Witness:
             self._fail(exc)
             raise
 
-    def _submission(self, body: bytes) -> tuple[Submission, Allowance | None]:
-        """Return a request that has passed the checks that need no database, and the allowance that it uses."""
+    def _request(self, body: bytes, keys: list[SigningKey]) -> _Request:
+        """Return a request that has passed the checks that need no database."""
         # 1.
         try:
             request = AddCheckpoint.parse(body)
@@ -198,10 +217,7 @@ class Witness:
             message = f"expected an old size of at most {submission.size}, found {submission.old}"
             raise _Refused(HTTPStatus.BAD_REQUEST, message)
         allowance = self._allowance(log, is_growth=submission.old < submission.size)
-        if allowance is not None and (wait_s := allowance.wait_s()):
-            message = f"this log may have {log.per_day} checkpoints a day cosigned; the next is possible in {wait_s} s"
-            raise _Refused(HTTPStatus.TOO_MANY_REQUESTS, message, wait_s)
-        return submission, allowance
+        return _Request(submission, log, allowance, keys)
 
     def _allowance(self, log: KnownLog, *, is_growth: bool) -> Allowance | None:
         """Return the allowance of a log, or None if it has no limit.
@@ -216,38 +232,49 @@ class Witness:
             known = self._allowances[log.origin, is_growth] = (log.per_day, Allowance(log.per_day))
         return known[1]
 
-    def _decide(self, submission: Submission, keys: list[SigningKey]) -> str:
-        """Return the signature lines for a submission, in the thread of the database."""
+    def _decide(self, request: _Request) -> str:
+        """Return the signature lines for a request, in the thread of the database."""
         if self.failure is not None:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the database of this {self.called} has failed")
         try:
             with self._store.transaction():
-                outcome = self._outcome(submission, keys)
+                outcome = self._outcome(request)
         except (sqlite3.Error, StoreLost) as exc:
             self._note_failure(exc)
             message = f"the database of this {self.called} cannot be used at the moment"
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE, message, _RETRY_S) from exc
         if isinstance(outcome, _Refused):
             raise outcome
+        if request.allowance is not None:
+            request.allowance.take()
         return outcome
 
-    def _outcome(self, submission: Submission, keys: list[SigningKey]) -> str | _Refused:
+    def _outcome(self, request: _Request) -> str | _Refused:
         """Return the signature lines, or a refusal, inside a transaction: evidence is kept although it is refused."""
-        # 5.
+        submission, log, allowance = request.submission, request.log, request.allowance
         last = self._store.last(submission.origin)
+        # 4.
+        is_fork = last is not None and _is_fork(submission, last)
+        if is_fork:
+            # Everyone can use up the rate of the same size. That must not hide a fork.
+            self._keep_evidence("fork", submission, last)
+        if allowance is not None and (wait_s := allowance.wait_s()):
+            message = f"this log may have {log.per_day} checkpoints a day cosigned; the next is possible in {wait_s} s"
+            return _Refused(HTTPStatus.TOO_MANY_REQUESTS, message, wait_s)
+        # 5.
         size = 0 if last is None else last.size
         if submission.old != size:
-            if last is not None and _is_fork(submission, last):
-                self._keep_evidence("fork", submission, last)
             return _conflict(size)
         # 6.
         try:
             growth = submission.growth(None if last is None else (last.size, last.root))
         except VerificationError as exc:
-            is_fork = last is not None and _is_fork(submission, last)
-            self._keep_evidence("fork" if is_fork else "unproven", submission, last)
+            if not is_fork:
+                self._keep_evidence("unproven", submission, last)
             return _Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(exc))
-        return self._cosigned(submission, growth, last, keys)
+        if last is not None and last.size == submission.size:
+            growth = growth.keeping(last.note.encode(), log.keys)
+        return self._cosigned(submission, growth, last, request.keys)
 
     def _cosigned(
         self, submission: Submission, growth: Growth, last: State | None, keys: list[SigningKey]
@@ -260,17 +287,27 @@ class Witness:
             return _Refused(HTTPStatus.SERVICE_UNAVAILABLE, f"the clock of this {self.called} has gone back", _BACK_S)
         moment = max(now, earlier)
         lines, note = growth.cosign(keys, moment)
-        self._store.put(State(submission.origin, submission.size, bytes(submission.root), note, moment))
+        forks = self._store.put(State(submission.origin, submission.size, bytes(submission.root), note, moment))
+        if forks:
+            _log_evidence("fork", submission, count=forks)
         return lines
 
     def _keep_evidence(self, kind: str, submission: Submission, last: State | None) -> None:
         """Keep a checkpoint that its log has signed and that does not follow: it may be half of a fork."""
         note, known = submission.signed_note, "" if last is None else last.note
         root, moment = bytes(submission.root), int(self._clock())
-        if self._store.keep(Evidence(submission.origin, kind, submission.size, root, moment, note, known)):
-            event = "log has signed a checkpoint that does not follow"
-            line = Line(event, log=submission.origin, size=submission.size, kind=kind)
-            _log.log(logging.ERROR if kind == "fork" else logging.WARNING, line)
+        statement = (submission.origin, submission.size, root)
+        if statement in self._dropped:
+            return
+        filing = self._store.keep(Evidence(submission.origin, kind, submission.size, root, moment, note, known))
+        if filing is None:
+            return
+        if not filing.is_kept:
+            # Repetitions are neither logged nor counted, unless there were very many others between.
+            if len(self._dropped) >= _MOST_DROPPED:
+                self._dropped.clear()
+            self._dropped.add(statement)
+        _log_evidence(filing.kind, submission, kept="yes" if filing.is_kept else "no")
 
     def _note_failure(self, exc: sqlite3.Error | StoreLost) -> None:
         # An error of the module itself, such as a closed connection, has no code.
@@ -284,6 +321,18 @@ class Witness:
         self.failure = str(exc)
         _log.error(Line("database failed", reason=exc))
         self._on_failure()
+
+
+def _log_evidence(kind: str, submission: Submission, **fields: object) -> None:
+    line = Line(
+        "log has signed a checkpoint that does not follow",
+        log=submission.origin,
+        size=submission.size,
+        kind=kind,
+        root=submission.root.hex(),
+        **fields,
+    )
+    _log.log(logging.ERROR if kind == "fork" else logging.WARNING, line)
 
 
 def _is_fork(submission: Submission, last: State) -> bool:

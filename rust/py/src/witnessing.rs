@@ -159,6 +159,14 @@ pub struct Growth(add_checkpoint::Growth);
 
 #[pymethods]
 impl Growth {
+    /// Return the same with the lines of the log in a note that was cosigned before, if that is the same checkpoint.
+    #[pyo3(signature = (earlier, keys, /))]
+    fn keeping(&self, py: Python<'_>, earlier: &[u8], keys: PyRef<'_, LogKeys>) -> PyResult<Self> {
+        let earlier = Note::parse(earlier).map_err(error::of_malformed)?;
+        let keys = &keys.0;
+        Ok(Self(py.detach(|| self.0.clone().keeping(&earlier, keys))))
+    }
+
     /// Return the signature lines of the witness, and the note with them and the lines of the log.
     #[pyo3(signature = (keys, time, /))]
     fn cosign(&self, py: Python<'_>, keys: Vec<PyRef<'_, SigningKey>>, time: u64) -> PyResult<(String, String)> {

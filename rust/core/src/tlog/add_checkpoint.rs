@@ -244,6 +244,17 @@ pub struct Growth {
 }
 
 impl Growth {
+    /// Keep the lines of the log in `earlier`, what the witness cosigned last, if it is the same checkpoint: whoever sends it again with
+    /// fewer lines must not take the others from those who read it. `keys` are those of the log, and verify these lines once more.
+    #[must_use]
+    pub fn keeping(mut self, earlier: &Note, keys: &[VerifierKey]) -> Self {
+        // A note that verifies no longer, because the log has other keys, has nothing to keep.
+        if let Ok(earlier) = earlier.verify(keys) {
+            self.log.join(earlier);
+        }
+        self
+    }
+
     /// Cosign the checkpoint at `time`, in seconds since 1970. What is signed is written from the parsed checkpoint.
     ///
     /// Keys of kind 06 do not sign extension lines, so they give no line for a checkpoint that has some. Each signature is verified before

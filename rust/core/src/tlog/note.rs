@@ -296,6 +296,15 @@ impl VerifiedNote {
         &self.lines
     }
 
+    /// Add the lines of `other` whose keys have no line here, if it has the same text.
+    pub(super) fn join(&mut self, other: Self) {
+        if self.text == other.text {
+            let is_new = |line: &VerifiedLine| !self.lines.iter().any(|own| own.key == line.key);
+            let (new, _): (Vec<_>, Vec<_>) = other.lines.into_iter().partition(is_new);
+            self.lines.extend(new);
+        }
+    }
+
     /// Return the checkpoint that the text is, signed by its own log, of whose keys at least one is among `logs`. It has extension lines
     /// only if the log has signed them.
     ///
