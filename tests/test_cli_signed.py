@@ -106,7 +106,7 @@ def test_another_event_or_a_changed_byte_is_ko() -> None:
 def test_a_missing_quorum_is_inconclusive_unless_the_log_is_enough() -> None:
     save("receipt.json", unwitnessed())
     done = verify("receipt.json")
-    assert (done.returncode, done.stdout) == (5, "Inconclusive\n")
+    assert (done.returncode, done.stdout) == (5, "Verify: INCONCLUSIVE\n")
     assert "witnesses" in one_line(done.stderr)
     [record] = read_lines(verify("receipt.json", "--json").stdout)
     assert record["Verify"] == "Inconclusive"
@@ -159,12 +159,58 @@ def test_an_edited_memory_fails_and_one_of_another_log_is_wrong_usage() -> None:
     assert (done.returncode, Path("memory").read_text()) == (2, OWN["checkpoints"]["5"]["note"])
 
 
+def test_a_policy_that_has_changed_is_inconclusive() -> None:
+    assert verify("receipt.json", "--memory", "memory").returncode == 0
+    new = Signer(LOG.name, 1, 2)
+    world = World(entries=[honest_entry(version) for version in range(12)])
+    lines = [new.line(world.text), *world.lines()[1:]]
+    save("receipt.json", world.receipt(note=world.note(*lines)))
+    Path("policy").write_text(policy_of().replace(LOG.vkey, new.vkey))
+    done = verify("receipt.json", "--memory", "memory")
+    assert (done.returncode, done.stdout) == (5, "Verify: INCONCLUSIVE\n")
+    assert "another policy" in one_line(done.stderr)
+    assert "move the file away" in done.stderr
+
+
+def test_no_message_has_a_private_key() -> None:
+    seed = base64.b64encode(bytes([4]) + b"secret seed of 32 bytes, really!").decode()
+    secret = f"PRIVATE+KEY+w1.example.com+01234567+{seed}"
+    Path("key").write_text(f"{secret}\n")
+    files = {
+        "policy": [f"{secret}\n", f"log {secret}\n", f"log {LOG.vkey} {secret}\nquorum none\n"],
+        "trust": [json.dumps({"Format": secret}), json.dumps({secret: 1}), json.dumps({"Policy": secret})],
+        "more": [f"log {LOG.vkey}\nquorum {secret}\n", f"log {LOG.vkey}\ngroup {secret} any {secret}\nquorum none\n"],
+    }
+    for content in [text for texts in files.values() for text in texts]:
+        Path("other").write_text(content)
+        done = verify("receipt.json", policy="other")
+        assert done.returncode == 2, content
+        with pytest.raises(qed.PolicyError) as caught:
+            qed.Policy.load("other")
+        assert not any(seed[i : i + 6] in done.stderr + str(caught.value) for i in range(len(seed) - 6)), content
+    for done in (
+        verify("key"),
+        verify("receipt.json", "--memory", "key"),
+        run("witness", "run", "--key", "key", "--database", "d", "--vkey", secret),
+        run("witness", "run", "--key", "key", "--database", "d", "--logs", "key"),
+        run("log-key", "show", "key"),
+    ):
+        assert done.returncode in {1, 2}
+        assert seed[:6] not in done.stderr + done.stdout
+    assert Path("key").read_text() == f"{secret}\n"
+    save("receipt.json", World().receipt(note=secret))
+    assert seed[:6] not in verify("receipt.json").stderr
+
+
 def test_an_older_receipt_is_ok_and_the_memory_stays() -> None:
     assert verify("receipt.json", "--memory", "memory").returncode == 0
     older = World(entries=[honest_entry(version) for version in range(6)])
     save("older.json", older.receipt())
     done = verify("older.json", "--memory", "memory")
-    assert (done.returncode, values(done.stdout)["Seen"]) == (0, "size 9; not linked to it")
+    assert (done.returncode, values(done.stdout)["Seen"]) == (
+        0,
+        "older than the known size 9, and not linked to it",
+    )
     assert Path("memory").read_text() == World().note()
 
 
@@ -244,9 +290,25 @@ def test_a_bundle_without_a_signature_is_inconclusive_with_a_policy() -> None:
     # A policy in the environment does not get in the way of another source of trust.
     done = run("verify", "bundle.json", "--trust-bundle", QED_POLICY="policy")
     assert done.returncode == 0
-    assert run("verify", "bundle.json", QED_POLICY="policy").returncode == 2
+    done = run("verify", "bundle.json", QED_POLICY="policy")
+    assert (done.returncode, "Verify: OK" in done.stdout) == (5, False)
+    assert "no signature" in one_line(done.stderr)
     assert verify("bundle.json", "--require", "signed").returncode == 2
     assert verify("bundle.json", "--trust-bundle").returncode == 2
+
+
+def test_stdin_is_read_once_and_an_empty_name_is_no_file() -> None:
+    done = verify("-", "--file", "-")
+    assert done.returncode == 2
+    assert "stdin" in one_line(done.stderr)
+    for args in (["--memory", ""], ["--out", ""]):
+        done = (
+            verify("receipt.json", *args)
+            if args[0] == "--memory"
+            else run("export", "--tlog-proof", "receipt.json", *args)
+        )
+        assert done.returncode == 2
+        assert "empty" in one_line(done.stderr)
 
 
 def test_a_witness_under_the_name_of_the_log_is_doubted() -> None:
@@ -264,6 +326,15 @@ def test_export_writes_the_proof_of_the_vectors() -> None:
     assert (done.returncode, done.stdout) == (0, OWN["tlog_proof"])
     done = run("export", "--tlog-proof", "receipt.json", "--out", "proof")
     assert (done.returncode, done.stdout, Path("proof").read_text()) == (0, "", OWN["tlog_proof"])
+    Path("link").symlink_to("proof")
+    os.mkfifo("pipe")
+    with open(os.open("pipe", os.O_RDWR), "rb") as pipe:  # noqa: PTH123  # pathlib cannot open a descriptor
+        for out in ("link", "pipe"):
+            assert run("export", "--tlog-proof", "receipt.json", "--out", out).returncode == 0
+        proof = OWN["tlog_proof"].encode()
+        assert pipe.read(len(proof)) == proof
+    assert Path("link").is_symlink()
+    assert Path("pipe").is_fifo()
     for objects in ([World().receipt(3, 5)], [world, world], [World().snapshot(3)]):
         save("other.json", *objects)
         done = run("export", "--tlog-proof", "other.json")

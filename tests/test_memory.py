@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import qed
+import qed.memory as memory_module
 from qed.memory import Known, Memory, Recollection
 from qed.policy import Policy
-from signing import LOG, NOW, ORIGIN, OWN, World, honest_entry, policy_of
+from signing import LOG, NOW, ORIGIN, OWN, Signer, World, honest_entry, policy_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,10 +110,59 @@ def test_a_memory_is_of_one_log(path: Path) -> None:
         Memory(path).compare(other, second, now=NOW)
 
 
-def test_a_file_that_was_created_but_not_written_remembers_nothing(path: Path) -> None:
+def test_an_empty_memory_is_no_first_use(path: Path) -> None:
     path.touch()
-    assert remember(Memory(path), 3).known is Known.FIRST
-    assert path.read_text() == checkpoint(3).note
+    for act in (Memory(path).compare, Memory(path).remember):
+        with pytest.raises(qed.MalformedProof) as caught:
+            act(checkpoint(3), TRUST, now=NOW)
+        assert "find out who changed it" in caught.value.__notes__[0]
+    assert path.read_text() == ""
+
+
+def test_a_memory_is_a_regular_file_and_links_to_it_stay(path: Path) -> None:
+    path.with_name("first").symlink_to("second")
+    path.with_name("second").symlink_to(path)
+    memory = Memory(path.with_name("first"))
+    for size in (3, 6):
+        remember(memory, size)
+        assert path.read_text() == checkpoint(size).note
+    assert path.with_name("first").is_symlink()
+    assert path.with_name("second").is_symlink()
+    pipe = path.with_name("pipe")
+    os.mkfifo(pipe)
+    for act in (Memory(pipe).compare, Memory(pipe).remember):
+        with pytest.raises(OSError, match="regular file"):
+            act(checkpoint(3), TRUST, now=NOW)
+    assert pipe.is_fifo()
+
+
+def test_a_policy_that_has_changed_accuses_nobody(path: Path) -> None:
+    remember(Memory(path), 6)
+    text = World(entries=[honest_entry(version) for version in range(9)])
+    new = Signer(ORIGIN, 1, 2)
+    note = text.note(new.line(text.text), LOG.line(text.text)).encode()
+    line = f"log {new.vkey}\nquorum none\n"
+    for fields in ({}, {"Retired": [{"Vkey": LOG.vkey, "MaxSize": 5}]}, {"RequirePq": True}):
+        file = {"Format": "qed-trust-1", "Policy": line, **fields}
+        if "RequirePq" in fields:
+            file["Policy"] = f"log {new.vkey}\nlog {LOG.vkey}\nquorum none\n"
+        trust = Policy(json.dumps(file).encode()).trust
+        laxer = Policy(line.encode()).trust
+        found = laxer.endorse(note, now=NOW)
+        for act in (Memory(path).compare, Memory(path).remember):
+            with pytest.raises(qed.Inconclusive, match="under another policy"):
+                act(found, trust, now=NOW)
+    assert path.read_text() == checkpoint(6).note
+
+
+def test_a_locked_memory_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remember(Memory(path), 3)
+    monkeypatch.setattr(memory_module, "_PATIENCE_S", 0.2)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process"):
+            remember(Memory(path), 6)
+    assert remember(Memory(path), 6).known is Known.NEWER
 
 
 def test_of_many_at_once_the_largest_wins(path: Path) -> None:

@@ -6,13 +6,22 @@ import errno
 import os
 import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
-__all__ = ["PRIVATE", "create_file", "is_exposed", "open_at_once", "replace_file", "require_regular", "sync_folder"]
+__all__ = [
+    "PRIVATE",
+    "create_file",
+    "is_exposed",
+    "open_at_once",
+    "replace_file",
+    "require_regular",
+    "save_file",
+    "sync_folder",
+]
 
 PRIVATE: Final = 0o600
 """Permissions of a file that only its owner may read."""
@@ -84,6 +93,29 @@ def replace_file(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o
         beside.replace(path)
 
 
+def save_file(path: Path, content: bytes) -> None:
+    """Write what somebody asked to have in a file, whatever the file is.
+
+    Links are followed. A regular file is replaced atomically; a pipe or a device is written to, and stays.
+
+    Args:
+        path: The file; created if it does not exist.
+        content: The whole new content.
+
+    Raises:
+        OSError: It cannot be written. The error names `path`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            # Unlike `resolve`, this does not raise for a loop of links; opening the file does.
+            replace_file(Path(os.path.realpath(path)), content)
+    except OSError as exc:
+        exc.filename = str(path)
+        raise
+
+
 def create_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Create a file with its whole content, and sync it.
 
@@ -124,6 +156,9 @@ def _written_beside(
             os.fsync(file.fileno())
         yield beside
         sync_folder(path)
-    except BaseException:
+    except BaseException as exc:
         beside.unlink(missing_ok=True)
+        # A failed write, as on a full disk, does not say of which file.
+        if isinstance(exc, OSError) and exc.filename is None:
+            exc.filename = str(path)
         raise

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 __all__ = ["beginning", "ending", "printable", "printable_json"]
+
+_PRIVATE_KEY: Final = re.compile(r"PRIVATE\+KEY\+\S*")
 
 
 def printable(text: str) -> str:
@@ -11,12 +16,15 @@ def printable(text: str) -> str:
     Events, file names and server messages are other people's text: they must not move the cursor, or forge or break a
     line.
 
+    Private keys are not shown at all: whoever gives the wrong file must not find them in a log afterwards.
+
     Args:
         text: Any text, including surrogates from undecodable arguments.
 
     Returns:
         The text, with escapes such as `\x1b` and `\n` for unprintable characters.
     """
+    text = _PRIVATE_KEY.sub("PRIVATE+KEY+(hidden)", text)
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -7,7 +7,6 @@ against snapshots that the caller trusts.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias
 import msgspec
 
 from qed._fields import unique_fields
-from qed._files import open_at_once, replace_file
+from qed._files import open_at_once, save_file
 from qed._receipt_lines import is_receipts_file
 from qed._wire import DIGEST_MEMBERSHIP_REQUEST, INCREMENTAL_REQUEST
 from qed.errors import ForkDetected, MalformedProof, ReceiptsError
@@ -25,6 +24,7 @@ from qed.trust import TrustedBy, TrustedSnapshots
 from qed.verification import Finding, verify, versions_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     from qed.receipts import Receipts
@@ -217,15 +217,7 @@ class Bundle:
         target = Path(path)
         if target.is_file() and is_receipts_file(target):
             raise ReceiptsError(f"{path} is a receipts file: choose another name for the bundle")
-        try:
-            if target.exists() and not target.is_file():
-                target.write_bytes(self.to_json())
-            else:
-                # Unlike `resolve`, this does not raise for a loop of links; opening the file does.
-                replace_file(Path(os.path.realpath(target)), self.to_json())
-        except OSError as exc:
-            exc.filename = str(path)
-            raise
+        save_file(target, self.to_json())
 
 
 def _question_form(question: Question) -> Mapping[str, object]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qed._files import PRIVATE, create_file, replace_file
-from qed.errors import CheckpointFork, PolicyError, VerificationError
+from qed._files import PRIVATE, create_file, open_at_once, replace_file, require_regular
+from qed.errors import CheckpointFork, Inconclusive, PolicyError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,11 @@ __all__ = ["Known", "Memory", "Recollection"]
 
 _NOTE_BYTES_MAX: Final = 256 * 1024
 _PRIVATE_FOLDER: Final = 0o700
+_OF_POLICY: Final = ("origin", "signature lines")
+"""Checks that a true checkpoint fails if the policy has lost its log or the keys that signed, or demands others."""
+_PATIENCE_S: Final = 10.0
+"""How long to wait for another process that has the file locked."""
+_AGAIN_S: Final = 0.05
 
 
 class Known(StrEnum):
@@ -95,15 +102,20 @@ class Memory:
         Raises:
             CheckpointFork: They have one size and different roots. Both were saved.
             PolicyError: The file is about another log.
+            Inconclusive: What is remembered does not meet this policy, and may have met another one.
             VerificationError: The remembered checkpoint does not verify.
             OSError: The file cannot be read.
         """
-        path = self.path_of(checkpoint.origin)
+        path = self._file(checkpoint.origin)
         try:
             content = _read(path)
         except (FileNotFoundError, NotADirectoryError):
-            content = b""
+            return Recollection(Known.FIRST, None)
         return _compared(path, content, checkpoint, trust, now)
+
+    def _file(self, origin: str) -> Path:
+        """Return the file that links lead to: it is locked and replaced, and the links stay."""
+        return Path(os.path.realpath(self.path_of(origin)))
 
     def remember(self, checkpoint: Checkpoint, trust: TrustFile, *, now: int) -> Recollection:
         """Compare a verified checkpoint with the one that is remembered, and remember the larger one.
@@ -120,13 +132,18 @@ class Memory:
             OSError: The file cannot be read or written.
             VerificationError: As `compare`.
         """
-        path = self.path_of(checkpoint.origin)
+        path = self._file(checkpoint.origin)
         try:
             if self._given is None:
                 path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
+            while not _is_there(path):
+                # Nobody sees an empty file, which would look like the first use.
+                with suppress(FileExistsError):
+                    create_file(path, checkpoint.note.encode(), mode=PRIVATE)
+                    return Recollection(Known.FIRST, None)
             with _held(path):
                 found = _compared(path, _read(path), checkpoint, trust, now)
-                if found.known in {Known.FIRST, Known.NEWER}:
+                if found.known is Known.NEWER:
                     replace_file(path, checkpoint.note.encode(), mode=PRIVATE)
         except OSError:
             if self._given is not None:
@@ -135,18 +152,34 @@ class Memory:
         return found
 
 
+def _is_there(path: Path) -> bool:
+    """Return whether the file exists.
+
+    Raises:
+        OSError: It is something else than a regular file.
+    """
+    try:
+        require_regular(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+    require_regular(path)
+    with open_at_once(path) as file:
         return file.read(_NOTE_BYTES_MAX + 1)
 
 
 def _compared(path: Path, content: bytes, checkpoint: Checkpoint, trust: TrustFile, now: int) -> Recollection:
-    # A crash between creating the file and the first note leaves it empty.
-    if not content:
-        return Recollection(Known.FIRST, None)
     try:
         known = trust.endorse(content, now=now)
     except VerificationError as exc:
+        if exc.args[0] in _OF_POLICY:
+            raise Inconclusive(
+                f"{path} has a checkpoint that was remembered under another policy, or that somebody has changed: {exc}"
+                ". Verify with the policy of before; or, if it was you who changed the policy, move the file away"
+            ) from exc
         exc.add_note(f"this is about the checkpoint that is remembered in {path}: find out who changed it")
         raise
     if known.origin != checkpoint.origin:
@@ -184,16 +217,30 @@ def _save(memory: Path, fork: CheckpointFork) -> None:
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Hold the file exclusively, so that of two processes the one with the larger checkpoint wins."""
+    end_s = time.monotonic() + _PATIENCE_S
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, PRIVATE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, path, end_s)
             # Another process may have replaced the file while this one waited for the lock of the old one.
             if _is_current(path, descriptor):
                 yield
                 return
         finally:
             os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, end_s: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            if time.monotonic() >= end_s:
+                reason = f"another process has had the memory locked for {_PATIENCE_S:.0f} s"
+                raise OSError(errno.EAGAIN, reason, str(path)) from exc
+            time.sleep(_AGAIN_S)
+        else:
+            return
 
 
 def _is_current(path: Path, descriptor: int) -> bool:

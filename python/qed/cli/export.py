@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qed._files import open_at_once, replace_file
+from qed._files import open_at_once, save_file
 from qed.cli.inputs import open_input
 from qed.cli.options import FILE, INPUT, command, current_session
 from qed.cli.signed import content_of
@@ -52,7 +52,7 @@ def export(*, path: str, out: str | None) -> None:
         sys.stdout.buffer.write(proof.to_bytes())
         sys.stdout.buffer.flush()
         return
-    replace_file(Path(out), proof.to_bytes())
+    save_file(Path(out), proof.to_bytes())
     current_session().terminal.note(f"wrote the proof to {out}")
 
 

@@ -63,7 +63,7 @@ def print_unconvincing(terminal: Terminal, signed: Signed | None, error: Verific
     """
     if isinstance(error, Inconclusive):
         word = "Inconclusive"
-        terminal.conclusion(word)
+        terminal.verdict(word.upper())
     else:
         is_fork = isinstance(error, ForkDetected | CheckpointFork)
         word = "FORK" if is_fork else "STALE" if isinstance(error, StaleAnswer) else "KO"
@@ -113,7 +113,7 @@ def _seen(verified: Verified) -> str:
         return "the first checkpoint of this log"
     if recollection.known is Known.SAME:
         return "this checkpoint"
-    return f"size {recollection.size}; not linked to it"
+    return f"{recollection.known.value} than the known size {recollection.size}, and not linked to it"
 
 
 def _record(verified: Verified) -> dict[str, object]:

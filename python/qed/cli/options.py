@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +45,19 @@ _META: Final = "qed.settings"
 _DAY_S: Final = 86_400.0
 _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
 
-FILE: Final = click.Path(dir_okay=False)
+
+class _FileName(click.Path):
+    """A file to be written, which need not exist. Click would take an empty text for one."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if not os.fspath(value):
+            self.fail("expected a file name, found an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE: Final = _FileName(dir_okay=False)
 INPUT: Final = click.Path(exists=True, dir_okay=False, allow_dash=True)
 LINEARIZABLE: Final = click.option(
     "--linearizable", is_flag=True, help="Have the member first catch up with everything acknowledged by now."

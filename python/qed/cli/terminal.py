@@ -148,11 +148,11 @@ class Terminal:
         """Print `Verify: ` and a word, for people.
 
         Args:
-            word: `OK`, `KO`, `STALE` or `FORK`.
+            word: `OK`, `KO`, `STALE`, `FORK` or `INCONCLUSIVE`.
             found: What was verified, to be printed behind the word.
         """
         if not self.is_json:
-            styled = self._style(word, "1;32" if word == "OK" else "1;31")
+            styled = self._style(word, {"OK": "1;32", "INCONCLUSIVE": "1;33"}.get(word, "1;31"))
             print(f"Verify: {styled}{found and f', {found}'}", flush=True)  # noqa: T201 - this file prints
 
     def conclusion(self, text: str) -> None:

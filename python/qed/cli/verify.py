@@ -102,6 +102,8 @@ def verify(**given: Unpack[VerifyOptions]) -> None:
     The newest checkpoint of each log is remembered, to notice a log that shows others another history.
     """
     terminal = current_session().terminal
+    if given["bundle"] == given["file"] == "-":
+        raise click.UsageError("BUNDLE and --file cannot both be stdin: give one of them as a file")
     try:
         with open_input("-") if given["bundle"] == "-" else open_at_once(given["bundle"]) as file:
             content = content_of(file)
@@ -132,9 +134,14 @@ def _verify_bundle(given: VerifyOptions, bundle: Bundle, terminal: Terminal) -> 
         folder = Path(given["receipts"] or "bundle").absolute().parent
         print_failure(terminal, exc, bundle.answer, trusted=trusted, folder=folder)
         raise
-    if _is_chosen("policy"):
+    if _is_policy_all(given, trusted):
         terminal.note("the bundle has no signature, so the policy says nothing about it: give --receipts instead")
     print_finding(terminal, question, bundle.answer, finding, trusted, is_word_asked=given["trust_bundle"])
+
+
+def _is_policy_all(given: VerifyOptions, trusted: Trusted) -> bool:
+    """Return whether nothing but a policy was given to trust. One in the environment does not exclude others."""
+    return given["policy"] is not None and trusted.by is TrustedBy.BUNDLE and not given["trust_bundle"]
 
 
 def _is_chosen(name: str) -> bool:
@@ -296,7 +303,7 @@ def _trusted(given: VerifyOptions, bundle: Bundle, question: Question) -> Truste
         return Receipts.load(given["receipts"])
     if roots is not None:
         return roots
-    if given["trust_bundle"] or is_signed:
+    if given["trust_bundle"] or given["policy"] is not None:
         return TrustedSnapshots(*bundle.snapshots, by=TrustedBy.BUNDLE)
     digests = (
         "--start-digest and --end-digest" if isinstance(question, Extension) else "--hyper-digest and --history-digest"

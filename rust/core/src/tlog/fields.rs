@@ -15,7 +15,7 @@ use crate::proof::{Malformed, Snapshot};
 use crate::tlog::entry::{Entry, LAST_ENTRY_BYTES};
 use crate::tlog::key::VerifierKey;
 use crate::tlog::note::Note;
-use crate::tlog::text::{digest_from_base64, from_base64};
+use crate::tlog::text::{digest_from_base64, from_base64, json_error};
 
 /// Return the value that the JSON object in `text` spells.
 ///
@@ -27,7 +27,7 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], limit: usize) -> 
         return Err(Malformed::because(format!("expected at most {limit} bytes of JSON, found {}", text.len())));
     }
     let parsed = serde_json::from_slice(text).map(|Object(value)| value);
-    parsed.map_err(|error| Malformed::because(format!("not the expected JSON: {error}")))
+    parsed.map_err(|error| Malformed::because(format!("not the expected JSON: {}", json_error(&error))))
 }
 
 /// What a JSON string can spell.

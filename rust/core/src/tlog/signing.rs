@@ -11,10 +11,7 @@ use crate::proof::Malformed;
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::key::{KEY_BYTES, KeyKind, VerifierKey, checkpoint_message, cosigned_text, split_key, wrong_length};
 use crate::tlog::note::Line;
-use crate::tlog::text::{MAX_NUMBER, Name, to_base64};
-
-/// First part of the text of a private key.
-const PREFIX: &str = "PRIVATE+KEY+";
+use crate::tlog::text::{MAX_NUMBER, Name, PRIVATE_KEY, to_base64};
 
 /// Maximum number of private keys in a file.
 pub const MAX_FILE_KEYS: usize = 16;
@@ -62,11 +59,12 @@ impl SigningKey {
     /// [`Malformed`] if the text is anything else, or its id is that of another key. The message never has a part of the seed.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let rest = text
-            .strip_prefix(PREFIX)
-            .ok_or_else(|| Malformed::because(format!("expected a private key, which begins with {PREFIX}")))?;
+            .strip_prefix(PRIVATE_KEY)
+            .ok_or_else(|| Malformed::because(format!("expected a private key, which begins with {PRIVATE_KEY}")))?;
         // The reason can have a part of the seed, if another part of the text is missing.
-        let wrong =
-            |_| Malformed::because(format!("expected a private key as {PREFIX}name+id+base64, found another text"));
+        let wrong = |_| {
+            Malformed::because(format!("expected a private key as {PRIVATE_KEY}name+id+base64, found another text"))
+        };
         let (name, id, kind, seed) = split_key(rest).map_err(wrong)?;
         let seed = <&[u8; KEY_BYTES]>::try_from(&*seed).map_err(|_| wrong_length(KEY_BYTES, &seed))?;
         let key = Self::from_seed(name, kind, seed)?;
@@ -85,7 +83,7 @@ impl SigningKey {
             Secret::MlDsa44(key) => key.to_seed().into(),
         };
         let (name, id, kind) = (self.verifier.name(), self.verifier.id(), self.verifier.kind().byte());
-        format!("{PREFIX}{name}+{id}+{}", to_base64([&[kind], seed.as_slice()].concat()))
+        format!("{PRIVATE_KEY}{name}+{id}+{}", to_base64([&[kind], seed.as_slice()].concat()))
     }
 
     /// Return the public key.

@@ -66,12 +66,25 @@ pub fn decimal(text: &str) -> Result<u64, Malformed> {
     })
 }
 
-/// Return the start of an untrusted text, quoted and without control characters, for an error message.
+/// What the text of a private key begins with.
+pub(super) const PRIVATE_KEY: &str = "PRIVATE+KEY+";
+
+/// Return the start of an untrusted text, quoted and without control characters, for an error message. It never has a part of a private
+/// key, which may be in the file of something else by mistake.
 pub(super) fn shown(text: &str) -> String {
+    if text.contains(PRIVATE_KEY) {
+        return "a private key, which belongs into no other file".into();
+    }
     match text.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{:?}…", text.split_at(end).0),
         None => format!("{text:?}"),
     }
+}
+
+/// Return what is wrong with a JSON text. Like [`shown`], it has no part of a private key.
+pub(super) fn json_error(error: &serde_json::Error) -> String {
+    let reason = error.to_string();
+    if reason.contains(PRIVATE_KEY) { shown(&reason) } else { reason }
 }
 
 /// The name of a key, which for the key of a log is the *origin* of the log.

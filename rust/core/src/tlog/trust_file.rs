@@ -18,7 +18,7 @@ use crate::tlog::key::{KeyKind, VerifierKey};
 use crate::tlog::merkle::TreeHead;
 use crate::tlog::note::Note;
 use crate::tlog::policy::{Endorsed, MAX_PARTIES, MAX_POLICY_BYTES, Policy, PolicyError};
-use crate::tlog::text::MAX_NUMBER;
+use crate::tlog::text::{MAX_NUMBER, json_error};
 use crate::verify::{VerifyError, same};
 
 /// How far ahead of the reader's clock the time of a cosignature may be, in seconds, if the file names no other.
@@ -87,7 +87,7 @@ impl TrustFile {
             let found = content.len();
             return Err(whole(format!("expected at most {MAX_TRUST_FILE_BYTES} bytes, found {found}")));
         }
-        let wrong = |error: serde_json::Error| TrustFileError::Json { line: error.line(), reason: error.to_string() };
+        let wrong = |error: serde_json::Error| TrustFileError::Json { line: error.line(), reason: json_error(&error) };
         let Object(fields): Object<Fields> = serde_json::from_slice(content).map_err(wrong)?;
         let FormatName::Trust1 = fields.format;
         let mut policy = Policy::parse(fields.policy.as_bytes())?;
