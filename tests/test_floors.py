@@ -110,7 +110,8 @@ SERVER_FLOORS = [
 ]
 WITNESS_FLOORS = [
     {"allowance", "store", "key_file", "known_logs"},
-    {"witness", "settings"},
+    {"witness", "opening"},
+    {"settings"},
     {"app"},
     {"serving"},
 ]
