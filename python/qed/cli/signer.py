@@ -10,7 +10,7 @@ import click
 
 from qed.cli.options import FILE, RECEIPTS, command, current_session, group
 from qed.cli.terminal import configure_logging
-from qed.cli.witness import address, moment, shortened, tls_of
+from qed.cli.witness import address, moment, tls_of
 
 if TYPE_CHECKING:
     from qed.server.addresses import Address
@@ -124,7 +124,7 @@ def status(*, database: str) -> None:
         states, refused, vkeys = store.states(), len(store.evidence()), store.vkeys()
     finally:
         store.close()
-    terminal.lines(map(shortened, vkeys))
+    terminal.lines(vkeys)
     rows = [(state.origin, str(state.size), moment(state.time), str(refused)) for state in states]
     terminal.table(["Log", "Size", "Signed", "Refused"], rows)
     terminal.records(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qed.witness.settings import Settings
     from qed.witness.witness import Witness
 
-__all__ = ["address", "moment", "shortened", "tls_of", "witness"]
+__all__ = ["address", "moment", "tls_of", "witness"]
 
 _LISTEN: Final = "127.0.0.1:8900"
 _RUN: Final = "qed witness run --key w.key --database w.db --logs logs.toml"
@@ -181,7 +181,7 @@ def status(*, database: str) -> None:
     finally:
         store.close()
     counts = {state.origin: sum(found.origin == state.origin for found in evidence) for state in states}
-    terminal.lines(map(shortened, vkeys))
+    terminal.lines(map(_shortened, vkeys))
     rows = [(state.origin, str(state.size), moment(state.time), str(counts[state.origin])) for state in states]
     terminal.table(["Log", "Size", "Cosigned", "Evidence"], rows)
     terminal.records(
@@ -240,7 +240,7 @@ for _command in (run, status, evidence):
     witness.add_command(_command)
 
 
-def shortened(vkey: str) -> str:
+def _shortened(vkey: str) -> str:
     """Return a public key on one line: one of ML-DSA-44 has 1.8 kB, and `qed log-key show` prints all of it."""
     name, key_id, key = vkey.split("+", 2)
     return vkey if len(key) <= _KEY_CHARACTERS else f"{name}+{key_id}+{key[:_START_CHARACTERS]}…"
