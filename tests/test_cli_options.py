@@ -260,3 +260,12 @@ def test_certificates_need_an_endpoint_with_tls(tmp_path: Path, options: tuple[s
     assert done.returncode == 2
     assert "expected an endpoint with https://, found http://127.0.0.1:1" in one_line(done.stderr)
     assert str(tmp_path / "x.pem") in one_line(done.stderr)
+
+
+@pytest.mark.parametrize("args", [("verify",), ("export",), ("witness", "run"), ("log-key", "show")])
+def test_the_help_of_a_command_without_a_server_has_no_options_about_servers(args: tuple[str, ...]) -> None:
+    shown = qed(*args, "--help").stdout
+    assert "--endpoints" not in shown
+    assert "--json" in shown
+    # They are accepted behind the command as well as before it.
+    assert "No such option" not in qed(*args, "--endpoints", "http://localhost:1").stderr

@@ -27,6 +27,7 @@ __all__ = ["export"]
         "qed export --tlog-proof receipt.json --out event.tlog-proof",
         "qed export --tlog-proof proof.json > event.tlog-proof",
     ],
+    is_offline=True,
 )
 @click.option(
     "--tlog-proof",

@@ -42,6 +42,7 @@ def log_key() -> None:
         "qed log-key generate --origin log.example.com/payments --out log.key",
         "qed log-key generate --witness witness.example.com/w1 --out witness.key",
     ],
+    is_offline=True,
 )
 @click.option("--origin", metavar="ORIGIN", help="The name of the log, such as log.example.com/payments.")
 @click.option("--witness", metavar="NAME", help="The name of the witness, such as witness.example.com/w1.")
@@ -60,7 +61,7 @@ def generate(*, origin: str | None, witness: str | None, path: str) -> None:
     _show(keys, path)
 
 
-@command("show", examples=["qed log-key show log.key"])
+@command("show", examples=["qed log-key show log.key"], is_offline=True)
 @click.argument("path", type=RECEIPTS, metavar="FILE")
 def show(*, path: str) -> None:
     """Print the public keys of a key file, Ed25519 first.

@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 _META: Final = "qed.settings"
+_OF_OUTPUT: Final = frozenset({"--json", "--log", "--no-color"})
+"""The global options that are not about servers."""
 _DAY_S: Final = 86_400.0
 _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
 
@@ -360,26 +362,36 @@ def group(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None
     return _decorator(Group, name, examples)
 
 
-def command(name: str, *, examples: Sequence[str]) -> Callable[[Callable[..., None]], Command]:
+def command(
+    name: str, *, examples: Sequence[str], is_offline: bool = False
+) -> Callable[[Callable[..., None]], Command]:
     """Return a decorator that makes a function a command with the global options.
 
     Args:
         name: Name of the command. Its help is the function's docstring.
         examples: Command lines to show in its help.
+        is_offline: Whether it connects to no server. Then its help leaves out the options that are about servers. They
+            are accepted all the same: those before the command are.
 
     Returns:
         The decorator.
     """
-    return _decorator(Command, name, examples)
+    return _decorator(Command, name, examples, is_offline=is_offline)
 
 
-def _decorator(kind: type[_Kind], name: str, examples: Sequence[str]) -> Callable[[Callable[..., None]], _Kind]:
+def _decorator(
+    kind: type[_Kind], name: str, examples: Sequence[str], *, is_offline: bool = False
+) -> Callable[[Callable[..., None]], _Kind]:
     def decorate(function: Callable[..., None]) -> _Kind:
         built = click.command(name, cls=kind)(function)
         built.examples = tuple(examples)
         # A command that connects to no server may use the name of a global option for one of its own.
         own = {name for param in built.params for name in param.opts}
-        built.params.extend(param for param in global_options(has_environment=False) if own.isdisjoint(param.opts))
+        added = [param for param in global_options(has_environment=False) if own.isdisjoint(param.opts)]
+        for param in added:
+            if is_offline and isinstance(param, click.Option) and _OF_OUTPUT.isdisjoint(param.opts):
+                param.hidden = True
+        built.params.extend(added)
         return built
 
     return decorate

@@ -64,6 +64,7 @@ class VerifyOptions(MembershipRoots, EndRoots):
         "qed verify proof.json --receipts receipts.jsonl --show",
         'qed verify receipt.json --policy trust.json --event "event 0"',
     ],
+    is_offline=True,
 )
 @click.argument("bundle", type=INPUT)
 @click.option("--event", metavar="TEXT", help="The event that the bundle must be about.")

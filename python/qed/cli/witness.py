@@ -53,7 +53,7 @@ def address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
         raise click.BadParameter(str(exc)) from exc
 
 
-@command("run", examples=[f"{_RUN} --new-database", _RUN])
+@command("run", examples=[f"{_RUN} --new-database", _RUN], is_offline=True)
 @click.option(
     "--key",
     required=True,
@@ -168,7 +168,7 @@ def _serve(settings: Settings) -> None:
     serve(settings, on_listening=announce)
 
 
-@command("status", examples=["qed witness status --database witness.db"])
+@command("status", examples=["qed witness status --database witness.db"], is_offline=True)
 @_DATABASE
 def status(*, database: str) -> None:
     """Show what a witness has cosigned last of each log, while it runs or not."""
@@ -197,7 +197,11 @@ def status(*, database: str) -> None:
     )
 
 
-@command("evidence", examples=["qed witness evidence --database witness.db", "qed --json witness evidence …"])
+@command(
+    "evidence",
+    examples=["qed witness evidence --database witness.db", "qed --json witness evidence …"],
+    is_offline=True,
+)
 @_DATABASE
 def evidence(*, database: str) -> None:
     """Print the checkpoints that logs have signed, but that did not follow what the witness had cosigned.
