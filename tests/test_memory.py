@@ -155,6 +155,27 @@ def test_a_policy_that_has_changed_accuses_nobody(path: Path) -> None:
     assert path.read_text() == checkpoint(6).note
 
 
+def test_a_checkpoint_without_witnesses_does_not_push_out_a_witnessed_one(path: Path) -> None:
+    def unwitnessed(size: int) -> Checkpoint:
+        world = World(entries=[honest_entry(version) for version in range(size)])
+        return TRUST.endorse(world.note(LOG.line(world.text)).encode(), now=NOW)
+
+    memory, apart = Memory(path), path.with_name("memory.witnessed")
+    remember(memory, 3)
+    assert not apart.exists()
+    assert memory.remember(unwitnessed(9), TRUST, now=NOW) == Recollection(Known.NEWER, 3)
+    assert (path.read_text(), apart.read_text()) == (unwitnessed(9).note, checkpoint(3).note)
+    for act in (memory.compare, memory.remember):
+        with pytest.raises(qed.CheckpointFork):
+            act(checkpoint(3, fork=True), TRUST, now=NOW)
+    assert remember(memory, 6) == Recollection(Known.OLDER, 9)
+    assert apart.read_text() == checkpoint(6).note
+    assert remember(memory, 3) == Recollection(Known.OLDER, 9)
+    assert apart.read_text() == checkpoint(6).note
+    assert remember(memory, 12) == Recollection(Known.NEWER, 9)
+    assert path.read_text() == checkpoint(12).note
+
+
 def test_a_locked_memory_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember(Memory(path), 3)
     monkeypatch.setattr(memory_module, "_PATIENCE_S", 0.2)

@@ -62,7 +62,7 @@ class Recollection:
 
 
 class Memory:
-    """The largest checkpoint of each log that was verified. It never goes back.
+    """The largest checkpoint of each log that was verified, and the largest witnessed one. They never go back.
 
     Args:
         path: A file for one log, which need not exist; or None for a file of each log in the folder for the state of
@@ -108,10 +108,14 @@ class Memory:
         """
         path = self._file(checkpoint.origin)
         try:
-            content = _read(path)
+            known = _remembered(path, trust, now)
         except (FileNotFoundError, NotADirectoryError):
             return Recollection(Known.FIRST, None)
-        return _compared(path, content, checkpoint, trust, now)
+        found = _compared(path, known, checkpoint)
+        with suppress(FileNotFoundError):
+            witnessed = _witnessed(path)
+            _compared(witnessed, _remembered(witnessed, trust, now), checkpoint)
+        return found
 
     def _file(self, origin: str) -> Path:
         """Return the file that links lead to: it is locked and replaced, and the links stay."""
@@ -142,7 +146,8 @@ class Memory:
                     create_file(path, checkpoint.note.encode(), mode=PRIVATE)
                     return Recollection(Known.FIRST, None)
             with _held(path):
-                found = _compared(path, _read(path), checkpoint, trust, now)
+                known, found = _remembered(path, trust, now), self.compare(checkpoint, trust, now=now)
+                _keep_witnessed(path, known, checkpoint, trust, now)
                 if found.known is Known.NEWER:
                     replace_file(path, checkpoint.note.encode(), mode=PRIVATE)
         except OSError:
@@ -171,9 +176,36 @@ def _read(path: Path) -> bytes:
         return file.read(_NOTE_BYTES_MAX + 1)
 
 
-def _compared(path: Path, content: bytes, checkpoint: Checkpoint, trust: TrustFile, now: int) -> Recollection:
+def _witnessed(path: Path) -> Path:
+    """Return the file for the largest witnessed checkpoint, while the largest of all is not witnessed."""
+    return path.with_name(f"{path.name}.witnessed")
+
+
+def _keep_witnessed(path: Path, known: Checkpoint, checkpoint: Checkpoint, trust: TrustFile, now: int) -> None:
+    """Keep the largest witnessed checkpoint apart, if the memory is about to have a larger one that is not.
+
+    Only its log vouches for that one, and may have made it up to have the witnessed one forgotten.
+    """
+    largest = checkpoint if checkpoint.size > known.size else known
+    if largest.is_witnessed:
+        return
+    apart = _witnessed(path)
+    kept = _remembered(apart, trust, now).size if _is_there(apart) else -1
+    witnessed = [each for each in (known, checkpoint) if each.is_witnessed and each.size > kept]
+    if witnessed:
+        replace_file(apart, max(witnessed, key=lambda each: each.size).note.encode(), mode=PRIVATE)
+
+
+def _remembered(path: Path, trust: TrustFile, now: int) -> Checkpoint:
+    """Return the checkpoint in a memory.
+
+    Raises:
+        Inconclusive: It does not meet this policy.
+        VerificationError: It does not verify.
+        OSError: The file cannot be read.
+    """
     try:
-        known = trust.endorse(content, now=now)
+        return trust.endorse(_read(path), now=now)
     except VerificationError as exc:
         if exc.args[0] in _OF_POLICY:
             raise Inconclusive(
@@ -182,6 +214,9 @@ def _compared(path: Path, content: bytes, checkpoint: Checkpoint, trust: TrustFi
             ) from exc
         exc.add_note(f"this is about the checkpoint that is remembered in {path}: find out who changed it")
         raise
+
+
+def _compared(path: Path, known: Checkpoint, checkpoint: Checkpoint) -> Recollection:
     if known.origin != checkpoint.origin:
         raise PolicyError(f"{path} is the memory of {known.origin!r}: give another file for this log")
     if known.size == checkpoint.size and known.root != checkpoint.root:
