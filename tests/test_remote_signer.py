@@ -19,7 +19,7 @@ from qed.errors import SigningError
 from qed.log_keys import SigningKey, new_log_keys, new_witness_keys
 from qed.server.command_signer import CommandSigner
 from qed.server.config import SettingsError
-from qed.server.remote_signer import RemoteSigner
+from qed.server.remote_signer import RemoteSigner, SignerAhead
 from scripted_http import HANG, ScriptedServer, reply
 from signers import ORIGIN, SignedLog, SignerProcess
 
@@ -113,10 +113,16 @@ async def test_a_log_grows_and_every_checkpoint_is_signed(process: SignerProcess
 
 async def test_a_log_that_lost_entries_is_told_so(process: SignerProcess) -> None:
     vkeys, log = process.vkeys(), log_of(9)
-    await sign(remote(process.url, vkeys), log)
+    same = remote(process.url, vkeys)
+    await sign(same, log)
     del log.leaves[7:]
-    with pytest.raises(SigningError, match=r"signed 9 entries, but this log has 7: it has lost entries, or another"):
+    with pytest.raises(SignerAhead):
+        await sign(same, log)
+    with pytest.raises(
+        SignerAhead, match=r"signed 9 entries, but this log has 7: it has lost entries, or an"
+    ) as caught:
         await sign(remote(process.url, vkeys), log)
+    assert (caught.value.size, caught.value.signed) == (7, 9)
     log.leaves += [bytes([number]) * 32 for number in range(5)]
     with pytest.raises(SigningError, match="the signer refuses to sign: it answered 422"):
         await sign(remote(process.url, vkeys), log)
@@ -222,6 +228,10 @@ async def test_the_signer_is_asked_once_more_from_the_size_that_it_names() -> No
             await answered(*replies)
     with pytest.raises(SigningError, match="signed 10 entries, but this log has 9"):
         await answered(reply(409, "10\n"))
+    async with ScriptedServer(reply(409, "0\n")) as server:
+        with pytest.raises(SigningError):
+            await sign(remote(server.url))
+        assert len(server.requests) == 1
 
 
 async def test_a_slow_signer_is_given_up() -> None:

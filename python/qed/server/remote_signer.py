@@ -26,13 +26,30 @@ if TYPE_CHECKING:
     from qed._client.calls import Answer
     from qed._qed import Digest, SigningKey, UnsignedCheckpoint
 
-__all__ = ["LIMIT_S", "RemoteSigner"]
+__all__ = ["LIMIT_S", "RemoteSigner", "SignerAhead"]
 
 LIMIT_S: Final = 5.0
 """How long a signer may take, with all its requests."""
 _UNIX: Final = "unix:"
 _NO_HOST: Final = "http://signer"
 """On a Unix socket, the host of a URL means nothing."""
+
+
+class SignerAhead(SigningError):
+    """The signer has signed a larger size than this log has. The log has lost entries, or another member leads.
+
+    Attributes:
+        size: The size of this log.
+        signed: What the signer has signed.
+    """
+
+    def __init__(self, size: int, signed: int) -> None:
+        super().__init__(
+            f"the signer has signed {signed} entries, but this log has {size}: it has lost entries, or another member "
+            "leads"
+        )
+        self.size = size
+        self.signed = signed
 
 
 class RemoteSigner:
@@ -107,6 +124,7 @@ class RemoteSigner:
             among: The public keys that may sign.
 
         Raises:
+            SignerAhead: It has signed a larger size.
             SigningError: It did not sign, or what it answered does not verify.
         """
         wanted = self._lines.wanted(among, is_published=is_published)
@@ -138,10 +156,7 @@ class RemoteSigner:
             if size is None or size == old:
                 raise SigningError(f"the signer refuses to sign: {shown(answer)}")
             if size > checkpoint.size:
-                raise SigningError(
-                    f"the signer has signed {size} entries, but this log has {checkpoint.size}: it has lost entries, "
-                    "or another member leads"
-                )
+                raise SignerAhead(checkpoint.size, size)
             self._signed = size
             answer = await self._post(path, checkpoint, consistency, size)
         if answer.status != HTTPStatus.OK:

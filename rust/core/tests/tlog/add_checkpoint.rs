@@ -4,13 +4,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use qed_core::hash::Digest;
 use qed_core::tlog::add_checkpoint::{
-    AddCheckpoint, Growth, MAX_REQUEST_BYTES, MAX_REQUEST_HASHES, Submission, log_keys as parse_keys,
+    AddCheckpoint, Growth, MAX_REQUEST_BYTES, MAX_REQUEST_HASHES, Submission, log_keys as parse_keys, submitter_keys,
 };
 use qed_core::tlog::key::{KeyKind, VerifierKey};
 use qed_core::tlog::merkle::{TreeHead, consistency, root_at};
 use qed_core::tlog::note::Note;
 use qed_core::tlog::signing::SigningKey;
-use qed_core::tlog::text::to_base64;
+use qed_core::tlog::text::{Name, to_base64};
 use serde_json::Value;
 
 use crate::edits::damage;
@@ -69,6 +69,41 @@ fn answer(last: &mut Option<TreeHead>, key: &VerifierKey, request: &str) -> u64 
     }
     *last = Some(TreeHead::new(size, root).unwrap());
     200
+}
+
+#[test]
+fn a_submitter_has_a_key_of_a_witness_and_a_name_below_that_of_the_log() {
+    let origin = Name::parse("log.example.com/x").unwrap();
+    let seed = |byte: u8| Digest::new([byte; 32]).to_string();
+    let of = |name: &str, kind, byte| signing_key(name, kind, &seed(byte)).verifier().to_string();
+    let first = of("log.example.com/x/m/1", KeyKind::Cosignature, 1);
+    let second = of("log.example.com/x/m/2", KeyKind::MlDsa44, 2);
+    let keys = submitter_keys(&[&first, &second], &origin).unwrap();
+    assert_eq!(keys.iter().map(ToString::to_string).collect::<Vec<_>>(), [first.clone(), second]);
+    let wrong = [
+        of("log.example.com/x", KeyKind::Cosignature, 1),
+        of("log.example.com/xy", KeyKind::Cosignature, 1),
+        of("log.example.com", KeyKind::Cosignature, 1),
+        of("witness.example.com/x", KeyKind::Cosignature, 1),
+        of("log.example.com/x/m/1", KeyKind::Ed25519, 1),
+        first.clone(),
+        "nonsense".into(),
+    ];
+    for vkey in wrong {
+        assert!(submitter_keys(&[&first, &vkey], &origin).is_err(), "{vkey}");
+    }
+    assert!(submitter_keys::<&str>(&[], &origin).unwrap_err().0.contains("found none"));
+}
+
+#[test]
+fn an_answer_has_signature_lines_and_cannot_change_the_text() {
+    let line = format!("{}\n", sign(&log_key(), &body(), 0));
+    let note = Note::answered(&body(), line.as_bytes()).unwrap();
+    assert_eq!(note, Note::parse(format!("{}\n{line}", body()).as_bytes()).unwrap());
+    let hidden = sign_anything(&log_key(), &format!("{}\n{line}", body()), 0);
+    for wrong in ["", "\n", "x\n", line.trim_end(), &format!("\n{line}"), &format!("{line}\n{hidden}\n")] {
+        assert!(Note::answered(&body(), wrong.as_bytes()).is_err(), "{wrong:?}");
+    }
 }
 
 #[test]
