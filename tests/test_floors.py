@@ -20,7 +20,7 @@ PACKAGE = ROOT / "python" / "qed"
 PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits", "_deeds", "_hosts"},
-    {"proofs", "signed"},
+    {"proofs", "signed", "evidence"},
     {
         "acknowledgement",
         "log",
@@ -55,13 +55,16 @@ CLIENT_FLOORS = [
 CLI_FLOORS = [
     {"terminal", "signals"},
     {"durations", "options", "inputs", "pem"},
-    {"client", "answers", "trust", "lines", "signed"},
-    {"verdicts", "levels", "signers"},
+    {"client", "answers", "trust", "lines", "signed", "security"},
+    {"verdicts", "levels", "signers", "receipts_given"},
     {
         "events",
         "export",
         "proofs",
         "verify",
+        "evidence",
+        "audit",
+        "monitor",
         "info",
         "cluster",
         "keys",
@@ -119,6 +122,16 @@ SIGNER_FLOORS = [
     {"settings"},
     {"serving"},
 ]
+MONITORING_FLOORS = [
+    {"sources", "findings"},
+    {"copy", "alerts"},
+    {"published", "sinks", "state"},
+    {"replaying", "receipts", "comparison", "outbox"},
+    {"cross_check"},
+    {"auditing"},
+    {"rounds"},
+    {"monitor"},
+]
 CORE_FLOORS = [
     {"integers", "log_id", "durable"},
     {"error", "hash", "watermark"},
@@ -134,7 +147,7 @@ CORE_FLOORS = [
     {"replica", "page", "tiled"},
     {"entry_prover", "stored_tree"},
     {"backup", "audit", "receipts"},
-    {"restoration"},
+    {"restoration", "entry_audit"},
 ]
 NODE_FLOORS = [
     {"segments", "member_id", "ticket", "queue", "public_key"},
@@ -157,6 +170,7 @@ ONLY = {
         "errors",
         "proofs",
         "signed",
+        "evidence",
         "questions",
         "trust",
         "verification",
@@ -168,6 +182,10 @@ ONLY = {
         "signer.settings",
         "witness.known_logs",
         "witness.witness",
+        *(
+            f"monitoring.{name}"
+            for name in ("published", "copy", "replaying", "receipts", "cross_check", "auditing", "rounds", "monitor")
+        ),
         *(
             f"server.{name}"
             for name in (
@@ -206,7 +224,7 @@ ONLY = {
         f"_client.{name}"
         for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
     }
-    | {"server.http_client"},
+    | {"server.http_client", "monitoring.sources", "monitoring.sinks"},
     "starlette": {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
@@ -258,6 +276,7 @@ def own_names(package: str) -> set[str]:
         ("cli", CLI_FLOORS),
         ("witness", WITNESS_FLOORS),
         ("signer", SIGNER_FLOORS),
+        ("monitoring", MONITORING_FLOORS),
     ],
 )
 def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -> None:
@@ -273,6 +292,7 @@ def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -
         ("qed.server.", SERVER_FLOORS),
         ("qed.witness.", WITNESS_FLOORS),
         ("qed.signer.", SIGNER_FLOORS),
+        ("qed.monitoring.", MONITORING_FLOORS),
     ],
 )
 def test_python_arrows_point_down(prefix: str, floors: list[set[str]]) -> None:

@@ -19,6 +19,7 @@ from qed._qed import __version__
 from qed.errors import (
     AccessRefused,
     AddedLater,
+    AlertUndelivered,
     BackupError,
     CertificateError,
     CheckpointFork,
@@ -26,6 +27,7 @@ from qed.errors import (
     ContradictsReceipt,
     CorruptLog,
     DamagedBackup,
+    DamagedFile,
     DigestsRefused,
     ForkDetected,
     Inconclusive,
@@ -36,6 +38,7 @@ from qed.errors import (
     MalformedProof,
     MalformedRequest,
     MembershipRefused,
+    MonitorError,
     NotLeader,
     NotTrusted,
     OutcomeUnknown,
@@ -97,8 +100,10 @@ if TYPE_CHECKING:
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.bundle import Bundle
+    from qed.evidence import Evidence
     from qed.history import Act
     from qed.memory import Memory
+    from qed.monitoring.monitor import Monitor
     from qed.policy import Level, Policy, Verified
     from qed.receipts import Receipts
 
@@ -109,6 +114,7 @@ __all__ = [
     "Acknowledgement",
     "Act",
     "AddedLater",
+    "AlertUndelivered",
     "Answer",
     "AsyncClient",
     "Backup",
@@ -126,8 +132,10 @@ __all__ = [
     "CorruptLog",
     "CreatedKey",
     "DamagedBackup",
+    "DamagedFile",
     "Digest",
     "DigestsRefused",
+    "Evidence",
     "Examination",
     "Extends",
     "Extension",
@@ -155,6 +163,8 @@ __all__ = [
     "MembershipProof",
     "MembershipRefused",
     "Memory",
+    "Monitor",
+    "MonitorError",
     "Neighbour",
     "NotLeader",
     "NotTrusted",
@@ -216,12 +226,14 @@ def __getattr__(name: str) -> object:
         "KeyRow": "_wire",
         "Keys": "_wire",
         "Consistency": "_client.calls",
+        "Evidence": "evidence",
         "Examination": "_client.examination",
         "Info": "_wire",
         "JoinToken": "_wire",
         "KeptBackup": "_wire",
         "Level": "policy",
         "Memory": "memory",
+        "Monitor": "monitoring.monitor",
         "Policy": "policy",
         "Read": "_client.topology",
         "ReceiptLevel": "_wire",

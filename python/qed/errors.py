@@ -10,6 +10,7 @@
     │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
     │  ├─ NotTrusted          there is no trusted root for a version that the answer names
     │  ├─ CheckpointFork      two checkpoints of one size: two logs, or one that was rewritten
+    │  ├─ DamagedFile         a published file of a log is not the one that its checkpoint requires
     │  └─ Inconclusive        nothing contradicts the policy, but too few witnesses confirm it, or too long ago
     ├─ ReceiptsError          a receipts file cannot be used as it is
     ├─ PolicyError            a policy cannot be used as it is
@@ -17,6 +18,8 @@
     │  └─ DamagedBackup       a backup is cut off, was changed, or does not lead to its roots
     ├─ CertificateError       a certificate, key or signing request cannot be used, or cannot be made as asked
     ├─ WitnessError           a witness or a signer cannot run as it is set up
+    ├─ MonitorError           a monitor cannot run as it is set up
+    │  └─ AlertUndelivered    a test alert was not taken
     ├─ SigningError           a log does not sign now, or lost entries that it had signed
     ├─ LogError               a log cannot do what was asked
     │  ├─ UnknownVersion      no such version, or a start above the end
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessRefused",
     "AddedLater",
+    "AlertUndelivered",
     "BackupError",
     "CertificateError",
     "CheckpointFork",
@@ -63,6 +67,7 @@ __all__ = [
     "ContradictsReceipt",
     "CorruptLog",
     "DamagedBackup",
+    "DamagedFile",
     "DigestsRefused",
     "ForkDetected",
     "Inconclusive",
@@ -73,6 +78,7 @@ __all__ = [
     "MalformedProof",
     "MalformedRequest",
     "MembershipRefused",
+    "MonitorError",
     "NotLeader",
     "NotTrusted",
     "OutcomeUnknown",
@@ -185,6 +191,10 @@ class CheckpointFork(VerificationError):
         self.other = other
 
 
+class DamagedFile(VerificationError):
+    """A published file of a log is not the one that its checkpoint requires. Another source may have the right one."""
+
+
 class Inconclusive(VerificationError):
     """Nothing contradicts the policy, but too few witnesses have cosigned, or too long ago. A newer proof may do."""
 
@@ -215,6 +225,14 @@ class WitnessError(QedError):
 
 class SigningError(QedError):
     """A log does not sign, or not now; or it lost entries that it had signed, and so accepts no others."""
+
+
+class MonitorError(QedError):
+    """A monitor cannot run as it is set up: its state is missing or in use, or a sink of alerts cannot be used."""
+
+
+class AlertUndelivered(MonitorError):
+    """A test alert was not taken by every sink."""
 
 
 class LogError(QedError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from qed._files import PRIVATE, create_file, open_at_once, replace_file, require_regular
 from qed.errors import CheckpointFork, Inconclusive, PolicyError, VerificationError
+from qed.evidence import Evidence, save_evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,22 +229,11 @@ def _compared(path: Path, known: Checkpoint, checkpoint: Checkpoint) -> Recollec
 
 def _save(memory: Path, fork: CheckpointFork) -> None:
     """Save both checkpoints as evidence beside the memory, and name the file in the error."""
-    first, second = fork.known, fork.other
-    name = hashlib.sha256(bytes(first.root) + bytes(second.root)).hexdigest()
-    path = memory.absolute().with_name(f"fork-{name}.json")
-    evidence = {
-        "Format": "qed-fork-1",
-        "Kind": "same-size",
-        "Origin": first.origin,
-        "Vkeys": sorted({*first.vkeys, *second.vkeys}),
-        "A": {"Checkpoint": first.note},
-        "B": {"Checkpoint": second.note},
-    }
+    folder = memory.absolute().parent
     try:
-        with suppress(FileExistsError):
-            create_file(path, json.dumps(evidence, ensure_ascii=False).encode() + b"\n", mode=PRIVATE)
+        path = save_evidence(Evidence.same_size(fork.known, fork.other), folder)
     except OSError as exc:
-        fork.add_note(f"the two checkpoints could not be saved to {path}: {exc.strerror}")
+        fork.add_note(f"the two checkpoints could not be saved in {folder}: {exc.strerror}")
         return
     fork.add_note(f"both checkpoints were saved to {path}: keep that file")
 

@@ -27,6 +27,7 @@ from qed.errors import (
     DamagedBackup,
     Inconclusive,
     InternalError,
+    MonitorError,
     NotLeader,
     OutcomeUnknown,
     PolicyError,
@@ -49,6 +50,9 @@ _COMMANDS: Final = {
     "incremental": "qed.cli.proofs",
     "snapshot": "qed.cli.events",
     "verify": "qed.cli.verify",
+    "evidence": "qed.cli.evidence",
+    "audit": "qed.cli.audit",
+    "monitor": "qed.cli.monitor",
     "export": "qed.cli.export",
     "info": "qed.cli.info",
     "cluster": "qed.cli.cluster",
@@ -74,11 +78,11 @@ _EXIT_SIGNAL: Final = 128  # and the number of the signal, as a shell reports it
 _EXIT_PIPE: Final = 128 + 13  # as a shell reports SIGPIPE
 
 # What is wrong with a file of the user's.
-_OF_FILES: Final = (BackupError, CertificateError, PolicyError, ReceiptsError, WitnessError)
+_OF_FILES: Final = (BackupError, CertificateError, MonitorError, PolicyError, ReceiptsError, WitnessError)
 
 _EXIT_CODES: Final = (
     ("0", "success"),
-    ("1", "verification failed (false, stale, a fork, or no trusted root), or a data folder or backup is damaged"),
+    ("1", "verification failed (false, stale, a fork, no trusted root), evidence proves nothing, or a log is damaged"),
     ("2", "wrong usage, or a file that cannot be read or written"),
     ("3", "no server answered, none leads, or the answer to an add is unreadable; what was sent may have been done"),
     ("4", "the server refused the request"),

@@ -250,6 +250,12 @@ pub fn merkle_empty() -> Digest {
     Digest::of_event(b"")
 }
 
+/// Return the hash that names a file of evidence: `H(a ‖ b)` of what contradicts each other.
+#[must_use]
+pub fn evidence_name(a: &Digest, b: &Digest) -> Digest {
+    Digest(sha2::Sha256::new().chain_update(a.0).chain_update(b.0).finalize().into())
+}
+
 /// Return the id of a key that signs notes: the first four bytes of `H(name ‖ LF ‖ kind ‖ public key)`.
 #[must_use]
 pub fn note_key_id(name: &str, kind: u8, public_key: &[u8]) -> [u8; 4] {

@@ -61,6 +61,7 @@ mod bytes;
 mod compact;
 pub mod disk;
 pub mod durable;
+pub mod entry_audit;
 pub mod entry_prover;
 mod entry_rows;
 pub mod error;

@@ -13,7 +13,8 @@
 //! collects the answers.
 //!
 //! A log gives a [receipt] for what was added, and saved answers are kept in a [bundle]; both have entries with proofs and a checkpoint. Whether
-//! such a file shows what it claims, a [claim] decides, by the keys of a [trust file](trust_file).
+//! such a file shows what it claims, a [claim] decides, by the keys of a [trust file](trust_file). What an honest log cannot have
+//! signed is [evidence] against it.
 //!
 //! # Trust
 //!
@@ -31,6 +32,8 @@ pub mod claim;
 pub mod cosigning;
 pub mod entry;
 pub mod entry_tree;
+pub mod evidence;
+pub mod evidence_file;
 mod fields;
 pub mod key;
 pub mod merkle;
@@ -42,3 +45,4 @@ pub mod signing;
 pub mod text;
 pub mod tile;
 pub mod trust_file;
+pub mod verified_tiles;

@@ -10,10 +10,12 @@
     reason = "methods of a Python class must take `&self`, because Python owns the object"
 )]
 
+mod auditing;
 mod backup;
 mod cosigning;
 mod error;
 mod events;
+mod evidence;
 mod log;
 mod progress;
 mod proofs;
@@ -28,9 +30,13 @@ mod witnessing;
 #[pyo3::pymodule(gil_used = false)]
 mod _qed {
     #[pymodule_export]
+    use super::auditing::{EntryAudit, Finding, LogEntry, TileTree, bundle_entries, bundle_hashes, edge_paths};
+    #[pymodule_export]
     use super::backup::{Backup, BackupFile, Founding, Survivor, recover, restore_backups, survey, verify_backups};
     #[pymodule_export]
     use super::cosigning::{Cosignature, Cosigning, PolicyWitness};
+    #[pymodule_export]
+    use super::evidence::{Evidence, Judgement};
     #[pymodule_export]
     use super::log::{Added, Log, TilePath};
     #[pymodule_export]

@@ -13,7 +13,7 @@ use qed_core::error::LogError;
 use qed_core::integers::usize_from;
 use qed_core::log as core;
 use qed_core::proof::Malformed;
-use qed_core::tlog::tile;
+use qed_core::tlog::{tile, verified_tiles};
 
 use crate::error;
 use crate::events::{Event, request_of};
@@ -80,6 +80,42 @@ impl TilePath {
     #[pyo3(signature = (text, /))]
     fn new(text: &str) -> PyResult<Self> {
         text.parse().map(Self).map_err(|Malformed(reason)| PyValueError::new_err(reason))
+    }
+
+    /// How many hashes or entries the file holds.
+    #[getter]
+    const fn width(&self) -> u16 {
+        self.0.width()
+    }
+
+    /// Number of the tile or bundle in its level.
+    #[getter]
+    const fn index(&self) -> u64 {
+        self.0.index()
+    }
+
+    /// Return the path of the full tile or bundle, of which this one is the beginning.
+    fn full(&self) -> PyResult<Self> {
+        let full = tile::TilePath::new(self.0.content(), self.0.index(), tile::FULL_WIDTH);
+        full.map(Self).map_err(error::of_malformed)
+    }
+
+    /// Return the content of this file, which is the beginning of that of the full one; raise `MalformedProof` if that is not one.
+    #[pyo3(signature = (full, /))]
+    fn cut<'py>(&self, py: Python<'py>, full: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let cut = match self.0.content() {
+            tile::Content::Entries => verified_tiles::shortened_bundle(full, self.0.width()),
+            tile::Content::Hashes(_) => verified_tiles::shortened_tile(full, self.0.width()),
+        };
+        cut.map(|bytes| PyBytes::new(py, bytes)).map_err(error::of_malformed)
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<TilePath {}>", self.0)
     }
 }
 

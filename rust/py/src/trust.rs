@@ -3,10 +3,14 @@
 //! A receipt can have 65,536 entries, so verifying is detached.
 
 use pyo3::prelude::*;
+use qed_core::proof::Malformed;
 use qed_core::tlog::bundle::{self, Saved};
 use qed_core::tlog::claim::{self, Level};
+use qed_core::tlog::key::VerifierKey;
+use qed_core::tlog::merkle::TreeHead;
 use qed_core::tlog::note::{Note, VerifiedLine};
 use qed_core::tlog::policy::{Cosignature, Endorsed};
+use qed_core::tlog::text::Name;
 use qed_core::tlog::{proof_file, receipt, trust_file};
 
 use crate::cosigning::PolicyWitness;
@@ -92,6 +96,27 @@ impl Checkpoint {
         Self { witnesses, is_recent: trust.is_recent(&endorsed, now), endorsed }
     }
 
+    /// Return the note, with the lines of known keys only.
+    pub fn to_note(&self) -> Result<Note, Malformed> {
+        Note::parse(self.endorsed.note().to_string().as_bytes())
+    }
+
+    /// Return the size and the root of the tree.
+    pub const fn head(&self) -> TreeHead {
+        self.endorsed.checkpoint().head
+    }
+
+    /// Return the public keys of the log that have signed.
+    pub fn log_keys(&self) -> impl Iterator<Item = &VerifierKey> {
+        let keys = self.endorsed.note().lines().iter().map(VerifiedLine::key);
+        keys.filter(|key| key.name() == self.origin_name())
+    }
+
+    /// Return the name of the log.
+    pub const fn origin_name(&self) -> &Name {
+        &self.endorsed.checkpoint().origin
+    }
+
     fn times(&self) -> Option<(u64, u64)> {
         match claim::level_of(&self.endorsed) {
             Level::Witnessed { existed_at, confirmed_at } => Some((existed_at, confirmed_at)),
@@ -129,9 +154,7 @@ impl Checkpoint {
     /// The public keys of the log that have signed.
     #[getter]
     fn vkeys(&self) -> Vec<String> {
-        let origin = &self.endorsed.checkpoint().origin;
-        let keys = self.endorsed.note().lines().iter().map(VerifiedLine::key);
-        keys.filter(|key| key.name() == origin).map(ToString::to_string).collect()
+        self.log_keys().map(ToString::to_string).collect()
     }
 
     /// Whether witnesses enough for the policy have cosigned.
@@ -168,7 +191,7 @@ impl Checkpoint {
 #[pyclass(frozen, get_all, module = "qed._qed")]
 pub struct Shown {
     /// The checkpoint.
-    checkpoint: Py<Checkpoint>,
+    pub checkpoint: Py<Checkpoint>,
     /// The versions of the events that the file is about, with their digests.
     events: Vec<(u64, Digest)>,
     /// The snapshots whose roots are both proven, in ascending order.
@@ -202,7 +225,15 @@ impl Shown {
 /// A receipt that a log has signed. Nothing in it is verified.
 #[pyclass(frozen, eq, module = "qed._qed")]
 #[derive(PartialEq, Eq)]
-pub struct SignedReceipt(receipt::SignedReceipt);
+pub struct SignedReceipt(pub receipt::SignedReceipt);
+
+impl SignedReceipt {
+    /// Return what the receipt shows.
+    pub fn shown(&self, py: Python<'_>, trust: &TrustFile, now: u64) -> PyResult<Shown> {
+        let shown = py.detach(|| self.0.verify(None, &trust.0, now)).map_err(error::of_verify)?;
+        Shown::new(py, &shown, &trust.0, now)
+    }
+}
 
 #[pymethods]
 impl SignedReceipt {

@@ -35,6 +35,13 @@ pub struct Run {
     pub proof: Proof,
 }
 
+impl Run {
+    /// Return the entry of a version.
+    pub(super) fn entry(&self, version: u64) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.version == version)
+    }
+}
+
 /// What the runs of a claim are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {

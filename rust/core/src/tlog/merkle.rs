@@ -176,6 +176,29 @@ pub fn inclusion_of_range(index: u64, size: u64, proof: &[Digest]) -> Result<Vec
     Ok(path.into_iter().map(|(_, hash)| hash).collect())
 }
 
+/// Return the [`inclusion`] proof of leaf `index`, which is one of `leaves`, from a [`range_proof`] of these leaves from `first` on.
+///
+/// # Errors
+///
+/// [`Malformed`] unless the index is one of the leaves, they are in the tree, and there are as many hashes as the range requires.
+pub fn inclusion_in_range(
+    index: u64,
+    first: u64,
+    leaves: &[Digest],
+    proof: &[Digest],
+    size: u64,
+) -> Result<Vec<Digest>, Malformed> {
+    let wrong = || Malformed::because(format!("expected a range proof of leaf {index} of {size}, found another"));
+    let end = first.checked_add(leaves.len() as u64).filter(|end| *end <= size).ok_or_else(wrong)?;
+    let range = Some(first..end).filter(|range| range.contains(&index)).ok_or_else(wrong)?;
+    if range_subtrees(&range, size).len() != proof.len() {
+        return Err(wrong());
+    }
+    let (mut walk, mut path) = (RangeWalk { range, leaves, proof }, Vec::new());
+    walk.path(&(0..size), index, &mut path).ok_or_else(wrong)?;
+    Ok(path)
+}
+
 /// Check that `leaf` is the hash of leaf `index` of the tree `head`.
 ///
 /// 1. The index is in the tree.
@@ -291,6 +314,17 @@ impl RangeWalk<'_> {
         let (hash, rest) = hashes.split_first()?;
         *hashes = rest;
         Some(*hash)
+    }
+
+    /// Return the root of the subtree as [`Self::root`] does, and append the hashes beside the path to leaf `index`, from below.
+    fn path(&mut self, subtree: &Range<u64>, index: u64, path: &mut Vec<Digest>) -> Option<Digest> {
+        if !subtree.contains(&index) || subtree.end - subtree.start == 1 {
+            return self.root(subtree);
+        }
+        let (left, right) = halves(subtree);
+        let (left_root, right_root) = (self.path(&left, index, path)?, self.path(&right, index, path)?);
+        path.push(if left.contains(&index) { right_root } else { left_root });
+        Some(merkle_inner(&left_root, &right_root))
     }
 }
 

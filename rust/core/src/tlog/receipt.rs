@@ -18,8 +18,9 @@ use crate::json::Object;
 use crate::proof::{Malformed, Snapshot};
 use crate::tlog::claim::{Claim, Form, MAX_RUN_HASHES, Proof, Run, Shown, verify};
 use crate::tlog::entry::Entry;
+use crate::tlog::evidence::{Leaf, ProvenLeaf};
 use crate::tlog::fields::{SnapshotFields, Spelt, UpTo, parse, present, put_list, put_note, put_snapshots, values};
-use crate::tlog::merkle::{MAX_RANGE_LEAVES, inclusion_of_range};
+use crate::tlog::merkle::{MAX_RANGE_LEAVES, inclusion_in_range, inclusion_of_range};
 use crate::tlog::note::Note;
 use crate::tlog::proof_file::TlogProof;
 use crate::tlog::text::to_base64;
@@ -136,6 +137,25 @@ impl SignedReceipt {
             Some(run) if run.entries.len() == 1 => proof_of(run, &self.note),
             _ => Err(Malformed::because(format!("expected a receipt of one event, found {}", self.snapshots.len()))),
         }
+    }
+}
+
+impl SignedReceipt {
+    /// Return an entry of the receipt with an inclusion proof, as evidence needs it.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if `index` is of no entry, or its proof is not one of a tree of the checkpoint's size.
+    pub fn proven_leaf(&self, index: u64) -> Result<ProvenLeaf, Malformed> {
+        let of_run = |run| Some((run, Run::entry(run, index)?));
+        let missing = || Malformed::because(format!("expected an entry of the receipt, found version {index}"));
+        let (run, entry) = self.runs.iter().find_map(of_run).ok_or_else(missing)?;
+        let leaves: Vec<_> = run.entries.iter().map(Entry::leaf).collect();
+        let proof = match &run.proof {
+            Proof::Range(proof) => inclusion_in_range(index, run.first, &leaves, proof, self.note.claimed_size()?)?,
+            Proof::Inclusion(path) => path.clone(),
+        };
+        Ok(ProvenLeaf { note: self.note.clone(), leaf: Leaf::Entry(entry.to_bytes()), proof })
     }
 }
 

@@ -129,6 +129,11 @@ impl TrustFile {
         &self.policy
     }
 
+    /// Return the keys with which the logs sign, or have signed.
+    pub fn log_keys(&self) -> impl Iterator<Item = &VerifierKey> {
+        self.policy.logs().iter().map(|log| &log.key).chain(self.retired.iter().map(|(key, _)| key))
+    }
+
     /// Return how old the times of the quorum may be, in seconds, or `None` if any age will do.
     #[must_use]
     pub const fn max_age_s(&self) -> Option<u64> {

@@ -10,11 +10,13 @@
 )]
 
 mod add_checkpoint;
+mod audits;
 mod bundles;
 mod claims;
 mod cosigning;
 mod damage;
 mod edits;
+mod evidence;
 mod keys;
 mod limits;
 mod model;

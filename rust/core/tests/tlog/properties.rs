@@ -8,7 +8,8 @@ use proptest::sample::Index;
 use qed_core::hash::Digest;
 use qed_core::tlog::entry::Entry;
 use qed_core::tlog::merkle::{
-    TreeHead, consistency, inclusion, range_proof, root_at, root_of, verify_consistency, verify_inclusion, verify_range,
+    TreeHead, consistency, inclusion, inclusion_in_range, range_proof, root_at, root_of, verify_consistency,
+    verify_inclusion, verify_range,
 };
 use qed_core::tlog::tile::{InTiles, TilePath, bundle_from_bytes, bundle_to_bytes, rows_of};
 
@@ -56,7 +57,15 @@ proptest! {
             let range = indices(&(low..high));
             let proof = range_proof(&leaves, &(low..high), size).unwrap();
             prop_assert_eq!(&proof, &leaves.range(range.start, range.end, 0, count));
-            verify_range(low, &leaves.0[range], &proof, &head).unwrap();
+            verify_range(low, &leaves.0[range.clone()], &proof, &head).unwrap();
+            for index in low..high {
+                let path = inclusion_in_range(index, low, &leaves.0[range.clone()], &proof, size).unwrap();
+                prop_assert_eq!(path, inclusion(&leaves, index, size).unwrap());
+            }
+            for (index, hashes) in [(high, proof.as_slice()), (low, &[])] {
+                prop_assert!(hashes.len() == proof.len() && index < high
+                    || inclusion_in_range(index, low, &leaves.0[range.clone()], hashes, size).is_err());
+            }
         }
     }
 

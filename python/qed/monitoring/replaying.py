@@ -1,0 +1,105 @@
+"""Replaying the entries of a published tree: read ahead by several threads, replayed in order by the core."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from qed.monitoring.findings import Finding, Kind
+from qed.monitoring.published import BUNDLE_ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from qed._qed import EntryAudit
+    from qed._qed import Finding as EntryFinding
+    from qed.monitoring.published import PublishedTree
+
+__all__ = ["evidence_of", "replay"]
+
+_THREADS: Final = 8
+_GROUP: Final = 16
+"""How many bundles one thread reads, and the core replays, at a time."""
+_AHEAD: Final = 2 * _THREADS
+"""How many groups are read before they are replayed: 8 MiB at most."""
+
+
+def replay(
+    tree: PublishedTree, audit: EntryAudit, *, advance: Callable[[int], None], with_tiles: bool = True
+) -> Finding | None:
+    """Replay the entries of a tree that were not replayed before.
+
+    Args:
+        tree: The tree.
+        audit: Where to replay them.
+        advance: Called with the number of entries after each step.
+        with_tiles: Whether to check the tiles of level 0, too, which the bundles imply but others read.
+
+    Returns:
+        What is wrong with the first entry that is, with evidence, or None.
+
+    Raises:
+        DamagedFile: No source has the entries of the tree.
+        Unavailable: No source can be reached.
+        LogFull: There is no room for so many events.
+    """
+    size = tree.checkpoint.size
+    for first, bundles in _read_ahead(tree, audit.next_entry // BUNDLE_ENTRIES, with_tiles=with_tiles):
+        before = audit.next_entry
+        found = audit.append(first, bundles, size)
+        if found is not None:
+            return evidence_of(tree, found)
+        advance(audit.next_entry - before)
+    return None
+
+
+def _read_ahead(tree: PublishedTree, start: int, *, with_tiles: bool) -> Iterator[tuple[int, list[bytes]]]:
+    def read(first: int) -> list[bytes]:
+        numbers = range(first, min(first + _GROUP, tree.bundles))
+        if with_tiles:
+            for number in numbers:
+                tree.check_leaves(number)
+        return [tree.bundle(number) for number in numbers]
+
+    starts = iter(range(start, tree.bundles, _GROUP))
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="qed-audit")
+    try:
+        pending: deque[tuple[int, Future[list[bytes]]]] = deque()
+        for first in starts:
+            pending.append((first, pool.submit(read, first)))
+            if len(pending) >= _AHEAD:
+                number, future = pending.popleft()
+                yield number, future.result()
+        while pending:
+            number, future = pending.popleft()
+            yield number, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def evidence_of(tree: PublishedTree, found: EntryFinding) -> Finding:
+    """Return a wrong entry of a tree as a finding with evidence.
+
+    Args:
+        tree: The tree.
+        found: What is wrong with the entry.
+
+    Returns:
+        The finding.
+
+    Raises:
+        DamagedFile: As `replay`.
+        Unavailable: As `replay`.
+    """
+    entry = tree.entry(found.index)
+    tree.hashes(0, found.index // BUNDLE_ENTRIES)
+    evidence = tree.tiles.invalid_entry(found, entry, found_at=int(time.time()), sources=tree.names)
+    kind = Kind.INVALID_ENTRY if found.replay is None else Kind.REPLAY_MISMATCH
+    log, size = tree.checkpoint.origin, tree.checkpoint.size
+    text = f"entry {found.index} of {log}, which it has signed at size {size}: {found.reason}"
+    # The same entry of a tree that has grown is the same finding.
+    return Finding(kind, text, evidence, f"{found.index} {hashlib.sha256(entry).hexdigest()}")

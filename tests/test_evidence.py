@@ -1,0 +1,112 @@
+"""`qed.Evidence` and `qed evidence`: what a file proves against a log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import qed
+from commands import qed as run
+from commands import read_lines, values
+from qed.evidence import Verdict, save_evidence
+from signing import LOG, NOW, ORIGIN, OWN, Signer, World, honest_entry, policy_of
+
+if TYPE_CHECKING:
+    from qed.signed import Checkpoint
+
+POLICY = f"log {OWN['log']['vkey']}\nquorum none\n"
+OF_WORLD = qed.Policy(policy_of("none").encode()).trust
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("policy").write_text(POLICY)
+    return tmp_path
+
+
+def save(evidence: dict[str, Any]) -> str:
+    Path("evidence.json").write_text(json.dumps(evidence))
+    return "evidence.json"
+
+
+def checkpoint(size: int, last: bytes = b"") -> Checkpoint:
+    entries = [honest_entry(version) for version in range(size)]
+    return OF_WORLD.endorse(World(entries=[*entries, *([last] if last else [])]).note().encode(), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("evidence_same_size", "has signed two different roots for size 2."),
+        ("evidence_same_index", "has signed trees of sizes 5 and 2.\nTheir entries 1 differ."),
+    ],
+)
+def test_recorded_evidence_convicts(name: str, said: str) -> None:
+    recorded = OWN[name]
+    done = run("evidence", save(recorded), "--policy", "policy")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{OWN['origin']} {said}" in done.stdout
+    shown = values(done.stdout)
+    assert (shown["Kind"], shown["Log"], shown["B.Size"]) == (recorded["Kind"], OWN["origin"], "2")
+    assert shown["A.SignedBy"] == OWN["log"]["vkey"].rsplit("+", 1)[0]
+    [record] = read_lines(run("--json", "evidence", "evidence.json", "--policy", "policy").stdout)
+    assert (record["Verdict"], record["Index"]) == ("convicted", recorded.get("Index"))
+    assert [side["Vkeys"] for side in record["Signed"]] == [[OWN["log"]["vkey"]]] * 2
+
+
+def test_a_key_that_the_policy_lacks_convicts_nobody() -> None:
+    Path("other").write_text(f"log {Signer(OWN['origin'], 1, 7).vkey}\nquorum none\n")
+    done = run("evidence", save(OWN["evidence_same_size"]), "--policy", "other")
+    assert done.returncode == 1
+    assert "unknown key" in done.stderr
+    assert "The file proves nothing." in done.stdout
+
+
+def test_consistent_checkpoints_are_no_fork() -> None:
+    notes = {side: {"Checkpoint": OWN["checkpoints"]["5"]["note"]} for side in "AB"}
+    done = run("evidence", save(OWN["evidence_same_size"] | notes), "--policy", "policy")
+    assert done.returncode == 1
+    assert "Not a fork" in done.stdout
+    refuted = OWN["evidence_same_size"] | {"Kind": "suspicion", "Consistency": OWN["consistency"]["2 to 5"]}
+    refuted |= {"A": {"Checkpoint": OWN["checkpoints"]["2"]["note"]}, "B": notes["B"]}
+    done = run("evidence", save(refuted), "--policy", "policy")
+    assert done.returncode == 1
+    assert "Not a fork" in done.stdout
+
+
+def test_a_suspicion_is_no_proof() -> None:
+    done = run("evidence", save(OWN["evidence_same_size"] | {"Kind": "suspicion"}), "--policy", "policy")
+    assert done.returncode == 1
+    assert "This is a suspicion, not a proof." in done.stdout
+
+
+def test_what_is_no_evidence_is_refused() -> None:
+    for content in ("", "{}", "[]", json.dumps(OWN["evidence_same_size"] | {"Index": 1}), "x" * 3_000_000):
+        Path("evidence.json").write_text(content)
+        done = run("evidence", "evidence.json", "--policy", "policy")
+        assert done.returncode == 1, content[:80]
+        assert "The file proves nothing." in done.stdout
+    assert run("evidence", "missing.json", "--policy", "policy").returncode == 2
+    assert run("evidence", "evidence.json").returncode == 2
+    Path("broken").write_text("log\n")
+    assert run("evidence", "evidence.json", "--policy", "broken").returncode == 2
+
+
+def test_evidence_is_saved_once(tmp_path: Path) -> None:
+    a, b = checkpoint(6), checkpoint(5, honest_entry(8))
+    fork = qed.Evidence.same_size(a, b, found_at=NOW, sources=["http://a", "b"])
+    assert fork == qed.Evidence.from_json(fork.to_json())
+    assert (fork.kind, fork.origin, fork.found_at, fork.sources) == ("same-size", ORIGIN, NOW, ["http://a", "b"])
+    path = save_evidence(fork, tmp_path)
+    first = path.read_bytes()
+    assert save_evidence(qed.Evidence.same_size(a, b), tmp_path) == path
+    assert path.read_bytes() == first
+    assert Verdict(fork.judge(OF_WORLD).verdict) is Verdict.CONVICTED
+    assert fork.judge(OF_WORLD).signed == [(6, a.root, [LOG.vkey]), (6, b.root, [LOG.vkey])]
+    suspicion = qed.Evidence.suspicion(checkpoint(3), b)
+    assert Verdict(suspicion.judge(OF_WORLD).verdict) is Verdict.SUSPECTED
+    assert save_evidence(suspicion, tmp_path).name.startswith("suspicion-")
