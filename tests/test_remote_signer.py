@@ -268,13 +268,17 @@ print(f"\\u2014 {text.decode().splitlines()[0]} {signature}")
 """Signs with a library that shares no code with this one."""
 
 
+LONG_SCRIPT: Final = SCRIPT + "print('\\u2014 x ' + 'A' * 80_000)"
+"""Signs, and prints more than is read."""
+
+
 def script(source: str, *arguments: str) -> list[str]:
     return [sys.executable, "-X", "utf8", "-c", source, *arguments]
 
 
-def signing_script(purpose: str, key: SigningKey = KEYS[0]) -> list[str]:
+def signing_script(purpose: str, key: SigningKey = KEYS[0], source: str = SCRIPT) -> list[str]:
     _, key_id, _ = key.vkey.split("+", 2)
-    return script(SCRIPT, key.to_secret_text().split("+", 4)[4], key_id, purpose)
+    return script(source, key.to_secret_text().split("+", 4)[4], key_id, purpose)
 
 
 async def test_a_command_signs_what_is_on_its_stdin() -> None:
@@ -292,6 +296,7 @@ FAILING: Final = {
     "a program with a zero byte": ["a\0b"],
     "no output": script("input()"),
     "a killed program": script("import os; os.kill(os.getpid(), 9)"),
+    "a signature and too much": signing_script("checkpoint", source=LONG_SCRIPT),
     "too much output": script("print('x' * 10**7)"),
     "too much output on stderr": script("import sys; sys.stderr.write('x' * 10**7)"),
     "a shell": [shlex.join(signing_script("checkpoint"))],
