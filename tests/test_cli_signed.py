@@ -319,6 +319,24 @@ def test_a_witness_under_the_name_of_the_log_is_doubted() -> None:
     assert own.name in done.stderr.splitlines()[0]
 
 
+def test_a_witness_that_counts_twice_or_is_the_log_is_doubted() -> None:
+    first, second = (Signer("one.example.com", 4, number) for number in (50, 51))
+    lines = [f"log {LOG.vkey}", f"witness a {first.vkey}", f"witness b {second.vkey}"]
+    world = World()
+    save("receipt.json", world.receipt(note=world.note(*(each.line(world.text) for each in (LOG, first, second)))))
+    for group, is_doubted in (("group g 2 a b", True), ("group g any a b", False), ("group g all a b", True)):
+        Path("policy").write_text("\n".join([*lines, group, "quorum g", ""]))
+        done = verify("receipt.json", "--memory", "memory")
+        assert done.returncode == 0
+        assert ("one.example.com count as several" in done.stderr) is is_doubted
+    same = Signer("other.example.com", 4, LOG.number)
+    save("receipt.json", world.receipt(note=world.note(LOG.line(world.text), same.line(world.text))))
+    Path("policy").write_text(f"{lines[0]}\nwitness a {same.vkey}\nquorum a\n")
+    done = verify("receipt.json", "--memory", "memory")
+    assert done.returncode == 0
+    assert "other.example.com has the key of a log" in done.stderr
+
+
 def test_export_writes_the_proof_of_the_vectors() -> None:
     world = OWN["receipt_3"] | {"Checkpoint": OWN["tlog_proof"].partition("\n\n")[2]}
     save("receipt.json", world)

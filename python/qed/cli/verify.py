@@ -26,6 +26,8 @@ from qed.trust import TrustedBy, TrustedSnapshots
 from qed.verification import verify as verify_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qed.bundle import Bundle
     from qed.cli.signed import Content
     from qed.cli.terminal import Terminal
@@ -159,8 +161,8 @@ def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -
     require = None if given["require"] is None else Level(given["require"])
     if require is Level.WITNESSED and policy.required is Level.SIGNED:
         raise click.UsageError("--require witnessed cannot be met: the policy has no quorum of witnesses")
-    for name in policy.trust.doubtful_witnesses:
-        terminal.note(f"warning: witness {name} has a name under that of the log: is it run by someone else?")
+    for warning in _warnings(policy):
+        terminal.note(f"warning: {warning}")
     check = _Check(given, policy, require, terminal)
     outcomes = [check.outcome(signed, is_only=len(content.signed) == 1) for signed in content.signed]
     check.require_event_found(len(content.signed))
@@ -175,6 +177,16 @@ def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -
             raise error
     if content.unsigned:
         raise click.exceptions.Exit(EXIT_INCONCLUSIVE)
+
+
+def _warnings(policy: Policy) -> Iterator[str]:
+    """Yield what is odd about the witnesses of a policy."""
+    for name in policy.trust.doubtful_witnesses:
+        yield f"witness {name} has a name under that of the log: is it run by someone else?"
+    for name in policy.trust.counted_twice:
+        yield f"the keys of witness {name} count as several witnesses: put them into a group any"
+    for name in policy.trust.witnesses_of_themselves:
+        yield f"witness {name} has the key of a log: nobody else has seen what it signs"
 
 
 class _Check:

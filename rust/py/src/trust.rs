@@ -64,6 +64,18 @@ impl TrustFile {
         self.0.doubtful_witnesses().iter().map(|key| key.name().to_string()).collect()
     }
 
+    /// The names under which several keys count as several witnesses.
+    #[getter]
+    fn counted_twice(&self) -> Vec<String> {
+        self.0.policy().counted_twice().into_iter().map(ToString::to_string).collect()
+    }
+
+    /// The names of witnesses with the public key of a log.
+    #[getter]
+    fn witnesses_of_themselves(&self) -> Vec<String> {
+        self.0.policy().witnesses_of_themselves().into_iter().map(ToString::to_string).collect()
+    }
+
     /// Return the checkpoint in a note; raise `VerificationError` unless its log has signed.
     #[pyo3(signature = (note, *, now))]
     fn endorse(&self, py: Python<'_>, note: &[u8], now: u64) -> PyResult<Checkpoint> {

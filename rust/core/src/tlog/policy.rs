@@ -16,7 +16,7 @@ use crate::proof::Malformed;
 use crate::tlog::checkpoint::Checkpoint;
 use crate::tlog::key::VerifierKey;
 use crate::tlog::note::{Note, VerifiedNote};
-use crate::tlog::text::{decimal, shown};
+use crate::tlog::text::{Name, decimal, shown};
 use crate::verify::VerifyError;
 
 /// Maximum number of logs, and of witnesses, in a policy.
@@ -209,6 +209,39 @@ impl Policy {
     #[must_use]
     pub fn witnesses(&self) -> &[Party] {
         &self.witnesses
+    }
+
+    /// Return the names under which one group counts several keys, although more than one member must have signed: the owner of these
+    /// keys counts as several witnesses.
+    #[must_use]
+    pub fn counted_twice(&self) -> Vec<&Name> {
+        let mut names: Vec<_> =
+            self.groups.iter().filter(|group| group.threshold > 1).flat_map(|g| self.repeated(g)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Return the names that more than one witness of a group has.
+    fn repeated(&self, group: &Group) -> Vec<&Name> {
+        let witness = |member: &Member| match *member {
+            Member::Witness(i) => self.witnesses.get(i).map(|witness| witness.key.name()),
+            Member::Group(_) => None,
+        };
+        let names: Vec<_> = group.members.iter().filter_map(witness).collect();
+        names
+            .iter()
+            .enumerate()
+            .filter(|(i, name)| names.iter().take(*i).any(|other| other == *name))
+            .map(|(_, name)| *name)
+            .collect()
+    }
+
+    /// Return the names of witnesses whose public key is that of a log: they are the log itself.
+    #[must_use]
+    pub fn witnesses_of_themselves(&self) -> Vec<&Name> {
+        let is_log = |key: &VerifierKey| self.logs.iter().any(|log| log.key.public_key() == key.public_key());
+        self.witnesses.iter().map(|witness| &witness.key).filter(|key| is_log(key)).map(VerifierKey::name).collect()
     }
 
     /// Return whether the policy asks for witnesses.
