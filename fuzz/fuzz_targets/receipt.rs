@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use qed_core::entry_prover::EntryProver;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::tlog::bundle::{Saved, SignedBundle};
@@ -36,12 +37,13 @@ static HONEST: LazyLock<Honest> = LazyLock::new(|| {
     }
     let checkpoint = Checkpoint::new(log_key.verifier().name().clone(), log.tree_head().expect("a head"));
     let lines = || vec![log_key.sign(&checkpoint, 0).expect("a line"), witness.sign(&checkpoint, 1).expect("a line")];
-    let receipt = log.signed_receipt(1..3, &checkpoint, lines()).expect("a receipt").to_json().into_bytes();
+    let receipts = log.receipts(&checkpoint, lines()).expect("what makes receipts");
+    let receipt = receipts.receipt(1..3).expect("a receipt").to_json().into_bytes();
     let digest = Digest::of_event(&[0]);
     let answer = log.prove(&digest, None).expect("an answer");
     let saved = Saved::Membership { digest, version: None, answer };
     let note = Note::new(&checkpoint.to_string(), lines()).expect("a note");
-    let runs = vec![log.proven_entries(5..6, 6).expect("a run")];
+    let runs = vec![EntryProver::new(&log, 6).and_then(|prover| prover.run(&(5..6))).expect("a run")];
     let bundle = SignedBundle::new(saved, runs, note).expect("a bundle").to_json().into_bytes();
     let trust = format!("log {}\nwitness w {}\nquorum w\n", log_key.verifier(), witness.verifier());
     let entries = log.entries(0..6).expect("entries");
