@@ -420,6 +420,7 @@ def _execute(database: Path, statement: str) -> None:
     [
         (_delete, "is missing"),
         (_replace, "replaced"),
+        (lambda database: os.truncate(database, 0), "cut off"),
         (lambda database: _execute(database, "DELETE FROM logs"), "has lost"),
         (lambda database: _execute(database, "UPDATE logs SET size = 2, time = time + 1"), "has lost"),
         (lambda database: _execute(database, "UPDATE logs SET root = zeroblob(32)"), "has lost"),

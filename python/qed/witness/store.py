@@ -131,6 +131,7 @@ class Store:
         self._path = path
         # Device and inode of the file.
         self._file = file
+        self._size_bytes = path.stat().st_size
         # What is committed, to notice that somebody else takes it away. The notes would need too much memory.
         self._known = {state.origin: _position(state) for state in self.states()}
         self._put: dict[str, _Position] = {}
@@ -229,6 +230,11 @@ class Store:
             raise StoreLost(f"{self._path} is missing: {exc.strerror or exc}") from exc
         if found != self._file:
             raise StoreLost(f"{self._path} was replaced by another file")
+        # It never shrinks: what is deleted leaves free pages. SQLite may have the lost ones in memory, and go on.
+        size_bytes = self._path.stat().st_size
+        if size_bytes < self._size_bytes:
+            raise StoreLost(f"{self._path} had {self._size_bytes} bytes, and was cut off to {size_bytes}")
+        self._size_bytes = size_bytes
 
     def last(self, origin: str) -> State | None:
         """Return what was cosigned last of a log, or None.

@@ -73,7 +73,7 @@ pub(super) const PRIVATE_KEY: &str = "PRIVATE+KEY+";
 /// key, which may be in the file of something else by mistake.
 pub(super) fn shown(text: &str) -> String {
     if text.contains(PRIVATE_KEY) {
-        return "a private key, which belongs into no other file".into();
+        return "a private key, which belongs in no other file".into();
     }
     match text.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{:?}…", text.split_at(end).0),
