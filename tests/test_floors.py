@@ -90,7 +90,7 @@ SERVER_FLOORS = [
     | {"high_water", "sign_memory", "witnessing"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
     | {"signer_set", "file_signer", "receipt_maker"},
-    {"credentials", "access", "token_table", "lost_members", "published"},
+    {"credentials", "access", "token_table", "lost_members", "published", "signers"},
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
     {"certification", "members", "tls_listener"},
@@ -212,6 +212,7 @@ ONLY = {
                 "signing_parts",
                 "receipt_calls",
                 "command_signer",
+                "signers",
                 "remote_signer",
                 "signed_lines",
                 "witness_client",

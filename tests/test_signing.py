@@ -64,7 +64,7 @@ def server(signed: Signed) -> Iterator[Server]:
 def ask(server: Server, event: bytes, **fields: object) -> dict[str, Any]:
     """Add an event with a receipt; return the answer."""
     body = {"Event": base64.b64encode(event).decode(), "Receipt": "committed", **fields}
-    answer = httpx.post(f"{server.url}/events", json=body)
+    answer = httpx.post(f"{server.url}/events", json=body, timeout=30)
     assert answer.status_code in {200, 201}, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -241,10 +241,10 @@ def test_the_name_of_a_log_cannot_change(server: Server, signed: Signed) -> None
 
 
 @contextmanager
-def running(server: Server) -> Iterator[None]:
+def running(server: Server) -> Iterator[Server]:
     server.start()
     try:
-        yield
+        yield server
     finally:
         server.forget()
 
@@ -252,8 +252,10 @@ def running(server: Server) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--origin", ORIGIN), "expected --origin, --signing-key and --sign-memory together"),
-        (("--trust-new-memory",), "expected --origin, --signing-key and --sign-memory together"),
+        (("--origin", ORIGIN), "expected --origin, --sign-memory and --signing-key together"),
+        (("--trust-new-memory",), "expected --origin, --sign-memory and --signing-key together"),
+        (("--origin", ORIGIN, "--sign-memory", "MEMORY"), "expected one of --signing-key, --signer and"),
+        (("--origin", ORIGIN, "--sign-memory", "MEMORY", "--signer", "unix:s"), "--public-keys with --signer"),
         (
             ("--origin", ORIGIN, "--signing-key", "KEY", "--sign-memory", "DATA/memory"),
             "expected --sign-memory outside",

@@ -110,14 +110,19 @@ class CommandSigner:
 
 async def _exchanged(process: Process, text: bytes) -> tuple[bytes, bytes]:
     """Write to a process while both of its outputs are read, each up to its limit and one byte."""
-    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
-    if stdin is None or stdout is None or stderr is None:
+    if process.stdin is None:
         raise InternalError("expected a process with three pipes")
     with contextlib.suppress(ConnectionError):
-        stdin.write(text)
-        await stdin.drain()
-        stdin.close()
-    return await asyncio.gather(_bounded(stdout), _bounded(stderr))
+        process.stdin.write(text)
+        await process.stdin.drain()
+        process.stdin.close()
+    return await _read(process)
+
+
+async def _read(process: Process) -> tuple[bytes, bytes]:
+    if process.stdout is None or process.stderr is None:
+        raise InternalError("expected a process with three pipes")
+    return await asyncio.gather(_bounded(process.stdout), _bounded(process.stderr))
 
 
 async def _bounded(stream: asyncio.StreamReader) -> bytes:
@@ -137,5 +142,5 @@ async def _end(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
-            await _exchanged(process, b"")
+            await _read(process)
             await process.wait()

@@ -229,17 +229,33 @@ class SigningSettings:
 
     Attributes:
         origin: The name of the log.
-        key: File with the private keys of the log.
+        key: File with the private keys of the log; None if something else signs.
+        signer: Where a signer listens: `unix:` with the path of its socket, or a URL; None if there is none.
+        submitter_key: File with the key that signs the requests to it.
+        command: The command that signs, with its arguments; empty if there is none.
+        public_keys: File with the public keys of the log, one a line, for a signer or a command.
         memory: File outside the data folder that remembers what was signed.
         policy: File with the keys of the log and its witnesses; None if nobody cosigns.
         trusts_new_memory: Whether to create that file for a log that has events, and so may have signed something.
     """
 
     origin: str
-    key: Path
     memory: Path
+    key: Path | None = None
+    signer: str | None = None
+    submitter_key: Path | None = None
+    command: tuple[str, ...] = ()
+    public_keys: Path | None = None
     policy: Path | None = None
     trusts_new_memory: bool = False
+
+    def __post_init__(self) -> None:
+        if [self.key is not None, self.signer is not None, bool(self.command)].count(True) != 1:
+            raise SettingsError("expected one of --signing-key, --signer and --signer-command with --origin")
+        if (self.key is None) is not (self.public_keys is not None):
+            raise SettingsError("expected --public-keys with --signer or --signer-command, and only then")
+        if (self.signer is None) is not (self.submitter_key is None):
+            raise SettingsError("expected --signer and --submitter-key together")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import shlex
 import signal
 import socket
 import sys
@@ -128,6 +129,20 @@ def _tls_options(command: _Command) -> _Command:
     return command
 
 
+_SIGNING: Final = (
+    "origin",
+    "signing_key",
+    "signer",
+    "submitter_key",
+    "signer_command",
+    "public_keys",
+    "sign_memory",
+    "policy",
+    "trust_new_memory",
+)
+"""The options for signing."""
+
+
 def _signing_options(command: _Command) -> _Command:
     """Give `command` the options for signing."""
     command = click.option(
@@ -135,6 +150,22 @@ def _signing_options(command: _Command) -> _Command:
         is_flag=True,
         help="Create --sign-memory although the log has events. Only if you are sure that nothing was signed that this "
         "log does not have.",
+    )(command)
+    for name, metavar, what in (
+        ("public-keys", "FILE", "The public keys of the log, one a line, for --signer or --signer-command."),
+        ("submitter-key", "FILE", "The key that signs requests to --signer."),
+    ):
+        kind = click.Path(path_type=Path)
+        command = click.option(f"--{name}", metavar=metavar, type=kind, help=what)(command)
+    command = click.option(
+        "--signer-command",
+        metavar="COMMAND",
+        help="Command that signs, in place of --signing-key: it gets the text of a checkpoint, and prints lines.",
+    )(command)
+    command = click.option(
+        "--signer",
+        metavar="unix:PATH|URL",
+        help="Where `qed signer run` listens, in place of --signing-key. Needs --submitter-key and --public-keys.",
     )(command)
     command = click.option(
         "--policy",
@@ -239,11 +270,6 @@ def main(  # noqa: PLR0913  # one argument an option
     raft_tls_cert: Path | None,
     raft_tls_key: Path | None,
     raft_tls_ca: Path | None,
-    origin: str | None,
-    signing_key: Path | None,
-    sign_memory: Path | None,
-    policy: Path | None,
-    trust_new_memory: bool,
     data_dir: Path,
     backup_dir: Path | None,
     high_water: Path | None,
@@ -265,7 +291,7 @@ def main(  # noqa: PLR0913  # one argument an option
             mgmt_advertise_addr=_ways(*mgmt_advertise_addrs),
             tls=_server_tls(tls_cert, tls_key, tls_client_ca),
             raft_tls=_tls(raft_tls_cert, raft_tls_key, raft_tls_ca),
-            signing=_signing(origin, signing_key, sign_memory, policy, trusts_new_memory=trust_new_memory),
+            signing=_signing({name: others.pop(name) for name in _SIGNING}),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
             high_water=None if high_water is None else high_water.absolute(),
@@ -299,15 +325,22 @@ def _tls(certificate: Path | None, key: Path | None, ca: Path | None) -> Tls | N
     return Tls(certificate=certificate, key=key, ca=ca)
 
 
-def _signing(
-    origin: str | None, key: Path | None, memory: Path | None, policy: Path | None, *, trusts_new_memory: bool
-) -> SigningSettings | None:
-    if origin is None and key is None and memory is None and policy is None and not trusts_new_memory:
+def _signing(given: dict[str, Any]) -> SigningSettings | None:
+    if not any(given.values()):
         return None
-    if origin is None or key is None or memory is None:
-        raise SettingsError("expected --origin, --signing-key and --sign-memory together")
+    origin, memory = given["origin"], given["sign_memory"]
+    if origin is None or memory is None:
+        raise SettingsError("expected --origin, --sign-memory and --signing-key together")
     return SigningSettings(
-        origin=origin, key=key, memory=memory.absolute(), policy=policy, trusts_new_memory=trusts_new_memory
+        origin=origin,
+        memory=memory.absolute(),
+        key=given["signing_key"],
+        signer=given["signer"],
+        submitter_key=given["submitter_key"],
+        command=tuple(shlex.split(given["signer_command"] or "")),
+        public_keys=given["public_keys"],
+        policy=given["policy"],
+        trusts_new_memory=given["trust_new_memory"],
     )
 
 

@@ -7,11 +7,11 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final
 
-from qed.errors import LogError, SigningError, VerificationError
+from qed.errors import QedError
 from qed.server.addresses import Address
 from qed.server.frames import TransportError
 from qed.server.handshake import LeaderRequest
-from qed.server.logs import Line, OncePerMinute
+from qed.server.logs import Line, OncePerMinute, where
 from qed.server.waiting import delays
 
 if TYPE_CHECKING:
@@ -61,14 +61,22 @@ class Publishing:
         self._once_per_minute = OncePerMinute()
 
     async def run(self) -> None:
-        """Publish until this is cancelled."""
+        """Publish until this is cancelled. A bug must not end that without a word."""
+        while True:
+            try:
+                await self._run()
+            except Exception as exc:  # noqa: BLE001  # it is logged, and the next round begins anew
+                _log.error(Line("no checkpoint", **where(exc)))
+                await asyncio.sleep(_RETRY_S[-1])
+
+    async def _run(self) -> None:
         retries = delays(*_RETRY_S)
         while True:
             pause = _INTERVAL_S
             if self._members.is_leader:
                 try:
                     await self._publish()
-                except (SigningError, LogError, VerificationError, OSError) as exc:
+                except (QedError, OSError) as exc:
                     if self._once_per_minute.is_due("checkpoint", str(exc)):
                         _log.error(Line("no checkpoint", reason=exc))
                     pause = next(retries)

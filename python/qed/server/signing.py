@@ -16,8 +16,9 @@ from qed._qed import UnsignedCheckpoint
 from qed.errors import LogError, QedError, SigningError, Unavailable
 from qed.server.acts import Author
 from qed.server.guard import ForkGuard
-from qed.server.logs import Line, OncePerMinute
+from qed.server.logs import Line, OncePerMinute, where
 from qed.server.receipt_maker import MOST_IN_RECEIPT
+from qed.server.remote_signer import SignerAhead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,9 +120,9 @@ class Signing:
             wanted, self._wanted = self._wanted, []
             try:
                 receipts = await self._make([versions for versions, _ in wanted])
-            except (QedError, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001  # every event waits for an answer, also after a bug in a signer
                 if self._once_per_minute.is_due("receipts", str(exc)):
-                    _log.error(Line("no receipts", reason=exc))
+                    _log.error(Line("no receipts", **_reason(exc)))
                 kind, reason = ForkGuard if isinstance(exc, ForkGuard) else SigningError, str(exc)
                 for _, future in wanted:
                     if not future.done():
@@ -163,9 +164,14 @@ class Signing:
             return await asyncio.to_thread(self._replica.consistency, old, size)
 
         active = self._signers.active
-        lines = await self._signer.sign(
-            checkpoint, is_published=is_published, time_s=time_s, consistency=consistency, among=active
-        )
+        try:
+            lines = await self._signer.sign(
+                checkpoint, is_published=is_published, time_s=time_s, consistency=consistency, among=active
+            )
+        except SignerAhead as exc:
+            if self._guard.is_open:
+                self._guard.halt(str(exc))
+            raise
         if not lines:
             raise SigningError("all keys of this member are retired")
         return lines
@@ -187,3 +193,7 @@ class Signing:
             )
             self._guard.halt(reason)
             raise SigningError(reason)
+
+
+def _reason(exc: Exception) -> dict[str, str]:
+    return {"reason": str(exc)} if isinstance(exc, (QedError, OSError)) else where(exc)

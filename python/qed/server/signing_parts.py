@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from qed.errors import PolicyError, SigningError, Unavailable
 from qed.policy import Policy
 from qed.server.config import SettingsError
-from qed.server.file_signer import read_signer
 from qed.server.guard import Guard
 from qed.server.logs import Line
 from qed.server.publishing import Publishing
+from qed.server.remote_signer import RemoteSigner
 from qed.server.sign_memory import open_memory
+from qed.server.signers import open_signer
 from qed.server.signing import Signing
 from qed.server.witness_client import WitnessClient
 from qed.server.witnessing import Witnessing
@@ -20,6 +21,7 @@ from qed.server.witnessing import Witnessing
 if TYPE_CHECKING:
     from qed._qed import Checkpoint, Replica
     from qed.server.config import Settings
+    from qed.server.file_signer import Signer
     from qed.server.members import Members
     from qed.server.peers import Peers
     from qed.server.receipt_maker import ReceiptMaker
@@ -37,25 +39,28 @@ class SigningParts:
         signing: Signs checkpoints and makes receipts.
         publishing: Publishes checkpoints.
         guard: Decides whether this member may sign.
-        has_witnesses: Whether published checkpoints are cosigned.
     """
 
-    def __init__(  # all of it
+    def __init__(
         self,
         signing: Signing,
         publishing: Publishing,
         guard: Guard,
         memory: Memory | None,
         witnessing: Witnessing | None,
-        *,
-        has_witnesses: bool,
+        signer: Signer,
     ) -> None:
         self.signing = signing
         self.publishing = publishing
         self.guard = guard
         self._memory = memory
         self._witnessing = witnessing
-        self.has_witnesses = has_witnesses
+        self._signer = signer
+
+    @property
+    def has_witnesses(self) -> bool:
+        """Whether a checkpoint is published only once witnesses have cosigned it."""
+        return self._witnessing is not None and self._witnessing.has_quorum
 
     async def require_addable(self) -> None:
         """Return once it is known that the log continues all that it has signed.
@@ -84,9 +89,11 @@ class SigningParts:
             _log.error(Line("checkpoint not remembered", reason=exc))
 
     async def aclose(self) -> None:
-        """Close the connections to witnesses."""
+        """Close the connections to witnesses and to a signer."""
         if self._witnessing is not None:
             await self._witnessing.aclose()
+        if isinstance(self._signer, RemoteSigner):
+            await self._signer.aclose()
 
     def close(self) -> None:
         """Let another process use the sign memory."""
@@ -105,7 +112,7 @@ def open_signing(
     wanted = settings.signing
     if wanted is None:
         return None
-    signer = read_signer(wanted.key, wanted.origin)
+    signer = open_signer(wanted)
     memory = open_memory(wanted.memory, may_create=wanted.trusts_new_memory or len(replica) == 0)
     trust = peers.published.trust
     witnessing = None
@@ -114,7 +121,7 @@ def open_signing(
             client = WitnessClient(Policy.load(wanted.policy))
         except PolicyError as exc:
             raise SettingsError(f"cannot use the policy {wanted.policy}: {exc}") from exc
-        witnessing = Witnessing(wanted.origin, replica, client, max_age_s=trust.max_age_s)
+        witnessing = Witnessing(wanted.origin, replica, client, max_age_s=trust.max_age_s, has_quorum=trust.has_quorum)
     guard = Guard(
         wanted.origin,
         replica,
@@ -133,8 +140,7 @@ def open_signing(
     publishing = Publishing(
         replica, members, peers.transport, signing=signing, published=peers.published, witnessing=witnessing
     )
-    has_witnesses = trust is not None and trust.has_quorum
-    parts = SigningParts(signing, publishing, guard, memory, witnessing, has_witnesses=has_witnesses)
+    parts = SigningParts(signing, publishing, guard, memory, witnessing, signer)
     peers.on_checkpoint = parts.remember
     peers.leader_requests.retire = signing.retire
     return parts

@@ -29,10 +29,13 @@ class Witnessing:
         refresh_s: After how many seconds a checkpoint is cosigned again, though the log has not grown.
     """
 
-    def __init__(self, origin: str, replica: Replica, client: WitnessClient, *, max_age_s: int | None) -> None:
+    def __init__(
+        self, origin: str, replica: Replica, client: WitnessClient, *, max_age_s: int | None, has_quorum: bool
+    ) -> None:
         self._origin = origin
         self._replica = replica
         self._client = client
+        self.has_quorum = has_quorum
         self.refresh_s = math.inf if max_age_s is None else max_age_s / _REFRESHES
         self.halt: Callable[[str], None] = lambda _: None
         """Called with the reason if a witness knows more of this log than this member."""
