@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use qed_core::entry_prover::EntryProver;
-use qed_core::entry_prover::EntryProver;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::tlog::bundle::{Saved, SignedBundle};
