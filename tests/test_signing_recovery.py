@@ -18,7 +18,7 @@ def backed_up(server: Server, folder: Path) -> Path:
     """Return a backup of the log."""
     done = run_qed("backup", "create", "--to", str(folder), "--json", QED_ENDPOINTS=server.url)
     assert done.returncode == 0, done.stderr
-    return folder / json.loads(done.stdout)["Id"]
+    return folder / str(json.loads(done.stdout)["Id"])
 
 
 def restored(backup: Path, folder: Path) -> None:

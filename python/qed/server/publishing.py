@@ -58,6 +58,7 @@ class Publishing:
         """The last term in which this member has published something."""
         self._given: dict[int, bytes] = {}
         """The last note that each other member has accepted, by number."""
+        self._giving: dict[int, asyncio.Task[None]] = {}
         self._once_per_minute = OncePerMinute()
 
     async def run(self) -> None:
@@ -82,7 +83,7 @@ class Publishing:
                     pause = next(retries)
                 else:
                     retries = delays(*_RETRY_S)
-                await self._give()
+                self._give()
             await asyncio.sleep(pause)
 
     async def _publish(self) -> None:
@@ -97,13 +98,15 @@ class Publishing:
         await self._published.offer(note)
         self._term, self._published_at = term, moment
 
-    async def _give(self) -> None:
-        """Give the newest checkpoint to the members that do not have it."""
+    def _give(self) -> None:
+        """Give the newest checkpoint to the members that do not have it. One that is down delays nothing."""
         note = self._published.note
         if note is None:
             return
-        behind = {number: one for number, one in self._members.others().items() if self._given.get(number) != note}
-        await asyncio.gather(*(self._give_to(number, member, note) for number, member in behind.items()))
+        for number, member in self._members.others().items():
+            running = self._giving.get(number)
+            if self._given.get(number) != note and (running is None or running.done()):
+                self._giving[number] = asyncio.create_task(self._give_to(number, member, note))
 
     async def _give_to(self, number: int, member: MemberInfo, note: bytes) -> None:
         try:
