@@ -63,6 +63,7 @@ CLI_FLOORS = [
         "proofs",
         "verify",
         "evidence",
+        "publish",
         "audit",
         "monitor",
         "info",
@@ -129,6 +130,7 @@ MONITORING_FLOORS = [
     {"replaying", "receipts", "comparison", "outbox"},
     {"cross_check"},
     {"auditing"},
+    {"publisher"},
     {"rounds"},
     {"monitor"},
 ]
@@ -184,7 +186,17 @@ ONLY = {
         "witness.witness",
         *(
             f"monitoring.{name}"
-            for name in ("published", "copy", "replaying", "receipts", "cross_check", "auditing", "rounds", "monitor")
+            for name in (
+                "publisher",
+                "published",
+                "copy",
+                "replaying",
+                "receipts",
+                "cross_check",
+                "auditing",
+                "rounds",
+                "monitor",
+            )
         ),
         *(
             f"server.{name}"

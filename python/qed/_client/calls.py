@@ -44,6 +44,7 @@ from qed._wire import (
     KeyRequest,
     Keys,
     MemberRequest,
+    ReceiptFields,
     RetireRequest,
     RevokeRequest,
     Shards,
@@ -127,6 +128,7 @@ __all__ = [
 # The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for future fields
 # and prevents a hostile server from filling the memory.
 ANSWER_LIMIT_BYTES: Final = 1 << 20
+_NO_RECEIPTS: Final = "the server does not know receipts: it is an older one"
 _RECEIPT_EVENTS_MAX: Final = 65_536
 # A snapshot is three base64 digests and a version: at most 220 bytes.
 SNAPSHOT_LIMIT_BYTES: Final = 512
@@ -311,14 +313,16 @@ def with_receipt(call: Call[Snapshot] | Call[list[Snapshot]], level: ReceiptLeve
     body = call.body or b""
 
     def read(answer: bytes) -> Acknowledgement:
-        fields = RECEIPT_FIELDS.decode(answer)
+        # An older server does not know the field, and answers a bulk with an array.
+        fields = ReceiptFields() if answer.startswith(b"[") else RECEIPT_FIELDS.decode(answer)
         found = call.read(answer if fields.snapshots is UNSET else bytes(fields.snapshots))
         snapshots = found if isinstance(found, list) else [found]
         text = b"null" if fields.receipt is UNSET else bytes(fields.receipt)
         receipt = None if text == b"null" else _signed_receipt(text)
         if receipt is not None and not set(receipt.snapshots) <= set(snapshots):
             raise VerificationError("the receipt is about other snapshots than those that were acknowledged")
-        return Acknowledgement(snapshots, receipt, fields.receipt_error)
+        reason = _NO_RECEIPTS if fields.receipt is UNSET else fields.receipt_error
+        return Acknowledgement(snapshots, receipt, reason)
 
     return Call(
         method=call.method,

@@ -52,6 +52,7 @@ _COMMANDS: Final = {
     "verify": "qed.cli.verify",
     "evidence": "qed.cli.evidence",
     "audit": "qed.cli.audit",
+    "publish": "qed.cli.publish",
     "monitor": "qed.cli.monitor",
     "export": "qed.cli.export",
     "info": "qed.cli.info",

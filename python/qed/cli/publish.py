@@ -1,0 +1,125 @@
+"""`qed publish`: copy a log into a folder that any web server can serve."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from qed.cli.options import RECEIPTS, SECONDS, command, current_session
+from qed.cli.security import security_of
+from qed.cli.terminal import totals
+from qed.errors import ProtocolError, Unavailable
+from qed.evidence import save_evidence
+from qed.monitoring.findings import Kind, exit_code
+from qed.monitoring.publisher import Publisher
+from qed.monitoring.sources import source_of
+from qed.policy import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qed.cli.terminal import Terminal
+    from qed.monitoring.publisher import Publication
+
+__all__ = ["publish"]
+
+_PASSING: Final = frozenset({Kind.STALE, Kind.UNWITNESSED})
+_QUICK: Final = 10_000
+"""So many entries take less time than anybody looks at a bar."""
+
+
+@command(
+    "publish",
+    examples=[
+        "qed publish https://log.example.com:8800 /srv/www/log --policy trust.json",
+        "qed publish http://127.0.0.1:8800 ./copy --policy trust.json --once",
+    ],
+)
+@click.argument("source", metavar="URL|DIR")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER")
+@click.option(
+    "--policy",
+    required=True,
+    type=RECEIPTS,
+    metavar="PATH",
+    envvar="QED_POLICY",
+    show_envvar=True,
+    help="The keys of logs and witnesses that you trust. What does not meet it is not published.",
+)
+@click.option("--once", is_flag=True, help="End after one round.")
+@click.option("--interval", type=SECONDS, metavar="SECONDS", default=1.0, help="Pause between rounds. Default: 1.")
+def publish(*, source: str, folder: Path, policy: str, once: bool, interval: float) -> None:
+    """Copy the log that URL or DIR publishes into FOLDER, and go on with what is new.
+
+    FOLDER is then what `qed audit`, `qed monitor` and any C2SP client can read, directly or through a web server: reads
+    need no server of qed. Everything is verified before it is written, the checkpoint is replaced last, and nothing is
+    ever deleted. A log that contradicts what was published before is not: the command ends, with evidence.
+    """
+    session = current_session()
+    terminal = session.terminal
+    trusted = Policy.load(policy)
+    with ExitStack() as stack:
+        try:
+            read = source_of(source, security_of(session.settings), timeout_s=session.settings.timeout_s)
+        except ValueError as exc:
+            raise click.UsageError(str(exc)) from exc
+        stack.callback(read.close)
+        publisher = Publisher(folder, trusted, read)
+        _rounds(publisher, folder, terminal, once=once, interval_s=interval)
+
+
+def _rounds(publisher: Publisher, folder: Path, terminal: Terminal, *, once: bool, interval_s: float) -> None:
+    said = ""
+    while True:
+        try:
+            done = _round(publisher, terminal)
+        except (Unavailable, ProtocolError) as exc:
+            if once:
+                raise
+            if str(exc) != said:
+                said = str(exc)
+                terminal.note(said)
+        else:
+            said = _shown(done, folder, terminal, said, is_last=once)
+        if once:
+            return
+        time.sleep(interval_s)
+
+
+def _round(publisher: Publisher, terminal: Terminal) -> Publication:
+    with ExitStack() as bar:
+
+        def started(entries: int) -> Callable[[int], None]:
+            if entries <= _QUICK:
+                return lambda _: None
+            return totals(bar.enter_context(terminal.progress(entries, is_logged=True)))
+
+        return publisher.run(started=started)
+
+
+def _shown(done: Publication, folder: Path, terminal: Terminal, said: str, *, is_last: bool) -> str:
+    """Show what a round has done, once for each outcome; return what was said."""
+    found, checkpoint = done.finding, done.checkpoint
+    if found is not None:
+        if found.text != said:
+            terminal.line(f"{found.kind}: {found.text}")
+        if found.evidence is not None:
+            terminal.line(f"  evidence: {save_evidence(found.evidence, folder.absolute())}")
+        if is_last or found.kind not in _PASSING:
+            terminal.records([{"Published": done.published, "Finding": found.kind.value, "Text": found.text}])
+            raise click.exceptions.Exit(exit_code([found]))
+        return found.text
+    text = f"{checkpoint.origin}: {done.published:,} entries are published, {done.files:,} files are new"
+    if checkpoint.size < done.published:
+        text = (
+            f"{checkpoint.origin}: the source has {checkpoint.size:,} entries, fewer than the {done.published:,} here"
+        )
+    if done.files or is_last or checkpoint.size < done.published:
+        if text != said:
+            terminal.line(text)
+        terminal.records([{"Published": done.published, "Files": done.files, "Source": checkpoint.size}])
+    return text
