@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from qed._files import sync_folder
+from qed._files import replace_file
 from qed._qed import bundle_hashes
 from qed.errors import DamagedFile, Unavailable, VerificationError
 from qed.monitoring.auditing import standing
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Publication", "Publisher"]
 
+_PUBLIC: Final = 0o644
 _LOCK: Final = ".publishing"
 _LEVELS: Final = 8
 """Levels of tiles of a log of 2^63 entries."""
@@ -169,20 +170,10 @@ class Publisher:
         self._write(place, content)
         return 1
 
-    def _write(self, place: Path, content: bytes) -> None:
+    @staticmethod
+    def _write(place: Path, content: bytes) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f".{place.name}.{os.urandom(4).hex()}")
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(place)
-        except BaseException:
-            with suppress(OSError):
-                beside.unlink()
-            raise
-        sync_folder(place)
+        replace_file(place, content, mode=_PUBLIC)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
