@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -227,6 +228,49 @@ def test_a_missing_memory_halts_a_log_with_events_until_the_operator_says_so(ser
     server.extra += ("--trust-new-memory",)
     server.start()
     assert server.add(b"two").status_code == 201
+
+
+@pytest.mark.parametrize("memory", ["old", "new"])
+def test_the_signed_checkpoint_in_the_folder_counts(server: Server, signed: Signed, memory: str) -> None:
+    server.add(b"one")
+    assert server.stop() == 0
+    copy, old = signed.folder / "copy", signed.folder / "old memory"
+    shutil.copytree(server.folder, copy)
+    shutil.copy(signed.memory(), old)
+    server.start()
+    server.add(b"two")
+    wait_until(lambda: published(server)[0] == 2, "the checkpoint")
+    assert server.stop() == 0
+    note = (server.folder / "checkpoint").read_bytes()
+    shutil.rmtree(server.folder)
+    copy.rename(server.folder)
+    (server.folder / "checkpoint").write_bytes(note)
+    if memory == "old":
+        old.rename(signed.memory())
+    else:
+        signed.memory().unlink()
+        server.extra += ("--trust-new-memory",)
+    server.start()
+    assert "but the checkpoint in its folder has 2" in add_refused(server)
+
+
+def test_keys_that_signed_before_are_worth_a_word(server: Server, signed: Signed) -> None:
+    assert "were used before" not in server.stderr
+    other = Server("other", signed.folder / "empty", extra=signed.options("other"))
+    with running(other):
+        assert "these keys were used before, and this log is empty" in other.stderr
+
+
+def test_many_large_receipts_of_the_past_wait_for_each_other(server: Server) -> None:
+    events = [base64.b64encode(b"%d" % number).decode() for number in range(5000)]
+    assert httpx.post(f"{server.url}/events/bulk", json={"Events": events}, timeout=30).status_code == 201
+    assert httpx.get(f"{server.url}/receipts/0?last=4096").status_code == 400
+    limits = httpx.Limits(max_connections=80)
+    with httpx.Client(base_url=server.url, timeout=60, limits=limits) as client, ThreadPoolExecutor(80) as pool:
+        asked = [pool.submit(client.get, "/receipts/0?last=4095") for _ in range(80)]
+        receipt_in(ask(server, b"between"))
+        statuses = {one.result().status_code for one in asked}
+    assert statuses == {200, 429}
 
 
 def test_the_name_of_a_log_cannot_change(server: Server, signed: Signed) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qed._qed import Replica
     from qed.server.acts import Signer
     from qed.server.members import Members
+    from qed.server.published import Published
     from qed.server.sign_memory import Memory
     from qed.server.signer_set import SignerSet
     from qed.server.witnessing import Witnessing
@@ -54,6 +55,7 @@ class Guard:
         record: Callable[[bytes], Awaitable[None]],
         renew: Callable[[], None],
         witnessing: Witnessing | None,
+        published: Published,
     ) -> None:
         self._origin = origin
         self._replica = replica
@@ -65,6 +67,7 @@ class Guard:
         self._record = record
         self._renew = renew
         self._witnessing = witnessing
+        self._published = published
         if witnessing is not None:
             witnessing.halt = self.halt
         self._term: int | None = None
@@ -116,6 +119,7 @@ class Guard:
             # All that was committed in earlier terms is applied after this.
             await self._catch_up()
             await self._compare()
+            await self._compare_kept()
             await self._ask_witnesses()
             await self._record_keys()
         except ClusterError as exc:
@@ -138,7 +142,21 @@ class Guard:
         if size > length:
             self.halt(f"the log has {length} entries, but {size} were signed")
         elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
-            self.halt(f"the log has the root {found} at {size} entries, but {root} was signed")
+            self.halt(f"the log has the root {found.hex()} at {size} entries, but {root.hex()} was signed")
+
+    async def _compare_kept(self) -> None:
+        """Compare the log with the signed checkpoint in its own folder, and remember that one."""
+        kept = self._published.kept
+        if self.halted is not None or self._memory is None or kept is None or kept.origin != self._origin:
+            return
+        length, _ = self._replica.tree_head()
+        if kept.size > length:
+            self.halt(f"the log has {length} entries, but the checkpoint in its folder has {kept.size}")
+        elif (found := await asyncio.to_thread(self._replica.tree_root_at, kept.size)) != kept.root:
+            other = f"the checkpoint in its folder has {kept.root.hex()}"
+            self.halt(f"the log has the root {found.hex()} at {kept.size} entries, but {other}")
+        elif self._memory.newest is None or self._memory.newest[0] < kept.size:
+            await self._memory.note(kept.size, kept.root, 0)
 
     async def _ask_witnesses(self) -> None:
         """Compare the log with what its witnesses have cosigned last, as far as they can be reached."""
@@ -149,9 +167,8 @@ class Guard:
             if seen.size > length:
                 self.halt(f"the log has {length} entries, but a witness has cosigned {seen.size}")
             elif (found := await asyncio.to_thread(self._replica.tree_root_at, seen.size)) != seen.root:
-                self.halt(
-                    f"the log has the root {found} at {seen.size} entries, but a witness has cosigned {seen.root}"
-                )
+                other = f"a witness has cosigned {seen.root.hex()}"
+                self.halt(f"the log has the root {found.hex()} at {seen.size} entries, but {other}")
 
     async def _record_keys(self) -> None:
         """Record the name of the log and the keys of this member, unless that is done.
@@ -167,6 +184,10 @@ class Guard:
         if self.halted is not None:
             return
         is_new_name = known.log != self._origin
+        if not is_new_name and (missing := [vkey for vkey in known.active if vkey not in self._vkeys]):
+            # Policies may know only those.
+            ids = ",".join(vkey.split("+", 2)[1] for vkey in missing)
+            _log.warning(Line("this member does not have all keys of the log", missing=ids))
         signers = known.with_keys(self._vkeys, len(self._replica), is_new_name=is_new_name)
         if signers is None:
             return

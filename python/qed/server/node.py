@@ -129,6 +129,8 @@ class Node:
             self._noting = asyncio.create_task(self._note.run())
         await self._peers.start(listener)
         await self.published.load()
+        if self._signing is None and self._peers.signers.log is not None:
+            _log.warning(Line("this log is signed, but this member does not sign", log=self._peers.signers.log))
         if self._signing is not None:
             self._publishing = loop.create_task(self._signing.publishing.run())
         if list(self._members.by_number) == [self._members.number]:

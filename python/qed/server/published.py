@@ -36,6 +36,8 @@ class Published:
         checkpoint: The checkpoint; None if there is none yet.
         contradiction: Why this member must not answer: the log has signed another tree than this member has.
         trust: The keys of the log and its witnesses; None if nobody cosigns.
+        kept: The signed checkpoint that was in the data folder at the start, whether or not this member has its tree.
+            It is evidence of what the log has signed.
     """
 
     def __init__(self, folder: Path, replica: Replica, signers: SignerSet, trust: TrustFile | None = None) -> None:
@@ -51,6 +53,7 @@ class Published:
         self._folder = folder
         self._replica = replica
         self._signers = signers
+        self.kept: Checkpoint | None = None
         self._turn = asyncio.Lock()
         self._grown = asyncio.Event()
         self.checkpoint: Checkpoint | None = None
@@ -71,6 +74,7 @@ class Published:
         """Take up the checkpoint that was kept at the last stop, if this member still has its tree."""
         try:
             note = await asyncio.to_thread((self._folder / FILE).read_bytes)
+            self.kept = self._endorsed(note)
             await self.offer(note, is_kept=True)
         except FileNotFoundError:
             return
@@ -98,8 +102,8 @@ class Published:
         found = await asyncio.to_thread(self._replica.tree_root_at, size)
         if found != root:
             if is_kept:
-                raise VerificationError("root", str(root), str(found))
-            await self._contradict(checkpoint, str(found))
+                raise VerificationError("root", root.hex(), found.hex())
+            await self._contradict(checkpoint, found.hex())
             return None
         async with self._turn:
             if self.checkpoint is None or self._is_newer(checkpoint, self.checkpoint):
@@ -147,7 +151,8 @@ class Published:
             return
         path = self._folder / f"contradiction-{checkpoint.size}.note"
         self.contradiction = (
-            f"this member has the root {found} at {checkpoint.size} entries, but the log has signed {checkpoint.root}; "
+            f"this member has the root {found} at {checkpoint.size} entries, but the log has signed "
+            f"{checkpoint.root.hex()}; "
             f"the signed checkpoint is in {path}"
         )
         _log.error(Line("diverged", reason=self.contradiction))

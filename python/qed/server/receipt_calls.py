@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
 from qed._limits import VERSION_LIMIT
 from qed._wire import ENCODER, DecodeError
-from qed.errors import SigningError, Unavailable, UnknownVersion
+from qed.errors import Overloaded, SigningError, Unavailable, UnknownVersion
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -24,6 +25,12 @@ _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _QUERY: Final = re.compile(
     r"(?:last=(?P<last>[0-9]{1,20})|level=(?P<level>committed|witnessed)|wait=(?P<wait>[0-9]{1,2}))"
 )
+_MOST_ASKED: Final = 4096
+"""Versions of one request for the past. The receipt has a megabyte."""
+_SMALL: Final = 64
+"""Versions of a receipt that does not wait for others."""
+_MOST_WAITING: Final = 32
+"""Large receipts that may wait."""
 WAIT_S: Final = 10
 """How long a witnessed receipt is waited for, unless the request says otherwise."""
 
@@ -70,6 +77,9 @@ class PastReceipt:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        # A large receipt takes some hundredths of a second and a megabyte. Those of new events must not wait for many.
+        self._large = asyncio.Semaphore(1)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer with the receipt.
@@ -86,10 +96,22 @@ class PastReceipt:
             raise UnknownVersion(f"the log does not have version {last} yet")
         if level == "witnessed":
             await self._node.await_witnessed(last + 1, wait_s)
-        receipt = await self._node.receipt(first, last + 1, is_witnessed=level == "witnessed")
+        receipt = await self._receipt(first, last + 1, is_witnessed=level == "witnessed")
         headers = [_JSON, _NOT_KEPT, (b"content-length", b"%d" % len(receipt))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": receipt})
+
+    async def _receipt(self, first: int, end: int, *, is_witnessed: bool) -> bytes:
+        if end - first <= _SMALL:
+            return await self._node.receipt(first, end, is_witnessed=is_witnessed)
+        if self._waiting >= _MOST_WAITING:
+            raise Overloaded(f"{_MOST_WAITING} large receipts are waiting already")
+        self._waiting += 1
+        try:
+            async with self._large:
+                return await self._node.receipt(first, end, is_witnessed=is_witnessed)
+        finally:
+            self._waiting -= 1
 
 
 def _asked(scope: Scope) -> tuple[int, int, ReceiptLevel, int]:
@@ -109,6 +131,8 @@ def _asked(scope: Scope) -> tuple[int, int, ReceiptLevel, int]:
     if not _VERSION.fullmatch(text) or max(int(text), int(found.get("last", text))) >= VERSION_LIMIT:
         raise DecodeError("expected versions from 0 to 2**64 - 1")
     first, last = int(text), int(found.get("last", text))
+    if last - first >= _MOST_ASKED:
+        raise DecodeError(f"expected at most {_MOST_ASKED} versions at a time")
     if last < first:
         raise DecodeError(f"expected a last version from {first} on, found {last}")
     level: ReceiptLevel = "witnessed" if found.get("level") == "witnessed" else "committed"

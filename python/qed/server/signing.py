@@ -77,7 +77,7 @@ class Signing:
             ForkGuard: This member must not sign.
         """
         if end - first > MOST_IN_RECEIPT:
-            raise SigningError(f"a receipt has at most {MOST_IN_RECEIPT} events: ask for one version at a time")
+            raise SigningError(f"a receipt has at most {MOST_IN_RECEIPT} events: ask for ranges of versions")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._wanted.append(((first, end), future))
         if self._round is None or self._round.done():
@@ -188,8 +188,8 @@ class Signing:
             raise SigningError(f"the stored tiles cannot be read: {exc}") from exc
         if stored != checkpoint.root:
             reason = (
-                f"the tree in memory has the root {checkpoint.root} at {checkpoint.size} entries, but the stored tiles "
-                f"give {stored}"
+                f"the tree in memory has the root {checkpoint.root.hex()} at {checkpoint.size} entries, but the stored "
+                f"tiles give {stored.hex()}"
             )
             self._guard.halt(reason)
             raise SigningError(reason)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from qed._files import create_file
 from qed.errors import PolicyError, SigningError, Unavailable
 from qed.policy import Policy
 from qed.server.config import SettingsError
@@ -19,6 +20,8 @@ from qed.server.witness_client import WitnessClient
 from qed.server.witnessing import Witnessing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qed._qed import Checkpoint, Replica
     from qed.server.config import Settings
     from qed.server.file_signer import Signer
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["SigningParts", "open_signing"]
 
 _log = logging.getLogger(__name__)
+
+_USED: Final = ".used"
+_PUBLIC: Final = 0o644
 
 
 class SigningParts:
@@ -113,6 +119,8 @@ def open_signing(
     if wanted is None:
         return None
     signer = open_signer(wanted)
+    if len(replica) == 0 and wanted.key is not None and not settings.raft_join_addrs and not wanted.memory.exists():
+        _note_use(wanted.key)
     memory = open_memory(wanted.memory, may_create=wanted.trusts_new_memory or len(replica) == 0)
     trust = peers.published.trust
     witnessing = None
@@ -132,6 +140,7 @@ def open_signing(
         catch_up=peers.leader_requests.catch_up,
         record=peers.leader_requests.record,
         renew=peers.renew_history,
+        published=peers.published,
         witnessing=witnessing,
     )
     signing = Signing(
@@ -144,3 +153,14 @@ def open_signing(
     peers.on_checkpoint = parts.remember
     peers.leader_requests.retire = signing.retire
     return parts
+
+
+def _note_use(key: Path) -> None:
+    """Note beside the keys that a log signs with them, and warn if another one, or one that is lost, already did."""
+    path = key.with_name(f"{key.name}{_USED}")
+    try:
+        create_file(path, b"A log has signed with these keys. A second one would be a fork of it.\n", mode=_PUBLIC)
+    except FileExistsError:
+        _log.warning(Line("these keys were used before, and this log is empty: is a disk not mounted?", note=path))
+    except OSError:
+        return  # The folder of mounted secrets cannot be written.

@@ -95,7 +95,7 @@ class PublishedCheckpoint:
         """
         note = self._node.published_note()
         if note is None:
-            raise NoSuchTile("no checkpoint is published yet: members that sign are started with --origin")
+            raise NoSuchTile("no checkpoint is published yet, or this log is not signed")
         headers = [_TEXT, _NOT_KEPT, (b"content-length", b"%d" % len(note))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": note})
