@@ -280,6 +280,7 @@ def test_a_damaged_state_is_never_started_over(honest: list[bytes]) -> None:
         (lambda saved: saved.update(Size=307), True, 1),
         (lambda saved: saved.update(Size=308, Note=forged), True, 1),
         (lambda saved: saved.update(NextEntry=SIZE + 1), True, 1),
+        (lambda saved: saved.update(Note=""), True, 1),
         (lambda saved: saved.update(Origin="log.example.com/other"), True, 2),
         (lambda saved: saved.update(Format="qed-monitor-2"), True, 1),
     ):
@@ -296,6 +297,10 @@ def test_a_damaged_state_is_never_started_over(honest: list[bytes]) -> None:
     Path("state").unlink()
     assert "no state" in monitor("copy", "--must-exist").stderr
     assert monitor("copy", "--must-exist").returncode == 2
+    # Its copy of the log is not forgotten with it.
+    done = monitor("copy")
+    assert (done.returncode, "what an earlier monitor saw" in done.stderr) == (1, True)
+    shutil.rmtree("state.copy")
     assert "first use" in monitor("copy").stderr
 
 

@@ -215,6 +215,8 @@ class Monitor:
             raise MonitorError(
                 f"there is no state in {self._file.path}, and a new one would trust whatever it sees first"
             )
+        if state is None:
+            self._file.require_no_copy()
         found = State() if state is None else state
         found.mode = "full" if self._options.samples is None else "sampled"
         return found, self._file.verified(found, self._policy.trust, now=int(time.time())), state is None

@@ -13,6 +13,7 @@ import msgspec
 from qed._files import PRIVATE, replace_file
 from qed.errors import MonitorError, PolicyError, VerificationError
 from qed.monitoring.alerts import Pending  # noqa: TC001  # msgspec reads the annotations
+from qed.monitoring.sources import CHECKPOINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,6 +173,8 @@ class StateFile:
             PolicyError: The state is about a log that the policy does not have.
         """
         if not state.note:
+            if (state.size, state.root, state.next_entry) != (0, "", 0):
+                raise self._damaged("it has a size, but no note")
             return None
         if state.origin not in trust.origins:
             raise PolicyError(f"{self.path} is the state of {state.origin!r}, which the policy does not have")
@@ -190,6 +193,18 @@ class StateFile:
         content = msgspec.json.encode(state)
         whole = b'{"State":' + content + b',"Crc":"' + _crc(content).encode() + b'"}\n'
         replace_file(self.path, whole, mode=PRIVATE)
+
+    def require_no_copy(self) -> None:
+        """Check, where there is no state, that no earlier monitor has left a copy of a log.
+
+        Raises:
+            VerificationError: There is one. The first checkpoint must not be believed in its place.
+        """
+        if (self.copy / CHECKPOINT).exists():
+            raise VerificationError(
+                f"there is no state in {self.path}, but {self.copy} has what an earlier monitor saw: unless its first "
+                "round was killed, find out who removed the state. To begin anew, move the copy away"
+            )
 
     def _damaged(self, reason: str) -> VerificationError:
         return VerificationError(
