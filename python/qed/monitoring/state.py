@@ -203,7 +203,7 @@ class StateFile:
         if (self.copy / CHECKPOINT).exists():
             raise VerificationError(
                 f"there is no state in {self.path}, but {self.copy} has what an earlier monitor saw: unless its first "
-                "round was killed, find out who removed the state. To begin anew, move the copy away"
+                "round was killed, find out who removed the state. To start over, move the copy away"
             )
 
     def _damaged(self, reason: str) -> VerificationError:
