@@ -17,7 +17,7 @@ from qed.server.logs import Line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from qed._qed import Replica
+    from qed._qed import Digest, Replica
     from qed.server.acts import Signer
     from qed.server.members import Members
     from qed.server.published import Published
@@ -149,13 +149,8 @@ class Guard:
         kept = self._published.kept
         if self.halted is not None or self._memory is None or kept is None or kept.origin != self._origin:
             return
-        length, _ = self._replica.tree_head()
-        if kept.size > length:
-            self.halt(f"the log has {length} entries, but the checkpoint in its folder has {kept.size}")
-        elif (found := await asyncio.to_thread(self._replica.tree_root_at, kept.size)) != kept.root:
-            other = f"the checkpoint in its folder has {kept.root.hex()}"
-            self.halt(f"the log has the root {found.hex()} at {kept.size} entries, but {other}")
-        elif self._memory.newest is None or self._memory.newest[0] < kept.size:
+        await self._halt_unless_it_continues(kept.size, kept.root, "the checkpoint in its folder has")
+        if self.halted is None and (self._memory.newest is None or self._memory.newest[0] < kept.size):
             await self._memory.note(kept.size, kept.root, 0)
 
     async def _ask_witnesses(self) -> None:
@@ -163,12 +158,15 @@ class Guard:
         if self._witnessing is None or self.halted is not None:
             return
         for seen in await self._witnessing.newest():
-            length, _ = self._replica.tree_head()
-            if seen.size > length:
-                self.halt(f"the log has {length} entries, but a witness has cosigned {seen.size}")
-            elif (found := await asyncio.to_thread(self._replica.tree_root_at, seen.size)) != seen.root:
-                other = f"a witness has cosigned {seen.root.hex()}"
-                self.halt(f"the log has the root {found.hex()} at {seen.size} entries, but {other}")
+            await self._halt_unless_it_continues(seen.size, seen.root, "a witness has cosigned")
+
+    async def _halt_unless_it_continues(self, size: int, root: Digest, said: str) -> None:
+        """Halt unless the log has this root at this size; `said` is who claims it, with a verb."""
+        length, _ = self._replica.tree_head()
+        if size > length:
+            self.halt(f"the log has {length} entries, but {said} {size}")
+        elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
+            self.halt(f"the log has the root {found.hex()} at {size} entries, but {said} {root.hex()}")
 
     async def _record_keys(self) -> None:
         """Record the name of the log and the keys of this member, unless that is done.
