@@ -91,7 +91,8 @@ class Certifier(Impostor):
 
     def _enrol(self, peer: ssl.SSLSocket) -> None:
         with peer.makefile("rb") as stream:
-            read(stream)
+            if read(stream)["kind"] != "enrol":
+                return  # A server that has its certificate asks to be admitted.
             peer.sendall(ACCEPTED + self._authority)
             if not stream.peek(1):
                 return  # The new server has got what it wanted: the certificate.
