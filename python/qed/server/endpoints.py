@@ -34,7 +34,7 @@ from qed.server.api_keys import ApiKey
 from qed.server.bodies import RequestTooLarge
 from qed.server.config import Address, SettingsError, require_node_id
 from qed.server.node import NotTaken
-from qed.server.receipt_calls import receipt_fields
+from qed.server.receipt_calls import add_with_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,20 +157,25 @@ class _Addition(ABC):
         events, if_absent, level = self.parse(await self._bodies.read(scope, receive))
         caller: Caller = scope[CALLER]
         if caller.allowance is None:
-            added = await self.node.add(events, if_absent=if_absent)
+            added, receipt = await self._add(events, level, if_absent=if_absent)
         else:
-            added = await self._add_within(caller.allowance, events, if_absent=if_absent)
-        status = 201 if added.is_new else 200
-        if level is None:
-            await send_json(send, status, self.spell(added))
-        else:
-            receipt = await receipt_fields(self.node, added, level)
-            await send_json(send, status, self.spell_with(added, receipt))
+            added, receipt = await self._add_within(caller.allowance, events, level, if_absent=if_absent)
+        body = self.spell(added) if receipt is None else self.spell_with(added, receipt)
+        await send_json(send, 201 if added.is_new else 200, body)
 
-    async def _add_within(self, allowance: Allowance, events: Sequence[bytes | Digest], *, if_absent: bool) -> Added:
+    async def _add(
+        self, events: Sequence[bytes | Digest], level: ReceiptLevel | None, *, if_absent: bool
+    ) -> tuple[Added, bytes | None]:
+        if level is None:
+            return await self.node.add(events, if_absent=if_absent), None
+        return await add_with_receipt(self.node, events, level, if_absent=if_absent)
+
+    async def _add_within(
+        self, allowance: Allowance, events: Sequence[bytes | Digest], level: ReceiptLevel | None, *, if_absent: bool
+    ) -> tuple[Added, bytes | None]:
         allowance.spend_events(len(events))
         try:
-            return await self.node.add(events, if_absent=if_absent)
+            return await self._add(events, level, if_absent=if_absent)
         except (NotLeader, NotTaken, Overloaded):
             allowance.give_back_events(len(events))
             raise

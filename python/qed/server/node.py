@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from qed import __version__
 from qed._limits import VERSION_LIMIT
@@ -19,6 +19,7 @@ from qed.errors import (
     LogError,
     MembershipRefused,
     NotLeader,
+    QedError,
     SigningError,
     Unavailable,
     UnknownVersion,
@@ -36,7 +37,7 @@ from qed.server.rates import UNLIMITED
 from qed.server.receipt_maker import ReceiptMaker
 from qed.server.signing_parts import open_signing
 from qed.server.tokens import Token
-from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting
+from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting, complete
 
 if TYPE_CHECKING:
     import socket
@@ -55,11 +56,14 @@ __all__ = ["EmptyLog", "Node", "NotTaken"]
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _VERSION_WAIT_S: Final = 1.0
 """How long a proof waits for a version that this member does not have yet."""
 _FULL_BYTES: Final = 1 << 20
 """A disk with less room than this is full: the store grows by more at once."""
 _ACTS_AT_ONCE: Final = 1000
+_NOT_SIGNED: Final = "this log is not signed: its servers were started without --origin"
 _TRANSFER_ELECTIONS: Final = 2
 """Election time-outs within which leadership is handed over."""
 
@@ -260,13 +264,48 @@ class Node:
             ForkGuard: The log lost entries that it had signed.
             Unavailable: No result in time. The events may still be committed.
         """
+        future: asyncio.Future[Added] = asyncio.get_running_loop().create_future()
+        return await self._add(events, future, None, if_absent=if_absent)
+
+    async def add_with_receipt(
+        self, events: Sequence[bytes | Digest], *, if_absent: bool = False
+    ) -> tuple[Added, bytes | QedError | None]:
+        """Add `events` as `add` does, and sign for them.
+
+        Returns:
+            What `add` returns; and the receipt of what was added, as JSON, or why there is none, or None if nothing was
+            added.
+
+        Raises:
+            Exception: As `add`. A receipt that cannot be had is no exception: the events are committed.
+        """
+        future: asyncio.Future[tuple[Added, bytes | QedError | None]] = asyncio.get_running_loop().create_future()
+
+        # The task of the request wakes up once, for both. Waking it for each took a tenth of all the time of an add.
+        def then(added: Added) -> None:
+            first, end = added.added
+            if first == end:
+                future.set_result((added, None))
+            else:
+                self._ask_receipt(first, end, lambda receipt: complete(future, (added, receipt)))
+
+        return await self._add(events, future, then, if_absent=if_absent)
+
+    async def _add(
+        self,
+        events: Sequence[bytes | Digest],
+        future: asyncio.Future[T],
+        then: Callable[[Added], None] | None,
+        *,
+        if_absent: bool,
+    ) -> T:
         if self._failure is not None:
             raise NotTaken(self._failure)
         if not self.is_leader:
             raise self._not_leader()
         if self._signing is not None:
             await self._signing.require_addable()
-        ticket, future = self._waiting.enter(ADD)
+        ticket = self._waiting.enter_with(ADD, future, then)
         try:
             self._replica.submit(ticket, events, if_absent=if_absent)
         except WriteRefused as exc:
@@ -305,13 +344,21 @@ class Node:
         """
         self._require_sound()
         if self._signing is not None and self.is_leader and not is_witnessed:
-            return await self._signing.signing.receipt(first, end)
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self._ask_receipt(first, end, lambda receipt: complete(future, receipt))
+            return await future
         checkpoint = self.published.checkpoint
         if checkpoint is not None and end <= checkpoint.size:
             return await self._receipts.of_published(first, end, checkpoint)
         if self.is_leader or checkpoint is None:
-            raise SigningError("this log is not signed: its servers were started without --origin")
+            raise SigningError(_NOT_SIGNED)
         raise self._not_leader()
+
+    def _ask_receipt(self, first: int, end: int, deliver: Callable[[bytes | QedError], None]) -> None:
+        if self._signing is None:
+            deliver(SigningError(_NOT_SIGNED))
+        else:
+            self._signing.signing.ask_receipt(first, end, deliver)
 
     async def await_witnessed(self, size: int, wait_s: float) -> None:
         """Return once witnesses have cosigned a published checkpoint of this many entries or more.

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 from qed._limits import VERSION_LIMIT
 from qed._wire import ENCODER, DecodeError
-from qed.errors import Overloaded, SigningError, Unavailable, UnknownVersion
+from qed.errors import Overloaded, QedError, SigningError, UnknownVersion
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import Receive, Scope, Send
 
-    from qed._qed import Added
+    from qed._qed import Added, Digest
     from qed._wire import ReceiptLevel
     from qed.server.node import Node
 
-__all__ = ["PastReceipt", "receipt_fields"]
+__all__ = ["PastReceipt", "add_with_receipt"]
 
 _JSON: Final = (b"content-type", b"application/json")
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
@@ -35,38 +37,51 @@ WAIT_S: Final = 10
 """How long a witnessed receipt is waited for, unless the request says otherwise."""
 
 
-async def receipt_fields(node: Node, added: Added, level: ReceiptLevel) -> bytes:
-    """Return the fields of an answer that give the receipt for what was added, or say why there is none.
-
-    The events are committed, whatever becomes of their receipt.
+async def add_with_receipt(
+    node: Node, events: Sequence[bytes | Digest], level: ReceiptLevel, *, if_absent: bool
+) -> tuple[Added, bytes]:
+    """Add events, and return what was added, with the fields of an answer that give its receipt.
 
     Args:
         node: The member.
-        added: What was added.
-        level: What was asked for.
+        events: The events, as `Node.add` takes them.
+        level: The receipt that is asked for.
+        if_absent: Whether to add only what is not in the log yet.
 
     Returns:
-        `"Receipt":…` and, if there is less than was asked for, `,"ReceiptError":…`.
+        What was added; and `"Receipt":…`, with `,"ReceiptError":…` if that is less than was asked for.
+
+    Raises:
+        Exception: As `Node.add`.
     """
-    first, end = added.added
-    if first == end:
-        return b'"Receipt":null'
-    return await _fields(node, first, end, level, WAIT_S)
-
-
-async def _fields(node: Node, first: int, end: int, level: ReceiptLevel, wait_s: int) -> bytes:
     reason = None
     if level == "witnessed":
-        try:
-            await node.await_witnessed(end, wait_s)
-        except SigningError as exc:
-            reason = str(exc)
-    try:
-        receipt = await node.receipt(first, end, is_witnessed=level == "witnessed" and reason is None)
-    except (SigningError, Unavailable) as exc:
-        return b'"Receipt":null,"ReceiptError":' + ENCODER.encode(str(exc))
+        added = await node.add(events, if_absent=if_absent)
+        receipt, reason = await _witnessed(node, *added.added)
+    else:
+        added, receipt = await node.add_with_receipt(events, if_absent=if_absent)
+    if receipt is None:
+        return added, b'"Receipt":null'
+    # The events are committed, whatever becomes of their receipt.
+    if isinstance(receipt, QedError):
+        return added, b'"Receipt":null,"ReceiptError":' + ENCODER.encode(str(receipt))
     fields = b'"Receipt":' + receipt
-    return fields if reason is None else fields + b',"ReceiptError":' + ENCODER.encode(reason)
+    return added, fields if reason is None else fields + b',"ReceiptError":' + ENCODER.encode(reason)
+
+
+async def _witnessed(node: Node, first: int, end: int) -> tuple[bytes | QedError | None, str | None]:
+    """Return a receipt, or why there is none; and why it is only a committed one."""
+    if first == end:
+        return None, None
+    reason = None
+    try:
+        await node.await_witnessed(end, WAIT_S)
+    except SigningError as exc:
+        reason = str(exc)
+    try:
+        return await node.receipt(first, end, is_witnessed=reason is None), reason
+    except QedError as exc:
+        return exc, None
 
 
 class PastReceipt:

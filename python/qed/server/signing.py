@@ -21,7 +21,7 @@ from qed.server.receipt_maker import MOST_IN_RECEIPT
 from qed.server.remote_signer import SignerAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qed._qed import Digest, Replica
     from qed.server.file_signer import Signer
@@ -59,30 +59,27 @@ class Signing:
         self._signers = signers
         # Sizes are noted in order, so one checkpoint is signed after another.
         self._turn = asyncio.Lock()
-        self._wanted: list[tuple[tuple[int, int], asyncio.Future[bytes]]] = []
+        self._wanted: list[tuple[tuple[int, int], Callable[[bytes | QedError], None]]] = []
         self._round: asyncio.Task[None] | None = None
         self._once_per_minute = OncePerMinute()
 
-    async def receipt(self, first: int, end: int) -> bytes:
-        """Return the receipt, as JSON, for versions of one commit batch that this member has applied.
+    def ask_receipt(self, first: int, end: int, deliver: Callable[[bytes | QedError], None]) -> None:
+        """Have a receipt, as JSON, made for versions of one commit batch that this member has applied.
 
         Receipts that are asked for at the same time rest on one checkpoint.
 
         Args:
             first: The first version.
             end: The one after the last.
-
-        Raises:
-            SigningError: This member cannot sign now, or the versions are not of one batch, or too many.
-            ForkGuard: This member must not sign.
+            deliver: Takes the receipt, once; or why there is none: this member cannot sign now, or must not
+                (`ForkGuard`), or the versions are not of one batch, or too many.
         """
         if end - first > MOST_IN_RECEIPT:
-            raise SigningError(f"a receipt has at most {MOST_IN_RECEIPT} events: ask for ranges of versions")
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._wanted.append(((first, end), future))
+            deliver(SigningError(f"a receipt has at most {MOST_IN_RECEIPT} events: ask for ranges of versions"))
+            return
+        self._wanted.append(((first, end), deliver))
         if self._round is None or self._round.done():
             self._round = asyncio.create_task(self._serve())
-        return await future
 
     async def published(self) -> bytes:
         """Return the note of the newest checkpoint with all kinds of signatures.
@@ -124,17 +121,11 @@ class Signing:
                 if self._once_per_minute.is_due("receipts", str(exc)):
                     _log.error(Line("no receipts", **_reason(exc)))
                 kind, reason = ForkGuard if isinstance(exc, ForkGuard) else SigningError, str(exc)
-                for _, future in wanted:
-                    if not future.done():
-                        future.set_exception(kind(reason))
+                for _, deliver in wanted:
+                    deliver(kind(reason))
                 continue
-            for (_, future), receipt in zip(wanted, receipts, strict=True):
-                if future.done():
-                    continue
-                if receipt:
-                    future.set_result(receipt)
-                else:
-                    future.set_exception(SigningError("the versions are not of one commit batch"))
+            for (_, deliver), receipt in zip(wanted, receipts, strict=True):
+                deliver(receipt or SigningError("the versions are not of one commit batch"))
 
     async def _make(self, versions: Sequence[tuple[int, int]]) -> list[bytes]:
         await self._guard.require()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from qed._qed import Added
 
-__all__ = ["ADD", "PROOF", "READ", "TASK", "Kind", "Waiting", "delays"]
+__all__ = ["ADD", "PROOF", "READ", "TASK", "Kind", "Waiting", "complete", "delays"]
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Waiting:
         self._timeout_s = timeout_s
         self._max_proofs = max_proofs
         self._tickets = itertools.count()
-        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind[Any]]] = {}
+        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind[Any], Callable[[Any], None] | None]] = {}
         self._counts: Counter[Kind[Any]] = Counter()
         self._refusals: dict[Kind[Any], str] = {}
         # Set by `start`: getting the running loop is a system call, and every request needs it.
@@ -71,37 +71,49 @@ class Waiting:
             Unavailable: Requests of this kind are refused.
             Overloaded: The largest number of proofs is waiting.
         """
+        future: asyncio.Future[T] = self._loop.create_future()
+        return self.enter_with(kind, future), future
+
+    def enter_with(self, kind: Kind[T], future: asyncio.Future[Any], then: Callable[[T], None] | None = None) -> int:
+        """Return a new ticket for a future.
+
+        Args:
+            kind: The kind of request.
+            future: It is completed by an exception; and by the result, if there is no `then`.
+            then: Takes the result instead, and completes the future whenever it likes.
+
+        Raises:
+            Unavailable: Requests of this kind are refused.
+            Overloaded: The largest number of proofs is waiting.
+        """
         if kind in self._refusals:
             raise Unavailable(self._refusals[kind])
         if kind is PROOF and self._counts[kind] >= self._max_proofs:
             raise Overloaded(f"{self._max_proofs} proofs are waiting already")
         ticket = next(self._tickets)
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._entries[ticket] = (future, self._loop.time(), kind)
+        self._entries[ticket] = (future, self._loop.time(), kind, then)
         self._counts[kind] += 1
-        return ticket, future
+        return ticket
 
     def leave(self, ticket: int) -> None:
         """Forget a ticket that will get no result."""
-        _, _, kind = self._entries.pop(ticket)
+        _, _, kind, _ = self._entries.pop(ticket)
         self._counts[kind] -= 1
 
     def settle(self, ticket: int, result: object) -> None:
         """Complete the request of a ticket: with a value, or with the exception to raise."""
         if ticket not in self._entries:
             return  # It has timed out.
-        future = self._entries[ticket][0]
+        future, _, _, then = self._entries[ticket]
         self.leave(ticket)
-        if future.done():
-            return  # Its task was cancelled at shutdown and no longer waits.
-        if isinstance(result, Exception):
-            future.set_exception(result)
+        if then is None or isinstance(result, Exception):
+            complete(future, result)
         else:
-            future.set_result(result)
+            then(result)
 
     def fail(self, kind: Kind[Any], reason: Callable[[], Exception]) -> None:
         """Fail every waiting request of `kind`."""
-        for ticket in [ticket for ticket, (_, _, found) in self._entries.items() if found is kind]:
+        for ticket in [ticket for ticket, (_, _, found, _) in self._entries.items() if found is kind]:
             self.settle(ticket, reason())
 
     def refuse(self, kind: Kind[Any], reason: str) -> None:
@@ -112,11 +124,21 @@ class Waiting:
     def _sweep(self) -> None:
         moment = self._loop.time() - self._timeout_s
         while self._entries:
-            ticket, (_, entered, kind) = next(iter(self._entries.items()))
+            ticket, (_, entered, kind, _) = next(iter(self._entries.items()))
             if entered >= moment:
                 break
             self.settle(ticket, Unavailable(kind.late.format(self._timeout_s)))
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+
+
+def complete(future: asyncio.Future[Any], result: object) -> None:
+    """Complete a future with a value, or with the exception to raise."""
+    if future.done():
+        return  # Its task was cancelled at shutdown and no longer waits.
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def delays(*seconds: float) -> Iterator[float]:
