@@ -34,6 +34,8 @@ def test_a_member_whose_log_differs_answers_503_and_the_others_go_on(tmp_path: P
         ghost, target, other = cluster.members
         ghost.stop()
         target.view()
+        # What was served lately is not served after the alarm, either.
+        assert httpx.get(f"{target.url}/log/tile/0/000.p/1").status_code == 200
         intruder = Intruder.as_member(ghost)
         # As the leader of a later term, which any voter can become, it says that the only event is another one.
         term = target.view().term + 10

@@ -87,7 +87,7 @@ SERVER_FLOORS = [
     {"config", "witness_client"},
     {"signed_lines"},
     {"remote_signer", "command_signer"},
-    {"private_files", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
+    {"private_files", "tile_cache", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
     | {"high_water", "sign_memory", "witnessing"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
     | {"signer_set", "file_signer", "receipt_maker"},

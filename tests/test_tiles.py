@@ -14,6 +14,7 @@ import pytest
 import qed
 from qed.errors import UnknownVersion
 from qed.proofs import Digest
+from qed.server.tile_cache import File, TileCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,6 +172,20 @@ def test_tiles_may_be_kept_and_errors_may_not(http: httpx.Client, server: Server
     answer = http.post("/log/tile/0/000")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_files_asked_for_lately_are_kept_within_a_limit() -> None:
+    cache, kilobyte = TileCache(10 * 2048), bytes(1024)
+    for number in range(20):
+        cache.put((str(number), False), File((), None, kilobyte))
+        cache.put((str(number), False), File((), None, kilobyte))
+        assert cache.get(("0", False)) is not None
+    kept = [number for number in range(20) if cache.get((str(number), False)) is not None]
+    assert kept == [0, *range(11, 20)]
+    cache.put(("large", False), File((), None, bytes(10 * 2048)))
+    assert not any(cache.get((str(number), False)) for number in range(20))
+    assert cache.get(("large", False)) is None
+    assert cache.get(("0", True)) is None
 
 
 @pytest.mark.parametrize(

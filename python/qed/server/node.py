@@ -325,7 +325,7 @@ class Node:
         Raises:
             Unavailable: The log is not that of the cluster.
         """
-        self._require_sound()
+        self.require_sound()
         return self.published.note
 
     async def receipt(self, first: int, end: int, *, is_witnessed: bool = False) -> bytes:
@@ -342,7 +342,7 @@ class Node:
             SigningError: The log is not signed, or the versions are not of one batch, or too many.
             NotLeader: The leader can give it, and this member cannot yet.
         """
-        self._require_sound()
+        self.require_sound()
         if self._signing is not None and self.is_leader and not is_witnessed:
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             self._ask_receipt(first, end, lambda receipt: complete(future, receipt))
@@ -380,7 +380,7 @@ class Node:
         Raises:
             Unavailable: No leader confirmed it in time, or a write or sync has failed.
         """
-        self._require_sound()
+        self.require_sound()
         try:
             await self._peers.leader_requests.catch_up()
         except NotLeader as exc:
@@ -388,7 +388,7 @@ class Node:
 
     async def await_version(self, version: int) -> None:
         """Return once the log holds `version`, or after a while."""
-        self._require_sound()
+        self.require_sound()
         if version < len(self._replica):
             return
         ticket, future = self._waiting.enter(READ)
@@ -413,7 +413,7 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        self._require_sound()
+        self.require_sound()
         if version is not None:
             await self.await_version(version)
         ticket, answer = self._waiting.enter(PROOF)
@@ -455,7 +455,7 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time, or the log is not that of the cluster.
         """
-        self._require_sound()
+        self.require_sound()
         ticket, answer = self._waiting.enter(PROOF)
         self._replica.ask_tile(ticket, path)
         return await self._receive(answer)
@@ -476,7 +476,7 @@ class Node:
             PageError: The log does not continue that backup.
             Unavailable: This member's log is not that of the cluster.
         """
-        self._require_sound()
+        self.require_sound()
         return self._replica.begin_backup(
             since=since,
             log=self.log_name,
@@ -498,7 +498,7 @@ class Node:
             Overloaded: Too many proofs wait already.
             Unavailable: No result in time.
         """
-        self._require_sound()
+        self.require_sound()
         ticket, answer = self._waiting.enter(PROOF)
         try:
             self._replica.ask_backup(ticket, after, until=until)
@@ -713,7 +713,12 @@ class Node:
         except TimeoutError as exc:
             raise Unavailable("leadership was not handed over in time") from exc
 
-    def _require_sound(self) -> None:
+    def require_sound(self) -> None:
+        """Check that this member may answer.
+
+        Raises:
+            Unavailable: The log is not that of the cluster.
+        """
         if self.alarm is not None:
             raise Unavailable(self.alarm)
 

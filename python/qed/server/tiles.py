@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from qed._qed import TilePath
 from qed.errors import QedError, UnknownVersion
+from qed.server.tile_cache import File, TileCache
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -31,11 +32,13 @@ _BUNDLES: Final = "tile/entries/"
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _FOR_EVER: Final = b"max-age=31536000, immutable"
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
-_GZIPPED: Final = ((b"content-encoding", b"gzip"), (b"vary", b"accept-encoding"))
-_PLAIN: Final = ((b"vary", b"accept-encoding"),)
+_GZIPPED: Final = (b"content-encoding", b"gzip")
+_VARY: Final = (b"vary", b"accept-encoding")
 _GZIP_LEVEL: Final = 1
 """Three quarters of a bundle are hashes, which no level makes smaller."""
 _ETAG_BYTES: Final = 16
+_CACHE_BYTES: Final = 32 << 20
+"""Room for the tiles of the leaves of a million entries."""
 
 
 class NoSuchTile(QedError):
@@ -50,34 +53,42 @@ class TileFile:
         # A cache that many use would give the log to those who have no key.
         kind = b"public" if node.settings.is_open else b"private"
         self._kept = (b"cache-control", kind + b", " + _FOR_EVER)
+        self._lately = TileCache(_CACHE_BYTES)
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer with one file.
 
         Raises:
             NoSuchTile: There is none at this path.
+            Unavailable: The log is not that of the cluster.
         """
         path = scope["path"][len(PREFIX) :]
+        key = path, path.startswith(_BUNDLES) and _accepts_gzip(scope)
+        self._node.require_sound()
+        file = self._lately.get(key)
+        if file is None:
+            file = await self._file(*key)
+            self._lately.put(key, file)
+        if file.etag is not None and file.etag in _header(scope, b"if-none-match"):
+            await send({"type": "http.response.start", "status": 304, "headers": file.headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        headers = [*file.headers, (b"content-length", b"%d" % len(file.body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": file.body})
+
+    async def _file(self, path: str, is_gzipped: bool) -> File:
         try:
             body = await self._node.tile(TilePath(path))
         except (UnknownVersion, ValueError) as exc:
             raise NoSuchTile(str(exc)) from exc
-        headers = [_BINARY, self._kept]
-        if path.startswith(_BUNDLES):
-            is_gzipped = _accepts_gzip(scope)
-            headers += _GZIPPED if is_gzipped else _PLAIN
-            if is_gzipped:
-                body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
-        else:
+        if not path.startswith(_BUNDLES):
             etag = b'"%s"' % hashlib.sha256(body).hexdigest()[: 2 * _ETAG_BYTES].encode()
-            headers.append((b"etag", etag))
-            if etag in _header(scope, b"if-none-match"):
-                await send({"type": "http.response.start", "status": 304, "headers": headers})
-                await send({"type": "http.response.body", "body": b""})
-                return
-        headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            return File((_BINARY, self._kept, (b"etag", etag)), etag, body)
+        if not is_gzipped:
+            return File((_BINARY, self._kept, _VARY), None, body)
+        body = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL, mtime=0)
+        return File((_BINARY, self._kept, _GZIPPED, _VARY), None, body)
 
 
 class PublishedCheckpoint:
