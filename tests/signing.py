@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 if TYPE_CHECKING:
@@ -60,15 +61,16 @@ def _digest(text: str, version: int) -> bytes:
 
 @dataclass(frozen=True)
 class Signer:
-    """An Ed25519 key with a name: of a log (kind 1) or a witness (kind 4)."""
+    """A key with a name: Ed25519 of a log (kind 1) or a witness (kind 4), or ML-DSA-44 of either (kind 6)."""
 
     name: str
     kind: int
     number: int
 
     @property
-    def _key(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(bytes([self.number]) * 32)
+    def _key(self) -> Ed25519PrivateKey | MLDSA44PrivateKey:
+        seed = bytes([self.number]) * 32
+        return MLDSA44PrivateKey.from_seed_bytes(seed) if self.kind == 6 else Ed25519PrivateKey.from_private_bytes(seed)
 
     @property
     def _public(self) -> bytes:
@@ -82,13 +84,27 @@ class Signer:
     def vkey(self) -> str:
         return f"{self.name}+{self._id.hex()}+{b64(self._public)}"
 
-    def line(self, text: str, time: int = NOW) -> str:
-        if self.kind == 1:
-            signature = self._key.sign(text.encode())
+    def line(self, text: str, time: int = NOW, *, context: bytes | None = None) -> str:
+        """Return the signature line for the text of a checkpoint; `context` is that of ML-DSA-44, which is empty."""
+        key = self._key
+        if isinstance(key, MLDSA44PrivateKey):
+            signature = struct.pack(">Q", time) + key.sign(self._subtree(text, time), context)
+        elif self.kind == 1:
+            signature = key.sign(text.encode())
         else:
-            signed = f"cosignature/v1\ntime {time}\n{text}".encode()
-            signature = struct.pack(">Q", time) + self._key.sign(signed)
+            signature = struct.pack(">Q", time) + key.sign(f"cosignature/v1\ntime {time}\n{text}".encode())
+        return self.line_of(signature)
+
+    def line_of(self, signature: bytes) -> str:
+        """Return a line of this key with any signature."""
         return f"\u2014 {self.name} {b64(self._id + signature)}\n"
+
+    def _subtree(self, text: str, time: int) -> bytes:
+        """Return what ML-DSA-44 signs of a checkpoint: the tree from its first leaf on, and not the extension lines."""
+        origin, size, tree = text.split("\n")[:3]
+        names = [bytes([len(name)]) + name for name in (self.name.encode(), origin.encode())]
+        start = b"subtree/v1\n\0" + names[0] + struct.pack(">Q", time) + names[1]
+        return start + struct.pack(">QQ", 0, int(size)) + base64.b64decode(tree)
 
 
 LOG: Final = Signer(ORIGIN, 1, 1)

@@ -209,6 +209,21 @@ def test_a_log_that_is_not_known_is_not_found(witness: WitnessProcess) -> None:
     refused(witness.post(stranger.request(0)), 404)
 
 
+def test_the_key_of_a_known_log_is_not_known_under_another_origin(witness: WitnessProcess, log: ForeignLog) -> None:
+    other = ForeignLog("other.example.com", log.leaves, log._key)
+    refused(witness.post(other.request(0)), 404)
+    _, line = log.sign(other.text()).split("\n\n")
+    refused(witness.post(request(0, [], f"{other.text()}\n{line}")), 404)
+    ok(witness.post(log.request(0)))
+
+
+def test_lines_of_keys_that_nobody_knows_are_ignored_and_not_kept(witness: WitnessProcess, log: ForeignLog) -> None:
+    note = log.sign(log.text())
+    stray = [f"\u2014 x{i} {base64.b64encode(bytes([i]) * 40).decode()}\n" for i in range(50)]
+    lines = ok(witness.post(request(0, [], note + "".join(stray))))
+    assert witness.last(log.origin).text == note + lines
+
+
 def test_only_its_log_signs_a_checkpoint(witness: WitnessProcess, log: ForeignLog) -> None:
     impostor = ForeignLog(log.origin, log.leaves)
     refused(witness.post(impostor.request(0)), 403)

@@ -205,6 +205,27 @@ def test_a_further_key_signs_only_if_asked_for(witness: WitnessProcess, log: For
     witness.start()
 
 
+def test_a_clock_behind_its_last_cosignature_stops_a_witness(witness: WitnessProcess, log: ForeignLog) -> None:
+    witness.start("--new-database")
+    first = witness.post(log.request(0, 3)).text
+    witness.stop()
+    # As if it had signed an hour from here.
+    with sqlite3.connect(witness.database) as database:
+        database.execute("UPDATE logs SET time = time + 3600")
+    database.close()
+    witness.start()
+    for old, size in ((3, 3), (3, 10)):
+        answer = witness.post(log.request(old, size))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    assert witness.last(log.origin).text == log.sign(log.text(3)) + first
+    witness.stop()
+    with sqlite3.connect(witness.database) as database:
+        database.execute("UPDATE logs SET time = time - 3600")
+    database.close()
+    witness.start()
+    assert witness.post(log.request(3)).status_code == 200
+
+
 def test_what_is_not_a_database_of_a_witness_is_refused(witness: WitnessProcess) -> None:
     witness.start("--new-database")
     witness.stop()
