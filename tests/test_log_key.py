@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from commands import one_line, qed
 from qed.errors import CertificateError
@@ -124,3 +130,25 @@ def test_what_is_not_a_key_file_is_refused_without_showing_it() -> None:
     with pytest.raises(CertificateError, match="expected a file of private keys"):
         parse_log_keys(b"")
     assert seed[:12] not in repr(parse_log_keys(good.encode()))
+
+
+@pytest.mark.parametrize(
+    ("format_", "encryption"),
+    [
+        (PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")),
+        (PrivateFormat.PKCS8, NoEncryption()),
+        (PrivateFormat.OpenSSH, NoEncryption()),
+    ],
+)
+def test_a_key_in_pem_format_is_refused_encrypted_or_not(
+    format_: PrivateFormat, encryption: NoEncryption | BestAvailableEncryption
+) -> None:
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, format_, encryption)
+    file = Path("log.key")
+    file.touch(0o600)
+    file.write_bytes(pem)
+    message = refused("show", "log.key")
+    assert "log.key: expected keys of `qed log-key generate`, found a file in PEM format" in message
+    assert pem.splitlines()[1].decode()[:12] not in message
+    with pytest.raises(CertificateError, match="PEM format"):
+        parse_log_keys(pem)

@@ -6,10 +6,12 @@ import secrets
 from typing import Final
 
 from qed._qed import SigningKey
+from qed.errors import CertificateError
 
 __all__ = ["SigningKey", "content_of_log_keys", "new_log_keys", "new_witness_keys", "parse_log_keys"]
 
 _SEED_BYTES: Final = 32
+_PEM: Final = b"-----BEGIN "
 
 
 def new_log_keys(origin: str) -> list[SigningKey]:
@@ -66,4 +68,9 @@ def parse_log_keys(content: bytes) -> list[SigningKey]:
     Raises:
         CertificateError: It is not a file of keys of one log. The message has no part of a key.
     """
+    if content.startswith(_PEM):
+        raise CertificateError(
+            "expected keys of `qed log-key generate`, found a file in PEM format: "
+            "no such key can sign for a log or a witness, encrypted or not"
+        )
     return SigningKey.parse_file(content)
