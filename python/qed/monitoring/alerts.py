@@ -68,6 +68,10 @@ class Pending(msgspec.Struct, rename="pascal", kw_only=True):
     tries: int = 0
     has_failed: bool = False
 
+    def is_due(self, now: int) -> bool:
+        """Return whether to try again. No wait is longer than an hour: beyond that, the clock was ahead."""
+        return not now < self.next_at <= now + _BACKOFF_MAX_S
+
     def note_failure(self, now: int) -> None:
         """Set when to try again: after 1 s, 2 s, and so on up to an hour, for three days."""
         self.next_at = now + min(1 << min(self.tries, 20), _BACKOFF_MAX_S)

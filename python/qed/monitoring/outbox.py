@@ -56,7 +56,8 @@ class Outbox:
         state = self._state
         found = alert_id(finding.kind, state.origin, finding.about)
         told = state.told.get(found)
-        if found in state.suppressed or (told is not None and now - told < self._repeat_s):
+        # After a time that is still to come, the clock was ahead: once too often is better than much too late.
+        if found in state.suppressed or (told is not None and 0 <= now - told < self._repeat_s):
             return
         path = None if finding.evidence is None else save_evidence(finding.evidence, self._folder)
         alert = alert_of(finding, state.origin, at=now, path=None if path is None else str(path), is_first=told is None)
@@ -75,6 +76,7 @@ class Outbox:
             found = alert_id(finding.kind, state.origin, finding.about)
             present.add(found)
             trouble = state.troubles.setdefault(found, Trouble(kind=finding.kind, text=finding.text, since=now))
+            trouble.since = min(trouble.since, now)
             # Missing cosignatures say something about the log at once. That a server is away often means nothing.
             is_late = now - trouble.since >= self._grace_s
             if is_late or finding.kind in {Kind.STALE, Kind.UNWITNESSED}:
@@ -99,7 +101,7 @@ class Outbox:
             sink = self._sinks.get(pending.sink)
             if sink is None:
                 continue
-            if pending.has_failed or not (is_all or pending.next_at <= now):
+            if pending.has_failed or not (is_all or pending.is_due(now)):
                 left.append(pending)
                 continue
             try:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import httpx
 import msgspec
 
+from qed._client.deadline import deadline
+from qed._client.sockets import Sockets
+from qed._client.transports import Transport
 from qed._hosts import is_loopback
 from qed.errors import MonitorError
 from qed.monitoring.findings import Severity
@@ -118,8 +121,10 @@ class Webhook:
             raise Undelivered(f"the webhook answered {status}")
 
     def _post(self, body: bytes, headers: dict[str, str]) -> int:
+        tls = httpx.create_ssl_context(trust_env=False)
         with (
-            httpx.Client(timeout=_WEBHOOK_S, trust_env=False, follow_redirects=False) as client,
+            deadline(_WEBHOOK_S),
+            httpx.Client(transport=Transport(tls, Sockets()), timeout=_WEBHOOK_S, follow_redirects=False) as client,
             client.stream("POST", self._url, content=body, headers=headers) as response,
         ):
             # The body of the answer says nothing, and may never end.
