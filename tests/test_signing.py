@@ -186,6 +186,26 @@ def test_a_checkpoint_outlives_a_restart_and_never_goes_back(server: Server) -> 
     wait_until(lambda: published(server)[0] == 6, "the next event in a checkpoint")
 
 
+def test_the_time_of_a_checkpoint_never_goes_back(server: Server, signed: Signed) -> None:
+    server.add(b"one")
+    wait_until(lambda: published(server)[0] == 1, "the checkpoint")
+    assert server.stop() == 0
+    # As if it had signed an hour from here.
+    memory = qed._qed.SignMemory.open(str(signed.memory()))
+    assert memory.newest is not None
+    size, root, time_s = memory.newest
+    memory.note(size, root, time_s + 3600)
+    memory.close()
+    server.start()
+    server.add(b"two")
+    wait_until(lambda: published(server)[0] == 2, "the next checkpoint")
+    note = httpx.get(f"{server.url}/log/checkpoint").text
+    signature = base64.b64decode(max(note.splitlines(), key=len).split()[2])
+    assert len(signature) == 4 + 8 + 2420, "the line of ML-DSA-44, which has a time"
+    assert int.from_bytes(signature[4:12], "big") >= time_s + 3600
+    assert signed.policy.trust.endorse(note.encode(), now=0).size == 2
+
+
 def test_a_log_that_lost_signed_events_accepts_no_others(server: Server, signed: Signed) -> None:
     server.add(b"one")
     assert server.stop() == 0
