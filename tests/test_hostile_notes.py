@@ -226,6 +226,7 @@ MISTAKEN: Final = {
     "a second encoding of a point": (f"log {vkey(ORIGIN, TWICE_ENCODED)}\nquorum none\n", 1),
     "an ML-DSA-44 key of 1311 bytes": (f"log {vkey(ORIGIN, bytes([6]) + bytes(1311))}\nquorum none\n", 1),
     "one key under two names": (f"{OWN_LOG}{WITNESS}witness b {WITNESSES[0].vkey}\nquorum none\n", 3),
+    "a witness with the name of the log": (f"{OWN_LOG}witness a {Signer(ORIGIN, 4, 50).vkey}\nquorum a\n", 2),
     "a member that is not defined": (f"{OWN_LOG}group g any nobody\nquorum g\n", 2),
     "a member of two groups": (f"{OWN_LOG}{WITNESS}group g any a\ngroup h any a\nquorum g\n", 4),
     "two quorums": (f"{OWN_LOG}quorum none\nquorum none\n", 3),

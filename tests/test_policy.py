@@ -94,13 +94,13 @@ def test_too_few_witnesses_are_no_failure_but_conclude_nothing() -> None:
     assert verify(note, alone).level is Level.SIGNED
 
 
-def test_a_checkpoint_of_another_log_is_refused() -> None:  # row 5
+def test_a_checkpoint_of_another_log_is_refused() -> None:
     world = World(origin="other.example.com")
     assert "origin" in refused(world.note(LOG.line(world.text)))
     assert "origin" in refused(world.note(Signer("other.example.com", 1, 1).line(world.text)))
 
 
-def test_lines_of_unknown_keys_are_ignored_and_malformed_ones_are_not() -> None:  # rows 6, 7, 10
+def test_lines_of_unknown_keys_are_ignored_and_malformed_ones_are_not() -> None:
     world = World()
     unknown = [f"\u2014 x{i} {b64(bytes([i]) * 40)}\n" for i in range(50)]
     same_id = f"\u2014 other {LOG.line(world.text).split()[2]}\n"
@@ -118,7 +118,7 @@ def test_lines_of_unknown_keys_are_ignored_and_malformed_ones_are_not() -> None:
             verify(world.note(bad, *world.lines()))
 
 
-def test_a_known_line_must_verify_and_occur_once() -> None:  # rows 8, 9, 16, 17
+def test_a_known_line_must_verify_and_occur_once() -> None:
     world, other = World(), World(entries=World().entries[:3])
     for i, line in enumerate(world.lines()):
         assert "signature" in refused(world.note(*world.lines(), line))
@@ -133,7 +133,7 @@ def test_a_known_line_must_verify_and_occur_once() -> None:  # rows 8, 9, 16, 17
     assert "signature" in refused(world.note(f"\u2014 {name} {b64(bytes(raw))}\n", *world.lines()[1:]))
 
 
-def test_limits_hold_before_anything_is_decoded() -> None:  # rows 11, 13
+def test_limits_hold_before_anything_is_decoded() -> None:
     world = World()
     lines = [f"\u2014 x{i} {b64(bytes(40))}\n" for i in range(98)]
     with pytest.raises(qed.MalformedProof, match="100 signature lines"):
@@ -160,12 +160,12 @@ def test_limits_hold_before_anything_is_decoded() -> None:  # rows 11, 13
         lambda note: note[:0],
     ],
 )
-def test_a_note_that_is_not_plain_text_is_malformed(change: Callable[[str], str]) -> None:  # row 12
+def test_a_note_that_is_not_plain_text_is_malformed(change: Callable[[str], str]) -> None:
     with pytest.raises(qed.MalformedProof):
         verify(change(World().note()))
 
 
-def test_an_empty_tree_has_one_root_and_no_receipts() -> None:  # row 14
+def test_an_empty_tree_has_one_root_and_no_receipts() -> None:
     world = World(entries=[])
     empty = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
     assert f"\n0\n{empty}\n" in world.text
@@ -174,7 +174,7 @@ def test_an_empty_tree_has_one_root_and_no_receipts() -> None:  # row 14
     assert "root" in refused(f"{text}\n{LOG.line(text)}")
 
 
-def test_a_cosignature_counts_only_with_a_possible_time() -> None:  # row 18
+def test_a_cosignature_counts_only_with_a_possible_time() -> None:
     world = World()
     for time, counts in ((0, False), (1, True), (NOW + 300, True), (NOW + 301, False), (2**63 - 1, False)):
         note = world.note(*world.lines()[:2], WITNESSES[1].line(world.text, time))
@@ -187,7 +187,7 @@ def test_a_cosignature_counts_only_with_a_possible_time() -> None:  # row 18
     assert "signature" in refused(world.note(*world.lines()[:2], WITNESSES[1].line(world.text, 2**63)))
 
 
-def test_extension_lines_that_the_log_signed_are_accepted() -> None:  # row 20, where the log has signed them
+def test_extension_lines_that_the_log_signed_are_accepted() -> None:
     world = World(extensions="more\n")
     assert not verify(world.note()).checkpoint.has_unsigned_extensions
 
@@ -207,7 +207,7 @@ def test_extension_lines_that_the_log_signed_are_accepted() -> None:  # row 20, 
         (f"log {LOG.vkey}\nquorum none\nquorum none", "line 3"),
     ],
 )
-def test_a_policy_with_a_mistake_is_refused_with_its_line(line: str, reason: str) -> None:  # rows 15, 39
+def test_a_policy_with_a_mistake_is_refused_with_its_line(line: str, reason: str) -> None:
     with pytest.raises(qed.PolicyError, match=reason):
         Policy(f"{line}\nquorum none\n".encode())
     small_order = Signer(ORIGIN, 1, 1).vkey.rpartition("+")[0] + "+" + b64(b"\1" + b"\1" + bytes(31))
@@ -215,7 +215,7 @@ def test_a_policy_with_a_mistake_is_refused_with_its_line(line: str, reason: str
         Policy(f"log {small_order}\nquorum none\n".encode())
 
 
-def test_a_retired_key_counts_up_to_its_size() -> None:  # row 38
+def test_a_retired_key_counts_up_to_its_size() -> None:
     old, world = Signer(ORIGIN, 1, 2), World()
     note = world.note(old.line(world.text), *world.lines()[1:])
     for size, counts in ((9, True), (8, False)):
@@ -228,7 +228,7 @@ def test_a_retired_key_counts_up_to_its_size() -> None:  # row 38
             assert "origin" in refused(note, policy)
 
 
-def test_a_batch_end_of_another_batch_is_only_claimed_or_refused() -> None:  # row 45
+def test_a_batch_end_of_another_batch_is_only_claimed_or_refused() -> None:
     claimed = World().receipt(0, 1) | {"End": World().receipt(3, 4)["End"]}
     claimed["Snapshots"][0]["HyperDigest"] = World().snapshot(5)["HyperDigest"]
     signed = SignedReceipt.from_json(json.dumps(claimed).encode())
@@ -305,7 +305,7 @@ def test_a_bundle_answers_its_question_only(bundles: dict[str, dict[str, Any]]) 
         POLICY.verify(signed_bundle(changed), now=NOW)
 
 
-def test_old_cosignatures_say_nothing_about_what_may_have_changed(bundles: dict[str, dict[str, Any]]) -> None:  # row 4
+def test_old_cosignatures_say_nothing_about_what_may_have_changed(bundles: dict[str, dict[str, Any]]) -> None:
     file = {"Format": "qed-trust-1", "Policy": policy_of(), "MaxAge": 100}
     policy = Policy(json.dumps(file).encode())
     for kind, is_past in (("membership", True), ("inclusion", True), ("absence", False), ("to the end", False)):
