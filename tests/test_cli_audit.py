@@ -14,11 +14,16 @@ import qed
 from commands import qed as run
 from commands import read_lines, values
 from published import Answer, entries_of, log_of, publish, serving, tile_path, zipped
-from signing import LOG, WITNESSES, World, b64, policy_of
+from qed.monitoring.auditing import audit as audit_log
+from qed.monitoring.charge import hear
+from qed.monitoring.sources import FolderSource
+from signing import LOG, WITNESSES, Signer, World, b64, leaf, policy_of, root
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+
+    from qed.monitoring.charge import Ruling
 
 SIZES = (1, 1, 5, 300, 256, 1, 40)
 SIZE = sum(SIZES)
@@ -153,6 +158,116 @@ def test_a_signed_entry_that_is_wrong_is_found(
     before = Path(finding["Evidence"]).read_bytes()
     assert record("copy")["Findings"] == [finding]
     assert Path(finding["Evidence"]).read_bytes() == before
+
+
+def mismatch(entries: list[bytes], folder: str) -> dict[str, Any]:
+    """Publish these entries with another hyper root at 306, and return the evidence about it."""
+    wrong = [*entries]
+    wrong[306] = spoilt(wrong[306])
+    publish(Path(folder), wrong)
+    [finding] = audit_log(qed.Policy.load("policy"), FolderSource(Path(folder))).findings
+    assert finding.kind == "replay-mismatch"
+    assert finding.evidence is not None
+    made: dict[str, Any] = json.loads(finding.evidence.to_json())
+    return made
+
+
+def spoilt(entry: bytes) -> bytes:
+    return entry[:-1] + bytes([entry[-1] ^ 1])
+
+
+def about(world: World, index: int) -> dict[str, Any]:
+    """Return the side of evidence that has this entry of a world."""
+    return {"Checkpoint": world.note(), "Entry": b64(world.entries[index]), "Proof": inclusion(world, index)}
+
+
+def inclusion(world: World, index: int) -> list[str]:
+    """Return the inclusion path of an entry, the sibling of the leaf first: `World.proof` begins at the left."""
+    path: list[str] = []
+    entries, low = world.entries, 0
+    while len(entries) > 1:
+        half = 1 << (len(entries) - 1).bit_length() - 1
+        is_left = index - low < half
+        path.insert(0, b64(root([leaf(entry) for entry in (entries[half:] if is_left else entries[:half])])))
+        low, entries = (low, entries[:half]) if is_left else (low + half, entries[half:])
+    return path
+
+
+def heard(folder: str, evidence: dict[str, Any]) -> Ruling:
+    found = qed.Evidence.from_json(json.dumps(evidence).encode())
+    return hear(found, qed.Policy.load("policy").trust, FolderSource(Path(folder)))
+
+
+def test_a_replay_confirms_evidence_and_refutes_what_nobody_did(honest: list[bytes]) -> None:
+    made = mismatch(honest, "copy")
+    Path("true.json").write_text(json.dumps(made))
+    done = audit("copy", "--evidence", "true.json")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"Confirmed: {LOG.name} has done what the file says." in done.stdout
+    assert values(done.stdout)["Batch"] == "versions 7 to 306"
+    assert "replay-mismatch: entry 306" in done.stdout
+    found = record("copy", "--evidence", "true.json")
+    assert (found["Evidence"], found["Index"], found["Replay"], found["Replayed"]) == ("confirmed", 306, [7, 306], 7)
+    assert [finding["Evidence"] for finding in found["Findings"]] == [None]
+    # The same file about an honest log: it has signed the entry, and it is right.
+    libel = made | {"A": about(publish(Path("honest"), honest), 306)}
+    Path("libel.json").write_text(json.dumps(libel))
+    done = audit("honest", "--evidence", "libel.json")
+    assert (done.returncode, "Refuted" in done.stdout) == (0, True)
+    # The replay decides, not how far the file says that the batch goes.
+    assert heard("honest", libel | {"Replay": [0, 2**63 - 1]}).outcome == "refuted"
+
+
+def test_evidence_is_replayed_from_a_copy_that_has_grown(honest: list[bytes]) -> None:
+    made = mismatch(honest[:307], "older")
+    # Only full tiles of the older checkpoint are left.
+    publish(Path("copy"), [*honest[:306], spoilt(honest[306]), *honest[307:]])
+    assert not (Path("copy") / tile_path(0, 1, 51)).exists()
+    assert heard("copy", made).outcome == "confirmed"
+    # A source with another history shows a fork, and says nothing about the file.
+    publish(Path("other"), honest)
+    found = heard("other", made)
+    assert (found.outcome, found.finding and found.finding.kind) == ("open", "fork")
+    # A source that is behind says nothing either.
+    publish(Path("behind"), honest[:7])
+    with pytest.raises(qed.QedError):
+        heard("behind", made)
+
+
+def test_an_earlier_entry_that_is_wrong_leaves_the_evidence_open(honest: list[bytes]) -> None:
+    made = mismatch(honest, "copy")
+    wrong = [spoilt(entry) if index in {6, 306} else entry for index, entry in enumerate(honest)]
+    Path("later.json").write_text(json.dumps(made | {"A": about(publish(Path("both"), wrong), 306)}))
+    found = record("both", "--evidence", "later.json")
+    [finding] = found["Findings"]
+    assert (found["code"], found["Evidence"], finding["Kind"]) == (1, "open", "replay-mismatch")
+    assert json.loads(Path(finding["Evidence"]).read_text())["Index"] == 6
+    # A later entry that is wrong does not make the file right.
+    later = publish(Path("later"), [b"" if index == 20 else entry for index, entry in enumerate(honest)])
+    ruling = heard("later", made | {"Index": 6, "Replay": [2, 6], "A": about(later, 6)})
+    assert (ruling.outcome, ruling.finding and ruling.finding.kind) == ("refuted", "invalid-entry")
+
+
+def test_evidence_that_needs_no_replay_or_shows_nothing(honest: list[bytes]) -> None:
+    made = mismatch(honest, "copy")
+    without = {key: made[key] for key in ("Format", "Kind", "Origin", "Vkeys", "Index")}
+    plain = World(entries=[b"" if index == 9 else entry for index, entry in enumerate(honest)])
+    Path("plain.json").write_text(json.dumps(without | {"Index": 9, "A": about(plain, 9)}))
+    found = record("copy", "--evidence", "plain.json")
+    assert (found["code"], found["Evidence"], found["Replayed"]) == (1, "confirmed", None)
+    assert heard("copy", without | {"A": about(World(entries=honest), 306)}).outcome == "refuted"
+    notes = {"A": {"Checkpoint": made["A"]["Checkpoint"]}, "B": {"Checkpoint": World(entries=honest[:7]).note()}}
+    suspicion = {key: made[key] for key in ("Format", "Origin", "Vkeys")} | {"Kind": "suspicion"} | notes
+    Path("suspicion.json").write_text(json.dumps(suspicion))
+    found = record("copy", "--evidence", "suspicion.json")
+    assert (found["code"], found["Evidence"]) == (5, "open")
+    # Exit code 1 is for the log: what accuses nobody is wrong usage.
+    Path("broken.json").write_text(json.dumps(made | {"A": made["A"] | {"Proof": []}}))
+    assert audit("copy", "--evidence", "broken.json").returncode == 2
+    # A key that the policy has retired convicts, however large the checkpoint is.
+    trust = {"Format": "qed-trust-1", "Policy": policy_of().replace(LOG.vkey, Signer(LOG.name, 1, 99).vkey)}
+    Path("policy").write_text(json.dumps(trust | {"Retired": [{"Vkey": LOG.vkey, "MaxSize": 5}]}))
+    assert heard("copy", made).outcome == "confirmed"
 
 
 def test_damaged_files_are_damage_and_no_proof(honest: list[bytes]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from qed.cli.client import connect
-from qed.cli.options import RECEIPTS, command, current_session
+from qed.cli.inputs import content_of_evidence
+from qed.cli.options import INPUT, RECEIPTS, command, current_session
 from qed.cli.receipts_given import receipts_in
 from qed.cli.security import security_of
 from qed.errors import Inconclusive, VerificationError
-from qed.evidence import save_evidence
+from qed.evidence import Evidence, save_evidence
 from qed.monitoring.auditing import Receipts
 from qed.monitoring.auditing import audit as audit_log
-from qed.monitoring.findings import Kind, exit_code
+from qed.monitoring.charge import Outcome, hear
+from qed.monitoring.findings import EXIT_INCONCLUSIVE, EXIT_MISBEHAVIOUR, EXIT_OK, Kind, exit_code
 from qed.monitoring.sources import source_of
 from qed.policy import Policy
 
@@ -28,12 +30,18 @@ if TYPE_CHECKING:
     from qed.cli.options import Settings
     from qed.cli.terminal import Terminal
     from qed.monitoring.auditing import AuditReport
+    from qed.monitoring.charge import Ruling
     from qed.monitoring.findings import Finding
     from qed.monitoring.sources import Source
 
 __all__ = ["audit"]
 
 _INCONCLUSIVE: Final = frozenset({Kind.STALE, Kind.UNWITNESSED})
+_SENTENCES: Final = {
+    Outcome.CONFIRMED: "Confirmed: {log} has done what the file says.",
+    Outcome.REFUTED: "Refuted: {log} has not done what the file says.",
+    Outcome.OPEN: "Open: this does not show whether {log} has done what the file says.",
+}
 
 
 @command(
@@ -42,6 +50,7 @@ _INCONCLUSIVE: Final = frozenset({Kind.STALE, Kind.UNWITNESSED})
         "qed audit https://log.example.com:8800 --policy trust.json",
         "qed audit https://cdn.example.com/log --policy trust.json --receipts receipts.jsonl",
         "qed audit ./copy-of-the-log --policy trust.json",
+        "qed audit https://log.example.com:8800 --policy trust.json --evidence invalid-entry-61c3….json",
     ],
 )
 @click.argument("source", metavar="URL|DIR")
@@ -68,24 +77,98 @@ _INCONCLUSIVE: Final = frozenset({Kind.STALE, Kind.UNWITNESSED})
     metavar="DIR",
     help="Where to save evidence. Default: the current folder.",
 )
-def audit(*, source: str, policy: str, receipts: tuple[str, ...], evidence_dir: str) -> None:
+@click.option(
+    "--evidence", type=INPUT, metavar="FILE", help="Only replay what this file says of the log, to see if it is right."
+)
+def audit(*, source: str, policy: str, receipts: tuple[str, ...], evidence_dir: str, evidence: str | None) -> None:
     """Check everything that a log has published, from its first entry on.
 
     URL is a server of qed, or where its files are: checkpoint and tile/…; DIR is a copy of these files. The checkpoint
     is verified by the policy, every tile and entry by the checkpoint, and all entries are replayed: at the end of each
     commit batch, both roots must be those that the events lead to. What proves a fault is saved as evidence.
+
+    With --evidence, the entries are replayed up to the batch that the file is about. The exit code is 1 if the file is
+    right: the log misbehaves. It is 0 if the file is wrong.
     """
     session = current_session()
     terminal = session.terminal
     trusted, given = Policy.load(policy), receipts_in(receipts)
+    charge = None if evidence is None else _charge(evidence, trusted, has_receipts=bool(receipts))
     with ExitStack() as stack:
         read = _source(source, session.settings)
         stack.callback(read.close)
+        if charge is not None:
+            ruling = _heard(charge, trusted, read, terminal)
+            _show_ruling(terminal, charge, ruling, Path(evidence_dir))
+            raise click.exceptions.Exit(_exit_code(ruling))
         report = _audited(trusted, read, given, session.settings, terminal, stack)
     paths = [_saved(found, Path(evidence_dir), terminal) for found in report.findings]
     _show(terminal, report, paths)
     if report.findings:
         raise click.exceptions.Exit(exit_code(report.findings))
+
+
+def _charge(path: str, policy: Policy, *, has_receipts: bool) -> Evidence:
+    """Return a file of evidence that the policy has keys for. Any other is wrong usage: exit code 1 is for the log."""
+    if has_receipts:
+        raise click.UsageError("--receipts are compared by a whole audit: give --evidence without them")
+    try:
+        found = Evidence.from_json(content_of_evidence(path))
+        found.judge(policy.trust)
+    except VerificationError as exc:
+        raise click.UsageError(f"{path} shows nothing about a log of the policy: {exc}") from exc
+    return found
+
+
+def _heard(charge: Evidence, policy: Policy, source: Source, terminal: Terminal) -> Ruling:
+    with ExitStack() as bar, _reasons(terminal):
+        source.probe()
+        return hear(charge, policy.trust, source, started=_bar_of(bar, terminal))
+
+
+def _exit_code(ruling: Ruling) -> int:
+    if ruling.outcome is Outcome.CONFIRMED:
+        return EXIT_MISBEHAVIOUR
+    if ruling.finding is not None:
+        return exit_code([ruling.finding])
+    return EXIT_OK if ruling.outcome is Outcome.REFUTED else EXIT_INCONCLUSIVE
+
+
+def _show_ruling(terminal: Terminal, charge: Evidence, ruling: Ruling, folder: Path) -> None:
+    found = ruling.finding
+    # What confirms the file needs no other file.
+    path = None if found is None or ruling.outcome is Outcome.CONFIRMED else _saved(found, folder, terminal)
+    terminal.fields("Evidence:", _of_charge(charge, ruling))
+    if found is not None:
+        terminal.line(f"{found.kind}: {found.text}")
+    if path is not None:
+        terminal.line(f"  evidence: {path}")
+    terminal.line(_SENTENCES[ruling.outcome].format(log=charge.origin))
+    terminal.records(
+        [
+            {
+                "Evidence": ruling.outcome.value,
+                "Log": charge.origin,
+                "Kind": charge.kind,
+                "Index": charge.index,
+                "Replay": charge.replay,
+                "Replayed": ruling.replayed,
+                "Reason": ruling.reason,
+                "Findings": [] if found is None else [_of_finding(found, path)],
+            }
+        ]
+    )
+
+
+def _of_charge(charge: Evidence, ruling: Ruling) -> Iterator[tuple[str, object]]:
+    yield "Kind", charge.kind
+    yield "Log", charge.origin
+    if charge.index is not None:
+        yield "Index", charge.index
+    if charge.replay is not None:
+        yield "Batch", f"versions {charge.replay[0]} to {charge.replay[1]}"
+    yield "Replayed", "nothing" if ruling.replayed is None else f"{ruling.replayed} entries"
+    yield "Reason", ruling.reason
 
 
 def _source(place: str, settings: Settings) -> Source:
@@ -98,17 +181,29 @@ def _source(place: str, settings: Settings) -> Source:
 def _audited(  # what an audit needs
     policy: Policy, source: Source, receipts: Receipts, settings: Settings, terminal: Terminal, stack: ExitStack
 ) -> AuditReport:
+    with ExitStack() as bar, _reasons(terminal):
+        source.probe()
+        client = None
+        if source.api is not None:
+            client = stack.enter_context(connect(replace(settings, endpoints=(source.api,))))
+        return audit_log(policy, source, receipts=receipts, client=client, started=_bar_of(bar, terminal))
+
+
+def _bar_of(bar: ExitStack, terminal: Terminal) -> Callable[[int], Callable[[int], None]]:
+    """Return what begins a progress bar, which ends with `bar`."""
+
     def started(entries: int) -> Callable[[int], None]:
         advance = bar.enter_context(terminal.progress(entries, is_logged=True))
         return lambda done: advance(done, done)
 
+    return started
+
+
+@contextmanager
+def _reasons(terminal: Terminal) -> Iterator[None]:
+    """Show an audit that cannot be completed, because something does not verify."""
     try:
-        with ExitStack() as bar:
-            source.probe()
-            client = None
-            if source.api is not None:
-                client = stack.enter_context(connect(replace(settings, endpoints=(source.api,))))
-            return audit_log(policy, source, receipts=receipts, client=client, started=started)
+        yield
     except VerificationError as exc:
         word = "Inconclusive" if isinstance(exc, Inconclusive) else "KO"
         terminal.verdict(word)
@@ -181,11 +276,12 @@ def _record(report: AuditReport, word: str, paths: list[Path | None]) -> dict[st
         "Receipts": report.receipts,
         "NewerReceipts": report.newer_receipts,
         "ServerChecked": report.is_server_checked,
-        "Findings": [
-            {"Kind": found.kind.value, "Text": found.text, "Evidence": None if path is None else str(path)}
-            for found, path in zip(report.findings, paths, strict=True)
-        ],
+        "Findings": [_of_finding(found, path) for found, path in zip(report.findings, paths, strict=True)],
     }
+
+
+def _of_finding(found: Finding, path: Path | None) -> dict[str, object]:
+    return {"Kind": found.kind.value, "Text": found.text, "Evidence": None if path is None else str(path)}
 
 
 def _base64(value: bytes) -> str:

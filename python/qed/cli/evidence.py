@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from qed._files import open_at_once
-from qed.cli.inputs import open_input
+from qed.cli.inputs import content_of_evidence
 from qed.cli.options import INPUT, RECEIPTS, command, current_session
 from qed.errors import VerificationError
-from qed.evidence import EVIDENCE_BYTES_MAX, Evidence, Verdict
+from qed.evidence import Evidence, Verdict
 from qed.policy import Policy
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ def evidence(*, file: str, policy: str) -> None:
     """
     terminal = current_session().terminal
     trust = Policy.load(policy).trust
-    with open_input("-") if file == "-" else open_at_once(file) as opened:
-        content = opened.read(EVIDENCE_BYTES_MAX + 1)
+    content = content_of_evidence(file)
     try:
         found = Evidence.from_json(content)
         judgement = found.judge(trust)
@@ -104,7 +102,7 @@ def _sentences(evidence: Evidence, judgement: Judgement, verdict: Verdict) -> It
         case Verdict.UNREPLAYED, _:
             first, last = evidence.replay or (None, None)
             yield f"{log} has signed entry {evidence.index}. Whether it is wrong follows from the entries before it."
-            yield f"Run qed audit on a copy of the log: it replays versions {first} to {last}."
+            yield f"Run qed audit URL --evidence FILE: it replays the log up to versions {first} to {last}."
         case _:
             yield f"{log} has signed both checkpoints. Nothing here shows whether one tree extends the other."
             yield "This is a suspicion, not a proof."

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict
 
 import click
 
+from qed._files import open_at_once
+from qed.evidence import EVIDENCE_BYTES_MAX
 from qed.proofs import Digest
 
 if TYPE_CHECKING:
@@ -19,7 +21,16 @@ if TYPE_CHECKING:
 
     from qed.cli.terminal import Terminal
 
-__all__ = ["EVENT_BYTES_MAX", "EventOptions", "describe", "digest_given", "event_given", "open_input", "size_of"]
+__all__ = [
+    "EVENT_BYTES_MAX",
+    "EventOptions",
+    "content_of_evidence",
+    "describe",
+    "digest_given",
+    "event_given",
+    "open_input",
+    "size_of",
+]
 
 # Sending an event needs several copies of it in memory, so a file chosen by mistake must not fill the memory.
 EVENT_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -56,6 +67,22 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         return
     with Path(path).open("rb") as file:
         yield file
+
+
+def content_of_evidence(path: str) -> bytes:
+    """Return the content of a file of evidence, at most one byte more than such a file has.
+
+    Args:
+        path: The file, or `-` for stdin.
+
+    Returns:
+        The content. It is not verified.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open_input("-") if path == "-" else open_at_once(path) as file:
+        return file.read(EVIDENCE_BYTES_MAX + 1)
 
 
 def event_given(given: EventOptions) -> bytes:

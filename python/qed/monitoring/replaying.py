@@ -29,7 +29,12 @@ _AHEAD: Final = 2 * _THREADS
 
 
 def replay(
-    tree: PublishedTree, audit: EntryAudit, *, advance: Callable[[int], None], with_tiles: bool = True
+    tree: PublishedTree,
+    audit: EntryAudit,
+    *,
+    advance: Callable[[int], None],
+    with_tiles: bool = True,
+    until: int | None = None,
 ) -> Finding | None:
     """Replay the entries of a tree that were not replayed before.
 
@@ -38,6 +43,7 @@ def replay(
         audit: Where to replay them.
         advance: Called with the number of entries after each step.
         with_tiles: Whether to check the tiles of level 0, too, which the bundles imply but others read.
+        until: How many entries of the tree to replay, up to the end of their last bundle; None to replay all.
 
     Returns:
         What is wrong with the first entry that is, with evidence, or None.
@@ -48,7 +54,9 @@ def replay(
         LogFull: There is no room for so many events.
     """
     size = tree.checkpoint.size
-    for first, bundles in _read_ahead(tree, audit.next_entry // BUNDLE_ENTRIES, with_tiles=with_tiles):
+    end = tree.bundles if until is None else -(-until // BUNDLE_ENTRIES)
+    numbers = range(audit.next_entry // BUNDLE_ENTRIES, end)
+    for first, bundles in _read_ahead(tree, numbers, with_tiles=with_tiles):
         before = audit.next_entry
         found = audit.append(first, bundles, size)
         if found is not None:
@@ -57,20 +65,21 @@ def replay(
     return None
 
 
-def _read_ahead(tree: PublishedTree, start: int, *, with_tiles: bool) -> Iterator[tuple[int, list[bytes]]]:
-    def read(first: int) -> list[bytes]:
-        numbers = range(first, min(first + _GROUP, tree.bundles))
-        if with_tiles:
-            for number in numbers:
-                tree.check_leaves(number)
-        return [tree.bundle(number) for number in numbers]
+def _read_ahead(tree: PublishedTree, numbers: range, *, with_tiles: bool) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield bundles in groups, each after the number of its first one."""
 
-    starts = iter(range(start, tree.bundles, _GROUP))
+    def read(group: range) -> list[bytes]:
+        if with_tiles:
+            for number in group:
+                tree.check_leaves(number)
+        return [tree.bundle(number) for number in group]
+
+    groups = (numbers[start : start + _GROUP] for start in range(0, len(numbers), _GROUP))
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="qed-audit")
     try:
         pending: deque[tuple[int, Future[list[bytes]]]] = deque()
-        for first in starts:
-            pending.append((first, pool.submit(read, first)))
+        for group in groups:
+            pending.append((group.start, pool.submit(read, group)))
             if len(pending) >= _AHEAD:
                 number, future = pending.popleft()
                 yield number, future.result()
