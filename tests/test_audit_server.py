@@ -4,21 +4,57 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+import qed
+from commands import QED, environment, read_lines
 from commands import qed as run
-from commands import read_lines
+from harness.ports import free_ports
 from harness.process import Server
-from harness.wait import wait_until
+from harness.wait import LIMIT_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ORIGIN = "log.example.com/audited"
+
+
+def metrics_of(url: str) -> dict[str, float]:
+    """Return the metrics that a monitor serves, each by its name and its kind of alert."""
+    answer = httpx.get(url)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    families = text_string_to_metric_families(answer.text)
+    samples = [sample for family in families for sample in family.samples if not sample.name.endswith("_created")]
+    return {
+        " ".join([sample.name.removeprefix("qed_monitor_"), *sample.labels.values()]): sample.value
+        for sample in samples
+    }
+
+
+@contextmanager
+def watching(*args: str) -> Iterator[str]:
+    """Run a monitor, and give the URL of its metrics."""
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    words = ["monitor", *args, "--policy", "policy", "--state", "state", "--interval", "0.1"]
+    process = subprocess.Popen(
+        [QED, *words, "--metrics-listen", address], env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    url = f"http://{address}/metrics"
+    try:
+        wait_until(lambda: Path("state").exists() and metrics_of(url)["checkpoint_size"] > 0, what="the first round")
+        yield url
+    finally:
+        process.terminate()
+        _, stderr = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, f"metrics url={url}" in stderr) == (0, True), stderr
 
 
 @pytest.fixture
@@ -67,3 +103,26 @@ def test_an_honest_server_is_audited_and_monitored(server: Server) -> None:
     add(server, 250, 2)
     found = record(*watch)
     assert (found["code"], found["Size"], found["Replayed"], found["Findings"]) == (0, 559, 559, [])
+
+
+def test_a_running_monitor_has_metrics(server: Server) -> None:
+    add(server, 1, 300)
+    begun = time.time()
+    added_later = qed.Digest.of(b"301 0").hex()
+    with watching(server.url, "--watch", added_later, "--command", "false") as url:
+        wait_until(
+            lambda: metrics_of(url)["last_success_timestamp_seconds"] >= int(begun), what="a round without findings"
+        )
+        assert metrics_of(url)["alerts_total watch-hit"] == 0
+        add(server, 250)
+        wait_until(lambda: metrics_of(url)["replayed_total"] == 551, what="what was added")
+        wait_until(lambda: metrics_of(url)["lag_entries"] == 0, what="the end of the round")
+        seen = metrics_of(url)
+        assert seen["checkpoint_size"] == seen["entries_verified_total"] == 551
+        assert 0 <= seen["checkpoint_age_seconds"] <= time.time() - begun
+        assert seen["alerts_total watch-hit"] == 1
+        assert {name: value for name, value in seen.items() if value and "alerts" in name} == {
+            "alerts_total watch-hit": 1
+        }
+        assert (seen["outbox_pending"], seen["forks_total"]) == (1, 0)
+        assert httpx.post(url).status_code == 405

@@ -129,7 +129,7 @@ MONITORING_FLOORS = [
     {"published", "sinks", "state"},
     {"replaying", "receipts", "comparison", "outbox"},
     {"cross_check", "charge"},
-    {"auditing"},
+    {"auditing", "metrics"},
     {"publisher"},
     {"rounds"},
     {"monitor"},
@@ -246,6 +246,7 @@ ONLY = {
     | {"server.receipt_calls", "server.snapshot_store", "server.signer_calls"}
     | {"witness.app"},
     "rich": {"cli.terminal"},
+    "prometheus_client": {"monitoring.metrics"},
     "cryptography": {
         "certificates",
         "authority",

@@ -9,6 +9,7 @@ import hmac
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -25,7 +26,9 @@ from commands import QED, environment, read_lines
 from commands import qed as run
 from harness.wait import LIMIT_S
 from published import Answer, entries_of, log_of, publish, serving
-from signing import LOG, WITNESSES, World, policy_of
+from qed.monitoring.metrics import Metrics
+from qed.monitoring.monitor import Options
+from signing import LOG, NOW, WITNESSES, World, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -567,11 +570,53 @@ def test_a_monitor_runs_until_it_is_stopped(honest: list[bytes], other: list[byt
         shutil.copytree("new", "copy", dirs_exist_ok=True)
         wait_for(lambda: state()["NextEntry"] == SIZE)
         publish(Path("copy"), other)
-        wait_for(lambda: bool(hook.got))
+        # A round that reads while the files are replaced finds damage first.
+        wait_for(lambda: "fork" in {alert["Kind"] for alert in hook.alerts})
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, stderr
-    assert "fork" in {alert["Kind"] for alert in hook.alerts}
+
+
+def test_each_fork_is_counted_once_in_the_metrics(honest: list[bytes], other: list[bytes]) -> None:
+    publish(Path("copy"), honest)
+    metrics = Metrics()
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"qed_monitor_{name}", labels)
+
+    with qed.Monitor(qed.Policy.load("policy"), ["copy"], "state", Options(metrics=metrics)) as watch:
+        watch.once(now=NOW)
+        assert (value("last_success_timestamp_seconds") or 0) > NOW
+        assert (value("forks_total"), value("replayed_total"), value("lag_entries")) == (0, SIZE, 0)
+        publish(Path("copy"), other)
+        for now in (NOW + 1, NOW + 2, NOW + 200_000):
+            watch.once(now=now)
+        # The alert was repeated after a day; the fork is still the same one.
+        assert (value("forks_total"), value("alerts_total", kind="fork")) == (1, 2)
+        assert (value("checkpoint_size"), value("outbox_pending")) == (SIZE, 0)
+
+
+def test_a_sampling_monitor_counts_what_it_has_verified(honest: list[bytes]) -> None:
+    publish(Path("copy"), honest)
+    metrics = Metrics()
+    with qed.Monitor(qed.Policy.load("policy"), ["copy"], "state", Options(metrics=metrics, samples=9)) as watch:
+        watch.once()
+    found = [
+        metrics.registry.get_sample_value(f"qed_monitor_{name}")
+        for name in ("entries_verified_total", "replayed_total", "lag_entries")
+    ]
+    assert found == [SIZE, 0, 0]
+
+
+def test_metrics_that_cannot_be_served_are_wrong_usage(honest: list[bytes]) -> None:
+    publish(Path("copy"), honest)
+    assert monitor("copy", "--metrics-listen", "0").returncode == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = run("monitor", "copy", "--policy", "policy", "--state", "state", "--metrics-listen", port)
+    assert (done.returncode, "Address already in use" in done.stderr) == (2, True)
+    done = run("monitor", "copy", "--policy", "policy", "--state", "state", "--metrics-listen", "a b:1")
+    assert (done.returncode, "expected a host name" in done.stderr) == (2, True)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

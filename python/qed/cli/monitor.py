@@ -20,9 +20,11 @@ from qed.cli.security import security_of
 from qed.cli.terminal import configure_logging, print_error
 from qed.errors import AlertUndelivered
 from qed.monitoring.findings import EXIT_INCONCLUSIVE
+from qed.monitoring.metrics import Metrics
 from qed.monitoring.monitor import Monitor, Options, acknowledge
 from qed.monitoring.sinks import CommandSink, Webhook
 from qed.policy import Policy
+from qed.server.addresses import Address, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +61,17 @@ class MonitorOptions(TypedDict):
     grace: float
     must_exist: bool
     test_alert: bool
+    metrics_listen: Address | None
+
+
+def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Address | None:
+    """Return the address in an option. A port alone is one of this machine, for programs on it only."""
+    if text is None:
+        return None
+    try:
+        return Address.parse(text if ":" in text else f"127.0.0.1:{text}")
+    except SettingsError as exc:
+        raise click.BadParameter(str(exc)) from exc
 
 
 @command(
@@ -67,6 +80,7 @@ class MonitorOptions(TypedDict):
         _RUN,
         f"{_RUN} --once",
         f"{_RUN} --webhook https://alerts.example.com/qed --webhook-secret-file secret",
+        f"{_RUN} --metrics-listen 8600",
         "qed monitor ack 7be1… --state monitor.json",
     ],
 )
@@ -114,6 +128,12 @@ class MonitorOptions(TypedDict):
 @click.option("--repeat", type=SECONDS, default=86400.0, show_default=True, help="When the same finding is told again.")
 @click.option("--grace", type=SECONDS, default=900.0, show_default=True, help="How long a source may be away untold.")
 @click.option("--must-exist", is_flag=True, help="Refuse to begin without a state.")
+@click.option(
+    "--metrics-listen",
+    metavar="[HOST:]PORT",
+    callback=_address,
+    help="Serve metrics for Prometheus there, without TLS or keys. Default of HOST: 127.0.0.1.",
+)
 @click.option("--test-alert", is_flag=True, help="Give a test to every sink, and end.")
 def monitor(**given: Unpack[MonitorOptions]) -> None:
     """Watch a log from outside, and tell somebody what is wrong.
@@ -132,16 +152,22 @@ def monitor(**given: Unpack[MonitorOptions]) -> None:
         raise click.UsageError("nothing is trusted: give --policy PATH, or set QED_POLICY")
     if not given["places"] and not given["test_alert"]:
         raise click.UsageError("expected URLs or folders where the log is published, found none")
+    if given["metrics_listen"] is not None and (given["once"] or given["test_alert"]):
+        raise click.UsageError(
+            "--metrics-listen is for a monitor that goes on: give it without --once and --test-alert"
+        )
     if session.settings.log_level is None:
         configure_logging("warning" if given["once"] else "info")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    metrics = None if given["metrics_listen"] is None else Metrics()
+    options = _options(given, session.settings, metrics)
     try:
-        opened = Monitor(
-            Policy.load(given["policy"]), given["places"], given["state"], _options(given, session.settings)
-        )
+        opened = Monitor(Policy.load(given["policy"]), given["places"], given["state"], options)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
     with opened:
+        if metrics is not None and given["metrics_listen"] is not None:
+            metrics.listen(given["metrics_listen"].host, given["metrics_listen"].port)
         _use(opened, given, session.terminal)
 
 
@@ -173,7 +199,7 @@ def _acknowledge(given: MonitorOptions) -> None:
     current_session().terminal.records([{"Acknowledged": given["places"][1]}])
 
 
-def _options(given: MonitorOptions, settings: Settings) -> Options:
+def _options(given: MonitorOptions, settings: Settings, metrics: Metrics | None) -> Options:
     return Options(
         samples=given["sample"],
         witnesses=given["witness"],
@@ -186,6 +212,7 @@ def _options(given: MonitorOptions, settings: Settings) -> Options:
         timeout_s=settings.timeout_s,
         security=security_of(settings),
         client_of=lambda url: connect(replace(settings, endpoints=(url,))),
+        metrics=metrics,
     )
 
 

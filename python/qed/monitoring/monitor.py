@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from threading import Event
 
+    from qed.monitoring.metrics import Metrics
     from qed.monitoring.sinks import Sink
     from qed.monitoring.sources import Source
     from qed.policy import Policy
@@ -56,6 +57,7 @@ class Options:
         timeout_s: How long one request may take, in seconds.
         security: How to check servers.
         client_of: Returns a client for a server of qed, to compare its answers.
+        metrics: What to count with, or None.
     """
 
     samples: int | None = None
@@ -69,6 +71,7 @@ class Options:
     timeout_s: float = 30.0
     security: Security = field(default_factory=Security)
     client_of: Callable[[str], Client] = Client
+    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,7 @@ class Monitor:
             options.samples,
             options.client_of,
         )
-        done = Round(watch, known, self._entries, self._copy, now, self._advance)
+        done = Round(watch, known, self._entries, self._copy, now, self._advance, self._count)
         done.run()
         if done.newest is not None:
             self._note(done.newest)
@@ -266,12 +269,35 @@ class Monitor:
             frozenset(trouble.kind for trouble in state.troubles.values() if trouble.is_told),
         )
         self.is_first = False
+        self._measure_round(report, outbox, best)
         return report
 
     def _advance(self, checkpoint: Checkpoint) -> None:
         """Save how far a replay is."""
         self._note(checkpoint)
         self._file.save(self._state)
+        self._measure(checkpoint, checkpoint.size)
+
+    def _count(self, entries: int) -> None:
+        if self._options.metrics is not None:
+            self._options.metrics.count(entries)
+
+    def _measure(self, checkpoint: Checkpoint, best: int) -> None:
+        """Note in the metrics how far this is; `best` is the size of the largest checkpoint of any source."""
+        if self._options.metrics is not None:
+            replayed = self._entries.replayed
+            checked = replayed if self._options.samples is None else checkpoint.size
+            self._options.metrics.advance(checkpoint, replayed=replayed, lag=max(best - checked, 0))
+
+    def _measure_round(self, report: RoundReport, outbox: Outbox, best: int | None) -> None:
+        if self._options.metrics is None:
+            return
+        if report.checkpoint is not None:
+            self._measure(report.checkpoint, max(best or 0, report.checkpoint.size))
+        forks = [found.about for found in report.findings if found.kind is Kind.FORK]
+        self._options.metrics.end_round(
+            exit_code=report.exit_code, alerts=outbox.alerts, forks=forks, pending=report.pending
+        )
 
     def _note(self, checkpoint: Checkpoint) -> None:
         state = self._state

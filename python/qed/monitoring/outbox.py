@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from qed.monitoring.alerts import Alert
     from qed.monitoring.sinks import Sink
     from qed.monitoring.state import State
 
@@ -42,6 +43,8 @@ class Outbox:
         self._folder: Final = folder
         self._repeat_s: Final = repeat_s
         self._grace_s: Final = grace_s
+        self.alerts: Final[list[Alert]] = []
+        """The alerts that were put in."""
 
     def tell(self, finding: Finding, *, now: int) -> None:
         """Put a finding into the outbox, unless it was told lately or was acknowledged.
@@ -62,6 +65,7 @@ class Outbox:
         path = None if finding.evidence is None else save_evidence(finding.evidence, self._folder)
         alert = alert_of(finding, state.origin, at=now, path=None if path is None else str(path), is_first=told is None)
         state.told[found] = now
+        self.alerts.append(alert)
         state.outbox += pending_of(alert, self._sinks)
 
     def follow(self, passing: Iterable[Finding], *, now: int) -> None:

@@ -72,6 +72,7 @@ class Round:
         copy: What was read before.
         now: The current time in seconds since 1970.
         progress: Called at times during a long replay.
+        count: Called with the number of entries that were compared with the tree, step by step.
 
     Attributes:
         findings: What is wrong and will not pass by itself.
@@ -86,6 +87,7 @@ class Round:
     copy: Copy
     now: int
     progress: Callable[[Checkpoint], None]
+    count: Callable[[int], None]
     findings: list[Finding] = field(default_factory=list)
     passing: list[Finding] = field(default_factory=list)
     heads: dict[str, Checkpoint] = field(default_factory=dict)
@@ -183,8 +185,9 @@ class Round:
     def _replay(self, tree: PublishedTree) -> Finding | None:
         saved_s = time.monotonic()
 
-        def advance(_entries: int) -> None:
+        def advance(entries: int) -> None:
             nonlocal saved_s
+            self.count(entries)
             if time.monotonic() - saved_s >= _SAVE_S:
                 self.progress(tree.checkpoint)
                 saved_s = time.monotonic()
@@ -194,7 +197,9 @@ class Round:
     def _sample(self, tree: PublishedTree, samples: int) -> Finding | None:
         """Check random bundles: their entries are in the tree, and about the versions that are their indices."""
         for index in _RANDOM.sample(range(tree.bundles), min(samples, tree.bundles)):
-            for place, entry in enumerate(tree.entries(index)):
+            entries = tree.entries(index)
+            self.count(len(entries))
+            for place, entry in enumerate(entries):
                 version = LogEntry.parse(entry).version
                 if version != index * BUNDLE_ENTRIES + place:
                     text = f"entry {index * BUNDLE_ENTRIES + place} is about version {version}"
