@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from qed.server.addresses import Address
 from qed.witness.known_logs import KnownLog, KnownLogs, logs_in
 from qed.witness.settings import Settings
 from qed.witness.store import State, Store
-from witnesses import ForeignLog, WitnessProcess, request, vkey_of
+from witnesses import ForeignLog, WitnessProcess, request, root_of, vkey_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +51,11 @@ def witness(tmp_path: Path, log: ForeignLog) -> Iterator[WitnessProcess]:
     process.know(log)
     yield process
     process.forget()
+
+
+def state_of(size: int, time: int) -> State:
+    """Return what a witness has cosigned of a log, with a note that has no signatures."""
+    return State("log", size, bytes(32), f"log\n{size}\n{base64.b64encode(bytes(32)).decode()}\n", time)
 
 
 def test_a_key_file_of_a_witness_has_two_keys_and_is_private(witness: WitnessProcess) -> None:
@@ -384,7 +390,7 @@ def test_nothing_is_answered_before_it_is_in_the_database_itself(tmp_path: Path)
     path = tmp_path / "witness.db"
     store = Store.create(path, new_witness_keys(NAME))
     with store.transaction():
-        store.put(State("log", 1, bytes(32), "note", 5))
+        store.put(state_of(1, 5))
     store._connection.execute("PRAGMA busy_timeout = 100")
     with sqlite3.connect(path, isolation_level=None) as reader:
         reader.execute("BEGIN")
@@ -392,7 +398,7 @@ def test_nothing_is_answered_before_it_is_in_the_database_itself(tmp_path: Path)
 
         def put() -> None:
             with store.transaction():
-                store.put(State("log", 2, bytes(32), "note", 6))
+                store.put(state_of(2, 6))
 
         with pytest.raises(sqlite3.OperationalError, match="reads the database") as caught:
             put()
@@ -400,8 +406,8 @@ def test_nothing_is_answered_before_it_is_in_the_database_itself(tmp_path: Path)
         reader.execute("COMMIT")
     reader.close()
     with store.transaction():
-        assert store.last("log") == State("log", 2, bytes(32), "note", 6)
-        store.put(State("log", 3, bytes(32), "note", 7))
+        assert store.last("log") == state_of(2, 6)
+        store.put(state_of(3, 7))
     alone = tmp_path / "alone.db"
     shutil.copy(path, alone)
     assert [state.size for state in Store.open(alone).states()] == [3]
@@ -492,6 +498,20 @@ def test_a_restored_database_makes_conflicts_that_heal(witness: WitnessProcess, 
     answer = witness.post(log.request(8))
     assert (answer.status_code, answer.text) == (409, "3\n")
     assert witness.post(log.request(3)).status_code == 200
+
+
+def test_a_flipped_bit_in_what_was_cosigned_is_noticed_at_the_start(witness: WitnessProcess, log: ForeignLog) -> None:
+    witness.start("--new-database")
+    assert witness.post(log.request(0)).status_code == 200
+    witness.stop()
+    good = witness.database.read_bytes()
+    root = root_of(log.leaves)
+    for content in (root, f"\n{len(log.leaves)}\n{base64.b64encode(root).decode()}\n".encode()):
+        at = good.index(content) + 1
+        witness.database.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        assert "is damaged: expected a note of" in witness.refused()
+    witness.database.write_bytes(good)
+    witness.start()
 
 
 def test_status_and_evidence_are_shown_while_it_runs(witness: WitnessProcess, log: ForeignLog) -> None:
@@ -610,13 +630,13 @@ def test_keys_of_a_log_have_one_name_or_an_origin_and_are_for_logs() -> None:
 def test_a_store_changes_nothing_if_a_transaction_fails(tmp_path: Path) -> None:
     keys = new_witness_keys(NAME)
     store = Store.create(tmp_path / "witness.db", keys)
-    state = State("log", 1, bytes(32), "note", 5)
+    state = state_of(1, 5)
     with store.transaction():
         store.put(state)
 
     def fail() -> None:
         with store.transaction():
-            store.put(State("log", 2, bytes(32), "note", 6))
+            store.put(state_of(2, 6))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -9,6 +9,7 @@ What is answered is in the file itself: its write-ahead log is copied into it fi
 
 from __future__ import annotations
 
+import base64
 import os
 import sqlite3
 import stat
@@ -406,6 +407,13 @@ def _require_whole(connection: sqlite3.Connection, path: Path, owner: str) -> No
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise WitnessError(f"the database {path} is damaged: {verdict}")
+    # SQLite has no checksums. A root that has changed would make an honest log look like a fork.
+    for origin, size, root, note in connection.execute("SELECT origin, size, root, note FROM logs"):
+        expected, found = [origin, str(size), base64.b64encode(root).decode()], note.split("\n", 3)[:3]
+        if found != expected:
+            raise WitnessError(
+                f"the database {path} is damaged: expected a note of {expected}, as was cosigned, found one of {found}"
+            )
     # Earlier builds did not count.
     connection.execute(_DROPPED)
 
