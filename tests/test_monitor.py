@@ -286,6 +286,7 @@ def test_a_damaged_state_is_never_started_over(honest: list[bytes]) -> None:
         (lambda saved: saved.update(Note=""), True, 1),
         (lambda saved: saved.update(Origin="log.example.com/other"), True, 2),
         (lambda saved: saved.update(Format="qed-monitor-2"), True, 1),
+        (lambda saved: saved.clear(), True, 1),
     ):
         changed(change, crc=crc)
         done = monitor("copy")
@@ -303,7 +304,10 @@ def test_a_damaged_state_is_never_started_over(honest: list[bytes]) -> None:
     # Its copy of the log is not forgotten with it.
     done = monitor("copy")
     assert (done.returncode, "what an earlier monitor saw" in done.stderr) == (1, True)
+    # A state without a checkpoint, and without a copy, is one that has seen nothing.
     shutil.rmtree("state.copy")
+    changed(lambda saved: saved.clear())
+    assert monitor("copy", "--must-exist").returncode == 2
     assert "first use" in monitor("copy").stderr
 
 

@@ -182,7 +182,7 @@ def _use(opened: Monitor, given: MonitorOptions, terminal: Terminal) -> None:
         terminal.records([{"Test": "OK"}])
         return
     if opened.is_first:
-        terminal.note(f"first use: there is no state in {given['state']}, so the first checkpoint is believed as it is")
+        terminal.note(f"first use: no checkpoint is known in {given['state']}, so the first one is believed as it is")
     if given["once"]:
         report = opened.once()
         _show(terminal, report)

@@ -85,7 +85,7 @@ class RoundReport:
         passing: What may pass, such as a source that does not answer.
         heads: How many sources have a checkpoint that verifies.
         pending: How many alerts no sink has taken yet.
-        is_first: Whether there was no state before.
+        is_first: Whether no checkpoint was known before.
         is_behind: Whether no source has what was seen before.
         late: Kinds of what may pass, and has lasted longer than the grace.
     """
@@ -141,7 +141,7 @@ class Monitor:
         self._hold: Final = self._file.held()
         self._hold.__enter__()
         try:
-            self._state, self._known, self.is_first = self._loaded()
+            self._state, self._known = self._loaded()
             sinks: list[Sink] = [LogSink(), *options.sinks]
             self._sinks: Final = {sink.name: sink for sink in sinks}
             self._sources: Final = [self._source(place) for place in places]
@@ -151,6 +151,11 @@ class Monitor:
             self._hold.__exit__(None, None, None)
             raise
         self._entries = EntryAudit()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no checkpoint is known, so that the first one is believed as it is."""
+        return self._known is None
 
     def __enter__(self) -> Self:
         return self
@@ -212,17 +217,17 @@ class Monitor:
         if failures:
             raise AlertUndelivered(f"the test alert was not delivered: {'; '.join(failures)}")
 
-    def _loaded(self) -> tuple[State, Checkpoint | None, bool]:
-        state = self._file.load()
-        if state is None and self._options.must_exist:
+    def _loaded(self) -> tuple[State, Checkpoint | None]:
+        state = self._file.load() or State()
+        state.mode = "full" if self._options.samples is None else "sampled"
+        known = self._file.verified(state, self._policy.trust, now=int(time.time()))
+        if known is None and self._options.must_exist:
             raise MonitorError(
-                f"there is no state in {self._file.path}, and a new one would trust whatever it sees first"
+                f"there is no state with a checkpoint in {self._file.path}: the first that comes would be believed"
             )
-        if state is None:
+        if known is None:
             self._file.require_no_copy()
-        found = State() if state is None else state
-        found.mode = "full" if self._options.samples is None else "sampled"
-        return found, self._file.verified(found, self._policy.trust, now=int(time.time())), state is None
+        return state, known
 
     def _source(self, place: str) -> Source:
         return source_of(place, self._options.security, timeout_s=self._options.timeout_s)
@@ -264,11 +269,10 @@ class Monitor:
             done.passing,
             len(done.heads),
             len(state.outbox),
-            self.is_first,
+            known is None,
             known is not None and best is not None and best < known.size,
             frozenset(trouble.kind for trouble in state.troubles.values() if trouble.is_told),
         )
-        self.is_first = False
         self._measure_round(report, outbox, best)
         return report
 

@@ -195,15 +195,15 @@ class StateFile:
         replace_file(self.path, whole, mode=PRIVATE)
 
     def require_no_copy(self) -> None:
-        """Check, where there is no state, that no earlier monitor has left a copy of a log.
+        """Check, where there is no state or none with a checkpoint, that no earlier monitor has left a copy of a log.
 
         Raises:
             VerificationError: There is one. The first checkpoint must not be believed in its place.
         """
         if (self.copy / CHECKPOINT).exists():
             raise VerificationError(
-                f"there is no state in {self.path}, but {self.copy} has what an earlier monitor saw: unless its first "
-                "round was killed, find out who removed the state. To start over, move the copy away"
+                f"there is no state with a checkpoint in {self.path}, but {self.copy} has what an earlier monitor saw: "
+                "unless its first round was killed, find out who changed it. To start over, move the copy away"
             )
 
     def _damaged(self, reason: str) -> VerificationError:
