@@ -281,6 +281,7 @@ CASES: Final = {
     36: case(
         "a leader that was replaced, and goes on",
         "it signs nothing else; its older checkpoint replaces no newer one",
+        "test_signing.py::test_a_leader_that_was_replaced_signs_nothing_else_and_brings_nothing_old_back",
         "test_signing.py::test_the_next_leader_signs_the_same_log",
         "test_signing_crash.py::test_leaders_that_are_killed_sign_one_history",
     ),

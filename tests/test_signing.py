@@ -467,6 +467,31 @@ def test_the_next_leader_signs_the_same_log(cluster: Cluster, signed: Signed) ->
     wait_until(lambda: published(first) == published(second), "the checkpoint at the old leader")
 
 
+def test_a_leader_that_was_replaced_signs_nothing_else_and_brings_nothing_old_back(cluster: Cluster) -> None:
+    deposed = cluster.leader()
+    ask(deposed, b"one")
+    wait_until(lambda: all(published(one)[0] == 1 for one in cluster.members), "the checkpoint at each member")
+    deposed.pause()
+    others = cluster.others(deposed)
+    names = {one.name: one for one in others}
+    wait_until(lambda: all(one.view().leader_id in names for one in others), "the next leader")
+    ask(names[others[0].view().leader_id], b"two")
+    wait_until(lambda: all(published(one)[0] == 2 for one in others), "its checkpoint")
+    # It still holds the keys, and its checkpoint of size 1; the others have gone on.
+    deposed.resume()
+    seen = {deposed: [], **{one: [] for one in others}}
+
+    def is_level() -> bool:
+        for member, sizes in seen.items():
+            sizes.append(published(member)[0])
+        return all(sizes[-1] == 2 for sizes in seen.values())
+
+    wait_until(is_level, "the newer checkpoint at the deposed leader")
+    assert all(sizes == sorted(sizes) for sizes in seen.values())
+    assert len({published(member) for member in cluster.members}) == 1
+    assert "fork" not in "".join(member.stderr for member in cluster.members)
+
+
 def test_a_follower_remembers_what_the_leader_has_signed(cluster: Cluster, signed: Signed) -> None:
     leader, follower = cluster.leader(), cluster.follower()
     ask(leader, b"one")
