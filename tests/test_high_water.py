@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from commands import qed
 from harness.cluster import new_cluster
 from harness.process import Server, run_to_exit
 from harness.wait import wait_until
+from qed.server.config import SettingsError
+from qed.server.high_water import read_high_water
 
 if TYPE_CHECKING:
     import subprocess
@@ -127,3 +130,9 @@ def test_what_is_no_note_is_refused_in_one_line(text: str, tmp_path: Path) -> No
     done = run_to_exit(tmp_path / "data", "--high-water", str(note))
     assert "expected a high-water note" in only_line(done)
     assert note.read_text() == text
+
+
+def test_a_note_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "note")
+    with pytest.raises(SettingsError, match="expected a regular file"):
+        read_high_water(tmp_path / "note")

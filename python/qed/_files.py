@@ -17,6 +17,8 @@ __all__ = [
     "create_file",
     "is_exposed",
     "open_at_once",
+    "open_regular",
+    "read_regular",
     "replace_file",
     "require_regular",
     "save_file",
@@ -51,14 +53,43 @@ def open_at_once(path: str | os.PathLike[str]) -> BinaryIO:
     return open(path, "rb", opener=opened)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading. A pipe or a device could block, or never end; links are followed.
+
+    Raises:
+        OSError: It cannot be opened, or is something else.
+    """
+    file = open_at_once(path)
+    try:
+        _require_regular(os.fstat(file.fileno()), path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
+    """Return the content of a regular file; of a longer one, one byte more than the limit.
+
+    Raises:
+        OSError: It cannot be read, or is something else.
+    """
+    with open_regular(path) as file:
+        return file.read(limit_bytes + 1)
+
+
 def require_regular(path: Path) -> None:
     """Check that a file can be opened without waiting, for libraries that open it themselves.
 
     Raises:
         OSError: It is a named pipe, a device or a folder, or is missing.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "expected a regular file, found something else", str(path))
+    _require_regular(path.stat(), path)
+
+
+def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "expected a regular file, found something else", os.fspath(path))
 
 
 def sync_folder(path: Path) -> None:

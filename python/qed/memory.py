@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qed._files import PRIVATE, create_file, open_at_once, replace_file, require_regular
+from qed._files import PRIVATE, create_file, read_regular, replace_file, require_regular
 from qed.errors import CheckpointFork, Inconclusive, PolicyError, VerificationError
 from qed.evidence import Evidence, save_evidence
 
@@ -170,12 +170,6 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _read(path: Path) -> bytes:
-    require_regular(path)
-    with open_at_once(path) as file:
-        return file.read(_NOTE_BYTES_MAX + 1)
-
-
 def _witnessed(path: Path) -> Path:
     """Return the file for the largest witnessed checkpoint, while the largest of all is not witnessed."""
     return path.with_name(f"{path.name}.witnessed")
@@ -205,7 +199,7 @@ def _remembered(path: Path, trust: TrustFile, now: int) -> Checkpoint:
         OSError: The file cannot be read.
     """
     try:
-        return trust.endorse(_read(path), now=now)
+        return trust.endorse(read_regular(path, _NOTE_BYTES_MAX), now=now)
     except VerificationError as exc:
         if exc.args[0] in _OF_POLICY:
             raise Inconclusive(

@@ -16,6 +16,7 @@ import msgspec
 from qed._client.deadline import deadline
 from qed._client.sockets import Sockets
 from qed._client.transports import Transport
+from qed._files import open_at_once
 from qed._hosts import is_loopback
 from qed.errors import MonitorError
 from qed.monitoring.findings import Severity
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _WEBHOOK_S: Final = 10.0
 _COMMAND_S: Final = 30.0
+_SECRET_BYTES_MAX: Final = 4096
 _ENCODED: Final = "whsec_"
 """What a secret in base64 begins with."""
 _LEVELS: Final = {Severity.CRITICAL: logging.ERROR, Severity.ERROR: logging.ERROR, Severity.INFO: logging.WARNING}
@@ -103,7 +105,8 @@ class Webhook:
         Raises:
             OSError: It cannot be read.
         """
-        return path.read_bytes().strip()
+        with open_at_once(path) as file:
+            return file.read(_SECRET_BYTES_MAX).strip()
 
     def deliver(self, alert: Alert, *, now: int) -> None:
         """See `Sink.deliver`. Redirects are not followed: they could lead to a server inside the network."""

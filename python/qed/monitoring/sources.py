@@ -6,6 +6,7 @@ redirect to another host is an error.
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
@@ -17,6 +18,7 @@ import httpx
 
 from qed._client.connections import HttpSettings, Security
 from qed._client.topology import Topology, is_base_url
+from qed._files import read_regular
 from qed.errors import DamagedFile, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ CHECKPOINT_BYTES_MAX: Final = 256 * 1024
 BUNDLE_BYTES_MAX: Final = 27_648
 """The longest bundle of a qed log, when it is not compressed."""
 _TILE_BYTES_MAX: Final = 256 * 32
+_NO_FILE: Final = frozenset({errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ELOOP})
+"""What is there is a folder, a pipe or a device; a socket; or links that lead nowhere."""
 
 _TRIES: Final = 4
 _BACKOFF_S: Final = 0.2
@@ -141,11 +145,12 @@ class FolderSource:
         """See `Source.read`."""
         limit = _limit_of(path)
         try:
-            with (self._folder / path).open("rb") as file:
-                content = file.read(limit + 1)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
+            content = read_regular(self._folder / path, limit)
+        except (FileNotFoundError, NotADirectoryError) as exc:
             raise NotPublished(f"{self.name} has no {path}") from exc
         except OSError as exc:
+            if exc.errno in _NO_FILE:
+                raise DamagedFile(f"{self.name}/{path}: {exc.strerror}") from exc
             raise Unavailable(f"{self.name}: {path} cannot be read: {exc.strerror}") from exc
         return _bounded(content, limit, f"{self.name}/{path}")
 

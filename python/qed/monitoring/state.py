@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed._files import PRIVATE, replace_file
+from qed._files import PRIVATE, read_regular, replace_file
 from qed.errors import MonitorError, PolicyError, VerificationError
 from qed.monitoring.alerts import Pending  # noqa: TC001  # msgspec reads the annotations
 from qed.monitoring.sources import CHECKPOINT
@@ -144,8 +144,7 @@ class StateFile:
             OSError: It cannot be read.
         """
         try:
-            with self.path.open("rb") as file:
-                content = file.read(_STATE_BYTES_MAX + 1)
+            content = read_regular(self.path, _STATE_BYTES_MAX)
         except FileNotFoundError:
             return None
         try:

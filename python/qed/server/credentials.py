@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from qed._files import require_regular
+from qed._files import read_regular
 from qed.server.cluster_authority import ClusterAuthority
 from qed.server.cluster_secret import read_secret
 from qed.server.config import CERTIFICATE_FILE, SettingsError
@@ -145,10 +145,7 @@ def _of_files(tls: Tls, name: str) -> Credentials:
 def _certificates(path: Path) -> list[x509.Certificate]:
     """Return the certificates in a PEM file: at least one."""
     try:
-        require_regular(path)
-        with path.open("rb") as file:
-            content = file.read(_PUBLIC_BYTES)
-        return x509.load_pem_x509_certificates(content)
+        return x509.load_pem_x509_certificates(read_regular(path, _PUBLIC_BYTES))
     except OSError as exc:
         raise SettingsError(f"cannot read certificates from {path}: {exc.strerror or exc}") from exc
     except ValueError as exc:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qed._files import replace_file
+from qed._files import read_regular, replace_file
 from qed.server.config import SettingsError
 from qed.server.logs import Line
 
@@ -23,6 +23,7 @@ __all__ = ["HighWater", "Keeper", "read_high_water"]
 
 _log = logging.getLogger(__name__)
 
+_NOTE_BYTES_MAX: Final = 4096
 _INTERVAL_S: Final = 1.0
 """How often the note is written, if anything has changed: a sync of its own for each event would halve the adds."""
 
@@ -53,7 +54,7 @@ def read_high_water(path: Path) -> HighWater | None:
         SettingsError: It is not a note, or cannot be read.
     """
     try:
-        note = msgspec.json.decode(path.read_bytes(), type=HighWater)
+        note = msgspec.json.decode(read_regular(path, _NOTE_BYTES_MAX), type=HighWater)
         is_valid = min(note.term, note.index) >= 0 and 0 < note.number < 1 << 64
     except FileNotFoundError:
         return None

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from qed._files import is_exposed
+from qed._files import is_exposed, open_regular
 from qed.server.config import SettingsError
 
 if TYPE_CHECKING:
@@ -31,12 +31,8 @@ def read_private(path: Path, what: str) -> bytes:
         SettingsError: It cannot be read, is not a regular file, is too large, or others may read or change it.
     """
     try:
-        # A named pipe without a writer would block forever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123  # pathlib cannot open a descriptor
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise SettingsError(f"expected {what} in a file, but {path} is something else")
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
             if is_exposed(found.st_mode):
                 mode = stat.S_IMODE(found.st_mode)
                 raise SettingsError(f"others can read or change {what} in {path} (mode {mode:04o}): chmod 600 {path}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from qed._files import open_at_once
 from qed.errors import CertificateError
 from qed.log_keys import parse_log_keys
 from qed.server.command_signer import CommandSigner
@@ -43,8 +44,8 @@ def _public_keys(wanted: SigningSettings) -> list[str]:
     if path is None:
         raise SettingsError("expected --public-keys")
     try:
-        with path.open(encoding="utf-8") as file:
-            vkeys = file.read(_BYTES_MAX).splitlines()
+        with open_at_once(path) as file:
+            vkeys = file.read(_BYTES_MAX).decode().splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise SettingsError(f"cannot read the public keys of the log from {path}: {reason}") from exc
