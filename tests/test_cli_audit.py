@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ import qed
 from commands import qed as run
 from commands import read_lines, values
 from published import Answer, entries_of, log_of, publish, serving, tile_path, zipped
+from qed.errors import DamagedFile
 from qed.monitoring.auditing import audit as audit_log
 from qed.monitoring.charge import hear
 from qed.monitoring.sources import FolderSource
@@ -285,8 +288,57 @@ def test_damaged_files_are_damage_and_no_proof(honest: list[bytes]) -> None:
             assert done.returncode == 1, name
             assert "Verify: KO" in done.stdout
             assert not list(Path().glob("*.json"))
+
+
+def test_a_file_that_is_withheld_is_damage(honest: list[bytes]) -> None:
+    for name in (tile_path("entries", 1, 256), tile_path(0, 2, SIZE - 512)):
+        publish(Path("copy"), honest)
+        (Path("copy") / name).unlink()
+        done = audit("copy")
+        assert (done.returncode, "Verify: KO" in done.stdout) == (1, True)
+        assert "but the checkpoint requires this file" in done.stderr
+
+
+def test_a_file_that_comes_a_little_later_is_not_withheld(honest: list[bytes]) -> None:
+    publish(Path("copy"), honest)
+    seen: set[str] = set()
+
+    def later(path: str, answer: Answer) -> Answer:
+        is_first = path not in seen
+        seen.add(path)
+        return (404, {}, b"no") if is_first and path == tile_path("entries", 1, 256) else answer
+
+    with serving(Path("copy"), later) as url:
+        assert record(f"{url}/log")["Audit"] == "OK"
+
+
+def as_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def as_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def as_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize("kind", [as_pipe, as_device, as_loop, as_socket, Path.mkdir])
+@pytest.mark.parametrize("name", ["checkpoint", tile_path("entries", 1, 256)])
+def test_what_is_not_a_file_is_damage_and_waited_for_by_nobody(
+    honest: list[bytes], kind: Callable[[Path], None], name: str
+) -> None:
+    publish(Path("copy"), honest)
     (Path("copy") / name).unlink()
-    assert audit("copy").returncode == 3
+    kind(Path("copy") / name)
+    with pytest.raises(DamagedFile):
+        audit_log(qed.Policy.load("policy"), FolderSource(Path("copy")))
 
 
 def test_two_batches_as_one_are_found_with_a_receipt_from_between(honest: list[bytes], log: qed.Log) -> None:
@@ -426,9 +478,8 @@ def test_a_hostile_server_is_damage_or_unreachable(honest: list[bytes]) -> None:
     for kind in ("bomb", "cut", "brotli", "html", "elsewhere", "loop", "refused", "gone", "down"):
         with serving(Path("copy"), damaged(kind)) as url:
             codes[kind] = audit(f"{url}/log", "--timeout", "20").returncode
-    assert codes == dict.fromkeys(("bomb", "cut", "brotli", "html", "elsewhere", "loop", "refused"), 1) | {
-        "gone": 3,
-        "down": 3,
+    assert codes == dict.fromkeys(("bomb", "cut", "brotli", "html", "elsewhere", "loop", "refused", "gone"), 1) | {
+        "down": 3
     }
 
 

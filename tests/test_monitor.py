@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import os
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ from harness.wait import LIMIT_S
 from published import Answer, entries_of, log_of, publish, serving
 from qed.monitoring.metrics import Metrics
 from qed.monitoring.monitor import Options
+from qed.monitoring.sinks import Webhook
+from qed.monitoring.state import StateFile
 from signing import LOG, NOW, WITNESSES, World, policy_of
 
 if TYPE_CHECKING:
@@ -579,6 +582,24 @@ def test_a_monitor_runs_until_it_is_stopped(honest: list[bytes], other: list[byt
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, stderr
+
+
+def test_a_source_that_is_behind_withholds_nothing(honest: list[bytes]) -> None:
+    publish(Path("copy"), honest)
+    assert record("copy")["code"] == 0
+    # The monitor has lost its own copy, and the only source an older tree.
+    shutil.rmtree("state.copy")
+    shutil.rmtree("copy")
+    publish(Path("copy"), honest[:307])
+    found = record("copy")
+    assert (found["code"], kinds(found)) == (5, ["source-unreachable"])
+
+
+def test_state_and_secret_that_are_no_files_are_not_waited_for() -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(OSError, match="expected a regular file"):
+        StateFile(Path("pipe")).load()
+    assert Webhook.secret_in(Path("pipe")) == b""
 
 
 def test_each_fork_is_counted_once_in_the_metrics(honest: list[bytes], other: list[bytes]) -> None:

@@ -144,7 +144,7 @@ def _tree_with(accused: Checkpoint, trust: TrustFile, source: Source, *, now: in
     A copy may lack the partial tiles of a checkpoint that was not published there.
     """
     try:
-        return PublishedTree(accused, [source])
+        return PublishedTree(accused, [source], is_published=False)
     except (VerificationError, Unavailable):
         newest = trust.endorse(source.read(CHECKPOINT), now=now)
         if newest.origin != accused.origin or newest.size < accused.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -28,6 +29,8 @@ BUNDLE_ENTRIES: Final = 256
 _LEVEL_BITS: Final = 8
 _TRIES: Final = 2
 """How often a source is asked for a file that has other hashes: it may have been damaged on its way."""
+_AGAIN_S: Final = 1.0
+"""When sources are asked again for a file that all of them lack."""
 
 
 class PublishedTree:
@@ -37,14 +40,19 @@ class PublishedTree:
         checkpoint: The checkpoint.
         sources: Where to read, in this order: if one has a damaged file, or lacks it, the next one is asked.
         copy: Where files were kept that were read before, and are kept; None to keep none.
+        is_published: Whether a source has published this checkpoint, or a larger one. Then a file that none of them has
+            is damage.
 
     Raises:
         DamagedFile: No source has tiles that lead to the root of the checkpoint.
-        Unavailable: No source can be reached.
+        Unavailable: A source that may have them cannot be reached.
     """
 
-    def __init__(self, checkpoint: Checkpoint, sources: Sequence[Source], *, copy: Copy | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, sources: Sequence[Source], *, copy: Copy | None = None, is_published: bool = True
+    ) -> None:
         self._sources: Final = tuple(sources)
+        self._is_published: Final = is_published
         self._copy: Final = copy
         paths = edge_paths(checkpoint.size)
 
@@ -172,18 +180,40 @@ class PublishedTree:
             # What was kept may be of another history, or lost. It is no source that can be at fault.
             with suppress(VerificationError, Unavailable):
                 return attempt(self._copy)
+        try:
+            return self._of_sources(attempt)
+        except NotPublished:
+            if not self._is_published:
+                raise
+        # Another member behind the same address may have had the checkpoint earlier.
+        time.sleep(_AGAIN_S)
+        try:
+            return self._of_sources(attempt)
+        except NotPublished as exc:
+            raise DamagedFile(f"{exc}, but the checkpoint requires this file") from exc
+
+    def _of_sources(self, attempt: Callable[[Source], _T]) -> _T:
+        """Return what the first source gives that has it undamaged.
+
+        Raises:
+            NotPublished: All sources can be reached, and lack it.
+        """
         damage: Exception | None = None
         failure: Unavailable | None = None
+        missing: NotPublished | None = None
         for source in self._sources:
             for _ in range(_TRIES):
                 try:
                     return attempt(source)
                 except (VerificationError, ProtocolError) as exc:
                     damage = damage or DamagedFile(f"{source.name}: {exc}")
+                except NotPublished as exc:
+                    missing = missing or exc
+                    break
                 except Unavailable as exc:
                     failure = failure or exc
                     break
-        raise damage or failure or Unavailable("there is no source")
+        raise damage or failure or missing or Unavailable("there is no source")
 
 
 def _read(source: Source, path: TilePath) -> bytes:

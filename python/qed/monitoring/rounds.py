@@ -253,7 +253,8 @@ class Round:
             heads = self.heads
             own = [s for s in self.watch.sources if s.name in heads and _tree_key(heads[s.name]) == key]
             sources = [*own, *(source for source in self.watch.sources if source not in own)]
-            self._trees[key] = PublishedTree(checkpoint, sources, copy=self.copy)
+            is_published = any(head.size >= checkpoint.size for head in heads.values())
+            self._trees[key] = PublishedTree(checkpoint, sources, copy=self.copy, is_published=is_published)
         return self._trees[key]
 
 
