@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 import qed
 from commands import qed as run
 from commands import read_lines, values
-from qed.evidence import Verdict, save_evidence
+from qed.evidence import Verdict, file_name, save_evidence
 from signing import LOG, NOW, ORIGIN, OWN, Signer, World, honest_entry, policy_of
 
 if TYPE_CHECKING:
@@ -110,3 +111,40 @@ def test_evidence_is_saved_once(tmp_path: Path) -> None:
     suspicion = qed.Evidence.suspicion(checkpoint(3), b)
     assert Verdict(suspicion.judge(OF_WORLD).verdict) is Verdict.SUSPECTED
     assert save_evidence(suspicion, tmp_path).name.startswith("suspicion-")
+
+
+def test_a_file_that_shows_nothing_is_not_taken_for_the_evidence(tmp_path: Path) -> None:
+    fork = qed.Evidence.same_size(checkpoint(6), checkpoint(5, honest_entry(5) + b"x"), found_at=NOW)
+    own = fork.to_json()
+    place = tmp_path / file_name(fork)
+    forged = json.loads(own)
+    forged["B"]["Checkpoint"] = forged["B"]["Checkpoint"].replace("\n\u2014 ", "\n\u2014 x", 1)
+    stranger = json.loads(own) | {"Vkeys": [Signer(ORIGIN, 1, 77).vkey]}
+    in_the_way = [b"", own[:-1], b"{}", json.dumps(forged).encode(), json.dumps(stranger).encode()]
+    for content in in_the_way:
+        place.write_bytes(content)
+        found = save_evidence(fork, tmp_path)
+        assert found.name == f"{place.stem}-2.json"
+        assert (found.read_bytes(), place.read_bytes()) == (own + b"\n", content)
+        assert save_evidence(fork, tmp_path) == found
+        found.unlink()
+    place.unlink()
+    os.mkfifo(place)
+    assert save_evidence(fork, tmp_path).name == f"{place.stem}-2.json"
+    for number in range(2, 17):
+        place.with_stem(f"{place.stem}-{number}").write_bytes(b"")
+    with pytest.raises(FileExistsError, match="move them away"):
+        save_evidence(fork, tmp_path)
+    # What shows the same is the evidence, whatever it says about where it was found.
+    place.unlink()
+    place.write_bytes(qed.Evidence.same_size(checkpoint(6), checkpoint(5, honest_entry(5) + b"x")).to_json())
+    assert save_evidence(fork, tmp_path) == place
+
+
+def test_a_suspicion_that_is_refuted_is_another_file(tmp_path: Path) -> None:
+    notes = {side: {"Checkpoint": OWN["checkpoints"][size]["note"]} for side, size in (("A", "2"), ("B", "5"))}
+    made = OWN["evidence_same_size"] | {"Kind": "suspicion"} | notes
+    suspicion = qed.Evidence.from_json(json.dumps(made).encode())
+    refuted = qed.Evidence.from_json(json.dumps(made | {"Consistency": OWN["consistency"]["2 to 5"]}).encode())
+    first = save_evidence(refuted, tmp_path)
+    assert save_evidence(suspicion, tmp_path) != first

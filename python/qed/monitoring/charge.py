@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from qed._qed import EntryAudit
 from qed.errors import Unavailable, VerificationError
-from qed.evidence import Verdict
+from qed.evidence import Verdict, trust_in
 from qed.monitoring.comparison import contradiction
 from qed.monitoring.published import BUNDLE_ENTRIES, PublishedTree
 from qed.monitoring.replaying import replay
 from qed.monitoring.sources import CHECKPOINT
-from qed.signed import TrustFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from qed.evidence import Evidence, Judgement
     from qed.monitoring.findings import Finding
     from qed.monitoring.sources import Source
-    from qed.signed import Checkpoint
+    from qed.signed import Checkpoint, TrustFile
 
 __all__ = ["Outcome", "Ruling", "hear"]
 
@@ -133,9 +132,8 @@ def _accused(evidence: Evidence, judgement: Judgement, *, now: int) -> Checkpoin
     The keys are those that the judgement has found in the policy. The policy itself may have retired them since.
     """
     [(_size, _root, vkeys)] = judgement.signed
-    trust = TrustFile.parse("".join([*(f"log {vkey}\n" for vkey in vkeys), "quorum none\n"]).encode())
     note: str = json.loads(evidence.to_json())["A"]["Checkpoint"]
-    return trust.endorse(note.encode(), now=now)
+    return trust_in(vkeys).endorse(note.encode(), now=now)
 
 
 def _tree_with(accused: Checkpoint, trust: TrustFile, source: Source, *, now: int) -> PublishedTree | Finding:
