@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from commands import qed as run_qed
 from harness.cluster import Cluster, new_cluster
 from harness.process import Server
 from harness.wait import wait_until
+from qed.server.config import SettingsError
+from qed.server.sign_memory import open_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,6 +251,41 @@ def test_a_missing_memory_halts_a_log_with_events_until_the_operator_says_so(ser
     server.extra += ("--trust-new-memory",)
     server.start()
     assert server.add(b"two").status_code == 201
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_memory_that_is_moved_while_the_server_runs_ends_the_signing(
+    server: Server, signed: Signed, is_replaced: bool
+) -> None:
+    receipt_in(ask(server, b"one"))
+    away = signed.folder / "away"
+    if is_replaced:
+        shutil.copy(signed.memory(), away)
+    signed.memory().rename(signed.folder / "own")
+    if is_replaced:
+        away.rename(signed.memory())
+    # What is committed is acknowledged, without a receipt.
+    assert "was removed or replaced" in ask(server, b"two")["ReceiptError"]
+    assert "Put the file back" in add_refused(server)
+    assert "sign-halted" in server.stderr
+    assert server.stop() == 0
+    (signed.folder / "own").rename(signed.memory())
+    server.start()
+    receipt_in(ask(server, b"three"))
+
+
+def test_a_memory_that_cannot_be_relied_on_is_not_opened(server: Server, signed: Signed) -> None:
+    ask(server, b"one")
+    assert server.stop() == 0
+    memory = signed.memory()
+    memory.chmod(0o666)
+    with pytest.raises(SettingsError, match=r"others can change it \(mode 0666\)"):
+        open_memory(memory, may_create=False)
+    memory.chmod(0o600)
+    memory.unlink()
+    os.mkfifo(memory)
+    with pytest.raises(SettingsError, match="expected a regular file"):
+        open_memory(memory, may_create=False)
 
 
 @pytest.mark.parametrize("memory", ["old", "new"])

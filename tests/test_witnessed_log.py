@@ -102,6 +102,28 @@ def test_a_log_that_a_witness_knows_better_accepts_nothing(server: Server, watch
     copies[watched.memory()].rename(watched.memory())
     server.start()
     assert "a witness has cosigned 2" in add_refused(server)
+    assert server.stop() == 0
+    watched.memory().unlink()
+    server.start()
+    assert "a witness has cosigned 2" in add_refused(server)
+    assert not watched.memory().exists()
+
+
+def test_witnesses_vouch_for_a_log_whose_memory_is_lost(server: Server, watched: Watched) -> None:
+    ask(server, b"one", Receipt="witnessed")
+    assert server.stop() == 0
+    watched.memory().unlink()
+    for witness in watched.witnesses:
+        witness.kill()
+    server.start()
+    refused = server.add(b"two")
+    # Not for good: a witness may answer later.
+    assert (refused.status_code, refused.json()["error"]) == (503, "unavailable")
+    assert "wait until a witness shows" in refused.json()["message"]
+    watched.witnesses[1].start("--listen", watched.witnesses[1].url.removeprefix("http://"))
+    assert server.add(b"two").status_code == 201
+    assert "new sign memory, as witnesses agree" in server.stderr
+    assert watched.memory().exists()
 
 
 def test_cosigned_checkpoints_reach_every_member(watched: Watched) -> None:

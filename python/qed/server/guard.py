@@ -33,6 +33,10 @@ _WAYS_ON = (
     "reads go on. Put the lost entries back, from another member or a backup, or give the log a new name: "
     "docs/recovery.md, A signed log that lost entries"
 )
+_WAYS_BACK = (
+    "reads go on. Put the file back that this member has written to, then restart it: docs/signing.md, A sign memory "
+    "that is lost or damaged"
+)
 
 
 class ForkGuard(WriteRefused):
@@ -48,7 +52,7 @@ class Guard:
         replica: Replica,
         members: Members,
         *,
-        memory: Memory | None,
+        memory: Memory,
         vkeys: Sequence[str],
         signers: SignerSet,
         catch_up: Callable[[], Awaitable[None]],
@@ -95,11 +99,22 @@ class Guard:
                 self._checking = asyncio.create_task(self._check())
             await asyncio.shield(self._checking)
 
-    def halt(self, reason: str) -> None:
+    def halt(self, reason: str, ways_on: str = _WAYS_ON) -> None:
         """Sign nothing and accept nothing until the next start."""
         if self.halted is None:
-            self.halted = f"this member does not sign: {reason}; {_WAYS_ON}"
+            self.halted = f"this member does not sign: {reason}; {ways_on}"
             _log.error(Line("sign-halted", reason=reason))
+
+    def require_memory(self) -> None:
+        """Check that what was noted is in the file that the next start will find.
+
+        Raises:
+            SigningError: It is not. This member signs nothing from then on.
+        """
+        if not self._memory.is_in_place:
+            reason = f"its sign memory {self._memory.path} was removed or replaced while this member ran"
+            self.halt(reason, _WAYS_BACK)
+            raise SigningError(reason)
 
     def require_not_halted(self) -> None:
         """Check that nothing forbids additions for good.
@@ -129,13 +144,9 @@ class Guard:
 
     async def _compare(self) -> None:
         """Compare the log with what is remembered of its checkpoints."""
-        if self._memory is None:
-            self.halt(
-                f"its sign memory is missing, and the log has {len(self._replica)} events, so it may have signed more. "
-                "If you are sure that it has not, restart with --trust-new-memory"
-            )
-            return
-        if self._memory.newest is None:
+        if self._memory.is_missing:
+            await self._make_memory()
+        if self.halted is not None or self._memory.newest is None:
             return
         size, root, _ = self._memory.newest
         length, _ = self._replica.tree_head()
@@ -144,10 +155,38 @@ class Guard:
         elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
             self.halt(f"the log has the root {found.hex()} at {size} entries, but {root.hex()} was signed")
 
+    async def _make_memory(self) -> None:
+        """Make a new sign memory if witnesses have cosigned nothing that the log lacks.
+
+        Raises:
+            SigningError: None of them answers now.
+        """
+        lost = (
+            f"its sign memory is missing, and the log has {len(self._replica)} events, so it may have signed more. "
+            "If you are sure that it has not, restart with --trust-new-memory"
+        )
+        if self._witnessing is None:
+            self.halt(lost)
+            return
+        seen = await self._witnessing.newest()
+        if not seen:
+            raise SigningError(f"{lost}, or wait until a witness shows what it has cosigned: none does")
+        for checkpoint in seen:
+            await self._halt_unless_it_continues(checkpoint.size, checkpoint.root, "a witness has cosigned")
+        if self.halted is not None:
+            return
+        try:
+            await asyncio.to_thread(self._memory.create)
+        except OSError as exc:
+            raise SigningError(f"a sign memory cannot be made in {self._memory.path}: {exc.strerror}") from exc
+        newest = max(seen, key=lambda checkpoint: checkpoint.size)
+        await self._memory.note(newest.size, newest.root, 0)
+        _log.warning(Line("new sign memory, as witnesses agree", path=self._memory.path, size=newest.size))
+
     async def _compare_kept(self) -> None:
         """Compare the log with the signed checkpoint in its own folder, and remember that one."""
         kept = self._published.kept
-        if self.halted is not None or self._memory is None or kept is None or kept.origin != self._origin:
+        if self.halted is not None or kept is None or kept.origin != self._origin:
             return
         await self._halt_unless_it_continues(kept.size, kept.root, "the checkpoint in its folder has")
         if self.halted is None and (self._memory.newest is None or self._memory.newest[0] < kept.size):

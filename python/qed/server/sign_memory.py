@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import os
+import stat
+from typing import TYPE_CHECKING, Final
 
+from qed._files import require_regular
 from qed._qed import SignMemory
 from qed.errors import SigningError
 from qed.server.config import SettingsError
@@ -16,17 +19,65 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "open_memory"]
 
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_WAYS_ON: Final = "docs/signing.md, A sign memory that is lost or damaged"
+
 
 class Memory:
     """A sign memory. Only one call may write at a time.
 
     Attributes:
+        path: The file.
         newest: Size, root and time of the newest checkpoint that is remembered; None if there is none.
     """
 
-    def __init__(self, memory: SignMemory) -> None:
-        self._memory = memory
-        self.newest = memory.newest
+    def __init__(self, path: Path) -> None:
+        """Make one whose file is missing, and which remembers nothing until it is opened or created."""
+        self.path: Final = path
+        self._memory: SignMemory | None = None
+        self._status: os.stat_result | None = None
+        self.newest: tuple[int, Digest, int] | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there was no file."""
+        return self._memory is None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is still the one at the path: a restart would find no other."""
+        try:
+            return self._status is not None and os.path.samestat(self._status, self.path.stat())
+        except OSError:
+            return False
+
+    def open(self) -> None:
+        """Open the file. Blocks.
+
+        Raises:
+            SigningError: It is damaged, or another process uses it.
+            OSError: It cannot be read, is not a regular file, or others may change it.
+        """
+        require_regular(self.path)
+        before = self.path.stat()
+        if before.st_mode & _WRITABLE_BY_OTHERS:
+            mode = stat.S_IMODE(before.st_mode)
+            raise SigningError(f"others can change it (mode {mode:04o}): check who has, then chmod 600 {self.path}")
+        self._use(SignMemory.open(str(self.path)))
+        if self._status is None or not os.path.samestat(before, self._status):
+            self.close()
+            raise SigningError("it was replaced while it was opened")
+
+    def create(self) -> None:
+        """Create the file, which remembers nothing. Blocks.
+
+        Raises:
+            OSError: It exists, or cannot be written.
+        """
+        self._use(SignMemory.create(str(self.path)))
+
+    def _use(self, memory: SignMemory) -> None:
+        self._memory, self._status, self.newest = memory, self.path.stat(), memory.newest
 
     def has(self, size: int, root: Digest) -> bool:
         """Return whether this is the newest checkpoint that is remembered."""
@@ -39,8 +90,10 @@ class Memory:
             Its time, which is never before that of the one before.
 
         Raises:
-            SigningError: It contradicts what is remembered, or the disk fails.
+            SigningError: It contradicts what is remembered, the file is missing, or the disk fails.
         """
+        if self._memory is None:
+            raise SigningError("the sign memory is missing")
         try:
             time_s = await asyncio.to_thread(self._memory.note, size, root, time_s)
         except OSError as exc:
@@ -50,10 +103,11 @@ class Memory:
 
     def close(self) -> None:
         """Let another process use it."""
-        self._memory.close()
+        if self._memory is not None:
+            self._memory.close()
 
 
-def open_memory(path: Path, *, may_create: bool) -> Memory | None:
+def open_memory(path: Path, *, may_create: bool) -> Memory:
     """Return the memory in a file.
 
     Args:
@@ -61,15 +115,18 @@ def open_memory(path: Path, *, may_create: bool) -> Memory | None:
         may_create: Whether to create it if it does not exist.
 
     Returns:
-        The memory; None if there is none and it must not be created.
+        The memory, which `is_missing` if there is none and it must not be created.
 
     Raises:
         SettingsError: It cannot be read or created, is damaged, or another process uses it.
     """
+    memory = Memory(path)
     try:
         if path.exists():
-            return Memory(SignMemory.open(str(path)))
-        return Memory(SignMemory.create(str(path))) if may_create else None
+            memory.open()
+        elif may_create:
+            memory.create()
     except (SigningError, OSError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
-        raise SettingsError(f"cannot use the sign memory {path}: {reason}") from exc
+        raise SettingsError(f"cannot use the sign memory {path}: {reason} ({_WAYS_ON})") from exc
+    return memory

@@ -46,7 +46,7 @@ class Signing:
         receipts: ReceiptMaker,
         *,
         signer: Signer,
-        memory: Memory | None,
+        memory: Memory,
         guard: Guard,
         signers: SignerSet,
     ) -> None:
@@ -144,12 +144,11 @@ class Signing:
             SigningError: The signer or the sign memory fails.
         """
         size, root = checkpoint.size, checkpoint.root
-        if self._memory is None:
-            raise SigningError("the sign memory is missing")
         if is_published or not self._memory.has(size, root):
             time_s = await self._memory.note(size, root, int(time.time()))
         else:
             time_s = 0  # An Ed25519 signature has no time.
+        self._guard.require_memory()
 
         async def consistency(old: int) -> Sequence[Digest]:
             return await asyncio.to_thread(self._replica.consistency, old, size)

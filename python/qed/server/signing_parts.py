@@ -52,7 +52,7 @@ class SigningParts:
         signing: Signing,
         publishing: Publishing,
         guard: Guard,
-        memory: Memory | None,
+        memory: Memory,
         witnessing: Witnessing | None,
         signer: Signer,
     ) -> None:
@@ -84,13 +84,14 @@ class SigningParts:
 
     async def remember(self, checkpoint: Checkpoint) -> None:
         """Remember a checkpoint that another member has signed: this one may be the only one left some day."""
-        if self._memory is None or self.guard.halted is not None:
+        if self._memory.is_missing or self.guard.halted is not None:
             return
         newest = self._memory.newest
         if newest is not None and newest[0] >= checkpoint.size:
             return
         try:
             await self._memory.note(checkpoint.size, checkpoint.root, 0)
+            self.guard.require_memory()
         except SigningError as exc:
             _log.error(Line("checkpoint not remembered", reason=exc))
 
@@ -103,8 +104,7 @@ class SigningParts:
 
     def close(self) -> None:
         """Let another process use the sign memory."""
-        if self._memory is not None:
-            self._memory.close()
+        self._memory.close()
 
 
 def open_signing(
