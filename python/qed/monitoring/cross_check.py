@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from qed._qed import LogEntry
-from qed.errors import UnknownVersion, VerificationError
+from qed.errors import AddedLater, UnknownVersion, VerificationError
 from qed.monitoring.findings import Finding, Kind
 from qed.monitoring.receipts import batch_end
 from qed.proofs import AbsenceProof, Digest, MembershipProof
@@ -64,6 +64,9 @@ class CrossCheck:
             self._membership(Digest(_RANDOM.randbytes(32)))
         except UnknownVersion as exc:
             return self._finding(f"the server does not know what it has published: {exc}")
+        except AddedLater as exc:
+            # No question names a version, so no event is later than it.
+            return self._finding(f"the server refuses to say whether an event is in the log: {exc}")
         except VerificationError as exc:
             return self._finding(f"the server answers otherwise than its entries say: {exc}")
         return None
