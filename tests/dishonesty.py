@@ -16,6 +16,7 @@ from qed.proofs import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 Json: TypeAlias = dict[str, Any]
 Reply: TypeAlias = tuple[int, Any]
@@ -34,6 +35,7 @@ class Faces:
         lies: Functions that change an answer before it is sent, by kind. They may be replaced while the server runs.
         name: The server's name for its log.
         asked: The kinds of the calls received, in their order.
+        published: A folder with the files that the server signs as its log; none by default.
     """
 
     def __init__(self, log: Log, *, name: str = "", **faces: Log) -> None:
@@ -41,6 +43,7 @@ class Faces:
         self.lies: dict[str, Callable[[Reply], Reply]] = {}
         self.name = name
         self.asked: list[str] = []
+        self.published: Path | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
@@ -128,9 +131,15 @@ def _handler(faces: Faces) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path.startswith("/log/") and faces.published is not None:
+                file = faces.published / self.path.removeprefix("/log/")
+                self._send(*((200, file.read_bytes()) if file.is_file() else (404, b"no such file")))
+                return
             is_linearizable = self.headers.get("Consistency") == "linearizable"
             status, value = faces.reply(self.command, self.path, body, is_linearizable=is_linearizable)
-            text = json.dumps(value).encode()
+            self._send(status, json.dumps(value).encode())
+
+        def _send(self, status: int, text: bytes) -> None:
             with suppress(OSError):
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
