@@ -80,8 +80,8 @@ UPGRADE ?=
 LOCK = $(VENV)/audit/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(UPGRADE)
 lock: $(VENV)/audit/.tools
-	$(LOCK) --output-file requirements.txt pyproject.toml
-	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev pyproject.toml
+	$(LOCK) --output-file requirements.txt --all-extras pyproject.toml
+	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev --all-extras pyproject.toml
 	$(LOCK) --output-file requirements-audit.txt --group audit
 
 ## bench: every number of bench/README.md, each beside its target

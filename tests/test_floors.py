@@ -56,7 +56,7 @@ CLI_FLOORS = [
     {"terminal", "signals"},
     {"durations", "options", "inputs", "pem"},
     {"client", "answers", "trust", "lines", "signed", "security"},
-    {"verdicts", "levels", "signers", "receipts_given"},
+    {"verdicts", "levels", "signers", "receipts_given", "places"},
     {
         "events",
         "export",
@@ -124,9 +124,10 @@ SIGNER_FLOORS = [
     {"serving"},
 ]
 MONITORING_FLOORS = [
-    {"sources", "findings"},
-    {"copy", "alerts"},
-    {"published", "sinks", "state"},
+    {"sources", "findings", "ahead", "s3"},
+    {"copy", "alerts", "targets"},
+    {"published", "sinks", "state", "bucket"},
+    {"places"},
     {"replaying", "receipts", "comparison", "outbox"},
     {"cross_check", "charge"},
     {"auditing", "metrics"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNTIME: Final[list[str]] = PROJECT["project"]["dependencies"]
+EXTRAS: Final[dict[str, list[str]]] = PROJECT["project"]["optional-dependencies"]
+RUNTIME: Final[list[str]] = [*PROJECT["project"]["dependencies"], *chain.from_iterable(EXTRAS.values())]
 GROUPS: Final[dict[str, list[str]]] = PROJECT["dependency-groups"]
 FILES: Final = {
     "requirements.txt": RUNTIME,

@@ -129,13 +129,14 @@ def test_a_server_is_followed_until_the_command_is_stopped(server: Server, signe
     policy.write_text("".join(f"log {vkey}\n" for vkey in signed.vkeys) + "quorum none\n")
     command = [QED, "--json", "publish", server.url, "out", "--policy", str(policy), "--interval", "0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout is not None
         try:
             for size in (1, 2, 3):
                 assert httpx.post(f"{server.url}/events", json={"Event": "b25l"}).status_code == 201
                 wait_until(functools.partial(has_copied, server, size), "the copy of the checkpoint")
+            # The record follows the checkpoint.
+            published_sizes = (json.loads(line)["Published"] for line in process.stdout)
+            assert 3 in published_sizes
         finally:
             process.terminate()
-        assert process.stdout is not None
-        records = [json.loads(line) for line in process.stdout.read().splitlines()]
-    assert records[-1]["Published"] == 3
     assert run("audit", "out", "--policy", str(policy)).returncode == 0

@@ -6,22 +6,21 @@ import base64
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
 from qed.cli.client import connect
 from qed.cli.inputs import content_of_evidence
 from qed.cli.options import INPUT, RECEIPTS, command, current_session
+from qed.cli.places import S3Given, s3_given, s3_options, source_at
 from qed.cli.receipts_given import receipts_in
-from qed.cli.security import security_of
 from qed.errors import Inconclusive, VerificationError
 from qed.evidence import Evidence, save_evidence
 from qed.monitoring.auditing import Receipts
 from qed.monitoring.auditing import audit as audit_log
 from qed.monitoring.charge import Outcome, hear
 from qed.monitoring.findings import EXIT_INCONCLUSIVE, EXIT_MISBEHAVIOUR, EXIT_OK, Kind, exit_code
-from qed.monitoring.sources import source_of
 from qed.policy import Policy
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ _SENTENCES: Final = {
         "qed audit https://cdn.example.com/log --policy trust.json --receipts receipts.jsonl",
         "qed audit ./copy-of-the-log --policy trust.json",
         "qed audit https://log.example.com:8800 --policy trust.json --evidence invalid-entry-61c3….json",
+        "qed audit s3://bucket/log --policy trust.json",
     ],
 )
 @click.argument("source", metavar="URL|DIR")
@@ -80,12 +80,22 @@ _SENTENCES: Final = {
 @click.option(
     "--evidence", type=INPUT, metavar="FILE", help="Only replay what this file says of the log, to see if it is right."
 )
-def audit(*, source: str, policy: str, receipts: tuple[str, ...], evidence_dir: str, evidence: str | None) -> None:
+@s3_options
+def audit(  # noqa: PLR0913  # one for each option
+    *,
+    source: str,
+    policy: str,
+    receipts: tuple[str, ...],
+    evidence_dir: str,
+    evidence: str | None,
+    **s3: Unpack[S3Given],
+) -> None:
     """Check everything that a log has published, from its first entry on.
 
-    URL is a server of qed, or where its files are: checkpoint and tile/…; DIR is a copy of these files. The checkpoint
-    is verified by the policy, every tile and entry by the checkpoint, and all entries are replayed: at the end of each
-    commit batch, both roots must be those that the events lead to. What proves a fault is saved as evidence.
+    URL is a server of qed, or where its files are: checkpoint and tile/…; s3://BUCKET/PREFIX or DIR has a copy of
+    these. The checkpoint is verified by the policy, every tile and entry by the checkpoint, and all entries are
+    replayed: at the end of each commit batch, both roots must be those that the events lead to. What proves a fault is
+    saved as evidence.
 
     With --evidence, the entries are replayed up to the batch that the file is about. The exit code is 1 if the file is
     right: the log misbehaves. It is 0 if the file is wrong.
@@ -95,7 +105,7 @@ def audit(*, source: str, policy: str, receipts: tuple[str, ...], evidence_dir: 
     trusted, given = Policy.load(policy), receipts_in(receipts)
     charge = None if evidence is None else _charge(evidence, trusted, has_receipts=bool(receipts))
     with ExitStack() as stack:
-        read = _source(source, session.settings)
+        read = source_at(source, session.settings, s3_given(s3))
         stack.callback(read.close)
         if charge is not None:
             ruling = _heard(charge, trusted, read, terminal)
@@ -169,13 +179,6 @@ def _of_charge(charge: Evidence, ruling: Ruling) -> Iterator[tuple[str, object]]
         yield "Batch", f"versions {charge.replay[0]} to {charge.replay[1]}"
     yield "Replayed", "nothing" if ruling.replayed is None else f"{ruling.replayed} entries"
     yield "Reason", ruling.reason
-
-
-def _source(place: str, settings: Settings) -> Source:
-    try:
-        return source_of(place, security_of(settings), timeout_s=settings.timeout_s)
-    except ValueError as exc:
-        raise click.UsageError(str(exc)) from exc
 
 
 def _audited(  # what an audit needs

@@ -9,12 +9,13 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
 from qed.cli.client import connect
 from qed.cli.options import DIGEST, FILE, RECEIPTS, SECONDS, command, current_session
+from qed.cli.places import S3Given, s3_given, s3_options
 from qed.cli.receipts_given import receipts_in
 from qed.cli.security import security_of
 from qed.cli.terminal import configure_logging, print_error
@@ -42,7 +43,7 @@ _ACK_WORDS: Final = 2
 _RUN: Final = "qed monitor https://log.example.com:8800 --policy trust.json --state monitor.json"
 
 
-class MonitorOptions(TypedDict):
+class MonitorOptions(S3Given):
     """The options of `qed monitor`."""
 
     places: tuple[str, ...]
@@ -135,6 +136,7 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     help="Serve metrics for Prometheus there, without TLS or keys. Default of HOST: 127.0.0.1.",
 )
 @click.option("--test-alert", is_flag=True, help="Give a test to every sink, and end.")
+@s3_options
 def monitor(**given: Unpack[MonitorOptions]) -> None:
     """Watch a log from outside, and tell somebody what is wrong.
 
@@ -211,6 +213,7 @@ def _options(given: MonitorOptions, settings: Settings, metrics: Metrics | None)
         grace_s=given["grace"],
         timeout_s=settings.timeout_s,
         security=security_of(settings),
+        s3=s3_given(given),
         client_of=lambda url: connect(replace(settings, endpoints=(url,))),
         metrics=metrics,
     )

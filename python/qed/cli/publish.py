@@ -1,22 +1,21 @@
-"""`qed publish`: copy a log into a folder that any web server can serve."""
+"""`qed publish`: copy a log into a folder or a bucket, which others can serve."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
 from qed.cli.options import RECEIPTS, SECONDS, command, current_session
-from qed.cli.security import security_of
+from qed.cli.places import S3Given, s3_given, s3_options, source_at, target_at
 from qed.cli.terminal import totals
 from qed.errors import ProtocolError, Unavailable
 from qed.evidence import save_evidence
 from qed.monitoring.findings import Kind, exit_code
 from qed.monitoring.publisher import Publisher
-from qed.monitoring.sources import source_of
 from qed.policy import Policy
 
 if TYPE_CHECKING:
@@ -37,10 +36,11 @@ _QUICK: Final = 10_000
     examples=[
         "qed publish https://log.example.com:8800 /srv/www/log --policy trust.json",
         "qed publish http://127.0.0.1:8800 ./copy --policy trust.json --once",
+        "qed publish https://log.example.com:8800 s3://bucket/log --policy trust.json --interval 10",
     ],
 )
 @click.argument("source", metavar="URL|DIR")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER")
+@click.argument("target", metavar="FOLDER|s3://BUCKET/PREFIX")
 @click.option(
     "--policy",
     required=True,
@@ -52,24 +52,41 @@ _QUICK: Final = 10_000
 )
 @click.option("--once", is_flag=True, help="End after one round.")
 @click.option("--interval", type=SECONDS, metavar="SECONDS", default=1.0, help="Pause between rounds. Default: 1.")
-def publish(*, source: str, folder: Path, policy: str, once: bool, interval: float) -> None:
-    """Copy the log that URL or DIR publishes into FOLDER, and go on with what is new.
+@click.option(
+    "--evidence-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where to save evidence. Default: FOLDER; for a bucket, the current folder.",
+)
+@s3_options
+def publish(
+    *,
+    source: str,
+    target: str,
+    policy: str,
+    once: bool,
+    interval: float,
+    evidence_dir: Path | None,
+    **s3: Unpack[S3Given],
+) -> None:
+    """Copy the log that URL or DIR publishes into a folder or a bucket, and go on with what is new.
 
-    FOLDER is then what `qed audit`, `qed monitor` and any C2SP client can read, directly or through a web server: reads
-    need no server of qed. Everything is verified before it is written, the checkpoint is replaced last, and nothing is
-    ever deleted. A log that contradicts what was published before is not: the command ends, with evidence.
+    The copy is what `qed audit`, `qed monitor` and any C2SP client can read, directly or through a web server or CDN:
+    reads need no server of qed. Everything is verified before it is written, the checkpoint is replaced last, and
+    nothing is ever deleted. Several publishers may write to one place. A log that contradicts what was published before
+    is not published: the command ends, with evidence.
+
+    Credentials for a bucket come from AWS_ACCESS_KEY_ID and the other usual variables.
     """
     session = current_session()
-    terminal = session.terminal
     trusted = Policy.load(policy)
     with ExitStack() as stack:
-        try:
-            read = source_of(source, security_of(session.settings), timeout_s=session.settings.timeout_s)
-        except ValueError as exc:
-            raise click.UsageError(str(exc)) from exc
+        read = source_at(source, session.settings, s3_given(s3))
         stack.callback(read.close)
-        publisher = Publisher(folder, trusted, read)
-        _rounds(publisher, folder, terminal, once=once, interval_s=interval)
+        written = target_at(target, session.settings, s3_given(s3))
+        stack.callback(written.close)
+        folder = evidence_dir or (Path(target) if Path(target).is_dir() else Path())
+        _rounds(Publisher(written, trusted, read), folder, session.terminal, once=once, interval_s=interval)
 
 
 def _rounds(publisher: Publisher, folder: Path, terminal: Terminal, *, once: bool, interval_s: float) -> None:
@@ -96,6 +113,8 @@ def _round(publisher: Publisher, terminal: Terminal) -> Publication:
         def started(entries: int) -> Callable[[int], None]:
             if entries <= _QUICK:
                 return lambda _: None
+            # A round that begins again has another bar.
+            bar.close()
             return totals(bar.enter_context(terminal.progress(entries, is_logged=True)))
 
         return publisher.run(started=started)

@@ -17,9 +17,10 @@ from qed.monitoring.auditing import Receipts
 from qed.monitoring.copy import Copy
 from qed.monitoring.findings import EXIT_INCONCLUSIVE, EXIT_MISBEHAVIOUR, EXIT_OK, EXIT_UNREACHABLE, Finding, Kind
 from qed.monitoring.outbox import Outbox
+from qed.monitoring.places import source_of
 from qed.monitoring.rounds import Round, Watch
+from qed.monitoring.s3 import S3Options
 from qed.monitoring.sinks import LogSink, Undelivered
-from qed.monitoring.sources import source_of
 from qed.monitoring.state import Seen, State, StateFile
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Options:
         grace_s: How long a source may be away before that is told, in seconds.
         timeout_s: How long one request may take, in seconds.
         security: How to check servers.
+        s3: How to reach buckets.
         client_of: Returns a client for a server of qed, to compare its answers.
         metrics: What to count with, or None.
     """
@@ -70,6 +72,7 @@ class Options:
     grace_s: float = 900.0
     timeout_s: float = 30.0
     security: Security = field(default_factory=Security)
+    s3: S3Options = field(default_factory=S3Options)
     client_of: Callable[[str], Client] = Client
     metrics: Metrics | None = None
 
@@ -120,7 +123,7 @@ class Monitor:
 
     Args:
         policy: Whom to trust.
-        places: URLs and folders where the log is published.
+        places: URLs, folders and buckets where the log is published.
         state: The file of its state.
         options: How closely it watches, and what it tells.
 
@@ -230,7 +233,7 @@ class Monitor:
         return state, known
 
     def _source(self, place: str) -> Source:
-        return source_of(place, self._options.security, timeout_s=self._options.timeout_s)
+        return source_of(place, self._options.security, timeout_s=self._options.timeout_s, s3=self._options.s3)
 
     def _round(self, now: int, *, is_all: bool) -> RoundReport:
         options, state, known = self._options, self._state, self._known

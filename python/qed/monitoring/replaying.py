@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from qed.monitoring.ahead import ahead
 from qed.monitoring.findings import Finding, Kind
 from qed.monitoring.published import BUNDLE_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
 
     from qed._qed import EntryAudit
     from qed._qed import Finding as EntryFinding
@@ -23,9 +21,7 @@ __all__ = ["evidence_of", "replay"]
 
 _THREADS: Final = 8
 _GROUP: Final = 16
-"""How many bundles one thread reads, and the core replays, at a time."""
-_AHEAD: Final = 2 * _THREADS
-"""How many groups are read before they are replayed: 8 MiB at most."""
+"""How many bundles one thread reads, and the core replays, at a time. Those that are read ahead have 8 MiB at most."""
 
 
 def replay(
@@ -68,26 +64,14 @@ def replay(
 def _read_ahead(tree: PublishedTree, numbers: range, *, with_tiles: bool) -> Iterator[tuple[int, list[bytes]]]:
     """Yield bundles in groups, each after the number of its first one."""
 
-    def read(group: range) -> list[bytes]:
+    def read(group: range) -> tuple[int, list[bytes]]:
         if with_tiles:
             for number in group:
                 tree.check_leaves(number)
-        return [tree.bundle(number) for number in group]
+        return group.start, [tree.bundle(number) for number in group]
 
     groups = (numbers[start : start + _GROUP] for start in range(0, len(numbers), _GROUP))
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="qed-audit")
-    try:
-        pending: deque[tuple[int, Future[list[bytes]]]] = deque()
-        for group in groups:
-            pending.append((group.start, pool.submit(read, group)))
-            if len(pending) >= _AHEAD:
-                number, future = pending.popleft()
-                yield number, future.result()
-        while pending:
-            number, future = pending.popleft()
-            yield number, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return ahead(read, groups, threads=_THREADS)
 
 
 def evidence_of(tree: PublishedTree, found: EntryFinding) -> Finding:

@@ -11,18 +11,20 @@ import random
 import threading
 import time
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
 
-from qed._client.connections import HttpSettings, Security
+from qed._client.connections import HttpSettings
 from qed._client.topology import Topology, is_base_url
 from qed._files import read_regular
 from qed.errors import DamagedFile, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from qed._client.connections import Security
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -32,7 +34,8 @@ __all__ = [
     "NotPublished",
     "Source",
     "UrlSource",
-    "source_of",
+    "content_of",
+    "limit_of",
 ]
 
 CHECKPOINT: Final = "checkpoint"
@@ -93,34 +96,15 @@ class Source(Protocol):
         """Close all connections."""
 
 
-def source_of(place: str, security: Security, *, timeout_s: float) -> Source:
-    """Return the source that a URL or a folder is.
-
-    Args:
-        place: A URL with http or https, or a folder.
-        security: How to check servers.
-        timeout_s: How long one request may take.
-
-    Returns:
-        The source. Nothing was read yet.
-
-    Raises:
-        ValueError: The URL is invalid.
-        OSError: The folder does not exist.
-    """
-    if place.startswith(("http://", "https://")):
-        return UrlSource(place, security, timeout_s=timeout_s)
-    return FolderSource(Path(place))
-
-
-def _limit_of(path: str) -> int:
+def limit_of(path: str) -> int:
+    """Return how long a file of a log can be, in bytes."""
     if path == CHECKPOINT:
         return CHECKPOINT_BYTES_MAX
     return BUNDLE_BYTES_MAX if path.startswith("tile/entries/") else _TILE_BYTES_MAX
 
 
 class FolderSource:
-    """A folder with the files of a log, directly or below `log`.
+    """A folder with the files of a log.
 
     Args:
         folder: The folder.
@@ -135,15 +119,14 @@ class FolderSource:
         if not folder.is_dir():
             raise NotADirectoryError(20, "expected a folder with a checkpoint and tiles, found none", str(folder))
         self.name: Final = str(folder)
-        below = folder / "log"
-        self._folder: Final = below if below.is_dir() and not (folder / CHECKPOINT).exists() else folder
+        self._folder: Final = folder
 
     def probe(self) -> None:
         """See `Source.probe`."""
 
     def read(self, path: str) -> bytes:
         """See `Source.read`."""
-        limit = _limit_of(path)
+        limit = limit_of(path)
         try:
             content = read_regular(self._folder / path, limit)
         except (FileNotFoundError, NotADirectoryError) as exc:
@@ -221,7 +204,7 @@ class UrlSource:
             return self._prefix
 
     def _read_below(self, prefix: str, path: str) -> bytes:
-        url, limit = f"{prefix}/{path}", _limit_of(path)
+        url, limit = f"{prefix}/{path}", limit_of(path)
         for left in range(_TRIES - 1, -1, -1):
             try:
                 return self._get(url, limit)
@@ -229,7 +212,7 @@ class UrlSource:
                 if not left:
                     raise Unavailable(str(exc)) from exc
                 wait_s = exc.retry_after_s
-            except httpx.TransportError as exc:
+            except (httpx.TransportError, TimeoutError) as exc:
                 if not left:
                     raise Unavailable(f"{url}: {exc or type(exc).__name__}") from exc
                 wait_s = None
@@ -285,24 +268,44 @@ def _body(response: httpx.Response, limit: int, deadline: float) -> bytes:
     if status != _OK:
         raise ProtocolError(f"{url} answered {status}", status=status)
     encoding = response.headers.get("content-encoding", "identity")
+    return content_of(response.iter_raw(), encoding, limit=limit, place=url, deadline=deadline)
+
+
+def content_of(parts: Iterable[bytes], encoding: str, *, limit: int, place: str, deadline: float) -> bytes:
+    """Return the content of a file, not compressed.
+
+    Args:
+        parts: What arrives, one part after the other.
+        encoding: `identity` or `gzip`, as the header Content-Encoding has it.
+        limit: How long the content may be, in bytes.
+        place: The file, for people.
+        deadline: Until when it must be complete, on the clock `time.monotonic`.
+
+    Returns:
+        The content.
+
+    Raises:
+        DamagedFile: It is longer, or cannot be decompressed.
+        TimeoutError: It was not complete in time.
+    """
     if encoding == "identity":
-        return _joined(response.iter_raw(), limit, url, deadline)
+        return _joined(parts, limit, place, deadline)
     if encoding != "gzip":
-        raise DamagedFile(f"{url} answered in the encoding {encoding!r}, which was not asked for")
-    return _joined(_unzipped(response.iter_raw(), limit, url), limit, url, deadline)
+        raise DamagedFile(f"{place} answered in the encoding {encoding!r}, which was not asked for")
+    return _joined(_unzipped(parts, limit, place), limit, place, deadline)
 
 
-def _joined(parts: Iterator[bytes], limit: int, url: str, deadline: float) -> bytes:
+def _joined(parts: Iterable[bytes], limit: int, url: str, deadline: float) -> bytes:
     content = bytearray()
     for part in parts:
         content += part
         _bounded(content, limit, url)
         if time.monotonic() > deadline:
-            raise httpx.ReadTimeout(f"{url} was not complete in time")
+            raise TimeoutError(f"{url} was not complete in time")
     return bytes(content)
 
 
-def _unzipped(parts: Iterator[bytes], limit: int, url: str) -> Iterator[bytes]:
+def _unzipped(parts: Iterable[bytes], limit: int, url: str) -> Iterator[bytes]:
     """Decompress. A small body may expand to a gigabyte, so each step is bounded, too."""
     inflate = zlib.decompressobj(_GZIP_WINDOW)
     try:
