@@ -47,7 +47,7 @@ CLIENT_FLOORS = [
     {"failures", "steps"},
     {"attempts", "fresh_answers", "forks"},
     {"growth"},
-    {"administration", "adding", "exchange", "connections", "linking"},
+    {"administration", "adding", "exchange", "connections", "linking", "signed_answers"},
     {"examination", "backing_up"},
     {"async_connections"},
     {"client", "async_client"},
@@ -55,7 +55,7 @@ CLIENT_FLOORS = [
 CLI_FLOORS = [
     {"terminal", "signals"},
     {"durations", "options", "inputs", "pem"},
-    {"client", "answers", "trust", "lines", "signed", "security"},
+    {"client", "answers", "trust", "lines", "signed", "security", "policies"},
     {"verdicts", "levels", "signers", "receipts_given", "places"},
     {
         "events",

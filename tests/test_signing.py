@@ -517,7 +517,7 @@ def test_a_leader_that_was_replaced_signs_nothing_else_and_brings_nothing_old_ba
     wait_until(lambda: all(published(one)[0] == 2 for one in others), "its checkpoint")
     # It still holds the keys, and its checkpoint of size 1; the others have gone on.
     deposed.resume()
-    seen = {deposed: [], **{one: [] for one in others}}
+    seen: dict[Server, list[int]] = {deposed: [], **{one: [] for one in others}}
 
     def is_level() -> bool:
         for member, sizes in seen.items():

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qed.receipts import Receipts
     from qed.trust import Trusted
 
-__all__ = ["Bundle"]
+__all__ = ["Bundle", "question_form"]
 
 # The longest answers, 256 hyper siblings and two history paths of 64 levels, have about 50 KB.
 _BYTES_MAX: Final = 1024 * 1024
@@ -121,7 +121,7 @@ class Bundle:
         form = _Form(
             format="qed-bundle-1",
             kind="membership" if isinstance(asked, Membership) else "incremental",
-            question=msgspec.Raw(msgspec.json.encode(_question_form(asked))),
+            question=msgspec.Raw(msgspec.json.encode(question_form(asked))),
             answer=msgspec.Raw(self.answer.to_json()),
             snapshots=[msgspec.Raw(snapshot.to_json()) for snapshot in self.snapshots],
         )
@@ -220,7 +220,8 @@ class Bundle:
         save_file(target, self.to_json())
 
 
-def _question_form(question: Question) -> Mapping[str, object]:
+def question_form(question: Question) -> Mapping[str, object]:
+    """Return the fields of a question in a bundle."""
     if isinstance(question, Membership):
         return {"KeyDigest": bytes(question.digest), "Version": question.version}
     return {"Start": question.start, "End": question.end}

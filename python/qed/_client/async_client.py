@@ -25,6 +25,7 @@ from qed._client.examination import examine, finding_of
 from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.growth import Growth
 from qed._client.linking import keep, prepare
+from qed._client.signed_answers import signed_answer
 from qed._client.steps import Together
 from qed._client.topology import Topology
 from qed._limits import BACKUP_EVENTS_PER_S
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
-    from qed.signed import SignedReceipt
+    from qed.signed import SignedBundle, SignedReceipt
     from qed.trust import Trusted
     from qed.verification import Absent, Extends, Finding, Present
 
@@ -207,6 +208,12 @@ class AsyncClient:
     ) -> SignedReceipt:
         """Return the signed receipt for past versions; see `Client.receipt`."""
         return await self._perform(calls.receipt(version, last=last, level=level))
+
+    async def signed_answer(
+        self, question: Question, *, level: ReceiptLevel = "witnessed", consistency: Consistency | None = None
+    ) -> SignedBundle:
+        """Ask a question, and return the answer with the signed checkpoint it rests on; see `Client.signed_answer`."""
+        return await self._follow(signed_answer(question, level, consistency))
 
     async def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged; see `Client.snapshot`."""

@@ -30,6 +30,7 @@ from qed._client.examination import examine, finding_of
 from qed._client.exchange import Inbox, failure_of, some_turn
 from qed._client.growth import Growth
 from qed._client.linking import keep, prepare
+from qed._client.signed_answers import signed_answer
 from qed._client.steps import Together
 from qed._client.topology import Topology
 from qed._limits import BACKUP_EVENTS_PER_S
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
-    from qed.signed import SignedReceipt
+    from qed.signed import SignedBundle, SignedReceipt
     from qed.trust import Trusted
     from qed.verification import Absent, Extends, Finding, Present
 
@@ -379,6 +380,26 @@ class Client:
             SigningError: The log is not signed, is not witnessed in time, or the versions are of several batches.
         """
         return self._perform(calls.receipt(version, last=last, level=level))
+
+    def signed_answer(
+        self, question: Question, *, level: ReceiptLevel = "witnessed", consistency: Consistency | None = None
+    ) -> SignedBundle:
+        """Ask a question, and return the answer with the signed checkpoint that it rests on.
+
+        Args:
+            question: The question. Versions in it must be at the end of a commit batch.
+            level: Who must have signed. The server waits some seconds for witnesses.
+            consistency: As for `membership`.
+
+        Returns:
+            A bundle that needs no server. It is not verified: `qed.Policy` verifies it.
+
+        Raises:
+            SigningError: The log is not signed, or not witnessed in time; a version is inside a commit batch; or the
+                log grows so quickly that no checkpoint ends with its newest answer.
+            VerificationError: The answer or a receipt is not what was asked for.
+        """
+        return self._follow(signed_answer(question, level, consistency))
 
     def snapshot(self, version: int, *, consistency: Consistency | None = None) -> Snapshot:
         """Return the snapshot of a version exactly as it was acknowledged.

@@ -81,7 +81,7 @@ _SENTENCES: Final = {
     "--evidence", type=INPUT, metavar="FILE", help="Only replay what this file says of the log, to see if it is right."
 )
 @s3_options
-def audit(  # noqa: PLR0913  # one for each option
+def audit(
     *,
     source: str,
     policy: str,

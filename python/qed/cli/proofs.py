@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from qed._client.examination import Examination
+from qed._files import save_file
 from qed.bundle import Bundle
 from qed.cli.answers import print_record, show_answer, show_paths
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
+from qed.cli.levels import print_unconvincing, print_verified
 from qed.cli.options import (
     DIGEST,
     FILE,
@@ -24,9 +26,11 @@ from qed.cli.options import (
     command,
     current_session,
 )
+from qed.cli.policies import Demand, PolicyOptions, is_policy_chosen, policy_options
 from qed.cli.trust import EndRoots, MembershipRoots, Person, end_roots, given_end_roots, given_roots, membership_roots
 from qed.cli.verdicts import print_failure, print_finding
 from qed.errors import QedError, VerificationError
+from qed.policy import Level
 from qed.questions import Extension, Membership
 from qed.receipts import Receipts
 from qed.trust import TrustedRoots
@@ -36,13 +40,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qed._client.client import Client
+    from qed._wire import ReceiptLevel
     from qed.proofs import Digest, Snapshot
     from qed.questions import Answer, Question
+    from qed.signed import SignedBundle
 
 __all__ = ["incremental", "membership"]
 
 
-class ProofOptions(TypedDict):
+class ProofOptions(PolicyOptions):
     """The options that both commands share."""
 
     verify: bool
@@ -74,8 +80,11 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         LINEARIZABLE,
         SHOW,
-        click.option("--out", type=FILE, metavar="PATH", help="Save the answer and its snapshots as a bundle."),
+        click.option(
+            "--out", type=FILE, metavar="PATH", help="Save the answer, with what it is checked by, as a bundle."
+        ),
         click.option("--trust-server", is_flag=True, help="Check with the server's own snapshots: proves nothing."),
+        policy_options,
         click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file."),
         click.option("--verify", is_flag=True, help="Verify the answer; any source of digests implies it."),
     ):
@@ -90,6 +99,7 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
         'qed membership --event "event 0" --receipts receipts.jsonl --show',
         'qed membership --event "event 0" --version 2 --verify',
         "qed membership --file report.pdf --receipts receipts.jsonl --out proof.json",
+        'qed membership --event "event 0" --policy trust.json --out proof.json',
     ],
 )
 @click.option("--event", metavar="TEXT", help="The event itself. Only its digest is sent.")
@@ -104,6 +114,9 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
     The answer comes with a proof of membership or of absence. The proof is verified against roots that you trust: those
     of your --receipts, those given with --hyper-digest and --history-digest, each with its version, or those you type
     when --verify asks. An answer that contradicts your receipts, or ends before them, never verifies.
+
+    With --policy, the log must sign the state that the answer is about, and witnesses cosign it if the policy says so.
+    What --out saves then convinces everyone who trusts these keys.
     """
     session = current_session()
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
@@ -134,7 +147,7 @@ def incremental(**given: Unpack[IncrementalOptions]) -> None:
     The proof shows that the log at the later version begins with the log at the earlier one, unchanged.
 
     It is verified against the HistoryDigest of both versions: from your --receipts, given with --start-digest and
-    --end-digest, or typed when --verify asks.
+    --end-digest, typed when --verify asks, or signed as --policy demands.
     """
     session = current_session()
     question = Extension(given["start"], given["end"])
@@ -158,15 +171,27 @@ class _Asking:
 
     def _require_one_source(self) -> None:
         given = self._given
-        sources = {"--receipts": given["receipts"], "--trust-server": given["trust_server"], "digests": self._roots}
+        sources = {
+            "--receipts": given["receipts"],
+            "--trust-server": given["trust_server"],
+            "digests": self._roots,
+            "--policy": is_policy_chosen(),
+        }
         named = [name for name, value in sources.items() if value]
         if len(named) > 1:
             raise click.UsageError(f"{' and '.join(named)} cannot be combined: give one source of trust")
-        if given["verify"] and not named and not self._terminal.can_ask():
-            raise click.UsageError("--verify needs --receipts, trusted digests, or a terminal to ask for them")
+        # A policy in the environment is for commands that name nothing else.
+        self._policy = given["policy"] if not named or is_policy_chosen() else None
+        if self._policy is None and (given["require"] or given["memory"]):
+            raise click.UsageError("--require and --memory are about a policy: give --policy")
+        if given["verify"] and not named and self._policy is None and not self._terminal.can_ask():
+            raise click.UsageError("--verify needs --receipts, --policy, trusted digests, or a terminal to ask")
         self._is_verifying = bool(given["verify"] or named)
 
     def run(self, question: Question) -> None:
+        if self._policy is not None:
+            self._run_signed(question, Demand.of(self._policy, self._given, self._terminal))
+            return
         receipts = self._receipts()
         if receipts is not None or self._given["trust_server"]:
             examined = self._client.examine(question, receipts, consistency=self._consistency)
@@ -183,6 +208,37 @@ class _Asking:
             raise
         if unsaved is not None:
             raise unsaved
+
+    def _run_signed(self, question: Question, demand: Demand) -> None:
+        """Ask, and check the answer against a state that was signed as the policy demands."""
+        level: ReceiptLevel = "witnessed" if demand.level is Level.WITNESSED else "committed"
+        bundle = self._client.signed_answer(question, level=level, consistency=self._consistency)
+        # Saved before the verdict, as in `run`.
+        unsaved = self._save_signed(bundle)
+        try:
+            verified = demand.verify(bundle, question=question)
+        except VerificationError as exc:
+            if unsaved is not None:
+                exc.add_note(f"the answer was not saved: {unsaved}")
+            print_unconvincing(self._terminal, bundle, exc)
+            raise
+        print_verified(self._terminal, bundle, verified)
+        if self._given["show"] and bundle.answer is not None:
+            show_paths(self._terminal, bundle.answer)
+        demand.note_memory(verified, self._terminal)
+        if unsaved is not None:
+            raise unsaved
+
+    def _save_signed(self, bundle: SignedBundle) -> OSError | None:
+        path = self._given["out"]
+        if path is None:
+            return None
+        try:
+            save_file(Path(path), bundle.to_json() + b"\n")
+        except OSError as exc:
+            return exc
+        self._terminal.note(f"saved the answer and the checkpoint that it rests on to {path}")
+        return None
 
     def _receipts(self) -> Receipts | None:
         path = self._given["receipts"]

@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
-from click.core import ParameterSource
 
 from qed._files import open_at_once
 from qed.cli.answers import show_answer, show_paths
 from qed.cli.inputs import EventOptions, digest_given, open_input
 from qed.cli.levels import print_unconvincing, print_verified
-from qed.cli.options import DIGEST, FILE, INPUT, RECEIPTS, SHOW, VERSION, command, current_session
+from qed.cli.options import DIGEST, INPUT, RECEIPTS, SHOW, VERSION, command, current_session
+from qed.cli.policies import Demand, PolicyOptions, is_policy_chosen, policy_options
 from qed.cli.signed import content_of
 from qed.cli.trust import EndRoots, MembershipRoots, end_roots, given_end_roots, given_roots, membership_roots
 from qed.cli.verdicts import EXIT_INCONCLUSIVE, print_failure, print_finding
 from qed.errors import Inconclusive, MalformedProof, VerificationError
-from qed.memory import Known, Memory
-from qed.policy import Level, Policy
 from qed.questions import Extension, Membership
 from qed.receipts import Receipts
 from qed.signed import SignedBundle
@@ -26,8 +24,6 @@ from qed.trust import TrustedBy, TrustedSnapshots
 from qed.verification import verify as verify_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from qed.bundle import Bundle
     from qed.cli.signed import Content
     from qed.cli.terminal import Terminal
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
-class VerifyOptions(MembershipRoots, EndRoots):
+class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions):
     """The options of `qed verify`."""
 
     bundle: str
@@ -52,9 +48,6 @@ class VerifyOptions(MembershipRoots, EndRoots):
     end: int | None
     receipts: str | None
     trust_bundle: bool
-    policy: str | None
-    require: str | None
-    memory: str | None
     show: bool
 
 
@@ -77,20 +70,7 @@ class VerifyOptions(MembershipRoots, EndRoots):
 @click.option("--end", type=VERSION, metavar="N", help="The later version that was asked.")
 @click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file.")
 @click.option("--trust-bundle", is_flag=True, help="Check with the bundle's own snapshots: proves nothing.")
-@click.option(
-    "--policy",
-    type=RECEIPTS,
-    metavar="PATH",
-    envvar="QED_POLICY",
-    show_envvar=True,
-    help="Verify signatures with the keys of logs and witnesses in this file.",
-)
-@click.option(
-    "--require",
-    type=click.Choice([level.value for level in Level]),
-    help="Who must have signed. Default: witnesses, if the policy has a quorum.",
-)
-@click.option("--memory", type=FILE, metavar="PATH", help="Where the newest checkpoint of the log is remembered.")
+@policy_options
 @membership_roots
 @end_roots
 @SHOW
@@ -147,23 +127,12 @@ def _is_policy_all(given: VerifyOptions, trusted: Trusted) -> bool:
     return given["policy"] is not None and trusted.by is TrustedBy.BUNDLE and not given["trust_bundle"]
 
 
-def _is_chosen(name: str) -> bool:
-    """Return whether an option was given on the command line, not in the environment."""
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
-
-
 def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -> None:
     """Verify a file that a log has signed, and end with the worst outcome of its parts."""
     _refuse_other_sources(given)
     if given["policy"] is None:
         raise click.UsageError("this file is signed, and nothing is trusted: give --policy PATH, or set QED_POLICY")
-    policy = Policy.load(given["policy"])
-    require = None if given["require"] is None else Level(given["require"])
-    if require is Level.WITNESSED and policy.required is Level.SIGNED:
-        raise click.UsageError("--require witnessed cannot be met: the policy has no quorum of witnesses")
-    for warning in _warnings(policy):
-        terminal.note(f"warning: {warning}")
-    check = _Check(given, policy, require, terminal)
+    check = _Check(given, Demand.of(given["policy"], given, terminal), terminal)
     outcomes = [check.outcome(signed, is_only=len(content.signed) == 1) for signed in content.signed]
     check.require_event_found(len(content.signed))
     for error in outcomes:
@@ -179,32 +148,19 @@ def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -
         raise click.exceptions.Exit(EXIT_INCONCLUSIVE)
 
 
-def _warnings(policy: Policy) -> Iterator[str]:
-    """Yield what is odd about the witnesses of a policy."""
-    for name in policy.trust.doubtful_witnesses:
-        yield f"witness {name} has a name under that of the log: is it run by someone else?"
-    for name in policy.trust.counted_twice:
-        yield f"the keys of witness {name} count as several witnesses: put them into a group any"
-    for name in policy.trust.witnesses_of_themselves:
-        yield f"witness {name} has the key of a log: nobody else has seen what it signs"
-
-
 class _Check:
     """The verification of the parts of one file.
 
     Args:
         given: The options.
-        policy: The policy.
-        require: The level to require, or None for that of the policy.
+        demand: What is demanded of them.
         terminal: Where to print.
     """
 
-    def __init__(self, given: VerifyOptions, policy: Policy, require: Level | None, terminal: Terminal) -> None:
+    def __init__(self, given: VerifyOptions, demand: Demand, terminal: Terminal) -> None:
         self._given = given
-        self._policy = policy
-        self._require = require
+        self._demand = demand
         self._terminal = terminal
-        self._memory = Memory(given["memory"])
         named = _event_options(given)
         has_event = any(value is not None for value in named.values())
         self._event = digest_given(named, terminal) if has_event else None
@@ -221,7 +177,7 @@ class _Check:
         print_verified(self._terminal, signed, verified)
         if self._given["show"] and isinstance(signed, SignedBundle) and signed.answer is not None:
             show_paths(self._terminal, signed.answer)
-        self._note_memory(verified)
+        self._demand.note_memory(verified, self._terminal)
         return None
 
     def require_event_found(self, count: int) -> None:
@@ -234,10 +190,10 @@ class _Check:
     def _verified(self, signed: Signed, *, is_only: bool) -> Verified:
         if isinstance(signed, SignedBundle):
             question = self._question(signed)
-            return self._policy.verify(signed, question=question, require=self._require, memory=self._memory)
+            return self._demand.verify(signed, question=question)
         _refuse(self._given, ("version", "start", "end"), "a receipt or proof")
         event = self._event if is_only else None
-        return self._policy.verify(signed, event, require=self._require, memory=self._memory)
+        return self._demand.verify(signed, event)
 
     def _question(self, bundle: SignedBundle) -> Question:
         claimed, given = bundle.question, self._given
@@ -250,16 +206,6 @@ class _Check:
         _refuse(given, ("start", "end"), "a membership proof")
         digest = claimed.digest if self._event is None else self._event
         return Membership(digest, claimed.version if given["version"] is None else given["version"])
-
-    def _note_memory(self, verified: Verified) -> None:
-        recollection, origin = verified.recollection, verified.checkpoint.origin
-        if recollection is None:
-            return
-        path = self._memory.path_of(origin)
-        if not recollection.is_kept:
-            self._terminal.note(f"warning: the checkpoint could not be remembered in {path}")
-        elif recollection.known is Known.FIRST:
-            self._terminal.note(f"first checkpoint of {origin} seen here: it is remembered in {path}")
 
 
 def _event_options(given: VerifyOptions) -> EventOptions:
@@ -302,7 +248,7 @@ def _trusted(given: VerifyOptions, bundle: Bundle, question: Question) -> Truste
     roots = (
         given_end_roots(given, question.start, question.end) if isinstance(question, Extension) else given_roots(given)
     )
-    is_signed = _is_chosen("policy")
+    is_signed = is_policy_chosen()
     sources = {
         "--receipts": given["receipts"],
         "--trust-bundle": given["trust_bundle"],
