@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import struct
@@ -13,6 +14,7 @@ import pytest
 import qed
 from commands import qed as run
 from published import Answer, entries_of, log_of, publish, serving, tile_path
+from scripted_http import ScriptedServer, reply
 from signing import World, policy_of
 
 if TYPE_CHECKING:
@@ -134,3 +136,12 @@ def test_yesterday_s_checkpoint_with_the_tiles_of_today_is_only_old(honest: list
     with serving(Path("copy"), answering("checkpoint", (200, {}, note))) as url:
         assert monitored(f"{url}/log") == (5, ["stale-source"])
         assert monitored(f"{url}/log", "copy") == (0, ["stale-source"])
+
+
+async def test_a_source_that_drips_has_no_more_time_than_any_other() -> None:
+    """A head of 300 bytes, 20 a second: no single wait is long, and the answer takes 15 s."""
+    slow = reply(200, b"x", f"X-Slow: {'x' * 300}")
+    async with ScriptedServer(slow, drip_s=0.05) as server:
+        command = ["audit", f"{server.url}/log", "--policy", "policy", "--timeout", "0.5"]
+        done = await asyncio.to_thread(run, *command)
+        assert (done.returncode, len(server.requests)) == (3, 4)

@@ -155,7 +155,7 @@ class Bucket:
             found = obstore.get(self._store, path)
             encoding = found.attributes.get("Content-Encoding", "identity")
             parts: Iterator[bytes] = (bytes(part) for part in found.stream(min_chunk_size=_PART_BYTES))
-            content = content_of(parts, encoding, limit=limit_of(path), place=place, deadline=deadline)
+            content = content_of(parts, encoding, limit=limit_of(path), place=place, until=deadline)
             return Stored(content, found.meta["e_tag"])
         except FileNotFoundError as exc:
             if _status(str(exc))[1] == "NoSuchBucket":

@@ -7,6 +7,7 @@ redirect to another host is an error.
 from __future__ import annotations
 
 import errno
+import math
 import random
 import threading
 import time
@@ -16,7 +17,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 import httpx
 
 from qed._client.connections import HttpSettings
+from qed._client.deadline import deadline
+from qed._client.sockets import Sockets
 from qed._client.topology import Topology, is_base_url
+from qed._client.transports import Transport
 from qed._files import read_regular
 from qed.errors import DamagedFile, ProtocolError, Unavailable
 
@@ -55,7 +59,6 @@ _OK: Final = 200
 _GONE: Final = frozenset({404, 410})
 _BUSY: Final = frozenset({429, 500, 502, 503, 504})
 _GZIP_WINDOW: Final = 31
-_CONNECTIONS: Final = 16
 
 
 class NotPublished(Unavailable):
@@ -163,11 +166,7 @@ class UrlSource:
         settings = HttpSettings.of(Topology((self.name,)), security, timeout_s=timeout_s)
         self._timeout_s: Final = timeout_s
         self._client: Final = httpx.Client(
-            verify=settings.tls,
-            headers=settings.headers,
-            timeout=settings.timeout,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            transport=Transport(settings.tls, Sockets()), headers=settings.headers, timeout=settings.timeout
         )
         self._host: Final = _host_of(httpx.URL(self.name))
         self._has_path: Final = httpx.URL(self.name).path not in {"", "/"}
@@ -220,13 +219,14 @@ class UrlSource:
         raise Unavailable(url)
 
     def _get(self, url: str, limit: int) -> bytes:
-        deadline = time.monotonic() + self._timeout_s
-        for _ in range(_REDIRECTS_MAX + 1):
-            with self._client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as response:
-                if response.status_code in _REDIRECTS:
-                    url = self._same_host(url, response)
-                    continue
-                return _body(response, limit, deadline)
+        # One deadline for all: a server could send a byte of its answer now and then.
+        with deadline(self._timeout_s):
+            for _ in range(_REDIRECTS_MAX + 1):
+                with self._client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as response:
+                    if response.status_code in _REDIRECTS:
+                        url = self._same_host(url, response)
+                        continue
+                    return _body(response, limit)
         raise DamagedFile(f"{url}: more than {_REDIRECTS_MAX} redirects")
 
     def _same_host(self, url: str, response: httpx.Response) -> str:
@@ -258,7 +258,7 @@ def _pause_s(tries: int, asked_s: float | None) -> float:
     return _BACKOFF_S * 2.0**tries * random.uniform(0.5, 1.0)  # noqa: S311  # spreads retries, no secret
 
 
-def _body(response: httpx.Response, limit: int, deadline: float) -> bytes:
+def _body(response: httpx.Response, limit: int) -> bytes:
     url, status = str(response.url), response.status_code
     if status in _GONE:
         raise NotPublished(f"{url} answered {status}")
@@ -268,10 +268,10 @@ def _body(response: httpx.Response, limit: int, deadline: float) -> bytes:
     if status != _OK:
         raise ProtocolError(f"{url} answered {status}", status=status)
     encoding = response.headers.get("content-encoding", "identity")
-    return content_of(response.iter_raw(), encoding, limit=limit, place=url, deadline=deadline)
+    return content_of(response.iter_raw(), encoding, limit=limit, place=url)
 
 
-def content_of(parts: Iterable[bytes], encoding: str, *, limit: int, place: str, deadline: float) -> bytes:
+def content_of(parts: Iterable[bytes], encoding: str, *, limit: int, place: str, until: float = math.inf) -> bytes:
     """Return the content of a file, not compressed.
 
     Args:
@@ -279,7 +279,7 @@ def content_of(parts: Iterable[bytes], encoding: str, *, limit: int, place: str,
         encoding: `identity` or `gzip`, as the header Content-Encoding has it.
         limit: How long the content may be, in bytes.
         place: The file, for people.
-        deadline: Until when it must be complete, on the clock `time.monotonic`.
+        until: When it must be complete, on the clock `time.monotonic`.
 
     Returns:
         The content.
@@ -289,18 +289,18 @@ def content_of(parts: Iterable[bytes], encoding: str, *, limit: int, place: str,
         TimeoutError: It was not complete in time.
     """
     if encoding == "identity":
-        return _joined(parts, limit, place, deadline)
+        return _joined(parts, limit, place, until)
     if encoding != "gzip":
         raise DamagedFile(f"{place} answered in the encoding {encoding!r}, which was not asked for")
-    return _joined(_unzipped(parts, limit, place), limit, place, deadline)
+    return _joined(_unzipped(parts, limit, place), limit, place, until)
 
 
-def _joined(parts: Iterable[bytes], limit: int, url: str, deadline: float) -> bytes:
+def _joined(parts: Iterable[bytes], limit: int, url: str, until: float) -> bytes:
     content = bytearray()
     for part in parts:
         content += part
         _bounded(content, limit, url)
-        if time.monotonic() > deadline:
+        if time.monotonic() > until:
             raise TimeoutError(f"{url} was not complete in time")
     return bytes(content)
 
