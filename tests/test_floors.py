@@ -20,7 +20,8 @@ PACKAGE = ROOT / "python" / "qed"
 PYTHON_FLOORS = [
     {"_qed"},
     {"errors", "_fields", "_printable", "_files", "_limits", "_deeds", "_hosts"},
-    {"proofs", "signed", "evidence"},
+    {"proofs", "signed"},
+    {"evidence"},
     {
         "acknowledgement",
         "log",

@@ -8,14 +8,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from qed._files import PRIVATE, create_file, read_regular
-from qed._qed import Evidence, Judgement, TrustFile
+from qed._qed import Evidence, Judgement
 from qed.errors import VerificationError
+from qed.signed import trust_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["EVIDENCE_BYTES_MAX", "Evidence", "Judgement", "Verdict", "file_name", "save_evidence", "trust_in"]
+__all__ = ["EVIDENCE_BYTES_MAX", "Evidence", "Judgement", "Verdict", "file_name", "save_evidence"]
 
 EVIDENCE_BYTES_MAX: Final = 2 * 1024 * 1024
 """No file of evidence is longer."""
@@ -40,11 +40,6 @@ class Verdict(StrEnum):
 def file_name(evidence: Evidence) -> str:
     """Return the name of the file for some evidence. It follows from what contradicts each other."""
     return f"{_PREFIXES.get(evidence.kind, 'fork')}-{evidence.name.hex()}.json"
-
-
-def trust_in(vkeys: Iterable[str]) -> TrustFile:
-    """Return what verifies checkpoints of a log with these public keys, and demands nothing else of it."""
-    return TrustFile.parse("".join([*(f"log {vkey}\n" for vkey in vkeys), "quorum none\n"]).encode())
 
 
 def save_evidence(evidence: Evidence, folder: Path) -> Path:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from qed._qed import EntryAudit
 from qed.errors import Unavailable, VerificationError
-from qed.evidence import Verdict, trust_in
+from qed.evidence import Verdict
 from qed.monitoring.comparison import contradiction
 from qed.monitoring.published import BUNDLE_ENTRIES, PublishedTree
 from qed.monitoring.replaying import replay
 from qed.monitoring.sources import CHECKPOINT
+from qed.signed import trust_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

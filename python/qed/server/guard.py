@@ -136,7 +136,7 @@ class Guard:
             await self._compare()
             await self._compare_kept()
             await self._ask_witnesses()
-            await self._record_keys()
+            await self._record_own_keys()
         except ClusterError as exc:
             raise SigningError(str(exc)) from exc
         self.require_not_halted()
@@ -207,7 +207,7 @@ class Guard:
         elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
             self.halt(f"the log has the root {found.hex()} at {size} entries, but {said} {root.hex()}")
 
-    async def _record_keys(self) -> None:
+    async def _record_own_keys(self) -> None:
         """Record the name of the log and the keys of this member, unless that is done.
 
         Raises:

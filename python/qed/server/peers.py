@@ -29,7 +29,7 @@ from qed.server.leader_requests import LeaderRequests
 from qed.server.logs import Line, OncePerMinute, where
 from qed.server.opening import description
 from qed.server.passed_on import CallerRefused, PassedOn, via
-from qed.server.published import Published, read_trust
+from qed.server.published import Published, read_policy
 from qed.server.recognition import STRANGER, Recognition
 from qed.server.revocation import Revocation
 from qed.server.signer_set import SignerSet
@@ -110,8 +110,8 @@ class Peers:
         self.key_uses = KeyUses(self.keys, members, self._transport)
         self._authorities = Authorities(members, self._accepted)
         self.signers = SignerSet()
-        trust = read_trust(settings.signing.policy) if settings.signing and settings.signing.policy else None
-        self.published = Published(settings.data_dir, replica, self.signers, trust)
+        policy = read_policy(settings.signing.policy) if settings.signing and settings.signing.policy else None
+        self.published = Published(settings.data_dir, replica, self.signers, policy)
         folds = (self.keys.fold, tokens.fold, former_keys.fold, members.lost.fold, self.signers.fold)
         self._history = History(
             replica,

@@ -8,19 +8,19 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from qed._files import replace_file
-from qed._qed import TrustFile
 from qed.errors import LogError, MalformedProof, PolicyError, VerificationError
 from qed.policy import Policy
 from qed.server.config import SettingsError
 from qed.server.logs import Line
+from qed.signed import trust_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qed._qed import Checkpoint, Replica
+    from qed._qed import Checkpoint, Replica, TrustFile
     from qed.server.signer_set import SignerSet
 
-__all__ = ["FILE", "Published", "read_trust"]
+__all__ = ["FILE", "Published", "read_policy"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,21 +35,21 @@ class Published:
     Attributes:
         checkpoint: The checkpoint; None if there is none yet.
         contradiction: Why this member must not answer: the log has signed another tree than this member has.
-        trust: The keys of the log and its witnesses; None if nobody cosigns.
+        policy: The keys of the log and its witnesses; None if nobody cosigns.
         kept: The signed checkpoint that was in the data folder at the start, whether or not this member has its tree.
             It is evidence of what the log has signed.
     """
 
-    def __init__(self, folder: Path, replica: Replica, signers: SignerSet, trust: TrustFile | None = None) -> None:
+    def __init__(self, folder: Path, replica: Replica, signers: SignerSet, policy: Policy | None = None) -> None:
         """Prepare to publish.
 
         Args:
             folder: The data folder.
             replica: The log.
             signers: The keys of the log.
-            trust: The keys of the log and its witnesses; None if nobody cosigns.
+            policy: The keys of the log and its witnesses; None if nobody cosigns.
         """
-        self.trust = trust
+        self.policy = policy
         self._folder = folder
         self._replica = replica
         self._signers = signers
@@ -75,18 +75,17 @@ class Published:
         try:
             note = await asyncio.to_thread((self._folder / FILE).read_bytes)
             self.kept = self._endorsed(note)
-            await self.offer(note, is_kept=True)
+            await self._take(self.kept, is_kept=True)
         except FileNotFoundError:
             return
         except (OSError, LogError, VerificationError) as exc:
             _log.warning(Line("the checkpoint of the last run is not used", reason=exc))
 
-    async def offer(self, note: bytes, *, is_kept: bool = False) -> Checkpoint | None:
+    async def offer(self, note: bytes) -> Checkpoint | None:
         """Take a note over, if it is newer than the one that is known, and this member has its tree.
 
         Args:
             note: The note, which anybody may have written.
-            is_kept: Whether it is from this member's own folder.
 
         Returns:
             The checkpoint that it has, if this member has its tree.
@@ -95,7 +94,10 @@ class Published:
             VerificationError: The log has not signed it.
             LogError: This log cannot be read.
         """
-        checkpoint = self._endorsed(note)
+        return await self._take(self._endorsed(note), is_kept=False)
+
+    async def _take(self, checkpoint: Checkpoint, *, is_kept: bool) -> Checkpoint | None:
+        """Take a verified checkpoint over; `is_kept` says that it is from this member's own folder."""
         size, root = checkpoint.size, checkpoint.root
         if size > len(self._replica):
             return None
@@ -120,7 +122,8 @@ class Published:
             VerificationError: None of them has signed it.
         """
         try:
-            return (self.trust or self._own_trust()).endorse(note, now=int(time.time()))
+            trust = self._own_trust() if self.policy is None else self.policy.trust
+            return trust.endorse(note, now=int(time.time()))
         except (PolicyError, MalformedProof) as exc:
             raise VerificationError("note", "one of the log", str(exc)) from exc
 
@@ -130,10 +133,10 @@ class Published:
         Raises:
             VerificationError: They are not known yet.
         """
-        keys = [f"log {signer.vkey}\n" for signer in self._signers.signers]
+        keys = [signer.vkey for signer in self._signers.signers]
         if not keys:
             raise VerificationError("keys", "those of the log", "none: no member that signs has led yet")
-        return TrustFile.parse("".join([*keys, "quorum none\n"]).encode())
+        return trust_in(keys)
 
     @staticmethod
     def _is_newer(one: Checkpoint, other: Checkpoint) -> bool:
@@ -162,14 +165,14 @@ class Published:
             _log.error(Line("the signed checkpoint is not kept", reason=exc.strerror or exc))
 
 
-def read_trust(path: Path) -> TrustFile:
+def read_policy(path: Path) -> Policy:
     """Return the policy of this log, with its witnesses.
 
     Raises:
         SettingsError: It cannot be read, or is no policy.
     """
     try:
-        return Policy.load(path).trust
+        return Policy.load(path)
     except (OSError, PolicyError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
         raise SettingsError(f"cannot use the policy {path}: {reason}") from exc

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from qed._files import create_file
 from qed.errors import PolicyError, SigningError, Unavailable
-from qed.policy import Policy
 from qed.server.config import SettingsError
 from qed.server.guard import Guard
 from qed.server.logs import Line
@@ -122,11 +121,12 @@ def open_signing(
     if len(replica) == 0 and wanted.key is not None and not settings.raft_join_addrs and not wanted.memory.exists():
         _note_use(wanted.key)
     memory = open_memory(wanted.memory, may_create=wanted.trusts_new_memory or len(replica) == 0)
-    trust = peers.published.trust
+    policy = peers.published.policy
     witnessing = None
-    if trust is not None and wanted.policy is not None:
+    if policy is not None:
+        trust = policy.trust
         try:
-            client = WitnessClient(Policy.load(wanted.policy))
+            client = WitnessClient(policy)
         except PolicyError as exc:
             raise SettingsError(f"cannot use the policy {wanted.policy}: {exc}") from exc
         witnessing = Witnessing(wanted.origin, replica, client, max_age_s=trust.max_age_s, has_quorum=trust.has_quorum)
