@@ -12,7 +12,7 @@ import click
 
 from qed.cli.client import connect
 from qed.cli.inputs import content_of_evidence
-from qed.cli.options import INPUT, RECEIPTS, command, current_session
+from qed.cli.options import INPUT, RECEIPTS_GIVEN, command, current_session, policy_option
 from qed.cli.places import S3Given, s3_given, s3_options, source_at
 from qed.cli.receipts_given import receipts_in
 from qed.errors import Inconclusive, VerificationError
@@ -54,22 +54,8 @@ _SENTENCES: Final = {
     ],
 )
 @click.argument("source", metavar="URL|DIR")
-@click.option(
-    "--policy",
-    required=True,
-    type=RECEIPTS,
-    metavar="PATH",
-    envvar="QED_POLICY",
-    show_envvar=True,
-    help="The keys of logs and witnesses that you trust.",
-)
-@click.option(
-    "--receipts",
-    type=click.Path(exists=True),
-    multiple=True,
-    metavar="FILE|DIR",
-    help="What the log gave to clients must be in it. Can be repeated.",
-)
+@policy_option()
+@RECEIPTS_GIVEN
 @click.option(
     "--evidence-dir",
     type=click.Path(exists=True, file_okay=False),

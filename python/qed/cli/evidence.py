@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from qed.cli.inputs import content_of_evidence
-from qed.cli.options import INPUT, RECEIPTS, command, current_session
+from qed.cli.options import INPUT, command, current_session, policy_option
 from qed.errors import VerificationError
 from qed.evidence import Evidence, Verdict
 from qed.policy import Policy
@@ -33,15 +33,7 @@ _SIDES: Final = ("A", "B")
     ],
 )
 @click.argument("file", type=INPUT)
-@click.option(
-    "--policy",
-    required=True,
-    type=RECEIPTS,
-    metavar="PATH",
-    envvar="QED_POLICY",
-    show_envvar=True,
-    help="The keys of logs that you trust to be theirs.",
-)
+@policy_option("The keys of logs that you trust to be theirs.")
 def evidence(*, file: str, policy: str) -> None:
     """Check a file of evidence against a log, without any server.
 

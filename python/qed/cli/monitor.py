@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Unpack
 import click
 
 from qed.cli.client import connect
-from qed.cli.options import DIGEST, FILE, RECEIPTS, SECONDS, command, current_session
+from qed.cli.options import DIGEST, FILE, RECEIPTS, RECEIPTS_GIVEN, SECONDS, command, current_session, policy_option
 from qed.cli.places import S3Given, s3_given, s3_options
 from qed.cli.receipts_given import receipts_in
 from qed.cli.security import security_of
@@ -86,14 +86,7 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     ],
 )
 @click.argument("places", metavar="[URL|DIR]...", nargs=-1)
-@click.option(
-    "--policy",
-    type=RECEIPTS,
-    metavar="PATH",
-    envvar="QED_POLICY",
-    show_envvar=True,
-    help="The keys of logs and witnesses that you trust.",
-)
+@policy_option(is_required=False)
 @click.option(
     "--state", required=True, type=FILE, metavar="FILE", help="What was seen and told. Beside it is a copy of the log."
 )
@@ -105,13 +98,7 @@ def _address(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
     metavar="K",
     help="Check K random bundles in each round. Default: replay all entries.",
 )
-@click.option(
-    "--receipts",
-    type=click.Path(exists=True),
-    multiple=True,
-    metavar="FILE|DIR",
-    help="What the log gave to clients must be in it. Can be repeated.",
-)
+@RECEIPTS_GIVEN
 @click.option(
     "--watch", type=DIGEST, multiple=True, metavar="HEX", help="Tell when this event is in the log. Can be repeated."
 )

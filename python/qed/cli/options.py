@@ -28,6 +28,7 @@ __all__ = [
     "LINEARIZABLE",
     "NODE",
     "RECEIPTS",
+    "RECEIPTS_GIVEN",
     "SECONDS",
     "SHOW",
     "VERSION",
@@ -38,6 +39,7 @@ __all__ = [
     "current_session",
     "global_options",
     "group",
+    "policy_option",
     "write_examples",
 ]
 
@@ -46,6 +48,7 @@ _OF_OUTPUT: Final = frozenset({"--json", "--log", "--no-color"})
 """The global options that are not about servers."""
 _DAY_S: Final = 86_400.0
 _PRINTABLE_ASCII: Final = range(0x20, 0x7F)
+_Decorated = TypeVar("_Decorated", bound="Callable[..., Any]")
 
 
 class _FileName(click.Path):
@@ -151,7 +154,34 @@ DIGEST: Final = _DigestType()
 NODE: Final = _NodeType()
 VERSION: Final = _VersionType()
 SECONDS: Final = _SecondsType(has_zero=True)
+RECEIPTS_GIVEN: Final = click.option(
+    "--receipts",
+    type=click.Path(exists=True),
+    multiple=True,
+    metavar="FILE|DIR",
+    help="What the log gave to clients must be in it. Can be repeated.",
+)
 SHOW: Final = click.option("--show", is_flag=True, help="Draw the audit paths as a tree.")
+
+
+def policy_option(
+    text: str = "The keys of logs and witnesses that you trust.", *, is_required: bool = True
+) -> Callable[[_Decorated], _Decorated]:
+    """Return the option that names a policy.
+
+    Args:
+        text: Its help.
+        is_required: Whether the command always needs one.
+    """
+    return click.option(
+        "--policy",
+        required=is_required,
+        type=RECEIPTS,
+        metavar="PATH",
+        envvar="QED_POLICY",
+        show_envvar=True,
+        help=text,
+    )
 
 
 @dataclass(frozen=True)

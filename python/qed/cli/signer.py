@@ -10,7 +10,7 @@ import click
 
 from qed.cli.options import FILE, RECEIPTS, command, current_session, group
 from qed.cli.terminal import configure_logging
-from qed.cli.witness import address, moment, tls_of
+from qed.cli.witness import ADD_KEYS, NEW_DATABASE, TLS_CERT, TLS_KEY, address, moment, tls_of
 
 if TYPE_CHECKING:
     from qed.server.addresses import Address
@@ -60,14 +60,10 @@ def signer() -> None:
     metavar="HOST:PORT",
     help="Address to listen on, unless there is a socket.",
 )
-@click.option("--tls-cert", type=RECEIPTS, metavar="FILE", help="PEM file with the certificate. Read again on SIGHUP.")
-@click.option("--tls-key", type=RECEIPTS, metavar="FILE", help="PEM file with the key of --tls-cert.")
-@click.option("--new-database", is_flag=True, help="Make the database. Only for keys that have never signed anything.")
-@click.option(
-    "--add-keys",
-    is_flag=True,
-    help="Let keys sign that the database does not know. Only for keys that have never signed anything.",
-)
+@TLS_CERT
+@TLS_KEY
+@NEW_DATABASE
+@ADD_KEYS
 def run(  # noqa: PLR0913  # one argument an option
     *,
     key: str,

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from qed.witness.settings import Settings
     from qed.witness.witness import Witness
 
-__all__ = ["address", "moment", "tls_of", "witness"]
+__all__ = ["ADD_KEYS", "NEW_DATABASE", "TLS_CERT", "TLS_KEY", "address", "moment", "tls_of", "witness"]
+
+TLS_CERT: Final = click.option(
+    "--tls-cert", type=RECEIPTS, metavar="FILE", help="PEM file with the certificate. Read again on SIGHUP."
+)
+TLS_KEY: Final = click.option("--tls-key", type=RECEIPTS, metavar="FILE", help="PEM file with the key of --tls-cert.")
+NEW_DATABASE: Final = click.option(
+    "--new-database", is_flag=True, help="Make the database. Only for keys that have never signed anything."
+)
+ADD_KEYS: Final = click.option(
+    "--add-keys",
+    is_flag=True,
+    help="Let keys sign that the database does not know. Only for keys that have never signed anything.",
+)
 
 _LISTEN: Final = "127.0.0.1:8900"
 _RUN: Final = "qed witness run --key w.key --database w.db --logs logs.toml"
@@ -88,19 +101,15 @@ def address(_ctx: click.Context, _param: click.Parameter, text: str) -> Address:
 )
 @click.option("--submission-prefix", default="", metavar="PATH", help="Path before /add-checkpoint, such as /witness.")
 @click.option("--monitoring-prefix", default="", metavar="PATH", help="Path before /HASH/checkpoint.")
-@click.option("--tls-cert", type=RECEIPTS, metavar="FILE", help="PEM file with the certificate. Read again on SIGHUP.")
-@click.option("--tls-key", type=RECEIPTS, metavar="FILE", help="PEM file with the key of --tls-cert.")
+@TLS_CERT
+@TLS_KEY
 @click.option(
     "--allow-extensions",
     is_flag=True,
     help="Cosign checkpoints with extension lines too, with the key of kind 04 only.",
 )
-@click.option("--new-database", is_flag=True, help="Make the database. Only for keys that have never signed anything.")
-@click.option(
-    "--add-keys",
-    is_flag=True,
-    help="Let keys sign that the database does not know. Only for keys that have never signed anything.",
-)
+@NEW_DATABASE
+@ADD_KEYS
 def run(  # noqa: PLR0913  # one argument an option
     *,
     key: str,

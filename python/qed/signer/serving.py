@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qed.errors import WitnessError
-from qed.server.addresses import SettingsError, bound
+from qed.server.addresses import SettingsError
 from qed.server.logs import Line
 from qed.server.service import Service
 from qed.server.signals import hold_hangups
-from qed.server.tls import ServerContext
-from qed.server.unix_socket import bound_unix
 from qed.witness.app import Application
+from qed.witness.serving import opened
 from qed.witness.settings import LIMITS
 from qed.witness.witness import Witness
 
@@ -42,7 +41,7 @@ def serve(settings: Settings, *, on_listening: Callable[[str, Witness], None]) -
     """
     # A hangup would end the process. It is handled once the signer can read its files again.
     hold_hangups()
-    tls, listener = _opened(settings)
+    tls, listener = opened(settings.listen, settings.tls)
     keys, store, logs = settings.open()
 
     def stop() -> None:
@@ -75,19 +74,6 @@ def serve(settings: Settings, *, on_listening: Callable[[str, Witness], None]) -
                 settings.listen.unlink()
     if signer.failure is not None:
         raise WitnessError(f"the database {settings.database} has failed: {signer.failure}")
-
-
-def _opened(settings: Settings) -> tuple[ServerContext | None, socket.socket]:
-    """Return the certificate and a socket that listens. A second signer ends here, before it opens the database."""
-    try:
-        tls = None if settings.tls is None else ServerContext(settings.tls)
-        listener = bound_unix(settings.listen) if isinstance(settings.listen, Path) else bound(settings.listen)
-        listener.listen(LIMITS.max_connections)
-    except SettingsError as exc:
-        raise WitnessError(str(exc)) from exc
-    except OSError as exc:
-        raise WitnessError(f"cannot listen on {settings.listen}: {exc.strerror or exc}") from exc
-    return tls, listener
 
 
 def _where(settings: Settings, listener: socket.socket) -> str:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qed.errors import WitnessError
-from qed.server.addresses import SettingsError, bound
+from qed.server.addresses import Address, SettingsError, bound
 from qed.server.logs import Line
 from qed.server.service import Service
 from qed.server.signals import hold_hangups
 from qed.server.tls import ServerContext
+from qed.server.unix_socket import bound_unix
 from qed.witness.app import Application
 from qed.witness.settings import LIMITS
 from qed.witness.witness import Witness
@@ -19,10 +20,12 @@ from qed.witness.witness import Witness
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from pathlib import Path
 
+    from qed.server.config import ServerTls
     from qed.witness.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["opened", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +42,7 @@ def serve(settings: Settings, *, on_listening: Callable[[str, Witness], None]) -
     """
     # A hangup would end the process. It is handled once the witness can read its files again.
     hold_hangups()
-    tls = _context(settings)
-    listener = _bound(settings)
+    tls, listener = opened(settings.listen, settings.tls)
     keys, store, logs = settings.open()
 
     def stop() -> None:
@@ -75,20 +77,24 @@ def serve(settings: Settings, *, on_listening: Callable[[str, Witness], None]) -
         raise WitnessError(f"the database {settings.database} has failed: {witness.failure}")
 
 
-def _context(settings: Settings) -> ServerContext | None:
-    try:
-        return None if settings.tls is None else ServerContext(settings.tls)
-    except SettingsError as exc:
-        raise WitnessError(str(exc)) from exc
+def opened(listen: Address | Path, tls: ServerTls | None) -> tuple[ServerContext | None, socket.socket]:
+    """Return the certificate and a socket that listens.
 
+    The database is opened after it, so that a second process with the same settings ends here.
 
-def _bound(settings: Settings) -> socket.socket:
-    """Return a socket that listens. The database is opened after it, so that a second witness ends here."""
+    Args:
+        listen: An address, or the path of a Unix socket.
+        tls: The files of the certificate, or None for plain HTTP.
+
+    Raises:
+        WitnessError: They cannot be used.
+    """
     try:
-        listener = bound(settings.listen)
+        context = None if tls is None else ServerContext(tls)
+        listener = bound(listen) if isinstance(listen, Address) else bound_unix(listen)
         listener.listen(LIMITS.max_connections)
     except SettingsError as exc:
         raise WitnessError(str(exc)) from exc
     except OSError as exc:
-        raise WitnessError(f"cannot listen on {settings.listen}: {exc.strerror or exc}") from exc
-    return listener
+        raise WitnessError(f"cannot listen on {listen}: {exc.strerror or exc}") from exc
+    return context, listener
