@@ -234,7 +234,7 @@ impl Evidence {
         let is_known = |key: &&VerifierKey| *key.name() == self.origin && trust.log_keys().any(|known| known == *key);
         let keys: Vec<_> = self.vkeys.iter().filter(is_known).cloned().collect();
         if keys.is_empty() {
-            let found: Vec<_> = self.vkeys.iter().map(|key| format!("{key:?}")).collect();
+            let found: Vec<_> = self.vkeys.iter().map(VerifierKey::shown).collect();
             let expected = format!("a key of {:?} that the policy has", self.origin);
             return Err(refused("unknown key", expected, found.join(", ")));
         }

@@ -163,6 +163,12 @@ impl VerifierKey {
         }
     }
 
+    /// Return the name and the id, for messages: a whole vkey is long, and two of them differ far from their beginning.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        format!("{:?}+{}", self.name, self.id)
+    }
+
     /// Check what follows the key id in a signature line over `text`. Returns the time of the signature, if its kind has one.
     ///
     /// 1. The signature has the length and the time of its kind.
@@ -174,7 +180,7 @@ impl VerifierKey {
     pub fn verify(&self, text: &str, signature: &[u8]) -> Result<Option<u64>, VerifyError> {
         // 1.
         let (time, signature) = self.split(signature).ok_or_else(|| {
-            let expected = format!("{:?} with a time of at most {MAX_NUMBER}", self.kind);
+            let expected = format!("one of kind {:02} with a time of at most {MAX_NUMBER}", self.kind.byte());
             self.refuse(&expected, format!("{} bytes", signature.len()))
         })?;
         // 2.
@@ -206,7 +212,7 @@ impl VerifierKey {
     }
 
     fn refuse(&self, expected: &str, computed: String) -> VerifyError {
-        let expected = format!("{expected}, by {:?}+{}", self.name, self.id);
+        let expected = format!("{expected}, by {}", self.shown());
         VerifyError { check: "signature", expected, computed }
     }
 }

@@ -208,11 +208,7 @@ impl Note {
             let Some(key) = claimed.next() else { continue };
             // 2.
             if let Some(other) = claimed.find(|other| *other != key) {
-                return Err(refused(
-                    "keys",
-                    "one of each name and id",
-                    format!("two of {:?}+{}", other.name(), other.id()),
-                ));
+                return Err(refused("keys", "one of each name and id", format!("two of {}", other.shown())));
             }
             if lines.iter().any(|verified| verified.line.is_of(key)) {
                 return Err(refused(

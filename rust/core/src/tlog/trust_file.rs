@@ -167,7 +167,7 @@ impl TrustFile {
         };
         let is_pq = |key: &VerifierKey| key.kind() == KeyKind::MlDsa44 && key.name() == origin && counts(key);
         if self.requires_pq && !endorsed.note().lines().iter().any(|line| is_pq(line.key())) {
-            let found: Vec<_> = endorsed.note().lines().iter().map(|line| format!("{:?}", line.key())).collect();
+            let found: Vec<_> = endorsed.note().lines().iter().map(|line| line.key().shown()).collect();
             let expected = "a signature of the log with ML-DSA-44, which RequirePq demands".into();
             return Err(VerifyError { check: "signature lines", expected, computed: found.join(", ") });
         }
