@@ -278,10 +278,18 @@ def test_a_memory_that_cannot_be_relied_on_is_not_opened(server: Server, signed:
     ask(server, b"one")
     assert server.stop() == 0
     memory = signed.memory()
+    content = memory.read_bytes()
     memory.chmod(0o666)
     with pytest.raises(SettingsError, match=r"others can change it \(mode 0666\)"):
         open_memory(memory, may_create=False)
     memory.chmod(0o600)
+    # The only row that was ever written must not be forgotten.
+    newest = max(number for number in range(1024) if any(content[52 * number : 52 * number + 52]))
+    memory.write_bytes(content[: 52 * newest + 20] + b"x" + content[52 * newest + 21 :])
+    refused = server.run_to_exit()
+    assert refused.returncode == 1
+    assert "cannot be read, and a crash does not leave it like that" in refused.stderr
+    assert "docs/signing.md" in refused.stderr
     memory.unlink()
     os.mkfifo(memory)
     with pytest.raises(SettingsError, match="expected a regular file"):

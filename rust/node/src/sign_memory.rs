@@ -5,7 +5,8 @@
 //!
 //! The file has a fixed length, so that a sync need not record a new one. Rows are written one after the other and begin at the start
 //! again when the file is full: only the newest one counts. A crash can tear the row that was being written, whose checkpoint was not
-//! signed then. Any other row that cannot be read is damage.
+//! signed then, where it lies across two sectors of the disk. Any other row that cannot be read is damage: the newest one, above all, must
+//! not be forgotten.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
@@ -20,6 +21,8 @@ const ROW_BYTES: usize = 8 + DIGEST_BYTES + 8 + 4;
 const SUM_BYTES: usize = 4;
 /// Number of rows of a file.
 const ROWS: usize = 1024;
+/// A disk writes this much whole or not at all. Many have larger sectors, of a multiple of this.
+const SECTOR_BYTES: usize = 512;
 
 /// Why a sign memory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -179,13 +182,28 @@ fn newest_in(bytes: &[u8]) -> Result<(Option<Remembered>, usize), String> {
             (row.size, row.time, *number)
         });
     let next = newest.map_or(0, |(_, number): (_, usize)| (number + 1) % ROWS);
-    let is_empty = |row: &[u8; ROW_BYTES]| row.iter().all(|&byte| byte == 0);
-    let unread = (0..).zip(rows).zip(&read).filter(|((_, row), read)| read.is_none() && !is_empty(row));
-    if let Some(((number, _), _)) = unread.clone().find(|((number, _), _)| *number != next) {
-        return Err(format!("row {number} of {ROWS} cannot be read"));
+    let had_another = rows.get((next + 1) % ROWS).is_some_and(|row| !is_empty(row));
+    let unread = (0..).zip(rows).zip(&read).filter(|((_, row), read)| read.is_none() && !is_empty(*row));
+    for ((number, row), _) in unread {
+        if number != next || !may_be_torn(row, number * ROW_BYTES, had_another) {
+            return Err(format!("row {number} of {ROWS} cannot be read, and a crash does not leave it like that"));
+        }
     }
     require_order(&read, next)?;
     Ok((newest.map(|(row, _)| *row), next))
+}
+
+fn is_empty(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+/// Return whether a crash may have left this row, which begins at `start` in the file: only one of the two sectors in which it lies was
+/// written. The other part is still zero, unless `had_another` row been there before.
+fn may_be_torn(row: &[u8; ROW_BYTES], start: usize, had_another: bool) -> bool {
+    let border = start.next_multiple_of(SECTOR_BYTES) - start;
+    row.split_at_checked(border).is_some_and(|(before, after)| {
+        !before.is_empty() && !after.is_empty() && (had_another || is_empty(before) || is_empty(after))
+    })
 }
 
 /// Require that the rows, read from the oldest on, continue each other, without a gap between them.

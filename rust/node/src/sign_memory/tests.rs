@@ -61,18 +61,19 @@ fn time_never_goes_back() {
 }
 
 #[test]
-fn a_torn_row_is_dropped_and_written_again() {
-    for count in [1, 7, 1023, 1024, 1030] {
+fn a_row_that_was_torn_between_two_sectors_is_dropped_and_written_again() {
+    // Rows 9 and 19 lie across the first and the second border; the third memory has filled its file once before.
+    for (count, border) in [(9, 512), (19, 1024), (1024 + 9, 512)] {
         let (_folder, path) = memory_of(1..=count);
         let bytes = fs::read(&path).unwrap();
         let next = usize::try_from(count).unwrap() % ROWS * ROW_BYTES;
         let whole = row(count + 1).to_row();
-        for written in [1, 7, 8, 9, 40, 47, 48, 51] {
+        for written in [next..border, border..next + ROW_BYTES] {
             let mut torn = bytes.clone();
-            torn[next..next + written].copy_from_slice(&whole[..written]);
+            torn[written.clone()].copy_from_slice(&whole[written.start - next..written.end - next]);
             fs::write(&path, &torn).unwrap();
             let mut memory = SignMemory::open(&path).unwrap();
-            assert_eq!(memory.newest(), Some(row(count)), "{written} bytes after {count} rows");
+            assert_eq!(memory.newest(), Some(row(count)), "{written:?} after {count} rows");
             memory.note(row(count + 1)).unwrap();
             drop(memory);
             assert_eq!(SignMemory::open(&path).unwrap().newest(), Some(row(count + 1)));
@@ -81,14 +82,40 @@ fn a_torn_row_is_dropped_and_written_again() {
 }
 
 #[test]
+fn a_newest_row_that_is_damaged_is_not_forgotten() {
+    // The first one, one across a border, the last of the file, and one where another was before.
+    for count in [1, 7, 10, 1024, 1025] {
+        let (_folder, path) = memory_of(1..=count);
+        let mut bytes = fs::read(&path).unwrap();
+        let newest = (usize::try_from(count).unwrap() - 1) % ROWS * ROW_BYTES;
+        for bit in 0..ROW_BYTES * 8 {
+            bytes[newest + bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bytes).unwrap();
+            let opened = SignMemory::open(&path);
+            assert!(matches!(opened, Err(SignMemoryError::Damaged(_))), "bit {bit} of row {count}");
+            bytes[newest + bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
+
+#[test]
 fn a_memory_of_which_anything_else_is_damaged_is_refused() {
     let (_folder, path) = memory_of([3, 5, 9]);
     let bytes = fs::read(&path).unwrap();
-    for bit in 0..2 * ROW_BYTES * 8 {
+    for bit in 0..3 * ROW_BYTES * 8 {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, damaged).unwrap();
         assert!(matches!(SignMemory::open(&path), Err(SignMemoryError::Damaged(_))), "bit {bit}");
+    }
+    // A part of a row inside one sector is nothing that a crash leaves.
+    for written in [1, 8, 40, 48, 51] {
+        let mut partial = bytes.clone();
+        partial[3 * ROW_BYTES..][..written].copy_from_slice(&row(11).to_row()[..written]);
+        fs::write(&path, partial).unwrap();
+        let is_refused = matches!(SignMemory::open(&path), Err(SignMemoryError::Damaged(_)));
+        // The size begins with zeros.
+        assert_eq!(is_refused, written >= 8, "{written} bytes");
     }
     let mut zeroed = bytes.clone();
     zeroed[ROW_BYTES..2 * ROW_BYTES].fill(0);
