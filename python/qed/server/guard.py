@@ -17,7 +17,7 @@ from qed.server.logs import Line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from qed._qed import Digest, Replica
+    from qed._qed import Checkpoint, Replica
     from qed.server.acts import Signer
     from qed.server.members import Members
     from qed.server.published import Published
@@ -74,6 +74,7 @@ class Guard:
         self._published = published
         if witnessing is not None:
             witnessing.halt = self.halt
+            witnessing.compare = self._continues
         self._term: int | None = None
         """The last term in which the log was found to continue what was signed."""
         self._checking: asyncio.Task[None] | None = None
@@ -172,7 +173,7 @@ class Guard:
         if not seen:
             raise SigningError(f"{lost}, or wait until a witness shows what it has cosigned: none does")
         for checkpoint in seen:
-            await self._halt_unless_it_continues(checkpoint.size, checkpoint.root, "a witness has cosigned")
+            await self._continues(checkpoint, "a witness has cosigned")
         if self.halted is not None:
             return
         try:
@@ -188,7 +189,7 @@ class Guard:
         kept = self._published.kept
         if self.halted is not None or kept is None or kept.origin != self._origin:
             return
-        await self._halt_unless_it_continues(kept.size, kept.root, "the checkpoint in its folder has")
+        await self._continues(kept, "the checkpoint in its folder has")
         if self.halted is None and (self._memory.newest is None or self._memory.newest[0] < kept.size):
             await self._memory.note(kept.size, kept.root, 0)
 
@@ -197,15 +198,24 @@ class Guard:
         if self._witnessing is None or self.halted is not None:
             return
         for seen in await self._witnessing.newest():
-            await self._halt_unless_it_continues(seen.size, seen.root, "a witness has cosigned")
+            await self._continues(seen, "a witness has cosigned")
 
-    async def _halt_unless_it_continues(self, size: int, root: Digest, said: str) -> None:
-        """Halt unless the log has this root at this size; `said` is who claims it, with a verb."""
+    async def _continues(self, signed: Checkpoint, said: str) -> bool:
+        """Return whether the log has the tree of a signed checkpoint; if not, halt.
+
+        Args:
+            signed: The checkpoint.
+            said: Who claims it, with a verb.
+        """
+        size, root = signed.size, signed.root
         length, _ = self._replica.tree_head()
         if size > length:
             self.halt(f"the log has {length} entries, but {said} {size}")
-        elif (found := await asyncio.to_thread(self._replica.tree_root_at, size)) != root:
+            return False
+        found = await asyncio.to_thread(self._replica.tree_root_at, size)
+        if found != root:
             self.halt(f"the log has the root {found.hex()} at {size} entries, but {said} {root.hex()}")
+        return found == root
 
     async def _record_own_keys(self) -> None:
         """Record the name of the log and the keys of this member, unless that is done.

@@ -10,7 +10,7 @@ from qed.errors import SigningError
 from qed.server.witness_outcomes import SightingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from qed._qed import Checkpoint, Digest, Replica
     from qed.server.witness_client import WitnessClient
@@ -39,6 +39,8 @@ class Witnessing:
         self.refresh_s = math.inf if max_age_s is None else max_age_s / _REFRESHES
         self.halt: Callable[[str], None] = lambda _: None
         """Called with the reason if a witness knows more of this log than this member."""
+        self.compare: Callable[[Checkpoint, str], Awaitable[bool]] | None = None
+        """Halts unless the log has the tree of a checkpoint that it has signed; returns whether it has."""
 
     async def consistency(self, old: int, new: int) -> Sequence[Digest]:
         """Return the proof that the log at one size extends it at another."""
@@ -48,7 +50,7 @@ class Witnessing:
         """Return a signed checkpoint with the cosignatures that the policy demands.
 
         Raises:
-            SigningError: There are too few, or a witness knows more than this log has.
+            SigningError: There are too few, or a witness knows more than this log has, or another history of it.
             VerificationError: The policy does not have the keys of the log.
         """
         done = await self._client.cosign(note.decode(), self)
@@ -56,6 +58,11 @@ class Witnessing:
             self.halt(f"the witness {outcome.url} has cosigned {outcome.size} entries, more than the log has")
         if done.ahead:
             raise SigningError("a witness knows more of this log than this member")
+        for outcome in done.disagreeing:
+            # What the witness shows is signed by this log. Without it, the witness may just be faulty.
+            newest, said = outcome.newest, f"the witness {outcome.url} has cosigned"
+            if newest is not None and self.compare is not None and not await self.compare(newest, said):
+                raise SigningError("a witness knows another history of this log")
         if not done.is_quorum_met:
             states = ", ".join(f"{'/'.join(outcome.names)} {outcome.kind}" for outcome in done.outcomes)
             raise SigningError(f"too few witnesses have cosigned: {states}")
