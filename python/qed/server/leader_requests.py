@@ -78,6 +78,8 @@ class LeaderRequests:
         self._turns = asyncio.Semaphore(_PASSED_ON_AT_ONCE)
         self.retire: Callable[[LeaderRequest], Awaitable[None]] | None = None
         """Retires a key of the log; None if this member does not sign."""
+        self.require_growable: Callable[[], Awaitable[None]] | None = None
+        """Checks that the log continues all that it has signed; None if this member does not sign."""
 
     async def ask_leader(self, request: LeaderRequest, key: ApiKey | None = None) -> None:
         """Carry a request out as the leader, or pass it on to the leader.
@@ -207,6 +209,9 @@ class LeaderRequests:
         replaced = self._replaced_by(request)
         if request.kind == "admit":
             self._admissions.require_admissible(request)
+            if self.require_growable is not None and request.id not in self._members.by_number:
+                # A new member knows nothing of what was signed, so it would sign whatever this one must not.
+                await self.require_growable()
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)

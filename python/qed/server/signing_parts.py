@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from qed._files import create_file
-from qed.errors import PolicyError, SigningError, Unavailable
+from qed.errors import MembershipRefused, PolicyError, SigningError, Unavailable
 from qed.server.config import SettingsError
-from qed.server.guard import Guard
+from qed.server.guard import ForkGuard, Guard
 from qed.server.logs import Line
 from qed.server.publishing import Publishing
 from qed.server.remote_signer import RemoteSigner
@@ -81,6 +81,18 @@ class SigningParts:
         except SigningError as exc:
             raise Unavailable(str(exc)) from exc
 
+    async def require_growable(self) -> None:
+        """Return once it is known that a new member may lead this log and sign it.
+
+        Raises:
+            MembershipRefused: The log lost entries that it had signed.
+            Unavailable: That cannot be found out now.
+        """
+        try:
+            await self.require_addable()
+        except ForkGuard as exc:
+            raise MembershipRefused(str(exc)) from exc
+
     async def remember(self, checkpoint: Checkpoint) -> None:
         """Remember a checkpoint that another member has signed: this one may be the only one left some day."""
         if self._memory.is_missing or self.guard.halted is not None:
@@ -152,6 +164,7 @@ def open_signing(
     parts = SigningParts(signing, publishing, guard, memory, witnessing, signer)
     peers.on_checkpoint = parts.remember
     peers.leader_requests.retire = signing.retire
+    peers.leader_requests.require_growable = parts.require_growable
     return parts
 
 
