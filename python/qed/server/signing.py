@@ -131,6 +131,9 @@ class Signing:
         await self._guard.require()
         async with self._turn:
             checkpoint = self._checkpoint()
+            if not self._memory.has(checkpoint.size, checkpoint.root):
+                # A wrong root in the sign memory would keep this log from signing for good.
+                await self._check(checkpoint)
             lines = await self._sign(checkpoint, is_published=False)
         return await self._receipts.make(versions, checkpoint, lines)
 
