@@ -103,6 +103,9 @@ def test_an_honest_server_is_audited_and_monitored(server: Server) -> None:
     add(server, 250, 2)
     found = record(*watch)
     assert (found["code"], found["Size"], found["Replayed"], found["Findings"]) == (0, 559, 559, [])
+    # Each round compares answers of each server, on connections of its own.
+    twice = run("--insecure", *watch, server.url, "--policy", "policy")
+    assert (twice.returncode, twice.stderr.count("not checked")) == (0, 1)
 
 
 def test_a_running_monitor_has_metrics(server: Server) -> None:

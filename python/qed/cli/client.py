@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -35,8 +36,14 @@ def connect(settings: Settings, send: Sent = DEFAULT_SEND) -> Client:
         click.UsageError: A URL or the key is invalid.
     """
     if settings.is_insecure:
-        print_error("warning: the servers' certificates are not checked (--insecure)")
+        _warn_once()
     return _connect(Client, settings, send)
+
+
+@cache
+def _warn_once() -> None:
+    """Warn, but not in each round of a monitor, which connects again and again."""
+    print_error("warning: the servers' certificates are not checked (--insecure)")
 
 
 def connect_async(settings: Settings) -> AsyncClient:
