@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,4 +140,5 @@ def test_a_server_is_followed_until_the_command_is_stopped(server: Server, signe
             assert 3 in published_sizes
         finally:
             process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
     assert run("audit", "out", "--policy", str(policy)).returncode == 0

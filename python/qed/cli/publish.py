@@ -11,6 +11,7 @@ import click
 
 from qed.cli.options import RECEIPTS, SECONDS, command, current_session
 from qed.cli.places import S3Given, s3_given, s3_options, source_at, target_at
+from qed.cli.signals import interrupted_by_signals
 from qed.cli.terminal import totals
 from qed.errors import ProtocolError, Unavailable
 from qed.evidence import save_evidence
@@ -81,6 +82,8 @@ def publish(
     session = current_session()
     trusted = Policy.load(policy)
     with ExitStack() as stack:
+        # The first process of a container ignores a signal that it does not handle.
+        stack.enter_context(interrupted_by_signals())
         read = source_at(source, session.settings, s3_given(s3))
         stack.callback(read.close)
         written = target_at(target, session.settings, s3_given(s3))
