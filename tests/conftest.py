@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SLOWEST: Final = (
     "test_compose.py",
+    "test_drill.py",
     "test_recovery.py",
     "test_recovery_credentials.py",
     "test_backup_crash.py",

@@ -77,6 +77,7 @@ CLI_FLOORS = [
         "log_key",
         "witness",
         "completion",
+        "drill",
     },
     {"signer"},
     {"main"},
@@ -136,6 +137,16 @@ MONITORING_FLOORS = [
     {"rounds"},
     {"monitor"},
 ]
+DRILL_FLOORS = [
+    {"processes", "forgery"},
+    {"damage"},
+    {"scene"},
+    {"mask", "impostors"},
+    {"guards"},
+    {"drill"},
+    {"folders", "files", "histories", "answers"},
+    {"drills"},
+]
 CORE_FLOORS = [
     {"integers", "log_id", "durable"},
     {"error", "hash", "watermark"},
@@ -186,6 +197,7 @@ ONLY = {
         "signer.settings",
         "witness.known_logs",
         "witness.witness",
+        "drill.forgery",
         *(
             f"monitoring.{name}"
             for name in (
@@ -294,6 +306,7 @@ def own_names(package: str) -> set[str]:
         ("witness", WITNESS_FLOORS),
         ("signer", SIGNER_FLOORS),
         ("monitoring", MONITORING_FLOORS),
+        ("drill", DRILL_FLOORS),
     ],
 )
 def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -> None:
@@ -310,6 +323,7 @@ def test_every_python_module_has_a_floor(package: str, floors: list[set[str]]) -
         ("qed.witness.", WITNESS_FLOORS),
         ("qed.signer.", SIGNER_FLOORS),
         ("qed.monitoring.", MONITORING_FLOORS),
+        ("qed.drill.", DRILL_FLOORS),
     ],
 )
 def test_python_arrows_point_down(prefix: str, floors: list[set[str]]) -> None:

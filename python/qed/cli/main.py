@@ -66,6 +66,7 @@ _COMMANDS: Final = {
     "log-key": "qed.cli.log_key",
     "witness": "qed.cli.witness",
     "signer": "qed.cli.signer",
+    "drill": "qed.cli.drill",
     "completion": "qed.cli.completion",
 }
 

@@ -341,6 +341,22 @@ class Terminal:
             task = bar.add_task("", total=total)
             yield lambda size_bytes: bar.update(task, advance=size_bytes)
 
+    @contextmanager
+    def activity(self) -> Iterator[Callable[[str], None]]:
+        """Show on stderr what is being done, while the block runs.
+
+        Yields:
+            A function of one line for people, which replaces the one before. It does nothing if stderr is not a
+            terminal.
+        """
+        if not sys.stderr.isatty():
+            yield lambda _text: None
+            return
+        from rich.status import Status  # noqa: PLC0415 - see the module's docstring
+
+        with Status("", console=self._console(sys.stderr)) as status:
+            yield lambda text: status.update(printable(text))
+
     def _style(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._has_color and sys.stdout.isatty() else text
 
