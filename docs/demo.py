@@ -1,6 +1,8 @@
 # ruff: noqa: INP001, S603 - a script, not a package; it runs this project's own commands
 """Show the whole life of a log with the installed commands: add, prove, prove absence, tamper, detect it.
 
+At the end a log that signs is attacked, as `qed drill` does it in full.
+
 Exits 0 if every step succeeded, or 1 with the reason.
 """
 
@@ -19,8 +21,11 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 EVENTS = Path(__file__).with_name("demo-events.txt")
 LISTENING = re.compile(r"listening on (http://\S+)")
+ATTACKS = ("folder-log", "rollback", "rewrite-for-monitor", "hidden-event", "forged-proof", "old-absence")
+"""One of each kind; `qed drill` alone carries out all."""
 COLUMNS = 80
 LIMIT_S = 30.0
+DRILL_LIMIT_S = 300.0
 
 
 class DemoError(Exception):
@@ -37,7 +42,7 @@ def say(text: str = "") -> None:
     sys.stdout.flush()
 
 
-def qed(folder: Path, url: str, *args: str, code: int = 0, wanted: str = "") -> None:
+def qed(folder: Path, url: str, *args: str, code: int = 0, wanted: str = "", limit_s: float = LIMIT_S) -> None:
     """Show a qed command, run it, and show what it prints.
 
     Args:
@@ -46,12 +51,15 @@ def qed(folder: Path, url: str, *args: str, code: int = 0, wanted: str = "") -> 
         *args: Its arguments.
         code: The expected exit code.
         wanted: Text that it must print.
+        limit_s: How long it may take, in seconds.
 
     Raises:
         DemoError: It ended with another code or did not print that text.
     """
     shown = f"$ {shlex.join(('qed', *args))}"
-    say(shown if len(shown) <= COLUMNS else shown.replace(" --receipts", " \\\n      --receipts"))
+    for option in (" --receipts", " --only rewrite"):
+        shown = shown if len(shown) <= COLUMNS else shown.replace(option, f" \\\n     {option}")
+    say(shown)
     done = subprocess.run(
         [BIN / "qed", *args],
         cwd=folder,
@@ -59,7 +67,7 @@ def qed(folder: Path, url: str, *args: str, code: int = 0, wanted: str = "") -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=LIMIT_S,
+        timeout=limit_s,
         check=False,
     )
     say(done.stdout.rstrip() + "\n")
@@ -170,6 +178,9 @@ def run(folder: Path) -> None:
         tamper(folder)
         qed(folder, url, "verify", "forged.json", *receipts, code=1, wanted="Verify: KO\n")
         stop(process)
+        say("# A log that signs, with witnesses and a monitor, under attack.\n")
+        attacks = [word for name in ATTACKS for word in ("--only", name)]
+        qed(folder, url, "drill", *attacks, wanted=f"{len(ATTACKS)} attacks, all noticed", limit_s=DRILL_LIMIT_S)
     finally:
         if process.poll() is None:
             process.kill()
