@@ -25,7 +25,7 @@ pub enum Asked {
 }
 
 /// A request that is not answered yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pending {
     /// The member that was asked.
     pub host: u64,
@@ -36,7 +36,7 @@ pub struct Pending {
 }
 
 /// How often an event may or must be in the log.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Fate {
     /// The maximum: requests that would add the event in any case.
     most: u64,
@@ -47,7 +47,7 @@ struct Fate {
 }
 
 /// All clients.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Clients {
     pending: BTreeMap<Ticket, Pending>,
     tickets: u64,
@@ -153,6 +153,14 @@ impl Clients {
                 self.forsake(request, random);
             }
         }
+    }
+
+    /// Forget what was acknowledged or shown since `earlier`: the members have lost it. What was requested since may still be in a log.
+    pub fn return_to(&mut self, earlier: &Self) {
+        for (digest, fate) in &mut self.fates {
+            fate.least = earlier.fates.get(digest).map_or(0, |earlier| earlier.least);
+        }
+        self.shown = earlier.shown;
     }
 
     /// *Nothing that was refused is in the log*, and no event is in it more often than it was requested.

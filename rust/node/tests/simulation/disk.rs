@@ -40,6 +40,8 @@ pub struct Platter {
     /// Number of writes and syncs until the power fails; `None` if it does not fail.
     fuse: Option<u64>,
     is_lying: bool,
+    /// The note of the newest published checkpoint, in a file that is replaced durably.
+    kept: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -157,6 +159,21 @@ impl Disk {
     /// Replace the content by that of a copy.
     pub fn put_back(&self, copy: &Platter) {
         self.0.lock().clone_from(copy);
+    }
+
+    /// Keep the note of a published checkpoint.
+    pub fn keep(&self, note: Vec<u8>) {
+        self.0.lock().kept = Some(note);
+    }
+
+    /// Return the note that is kept.
+    pub fn kept(&self) -> Option<Vec<u8>> {
+        self.0.lock().kept.clone()
+    }
+
+    /// Return a disk of its own with all that was written to this one.
+    pub fn twin(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
     /// End the process: everything that was written can still be read, but unsynced content may be lost later.

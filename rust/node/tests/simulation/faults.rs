@@ -4,16 +4,23 @@
 //! The members themselves contain none of these faults: messages are changed in transit, disks lie, and state is erased from the disk
 //! before a start.
 
+use std::sync::Arc;
+
+use qed_core::log::Log;
 use qed_core::log_id::LogId;
+use qed_node::consensus::Committed;
 use qed_node::member_id::MemberId;
 use qed_node::notice::{Answer, Mark, Notice, Position};
 use qed_node::outbox::Completion;
+use qed_node::state::State;
 use qed_node::wal::{Bounds, Frame, Recovered, Wal};
-use raft::Storage as _;
-use raft::eraftpb::{ConfState, Message, MessageType};
+use raft::eraftpb::{ConfState, EntryType, Message, MessageType};
+use raft::{GetEntriesContext, Storage as _};
 
 use crate::disk::Disk;
+use crate::invariants::Violation;
 use crate::network::Flight;
+use crate::signatures::{ONE_HISTORY, ONE_ROOT};
 use crate::world::World;
 
 /// The fault in a world.
@@ -69,6 +76,18 @@ pub enum Fault {
     VoteAfterAnOldCopy,
     /// A leader admits a member that nobody has vouched for.
     PromotionWithoutAdmission,
+    /// A leader signs the tree that its log will have, before the entries are committed.
+    SignBeforeCommit,
+    /// The sign memory is written, but not synced.
+    UnsyncedMemory,
+    /// A log is not compared with the sign memory before it is signed.
+    MemoryNotAsked,
+    /// A member without a sign memory signs as if the log had signed nothing.
+    NewMemoryTrusted,
+    /// A log that lost signed entries admits new members, which remember nothing.
+    AdmissionWhileHalted,
+    /// The root in memory is signed without comparing it with the stored tiles.
+    SelfCheckLeftOut,
 }
 
 /// A fault that the simulation must find.
@@ -88,7 +107,7 @@ const fn planted(fault: Fault, runs: u64, breaks: &'static [&'static str]) -> Pl
 }
 
 /// All planted faults.
-pub const PLANTED: [Planted; 24] = [
+pub const PLANTED: [Planted; 30] = [
     planted(Fault::VoteForgottenAtStart, 1000, &["votes are remembered"]),
     planted(Fault::VoteForgottenAtTimeOut, 400, &["votes are remembered"]),
     planted(Fault::VoteForgottenToALeader, 1500, &["votes are remembered"]),
@@ -113,11 +132,19 @@ pub const PLANTED: [Planted; 24] = [
     planted(Fault::UncheckedSenders, 400, &["one leader a term"]),
     planted(Fault::VoteAfterAnOldCopy, 400, &["votes are remembered", "one leader a term", "leaders are complete"]),
     planted(Fault::PromotionWithoutAdmission, 100, &["voters were admitted"]),
+    planted(Fault::SignBeforeCommit, 100, FORKS),
+    planted(Fault::UnsyncedMemory, 400, FORKS),
+    planted(Fault::MemoryNotAsked, 400, FORKS),
+    planted(Fault::NewMemoryTrusted, 400, FORKS),
+    planted(Fault::AdmissionWhileHalted, 1000, FORKS),
+    planted(Fault::SelfCheckLeftOut, 100, FORKS),
 ];
 
 /// The consequences if an entry counts as committed although it is not.
 const LOST_ENTRIES: &[&str] =
     &["leaders are complete", "what is committed is committed everywhere", "what is acknowledged is kept"];
+/// Two signed checkpoints that contradict each other.
+const FORKS: &[&str] = &[ONE_ROOT, ONE_HISTORY];
 const STALE_READS: &[&str] = &["reads show what was acknowledged"];
 /// The greatest number of unsynced entries that a power cut loses.
 const MOST_UNSYNCED: u64 = 3;
@@ -126,6 +153,19 @@ impl Fault {
     /// Return whether this fault must break an invariant before the cluster converges.
     pub const fn is_brief(self) -> bool {
         !matches!(self, Self::None | Self::SnapshotsWithoutConfiguration)
+    }
+
+    /// Return whether this is a fault of what signs.
+    pub const fn is_of_signing(self) -> bool {
+        matches!(self, Self::SignBeforeCommit | Self::SelfCheckLeftOut) || self.needs_restore()
+    }
+
+    /// Return whether this fault shows only when entries are lost that were signed.
+    pub const fn needs_restore(self) -> bool {
+        matches!(
+            self,
+            Self::UnsyncedMemory | Self::MemoryNotAsked | Self::NewMemoryTrusted | Self::AdmissionWhileHalted
+        )
     }
 
     /// Return the notice that arrives instead of `notice`.
@@ -232,6 +272,32 @@ impl World {
             let last = entries.last().map_or(bounds.index, |entry| entry.index);
             forget_entries_after(disk, last.saturating_sub(count));
         }
+    }
+
+    /// Sign, as a leader, the tree that the log will have once all of the leader's entries are applied.
+    pub fn sign_early(&mut self, id: u64) -> Result<(), Violation> {
+        let host = &self.hosts[&id];
+        let Some(process) = &host.process else { return Ok(()) };
+        let (log, applied) = (process.member.consensus().log(), process.state.applied().index);
+        let rows = host.disk.twin().rows();
+        let mut state = State::open(Arc::new(Log::over(Box::new(rows)).unwrap())).unwrap();
+        let last = log.last_index().unwrap();
+        let from = log.first_index().unwrap().max(applied + 1);
+        let entries = log.entries(from, last + 1, None, GetEntriesContext::empty(false)).unwrap_or_default();
+        for entry in entries.into_iter().take_while(|entry| entry.entry_type() == EntryType::EntryNormal) {
+            let log_id = LogId { index: entry.index, term: entry.term };
+            let committed = Committed { log_id, data: entry.data.clone(), conf_state: None };
+            // A leader's entry may rest on one before it that will never be committed.
+            if state.apply(&committed, false).is_err() {
+                break;
+            }
+        }
+        let head = state.log().tree_head().unwrap();
+        if head.size() > process.state.log().len() {
+            let checkpoint = self.signatures.checkpoint(head);
+            self.signatures.sign(id, &checkpoint, state.log())?;
+        }
+        Ok(())
     }
 
     /// Make a member that has stepped down within its term forget its vote.

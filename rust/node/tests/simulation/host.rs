@@ -16,6 +16,8 @@ use qed_node::ticket::Ticket;
 
 use crate::disk::{Disk, Platter};
 use crate::invariants::Violation;
+use crate::sign_disk::SignDisk;
+use crate::signing::Signing;
 
 /// The settings of the members in a run.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +44,8 @@ pub struct Host {
     pub name: String,
     /// Its disk.
     pub disk: Disk,
+    /// The disk with its sign memory.
+    pub sign_disk: SignDisk,
     /// The membership that it starts with; `None` if it joins a cluster.
     pub founded: Option<Membership>,
     /// The process that runs on it; `None` while the machine is down.
@@ -74,6 +78,15 @@ pub struct Process {
     pub held: Option<(u64, Effects)>,
     /// The ticket of the page that was requested, and when.
     pub fetching: Option<(Ticket, u64)>,
+    /// What signs, if the log is signed.
+    pub signing: Option<Signing>,
+}
+
+impl Process {
+    /// Return whether it has stopped signing, and so accepts neither events nor members.
+    pub fn is_halted(&self) -> bool {
+        self.signing.as_ref().is_some_and(Signing::is_halted)
+    }
 }
 
 impl Host {
@@ -113,6 +126,6 @@ impl Host {
         let recovered = recover(Arc::new(log), self.disk.clone(), self.founded.clone(), settings, limits);
         let (member, state) = recovered.map_err(|error| failed(error.to_string()))?;
         let (inbox, jobs) = (VecDeque::new(), VecDeque::new());
-        Ok(self.process.insert(Process { member, state, inbox, jobs, held: None, fetching: None }))
+        Ok(self.process.insert(Process { member, state, inbox, jobs, held: None, fetching: None, signing: None }))
     }
 }

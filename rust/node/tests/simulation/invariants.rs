@@ -40,7 +40,7 @@ pub fn require(is_true: bool, invariant: &'static str, found: impl FnOnce() -> S
 }
 
 /// What has been observed of one member.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct View {
     /// The greatest term that it has taken part in, including before restarts.
     term: u64,
@@ -63,7 +63,7 @@ struct Chosen {
 }
 
 /// Everything observed so far, in all members.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Invariants {
     views: BTreeMap<u64, View>,
     leaders: BTreeMap<u64, u64>,

@@ -23,6 +23,8 @@ pub enum Parcel {
     Ask(Ticket, Extent, LogId),
     /// The answer to such a request.
     Page(Ticket, Vec<u8>),
+    /// The note of a published checkpoint.
+    Checkpoint(Vec<u8>),
 }
 
 /// The behaviour of a network; frequencies are out of 1000.
@@ -137,6 +139,11 @@ impl Network {
     /// Lose everything in transit from a member.
     pub fn forget(&mut self, id: u64) {
         self.flights.retain(|_, flight| flight.from != id);
+    }
+
+    /// Lose everything in transit.
+    pub fn forget_all(&mut self) {
+        self.flights.clear();
     }
 
     /// Handle a parcel that arrived at a machine that is down.

@@ -12,6 +12,7 @@ use qed_node::ticket::Ticket;
 use crate::client::Asked;
 use crate::faults::Fault;
 use crate::host::Host;
+use crate::invariants::Violation;
 use crate::world::World;
 
 /// Maximum number of machines ever created.
@@ -21,8 +22,8 @@ const PAUSE_TICKS: u64 = 60;
 
 impl World {
     /// Change the membership now and then, and ask for the admission of machines that wait to join.
-    pub fn operate(&mut self) {
-        self.admit();
+    pub fn operate(&mut self) -> Result<(), Violation> {
+        self.admit()?;
         if self.is_healed {
             self.take_away();
         } else if self.now >= self.next_change && self.random.is_hit(self.weather.changes) {
@@ -34,10 +35,11 @@ impl World {
                 _ => self.lose_disk(),
             }
         }
+        Ok(())
     }
 
     /// Ask for the admission of running machines that are not members.
-    fn admit(&mut self) {
+    fn admit(&mut self) -> Result<(), Violation> {
         let is_outside = |host: &&Host| {
             host.process.as_ref().is_some_and(|process| {
                 let (membership, id) = (process.state.membership(), MemberId::of(host.id));
@@ -49,9 +51,16 @@ impl World {
             if self.random.is_hit(50) {
                 let act = Some(self.act("admits", &name)).filter(|_| self.fault != Fault::PromotionWithoutAdmission);
                 let change = ClusterChange::Admit(MemberId::of(id), Host::description(id, &name), act);
-                self.tell(Asked::Change, |ticket| Input::Request(ticket, change));
+                let host = self.asked_host();
+                // A new member has no memory, so a log that must not grow admits none.
+                if let Some(host) = host
+                    && (self.fault == Fault::AdmissionWhileHalted || self.may_add(host)?)
+                {
+                    self.tell_host(host, Asked::Change, |ticket| Input::Request(ticket, change));
+                }
             }
         }
+        Ok(())
     }
 
     fn bring(&mut self) {
@@ -136,8 +145,17 @@ impl World {
     }
 
     fn tell(&mut self, asked: Asked, input: impl FnOnce(Ticket) -> Input) {
+        if let Some(host) = self.asked_host() {
+            self.tell_host(host, asked, input);
+        }
+    }
+
+    fn asked_host(&mut self) -> Option<u64> {
         let leader = self.leader().filter(|_| self.random.is_hit(900));
-        let Some(host) = leader.or_else(|| self.any_running()) else { return };
+        leader.or_else(|| self.any_running())
+    }
+
+    fn tell_host(&mut self, host: u64, asked: Asked, input: impl FnOnce(Ticket) -> Input) {
         let ticket = self.clients.ask(self.now, host, asked);
         let input = input(ticket);
         self.note(|| format!("{host} receives {input:?}"));

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::counts::Counts;
 use crate::faults::Fault;
 use crate::invariants::Violation;
-use crate::world::{Counts, Summary, World};
+use crate::world::{Summary, World};
 
 /// How many lines of a failed run's trace are printed.
 const TRACE_LINES: usize = 400;

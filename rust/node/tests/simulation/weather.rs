@@ -42,6 +42,45 @@ pub struct Weather {
     pub clients: usize,
     /// The pace of the slowest clock.
     pub slowest_pace: u64,
+    /// What signing must cope with.
+    pub signing: SigningWeather,
+}
+
+/// What signing must cope with.
+#[derive(Debug, Clone, Copy)]
+pub struct SigningWeather {
+    /// Whether the log is signed.
+    pub is_on: bool,
+    /// How often what signs takes its next step.
+    pub diligence: u64,
+    /// How often a machine crashes at a step; out of 1000 steps.
+    pub crashes: u64,
+    /// How often a bit of the running tree flips.
+    pub flips: u64,
+    /// When all disks are copied, and when the copies are put back.
+    pub restore: Option<(u64, u64)>,
+}
+
+impl SigningWeather {
+    /// The log is not signed.
+    pub const OFF: Self = Self { is_on: false, diligence: 0, crashes: 0, flips: 0, restore: None };
+
+    /// Draw random conditions for a run of that many ticks with a fault. Without any signing they take no part in a run.
+    pub fn draw(dice: &mut Random, fault: Fault, ticks: u64) -> Self {
+        if fault != Fault::None && !fault.is_of_signing() {
+            return Self::OFF;
+        }
+        let made_at = dice.within(ticks / 6, ticks / 3);
+        let put_back_at = made_at + dice.within(20, ticks / 4);
+        let is_restored = dice.is_hit(200) || fault.needs_restore();
+        Self {
+            is_on: true,
+            diligence: dice.pick(&[900, 600, 200]).unwrap(),
+            crashes: dice.pick(&[0, 5, 30]).unwrap(),
+            flips: if fault == Fault::SelfCheckLeftOut { 20 } else { dice.pick(&[0, 0, 2]).unwrap() },
+            restore: is_restored.then_some((made_at, put_back_at)),
+        }
+    }
 }
 
 impl Weather {
@@ -54,6 +93,7 @@ impl Weather {
     fn showing(self, fault: Fault) -> Self {
         match fault {
             Fault::StaleVotes | Fault::VoteForgottenByALeader | Fault::UncheckedSenders => self.contested(3),
+            Fault::AdmissionWhileHalted => Self { changes: 50, ..self },
             Fault::VoteAfterAnOldCopy => Self { rollbacks: 40, ..self },
             // Two votes on each side: half of them.
             Fault::RepeatedVotes | Fault::HalfOfTheVotes => self.contested(4),
@@ -127,6 +167,7 @@ impl Weather {
             eagerness: random.pick(&[100, 300, 700]).unwrap(),
             clients: usize::try_from(random.within(1, 8)).unwrap(),
             slowest_pace: random.pick(&[600, 900]).unwrap(),
+            signing: SigningWeather::OFF,
         }
     }
 }

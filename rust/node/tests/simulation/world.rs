@@ -1,10 +1,10 @@
 //! The whole simulated world, advanced one tick at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::ops::AddAssign;
+use std::sync::Arc;
 
 use qed_core::page::Page;
+use qed_core::tlog::note::Note;
 use qed_node::applier::perform;
 use qed_node::member::{Effects, Input, Job};
 use qed_node::member_id::MemberId;
@@ -13,15 +13,20 @@ use qed_node::notice::Notice;
 use qed_node::outbox::{Completion, Success};
 use qed_node::ticket::Ticket;
 use raft::eraftpb::{Message, MessageType};
+use tempfile::TempDir;
 
 use crate::client::{Asked, Clients};
+use crate::counts::Counts;
 use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::host::{Host, Process};
 use crate::invariants::{Invariants, Violation, require};
 use crate::network::{Flight, Manners, Network, Parcel};
 use crate::random::{Random, mixed};
-use crate::weather::Weather;
+use crate::restore::Backup;
+use crate::sign_disk::SignDisk;
+use crate::signatures::Signatures;
+use crate::weather::{SigningWeather, Weather};
 
 /// Ticks after healing within which everything must converge.
 const CONVERGENCE_TICKS: u64 = 3000;
@@ -32,6 +37,8 @@ const PLANTED_TICKS: u64 = 300;
 const OF_PAGE: u64 = 1 << 63;
 /// Mixed into the decision which messages to forge.
 const FORGED: u64 = 0x666f_7267_6564;
+/// Mixed into the seed of the random numbers of what signs.
+const SIGNED: u64 = 0x7369_676e_6564;
 /// What the votes in the names of others are drawn with.
 const IMPERSONATED: u64 = 0x696d_7065_7273;
 /// One message is forged per this many messages.
@@ -50,63 +57,6 @@ pub struct Summary {
     pub ticks: u64,
     /// The number of events of each kind.
     pub counts: Counts,
-}
-
-/// What happened in the runs. If these counts are low, the runs prove nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Append requests that were answered.
-    pub appends: u64,
-    /// Reads that were answered.
-    pub reads: u64,
-    /// Pages that were installed.
-    pub pages: u64,
-    /// Changes of the membership: the number of different memberships in all states.
-    pub changes: u64,
-    /// Crashed processes.
-    pub crashes: u64,
-    /// Disks that were lost.
-    pub losses: u64,
-    /// Network partitions.
-    pub partitions: u64,
-    /// Old copies of disks that were put back.
-    pub rollbacks: u64,
-}
-
-impl Counts {
-    /// Return each count with its name.
-    pub const fn named(self) -> [(&'static str, u64); 8] {
-        let Self { appends, reads, pages, changes, crashes, losses, partitions, rollbacks } = self;
-        [
-            ("appends", appends),
-            ("reads", reads),
-            ("pages", pages),
-            ("memberships", changes),
-            ("crashes", crashes),
-            ("lost disks", losses),
-            ("partitions", partitions),
-            ("rollbacks", rollbacks),
-        ]
-    }
-}
-
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.appends += other.appends;
-        self.reads += other.reads;
-        self.pages += other.pages;
-        self.changes += other.changes;
-        self.crashes += other.crashes;
-        self.losses += other.losses;
-        self.partitions += other.partitions;
-        self.rollbacks += other.rollbacks;
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.named().map(|(name, count)| format!("{count} {name}")).join(", "))
-    }
 }
 
 /// Machines, the network between them, and the clients.
@@ -131,6 +81,16 @@ pub struct World {
     pub network: Network,
     /// What must always be true.
     pub invariants: Invariants,
+    /// What the log has signed.
+    pub signatures: Signatures,
+    /// The random numbers of what signs.
+    pub dice: Random,
+    /// Where the sign memories are.
+    sign_folder: Option<Arc<TempDir>>,
+    /// The copies of all disks, until they are put back.
+    pub backup: Option<Backup>,
+    /// Whether nothing is asked and nothing fails, until the copies are put back.
+    pub is_quiet: bool,
     checksum: u64,
     /// The counts so far, except for those that clients and invariants keep.
     pub counts: Counts,
@@ -150,10 +110,18 @@ impl World {
     pub fn calm(seed: u64) -> Self {
         let mut random = Random::new(mixed(seed ^ 0x0071_6564));
         let weather = Weather::draw(&mut random).calm();
-        Self { is_healed: true, ..Self::under(weather, seed, Fault::None, random) }
+        let mut world = Self::under(weather, seed, Fault::None, random);
+        (world.is_healed, world.weather.signing) = (true, SigningWeather::OFF);
+        world
     }
 
-    fn under(weather: Weather, seed: u64, fault: Fault, random: Random) -> Self {
+    fn under(mut weather: Weather, seed: u64, fault: Fault, random: Random) -> Self {
+        let mut dice = Random::new(mixed(seed ^ SIGNED));
+        weather.signing = SigningWeather::draw(&mut dice, fault, weather.ticks);
+        if weather.signing.restore.is_some() {
+            // One disaster is enough, and there must be time for it.
+            (weather.rollbacks, weather.ticks) = (0, weather.ticks + 200);
+        }
         let network = Network::new(weather.manners);
         let mut world = Self {
             fault,
@@ -165,6 +133,11 @@ impl World {
             network,
             clients: Clients::default(),
             invariants: Invariants::default(),
+            signatures: Signatures::new(),
+            dice,
+            sign_folder: weather.signing.is_on.then(SignDisk::folder),
+            backup: None,
+            is_quiet: false,
             is_healed: false,
             checksum: seed,
             counts: Counts::default(),
@@ -183,6 +156,7 @@ impl World {
         let weather = self.weather;
         self.note(|| format!("{weather:?}"));
         while self.now < self.weather.ticks {
+            self.restore_when_due();
             self.trouble();
             self.roll_back();
             self.step()?;
@@ -199,7 +173,9 @@ impl World {
         let is_whole = self.has_converged();
         self.finish(is_whole)?;
         let (appends, reads) = self.clients.answered;
-        let counts = Counts { appends, reads, changes: self.invariants.memberships(), ..self.counts };
+        let (signatures, receipts) = (self.signatures.count, self.signatures.receipts());
+        let changes = self.invariants.memberships();
+        let counts = Counts { appends, reads, changes, signatures, receipts, ..self.counts };
         Ok(Summary { checksum: self.checksum, ticks: self.now, counts })
     }
 
@@ -210,13 +186,14 @@ impl World {
             self.deliver(&flight)?;
         }
         self.ask()?;
-        self.operate();
+        self.operate()?;
         let ids = self.hosts.keys().copied().collect();
         for id in self.random.shuffled(ids) {
             self.start_if_due(id)?;
             self.turn(id)?;
             self.apply(id)?;
             self.fetch(id)?;
+            self.sign(id)?;
         }
         for (&id, process) in self.hosts.iter().filter_map(|(id, host)| Some((id, host.process.as_ref()?))) {
             self.invariants.keeps(id, &process.member, process.state.log())?;
@@ -287,6 +264,9 @@ impl World {
                 continue;
             }
             self.note(|| format!("{id} answers {ticket}: {outcome:?}"));
+            if let Ok(Success::Added(added)) = &outcome {
+                self.want_receipt(id, added);
+            }
             self.clients.answer((ticket, outcome), &log, &mut self.invariants, &mut self.random)?;
         }
         Ok(())
@@ -352,10 +332,13 @@ impl World {
             self.say(flight, message);
             return Ok(());
         }
+        if let Parcel::Checkpoint(note) = parcel {
+            return self.offer(to, &Note::parse(&note).unwrap());
+        }
         let fault = self.fault;
         let Some(process) = self.process(to) else { return Ok(()) };
         match parcel {
-            Parcel::Said(_) => {}
+            Parcel::Said(_) | Parcel::Checkpoint(_) => {}
             Parcel::Noticed(notice) => {
                 let notice = Notice::from_bytes(&fault.blanked(notice).to_bytes()).unwrap();
                 process.inbox.push_back(Input::Notice(MemberId::of(from), notice));
@@ -438,12 +421,15 @@ impl World {
     /// Let clients send requests.
     fn ask(&mut self) -> Result<(), Violation> {
         let most = if self.is_healed { 2 } else { self.weather.clients };
-        if self.clients.waiting(self.now) >= most || !self.random.is_hit(self.weather.eagerness) {
+        if self.is_quiet || self.clients.waiting(self.now) >= most || !self.random.is_hit(self.weather.eagerness) {
             return Ok(());
         }
         let leader = self.leader().filter(|_| self.random.is_hit(750));
         let Some(host) = leader.or_else(|| self.any_running()) else { return Ok(()) };
         let asked = if self.random.is_hit(650) {
+            if !self.may_add(host)? {
+                return Ok(());
+            }
             Asked::Append(self.clients.request(&mut self.random))
         } else {
             Asked::Read(self.clients.floor(&self.invariants))
@@ -466,6 +452,9 @@ impl World {
     /// Cause crashes and partitions.
     fn trouble(&mut self) {
         let weather = self.weather;
+        if self.is_quiet {
+            return;
+        }
         if self.random.is_hit(weather.crashes)
             && let Some(id) = self.any_running()
         {
@@ -500,7 +489,8 @@ impl World {
         }
     }
 
-    fn crash(&mut self, id: u64, is_power_lost: bool) {
+    /// Stop a member, and start it again after a while.
+    pub fn crash(&mut self, id: u64, is_power_lost: bool) {
         self.counts.crashes += 1;
         let downtime = self.random.within(1, self.weather.downtime);
         self.stop(id, is_power_lost, downtime);
@@ -520,6 +510,9 @@ impl World {
         host.starts_at = self.now + downtime;
         if is_power_lost {
             host.disk.cut_power(&mut self.random);
+            if self.fault == Fault::UnsyncedMemory {
+                host.sign_disk.forget();
+            }
             self.lose_entries(id);
         } else {
             host.disk.end_process();
@@ -537,6 +530,7 @@ impl World {
         self.fault.at_start(&host.disk);
         let Process { member, state, .. } = host.start(self.weather.setting, seed)?;
         self.invariants.started(id, member, state)?;
+        self.start_signing(id)?;
         self.note(|| format!("{id} starts"));
         Ok(())
     }
@@ -558,24 +552,33 @@ impl World {
         let Some(leader) = self.leader().and_then(|id| self.hosts[&id].process.as_ref()) else { return false };
         let (membership, applied) = (leader.state.membership(), leader.state.applied());
         let Configuration { learners, voters_outgoing, .. } = &membership.configuration;
+        // A log that must not grow admits nobody in the place of a lost member.
+        let is_missed = |host: &Host| !(host.is_lost && leader.is_halted());
         let agrees = |id: &MemberId| {
-            let process = self.hosts[&id.get()].process.as_ref();
-            process.is_some_and(|process| {
+            let host = &self.hosts[&id.get()];
+            let agrees = host.process.as_ref().is_some_and(|process| {
                 let (member, state) = (&process.member, &process.state);
                 state.membership() == membership && state.applied() == applied && member.snapshot_source().is_none()
-            })
+            });
+            agrees || !is_missed(host)
         };
         let is_settled = learners.is_empty() && voters_outgoing.is_empty();
         is_settled
             && applied.index == leader.member.consensus().commit_index()
             && applied.term == leader.member.role().term
             && membership.members.keys().all(agrees)
-            && self.hosts.values().all(|host| host.is_lost || membership.members.contains_key(&MemberId::of(host.id)))
+            && self.hosts.values().all(|host| {
+                host.is_lost || membership.members.contains_key(&MemberId::of(host.id)) || leader.is_halted()
+            })
     }
 
     fn finish(&mut self, is_whole: bool) -> Result<(), Violation> {
-        let logs =
-            self.hosts.values().filter_map(|host| host.process.as_ref().map(|process| (host.id, process.state.log())));
+        let leader = self.leader().and_then(|id| self.hosts[&id].process.as_ref());
+        let members = leader.map(|process| process.state.membership().members.keys().copied().collect::<BTreeSet<_>>());
+        // A log that must not grow has admitted nobody, and who waits has nothing.
+        let is_member = |host: &&Host| members.as_ref().is_none_or(|members| members.contains(&MemberId::of(host.id)));
+        let running = self.hosts.values().filter(|host| !is_whole || is_member(host));
+        let logs = running.filter_map(|host| host.process.as_ref().map(|process| (host.id, process.state.log())));
         for (at, (id, log)) in logs.enumerate() {
             self.invariants.require_kept(id, log, is_whole)?;
             if at == 0 && is_whole {
@@ -583,7 +586,7 @@ impl World {
                 self.clients.require_fates(log)?;
             }
         }
-        Ok(())
+        self.signatures.require_receipts()
     }
 
     /// Return the state of every machine, to show why the run makes no progress.
@@ -630,6 +633,7 @@ impl World {
             id,
             name,
             disk,
+            sign_disk: SignDisk::new(self.sign_folder.clone(), id),
             founded,
             process: None,
             starts_at: self.now,
