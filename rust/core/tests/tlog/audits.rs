@@ -1,6 +1,7 @@
 //! Auditing: tiles from the root down, and entries replayed into a log. Honest logs pass, and each lie is found where it is.
 
 use std::iter;
+use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -12,6 +13,7 @@ use qed_core::tlog::merkle::{TreeHead, verify_inclusion};
 use qed_core::tlog::tile::{Content, TilePath, bundle_from_bytes, tile_from_bytes};
 use qed_core::tlog::verified_tiles::{VerifiedTiles, edge_of, shortened_bundle, shortened_tile};
 
+use crate::edits::{damage, damaged, damaging};
 use crate::model::Leaves;
 use crate::seeds::searching;
 
@@ -194,6 +196,38 @@ fn a_batch_has_a_limit() {
         panic!("a finding")
     };
     assert_eq!(finding.replay.map(|replay| (replay.from, replay.to)), Some((0, limit)));
+}
+
+/// A tree of two full bundles and a partial one, whose files all verify.
+static HONEST: LazyLock<(VerifiedTiles, Vec<(TilePath, Vec<u8>)>)> = LazyLock::new(|| {
+    let log = log_of(&[1, 300, 256, 40]);
+    let tree = tree_of(&log);
+    let tiles = (0..3).filter_map(|index| tree.path_of(0, index));
+    let bundles = tiles.clone().map(|tile| TilePath::new(Content::Entries, tile.index(), tile.width()).unwrap());
+    let paths: Vec<_> = tiles.chain(bundles).collect();
+    let files = paths.into_iter().map(|path| (path, log.tile(&path).unwrap())).collect();
+    (tree, files)
+});
+
+fn is_in_tree(path: &TilePath, content: &[u8]) -> bool {
+    let (tree, _) = &*HONEST;
+    match path.content() {
+        Content::Entries => tree.verify_bundle(path.index(), content).is_ok(),
+        Content::Hashes(_) => {
+            tile_from_bytes(content, path.width()).is_ok_and(|found| tree.verify(path, &found).is_ok())
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(damaging(2_000))]
+
+    #[test]
+    fn a_damaged_file_is_not_in_the_tree(which in 0_usize..6, donor in 0_usize..6, damages in vec(damage(), 1..4)) {
+        let (path, file) = &HONEST.1[which];
+        let damaged = damaged(file, &HONEST.1[donor].1, &damages);
+        prop_assert_eq!(is_in_tree(path, &damaged), damaged == *file);
+    }
 }
 
 proptest! {

@@ -1,7 +1,28 @@
 //! Changes to files, as an attacker or a bad disk may make them.
 
+use std::env;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::Config;
+
+use crate::seeds::searching;
+
+/// Return the configuration of a test of random damage. `QED_MUTATIONS` is the number of cases of a long run.
+pub fn damaging(cases: u32) -> Config {
+    let wanted = env::var("QED_MUTATIONS").ok().map(|count| count.parse().expect("a number in QED_MUTATIONS"));
+    searching(wanted.unwrap_or(cases))
+}
+
+/// Return JSON with one value a line, so that lines can be exchanged, repeated and lost.
+pub fn lines_of(json: &str) -> Vec<u8> {
+    json.replace(',', ",\n").into_bytes()
+}
+
+/// Return the file after some damage. `donor` is another file, of which it may get pieces.
+pub fn damaged(file: &[u8], donor: &[u8], damages: &[Damage]) -> Vec<u8> {
+    damages.iter().fold(file.to_vec(), |bytes, damage| damage.apply(&bytes, donor))
+}
 
 /// Damage to the bytes of a file.
 #[derive(Debug, Clone)]
@@ -13,6 +34,10 @@ pub enum Damage {
     DropLine(Index),
     Insert(Index, u8),
     Remove(Index),
+    /// Bytes of the other file, in place of as many.
+    Paste(Index, Index, u8),
+    /// A line of the other file, in place of one.
+    TakeLine(Index, Index),
 }
 
 pub fn damage() -> impl Strategy<Value = Damage> {
@@ -24,31 +49,47 @@ pub fn damage() -> impl Strategy<Value = Damage> {
         1 => any::<Index>().prop_map(Damage::DropLine),
         1 => any::<(Index, u8)>().prop_map(|(i, byte)| Damage::Insert(i, byte)),
         1 => any::<Index>().prop_map(Damage::Remove),
+        1 => any::<(Index, Index, u8)>().prop_map(|(to, from, length)| Damage::Paste(to, from, length)),
+        4 => any::<(Index, Index)>().prop_map(|(to, from)| Damage::TakeLine(to, from)),
     ]
 }
 
 impl Damage {
-    pub fn apply(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut bytes = bytes.to_vec();
+    fn apply(&self, file: &[u8], donor: &[u8]) -> Vec<u8> {
+        let mut bytes = file.to_vec();
         if bytes.is_empty() {
             return vec![0];
         }
         let count = bytes.len();
-        let mut lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-        let of_lines = lines.len();
         match self {
             Self::Flip(i, bit) => bytes[i.index(count)] ^= 1 << bit,
             Self::Cut(i) => bytes.truncate(i.index(count)),
             Self::Insert(i, byte) => bytes.insert(i.index(count), *byte),
             Self::Remove(i) => drop(bytes.remove(i.index(count))),
-            Self::SwapLines(a, b) => lines.swap(a.index(of_lines), b.index(of_lines)),
-            Self::RepeatLine(i) => lines.insert(i.index(of_lines), lines[i.index(of_lines)].clone()),
-            Self::DropLine(i) => drop(lines.remove(i.index(of_lines))),
+            Self::Paste(to, from, length) => {
+                let piece = &donor[from.index(donor.len())..];
+                let piece = &piece[..piece.len().min(usize::from(*length))];
+                let start = to.index(count);
+                bytes.splice(start..count.min(start + piece.len()), piece.iter().copied());
+            }
+            Self::SwapLines(..) | Self::RepeatLine(_) | Self::DropLine(_) | Self::TakeLine(..) => {
+                return self.apply_to_lines(file, donor).concat();
+            }
         }
-        if matches!(self, Self::SwapLines(..) | Self::RepeatLine(_) | Self::DropLine(_)) {
-            lines.concat()
-        } else {
-            bytes
+        bytes
+    }
+
+    fn apply_to_lines<'a>(&self, file: &'a [u8], donor: &'a [u8]) -> Vec<&'a [u8]> {
+        let [mut lines, others] =
+            [file, donor].map(|file| file.split_inclusive(|byte| *byte == b'\n').collect::<Vec<_>>());
+        let count = lines.len();
+        match self {
+            Self::SwapLines(a, b) => lines.swap(a.index(count), b.index(count)),
+            Self::RepeatLine(i) => lines.insert(i.index(count), lines[i.index(count)]),
+            Self::DropLine(i) => drop(lines.remove(i.index(count))),
+            Self::TakeLine(to, from) => lines[to.index(count)] = others[from.index(others.len())],
+            _ => {}
         }
+        lines
     }
 }

@@ -13,7 +13,7 @@ use qed_core::tlog::merkle::{
 };
 use qed_core::tlog::tile::{InTiles, TilePath, bundle_from_bytes, bundle_to_bytes, rows_of};
 
-use crate::edits::damage;
+use crate::edits::{damage, damaged};
 use crate::model::Leaves;
 use crate::seeds::searching;
 
@@ -151,7 +151,7 @@ proptest! {
         let width = u16::try_from(entries.len()).unwrap();
         let bytes = bundle_to_bytes(&entries).unwrap();
         prop_assert_eq!(bundle_from_bytes(&bytes, width).unwrap(), entries.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let damaged = damage.apply(&bytes);
+        let damaged = damaged(&bytes, &[0, 1, 2], &[damage]);
         if let Ok(read) = bundle_from_bytes(&damaged, width) {
             prop_assert_eq!(bundle_to_bytes(&read).unwrap(), damaged);
         }
