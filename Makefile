@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo run build wheel sbom check check-rust check-python check-licences audit test .rust-tests lock bench fuzz campaign clean
+.PHONY: demo run build wheel sbom check check-rust check-python check-licences audit test .rust-tests lock bench fuzz mutations campaign clean
 
 ## demo: build, then show adding, proving, verifying and tampering on a temporary server
 demo: $(VENV)/.installed
@@ -92,11 +92,18 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/witness.py
 	$(BIN)/python bench/compare.py . --only key
 
-## fuzz: cargo-fuzz on decoding and verification of proofs, notes, tiles and receipts, FUZZ_S seconds a target
-FUZZ_S ?= 180
+## fuzz: cargo-fuzz on decoding and verification of proofs, notes, tiles, receipts and evidence, FUZZ_S seconds a target
+FUZZ_S ?= 300
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz@0.13.2
-	for target in decode verify note tiles receipt; do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
+	for target in $(FUZZ_TARGETS); do cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_S) || exit 1; done
+
+## mutations: MUTATIONS changes at random to each format that is signed, and to proofs, states and memories; none may be accepted
+MUTATIONS ?= 1000000
+mutations: $(VENV)/.installed
+	QED_MUTATIONS=$(MUTATIONS) cargo test --release -p qed-core --test tlog damage
+	QED_MUTATIONS=$(MUTATIONS) $(BIN)/python -m pytest tests/test_mutations.py tests/test_damaged_state.py -k "damage"
 
 ## campaign: ten minutes of faults on three real members, then an audit of everything they acknowledged
 campaign: $(VENV)/.installed
