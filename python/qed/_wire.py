@@ -79,6 +79,7 @@ __all__ = [
     "Signers",
     "TokenRequest",
     "snapshots_from_json",
+    "version_in",
 ]
 
 ACCEPTS_DIGESTS: Final = "digests"
@@ -92,11 +93,23 @@ ReceiptLevel: TypeAlias = Literal["committed", "witnessed"]
 """Which signed receipt somebody wants: one that the log has signed, or one that witnesses have cosigned, too."""
 _Moment = Annotated[datetime, Meta(tz=True)]
 _NAME_LIMIT: Final = 255
+_VERSION_TEXT: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 
 
 def _check_version(version: int) -> None:
     if version >= VERSION_LIMIT:
         raise ValueError(f"expected a version below 2**64, found one of {version.bit_length()} bits")
+
+
+def version_in(text: str) -> int:
+    """Return the version in a path. Caches and logs must not see one snapshot under two names, so it has one spelling.
+
+    Raises:
+        DecodeError: It is none.
+    """
+    if not _VERSION_TEXT.fullmatch(text) or int(text) >= VERSION_LIMIT:
+        raise DecodeError("expected a version from 0 to 2**64 - 1 in the path")
+    return int(text)
 
 
 class AddRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):

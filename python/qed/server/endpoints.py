@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from qed import __version__
-from qed._limits import U64_LIMIT, VERSION_LIMIT
+from qed._limits import U64_LIMIT
 from qed._wire import (
     ADD_BULK_REQUEST,
     ADD_REQUEST,
@@ -25,6 +25,7 @@ from qed._wire import (
     History,
     HistoryRow,
     JoinToken,
+    version_in,
 )
 from qed.errors import NotLeader, Overloaded, QedError, Unavailable, UnknownVersion, WriteRefused
 from qed.proofs import Digest
@@ -80,8 +81,6 @@ _FIELDS: Final = 1000
 """Commas of a request beside those between its events."""
 _CONSISTENCY: Final = b"consistency"
 _LINEARIZABLE: Final = b"linearizable"
-# One path for each version: caches and logs must not see one snapshot under two names.
-_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _AFTER: Final = re.compile(rb"(?:after=([0-9]{1,20}))?")
 
 
@@ -280,11 +279,9 @@ class PastSnapshot(_Lookup):
 
     async def answer(self, scope: Scope) -> bytes:
         """Look up one version."""
-        text = scope["path_params"]["version"]
-        if not _VERSION.fullmatch(text) or int(text) >= VERSION_LIMIT:
-            raise DecodeError("expected a version from 0 to 2**64 - 1 in the path")
+        version = version_in(scope["path_params"]["version"])
         try:
-            return await self.node.snapshot(int(text))
+            return await self.node.snapshot(version)
         except UnknownVersion as exc:
             raise NoSuchSnapshot(str(exc)) from exc
 

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from qed._limits import VERSION_LIMIT
-from qed._wire import ENCODER, DecodeError
+from qed._wire import ENCODER, DecodeError, version_in
 from qed.errors import Overloaded, QedError, SigningError, UnknownVersion
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ __all__ = ["PastReceipt", "add_with_receipt"]
 
 _JSON: Final = (b"content-type", b"application/json")
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
-_VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _QUERY: Final = re.compile(
     r"(?:last=(?P<last>[0-9]{1,20})|level=(?P<level>committed|witnessed)|wait=(?P<wait>[0-9]{1,2}))"
 )
@@ -143,9 +142,10 @@ def _asked(scope: Scope) -> tuple[int, int, ReceiptLevel, int]:
             raise DecodeError("expected the query last=N, level=committed or witnessed, and wait=S, each at most once")
         if match is not None and match.lastgroup is not None:
             found[match.lastgroup] = match[match.lastgroup]
-    if not _VERSION.fullmatch(text) or max(int(text), int(found.get("last", text))) >= VERSION_LIMIT:
+    first = version_in(text)
+    last = int(found.get("last", text))
+    if last >= VERSION_LIMIT:
         raise DecodeError("expected versions from 0 to 2**64 - 1")
-    first, last = int(text), int(found.get("last", text))
     if last - first >= _MOST_ASKED:
         raise DecodeError(f"expected at most {_MOST_ASKED} versions at a time")
     if last < first:
