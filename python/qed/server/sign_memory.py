@@ -13,6 +13,7 @@ from qed.errors import SigningError
 from qed.server.config import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from qed._qed import Digest
@@ -83,19 +84,32 @@ class Memory:
         """Return whether this is the newest checkpoint that is remembered."""
         return self.newest is not None and self.newest[:2] == (size, root)
 
-    async def note(self, size: int, root: Digest, time_s: int) -> int:
+    async def note(self, size: int, root: Digest, time_s: int, check: Callable[[], None] = lambda: None) -> int:
         """Remember a checkpoint, synced.
+
+        Args:
+            size: Its size.
+            root: Its root.
+            time_s: When this is, in seconds since 1970.
+            check: Called before, in the thread that writes. If it raises, nothing is remembered.
 
         Returns:
             Its time, which is never before that of the one before.
 
         Raises:
             SigningError: It contradicts what is remembered, the file is missing, or the disk fails.
+            Exception: What `check` raises.
         """
-        if self._memory is None:
+        memory = self._memory
+        if memory is None:
             raise SigningError("the sign memory is missing")
+
+        def checked() -> int:
+            check()
+            return memory.note(size, root, time_s)
+
         try:
-            time_s = await asyncio.to_thread(self._memory.note, size, root, time_s)
+            time_s = await asyncio.to_thread(checked)
         except OSError as exc:
             raise SigningError(f"the sign memory cannot be written: {exc.strerror or exc}") from exc
         self.newest = (size, root, time_s)

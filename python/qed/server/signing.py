@@ -36,6 +36,10 @@ __all__ = ["Signing"]
 _log = logging.getLogger(__name__)
 
 
+class _Contradiction(SigningError):
+    """The tree in memory is not that of the store, so this member must not sign."""
+
+
 class Signing:
     """What signs checkpoints and makes receipts of them."""
 
@@ -90,7 +94,6 @@ class Signing:
         await self._guard.require()
         async with self._turn:
             checkpoint = self._checkpoint()
-            await self._check(checkpoint)
             return checkpoint.to_note(await self._sign(checkpoint, is_published=True))
 
     async def retire(self, request: LeaderRequest) -> None:
@@ -131,9 +134,6 @@ class Signing:
         await self._guard.require()
         async with self._turn:
             checkpoint = self._checkpoint()
-            if not self._memory.has(checkpoint.size, checkpoint.root):
-                # A wrong root in the sign memory would keep this log from signing for good.
-                await self._check(checkpoint)
             lines = await self._sign(checkpoint, is_published=False)
         return await self._receipts.make(versions, checkpoint, lines)
 
@@ -141,14 +141,19 @@ class Signing:
         return UnsignedCheckpoint(self._origin, *self._replica.tree_head())
 
     async def _sign(self, checkpoint: UnsignedCheckpoint, *, is_published: bool) -> list[str]:
-        """Return the lines that sign a checkpoint, once it is noted.
+        """Return the lines that sign a checkpoint, once it is checked and noted.
 
         Raises:
-            SigningError: The signer or the sign memory fails.
+            SigningError: The signer or the sign memory fails, or the stored tiles give another root.
         """
         size, root = checkpoint.size, checkpoint.root
         if is_published or not self._memory.has(size, root):
-            time_s = await self._memory.note(size, root, int(time.time()))
+            try:
+                # A wrong root in the sign memory would keep this log from signing for good, so it is checked before.
+                time_s = await self._memory.note(size, root, int(time.time()), lambda: self._check(checkpoint))
+            except _Contradiction as exc:
+                self._guard.halt(str(exc))
+                raise
         else:
             time_s = 0  # An Ed25519 signature has no time.
         self._guard.require_memory()
@@ -169,23 +174,21 @@ class Signing:
             raise SigningError("all keys of this member are retired")
         return lines
 
-    async def _check(self, checkpoint: UnsignedCheckpoint) -> None:
-        """Compare the root with the one that the stored tiles give.
+    def _check(self, checkpoint: UnsignedCheckpoint) -> None:
+        """Compare the root with the one that the stored tiles give. Blocks.
 
         Raises:
-            SigningError: They differ. This member signs nothing from then on.
+            SigningError: They differ, or cannot be read.
         """
         try:
-            stored = await asyncio.to_thread(self._replica.stored_tree_root_at, checkpoint.size)
+            stored = self._replica.stored_tree_root_at(checkpoint.size)
         except LogError as exc:
             raise SigningError(f"the stored tiles cannot be read: {exc}") from exc
         if stored != checkpoint.root:
-            reason = (
+            raise _Contradiction(
                 f"the tree in memory has the root {checkpoint.root.hex()} at {checkpoint.size} entries, but the stored "
                 f"tiles give {stored.hex()}"
             )
-            self._guard.halt(reason)
-            raise SigningError(reason)
 
 
 def _reason(exc: Exception) -> dict[str, str]:
