@@ -307,9 +307,10 @@ CASES: Final = {
     ),
     40: case(
         "a cache with yesterday's checkpoint and today's tiles, or with a 404",
-        "stale: 5; another source is asked. Errors may not be cached",
+        "stale: 5; another source is asked, and a file that all lack is damage: 1. Errors may not be cached",
         "test_hostile_files.py::test_yesterday_s_checkpoint_with_the_tiles_of_today_is_only_old",
         "test_hostile_files.py::test_a_tile_that_is_damaged_in_one_place_is_read_from_another",
+        "test_cli_audit.py::test_a_file_that_is_withheld_is_damage",
         "test_tiles.py::test_tiles_may_be_kept_and_errors_may_not",
     ),
     41: case(
