@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+import uvloop
 
 from certificates import Operator
 from cosigners import old_of
 from harness.wait import wait_until
 from qed.errors import SigningError
 from qed.log_keys import SigningKey, new_log_keys, new_witness_keys
-from qed.server.command_signer import CommandSigner
+from qed.server.command_signer import CommandSigner, _exchanged
 from qed.server.config import SettingsError
 from qed.server.remote_signer import RemoteSigner, SignerAhead
 from scripted_http import HANG, ScriptedServer, reply
@@ -312,6 +313,24 @@ async def test_a_command_that_fails_signs_nothing(command: list[str]) -> None:
 async def test_the_end_of_a_command_with_an_error_has_its_reason() -> None:
     with pytest.raises(SigningError, match=r"ended with status 1: no \\x1b key"):
         await sign(CommandSigner(FAILING["an end with an error"], VKEYS[:1]))
+
+    with pytest.raises(SigningError, match="ended with status 1, and printed no reason"):
+        await sign(CommandSigner(["false"], VKEYS[:1]))
+
+
+def test_a_command_that_ends_before_it_is_written_to_is_not_a_bug() -> None:
+    async def exchange() -> list[bytes]:
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec("true", stdin=pipe, stdout=pipe, stderr=pipe)
+        await process.wait()
+        assert process.stdin is not None
+        # The server's loop, which has an error of its own for this, notices the end of the pipe a little later.
+        while not process.stdin.transport.is_closing():
+            await asyncio.sleep(0)  # noqa: ASYNC110  # a transport has no event for that
+        return [*await _exchanged(process, b"text")]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(exchange()) == [b"", b""]
 
 
 async def test_a_command_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ class CommandSigner:
             await _end(process)
         if status != 0:
             reason = printable(errors.decode(errors="replace").strip())[:_SHOWN]
-            raise SigningError(f"the command that signs ended with status {status}: {reason}")
+            said = f": {reason}" if reason else ", and printed no reason"
+            raise SigningError(f"the command that signs ended with status {status}{said}")
         if len(output) > ANSWER_BYTES:
             raise SigningError(f"expected at most {ANSWER_BYTES} bytes from the command that signs, found more")
         return output
@@ -112,7 +113,8 @@ async def _exchanged(process: Process, text: bytes) -> tuple[bytes, bytes]:
     """Write to a process while both of its outputs are read, each up to its limit and one byte."""
     if process.stdin is None:
         raise InternalError("expected a process with three pipes")
-    with contextlib.suppress(ConnectionError):
+    # A command need not read. uvloop has an error of its own for a pipe that is closed already.
+    with contextlib.suppress(ConnectionError, RuntimeError):
         process.stdin.write(text)
         await process.stdin.drain()
         process.stdin.close()
