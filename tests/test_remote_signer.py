@@ -325,8 +325,8 @@ def test_a_command_that_ends_before_it_is_written_to_is_not_a_bug() -> None:
         await process.wait()
         assert process.stdin is not None
         # The server's loop, which has an error of its own for this, notices the end of the pipe a little later.
-        while not process.stdin.transport.is_closing():
-            await asyncio.sleep(0)  # noqa: ASYNC110  # a transport has no event for that
+        while not process.stdin.transport.is_closing():  # noqa: ASYNC110  # it has no event for that
+            await asyncio.sleep(0)
         return [*await _exchanged(process, b"text")]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

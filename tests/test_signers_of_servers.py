@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import qed
+from commands import one_line
+from commands import qed as run
 from harness.process import Server
 from harness.wait import wait_until
 from qed.log_keys import content_of_log_keys, new_witness_keys
@@ -55,9 +57,12 @@ def test_a_signer_signs_what_the_server_acknowledges(tmp_path: Path, signer: Sig
     with running(of_signer(tmp_path, signer)) as server:
         policy_in(tmp_path).verify(receipt_in(ask(server, b"one")), b"one")
         wait_until(lambda: published(server)[0] == 1, "the checkpoint")
+        add = ("--endpoints", server.url, "add", "--receipts", str(tmp_path / "receipts"), "--event")
+        assert run(*add, "signed").stderr == ""
         signer.kill()
+        assert "no committed receipt: the signer cannot be asked" in one_line(run(*add, "not signed").stderr)
         answer = ask(server, b"two")
-        assert answer["Version"] == 1
+        assert answer["Version"] == 3
         assert (answer["Receipt"], "signer" in answer["ReceiptError"]) == (None, True)
         signer.start()
         policy_in(tmp_path).verify(receipt_in(ask(server, b"three")), b"three")

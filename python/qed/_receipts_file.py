@@ -65,6 +65,11 @@ class ReceiptsFile:
         self._inode = (0, 0)
         self._size_bytes = 0
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has signed receipts."""
+        return bool(self._signed)
+
     def load(self) -> None:
         """Read the file. Its last line may lack its end.
 

@@ -91,6 +91,11 @@ class Receipts:
         return self._file.log
 
     @property
+    def is_signed(self) -> bool:
+        """Whether a log has signed some of them."""
+        return self._file.is_signed
+
+    @property
     def is_confirmed(self) -> bool:
         """Whether a server has given a name that fits since the file was last read from its start."""
         return self._file.is_confirmed

@@ -168,8 +168,6 @@ class _Adding:
         self._last: Snapshot | None = None
         self._level: ReceiptLevel = given["receipt_level"]
         self._signed: SignedReceipt | None = None
-        self._is_signing = False
-        """Whether the log has signed a receipt before, so that the lack of one is worth a word."""
 
     def add(self, event: bytes | Digest) -> None:
         self._prepare()
@@ -222,9 +220,9 @@ class _Adding:
             return self._client.add_bulk(events, if_absent=self._is_if_absent)
         done = self._client.acknowledge(events, receipt=self._level, if_absent=self._is_if_absent)
         self._signed = done.receipt
-        if done.reason is not None and (self._level != "committed" or self._is_signing):
+        # Many logs do not sign. That one which has signed before does not, is worth a word.
+        if done.reason is not None and (self._level != "committed" or self._receipts.is_signed):
             self._session.terminal.note(f"no {self._level} receipt: {printable(done.reason)}")
-        self._is_signing = self._is_signing or done.receipt is not None
         return done.snapshots
 
     def _prepare(self) -> None:
