@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tlog_scales.backend import HttpBackend
+from tlog_scales.reader import TilesReader
 
 import qed
 from buckets import BUCKET, CREDENTIALS, Shelf, objects_in, serving_moto
@@ -30,7 +32,7 @@ from qed.monitoring.publisher import Publisher
 from qed.monitoring.s3 import S3Options
 from qed.monitoring.sources import FolderSource
 from qed.policy import Policy
-from signing import policy_of
+from signing import leaf, policy_of, root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,6 +108,21 @@ def test_a_bucket_grows_with_its_log_and_is_one_that_anybody_can_audit(store: st
     for path in Path("source").rglob("*"):
         if path.is_file():
             assert published[str(path.relative_to("source"))].content == path.read_bytes()
+
+
+def test_tools_of_others_read_the_bucket(store: str, prefix: str) -> None:
+    world = publish(Path("source"), entries(1, 300, 255))
+    copied("source", bucket(store, prefix))
+    backend = HttpBackend(f"{store}/{BUCKET}/{prefix}")
+    backend.session.headers["Host"] = "s3.amazonaws.com"
+    reader = TilesReader(backend)
+    reader.set_size(556)
+    assert reader.calculate_root_hash() == root([leaf(entry) for entry in world.entries])
+    for index in (0, 255, 256, 555):
+        entry = reader.get_entry(index)
+        assert entry == world.entries[index]
+        reader.get_inclusion_proof(index, 556).check(leaf(entry), reader.calculate_root_hash())
+    backend.session.close()
 
 
 def test_files_have_the_headers_with_which_they_are_to_be_served(store: str, prefix: str) -> None:
@@ -298,7 +315,7 @@ def test_a_store_that_forgets_what_it_accepts_does_not_get_a_checkpoint(shelf: S
         return (200, {"ETag": '"1"'}, b"") if is_new else (412, {}, b"")
 
     shelf.before = forgets
-    with pytest.raises(Unavailable, match="is not there"):
+    with pytest.raises(DamagedFile, match="cannot be read back"):
         copied("source", bucket(shelf_url))
     assert not shelf.files
 

@@ -175,8 +175,8 @@ class Publisher:
         try:
             written = PublishedTree(checkpoint, [self._target])
             written.bundle(written.bundles - 1)
-        except Unavailable as exc:
-            raise Unavailable(f"what was written to {self._target.name} is not there: {exc}") from exc
+        except DamagedFile as exc:
+            raise DamagedFile(f"what was written to {self._target.name} cannot be read back: {exc}") from exc
 
 
 def _tiles_above(tree: PublishedTree, first: int) -> Iterator[tuple[TilePath, int, int]]:
