@@ -56,7 +56,7 @@ CLIENT_FLOORS = [
 CLI_FLOORS = [
     {"terminal", "signals"},
     {"durations", "options", "inputs", "pem"},
-    {"client", "answers", "trust", "lines", "signed", "security", "policies"},
+    {"client", "answers", "trust", "lines", "signed", "security", "policies", "s3"},
     {"verdicts", "levels", "signers", "receipts_given", "places"},
     {
         "events",
@@ -133,7 +133,7 @@ MONITORING_FLOORS = [
     {"replaying", "receipts", "comparison", "outbox"},
     {"cross_check", "charge"},
     {"auditing", "metrics"},
-    {"publisher"},
+    {"publisher", "restoring"},
     {"rounds"},
     {"monitor"},
 ]
@@ -163,6 +163,7 @@ CORE_FLOORS = [
     {"entry_prover", "stored_tree"},
     {"backup", "audit", "receipts"},
     {"restoration", "entry_audit"},
+    {"entry_restoration"},
 ]
 NODE_FLOORS = [
     {"segments", "member_id", "ticket", "queue", "public_key"},
@@ -202,6 +203,7 @@ ONLY = {
             f"monitoring.{name}"
             for name in (
                 "publisher",
+                "restoring",
                 "published",
                 "copy",
                 "replaying",

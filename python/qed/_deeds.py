@@ -5,12 +5,14 @@ The other deeds are the server's (`server/acts.py`).
 
 from __future__ import annotations
 
+import os
+import pwd
 from datetime import UTC, datetime
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-__all__ = ["Deed", "Moment", "Recovered", "Restored", "now"]
+__all__ = ["Deed", "Moment", "Rebuilt", "Recovered", "Restored", "now", "user"]
 
 Moment = Annotated[datetime, Meta(tz=True)]
 """A time with a time zone."""
@@ -20,6 +22,14 @@ def now() -> datetime:
     """Return the time in UTC, to the millisecond."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def user() -> str:
+    """Return the name of the user who runs this process, as the author of an act."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 class Deed(Struct, frozen=True, kw_only=True, tag_field="deed"):
@@ -48,6 +58,20 @@ class Restored(Deed, frozen=True, kw_only=True, tag="restored"):
 
     backup: str
     cluster: str
+    events: int
+
+
+class Rebuilt(Deed, frozen=True, kw_only=True, tag="rebuilt"):
+    """The log was restored from what it had published, as the only member of a new cluster. Its acts are lost.
+
+    Attributes:
+        log: The name with which it had signed.
+        root: The root of the tree that was restored, in hexadecimal digits.
+        events: How many events the tree has.
+    """
+
+    log: str
+    root: str
     events: int
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "Neighbour",
     "PolicyWitness",
     "Present",
+    "Rebuilding",
     "Replica",
     "Shown",
     "SignMemory",
@@ -661,6 +662,15 @@ class Founding:
     cluster: str
     events: int
     index: int
+
+@final
+class Rebuilding:
+    def __new__(cls, folder: str, /, *, act: str) -> Self: ...
+    @property
+    def next_entry(self) -> int: ...
+    def append(self, first: int, bundles: list[bytes], size: int, /) -> Finding | None: ...
+    def complete(self) -> Founding: ...
+    def close(self) -> None: ...
 
 @final
 class Survivor:

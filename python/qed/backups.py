@@ -6,7 +6,6 @@ The files are in FORMATS.md, "Backups". A backup may continue another one in the
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import socket
 import stat
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from qed import _qed
-from qed._deeds import Recovered, Restored, now
+from qed._deeds import Recovered, Restored, now, user
 from qed.errors import BackupError, DamagedBackup, LogError
 
 if TYPE_CHECKING:
@@ -359,7 +358,7 @@ def restore(
     backup = Backup.read(Path(path))
     chain = BackupFolder(backup.path.parent).chain(backup)
     act = Restored(
-        who=_user(),
+        who=user(),
         origin=socket.gethostname(),
         when=now(),
         backup=backup.identity.hex(),
@@ -405,7 +404,7 @@ def recover(data_dir: str | os.PathLike[str]) -> Founding:
     """
     found = survey(data_dir)
     act = Recovered(
-        who=_user(),
+        who=user(),
         origin=socket.gethostname(),
         when=now(),
         name=found.name,
@@ -413,14 +412,6 @@ def recover(data_dir: str | os.PathLike[str]) -> Founding:
         events=found.events,
     )
     return _qed.recover(os.fspath(data_dir), act=_text(act))
-
-
-def _user() -> str:
-    """Return the name of the user who runs this process, for the history."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def _text(act: Deed) -> str:

@@ -13,8 +13,9 @@ import click
 from qed.cli.client import connect
 from qed.cli.inputs import content_of_evidence
 from qed.cli.options import INPUT, RECEIPTS_GIVEN, command, current_session, policy_option
-from qed.cli.places import S3Given, s3_given, s3_options, source_at
+from qed.cli.places import source_at
 from qed.cli.receipts_given import receipts_in
+from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.errors import Inconclusive, VerificationError
 from qed.evidence import Evidence, save_evidence
 from qed.monitoring.auditing import Receipts

@@ -15,8 +15,8 @@ import click
 
 from qed.cli.client import connect
 from qed.cli.options import DIGEST, FILE, RECEIPTS, RECEIPTS_GIVEN, SECONDS, command, current_session, policy_option
-from qed.cli.places import S3Given, s3_given, s3_options
 from qed.cli.receipts_given import receipts_in
+from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.cli.security import security_of
 from qed.cli.terminal import configure_logging, print_error
 from qed.errors import AlertUndelivered

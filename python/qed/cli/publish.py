@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, Unpack
 import click
 
 from qed.cli.options import RECEIPTS, SECONDS, command, current_session
-from qed.cli.places import S3Given, s3_given, s3_options, source_at, target_at
+from qed.cli.places import source_at, target_at
+from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.cli.signals import interrupted_by_signals
 from qed.cli.terminal import totals
 from qed.errors import ProtocolError, Unavailable

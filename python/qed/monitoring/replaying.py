@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qed.monitoring.ahead import ahead
 from qed.monitoring.findings import Finding, Kind
@@ -13,20 +13,30 @@ from qed.monitoring.published import BUNDLE_ENTRIES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qed._qed import EntryAudit
     from qed._qed import Finding as EntryFinding
     from qed.monitoring.published import PublishedTree
 
-__all__ = ["evidence_of", "replay"]
+__all__ = ["Replay", "evidence_of", "replay"]
 
 _THREADS: Final = 8
 _GROUP: Final = 16
 """How many bundles one thread reads, and the core replays, at a time. Those that are read ahead have 8 MiB at most."""
 
 
+class Replay(Protocol):
+    """What replays entries: it keeps the log that they lead to."""
+
+    @property
+    def next_entry(self) -> int:
+        """The number of entries that were appended."""
+
+    def append(self, first: int, bundles: list[bytes], size: int, /) -> EntryFinding | None:
+        """Append bundles of a tree of `size`, from bundle `first` on; return the first thing that is wrong."""
+
+
 def replay(
     tree: PublishedTree,
-    audit: EntryAudit,
+    audit: Replay,
     *,
     advance: Callable[[int], None],
     with_tiles: bool = True,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from qed._deeds import Deed, Moment, Recovered, Restored, now
+from qed._deeds import Deed, Moment, Rebuilt, Recovered, Restored, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ __all__ = [
     "KeyCreated",
     "KeyRevoked",
     "Promoted",
+    "Rebuilt",
     "Recovered",
     "Removed",
     "Replaced",
@@ -285,6 +286,7 @@ Act: TypeAlias = (
     | SecretChanged
     | SignersChanged
     | Restored
+    | Rebuilt
     | Recovered
 )
 

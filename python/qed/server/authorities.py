@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qed.server.acts import Admitted, Founded, Recovered, Replaced, Restored, SecretChanged, now, number_text
+from qed.server.acts import Admitted, Founded, Rebuilt, Recovered, Replaced, Restored, SecretChanged, now, number_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class Authorities:
             case Admitted() | Replaced() if self._latest is not None:
                 # It was admitted by its certificate, so it accepts those that the others do.
                 self._of[act.member] = self._latest
-            case Restored() | Recovered():
+            case Restored() | Rebuilt() | Recovered():
                 self._first = self._latest
 
     def change(self) -> SecretChanged | None:

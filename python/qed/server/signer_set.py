@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from qed.errors import MembershipRefused
-from qed.server.acts import Recovered, Restored, Signer, SignersChanged
+from qed.server.acts import Rebuilt, Recovered, Restored, Signer, SignersChanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class SignerSet:
     def fold(self, act: Act | None) -> None:
         """Apply the next act of the history; those that are not about signers change nothing."""
         match act:
-            case Restored() | Recovered():
+            case Restored() | Rebuilt() | Recovered():
                 self.may_be_renamed = True
             case SignersChanged() if self.log in {None, act.log} or self.may_be_renamed:
                 self.log, self.signers, self.may_be_renamed = act.log, tuple(act.signers), False

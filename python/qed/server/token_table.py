@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from qed.server.acts import Act, Recovered, Restored, TokenCreated, TokenUsed
+from qed.server.acts import Act, Rebuilt, Recovered, Restored, TokenCreated, TokenUsed
 from qed.server.tokens import Claim
 
 __all__ = ["TokenTable"]
@@ -32,7 +32,7 @@ class TokenTable:
         match act:
             case TokenCreated():
                 self._created.setdefault(act.id, act)
-            case Restored() | Recovered():
+            case Restored() | Rebuilt() | Recovered():
                 # They were for servers of the cluster that is lost.
                 self._created.clear()
             case TokenUsed() if act.id not in self._used:

@@ -63,6 +63,7 @@ pub mod disk;
 pub mod durable;
 pub mod entry_audit;
 pub mod entry_prover;
+pub mod entry_restoration;
 mod entry_rows;
 pub mod error;
 mod fjall_check;

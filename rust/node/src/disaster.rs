@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use qed_core::audit::Audit;
 use qed_core::backup::{BackupError, Cursor, Reach, read_all};
+use qed_core::entry_audit::AuditError;
+use qed_core::entry_restoration::EntryRestoration;
 use qed_core::error::LogError;
 use qed_core::log::Log;
 use qed_core::log_id::LogId;
@@ -39,7 +41,7 @@ pub fn verify<B>(paths: &[PathBuf], progress: &mut Progress<'_, B>) -> Result<Co
     })
 }
 
-/// A log that was read from backups.
+/// A log that was restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
     /// How far it is.
@@ -72,9 +74,63 @@ pub fn restore<B>(
         ControlFlow::Continue(end) => end,
     };
     restoration.complete()?;
-    founding.write(path).map_err(BackupError::Io)?;
-    restoration.publish()?;
+    publish(restoration, &founding, path)?;
     Ok(ControlFlow::Continue(Restored { reach: end.reach, founding }))
+}
+
+/// Let the folder at `path` be opened as a log, on which the first server founds a cluster.
+fn publish(restoration: Restoration, founding: &Founding, path: &Path) -> Result<(), BackupError> {
+    founding.write(path).map_err(BackupError::Io)?;
+    Ok(restoration.publish()?)
+}
+
+/// A new data folder that is being filled with the entries that a log has published. The first server that opens it founds a new cluster.
+/// If this is dropped before it is complete, the folder is left empty.
+#[derive(Debug)]
+pub struct Rebuilding {
+    path: PathBuf,
+    founding: Founding,
+    entries: EntryRestoration,
+}
+
+impl Rebuilding {
+    /// Begin to fill the folder at `path`. The new cluster records that by `act`.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError`] if the folder cannot be filled, as it is not empty, or the act cannot be recorded.
+    pub fn begin(path: &Path, act: Option<String>) -> Result<Self, BackupError> {
+        let founding = Founding::draw(Cause::Restored, act).map_err(BackupError::Io)?;
+        Ok(Self { path: path.into(), founding, entries: EntryRestoration::begin(path)? })
+    }
+
+    /// Return the number of entries that were appended.
+    #[must_use]
+    pub fn next_entry(&self) -> u64 {
+        self.entries.next_entry()
+    }
+
+    /// Append the next entry of a tree of `size`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EntryRestoration::append`].
+    pub fn append(&mut self, entry: &[u8], size: u64) -> Result<(), AuditError> {
+        self.entries.append(entry, size)
+    }
+
+    /// Let the folder be opened as a log, and return that. Durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError`]; the folder is then empty, as before.
+    pub fn complete(self) -> Result<Restored, BackupError> {
+        let Self { path, founding, entries } = self;
+        let (restoration, extent) = entries.complete()?;
+        publish(restoration, &founding, &path)?;
+        let reach = Reach { extent, ..Reach::default() };
+        Ok(Restored { reach, founding })
+    }
 }
 
 /// An undecodable membership would look like damage of the folder's own disk.

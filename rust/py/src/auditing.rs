@@ -258,36 +258,48 @@ impl EntryAudit {
     /// were appended before are skipped.
     #[pyo3(signature = (first, bundles, size, /))]
     fn append(&self, py: Python<'_>, first: u64, bundles: Vec<PyBackedBytes>, size: u64) -> PyResult<Option<Finding>> {
-        let appended = py.detach(|| append(&mut self.0.lock(), first, &bundles, size));
-        match appended {
-            Ok(()) => Ok(None),
-            Err(Failure::Audit(AuditError::Found(finding))) => Ok(Some(Finding(finding))),
-            Err(Failure::Audit(AuditError::Log(failure))) => Err(error::of_log(&failure)),
-            Err(Failure::Malformed(malformed)) => Err(error::of_malformed(malformed)),
-        }
+        let appended = py.detach(|| {
+            let mut audit = self.0.lock();
+            append_bundles(audit.next_entry(), first, &bundles, size, &mut |entry| audit.append(entry, size))
+        });
+        finding_of(appended)
     }
 }
 
-enum Failure {
+/// Why bundles could not be appended.
+pub enum Failure {
     Audit(AuditError),
     Malformed(Malformed),
 }
 
-fn append(
-    audit: &mut entry_audit::EntryAudit,
+/// Return what is wrong with an entry, or raise what else went wrong.
+pub fn finding_of(appended: Result<(), Failure>) -> PyResult<Option<Finding>> {
+    match appended {
+        Ok(()) => Ok(None),
+        Err(Failure::Audit(AuditError::Found(finding))) => Ok(Some(Finding(finding))),
+        Err(Failure::Audit(AuditError::Log(failure))) => Err(error::of_log(&failure)),
+        Err(Failure::Malformed(malformed)) => Err(error::of_malformed(malformed)),
+    }
+}
+
+/// Append the entries of bundles of a tree of `size`, from bundle `first` on, by `append`. Those before entry `next` are skipped.
+pub fn append_bundles(
+    mut next: u64,
     first: u64,
     bundles: &[PyBackedBytes],
     size: u64,
+    append: &mut dyn FnMut(&[u8]) -> Result<(), AuditError>,
 ) -> Result<(), Failure> {
     let full = u64::from(FULL_WIDTH);
     let wrong = |found: u64| Failure::Malformed(Malformed(format!("expected the next entry, found entry {found}")));
     for (number, bundle) in (first..).zip(bundles) {
         let start = number * full;
         let width = u16::try_from(size.saturating_sub(start).min(full)).unwrap_or(FULL_WIDTH);
-        let skipped = audit.next_entry().checked_sub(start).ok_or_else(|| wrong(start))?;
+        let skipped = next.checked_sub(start).ok_or_else(|| wrong(start))?;
         let entries = bundle_from_bytes(bundle, width).map_err(Failure::Malformed)?;
         for entry in entries.into_iter().skip(usize_from(skipped)) {
-            audit.append(entry, size).map_err(Failure::Audit)?;
+            append(entry).map_err(Failure::Audit)?;
+            next += 1;
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use pyo3::types::PyBytes;
 use qed_core::backup::{self as core, BackupError, Cursor, Reach};
 use qed_node::disaster;
 
+use crate::auditing::{Finding, append_bundles, finding_of};
 use crate::error;
 use crate::progress::reporting;
 use crate::proofs::Digest;
@@ -186,6 +187,12 @@ pub struct Founding {
     index: u64,
 }
 
+impl Founding {
+    fn of(disaster::Restored { reach, founding }: disaster::Restored) -> Self {
+        Self { cluster: founding.cluster, events: reach.extent.len, index: reach.log_id.index }
+    }
+}
+
 /// Read backups, each of which continues the one before it, into a new data folder. The first server on it founds a cluster, and
 /// records `act`.
 #[pyfunction]
@@ -200,10 +207,54 @@ pub fn restore_backups(
     let mut report = reporting(progress);
     let restored = py.detach(|| disaster::restore(&paths, &folder, Some(act), &mut report));
     match restored.map_err(|error| error::of_backup(&error))? {
-        ControlFlow::Continue(disaster::Restored { reach, founding }) => {
-            Ok(Founding { cluster: founding.cluster, events: reach.extent.len, index: reach.log_id.index })
-        }
+        ControlFlow::Continue(restored) => Ok(Founding::of(restored)),
         ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// A new data folder that is being filled with the entries that a log has published.
+#[pyclass(frozen, module = "qed._qed")]
+pub struct Rebuilding(Mutex<Option<disaster::Rebuilding>>);
+
+#[pymethods]
+impl Rebuilding {
+    /// Begin to fill a folder, which must not exist or must be empty. The first server on it founds a cluster, and records `act`.
+    #[new]
+    #[pyo3(signature = (folder, /, *, act))]
+    fn new(py: Python<'_>, folder: PathBuf, act: String) -> PyResult<Self> {
+        let begun = py.detach(|| disaster::Rebuilding::begin(&folder, Some(act)));
+        begun.map(|begun| Self(Mutex::new(Some(begun)))).map_err(|error| error::of_backup(&error))
+    }
+
+    /// The number of entries that were appended.
+    #[getter]
+    fn next_entry(&self) -> PyResult<u64> {
+        self.0.lock().as_ref().map(disaster::Rebuilding::next_entry).ok_or_else(error::closed)
+    }
+
+    /// Append verified bundles of a tree of `size`, from bundle `first` on; return what is wrong with the first entry that is. Entries that
+    /// were appended before are skipped.
+    #[pyo3(signature = (first, bundles, size, /))]
+    fn append(&self, py: Python<'_>, first: u64, bundles: Vec<PyBackedBytes>, size: u64) -> PyResult<Option<Finding>> {
+        let appended = py.detach(|| {
+            let mut open = self.0.lock();
+            let rebuilding = open.as_mut()?;
+            let next = rebuilding.next_entry();
+            Some(append_bundles(next, first, &bundles, size, &mut |entry| rebuilding.append(entry, size)))
+        });
+        finding_of(appended.ok_or_else(error::closed)?)
+    }
+
+    /// Let the folder be opened as a log, which is durable on return. It is empty, as before, if this fails.
+    fn complete(&self, py: Python<'_>) -> PyResult<Founding> {
+        let completed = py.detach(|| self.0.lock().take().map(disaster::Rebuilding::complete));
+        let restored = completed.ok_or_else(error::closed)?.map_err(|error| error::of_backup(&error))?;
+        Ok(Founding::of(restored))
+    }
+
+    /// Leave the folder empty, as before, unless it is complete.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| drop(self.0.lock().take()));
     }
 }
 

@@ -32,7 +32,9 @@ mod _qed {
     #[pymodule_export]
     use super::auditing::{EntryAudit, Finding, LogEntry, TileTree, bundle_entries, bundle_hashes, edge_paths};
     #[pymodule_export]
-    use super::backup::{Backup, BackupFile, Founding, Survivor, recover, restore_backups, survey, verify_backups};
+    use super::backup::{
+        Backup, BackupFile, Founding, Rebuilding, Survivor, recover, restore_backups, survey, verify_backups,
+    };
     #[pymodule_export]
     use super::cosigning::{Cosignature, Cosigning, PolicyWitness};
     #[pymodule_export]
