@@ -58,6 +58,7 @@ CLI_FLOORS = [
     {"durations", "options", "inputs", "pem"},
     {"client", "answers", "trust", "lines", "signed", "security", "policies", "s3"},
     {"verdicts", "levels", "signers", "receipts_given", "places"},
+    {"published"},
     {
         "events",
         "export",
@@ -133,7 +134,7 @@ MONITORING_FLOORS = [
     {"replaying", "receipts", "comparison", "outbox"},
     {"cross_check", "charge"},
     {"auditing", "metrics"},
-    {"publisher", "restoring"},
+    {"publisher", "restoring", "linking"},
     {"rounds"},
     {"monitor"},
 ]

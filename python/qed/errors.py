@@ -9,7 +9,7 @@
     │  ├─ ContradictsReceipt  the answer denies what a trusted snapshot states
     │  ├─ ForkDetected        two snapshots of one version: two logs, or one that was rewritten
     │  ├─ NotTrusted          there is no trusted root for a version that the answer names
-    │  ├─ CheckpointFork      two checkpoints of one size: two logs, or one that was rewritten
+    │  ├─ CheckpointFork      two checkpoints that cannot both be true: two logs, or one that was rewritten
     │  ├─ DamagedFile         a published file of a log is not the one that its checkpoint requires
     │  └─ Inconclusive        nothing contradicts the policy, but too few witnesses confirm it, or too long ago
     ├─ ReceiptsError          a receipts file cannot be used as it is
@@ -178,15 +178,15 @@ class NotTrusted(VerificationError):
 
 
 class CheckpointFork(VerificationError):
-    """Two checkpoints of one size have different roots, and the log has signed both. Keep both as evidence.
+    """Two checkpoints cannot both be true, and the log has signed both. Keep both as evidence.
 
     Attributes:
-        known: The checkpoint that was remembered.
-        other: The one that differs.
+        known: The checkpoint that was seen first.
+        other: The one that contradicts it.
     """
 
-    def __init__(self, known: Checkpoint, other: Checkpoint) -> None:
-        super().__init__(f"fork: {known.origin} has signed two different checkpoints of size {known.size}")
+    def __init__(self, known: Checkpoint, other: Checkpoint, message: str | None = None) -> None:
+        super().__init__(message or f"fork: {known.origin} has signed two different checkpoints of size {known.size}")
         self.known = known
         self.other = other
 

@@ -117,6 +117,28 @@ class Memory:
             _compared(witnessed, _remembered(witnessed, trust, now), checkpoint)
         return found
 
+    def remembered(self, origin: str, trust: TrustFile, *, now: int) -> list[Checkpoint]:
+        """Return the largest checkpoint that is remembered of a log, and the largest witnessed one if that is another.
+
+        Args:
+            origin: The name of the log.
+            trust: As for `compare`.
+            now: As for `compare`.
+
+        Returns:
+            The checkpoints; none if nothing is remembered.
+
+        Raises:
+            Inconclusive: As `compare`.
+            VerificationError: A remembered checkpoint does not verify.
+            OSError: A file cannot be read.
+        """
+        path, found = self._file(origin), []
+        for each in (path, _witnessed(path)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found.append(_remembered(each, trust, now))
+        return found
+
     def _file(self, origin: str) -> Path:
         """Return the file that links lead to: it is locked and replaced, and the links stay."""
         return Path(os.path.realpath(self.path_of(origin)))

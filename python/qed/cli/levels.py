@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from qed.cli.terminal import Terminal
     from qed.policy import Verified
+    from qed.proofs import Snapshot
     from qed.signed import Checkpoint, Signed
 
-__all__ = ["kind_of", "print_unconvincing", "print_verified"]
+__all__ = ["kind_of", "print_published", "print_unconvincing", "print_verified"]
 
 # More would fill the screen; `--json` has all of them.
 _EVENTS_SHOWN: Final = 8
@@ -36,21 +37,37 @@ def kind_of(signed: Signed) -> str:
     return "bundle" if isinstance(signed, SignedBundle) else "proof"
 
 
-def print_verified(terminal: Terminal, signed: Signed, verified: Verified) -> None:
+def print_verified(terminal: Terminal, signed: Signed, verified: Verified, *, newest: Checkpoint | None = None) -> None:
     """Print what a signed file shows, and that it meets the policy.
 
     Args:
         terminal: Where to print.
         signed: The file.
         verified: What it shows.
+        newest: The checkpoint that it was linked to, or None.
     """
     if isinstance(signed, SignedBundle) and signed.answer is not None:
         show_answer(terminal, signed.answer)
-    terminal.fields(f"Verified {kind_of(signed)}:", _fields(signed, verified))
+    terminal.fields(f"Verified {kind_of(signed)}:", _fields(signed, verified, newest))
     terminal.verdict("OK", _found(signed, verified))
-    terminal.records([_answer(signed) | {"Kind": kind_of(signed), "Verify": "OK"} | _record(verified)])
+    terminal.records([_answer(signed) | {"Kind": kind_of(signed), "Verify": "OK"} | _record(verified, newest)])
     for warning in _warnings(verified.checkpoint):
         terminal.note(warning)
+
+
+def print_published(terminal: Terminal, snapshot: Snapshot, newest: Checkpoint) -> None:
+    """Print that a receipt that nobody has signed is in what the log has published.
+
+    Args:
+        terminal: Where to print.
+        snapshot: The receipt.
+        newest: The checkpoint that the log has published.
+    """
+    fields = [("Version", snapshot.version), ("EventDigest", snapshot.event_digest.hex()), ("Log", newest.origin)]
+    terminal.fields("Verified receipt without a signature:", [*fields, ("LinkedTo", _linked(newest))])
+    terminal.verdict("OK", "")
+    record: dict[str, object] = {"Kind": "snapshot", "Verify": "OK", "Log": newest.origin, "LinkedTo": newest.size}
+    terminal.records([record | {"Snapshots": [msgspec.Raw(snapshot.to_json())]}])
 
 
 def print_unconvincing(terminal: Terminal, signed: Signed | None, error: VerificationError) -> None:
@@ -84,7 +101,7 @@ def _found(signed: Signed, verified: Verified) -> str:
     return f"in the log at version {verified.shown.events[0][0]}" if isinstance(signed, SignedBundle) else ""
 
 
-def _fields(signed: Signed, verified: Verified) -> Iterator[tuple[str, object]]:
+def _fields(signed: Signed, verified: Verified, newest: Checkpoint | None) -> Iterator[tuple[str, object]]:
     shown, checkpoint = verified.shown, verified.checkpoint
     for version, digest in shown.events[:_EVENTS_SHOWN]:
         yield "Version", version
@@ -103,20 +120,27 @@ def _fields(signed: Signed, verified: Verified) -> Iterator[tuple[str, object]]:
         yield "Witnesses", ", ".join(checkpoint.witnesses)
         yield "ExistedAt", _date(checkpoint.existed_at)
         yield "ConfirmedAt", _date(checkpoint.confirmed_at)
+    if newest is not None:
+        yield "LinkedTo", _linked(newest)
     if verified.recollection is not None:
-        yield "Seen", _seen(verified)
+        yield "Seen", _seen(verified, is_linked=newest is not None)
 
 
-def _seen(verified: Verified) -> str:
+def _linked(newest: Checkpoint) -> str:
+    return f"size {newest.size}, the newest that is published"
+
+
+def _seen(verified: Verified, *, is_linked: bool) -> str:
     recollection = verified.recollection
     if recollection is None or recollection.known is Known.FIRST:
         return "the first checkpoint of this log"
     if recollection.known is Known.SAME:
         return "this checkpoint"
-    return f"{recollection.known.value} than the known size {recollection.size}, and not linked to it"
+    link = "and linked to it" if is_linked else "and not linked to it"
+    return f"{recollection.known.value} than the known size {recollection.size}, {link}"
 
 
-def _record(verified: Verified) -> dict[str, object]:
+def _record(verified: Verified, newest: Checkpoint | None) -> dict[str, object]:
     shown, checkpoint = verified.shown, verified.checkpoint
     return {
         "Level": verified.level.value,
@@ -131,6 +155,7 @@ def _record(verified: Verified) -> dict[str, object]:
         "BatchEnd": shown.batch_end,
         "BatchEndClaimed": shown.is_end_claimed,
         "Seen": None if verified.recollection is None else verified.recollection.known.value,
+        "LinkedTo": None if newest is None else newest.size,
     }
 
 

@@ -1,7 +1,8 @@
-"""`qed verify`: check a saved bundle, receipt or proof. This file and its imports open no connection."""
+"""`qed verify`: check a saved bundle, receipt or proof. Only `--tiles` opens a connection."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -10,9 +11,10 @@ import click
 from qed._files import open_at_once
 from qed.cli.answers import show_answer, show_paths
 from qed.cli.inputs import EventOptions, digest_given, open_input
-from qed.cli.levels import print_unconvincing, print_verified
+from qed.cli.levels import print_published, print_unconvincing, print_verified
 from qed.cli.options import DIGEST, INPUT, RECEIPTS, SHOW, VERSION, command, current_session
 from qed.cli.policies import Demand, PolicyOptions, is_policy_chosen, policy_options
+from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.cli.signed import content_of
 from qed.cli.trust import EndRoots, MembershipRoots, end_roots, given_end_roots, given_roots, membership_roots
 from qed.cli.verdicts import EXIT_INCONCLUSIVE, print_failure, print_finding
@@ -24,11 +26,14 @@ from qed.trust import TrustedBy, TrustedSnapshots
 from qed.verification import verify as verify_answer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qed.bundle import Bundle
     from qed.cli.signed import Content
     from qed.cli.terminal import Terminal
+    from qed.monitoring.linking import PublishedLog
     from qed.policy import Verified
-    from qed.proofs import Digest
+    from qed.proofs import Digest, Snapshot
     from qed.questions import Question
     from qed.signed import Signed
     from qed.trust import Trusted
@@ -36,10 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
-class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions):
+class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions, S3Given):
     """The options of `qed verify`."""
 
-    bundle: str
+    bundle: str | None
     event: str | None
     file: str | None
     event_digest: Digest | None
@@ -48,6 +53,7 @@ class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions):
     end: int | None
     receipts: str | None
     trust_bundle: bool
+    tiles: str | None
     show: bool
 
 
@@ -58,10 +64,12 @@ class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions):
         'qed verify proof.json --receipts receipts.jsonl --event "event 0"',
         "qed verify proof.json --receipts receipts.jsonl --show",
         'qed verify receipt.json --policy trust.json --event "event 0"',
+        "qed verify receipt.json --policy trust.json --tiles https://cdn.example.com/log",
+        'qed verify --policy trust.json --tiles s3://bucket/log --event "event 0" --version 0',
     ],
     is_offline=True,
 )
-@click.argument("bundle", type=INPUT)
+@click.argument("bundle", type=INPUT, required=False)
 @click.option("--event", metavar="TEXT", help="The event that the bundle must be about.")
 @click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are that event; - is stdin.")
 @click.option("--event-digest", type=DIGEST, metavar="HEX", help="The SHA-256 digest of that event.")
@@ -71,6 +79,8 @@ class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions):
 @click.option("--receipts", type=RECEIPTS, metavar="PATH", help="Verify with the snapshots in this file.")
 @click.option("--trust-bundle", is_flag=True, help="Check with the bundle's own snapshots: proves nothing.")
 @policy_options
+@click.option("--tiles", metavar="URL|DIR", help="Where the log is published: what is verified must be a part of it.")
+@s3_options
 @membership_roots
 @end_roots
 @SHOW
@@ -83,8 +93,14 @@ def verify(**given: Unpack[VerifyOptions]) -> None:
     it is consistent. Without --event, --version, --start or --end, the question is read from the bundle.
 
     The newest checkpoint of each log is remembered, to notice a log that shows others another history.
+
+    With --tiles, what was signed must also be a part of what the log has published last, at a URL, in a folder or in
+    s3://BUCKET/PREFIX. Without BUNDLE, the event at --version is verified from the published files alone.
     """
     terminal = current_session().terminal
+    if given["bundle"] is None:
+        _verify_published(given, terminal)
+        return
     if given["bundle"] == given["file"] == "-":
         raise click.UsageError("BUNDLE and --file cannot both be stdin: give one of them as a file")
     try:
@@ -101,8 +117,8 @@ def verify(**given: Unpack[VerifyOptions]) -> None:
 
 def _verify_bundle(given: VerifyOptions, bundle: Bundle, terminal: Terminal) -> None:
     """Verify a bundle that nobody has signed."""
-    if given["require"] is not None or given["memory"] is not None:
-        raise click.UsageError("--require and --memory are about signed files, and this bundle has no signature")
+    if any(value is not None for value in (given["require"], given["memory"], given["tiles"])):
+        raise click.UsageError("--require, --memory and --tiles are about signed files: this bundle has no signature")
     question = _question(given, bundle)
     trusted: Trusted | None = None
     try:
@@ -129,23 +145,38 @@ def _is_policy_all(given: VerifyOptions, trusted: Trusted) -> bool:
 
 def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -> None:
     """Verify a file that a log has signed, and end with the worst outcome of its parts."""
-    _refuse_other_sources(given)
-    if given["policy"] is None:
-        raise click.UsageError("this file is signed, and nothing is trusted: give --policy PATH, or set QED_POLICY")
-    check = _Check(given, Demand.of(given["policy"], given, terminal), terminal)
-    outcomes = [check.outcome(signed, is_only=len(content.signed) == 1) for signed in content.signed]
-    check.require_event_found(len(content.signed))
+    check = _Check.of(given, terminal)
+    with check.following():
+        outcomes = [check.outcome(signed, is_only=len(content.signed) == 1) for signed in content.signed]
+        outcomes += [check.outcome_of_snapshot(snapshot) for snapshot in content.unsigned if given["tiles"] is not None]
+    check.require_event_found(len(outcomes))
     for error in outcomes:
         if error is not None and not isinstance(error, Inconclusive):
             raise error
-    if content.unsigned:
-        count = len(content.unsigned)
-        terminal.note(f"{count} of {count + len(content.signed)} receipts have no signature: the policy cannot tell")
+    left = len(content.signed) + len(content.unsigned) - len(outcomes)
+    if left:
+        terminal.note(f"{left} of {left + len(outcomes)} receipts have no signature: the policy cannot tell")
     for error in outcomes:
         if error is not None:
             raise error
-    if content.unsigned:
+    if left:
         raise click.exceptions.Exit(EXIT_INCONCLUSIVE)
+
+
+def _verify_published(given: VerifyOptions, terminal: Terminal) -> None:
+    """Verify an event from what its log has published, and nothing else."""
+    version = given["version"]
+    if given["tiles"] is None:
+        raise click.UsageError("Missing argument 'BUNDLE', or --tiles with --version")
+    if version is None:
+        raise click.UsageError("expected --version, of the event that is to be verified: the tiles are in its order")
+    # The proof is of this very version, and says nothing else about one.
+    given["version"] = None
+    check = _Check.of(given, terminal)
+    with check.following():
+        error = check.outcome_at(version)
+    if error is not None:
+        raise error
 
 
 class _Check:
@@ -161,20 +192,67 @@ class _Check:
         self._given = given
         self._demand = demand
         self._terminal = terminal
+        self._log: PublishedLog | None = None
         named = _event_options(given)
         has_event = any(value is not None for value in named.values())
         self._event = digest_given(named, terminal) if has_event else None
         self._has_event = False
 
+    @classmethod
+    def of(cls, given: VerifyOptions, terminal: Terminal) -> _Check:
+        """Return the verification that the options ask for."""
+        _refuse_other_sources(given)
+        if given["policy"] is None:
+            raise click.UsageError("this is signed, and nothing is trusted: give --policy PATH, or set QED_POLICY")
+        return cls(given, Demand.of(given["policy"], given, terminal), terminal)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Have everything linked to what the log has published where `--tiles` says, if that was given."""
+        place = self._given["tiles"]
+        if place is None:
+            yield
+            return
+        from qed.cli.published import opened  # noqa: PLC0415 - nothing else here opens a connection
+
+        with opened(place, self._demand, s3_given(self._given)) as self._log:
+            yield
+
+    def outcome_at(self, version: int) -> VerificationError | None:
+        """Verify what the log has published about a version, as `outcome` does."""
+        if self._log is None:
+            raise click.UsageError("expected --tiles")
+        try:
+            proof = self._log.proof(version)
+        except VerificationError as exc:
+            print_unconvincing(self._terminal, None, exc)
+            return exc
+        return self.outcome(proof, is_only=True)
+
+    def outcome_of_snapshot(self, snapshot: Snapshot) -> VerificationError | None:
+        """Verify a receipt that nobody has signed by what the log has published, as `outcome` does."""
+        if self._log is None:
+            raise click.UsageError("expected --tiles")
+        try:
+            self._log.require_snapshot(snapshot)
+        except VerificationError as exc:
+            print_unconvincing(self._terminal, None, exc)
+            return exc
+        self._has_event |= snapshot.event_digest == self._event
+        print_published(self._terminal, snapshot, self._log.newest)
+        return None
+
     def outcome(self, signed: Signed, *, is_only: bool) -> VerificationError | None:
         """Verify one part, print the outcome, and return the error if it does not meet the policy."""
         try:
             verified = self._verified(signed, is_only=is_only)
+            if self._log is not None:
+                self._log.link(signed, verified.checkpoint)
         except VerificationError as exc:
             print_unconvincing(self._terminal, signed, exc)
             return exc
         self._has_event |= any(digest == self._event for _, digest in verified.shown.events)
-        print_verified(self._terminal, signed, verified)
+        print_verified(self._terminal, signed, verified, newest=None if self._log is None else self._log.newest)
         if self._given["show"] and isinstance(signed, SignedBundle) and signed.answer is not None:
             show_paths(self._terminal, signed.answer)
         self._demand.note_memory(verified, self._terminal)

@@ -19,7 +19,7 @@ use crate::error;
 use crate::evidence::Evidence;
 use crate::log::TilePath as PyTilePath;
 use crate::proofs::{Digest, Snapshot};
-use crate::trust::{Checkpoint, SignedReceipt, TrustFile};
+use crate::trust::{Checkpoint, SignedReceipt, TlogProof, TrustFile};
 
 /// Return the paths of the tiles of a tree of `size` entries that are not full, from level 0 up.
 #[pyfunction]
@@ -164,6 +164,14 @@ impl TileTree {
         let checkpoints = [self.checkpoint.get(), other.checkpoint.get()];
         let charge = Charge::SameIndex { index, a, b };
         Evidence::about(&checkpoints, charge, found_at, sources).map_err(error::of_malformed)
+    }
+
+    /// Return the proof of an entry, as a file that needs no tiles. The tiles above it were added before. Nothing is verified.
+    #[pyo3(signature = (index, entry, /))]
+    fn proof(&self, index: u64, entry: Vec<u8>) -> PyResult<TlogProof> {
+        let path = self.tiles.read().inclusion(index).map_err(error::of_verify)?;
+        let note = self.checkpoint.get().to_note().map_err(error::of_malformed)?;
+        TlogProof::of(Some(entry), index, path, note).map_err(error::of_malformed)
     }
 }
 

@@ -355,6 +355,18 @@ impl SignedBundle {
 #[derive(PartialEq, Eq)]
 pub struct TlogProof(proof_file::TlogProof);
 
+impl TlogProof {
+    /// Return a proof of its parts, which are not verified.
+    pub fn of(
+        extra: Option<Vec<u8>>,
+        index: u64,
+        path: Vec<qed_core::hash::Digest>,
+        note: Note,
+    ) -> Result<Self, Malformed> {
+        proof_file::TlogProof::new(extra, index, path, note).map(Self)
+    }
+}
+
 #[pymethods]
 impl TlogProof {
     /// Return the proof in the content of a file.
