@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from click.core import ParameterSource
 
-from qed.cli.options import FILE, RECEIPTS
+from qed.cli.options import FILE, policy_option
 from qed.memory import Known, Memory
 from qed.policy import Level, Policy
 
@@ -43,14 +43,7 @@ def policy_options(function: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice([level.value for level in Level]),
             help="Who must have signed. Default: witnesses, if the policy has a quorum.",
         ),
-        click.option(
-            "--policy",
-            type=RECEIPTS,
-            metavar="PATH",
-            envvar="QED_POLICY",
-            show_envvar=True,
-            help="Verify signatures with the keys of logs and witnesses in this file.",
-        ),
+        policy_option("Verify signatures with the keys of logs and witnesses in this file.", is_required=False),
     ):
         function = option(function)
     return function

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
-from qed.cli.options import RECEIPTS, SECONDS, command, current_session
+from qed.cli.options import SECONDS, command, current_session, policy_option
 from qed.cli.places import source_at, target_at
 from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.cli.signals import interrupted_by_signals
@@ -43,15 +43,7 @@ _QUICK: Final = 10_000
 )
 @click.argument("source", metavar="URL|DIR")
 @click.argument("target", metavar="FOLDER|s3://BUCKET/PREFIX")
-@click.option(
-    "--policy",
-    required=True,
-    type=RECEIPTS,
-    metavar="PATH",
-    envvar="QED_POLICY",
-    show_envvar=True,
-    help="The keys of logs and witnesses that you trust. What does not meet it is not published.",
-)
+@policy_option("The keys of logs and witnesses that you trust. What does not meet it is not published.")
 @click.option("--once", is_flag=True, help="End after one round.")
 @click.option("--interval", type=SECONDS, metavar="SECONDS", default=1.0, help="Pause between rounds. Default: 1.")
 @click.option(
