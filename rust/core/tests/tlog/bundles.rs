@@ -10,7 +10,7 @@ use qed_core::log::{Log, Request};
 use qed_core::proof::{Answer, Snapshot};
 use qed_core::tlog::bundle::{MAX_BUNDLE_BYTES, Saved, SignedBundle};
 use qed_core::tlog::checkpoint::Checkpoint;
-use qed_core::tlog::claim::Run;
+use qed_core::tlog::claim::{Run, Shown};
 use qed_core::tlog::entry::Entry;
 use qed_core::tlog::note::Note;
 use qed_core::tlog::trust_file::TrustFile;
@@ -160,11 +160,11 @@ fn every_cut_of_a_bundle_is_refused() {
 }
 
 /// Each kind of bundle of one log, and what it shows.
-static HONEST: LazyLock<(TrustFile, Vec<(SignedBundle, Vec<Snapshot>, Vec<Entry>)>)> = LazyLock::new(|| {
+static HONEST: LazyLock<(TrustFile, Vec<(SignedBundle, Shown)>)> = LazyLock::new(|| {
     let world = World::new();
     let shown = |(bundle, _): (SignedBundle, _)| {
         let shown = bundle.verify(&world.trust, TIME).unwrap();
-        (bundle, shown.snapshots(), shown.entries().to_vec())
+        (bundle, shown)
     };
     let honest = world.bundles().into_iter().map(shown).collect();
     (world.trust, honest)
@@ -180,10 +180,11 @@ proptest! {
         if let Ok(read) = SignedBundle::from_json(&damaged(&file, &other, &damages))
             && let Ok(found) = read.verify(trust, TIME)
         {
-            // The question and the answer are not part of the claim. Whoever asks compares them.
-            let all = |shown: &Entry| honest.iter().any(|(_, _, entries)| entries.contains(shown));
+            // The question and the answer are not part of the claim: the one who asks compares them.
+            prop_assert_eq!(found.endorsed().checkpoint(), honest[0].1.endorsed().checkpoint());
+            let all = |entry: &Entry| honest.iter().any(|(_, shown)| shown.entries().contains(entry));
             prop_assert!(found.entries().iter().all(all));
-            let all = |shown: &Snapshot| honest.iter().any(|(_, snapshots, _)| snapshots.contains(shown));
+            let all = |snapshot: &Snapshot| honest.iter().any(|(_, shown)| shown.snapshots().contains(snapshot));
             prop_assert!(found.snapshots().iter().all(all));
             if let Saved::Membership { answer: Answer::Member(_), .. } = read.saved() {
                 prop_assert_eq!(read.snapshots(), found.snapshots());
