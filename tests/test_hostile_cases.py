@@ -275,6 +275,8 @@ CASES: Final = {
         "test_signing.py::test_a_log_that_lost_signed_events_accepts_no_others",
         "test_signing.py::test_a_log_that_has_other_events_than_were_signed_accepts_no_more",
         "test_signing.py::test_the_signed_checkpoint_in_the_folder_counts",
+        "test_fork_guard.py::test_a_cluster_that_is_restored_signs_nothing_whoever_leads",
+        "test_fork_guard.py::test_a_copy_that_runs_beside_the_log_is_stopped_by_its_witnesses",
         "test_signing_recovery.py::test_a_backup_that_lacks_signed_entries_needs_a_new_name",
         "test_signers_of_servers.py::test_a_server_that_lost_entries_is_refused_by_its_signer",
     ),
@@ -283,7 +285,7 @@ CASES: Final = {
         "it signs nothing else; its older checkpoint replaces no newer one",
         "test_signing.py::test_a_leader_that_was_replaced_signs_nothing_else_and_brings_nothing_old_back",
         "test_signing.py::test_the_next_leader_signs_the_same_log",
-        "test_signing_crash.py::test_leaders_that_are_killed_sign_one_history",
+        "test_signing_crash.py::test_a_leader_that_is_killed_at_each_step_signs_one_history",
     ),
     37: case(
         "a signer that is away, slow, or signs something else",
@@ -314,11 +316,15 @@ CASES: Final = {
         "test_tiles.py::test_tiles_may_be_kept_and_errors_may_not",
     ),
     41: case(
-        "a copy that is ahead of the log, or of another one",
-        "the copy stays, and another history ends in evidence: 1",
+        "a copy or bucket that is ahead of the log, or of another one; two publishers at once",
+        "the copy stays, and another history ends in evidence: 1; both publish one log",
         "test_publish.py::test_another_history_is_not_published_and_ends_in_evidence",
         "test_publish.py::test_a_smaller_checkpoint_changes_nothing",
         "test_publish.py::test_a_damaged_file_is_never_published_nor_replaced",
+        "test_publish_bucket.py::test_two_publishers_at_once_publish_one_log",
+        "test_publish_bucket.py::test_another_log_in_the_bucket_is_refused",
+        "test_publish_bucket.py::test_a_bucket_that_is_ahead_stays_so",
+        "test_publish_bucket.py::test_a_tampered_tile_is_neither_accepted_nor_replaced",
     ),
     42: case(
         "a state or memory that is smaller, of another log, or missing",
@@ -374,6 +380,16 @@ CASES: Final = {
         "test_witness_setup.py::test_a_clock_behind_its_last_cosignature_stops_a_witness",
         "test_alerts.py::test_alerts_do_not_wait_for_a_clock_that_was_ahead",
         "test_alerts.py::test_a_clock_that_goes_back_makes_no_fork",
+    ),
+    49: case(
+        "a store that is slow, full, busy, lies about ETags, ignores conditions, or forgets",
+        "an error that says so, and the old checkpoint stays",
+        "test_publish_bucket.py::test_a_full_or_busy_store_ends_in_a_typed_error",
+        "test_publish_bucket.py::test_a_store_that_does_not_answer_ends_in_a_typed_error",
+        "test_publish_bucket.py::test_wrong_etags_end_in_a_typed_error",
+        "test_publish_bucket.py::test_a_store_that_ignores_conditions_is_refused",
+        "test_publish_bucket.py::test_a_store_that_forgets_what_it_accepts_does_not_get_a_checkpoint",
+        "test_publish_bucket.py::test_a_crash_between_any_two_writes_leaves_the_old_checkpoint",
     ),
 }
 
