@@ -21,7 +21,7 @@ from pathlib import Path
 BIN = Path(sys.executable).parent
 EVENTS = Path(__file__).with_name("demo-events.txt")
 LISTENING = re.compile(r"listening on (http://\S+)")
-ATTACKS = ("folder-log", "rollback", "rewrite-for-monitor", "hidden-event", "forged-proof", "old-absence")
+ATTACKS = ("folder-log", "rollback", "rewrite-monitor", "hidden-event", "forged-proof", "old-absence")
 """One of each kind; `qed drill` alone carries out all."""
 COLUMNS = 80
 LIMIT_S = 30.0

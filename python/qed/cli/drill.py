@@ -28,7 +28,8 @@ __all__ = ["drill"]
 
 _EXIT_UNNOTICED: Final = 1
 _PRIVATE: Final = 0o700
-_LONG_HEX: Final = re.compile(r"(?<![0-9a-f])([0-9a-f]{4})[0-9a-f]{16,}")
+_LONG_NAME: Final = re.compile(r"(?<=-[0-9a-f]{4})[0-9a-f]+\.jsonl?$")
+"""The end of the name of a file of evidence, after as much of its digest as tells it from others of a drill."""
 _A = TypeVar("_A", bound=FolderAttack)
 
 
@@ -37,7 +38,7 @@ _A = TypeVar("_A", bound=FolderAttack)
     examples=[
         "qed drill",
         "qed drill --list",
-        "qed drill --only fork-for-monitor --keep ./drill",
+        "qed drill --only fork-monitor --keep ./drill",
         "qed drill --data-dir /var/lib/qed",
     ],
     is_offline=True,
@@ -133,7 +134,7 @@ def _show(terminal: Terminal, outcomes: Sequence[Outcome], took_s: float, keep: 
 
 def _row(outcome: Outcome) -> tuple[Cell, ...]:
     guard = outcome.guard if outcome.is_noticed else "NOT NOTICED"
-    evidence = "" if outcome.evidence is None else _LONG_HEX.sub(r"\1…", outcome.evidence.name)
+    evidence = "" if outcome.evidence is None else _LONG_NAME.sub("…", outcome.evidence.name)
     return (outcome.name, outcome.attack), guard, f"{outcome.after_s:.1f} s", evidence
 
 

@@ -69,7 +69,7 @@ def hidden_event(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _MONITOR)
-def hidden_event_for_monitor(attack: Attack) -> Sighting:
+def hidden_event_monitor(attack: Attack) -> Sighting:
     """Show a monitor a log whose hyper tree lacks an event."""
     folder = attack.impostors.hiding
     attack.watch()

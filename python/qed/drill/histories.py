@@ -39,7 +39,7 @@ def rollback(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _FORK_GUARD)
-def rollback_with_memory(attack: Attack) -> Sighting:
+def rollback_memory(attack: Attack) -> Sighting:
     """Run the server on old copies of data folder and sign memory."""
     scene = attack.scene
     data = copied(scene.old_data, attack.folder)
@@ -53,7 +53,7 @@ def rollback_with_memory(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, "high-water mark")
-def rollback_with_high_water(attack: Attack) -> Sighting:
+def rollback_high_water(attack: Attack) -> Sighting:
     """Run the server on an old copy of its data folder, with the note of how far it was."""
     scene = attack.scene
     data = copied(scene.old_data, attack.folder)
@@ -65,13 +65,13 @@ def rollback_with_high_water(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _CLIENT)
-def rollback_for_client(attack: Attack) -> Sighting:
+def rollback_client(attack: Attack) -> Sighting:
     """Answer a client from an old copy of the log."""
     return _answered(attack, attack.impostors.rolled_back.url, attack.scene.events[0], "STALE")
 
 
 @drill(DRILLS, _MONITOR)
-def rollback_for_monitor(attack: Attack) -> Sighting:
+def rollback_monitor(attack: Attack) -> Sighting:
     """Show a monitor the log as it was before its last round."""
     scene = attack.scene
     _with_state(attack)
@@ -96,7 +96,7 @@ def rewrite(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _MONITOR)
-def rewrite_for_monitor(attack: Attack) -> Sighting:
+def rewrite_monitor(attack: Attack) -> Sighting:
     """Show a monitor a log that has another event in its past."""
     _with_state(attack)
     folder = attack.impostors.rewritten
@@ -106,7 +106,7 @@ def rewrite_for_monitor(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, "qed publish")
-def rewrite_for_publisher(attack: Attack) -> Sighting:
+def rewrite_publisher(attack: Attack) -> Sighting:
     """Publish a log that has another event in its past, over the honest one."""
     scene = attack.scene
     folder, copy = attack.impostors.rewritten, copied(scene.published, attack.folder)
@@ -116,7 +116,7 @@ def rewrite_for_publisher(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, "qed audit --receipts")
-def rewrite_for_auditor(attack: Attack) -> Sighting:
+def rewrite_auditor(attack: Attack) -> Sighting:
     """Rewrite an event for which a client has a receipt."""
     scene, folder = attack.scene, attack.impostors.rewritten
     attack.watch()
@@ -137,7 +137,7 @@ def fork(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _MONITOR)
-def fork_for_monitor(attack: Attack) -> Sighting:
+def fork_monitor(attack: Attack) -> Sighting:
     """Show a monitor a log that has other events since the old copy."""
     _with_state(attack)
     server = attack.impostors.forked
@@ -146,14 +146,14 @@ def fork_for_monitor(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _CLIENT)
-def fork_for_client(attack: Attack) -> Sighting:
+def fork_client(attack: Attack) -> Sighting:
     """Deny an event to the client that has its receipt."""
     server, event = attack.impostors.forked, attack.scene.events[-1]
     return _answered(attack, server.url, event, "KO|FORK")
 
 
 @drill(DRILLS, "memory of qed verify")
-def two_faces_for_clients(attack: Attack) -> Sighting:
+def two_faces_clients(attack: Attack) -> Sighting:
     """Give two clients receipts of two histories; they compare."""
     scene = attack.scene
     memory = copied(scene.client_memory, attack.folder)
@@ -165,7 +165,7 @@ def two_faces_for_clients(attack: Attack) -> Sighting:
 
 
 @drill(DRILLS, _MONITOR)
-def two_faces_for_monitor(attack: Attack) -> Sighting:
+def two_faces_monitor(attack: Attack) -> Sighting:
     """Show a monitor two histories in its first round."""
     places = (attack.scene.server.url, attack.impostors.forked.url)
     attack.watch()
