@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import qed
 from harness.cluster import Cluster, new_cluster
 from harness.process import Server
 from harness.wait import wait_until
-from signing import root
+from intruders import Intruder, cluster_of
+from qed._qed import SigningKey, UnsignedCheckpoint
+from signing import NOW, root
 from test_signing import Signed, add_refused, ask, published, receipt_in, running
 from test_signing_crash import leaves_of
 from test_witnessed_log import Watched
@@ -115,6 +119,34 @@ def test_a_cluster_that_is_restored_signs_nothing_whoever_leads(cluster: Cluster
     done = joiner.run_to_exit()
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_a_member_with_another_tree_than_was_signed_answers_no_more(cluster: Cluster, signed: Signed) -> None:
+    assert cluster.leader().add(b"one").status_code == 201
+    wait_until(lambda: all(published(one)[0] == 1 for one in cluster.members), "the checkpoint at each member")
+    follower, lost = cluster.followers()
+    sender, name = Intruder.as_member(lost), cluster_of(follower)
+    lost.kill()
+    key = SigningKey.parse_file(signed.key.read_bytes())[0]
+    other = UnsignedCheckpoint(signed.origin, 1, qed.Digest(bytes(32)))
+    note = other.to_note([key.sign(other, time=1)])
+
+    def gives(note: bytes) -> bool:
+        wish: dict[str, object] = {"wish": "checkpoint", "note": base64.b64encode(note).decode()}
+        return sender.ask(follower, wish, cluster=name).get("error") != "twin"
+
+    # What the log has not signed is refused, and changes nothing.
+    wait_until(lambda: gives(note.replace(b"\n1\n", b"\n2\n", 1)), "the follower to miss a member")
+    assert published(follower)[0] == 1
+    gives(note)
+    answer = httpx.post(f"{follower.url}/proofs/incremental", json={"Start": 0, "End": 0})
+    assert (answer.status_code, "but the log has signed" in answer.text) == (503, True)
+    assert "diverged" in follower.stderr
+    # With the checkpoint that the member has, the other convicts the log.
+    trust = signed.policy.trust
+    kept = (follower.folder / "contradiction-1.note", follower.folder / "checkpoint")
+    one, two = (trust.endorse(path.read_bytes(), now=NOW) for path in kept)
+    assert qed.Evidence.same_size(one, two, found_at=NOW).judge(trust).verdict == "convicted"
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
