@@ -1,4 +1,6 @@
-"""The walk-through of docs/cluster.md in containers. It needs a Docker engine: `pytest -m containers` selects it.
+"""The walks of docs/cluster.md and docs/trust.md in containers.
+
+They need a Docker engine: `pytest -m containers` selects them.
 
 The base image is `$BASE`, or the Dockerfile's if it is present or can be pulled, or one from compose/base-image.sh.
 The image to build in is `$TOOLCHAIN`, or the base image, or the other one of that script.
@@ -15,6 +17,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -23,6 +26,8 @@ import httpx
 import pytest
 
 from harness.wait import wait_until
+from test_readme import is_taken
+from trust_walk import Reader, steps_of
 from walkthrough import CONTAINERS, NAMES, ROOT, commands_of, is_whole, run, walk
 from wheels import build_wheel
 
@@ -285,6 +290,53 @@ def assert_guarded(name: str) -> None:
         lambda: docker("inspect", "--format", count, name).stdout.split() == ["1", "true"], "a restart", limit_s=LIMIT_S
     )
     wait(set(NAMES))
+
+
+TRUST_PORTS: Final = (8080, 8081, 8701, 8702)
+"""The ports of compose/trust-mode.yml beyond those of the servers for clients."""
+CONFINED_IN_TRUST_MODE: Final = (
+    "qed_server_1",
+    "qed_witness_0",
+    "qed_publisher",
+    "qed_mirror",
+    "qed_alerts",
+    "qed_monitor",
+)
+
+
+def of_trust_walk(command: str) -> str:
+    """Return a command of docs/trust.md, with the compose tool, the folder and the image of this test."""
+    command = command.replace("docker-compose -f compose/", f"{compose()} -f {ROOT / 'compose'}/")
+    return re.sub(r" qed (?=(qed|qed-server|sh|find) )", f" {IMAGE} ", command)
+
+
+def test_trust_walk_in_containers(settings: dict[str, str], tmp_path: Path) -> None:
+    if taken := [port for port in TRUST_PORTS if is_taken(port)]:
+        pytest.skip(f"ports in use: {taken}")
+    reader = Reader(tmp_path, of_trust_walk, settings | {"XDG_STATE_HOME": str(tmp_path / "state")})
+    *steps, ended, down = steps_of("In containers")
+    try:
+        for step in steps:
+            reader.follow(step)
+            if step.command.startswith("docker exec qed_witness_0"):
+                assert_guarded_webhook()
+                for container in CONFINED_IN_TRUST_MODE:
+                    assert_confined(container)
+        [alert] = httpx.get("http://127.0.0.1:8081").json()
+        assert (alert["Kind"], alert["Severity"], alert["Evidence"]["Kind"]) == ("fork", "critical", "same-size")
+        reader.follow(ended)
+    finally:
+        docker("rm", "--force", "qed_forger", is_checked=False)
+        reader.follow(down)
+
+
+def assert_guarded_webhook() -> None:
+    """Check that the webhook of the page accepts only what the monitor has signed."""
+    alert = {"Kind": "fork", "Severity": "critical", "Text": "forged"}
+    signed = {"webhook-id": "1", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,AAAA"}
+    for headers in ({}, signed, signed | {"webhook-timestamp": "0"}):
+        assert httpx.post("http://127.0.0.1:8081", json=alert, headers=headers).status_code == 401
+    assert httpx.get("http://127.0.0.1:8081").json() == []
 
 
 def test_quickstart_serves(settings: dict[str, str]) -> None:
