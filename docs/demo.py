@@ -89,7 +89,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     Raises:
         DemoError: It does not listen in time.
     """
-    args = ["--http-addr", "127.0.0.1:0", "--data-dir", "data"]
+    args = ["--http-addr", "127.0.0.1:0", "--mgmt-addr", "127.0.0.1:0", "--data-dir", "data"]
     say(f"$ {shlex.join(['qed-server', *args])} &")
     log = folder / "server.log"
     with log.open("wb") as stderr:

@@ -247,7 +247,14 @@ def _fields(report: AuditReport) -> Iterator[tuple[str, object]]:
         yield "HistoryDigest", report.end[0].hex()
         yield "HyperDigest", report.end[1].hex()
     yield "Receipts", report.receipts
-    yield "Server", "its answers agree" if report.is_server_checked else "not asked"
+    yield "Server", _of_server(report)
+
+
+def _of_server(report: AuditReport) -> str:
+    if not report.is_server_checked:
+        return "not asked"
+    newer = report.unchecked_answers
+    return f"its answers agree, except {newer} about more than the checkpoint has" if newer else "its answers agree"
 
 
 def _record(report: AuditReport, word: str, paths: list[Path | None]) -> dict[str, object]:
@@ -266,6 +273,7 @@ def _record(report: AuditReport, word: str, paths: list[Path | None]) -> dict[st
         "Receipts": report.receipts,
         "NewerReceipts": report.newer_receipts,
         "ServerChecked": report.is_server_checked,
+        "UncheckedAnswers": report.unchecked_answers,
         "Findings": [_of_finding(found, path) for found, path in zip(report.findings, paths, strict=True)],
     }
 

@@ -149,7 +149,11 @@ def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -
     with check.following():
         outcomes = [check.outcome(signed, is_only=len(content.signed) == 1) for signed in content.signed]
         outcomes += [check.outcome_of_snapshot(snapshot) for snapshot in content.unsigned if given["tiles"] is not None]
-    check.require_event_found(len(outcomes))
+    if not outcomes and not content.unsigned:
+        raise MalformedProof("expected receipts, found none")
+    # A single signed part is verified with the event.
+    if len(outcomes) > 1 or not content.signed:
+        check.require_event_found(len(outcomes))
     for error in outcomes:
         if error is not None and not isinstance(error, Inconclusive):
             raise error
@@ -233,6 +237,7 @@ class _Check:
         """Verify a receipt that nobody has signed by what the log has published, as `outcome` does."""
         if self._log is None:
             raise click.UsageError("expected --tiles")
+        _refuse(self._given, ("version", "start", "end"), "a receipt")
         try:
             self._log.require_snapshot(snapshot)
         except VerificationError as exc:
@@ -259,8 +264,8 @@ class _Check:
         return None
 
     def require_event_found(self, count: int) -> None:
-        """Check that one of several receipts is about the event. A single file is checked with it."""
-        if count > 1 and self._event is not None and not self._has_event:
+        """Check that one of the receipts is about the event."""
+        if self._event is not None and not self._has_event:
             error = VerificationError("event digest", self._event.hex(), f"that of no event in {count} receipts")
             print_unconvincing(self._terminal, None, error)
             raise error

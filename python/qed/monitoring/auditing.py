@@ -57,6 +57,7 @@ class AuditReport:
         receipts: How many receipts were compared with it.
         newer_receipts: How many receipts are about more than it has.
         is_server_checked: Whether the answers of the server were compared, too.
+        unchecked_answers: How many answers were about more than the checkpoint has, so that nothing verifies them.
         findings: What is wrong, the first entry first.
     """
 
@@ -66,6 +67,7 @@ class AuditReport:
     receipts: int
     newer_receipts: int
     is_server_checked: bool
+    unchecked_answers: int
     findings: list[Finding]
 
     @property
@@ -120,12 +122,15 @@ def audit(  # each by its name
         findings += of_receipts(check, receipts)
     # 5.
     is_server_checked = client is not None and wrong is None and checkpoint.size > 0
+    unchecked = 0
     if is_server_checked and client is not None:
-        answer = CrossCheck(tree, client).run(_SAMPLES)
+        server = CrossCheck(tree, client)
+        answer = server.run(_SAMPLES)
         findings += [] if answer is None else [answer]
+        unchecked = server.skipped
     findings += standing(policy, checkpoint)
     return AuditReport(
-        checkpoint, entries.replayed, entries.end, check.checked, check.newer, is_server_checked, findings
+        checkpoint, entries.replayed, entries.end, check.checked, check.newer, is_server_checked, unchecked, findings
     )
 
 

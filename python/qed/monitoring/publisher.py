@@ -122,7 +122,7 @@ class Publisher:
         if files:
             self._require_readable(found)
         # 5.
-        if known is None or known.note != found.note:
+        if known is None or _is_newer(found, known):
             self._target.replace(found.note.encode(), stored)
         return Publication(found, found.size, files, None)
 
@@ -141,10 +141,7 @@ class Publisher:
             sources = [self._target, self._source]
             return PublishedTree(checkpoint, sources if checkpoint is known else [self._source])
 
-        try:
-            return contradiction(known, found, tree_of, now=moment)
-        except Unavailable as exc:
-            raise DamagedFile(str(exc)) from exc
+        return contradiction(known, found, tree_of, now=moment)
 
     def _write_tree(self, tree: PublishedTree, published: int, started: Callable[[int], Callable[[int], None]]) -> int:
         """Write all files of the tree that the target may lack, and return how many it lacked."""
@@ -187,3 +184,14 @@ def _tiles_above(tree: PublishedTree, first: int) -> Iterator[tuple[TilePath, in
         while (path := tree.tiles.path_of(level, index)) is not None:
             yield path, level, index
             index += 1
+
+
+def _is_newer(found: Checkpoint, known: Checkpoint) -> bool:
+    """Return whether a checkpoint is to take the place of another of the same log that it extends.
+
+    One of the same tree does only if witnesses have confirmed it later. Otherwise two publishers would replace each
+    other's for ever, and a source that lags behind would make readers think that the log is stale.
+    """
+    if found.size != known.size:
+        return True
+    return (found.is_witnessed, found.confirmed_at or 0) > (known.is_witnessed, known.confirmed_at or 0)

@@ -150,8 +150,9 @@ class Round:
             for other in others
             if other is not None and other is not newest
         ]
-        self.findings += _once(forks)
-        if self.findings:
+        found = list(_once(forks))
+        self.findings += found
+        if found:
             return
         self._note_stale(newest)
         self.passing += standing(self.watch.policy, newest)
@@ -178,6 +179,9 @@ class Round:
             return
         check = ReceiptCheck(tree, self.watch.policy.trust, now=self.now)
         self.findings += of_receipts(check, self.watch.receipts())
+        if check.newer:
+            text = f"{check.newer} receipts are about more than the {newest.size} entries that the log admits to"
+            self.passing.append(Finding(Kind.ROLLBACK, text, about="receipts"))
         self.findings += self._cross_checks(tree)
         self.findings += self._of_witnesses(newest)
         self.findings += self._watched()
@@ -215,8 +219,14 @@ class Round:
             head = self.heads.get(source.name)
             if source.api is None or head is None or head.size < tree.checkpoint.size:
                 continue
-            with self.watch.client_of(source.api) as client:
-                found = CrossCheck(tree, client).run(samples)
+            try:
+                with self.watch.client_of(source.api) as client:
+                    found = CrossCheck(tree, client).run(samples)
+            except (Unavailable, ProtocolError) as exc:
+                # The tiles of a source that answers no questions are checked all the same, and so is all that follows.
+                text = f"{source.api} answers no questions: {exc}"
+                self.passing.append(Finding(Kind.SOURCE_UNREACHABLE, text, about=source.api))
+                continue
             if found is not None:
                 yield found
 

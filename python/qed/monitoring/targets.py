@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from qed._files import replace_file
+from qed._files import read_regular, replace_file
 from qed.errors import DamagedFile
 from qed.monitoring.sources import CHECKPOINT, FolderSource, NotPublished, Source
 
@@ -116,7 +116,7 @@ class Folder(FolderSource):
         """See `Target.put_new`."""
         place = self._folder / path
         with suppress(FileNotFoundError):
-            require_same(str(place), place.read_bytes(), content)
+            require_same(str(place), read_regular(place, len(content)), content)
             return False
         # Another publisher may write the same file at the same time: it has the same content.
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -73,8 +73,8 @@ class Guard:
         self._witnessing = witnessing
         self._published = published
         if witnessing is not None:
-            witnessing.halt = self.halt
-            witnessing.compare = self._continues
+            witnessing.halt = self._halt_as_leader
+            witnessing.compare = self._continues_as_leader
         self._term: int | None = None
         """The last term in which the log was found to continue what was signed."""
         self._checking: asyncio.Task[None] | None = None
@@ -105,6 +105,14 @@ class Guard:
         if self.halted is None:
             self.halted = f"this member does not sign: {reason}; {ways_on}"
             _log.error(Line("sign-halted", reason=reason))
+
+    def _halt_as_leader(self, reason: str) -> None:
+        """Halt, unless another member leads by now: a witness may know what that one has signed since."""
+        if self.is_open:
+            self.halt(reason)
+
+    async def _continues_as_leader(self, signed: Checkpoint, said: str) -> bool:
+        return not self.is_open or await self._continues(signed, said)
 
     def require_memory(self) -> None:
         """Check that what was noted is in the file that the next start will find.

@@ -206,12 +206,14 @@ class LeaderRequests:
         Raises:
             Exception: As `carry_out`.
         """
+        is_new = request.kind == "admit" and request.id not in self._members.by_number
+        if is_new and self.require_growable is not None:
+            # A new member knows nothing of what was signed, so it would sign whatever this one must not. This may take
+            # seconds, so all other checks come after it.
+            await self.require_growable()
         replaced = self._replaced_by(request)
         if request.kind == "admit":
             self._admissions.require_admissible(request)
-            if self.require_growable is not None and request.id not in self._members.by_number:
-                # A new member knows nothing of what was signed, so it would sign whatever this one must not.
-                await self.require_growable()
         act = _act_of(request, self._members)
         if request.kind == "replace":
             await self._expect_replacement(request.name, act)

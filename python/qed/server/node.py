@@ -285,7 +285,7 @@ class Node:
         def then(added: Added) -> None:
             first, end = added.added
             if first == end:
-                future.set_result((added, None))
+                complete(future, (added, None))
             else:
                 self._ask_receipt(first, end, lambda receipt: complete(future, (added, receipt)))
 
@@ -355,7 +355,9 @@ class Node:
         raise self._not_leader()
 
     def _ask_receipt(self, first: int, end: int, deliver: Callable[[bytes | QedError], None]) -> None:
-        if self._signing is None:
+        if self.alarm is not None:
+            deliver(Unavailable(self.alarm))
+        elif self._signing is None:
             deliver(SigningError(_NOT_SIGNED))
         else:
             self._signing.signing.ask_receipt(first, end, deliver)

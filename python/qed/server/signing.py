@@ -156,6 +156,8 @@ class Signing:
                 raise
         else:
             time_s = 0  # An Ed25519 signature has no time.
+        # Either may have become known while this waited for its turn or for the disk.
+        self._guard.require_not_halted()
         self._guard.require_memory()
 
         async def consistency(old: int) -> Sequence[Digest]:

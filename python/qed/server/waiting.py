@@ -106,6 +106,8 @@ class Waiting:
             return  # It has timed out.
         future, _, _, then = self._entries[ticket]
         self.leave(ticket)
+        if future.done():
+            return  # Its task was cancelled at shutdown and no longer waits.
         if then is None or isinstance(result, Exception):
             complete(future, result)
         else:
