@@ -41,7 +41,7 @@ _DATA_DIR: Final = click.option(
     "restore",
     examples=[
         "qed restore /backups/2 --data-dir ./qed-data",
-        "qed restore --from-tiles s3://bucket/log --policy trust.json --data-dir ./qed-data",
+        "qed restore --from-tiles s3://bucket/log --policy trust.json --data-dir new",
     ],
 )
 @click.argument(

@@ -64,8 +64,8 @@ class VerifyOptions(MembershipRoots, EndRoots, PolicyOptions, S3Given):
         'qed verify proof.json --receipts receipts.jsonl --event "event 0"',
         "qed verify proof.json --receipts receipts.jsonl --show",
         'qed verify receipt.json --policy trust.json --event "event 0"',
-        "qed verify receipt.json --policy trust.json --tiles https://cdn.example.com/log",
-        'qed verify --policy trust.json --tiles s3://bucket/log --event "event 0" --version 0',
+        "qed verify receipt.json --policy trust.json --tiles https://example.com/log",
+        "qed verify --policy trust.json --tiles s3://bucket/log --version 0 --event one",
     ],
     is_offline=True,
 )
