@@ -12,11 +12,13 @@ use qed_core::tlog::bundle::{MAX_BUNDLE_BYTES, Saved, SignedBundle};
 use qed_core::tlog::checkpoint::Checkpoint;
 use qed_core::tlog::claim::{Run, Shown};
 use qed_core::tlog::entry::Entry;
+use qed_core::tlog::key::KeyKind;
 use qed_core::tlog::note::Note;
+use qed_core::tlog::signing::SigningKey;
 use qed_core::tlog::trust_file::TrustFile;
 
 use crate::edits::{damage, damaged, damaging, lines_of};
-use crate::model::{TIME, log_key, witness_key};
+use crate::model::{TIME, log_key, signing_key, witness_key};
 
 fn digest(number: u64) -> Digest {
     Digest::of_event(format!("event {number}").as_bytes())
@@ -24,6 +26,7 @@ fn digest(number: u64) -> Digest {
 
 struct World {
     log: Log,
+    start: u64,
     note: Note,
     trust: TrustFile,
 }
@@ -31,15 +34,21 @@ struct World {
 impl World {
     /// A log of batches that end at versions 1, 4 and 5. Event 0 is at versions 0 and 3.
     fn new() -> Self {
+        Self::of(0, &log_key())
+    }
+
+    /// The same with other events, `start` and so on in place of 0 and so on, signed by any key.
+    fn of(start: u64, key: &SigningKey) -> Self {
         let log = Log::in_memory().unwrap();
         for batch in [vec![0, 1], vec![2, 0, 3], vec![4]] {
-            log.append(&[Request { digests: batch.into_iter().map(digest).collect(), if_absent: false }]).unwrap();
+            let digests = batch.into_iter().map(|number| digest(start + number)).collect();
+            log.append(&[Request { digests, if_absent: false }]).unwrap();
         }
-        let checkpoint = Checkpoint::new(log_key().verifier().name().clone(), log.tree_head().unwrap());
-        let lines = vec![log_key().sign(&checkpoint, 0).unwrap(), witness_key().sign(&checkpoint, TIME).unwrap()];
+        let checkpoint = Checkpoint::new(key.verifier().name().clone(), log.tree_head().unwrap());
+        let lines = vec![key.sign(&checkpoint, 0).unwrap(), witness_key().sign(&checkpoint, TIME).unwrap()];
         let policy = format!("log {}\nwitness w {}\nquorum w\n", log_key().verifier(), witness_key().verifier());
         let note = Note::new(&checkpoint.to_string(), lines).unwrap();
-        Self { log, note, trust: TrustFile::parse(policy.as_bytes()).unwrap() }
+        Self { log, start, note, trust: TrustFile::parse(policy.as_bytes()).unwrap() }
     }
 
     fn run(&self, version: u64) -> Run {
@@ -52,14 +61,14 @@ impl World {
     }
 
     fn membership(&self, event: u64, version: Option<u64>) -> Saved {
-        let answer = self.log.prove(&digest(event), version).unwrap();
-        Saved::Membership { digest: digest(event), version, answer }
+        let digest = digest(self.start + event);
+        Saved::Membership { digest, version, answer: self.log.prove(&digest, version).unwrap() }
     }
 
     /// Bundles of every kind, with the versions whose roots they show.
     fn bundles(&self) -> Vec<(SignedBundle, Vec<u64>)> {
         let incremental = Saved::Incremental { start: 1, end: 4, answer: self.log.prove_incremental(1, 4).unwrap() };
-        let inclusion = |version, event| Saved::Inclusion { digest: digest(event), version };
+        let inclusion = |version, event| Saved::Inclusion { digest: digest(self.start + event), version };
         vec![
             (self.bundle(self.membership(0, None), &[5]), vec![5]),
             (self.bundle(self.membership(0, Some(1)), &[1, 5]), vec![1, 5]),
@@ -170,13 +179,20 @@ static HONEST: LazyLock<(TrustFile, Vec<(SignedBundle, Shown)>)> = LazyLock::new
     (world.trust, honest)
 });
 
+/// The same bundles of a log with other events, under a key that nobody trusts.
+static FORGED: LazyLock<Vec<SignedBundle>> = LazyLock::new(|| {
+    let stranger = signing_key(log_key().verifier().name().as_str(), KeyKind::Ed25519, &"09".repeat(32));
+    World::of(10, &stranger).bundles().into_iter().map(|(bundle, _)| bundle).collect()
+});
+
 proptest! {
-    #![proptest_config(damaging(500))]
+    #![proptest_config(damaging(5_000))]
 
     #[test]
-    fn a_damaged_bundle_shows_no_other_roots(damages in vec(damage(), 1..4), kind in 0_usize..6, donor in 0_usize..6) {
+    fn a_damaged_bundle_shows_no_other_roots(damages in vec(damage(), 1..6), kind in 0_usize..6, donor in 0_usize..12) {
         let (trust, honest) = &*HONEST;
-        let [file, other] = [kind, donor].map(|kind| lines_of(&honest[kind].0.to_json()));
+        let donor = if donor < 6 { &honest[donor].0 } else { &FORGED[kind] };
+        let [file, other] = [&honest[kind].0, donor].map(|bundle| lines_of(&bundle.to_json()));
         if let Ok(read) = SignedBundle::from_json(&damaged(&file, &other, &damages))
             && let Ok(found) = read.verify(trust, TIME)
         {

@@ -38,6 +38,8 @@ pub enum Damage {
     Paste(Index, Index, u8),
     /// A line of the other file, in place of one.
     TakeLine(Index, Index),
+    /// The line of the other file that is at the same place.
+    SameLine(Index),
 }
 
 pub fn damage() -> impl Strategy<Value = Damage> {
@@ -50,7 +52,8 @@ pub fn damage() -> impl Strategy<Value = Damage> {
         1 => any::<(Index, u8)>().prop_map(|(i, byte)| Damage::Insert(i, byte)),
         1 => any::<Index>().prop_map(Damage::Remove),
         1 => any::<(Index, Index, u8)>().prop_map(|(to, from, length)| Damage::Paste(to, from, length)),
-        4 => any::<(Index, Index)>().prop_map(|(to, from)| Damage::TakeLine(to, from)),
+        2 => any::<(Index, Index)>().prop_map(|(to, from)| Damage::TakeLine(to, from)),
+        4 => any::<Index>().prop_map(Damage::SameLine),
     ]
 }
 
@@ -72,7 +75,7 @@ impl Damage {
                 let start = to.index(count);
                 bytes.splice(start..count.min(start + piece.len()), piece.iter().copied());
             }
-            Self::SwapLines(..) | Self::RepeatLine(_) | Self::DropLine(_) | Self::TakeLine(..) => {
+            Self::SwapLines(..) | Self::RepeatLine(_) | Self::DropLine(_) | Self::TakeLine(..) | Self::SameLine(_) => {
                 return self.apply_to_lines(file, donor).concat();
             }
         }
@@ -88,6 +91,10 @@ impl Damage {
             Self::RepeatLine(i) => lines.insert(i.index(count), lines[i.index(count)]),
             Self::DropLine(i) => drop(lines.remove(i.index(count))),
             Self::TakeLine(to, from) => lines[to.index(count)] = others[from.index(others.len())],
+            Self::SameLine(i) => {
+                let place = i.index(count.min(others.len()));
+                lines[place] = others[place];
+            }
             _ => {}
         }
         lines
