@@ -14,6 +14,9 @@ use crate::random::Random;
 /// Where files are kept in memory: nothing has to survive the test, and syncs are free.
 const MEMORY_FOLDER: &str = "/dev/shm";
 
+/// A disk writes this much whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
 /// A disk with a sign memory.
 pub struct SignDisk {
     /// The folder with all of them, which is deleted with the last one; `None` if nothing is signed.
@@ -64,15 +67,12 @@ impl SignDisk {
         }
     }
 
-    /// Cut the power while a row is being written: each of its bytes may or may not have reached the disk.
+    /// Cut the power while a row is being written: each sector may or may not have reached the disk.
     pub fn tear(&self, before: &[u8], random: &mut Random) {
         let mut torn = self.content();
-        let is_prefix = random.is_hit(500);
-        let mut is_over = false;
-        for (found, &earlier) in torn.iter_mut().zip(before).filter(|(found, earlier)| *found != *earlier) {
-            is_over = (is_prefix && is_over) || random.is_hit(if is_prefix { 50 } else { 500 });
-            if is_over {
-                *found = earlier;
+        for (sector, earlier) in torn.chunks_mut(SECTOR_BYTES).zip(before.chunks(SECTOR_BYTES)) {
+            if sector != earlier && random.is_hit(500) {
+                sector.copy_from_slice(earlier);
             }
         }
         fs::write(self.path(), torn).unwrap();

@@ -553,16 +553,16 @@ impl World {
         let (membership, applied) = (leader.state.membership(), leader.state.applied());
         let Configuration { learners, voters_outgoing, .. } = &membership.configuration;
         // A log that must not grow admits nobody in the place of a lost member.
-        let is_missed = |host: &Host| !(host.is_lost && leader.is_halted());
+        let is_given_up = |id: &MemberId| self.hosts[&id.get()].is_lost && leader.is_halted();
         let agrees = |id: &MemberId| {
-            let host = &self.hosts[&id.get()];
-            let agrees = host.process.as_ref().is_some_and(|process| {
+            let process = self.hosts[&id.get()].process.as_ref();
+            let agrees = process.is_some_and(|process| {
                 let (member, state) = (&process.member, &process.state);
                 state.membership() == membership && state.applied() == applied && member.snapshot_source().is_none()
             });
-            agrees || !is_missed(host)
+            agrees || is_given_up(id)
         };
-        let is_settled = learners.is_empty() && voters_outgoing.is_empty();
+        let is_settled = learners.iter().all(is_given_up) && voters_outgoing.is_empty();
         is_settled
             && applied.index == leader.member.consensus().commit_index()
             && applied.term == leader.member.role().term
