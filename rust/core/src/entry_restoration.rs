@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::acts::ChainEnd;
 use crate::entry_audit::{AuditError, EntryAudit};
 use crate::error::LogError;
 use crate::log_id::LogId;
@@ -100,7 +101,7 @@ fn page_after(start: Extent) -> Page {
         repeats: Vec::new(),
         members: Vec::new(),
         acts: Vec::new(),
-        acts_end: Default::default(),
+        acts_end: ChainEnd::default(),
         end: LogId::default(),
         history_digest: start.history_digest,
     }
