@@ -80,6 +80,13 @@ def test_a_tile_that_is_damaged_in_one_place_is_read_from_another(answer: Answer
         assert monitored(f"{url}/log", "copy") == (0, [])
 
 
+def test_a_source_whose_checkpoint_does_not_verify_hides_nothing_about_the_others() -> None:
+    with serving(Path("copy"), answering("checkpoint", (200, {}, b"no note"))) as url:
+        assert monitored(f"{url}/log", "copy") == (1, ["damaged"])
+    state = json.loads(Path("state").read_bytes())["State"]
+    assert state["NextEntry"] == SIZE
+
+
 def entries_in(bundle: bytes) -> list[bytes]:
     found = []
     while bundle:

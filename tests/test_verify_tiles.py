@@ -192,6 +192,12 @@ def test_receipts_without_a_signature_are_compared_with_the_tree() -> None:
     save("receipts", world.snapshot(5), world.snapshot(7))
     done = verify("receipts")
     assert (done.returncode, done.stdout.count("Verify: OK")) == (0, 2), done.stderr
+    assert verify("receipts", "--event", "another event").returncode == 1
+    assert verify("receipts", "--version", "5").returncode == 2
+    save("receipts", world.snapshot(5))
+    done = verify("receipts", "--event", "another event")
+    assert (done.returncode, "that of no event in 1 receipts" in done.stdout + done.stderr) == (1, True)
+    save("receipts", world.snapshot(5), world.snapshot(7))
     assert run("verify", "receipts", "--policy", "policy").returncode == 5
     publish(Path("older"), ENTRIES[:6])
     done = verify("receipts", "--memory", "none", tiles="older")

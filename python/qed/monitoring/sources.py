@@ -230,10 +230,8 @@ class UrlSource:
         raise DamagedFile(f"{url}: more than {_REDIRECTS_MAX} redirects")
 
     def _same_host(self, url: str, response: httpx.Response) -> str:
-        try:
-            target = httpx.URL(url).join(response.headers.get("location", ""))
-        except (httpx.InvalidURL, UnicodeError) as exc:
-            raise ProtocolError(f"{url} redirects to what is no URL", status=response.status_code) from exc
+        # httpx has refused what is no URL.
+        target = httpx.URL(url).join(response.headers.get("location", ""))
         if _host_of(target) != self._host:
             raise ProtocolError(f"{url} redirects to another host, {target.host}", status=response.status_code)
         return str(target)
