@@ -198,8 +198,10 @@ fn a_batch_has_a_limit() {
     assert_eq!(finding.replay.map(|replay| (replay.from, replay.to)), Some((0, limit)));
 }
 
+type File = (TilePath, Vec<u8>);
+
 /// A tree of two full bundles and a partial one, whose files all verify.
-static HONEST: LazyLock<(VerifiedTiles, Vec<(TilePath, Vec<u8>)>)> = LazyLock::new(|| {
+static HONEST: LazyLock<(VerifiedTiles, Vec<File>)> = LazyLock::new(|| {
     let log = log_of(&[1, 300, 256, 40]);
     let tree = tree_of(&log);
     let tiles = (0..3).filter_map(|index| tree.path_of(0, index));
