@@ -4,20 +4,23 @@
 //! machines that are new: those have none, and must not sign either.
 //!
 //! The members know of a checkpoint once it is published. The leader remembers more: also the checkpoints that only receipts rest on. So
-//! the copies come back in a quiet moment, when all memories have all that was signed.
+//! the copies come back in a quiet moment, when all memories have all that was signed. A machine that was lost before has an old memory,
+//! which would be worse than none, so it comes back as a new machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use qed_core::log::Log;
 
 use crate::client::Clients;
-use crate::disk::Platter;
+use crate::disk::{Disk, Platter};
 use crate::invariants::Invariants;
 use crate::world::World;
 
 /// A backup of all data folders, and what was true when it was made.
 pub struct Backup {
     disks: BTreeMap<u64, Platter>,
+    /// The machines whose copies have events.
+    filled: BTreeSet<u64>,
     invariants: Invariants,
     clients: Clients,
 }
@@ -32,7 +35,7 @@ impl World {
         self.is_quiet = self.now >= put_back_at && self.backup.is_some();
         if self.is_quiet {
             self.network.heal();
-            if self.is_all_remembered() {
+            if self.is_all_remembered() && self.is_each_lost_one_filled() {
                 self.put_all_back();
             }
         }
@@ -40,9 +43,15 @@ impl World {
 
     fn make_backup(&mut self) {
         let present = self.hosts.values().filter(|host| !host.is_lost);
-        let disks = present.map(|host| (host.id, host.disk.copy(&mut self.dice))).collect();
+        let disks: BTreeMap<_, _> = present.map(|host| (host.id, host.disk.copy(&mut self.dice))).collect();
+        let has_events = |copy: &Platter| {
+            let disk = Disk::default();
+            disk.put_back(copy);
+            Log::over(Box::new(disk.rows())).is_ok_and(|log| !log.is_empty())
+        };
+        let filled = disks.iter().filter(|(_, copy)| has_events(copy)).map(|(&id, _)| id).collect();
         let (invariants, clients) = (self.invariants.clone(), self.clients.clone());
-        self.backup = Some(Backup { disks, invariants, clients });
+        self.backup = Some(Backup { disks, filled, invariants, clients });
         self.note(|| "all disks are copied".into());
     }
 
@@ -55,8 +64,15 @@ impl World {
         })
     }
 
+    /// Return whether the copy of each lost machine has events. An empty log on a new machine is a new log to all that is known there.
+    fn is_each_lost_one_filled(&self) -> bool {
+        let Some(Backup { disks, filled, .. }) = &self.backup else { return false };
+        let mut lost = self.hosts.values().filter(|host| host.is_lost).map(|host| host.id);
+        lost.all(|id| !disks.contains_key(&id) || filled.contains(&id))
+    }
+
     fn put_all_back(&mut self) {
-        let Some(Backup { disks, invariants, clients }) = self.backup.take() else { return };
+        let Some(Backup { disks, filled, invariants, clients }) = self.backup.take() else { return };
         let ids: Vec<_> = self.hosts.keys().copied().collect();
         for id in ids {
             let downtime = self.dice.within(1, 10);
@@ -68,12 +84,10 @@ impl World {
                 continue;
             };
             host.disk.put_back(copy);
-            host.is_lost = false;
-            // An empty log on a new machine is a new log to all that is known there.
-            let has_events = Log::over(Box::new(host.disk.rows())).is_ok_and(|log| !log.is_empty());
-            if is_replaced && has_events {
+            if (is_replaced || host.is_lost) && filled.contains(&id) {
                 host.sign_disk.lose();
             }
+            host.is_lost = false;
         }
         self.network.forget_all();
         self.invariants = invariants;
