@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,7 +21,9 @@ from test_witnessed_log import Watched
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Ask = Callable[..., subprocess.CompletedProcess[str]]
 
 __all__ = ["connect"]
 
@@ -156,7 +158,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched,
 
 
 @pytest.fixture
-def ask(watched: tuple[Watched, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
+def ask(watched: tuple[Watched, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Give a function that runs `qed` in an empty folder, with the policy in the environment."""
     monkeypatch.chdir(tmp_path)
     world, server = watched
@@ -169,7 +171,7 @@ def ask(watched: tuple[Watched, Server], tmp_path: Path, monkeypatch: pytest.Mon
     return ask
 
 
-def test_with_a_policy_every_answer_is_verified(ask: Any) -> None:  # noqa: ANN401
+def test_with_a_policy_every_answer_is_verified(ask: Ask) -> None:
     found = ask("membership", "--event", "event 0", "--out", "proof.json")
     assert (found.returncode, found.stdout.splitlines()[-1]) == (
         0,
@@ -197,7 +199,7 @@ def test_with_a_policy_every_answer_is_verified(ask: Any) -> None:  # noqa: ANN4
     assert ask("verify", "event.tlog-proof").returncode == 0
 
 
-def test_a_policy_of_others_is_not_met(ask: Any) -> None:  # noqa: ANN401
+def test_a_policy_of_others_is_not_met(ask: Ask) -> None:
     Path("others").write_text(policy_of())
     done = ask("membership", "--event", "event 0", "--policy", "others", "--out", "proof.json")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "Verify: KO")
@@ -205,7 +207,7 @@ def test_a_policy_of_others_is_not_met(ask: Any) -> None:  # noqa: ANN401
     assert qed.SignedBundle.from_json(Path("proof.json").read_bytes())
 
 
-def test_one_source_of_trust_is_named(ask: Any, watched: tuple[Watched, Server]) -> None:  # noqa: ANN401
+def test_one_source_of_trust_is_named(ask: Ask, watched: tuple[Watched, Server]) -> None:
     policy = str(watched[0].policy_file)
     asked = "membership", "--event", "event 0"
     both = ask(*asked, "--policy", policy, "--trust-server")
