@@ -22,6 +22,7 @@ from qed.server.remote_signer import SignerAhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from qed._qed import Digest, Replica
     from qed.server.file_signer import Signer
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from qed.server.receipt_maker import ReceiptMaker
     from qed.server.sign_memory import Memory
     from qed.server.signer_set import SignerSet
+
+    _Wanted: TypeAlias = tuple[tuple[int, int], Callable[[bytes | QedError], None]]
+    """The first version of a receipt and the one after the last, and what takes it."""
 
 __all__ = ["Signing"]
 
@@ -63,8 +67,9 @@ class Signing:
         self._signers = signers
         # Sizes are noted in order, so one checkpoint is signed after another.
         self._turn = asyncio.Lock()
-        self._wanted: list[tuple[tuple[int, int], Callable[[bytes | QedError], None]]] = []
+        self._wanted: list[_Wanted] = []
         self._round: asyncio.Task[None] | None = None
+        self._deliveries: set[asyncio.Task[None]] = set()
         self._once_per_minute = OncePerMinute()
 
     def ask_receipt(self, first: int, end: int, deliver: Callable[[bytes | QedError], None]) -> None:
@@ -116,26 +121,36 @@ class Signing:
                 await self._guard.record_keys(signers, Author(request.who, request.origin))
 
     async def _serve(self) -> None:
+        """Make the receipts that are wanted. While those of one checkpoint are made, the next is noted and signed."""
         while self._wanted:
             wanted, self._wanted = self._wanted, []
             try:
-                receipts = await self._make([versions for versions, _ in wanted])
+                await self._guard.require()
+                async with self._turn:
+                    checkpoint = self._checkpoint()
+                    lines = await self._sign(checkpoint, is_published=False)
             except Exception as exc:  # noqa: BLE001  # every event waits for an answer, also after a bug in a signer
-                if self._once_per_minute.is_due("receipts", str(exc)):
-                    _log.error(Line("no receipts", **_reason(exc)))
-                kind, reason = ForkGuard if isinstance(exc, ForkGuard) else SigningError, str(exc)
-                for _, deliver in wanted:
-                    deliver(kind(reason))
+                self._refuse(wanted, exc)
                 continue
-            for (_, deliver), receipt in zip(wanted, receipts, strict=True):
-                deliver(receipt or SigningError("the versions are not of one commit batch"))
+            delivery = asyncio.create_task(self._deliver(wanted, checkpoint, lines))
+            self._deliveries.add(delivery)
+            delivery.add_done_callback(self._deliveries.discard)
 
-    async def _make(self, versions: Sequence[tuple[int, int]]) -> list[bytes]:
-        await self._guard.require()
-        async with self._turn:
-            checkpoint = self._checkpoint()
-            lines = await self._sign(checkpoint, is_published=False)
-        return await self._receipts.make(versions, checkpoint, lines)
+    async def _deliver(self, wanted: Sequence[_Wanted], checkpoint: UnsignedCheckpoint, lines: Sequence[str]) -> None:
+        try:
+            receipts = await self._receipts.make([versions for versions, _ in wanted], checkpoint, lines)
+        except Exception as exc:  # noqa: BLE001  # as in `_serve`
+            self._refuse(wanted, exc)
+            return
+        for (_, deliver), receipt in zip(wanted, receipts, strict=True):
+            deliver(receipt or SigningError("the versions are not of one commit batch"))
+
+    def _refuse(self, wanted: Sequence[_Wanted], exc: Exception) -> None:
+        if self._once_per_minute.is_due("receipts", str(exc)):
+            _log.error(Line("no receipts", **_reason(exc)))
+        kind, reason = ForkGuard if isinstance(exc, ForkGuard) else SigningError, str(exc)
+        for _, deliver in wanted:
+            deliver(kind(reason))
 
     def _checkpoint(self) -> UnsignedCheckpoint:
         return UnsignedCheckpoint(self._origin, *self._replica.tree_head())

@@ -44,7 +44,7 @@ pub fn build(
         let range = tile * TILE_ENTRIES..((tile + 1) * TILE_ENTRIES).min(len);
         let digests = digests.get(usize_from(range.start)..usize_from(range.end)).unwrap_or_default();
         let ends = within(&ends, &range, |(version, _)| *version);
-        let ends = with_history(&history.edge_at(range.start)?, digests, ends);
+        let (ends, _) = with_history(&history.edge_at(range.start)?, digests, ends);
         let repeats = within(repeats, &range, |version| *version);
         Ok(entries_of(range.start, digests, repeats, &ends).map(|entry| entry.leaf()).collect::<Vec<_>>())
     };
@@ -163,12 +163,18 @@ pub fn repeats_in(store: &dyn Store, range: Range<u64>) -> Result<Vec<u64>, LogE
     Ok(repeats)
 }
 
-/// Add the history roots to the ends of batches. `digests` are the events that follow those of `history`.
-pub fn with_history(history: &HistoryTree, digests: &[Digest], hyper_roots: &[(u64, Digest)]) -> Vec<(u64, BatchEnd)> {
+/// Return the ends of batches with the history roots added, and the history tree after the events `digests`, which follow those of
+/// `history`. It can only be planned on.
+pub fn with_history(
+    history: &HistoryTree,
+    digests: &[Digest],
+    hyper_roots: &[(u64, Digest)],
+) -> (Vec<(u64, BatchEnd)>, HistoryTree) {
     let versions: Vec<_> = hyper_roots.iter().map(|(version, _)| *version).collect();
-    let history_roots = history.plan(digests, Roots::At(&versions)).roots;
+    let change = history.plan(digests, Roots::At(&versions));
+    let later = history.edge_after(&change);
     let end = |(&(version, hyper_digest), history_digest)| (version, BatchEnd { history_digest, hyper_digest });
-    hyper_roots.iter().zip(history_roots).map(end).collect()
+    (hyper_roots.iter().zip(change.roots).map(end).collect(), later)
 }
 
 /// Return the part of an ascending list whose keys are in a range.

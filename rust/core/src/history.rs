@@ -148,6 +148,12 @@ impl HistoryTree {
         Ok(Self { len, kept: Vec::new(), edge })
     }
 
+    /// Return the tree after a change that was planned on this one; it can only be planned on.
+    #[must_use]
+    pub const fn edge_after(&self, change: &HistoryChange) -> Self {
+        Self { len: self.len + change.len, kept: Vec::new(), edge: change.edge }
+    }
+
     /// Apply a change that was planned on the tree in its current state.
     #[expect(clippy::indexing_slicing, reason = "a missing level was added just before")]
     pub fn apply(&mut self, change: HistoryChange) {

@@ -85,7 +85,7 @@ pub mod restoration;
 pub mod roots;
 mod rows;
 pub mod store;
-mod stored_tree;
+pub mod stored_tree;
 mod tiled;
 pub mod tlog;
 mod trees;

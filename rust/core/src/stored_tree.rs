@@ -3,8 +3,11 @@
 //! A log signs a root only if both ways lead to it. A bit that flips in memory, or a bug in one of the two, would otherwise sign a root
 //! that the log's own tiles do not give.
 
+use crate::entry_rows::TILE_ENTRIES;
 use crate::error::LogError;
 use crate::hash::Digest;
+use crate::history::HistoryTree;
+use crate::integers::usize_from;
 use crate::log::Log;
 use crate::rows;
 use crate::store::Table;
@@ -20,20 +23,55 @@ impl Log {
     ///
     /// [`LogError::UnknownVersion`] if there are fewer entries; [`LogError::Corrupt`] and [`LogError::Store`] if rows cannot be read.
     pub fn stored_tree_head_at(&self, size: u64) -> Result<TreeHead, LogError> {
-        self.require_size(size)?;
-        head(size, merkle::root_at(&StoredTree(self), size).map_err(source_error)?)
+        StoredTail::default().head_at(self, size)
+    }
+}
+
+/// The entries after the last full tile, as they were read from the store: for a head after each addition, at the cost of what was added.
+#[derive(Debug, Default)]
+pub struct StoredTail {
+    /// The history tree before the next entry that is read, which can only be planned on.
+    history: Option<HistoryTree>,
+    /// The first entry.
+    first: u64,
+    leaves: Vec<Digest>,
+}
+
+impl StoredTail {
+    /// Return the head that the tree of a log had with `size` entries. What was read for an earlier head is not read again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::stored_tree_head_at`].
+    pub fn head_at(&mut self, log: &Log, size: u64) -> Result<TreeHead, LogError> {
+        log.require_size(size)?;
+        let first = size / TILE_ENTRIES * TILE_ENTRIES;
+        let is_continued = self.first == first && self.leaves.len() <= usize_from(size - first);
+        let history = if let Some(history) = self.history.take().filter(|_| is_continued) {
+            history
+        } else {
+            (self.first, self.leaves) = (first, Vec::new());
+            log.trees.read().history().edge_at(first)?
+        };
+        let (entries, later) = log.entries_after(&history, size)?;
+        self.leaves.extend(entries.iter().map(Entry::leaf));
+        self.history = Some(later);
+        head(size, merkle::root_at(&StoredTree { log, tail: self }, size).map_err(source_error)?)
     }
 }
 
 /// The nodes of the tree, each read or computed when it is asked for.
-struct StoredTree<'a>(&'a Log);
+struct StoredTree<'a> {
+    log: &'a Log,
+    tail: &'a StoredTail,
+}
 
 impl StoredTree<'_> {
     /// Return the stored hashes of `count` full tiles of a level of tiles.
     fn tiles(&self, level: u8, first: u64, count: u64) -> Result<Vec<Digest>, LogError> {
         let missing = |index| LogError::Corrupt(format!("the hash of tile {index} of level {level} is missing"));
         let tile = |index| {
-            let row = self.0.store.get(Table::Tiles, &rows::tile_key(level, index))?;
+            let row = self.log.store.get(Table::Tiles, &rows::tile_key(level, index))?;
             rows::tile_hash_in(&row.ok_or_else(|| missing(index))?)
         };
         (first..first + count).map(tile).collect()
@@ -50,8 +88,10 @@ impl Subtrees for StoredTree<'_> {
             let tiles = u8::try_from(tiles).map_err(|_| LogError::Bug("a tree has at most 63 levels"))?;
             return self.tiles(tiles, index * count, count).map(|hashes| root_of(&hashes));
         }
-        let first = index * count;
-        let leaves: Vec<_> = self.0.entries(first..first + count)?.iter().map(Entry::leaf).collect();
-        Ok(root_of(&leaves))
+        let leaves = (index * count).checked_sub(self.tail.first).and_then(|from| {
+            let from = usize_from(from);
+            self.tail.leaves.get(from..from + usize_from(count))
+        });
+        leaves.map(root_of).ok_or(LogError::Bug("the root of a tree has no parts of full tiles but these"))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::entry_rows::{TILE_ENTRIES, hyper_roots_in, repeats_in, with_history};
 use crate::error::LogError;
 use crate::hash::Digest;
+use crate::history::HistoryTree;
 use crate::integers::usize_from;
 use crate::log::Log;
 use crate::proof::Malformed;
@@ -89,12 +90,20 @@ impl Log {
         // The history tree is known only where a tile begins.
         let first = range.start / TILE_ENTRIES * TILE_ENTRIES;
         let history = self.trees.read().history().edge_at(first)?;
+        let (mut entries, _) = self.entries_after(&history, range.end)?;
+        Ok(entries.split_off(usize_from(range.start - first)))
+    }
+
+    /// Return the entries that follow the events of `history`, up to those of `end` events, and the history tree then, which can only be
+    /// planned on.
+    pub(crate) fn entries_after(&self, history: &HistoryTree, end: u64) -> Result<(Vec<Entry>, HistoryTree), LogError> {
+        let range = history.len()..end;
         let rows = Rows::of(self.store.as_ref());
-        let digests: Vec<_> = (first..range.end).map(|version| rows.digest(version)).collect::<Result<_, _>>()?;
-        let hyper_roots = hyper_roots_in(self.store.as_ref(), first..range.end)?;
-        let ends = with_history(&history, &digests, &hyper_roots);
-        let repeats = repeats_in(self.store.as_ref(), first..range.end)?;
-        Ok(entries_of(first, &digests, &repeats, &ends).skip(usize_from(range.start - first)).collect())
+        let digests: Vec<_> = range.clone().map(|version| rows.digest(version)).collect::<Result<_, _>>()?;
+        let hyper_roots = hyper_roots_in(self.store.as_ref(), range.clone())?;
+        let (ends, later) = with_history(history, &digests, &hyper_roots);
+        let repeats = repeats_in(self.store.as_ref(), range.clone())?;
+        Ok((entries_of(range.start, &digests, &repeats, &ends).collect(), later))
     }
 
     /// Return the hashes of the entries below tile `index`, as far as they exist.

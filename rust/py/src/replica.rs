@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
@@ -12,6 +13,7 @@ use qed_core::acts::{self, ActBody};
 use qed_core::backup::{self, Header, Origin};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
+use qed_core::stored_tree::StoredTail;
 use qed_core::tlog::merkle::TreeHead;
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
@@ -270,7 +272,7 @@ pub struct Delivery {
 
 /// A log with the threads that replicate it.
 #[pyclass(frozen, module = "qed._qed")]
-pub struct Replica(Driver);
+pub struct Replica(Driver, Mutex<StoredTail>);
 
 #[pymethods]
 impl Replica {
@@ -309,7 +311,8 @@ impl Replica {
             tick: Duration::from_millis(tick_ms),
             grace: Duration::from_secs(grace_s),
         };
-        py.detach(|| Driver::of(opened, limits)).map(Self).map_err(|error| error::of_io(&error))
+        let driver = py.detach(|| Driver::of(opened, limits)).map_err(|error| error::of_io(&error))?;
+        Ok(Self(driver, Mutex::default()))
     }
 
     /// The file descriptor that becomes readable when `drain` has something to return.
@@ -515,11 +518,14 @@ impl Replica {
         Ok(Digest(*head.root()))
     }
 
-    /// Return the same from what is stored alone.
+    /// Return the same from what is stored alone. What was read for an earlier size is not read again.
     #[pyo3(signature = (size, /))]
     fn stored_tree_root_at(&self, py: Python<'_>, size: u64) -> PyResult<Digest> {
-        let head = py.detach(|| self.0.log().stored_tree_head_at(size)).map_err(|error| error::of_log(&error))?;
-        Ok(Digest(*head.root()))
+        let head = py.detach(|| {
+            let mut tail = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.head_at(self.0.log(), size)
+        });
+        Ok(Digest(*head.map_err(|error| error::of_log(&error))?.root()))
     }
 
     /// Return the proof that the tree with `size` entries extends the one with `old`.

@@ -12,6 +12,7 @@ use qed_core::log::{Log, Request};
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page};
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
+use qed_core::stored_tree::StoredTail;
 use qed_core::tlog::entry::Entry;
 use qed_core::tlog::merkle::{consistency, inclusion, range_proof, verify_consistency, verify_inclusion, verify_range};
 use qed_core::tlog::tile::{Content, TilePath, bundle_from_bytes, tile_from_bytes};
@@ -197,6 +198,19 @@ fn a_log_without_events_has_the_empty_tree_and_no_tile() {
         assert!(matches!(log.tile(&path.parse().unwrap()), Err(LogError::UnknownVersion { .. })), "{path}");
     }
     assert!(matches!(log.tree_head_at(1), Err(LogError::UnknownVersion { .. })));
+}
+
+#[test]
+fn a_tail_that_is_read_once_leads_to_the_roots_of_the_tree_in_memory() {
+    let log = Log::in_memory().unwrap();
+    append(&log, &(0..50).map(|batch| vec![(batch * 13..(batch + 1) * 13).collect()]).collect());
+    let mut tail = StoredTail::default();
+    // Up within a tile, inside batches, over the border of one and of two tiles, the same again, and back.
+    for size in [0, 1, 7, 13, 255, 256, 257, 300, 300, 520, 500, 513, 650, 256, 650, 0] {
+        assert_eq!(tail.head_at(&log, size).unwrap(), log.tree_head_at(size).unwrap(), "{size}");
+    }
+    assert!(matches!(tail.head_at(&log, 651), Err(LogError::UnknownVersion { .. })));
+    assert_eq!(tail.head_at(&log, 650).unwrap(), log.tree_head().unwrap());
 }
 
 #[test]
