@@ -84,14 +84,14 @@ CLI_FLOORS = [
     {"main"},
 ]
 SERVER_FLOORS = [
-    {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys"}
+    {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys", "durations", "families"}
     | {"add_checkpoint_answers", "back_off", "http_client", "witness_outcomes"},
     {"ways", "witness_exchange", "unix_socket"},
     {"config", "witness_client"},
     {"signed_lines"},
     {"remote_signer", "command_signer"},
     {"private_files", "tile_cache", "frames", "waiting", "outgoing", "acts", "roles", "head", "slots", "rates"}
-    | {"high_water", "sign_memory", "witnessing"},
+    | {"high_water", "sign_memory", "witnessing", "calls", "disk"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
     | {"signer_set", "file_signer", "receipt_maker"},
     {"credentials", "access", "token_table", "lost_members", "published", "signers"},
@@ -106,10 +106,11 @@ SERVER_FLOORS = [
     {"certifier"},
     {"peers"},
     {"signing_parts"},
+    {"observation"},
     {"node"},
     {"receipt_calls"},
     {"endpoints"},
-    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store", "signer_calls"},
+    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store", "signer_calls", "exposition"},
     {"app"},
     {"serving"},
     {"main"},
@@ -167,7 +168,8 @@ CORE_FLOORS = [
     {"entry_restoration"},
 ]
 NODE_FLOORS = [
-    {"segments", "member_id", "ticket", "queue", "public_key"},
+    {"metrics", "member_id", "ticket", "queue", "public_key"},
+    {"segments"},
     {"wal", "identity", "membership", "liveness", "notice", "comparison", "high_water", "sign_memory"},
     {"raftlog", "entry"},
     {"message_check"},
@@ -224,6 +226,7 @@ ONLY = {
                 "members",
                 "waiting",
                 "leader_requests",
+                "observation",
                 "key_uses",
                 "fetching",
                 "peers",
@@ -260,10 +263,10 @@ ONLY = {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
     }
-    | {"server.receipt_calls", "server.snapshot_store", "server.signer_calls"}
+    | {"server.receipt_calls", "server.snapshot_store", "server.signer_calls", "server.exposition"}
     | {"witness.app"},
     "rich": {"cli.terminal"},
-    "prometheus_client": {"monitoring.metrics"},
+    "prometheus_client": {"monitoring.metrics", "server.families"},
     "cryptography": {
         "certificates",
         "authority",

@@ -207,6 +207,40 @@ def test_a_policy_of_others_is_not_met(ask: Ask) -> None:
     assert qed.SignedBundle.from_json(Path("proof.json").read_bytes())
 
 
+def test_with_a_policy_every_receipt_is_verified(ask: Ask) -> None:
+    added = ask("add", "--event", "event 3")
+    assert (added.returncode, added.stdout.splitlines()[-1]) == (
+        0,
+        "Verify: OK, signed, in log.example.com/test at size 4",
+    )
+    Path("lines").write_text("event 4\nevent 5\n")
+    lines = ask("add", "--lines", "lines", "--receipts", "receipts", "--receipt-level", "witnessed")
+    assert (lines.returncode, lines.stdout.splitlines()[-1]) == (
+        0,
+        "Verify: OK, witnessed, in log.example.com/test at size 6",
+    )
+    assert ask("verify", "receipts").returncode == 0
+    again = ask("add", "--event", "event 3", "--if-absent")
+    assert (again.returncode, "nothing was added, so there is no receipt" in again.stderr) == (0, True)
+    assert "Verify" not in again.stdout
+
+
+def test_receipts_of_others_do_not_verify(ask: Ask) -> None:
+    Path("others").write_text(policy_of())
+    done = ask("add", "--event", "event 3", "--policy", "others", "--receipts", "receipts")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the event is in the log, says the server, at version" in done.stderr
+    # It was kept all the same: it is evidence.
+    assert "log.example.com/test" in Path("receipts").read_text()
+
+
+def test_a_log_that_does_not_sign_meets_no_policy(ask: Ask, tmp_path: Path) -> None:
+    with running(Server("plain", tmp_path / "plain")) as plain:
+        done = ask("add", "--event", "event 0", QED_ENDPOINTS=plain.url)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "there is no committed receipt: " in one_line(done.stderr)
+
+
 def test_one_source_of_trust_is_named(ask: Ask, watched: tuple[Watched, Server]) -> None:
     policy = str(watched[0].policy_file)
     asked = "membership", "--event", "event 0"

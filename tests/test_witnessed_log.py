@@ -48,6 +48,10 @@ class Watched(Signed):
             witness.forget()
 
 
+def restart(witness: WitnessProcess) -> None:
+    witness.start("--listen", witness.url.removeprefix("http://"))
+
+
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     watched = Watched(tmp_path)
@@ -83,7 +87,7 @@ def test_without_a_quorum_nothing_new_is_published(server: Server, watched: Watc
     late = httpx.get(f"{server.url}/receipts/1?level=witnessed&wait=2")
     assert (late.status_code, late.json()["error"], late.json()["message"]) == (503, "signer", "not witnessed yet")
     assert published(server)[0] == 1
-    watched.witnesses[1].start("--listen", watched.witnesses[1].url.removeprefix("http://"))
+    restart(watched.witnesses[1])
     wait_until(lambda: published(server)[0] == 2, "both witnesses", limit_s=60)
 
 
@@ -119,11 +123,28 @@ def test_witnesses_vouch_for_a_log_whose_memory_is_lost(server: Server, watched:
     refused = server.add(b"two")
     # Not for good: a witness may answer later.
     assert (refused.status_code, refused.json()["error"]) == (503, "unavailable")
-    assert "wait until a witness shows" in refused.json()["message"]
-    watched.witnesses[1].start("--listen", watched.witnesses[1].url.removeprefix("http://"))
+    assert "wait until more witnesses can be reached: others may" in refused.json()["message"]
+    restart(watched.witnesses[1])
+    # The policy wants both, so nothing was published that this one has not cosigned.
     assert server.add(b"two").status_code == 201
     assert "new sign memory, as witnesses agree" in server.stderr
     assert watched.memory().exists()
+
+
+def test_one_of_several_witnesses_does_not_vouch_for_all(server: Server, watched: Watched) -> None:
+    watched.policy_file.write_text(watched.policy_file.read_text().replace("group both all", "group both any"))
+    ask(server, b"one", Receipt="witnessed")
+    assert server.stop() == 0
+    watched.memory().unlink()
+    for witness in watched.witnesses:
+        witness.kill()
+    restart(watched.witnesses[1])
+    server.start()
+    # The other one alone may have cosigned more.
+    assert "do not show what they have cosigned: w0" in server.add(b"two").json()["message"]
+    assert not watched.memory().exists()
+    restart(watched.witnesses[0])
+    assert server.add(b"two").status_code == 201
 
 
 def test_cosigned_checkpoints_reach_every_member(watched: Watched) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "Cosigning",
     "Delivery",
     "Digest",
+    "Distribution",
     "EntryAudit",
     "Evidence",
     "Extends",
@@ -42,6 +43,7 @@ __all__ = [
     "Present",
     "Rebuilding",
     "Replica",
+    "ReplicaMetrics",
     "Shown",
     "SignMemory",
     "SignedBundle",
@@ -108,6 +110,7 @@ class TrustFile:
     def counted_twice(self) -> list[str]: ...
     @property
     def witnesses_of_themselves(self) -> list[str]: ...
+    def is_quorum(self, names: Sequence[str], /) -> bool: ...
     def endorse(self, note: bytes, *, now: int) -> Checkpoint: ...
 
 @final
@@ -774,6 +777,22 @@ class Follower:
     number: int
     matched: int
     is_active: bool
+    silence: int | None
+
+@final
+class Distribution:
+    ends: list[float]
+    counts: list[int]
+    sum: float
+
+@final
+class ReplicaMetrics:
+    steps: list[tuple[str, Distribution]]
+    queries: list[tuple[str, Distribution]]
+    entry_events: Distribution
+    waiting_events: int
+    leader_changes: int
+    dropped_messages: int
 
 @final
 class ClusterChange:
@@ -856,6 +875,7 @@ class Replica:
     def tree_root_at(self, size: int, /) -> Digest: ...
     def stored_tree_root_at(self, size: int, /) -> Digest: ...
     def consistency(self, old: int, size: int, /) -> list[Digest]: ...
+    def metrics(self) -> ReplicaMetrics: ...
     def drain(self) -> Delivery: ...
     def failure(self) -> str | None: ...
     def close(self) -> None: ...

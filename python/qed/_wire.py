@@ -234,7 +234,7 @@ class Info(Struct, frozen=True, kw_only=True):
         raft_addr: Where its peers reach it, `host:port`.
         mgmt_addr: Where operators reach it, `host:port`.
         http_addr: Where clients reach it, `host:port`.
-        metrics_addr: Reserved for metrics, `host:port`.
+        metrics_addr: Where metrics are read, `host:port`.
         version: Version of the software.
         current_version: Version of the last event in its log, or None when the log is empty.
         events: How many events its log holds.

@@ -15,12 +15,25 @@ from qed._printable import printable
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.lines import bulks
-from qed.cli.options import DIGEST, FILE, INPUT, LINEARIZABLE, SECONDS, VERSION, Session, command, current_session
+from qed.cli.options import (
+    DIGEST,
+    FILE,
+    INPUT,
+    LINEARIZABLE,
+    SECONDS,
+    VERSION,
+    Session,
+    command,
+    current_session,
+    policy_option,
+)
+from qed.cli.policies import Demand, PolicyOptions
 from qed.cli.signals import StopRequest, interrupted_by_signals
 from qed.cli.verdicts import save_fork
 from qed.errors import (
     AccessRefused,
     ForkDetected,
+    Inconclusive,
     MalformedRequest,
     NotLeader,
     OutcomeUnknown,
@@ -29,6 +42,7 @@ from qed.errors import (
     Unavailable,
     VerificationError,
 )
+from qed.policy import Level
 from qed.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -37,8 +51,9 @@ if TYPE_CHECKING:
     from qed._client.adding import Sent
     from qed._client.client import Client
     from qed._wire import ReceiptLevel
+    from qed.acknowledgement import Acknowledgement
+    from qed.policy import Verified
     from qed.proofs import Digest, Snapshot
-    from qed.signed import SignedReceipt
 
 __all__ = ["add", "snapshot"]
 
@@ -59,6 +74,8 @@ class AddOptions(TypedDict):
     receipts: str | None
     receipts_unverified: bool
     receipt_level: ReceiptLevel
+    policy: str | None
+    memory: str | None
     if_absent: bool
     linger: float | None
 
@@ -88,8 +105,11 @@ class AddOptions(TypedDict):
     "--receipt-level",
     type=click.Choice(["committed", "witnessed"]),
     default="committed",
-    help="With --receipts: which signed receipts to ask for. Witnessed ones take some seconds. Default: committed.",
+    help="Which signed receipts to ask for, to be kept or verified. Witnessed ones take some seconds. "
+    "Default: committed.",
 )
+@policy_option("Verify what the log signs about the events, with the keys in this file.", is_required=False)
+@click.option("--memory", type=FILE, metavar="PATH", help="Where the newest checkpoint of the log is remembered.")
 @click.option(
     "--send",
     type=click.Choice(SENDS),
@@ -108,8 +128,11 @@ def add(**given: Unpack[AddOptions]) -> None:
 
     A snapshot is the receipt for an event: its version and the roots of both trees. Keep it: everything that a server
     claims later is checked against it. With --receipts, the server must prove that the new snapshot extends the log of
-    the receipts already in the file. If the log signs, its signed receipts are kept there too: `qed verify` checks them
-    by a policy. With --lines, only the last snapshot is shown; --json prints all, one per line.
+    the receipts already in the file. If the log signs, its signed receipts are kept there too. With --lines, only the
+    last snapshot is shown; --json prints all, one per line.
+
+    With --policy, the log must sign a receipt for what it adds, which is verified; with --receipt-level witnessed, its
+    witnesses must have cosigned. If that fails, the events are in the log all the same.
 
     Only digests are sent, so events stay on this machine and files may have any size. If an older server accepts only
     events, the text or the lines are sent instead; for a file, give --send event.
@@ -134,15 +157,25 @@ def add(**given: Unpack[AddOptions]) -> None:
         stream = nullcontext() if given["lines"] is None else open_input(given["lines"])
         lines = stack.enter_context(stream)
         client = stack.enter_context(connect(session.settings, given["send"]))
+        demand = _demand(session, given)
         # Opened before anything is sent: an event whose receipt cannot be kept should not be added.
         path = given["receipts"]
         receipts = stack.enter_context(nullcontext() if path is None else Receipts.open(path))
-        adding = _Adding(session, client, receipts, given)
+        adding = _Adding(session, client, receipts, given, demand)
         if lines is None:
             with interrupted_by_signals():
                 adding.add(event)
         else:
             adding.add_lines(lines, LINGER_S if given["linger"] is None else given["linger"])
+
+
+def _demand(session: Session, given: AddOptions) -> Demand | None:
+    """Return what is demanded of receipts, if there is a policy."""
+    if given["policy"] is None:
+        return None
+    level = Level.WITNESSED if given["receipt_level"] == "witnessed" else Level.SIGNED
+    options: PolicyOptions = {"policy": given["policy"], "require": level.value, "memory": given["memory"]}
+    return Demand.of(given["policy"], options, session.terminal)
 
 
 def _event_to_add(session: Session, named: EventOptions, sent: Sent) -> bytes | Digest:
@@ -155,7 +188,9 @@ def _event_to_add(session: Session, named: EventOptions, sent: Sent) -> bytes | 
 class _Adding:
     """Adds events, keeps their receipts, and counts how many were acknowledged."""
 
-    def __init__(self, session: Session, client: Client, receipts: Receipts | None, given: AddOptions) -> None:
+    def __init__(
+        self, session: Session, client: Client, receipts: Receipts | None, given: AddOptions, demand: Demand | None
+    ) -> None:
         self._session = session
         self._client = client
         self._receipts = receipts
@@ -167,7 +202,9 @@ class _Adding:
         self._waiting = 0
         self._last: Snapshot | None = None
         self._level: ReceiptLevel = given["receipt_level"]
-        self._signed: SignedReceipt | None = None
+        self._demand = demand
+        self._done: Acknowledgement | None = None
+        self._verified: Verified | None = None
 
     def add(self, event: bytes | Digest) -> None:
         self._prepare()
@@ -179,7 +216,13 @@ class _Adding:
             exc.add_note(_UNSURE)
             raise
         self._keep([added])
+        try:
+            self._verify()
+        except VerificationError as exc:
+            exc.add_note(f"the event is in the log, says the server, at version {added.version}")
+            raise
         _show(self._session, "Received snapshot with values:", added)
+        self._show_verdict()
 
     def add_lines(self, stream: BinaryIO, linger_s: float) -> None:
         terminal, size_bytes = self._session.terminal, size_of(stream)
@@ -197,6 +240,7 @@ class _Adding:
             terminal.line("Added nothing: the input is empty.")
             return
         _show(self._session, f"Received {self._acknowledged:,} snapshots, the last with values:", self._last)
+        self._show_verdict()
 
     def _add_bulks(self, found: Iterable[tuple[list[bytes], int]], advance: Callable[[int, int], None]) -> None:
         for events, size_bytes in found:
@@ -209,19 +253,21 @@ class _Adding:
             self._acknowledged += len(snapshots)
             self._waiting = 0
             self._keep(snapshots)
+            self._verify()
             advance(len(events), size_bytes)
 
     def _add(self, events: Sequence[bytes | Digest]) -> Sequence[Snapshot]:
-        """Add events. If receipts are kept, ask for what the log signs, too."""
-        self._signed = None
-        if self._receipts is None:
+        """Add events. If receipts are kept or verified, ask for what the log signs, too."""
+        self._done = None
+        if self._receipts is None and self._demand is None:
             if len(events) == 1:
                 return [self._client.add(events[0], if_absent=self._is_if_absent)]
             return self._client.add_bulk(events, if_absent=self._is_if_absent)
         done = self._client.acknowledge(events, receipt=self._level, if_absent=self._is_if_absent)
-        self._signed = done.receipt
+        self._done = done
         # Many logs do not sign. That one which has signed before does not, is worth a word.
-        if done.reason is not None and (self._level != "committed" or self._receipts.is_signed):
+        has_signed = self._receipts is not None and self._receipts.is_signed
+        if self._demand is None and done.reason is not None and (self._level != "committed" or has_signed):
             self._session.terminal.note(f"no {self._level} receipt: {printable(done.reason)}")
         return done.snapshots
 
@@ -259,8 +305,8 @@ class _Adding:
 
     def _append(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
         self._append_snapshots(receipts, snapshots)
-        if self._signed is not None:
-            receipts.append_signed(self._signed)
+        if self._done is not None and self._done.receipt is not None:
+            receipts.append_signed(self._done.receipt)
 
     def _append_snapshots(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:
         if self._is_unverified:
@@ -271,6 +317,28 @@ class _Adding:
             return
         with _saved_fork(receipts):
             self._client.keep(receipts, snapshots)
+
+    def _verify(self) -> None:
+        """Verify the receipt of what was added last, if there is a policy.
+
+        Raises:
+            VerificationError: It fails, or there is none.
+        """
+        done = self._done
+        if self._demand is None or done is None:
+            return
+        if done.receipt is not None:
+            self._verified = self._demand.verify(done.receipt)
+            self._demand.note_memory(self._verified, self._session.terminal)
+        elif done.reason is not None:
+            raise Inconclusive(f"there is no {self._level} receipt: {printable(done.reason)}")
+        else:
+            self._session.terminal.note("nothing was added, so there is no receipt: ask qed membership")
+
+    def _show_verdict(self) -> None:
+        if self._verified is not None:
+            checkpoint, level = self._verified.checkpoint, self._verified.level.value
+            self._session.terminal.verdict("OK", f"{level}, in {checkpoint.origin} at size {checkpoint.size}")
 
     def _so_far(self, exc: BaseException) -> str:
         text = f"{self._acknowledged:,} events were acknowledged"

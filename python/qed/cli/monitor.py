@@ -20,7 +20,7 @@ from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.cli.security import security_of
 from qed.cli.terminal import configure_logging, print_error
 from qed.errors import AlertUndelivered
-from qed.monitoring.findings import EXIT_INCONCLUSIVE
+from qed.monitoring.findings import EXIT_INCONCLUSIVE, EXIT_OK
 from qed.monitoring.metrics import Metrics
 from qed.monitoring.monitor import Monitor, Options, acknowledge
 from qed.monitoring.sinks import CommandSink, Webhook
@@ -253,6 +253,8 @@ def _show(terminal: Terminal, report: RoundReport) -> None:
     terminal.fields("Monitored log:", [*fields, ("Sources", report.heads), ("Undelivered", report.pending)])
     for finding in (*report.findings, *report.passing):
         terminal.line(f"{finding.kind}: {finding.text}")
+    if report.exit_code == EXIT_OK:
+        terminal.verdict("OK")
     terminal.records([_record(report)])
 
 

@@ -239,6 +239,10 @@ class Round:
                 text = f"{source.name} gives no checkpoint that verifies: {exc}"
                 self.passing.append(Finding(Kind.SOURCE_UNREACHABLE, text, about=source.name))
                 continue
+            if head.origin != newest.origin:
+                text = f"{source.name} has a checkpoint of {head.origin!r}, not of {newest.origin!r}"
+                self.passing.append(Finding(Kind.SOURCE_UNREACHABLE, text, about=source.name))
+                continue
             if head.size > newest.size:
                 text = f"{source.name} has cosigned size {head.size}; the log admits to {newest.size} only"
                 self.passing.append(Finding(Kind.ROLLBACK, text, about=source.name))

@@ -89,7 +89,11 @@ class _Inbound:
 
 
 class Acceptor:
-    """Accepts the streams of other members, and serves them."""
+    """Accepts the streams of other members, and serves them.
+
+    Attributes:
+        refused: How many streams were refused, by reason; `tls` is a handshake that failed.
+    """
 
     def __init__(
         self, handler: StreamHandler, credentials: Callable[[], Credentials], *, on_contact: Callable[[Hello], None]
@@ -103,6 +107,7 @@ class Acceptor:
         """The streams whose request is being carried out: they may finish, and tell the other side the outcome."""
         self._once_per_minute = OncePerMinute()
         self._listening: asyncio.Task[None] | None = None
+        self.refused: Counter[str] = Counter()
 
     def start(self, listener: socket.socket) -> None:
         """Start to accept streams on a bound socket, which `close` closes."""
@@ -176,6 +181,7 @@ class Acceptor:
             writer.transport.abort()
 
     def _note_failed_handshake(self, host: str, exc: Exception) -> None:
+        self.refused["tls"] += 1
         is_due = isinstance(exc, ssl.SSLCertVerificationError) and self._once_per_minute.is_due(host, "certificate")
         reason = exc.verify_message if isinstance(exc, ssl.SSLCertVerificationError) else exc
         _log.log(logging.WARNING if is_due else logging.DEBUG, Line("no TLS with stranger", peer=host, reason=reason))
@@ -257,6 +263,7 @@ class Acceptor:
     async def _refuse(
         self, reply: Reply, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        self.refused[reply.error] += 1
         level = logging.WARNING if self._once_per_minute.is_due(host, reply.error) else logging.DEBUG
         _log.log(level, Line("stream refused", peer=host, reason=reply.message))
         await send_reply(writer, reply)

@@ -101,7 +101,7 @@ class Access:
         self._is_settled = is_settled
         self._needs_credentials = settings.has_client_ca
         self._is_beyond_loopback = {
-            True: settings.is_beyond_loopback("mgmt"),
+            True: settings.is_beyond_loopback("mgmt") or settings.is_beyond_loopback("metrics"),
             False: settings.is_beyond_loopback("http"),
         }
         self._sites = Sites(settings)
@@ -122,7 +122,8 @@ class Access:
         settings = self._settings
         if settings.is_open or self._needs_credentials or settings.raft_join_addrs:
             return
-        for name, is_protected in (("http", self._keys.has_keys), ("mgmt", self._keys.has_operators)):
+        is_managed = self._keys.has_operators
+        for name, is_protected in (("http", self._keys.has_keys), ("mgmt", is_managed), ("metrics", is_managed)):
             if settings.is_beyond_loopback(name) and not is_protected:
                 raise SettingsError(_unprotected(settings, name))
 
@@ -222,7 +223,7 @@ def _unprotected(settings: Settings, name: str) -> str:
     if not listening.is_loopback:
         what = f"--{name}-addr {listening} is"
     else:
-        what = f"{settings.ways(name)}, at which --{name}-addr is advertised, is"
+        what = f"{settings.advertised(name)}, at which --{name}-addr is advertised, is"
     return (
         f"{what} beyond this machine, and no key protects it: make a key with `qed keys create --role operate` while "
         "the server is reached on 127.0.0.1 only, give --tls-client-ca, or say --open to let everyone in"

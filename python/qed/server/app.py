@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -30,6 +31,8 @@ from qed.server import backups, endpoints, key_calls, signer_calls, snapshot_sto
 from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthenticated
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge, drop_rest
 from qed.server.browsers import ForeignHost, ForeignOrigin
+from qed.server.calls import SUCCESS, Calls
+from qed.server.exposition import Exposition
 from qed.server.guard import ForkGuard
 from qed.server.head import UnsupportedEncoding, head_of
 from qed.server.logs import Line, where
@@ -38,15 +41,18 @@ from qed.server.operator_bodies import OperatorBodies
 from qed.server.passed_on import CallerRefused
 from qed.server.rates import RateExceeded
 from qed.server.receipt_calls import PastReceipt
+from qed.server.roles import call_of
 from qed.server.slots import SLOT
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from qed.server.access import Caller
+    from qed.server.connection import ConnectionLimit
+    from qed.server.durations import Durations
     from qed.server.node import Node
     from qed.server.slots import Slot
 
@@ -87,6 +93,22 @@ _ROUTER_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 _AUTHENTICATE: Final = (b"www-authenticate", b"Bearer")
 _CLOSE: Final = (b"connection", b"close")
+_UNKNOWN: Final = "other"
+"""What a path that does not exist is counted as."""
+
+
+class _Endpoint(NamedTuple):
+    """What answers a request, and where it is counted.
+
+    Attributes:
+        app: What answers.
+        call: The path of its route.
+        successes: The times of requests that end well.
+    """
+
+    app: ASGIApp
+    call: str
+    successes: Durations
 
 
 class Application:
@@ -95,70 +117,95 @@ class Application:
     This replaces Starlette's two error middlewares, which build a request object for every call.
     """
 
-    def __init__(self, node: Node, access: Access, router: Router, routes: Sequence[Route], management: Router) -> None:
+    def __init__(self, node: Node, access: Access, router: Router, others: Mapping[int, Router], calls: Calls) -> None:
+        """Put it together.
+
+        Args:
+            node: An open node.
+            access: Decides who may do what.
+            router: The calls of clients, and the lifespan.
+            others: The calls at other addresses, by port.
+            calls: Counts requests.
+        """
         self._node = node
         self._access = access
         self._router = router
-        self._management = management
+        self._others = others
+        self._calls = calls
         # A path without parameters skips the router, whose search takes as long as decoding, proving and encoding.
-        self._direct: dict[tuple[str, str], ASGIApp] = {
-            (method, route.path): route.app
-            for route in routes
-            if not route.param_convertors
+        self._direct: dict[tuple[str, str], _Endpoint] = {
+            (method, route.path): self._counted(route.app, route.path)
+            for route in router.routes
+            if isinstance(route, Route) and not route.param_convertors
             for method in route.methods or ()
         }
         # So does the only path with a parameter that is asked for often.
-        self._tiles = tiles.TileFile(node)
+        self._tiles = self._counted(tiles.TileFile(node), f"{tiles.PREFIX}tile")
+
+    def _counted(self, app: ASGIApp, call: str) -> _Endpoint:
+        return _Endpoint(app, call, self._calls.times(call, SUCCESS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        is_management = scope["server"][1] == self._node.settings.mgmt_addr.port
-        endpoint = self._endpoint(scope, is_management=is_management)
+        other = self._others.get(scope["server"][1])
+        endpoint = self._endpoint(scope, other)
         if scope["path"].startswith(tiles.PREFIX):
             send = tiles.for_readers(send)
+        begun_s = time.perf_counter()
+        self._calls.under_way += 1
         try:
-            if self._access.admit(scope, head_of(scope), is_management=is_management):
+            if self._access.admit(scope, head_of(scope), is_management=other is not None):
                 _note_owner(scope)
-            await endpoint(scope, receive, send)
+            await endpoint.app(scope, receive, send)
         except ClientGone:
             return
-        except BodyTooLarge as exc:
-            await _refuse_body(exc, receive, send)
         except asyncio.CancelledError:
             # Only shutdown cancels a request, when the grace period is over, and this task ends here.
             await _send_error(send, 503, ErrorBody("unavailable", "the server stopped before it knew the result"))
-        except NotLeader as exc:
-            await self._redirect(exc, scope, send)
-        except RateExceeded as exc:
-            self._access.note_rate_exceeded(scope)
-            await _answer_exception(exc, send)
         except Exception as exc:  # noqa: BLE001  # the last place before uvicorn's own plain-text answer
-            await _answer_exception(exc, send)
+            status = await self._answer(exc, scope, receive, send)
+            self._calls.times(endpoint.call, str(status)).add(time.perf_counter() - begun_s)
+        else:
+            endpoint.successes.add(time.perf_counter() - begun_s)
+        finally:
+            self._calls.under_way -= 1
 
-    def _endpoint(self, scope: Scope, *, is_management: bool) -> ASGIApp:
-        if not scope["path"].isprintable():
+    def _endpoint(self, scope: Scope, other: Router | None) -> _Endpoint:
+        path: str = scope["path"]
+        if not path.isprintable():
             # The router ignores a line feed at the end of a path, and roles are those of the path as it is.
-            return _nowhere
-        direct = None if is_management else self._direct.get((scope["method"], scope["path"]))
+            return self._counted(_nowhere, _UNKNOWN)
+        direct = None if other is not None else self._direct.get((scope["method"], path))
         if direct is not None:
             return direct
-        if not is_management and scope["path"].startswith(tiles.PREFIX) and scope["method"] in {"GET", "HEAD"}:
+        if other is None and path.startswith(tiles.PREFIX) and scope["method"] in {"GET", "HEAD"}:
             return self._tiles
         scope["app"] = self  # With this, the router raises for an unknown path instead of answering itself.
-        return self._management if is_management else self._router
+        router = other or self._router
+        return self._counted(router, call_of(path, is_management=other is not None) or _UNKNOWN)
 
-    async def _redirect(self, exc: NotLeader, scope: Scope, send: Send) -> None:
+    async def _answer(self, exc: Exception, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request that has failed; return the status."""
+        if isinstance(exc, BodyTooLarge):
+            return await _refuse_body(exc, receive, send)
+        if isinstance(exc, NotLeader):
+            return await self._redirect(exc, scope, send)
+        if isinstance(exc, RateExceeded):
+            self._access.note_rate_exceeded(scope)
+        return await _answer_exception(exc, send)
+
+    async def _redirect(self, exc: NotLeader, scope: Scope, send: Send) -> int:
         """Redirect the client to the leader, with the topology; or answer that there is no leader."""
         if exc.leader_url is None:
-            await _answer_exception(exc, send)
-            return
+            return await _answer_exception(exc, send)
         way = endpoints.way_of(self._node, scope)
         url = self._node.leader_url(way) or exc.leader_url
         location = (b"location", url.encode() + scope["raw_path"])
         await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology(way)), location)
+        return 307
 
 
 async def _nowhere(_: Scope, __: Receive, ___: Send) -> None:
@@ -171,10 +218,10 @@ def _note_owner(scope: Scope) -> None:
     slot.admit(caller.name if caller.is_known else None)
 
 
-async def _answer_exception(exc: Exception, send: Send) -> None:
+async def _answer_exception(exc: Exception, send: Send) -> int:
     if isinstance(exc, HTTPException):
         await _answer_router(exc, send)
-        return
+        return exc.status_code
     status, code = next((_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS), (500, "internal"))
     message = str(exc)
     if status == 500:  # noqa: PLR2004  # named by the line above
@@ -188,6 +235,7 @@ async def _answer_exception(exc: Exception, send: Send) -> None:
     if isinstance(exc, Unauthenticated):
         headers = [_AUTHENTICATE]
     await _send_error(send, status, ErrorBody(code, message, first_version), *headers)
+    return status
 
 
 async def _answer_router(exc: HTTPException, send: Send) -> None:
@@ -200,12 +248,13 @@ async def _answer_router(exc: HTTPException, send: Send) -> None:
     await _send_error(send, exc.status_code, body, (b"allow", methods.encode()))
 
 
-async def _refuse_body(exc: BodyTooLarge, receive: Receive, send: Send) -> None:
+async def _refuse_body(exc: BodyTooLarge, receive: Receive, send: Send) -> int:
     """Answer 413, read and drop the rest for a while, then close."""
     status, code = _STATUS[RequestTooLarge]
     await endpoints.send_json(send, status, ENCODER.encode(ErrorBody(code, str(exc))), _CLOSE, more_body=True)
     await drop_rest(receive)
     await send({"type": "http.response.body"})
+    return status
 
 
 async def _send_error(send: Send, status: int, body: ErrorBody, *headers: tuple[bytes, bytes]) -> None:
@@ -213,14 +262,20 @@ async def _send_error(send: Send, status: int, body: ErrorBody, *headers: tuple[
 
 
 def build_application(
-    node: Node, access: Access, raft_listener: socket.socket | None, *, on_failure: Callable[[], None]
+    node: Node,
+    access: Access,
+    raft_listener: socket.socket | None,
+    connections: ConnectionLimit,
+    *,
+    on_failure: Callable[[], None],
 ) -> ASGIApp:
-    """Return the ASGI application that serves `node`: clients, and operators on the port of the management address.
+    """Return the ASGI application that serves `node`: clients, and operators and observers on ports of their own.
 
     Args:
         node: An open node. The application starts and closes it.
         access: Decides who may do what.
         raft_listener: A socket bound to the address for members; None for a server that is alone.
+        connections: The limit on connections, which is among the metrics.
         on_failure: Called once if the disk fails, or the cluster has removed this member.
 
     Returns:
@@ -235,10 +290,15 @@ def build_application(
         finally:
             await node.close()
 
-    routes = _routes(node)
-    management = Router(_management_routes(node, access), redirect_slashes=False)
-    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    return Application(node, access, router, routes, management)
+    settings, calls = node.settings, Calls()
+    others = {settings.mgmt_addr.port: Router(_management_routes(node, access), redirect_slashes=False)}
+    if settings.serves_metrics:
+        exposition = Exposition(node, access, calls, connections)
+        others[settings.metrics_addr.port] = Router(
+            [Route("/metrics", exposition, methods=["GET"])], redirect_slashes=False
+        )
+    router = Router(_routes(node), redirect_slashes=False, lifespan=lifespan)
+    return Application(node, access, router, others, calls)
 
 
 def _routes(node: Node) -> list[Route]:

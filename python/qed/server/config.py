@@ -266,7 +266,8 @@ class Settings:
         node_id: Name of this member, unique among its peers: 1 to 255 visible ASCII characters.
         http_addr: Where clients are answered.
         mgmt_addr: Where operators are answered.
-        metrics_addr: Reserved for metrics.
+        metrics_addr: Where metrics are read, if `serves_metrics`.
+        serves_metrics: Whether there is such an address at all.
         raft_addr: Where the other members are answered.
         http_advertise_addr: The ways by which clients reach `http_addr`, if they cannot use it as it is.
         mgmt_advertise_addr: The ways by which operators reach `mgmt_addr`.
@@ -298,6 +299,7 @@ class Settings:
     http_advertise_addr: Ways | None = None
     mgmt_advertise_addr: Ways | None = None
     metrics_advertise_addr: Address | None = None
+    serves_metrics: bool = False
     raft_advertise_addr: Address | None = None
     raft_join_addrs: tuple[Address, ...] = ()
     cluster_secret_file: Path | None = None
@@ -332,6 +334,11 @@ class Settings:
         return "http" if self.tls is None else "https"
 
     @property
+    def http_names(self) -> tuple[str, ...]:
+        """The names of the addresses where requests are answered."""
+        return ("http_addr", "mgmt_addr", *(["metrics_addr"] if self.serves_metrics else []))
+
+    @property
     def has_client_ca(self) -> bool:
         """Whether clients can authenticate themselves with certificates."""
         return self.tls is not None and self.tls.client_ca is not None
@@ -355,13 +362,23 @@ class Settings:
         return ways if self.tls is None else ways.secured()
 
     def is_beyond_loopback(self, name: str) -> bool:
-        """Return whether others than this machine reach `http` or `mgmt`: by its address, or by a proxy before it."""
+        """Return whether others than this machine reach an address: by itself, or by a proxy before it.
+
+        Args:
+            name: `http`, `mgmt` or `metrics`.
+        """
+        if name == "metrics" and not self.serves_metrics:
+            return False
         listening: Address = getattr(self, f"{name}_addr")
-        return not (listening.is_loopback and all(way.address.is_loopback for way in self.ways(name).all))
+        advertised = self.advertised(name)
+        ways = [way.address for way in advertised.all] if isinstance(advertised, Ways) else [advertised]
+        return not (listening.is_loopback and all(address.is_loopback for address in ways))
 
     def own_hosts(self) -> set[str]:
-        """Return the hosts under which clients and operators reach this server."""
+        """Return the hosts under which clients, operators and observers reach this server."""
         listening = {address.host for address in (self.http_addr, self.mgmt_addr) if not address.is_everywhere}
+        if self.metrics_advertise_addr is not None:
+            listening.add(self.metrics_advertise_addr.host)
         return listening | {way.address.host for name in ("http", "mgmt") for way in self.ways(name).all}
 
     def unreachable(self) -> list[str]:
@@ -444,8 +461,10 @@ class Settings:
             if address.port and address in taken:
                 raise SettingsError(f"expected {name} to differ from {taken[address]}, found {address} for both")
             taken[address] = name
-        # The port tells connections of clients from those of operators.
-        if self.http_addr.port and self.http_addr.port == self.mgmt_addr.port:
-            raise SettingsError(
-                f"expected http_addr and mgmt_addr on different ports, found {self.http_addr.port} in both"
-            )
+        # The port tells connections of clients from those of operators and observers.
+        ports: dict[int, str] = {}
+        for name in self.http_names:
+            port = getattr(self, name).port
+            if port and port in ports:
+                raise SettingsError(f"expected {ports[port]} and {name} on different ports, found {port} in both")
+            ports[port] = name

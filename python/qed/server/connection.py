@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from qed._wire import ENCODER, ErrorBody
 from qed.server.access import CERTIFICATE
+from qed.server.families import gauge
 from qed.server.logs import Line, OncePerMinute
 from qed.server.outgoing import GatheringTransport, UnreadAnswers
 from qed.server.slots import SLOT, Slot, Slots
@@ -18,10 +19,11 @@ from qed.server.tls import caller_of
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from qed.server.access import Caller
     from qed.server.config import Limits
+    from qed.server.families import Family
 
 __all__ = ["ConnectionLimit", "LimitedConnection", "http_config"]
 
@@ -29,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 _HEAD: Final = b"content-type: application/json\r\nconnection: close\r\n"
 _RETRY_AFTER: Final = b"retry-after: 1\r\n"
-_MANAGEMENT_CONNECTIONS: Final = 128
-"""Connections reserved for operators, so that clients cannot lock them out. To keep an operator out, strangers at the
-operator's own address have to open this many within one TLS handshake."""
+_RESERVED: Final = {"mgmt": 128, "metrics": 32}
+"""Connections reserved for operators, so that clients cannot lock them out, and for those who read metrics. To keep an
+operator out, strangers at the operator's own address have to open this many within one TLS handshake."""
 _FAREWELL_S: Final = 0.5
 """How long the client of an idle connection may take to agree to its end, over TLS."""
 _MOST_AHEAD: Final = 100
@@ -41,25 +43,49 @@ _CHUNK_FRAMING_BYTES: Final = 20
 
 
 class ConnectionLimit:
-    """How many connections may be open: slots for clients, and a few of their own for operators."""
+    """How many connections may be open: slots for clients, and a few of their own for operators and for metrics."""
 
-    def __init__(self, limits: Limits, management_port: int) -> None:
-        self._management_port = management_port
+    def __init__(self, limits: Limits, *, ports: Mapping[int, str] | None = None) -> None:
+        """Make a limit.
+
+        Args:
+            limits: How many there may be.
+            ports: Addresses that are not for clients, by port: `mgmt` and `metrics`.
+        """
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = limits.connections_within(descriptors)
         self._to_raise = "--max-connections" if room == limits.max_connections else "ulimit -n"
         self._last_descriptor = descriptors - 1
-        self._slots = {False: Slots(room), True: Slots(_MANAGEMENT_CONNECTIONS)}
+        self._clients = Slots(room)
+        self._others = {port: (name, Slots(_RESERVED[name])) for port, name in (ports or {}).items()}
         self._is_closed = False
         self._once_per_minute = OncePerMinute()
 
     def slots(self, port: int) -> Slots:
         """Return the slots for connections to `port`."""
-        return self._slots[port == self._management_port]
+        _, slots = self._others.get(port, ("", self._clients))
+        return slots
+
+    def families(self) -> Iterator[Family]:
+        """Yield how many connections there are."""
+        all_slots = [("http", self._clients), *self._others.values()]
+        yield gauge(
+            "connections",
+            "Open connections to each address, by whether a request on them was admitted.",
+            *((slots.strangers.count, name, "strangers") for name, slots in all_slots),
+            *((slots.admitted.count, name, "admitted") for name, slots in all_slots),
+            labels=("address", "owners"),
+        )
+        yield gauge(
+            "connections_limit",
+            "How many there may be.",
+            *((slots.room, name) for name, slots in all_slots),
+            labels=("address",),
+        )
 
     def refusal(self, slots: Slots) -> str:
         """Return why a connection is refused for which there is no room, and log it."""
-        if slots is self._slots[False] and self._once_per_minute.is_due("clients", "connections"):
+        if slots is self._clients and self._once_per_minute.is_due("clients", "connections"):
             _log.warning(Line("connections refused", limit=slots.room, to_raise=self._to_raise))
         return f"all {slots.room} connections are in use"
 

@@ -168,7 +168,7 @@ class Guard:
         """Make a new sign memory if witnesses have cosigned nothing that the log lacks.
 
         Raises:
-            SigningError: None of them answers now.
+            SigningError: Too few of them answer now.
         """
         lost = (
             f"its sign memory is missing, and the log has {len(self._replica)} events, so it may have signed more. "
@@ -177,9 +177,10 @@ class Guard:
         if self._witnessing is None:
             self.halt(lost)
             return
-        seen = await self._witnessing.newest()
-        if not seen:
-            raise SigningError(f"{lost}, or wait until a witness shows what it has cosigned: none does")
+        try:
+            seen = await self._witnessing.newest_of_enough()
+        except SigningError as exc:
+            raise SigningError(f"{lost}, or wait until more witnesses can be reached: {exc}") from exc
         for checkpoint in seen:
             await self._continues(checkpoint, "a witness has cosigned")
         if self.halted is not None:

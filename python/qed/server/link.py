@@ -53,7 +53,11 @@ class Dialler(Protocol):
 
 
 class Link:
-    """The stream of messages to one member, dialled again whenever it ends."""
+    """The stream of messages to one member, dialled again whenever it ends.
+
+    Attributes:
+        sent_bytes: How much was given to its streams.
+    """
 
     def __init__(self, dialler: Dialler, handler: LinkHandler, receiver: int) -> None:
         self._dialler = dialler
@@ -61,6 +65,7 @@ class Link:
         self._receiver = receiver
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
+        self.sent_bytes = 0
         self._writer: asyncio.StreamWriter | None = None
         self._arrived = asyncio.Event()
         self._contacted = asyncio.Event()
@@ -110,7 +115,9 @@ class Link:
             self._handler.removed(str(exc))
 
     def _write(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"".join(map(frame, self._queue)))
+        sent = b"".join(map(frame, self._queue))
+        writer.write(sent)
+        self.sent_bytes += len(sent)
         self._queue.clear()
         self._queued_bytes = 0
 

@@ -9,11 +9,13 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from qed._limits import LOG_LEVELS
 from qed.errors import QedError
@@ -129,6 +131,8 @@ def _tls_options(command: _Command) -> _Command:
     return command
 
 
+METRICS_ADDR: Final = "127.0.0.1:8600"
+"""What members that have no address for metrics tell each other, as those of earlier builds do."""
 _SIGNING: Final = (
     "origin",
     "signing_key",
@@ -198,7 +202,14 @@ def _signing_options(command: _Command) -> _Command:
 )
 @_address_option("--http-addr", "127.0.0.1:8800", "Address for clients.")
 @_address_option("--mgmt-addr", "127.0.0.1:8700", "Address for operators: `qed cluster`.")
-@_address_option("--metrics-addr", "127.0.0.1:8600", "Reserved for metrics.")
+@click.option(
+    "--metrics-addr",
+    metavar="HOST:PORT",
+    callback=_parse_address,
+    default=METRICS_ADDR,
+    show_default="none",
+    help="Address for metrics, such as 127.0.0.1:8600: Prometheus reads /metrics there.",
+)
 @_address_option("--raft-addr", "127.0.0.1:8500", "Address for the other members.")
 @click.option(
     "--raft-join-addr",
@@ -294,6 +305,8 @@ def main(  # noqa: PLR0913  # one argument an option
             signing=_signing({name: others.pop(name) for name in _SIGNING}),
             data_dir=data_dir.absolute(),
             backup_dir=None if backup_dir is None else backup_dir.absolute(),
+            serves_metrics=click.get_current_context().get_parameter_source("metrics_addr")
+            is not ParameterSource.DEFAULT,
             high_water=None if high_water is None else high_water.absolute(),
             pace=Pace(**{setting.name: others.pop(setting.name) for setting in fields(Pace)}),
             limits=Limits(**{limit.name: others.pop(limit.name) for limit in fields(Limits)}),
@@ -355,7 +368,7 @@ def _run(settings: Settings) -> None:
     _raise_descriptor_limit(settings.limits)
     # Whoever has no means to tell members from strangers does not listen to them.
     raft = ["raft_addr"] if settings.has_credentials else []
-    listeners = {name: _bind(getattr(settings, name)) for name in ("http_addr", "mgmt_addr", *raft)}
+    listeners = {name: _bind(getattr(settings, name)) for name in (*settings.http_names, *raft)}
     bound = {
         name: replace(getattr(settings, name), port=listener.getsockname()[1]) for name, listener in listeners.items()
     }
@@ -364,7 +377,10 @@ def _run(settings: Settings) -> None:
     except SettingsError as exc:  # The system chose one port for two addresses.
         _fail(str(exc))
     _warn_of_unreachable_addresses(settings)
+    begun_s = time.perf_counter()
     node = _open_node(settings)
+    node.observation.since_s = begun_s
+    node.observation.end_phase("open")
     try:
         access, tls = _access(node), _context(settings)
         for name, listener in listeners.items():
@@ -435,7 +451,7 @@ def _context(settings: Settings) -> ServerContext | None:
 def _serve(node: Node, access: Access, tls: ServerContext | None, listeners: dict[str, socket.socket]) -> None:
     from qed.server.serving import serve  # noqa: PLC0415  # imported while the log was opened
 
-    serve(node, access, tls, listeners.get("raft_addr"), [listeners["http_addr"], listeners["mgmt_addr"]])
+    serve(node, access, tls, listeners.get("raft_addr"), [listeners[name] for name in node.settings.http_names])
 
 
 def _bind(address: Address) -> socket.socket:

@@ -31,6 +31,7 @@ from qed.server.handshake import LeaderRequest
 from qed.server.high_water import Keeper
 from qed.server.logs import Line
 from qed.server.members import NO_LEADER, Members, address_by, url_by
+from qed.server.observation import Observation
 from qed.server.opening import open_member
 from qed.server.peers import Peers
 from qed.server.rates import UNLIMITED
@@ -41,7 +42,7 @@ from qed.server.waiting import ADD, PROOF, READ, TASK, Waiting, complete
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from qed._qed import Act, Added, Digest, Replica, TilePath
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from qed.server.acts import Author
     from qed.server.config import Settings
     from qed.server.credentials import Credentials
+    from qed.server.families import Family
     from qed.server.rates import Rates
 
 __all__ = ["EmptyLog", "Node", "NotTaken"]
@@ -86,6 +88,7 @@ class Node:
         settings: The settings of the server.
         keys: The API keys of the cluster.
         published: The newest published checkpoint.
+        observation: What is measured of this member.
     """
 
     def __init__(self, settings: Settings, replica: Replica, credentials: Credentials | None) -> None:
@@ -99,6 +102,9 @@ class Node:
         self._receipts = ReceiptMaker(replica, self._waiting)
         self._signing = open_signing(settings, replica, self._receipts, self._members, self._peers)
         self.published = self._peers.published
+        self.observation = Observation(
+            settings, replica, self._members, waiting=self._waiting, peers=self._peers, signing=self._signing
+        )
         self._publishing: asyncio.Task[None] | None = None
         self._failure: str | None = None
         self._on_failure: Callable[[], None] = lambda: None
@@ -235,6 +241,11 @@ class Node:
 
     def __len__(self) -> int:
         return len(self._replica)
+
+    def families(self) -> Iterator[Family]:
+        """Yield what is measured of this member."""
+        is_well = self._failure is None and self.alarm is None
+        return self.observation.families(is_well=is_well, is_settled=self.is_settled)
 
     def way_of(self, host: str, *, is_management: bool) -> str:
         """Return the name of the way in by which a request with this `Host` header came."""

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -73,6 +74,7 @@ class Peers:
         leader_requests: Carries out requests to the leader, or passes them on.
         signers: The keys with which the log signs.
         published: The newest published checkpoint.
+        refused_messages: How many messages no sound member would have sent, by the name of the member that did.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Peers:
         )
         self._fetching = Fetching(replica, waiting, members, self._transport)
         self._once_per_minute = OncePerMinute()
+        self.refused_messages: Counter[str] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_enrolling = False
         self.on_checkpoint: Callable[[Checkpoint], Awaitable[None]] = _ignore
@@ -162,6 +165,7 @@ class Peers:
         self._transport.send(delivery.messages)
         for invalid in delivery.invalid_messages:
             name = self._members.name_of(invalid.sender)
+            self.refused_messages[name] += 1
             if self._once_per_minute.is_due(name, invalid.reason):
                 _log.warning(Line("message refused", sender=name, reason=invalid.reason))
 

@@ -34,6 +34,7 @@ class Published:
 
     Attributes:
         checkpoint: The checkpoint; None if there is none yet.
+        taken_at: When this member has taken it over, in seconds since 1970.
         contradiction: Why this member must not answer: the log has signed another tree than this member has.
         policy: The keys of the log and its witnesses; None if nobody cosigns.
         kept: The signed checkpoint that was in the data folder at the start, whether or not this member has its tree.
@@ -57,6 +58,7 @@ class Published:
         self._turn = asyncio.Lock()
         self._grown = asyncio.Event()
         self.checkpoint: Checkpoint | None = None
+        self.taken_at = 0.0
         self.contradiction: str | None = None
 
     @property
@@ -109,7 +111,7 @@ class Published:
             return None
         async with self._turn:
             if self.checkpoint is None or self._is_newer(checkpoint, self.checkpoint):
-                self.checkpoint = checkpoint
+                self.checkpoint, self.taken_at = checkpoint, time.time()
                 self._grown.set()
                 if not is_kept:
                     await asyncio.to_thread(self._keep, checkpoint)

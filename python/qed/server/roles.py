@@ -6,7 +6,7 @@ from typing import Final
 
 from qed._limits import APPEND, OBSERVE, OPERATE, PROVE, ROLES
 
-__all__ = ["ANYONE", "ANY_ROLE", "CALLS", "MANAGEMENT_CALLS", "OPERATORS", "roles_for"]
+__all__ = ["ANYONE", "ANY_ROLE", "CALLS", "MANAGEMENT_CALLS", "OPERATORS", "call_of", "roles_for"]
 
 ANYONE: Final[frozenset[str]] = frozenset()
 """For calls that need no role, nor a key."""
@@ -54,8 +54,10 @@ MANAGEMENT_CALLS: Final[dict[str, frozenset[str]]] = {
     "/signers/retire": OPERATORS,
     "/keys": OPERATORS,
     "/keys/revoke": OPERATORS,
+    # At an address of its own.
+    "/metrics": _OBSERVERS,
 }
-"""The calls of operators."""
+"""The calls of operators and observers."""
 
 _FAMILIES: Final = ("/snapshots/{version}", "/receipts/{version}", "/log/{path:path}")
 
@@ -70,10 +72,16 @@ def roles_for(path: str, *, is_management: bool) -> frozenset[str]:
     Returns:
         The roles. A path that does not exist, or is missing in the tables above, is for operators, who then learn so.
     """
+    call = call_of(path, is_management=is_management)
     if is_management:
-        return MANAGEMENT_CALLS.get(path, OPERATORS)
-    roles = CALLS.get(path)
-    if roles is not None:
-        return roles
-    family = next((family for family in _FAMILIES if path.startswith(family[: family.index("{")])), None)
-    return ANY_ROLE if family is None else CALLS[family]
+        return OPERATORS if call is None else MANAGEMENT_CALLS[call]
+    return ANY_ROLE if call is None else CALLS[call]
+
+
+def call_of(path: str, *, is_management: bool) -> str | None:
+    """Return the call that a path is about, as in the tables above; None if there is none. Arguments as above."""
+    if is_management:
+        return path if path in MANAGEMENT_CALLS else None
+    if path in CALLS:
+        return path
+    return next((family for family in _FAMILIES if path.startswith(family[: family.index("{")])), None)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from qed.server.tls import ServerContext
 
 __all__ = ["Service"]
-
-_NO_PORT: Final = -1
-"""There are no connections for operators."""
 
 
 class Service(uvicorn.Server):
@@ -48,7 +45,7 @@ class Service(uvicorn.Server):
             on_listening: Called once, when it listens.
             on_hangup: Called on SIGHUP.
         """
-        self._connection_limit = ConnectionLimit(limits, _NO_PORT)
+        self._connection_limit = ConnectionLimit(limits)
         config = http_config(application, limits, self._connection_limit, lifespan="off")
         config.timeout_graceful_shutdown = limits.shutdown_grace_s
         super().__init__(config)

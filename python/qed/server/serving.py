@@ -157,17 +157,26 @@ def serve(
         access: Decides who may do what.
         tls: The TLS context for clients and operators; None for plain HTTP.
         raft_listener: A socket for the other members; None for a server that is alone.
-        listeners: Sockets for clients and operators.
+        listeners: Sockets for clients, operators and readers of metrics.
     """
 
     def announce() -> None:
-        settings = node.settings
+        node.observation.end_phase("listen")
         url = f"{settings.scheme}://{settings.http_addr}"
         click.echo(f"qed-server: listening on {url}, data in {settings.data_dir}, {len(node)} events", err=True)
 
-    limits = node.settings.limits
-    application = build_application(node, access, raft_listener, on_failure=lambda: server.stop())  # noqa: PLW0108  # bound below
-    connection_limit = ConnectionLimit(limits, node.settings.mgmt_addr.port)
+    settings, limits = node.settings, node.settings.limits
+    ports = {settings.mgmt_addr.port: "mgmt"} | (
+        {settings.metrics_addr.port: "metrics"} if settings.serves_metrics else {}
+    )
+    connection_limit = ConnectionLimit(limits, ports=ports)
+    application = build_application(
+        node,
+        access,
+        raft_listener,
+        connection_limit,
+        on_failure=lambda: server.stop(),  # noqa: PLW0108  # bound below
+    )
     config = http_config(application, limits, connection_limit, lifespan="on")
     server = _Server(config, node, connection_limit, tls, on_listening=announce)
     server.run(sockets=listeners)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from qed._qed import UnsignedCheckpoint
@@ -45,7 +46,11 @@ class _Contradiction(SigningError):
 
 
 class Signing:
-    """What signs checkpoints and makes receipts of them."""
+    """What signs checkpoints and makes receipts of them.
+
+    Attributes:
+        signed: How many checkpoints were signed, for receipts and for publication.
+    """
 
     def __init__(  # noqa: PLR0913  # each has a part of its own
         self,
@@ -71,6 +76,7 @@ class Signing:
         self._round: asyncio.Task[None] | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
         self._once_per_minute = OncePerMinute()
+        self.signed: Counter[str] = Counter()
 
     def ask_receipt(self, first: int, end: int, deliver: Callable[[bytes | QedError], None]) -> None:
         """Have a receipt, as JSON, made for versions of one commit batch that this member has applied.
@@ -189,6 +195,7 @@ class Signing:
             raise
         if not lines:
             raise SigningError("all keys of this member are retired")
+        self.signed["publication" if is_published else "receipts"] += 1
         return lines
 
     def _check(self, checkpoint: UnsignedCheckpoint) -> None:

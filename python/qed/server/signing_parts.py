@@ -44,6 +44,7 @@ class SigningParts:
         signing: Signs checkpoints and makes receipts.
         publishing: Publishes checkpoints.
         guard: Decides whether this member may sign.
+        witnessing: Has checkpoints cosigned; None if nobody does.
     """
 
     def __init__(
@@ -59,13 +60,13 @@ class SigningParts:
         self.publishing = publishing
         self.guard = guard
         self._memory = memory
-        self._witnessing = witnessing
+        self.witnessing = witnessing
         self._signer = signer
 
     @property
     def has_witnesses(self) -> bool:
         """Whether a checkpoint is published only once witnesses have cosigned it."""
-        return self._witnessing is not None and self._witnessing.has_quorum
+        return self.witnessing is not None and self.witnessing.has_quorum
 
     async def require_addable(self) -> None:
         """Return once it is known that the log continues all that it has signed.
@@ -108,8 +109,8 @@ class SigningParts:
 
     async def aclose(self) -> None:
         """Close the connections to witnesses and to a signer."""
-        if self._witnessing is not None:
-            await self._witnessing.aclose()
+        if self.witnessing is not None:
+            await self.witnessing.aclose()
         if isinstance(self._signer, RemoteSigner):
             await self._signer.aclose()
 

@@ -33,6 +33,7 @@ from qed.server.pins import peer_of
 
 if TYPE_CHECKING:
     import socket
+    from collections import Counter
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 
     from qed.server.credentials import Credentials
@@ -135,6 +136,15 @@ class Transport:
                 used.add(link)
         for link in used:
             link.flush()
+
+    def sent_bytes(self) -> Mapping[str, int]:
+        """Return how many bytes of messages were sent to each member since its stream was first opened, by name."""
+        return {self.name_of(receiver): link.sent_bytes for receiver, link in self._links.items()}
+
+    @property
+    def refused_streams(self) -> Counter[str]:
+        """How many streams to this member were refused, by reason."""
+        return self._acceptor.refused
 
     def _link_to(self, receiver: int) -> Link | None:
         link = self._links.get(receiver)

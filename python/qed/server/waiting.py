@@ -95,6 +95,10 @@ class Waiting:
         self._counts[kind] += 1
         return ticket
 
+    def count(self, kind: Kind[Any]) -> int:
+        """Return how many requests of a kind wait."""
+        return self._counts[kind]
+
     def leave(self, ticket: int) -> None:
         """Forget a ticket that will get no result."""
         _, _, kind, _ = self._entries.pop(ticket)

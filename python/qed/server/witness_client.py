@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from qed._qed import Cosigning
 from qed.errors import PolicyError
 from qed.server.back_off import BackOff
+from qed.server.durations import Durations
 from qed.server.http_client import HttpClient, require_url
 from qed.server.logs import Line
 from qed.server.witness_exchange import AcknowledgedSizes, WitnessExchange
@@ -20,8 +22,9 @@ from qed.server.witness_outcomes import Outcome, OutcomeKind, Round
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from qed._qed import Cosignature
     from qed.policy import Policy
     from qed.server.witness_exchange import ConsistencyProofs
     from qed.server.witness_outcomes import Sighting
@@ -41,6 +44,10 @@ class WitnessClient:
 
     Keys of a policy with one URL are one witness, which gets one request. Different witnesses are asked at the same
     time, and each of them one request after the other.
+
+    Attributes:
+        times: How long each witness took to answer when it was asked to cosign, by its first name.
+        outcomes: How often that ended in which way, by the name and the kind of the outcome.
     """
 
     def __init__(
@@ -67,10 +74,13 @@ class WitnessClient:
         Raises:
             PolicyError: The URL of a witness cannot be used.
         """
-        self._trust = policy.trust
+        self._trust: Final = policy.trust
+        self._names: Final = tuple(witness.name for witness in policy.trust.witnesses)
         self._clock = clock
         self._http = HttpClient(tls=tls)
         self._last: dict[str, OutcomeKind] = {}
+        self.times: dict[str, Durations] = {}
+        self.outcomes: Counter[tuple[str, str]] = Counter()
         self._without_url: list[str] = []
         self._witnesses: dict[str, WitnessExchange] = {}
         known, elsewhere = acknowledged or AcknowledgedSizes(), monitoring_urls or {}
@@ -115,10 +125,15 @@ class WitnessClient:
         """
         cosigning = Cosigning.begin(self._trust, note.encode(), now=int(self._clock()))
         deadline = asyncio.get_running_loop().time() + limit_s
+
+        async def ask(witness: WitnessExchange) -> tuple[Outcome, list[Cosignature]]:
+            begun_s = time.perf_counter()
+            outcome, found = await witness.cosign(cosigning, proofs, deadline)
+            self._count(outcome, time.perf_counter() - begun_s)
+            return outcome, found
+
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(witness.cosign(cosigning, proofs, deadline)) for witness in self._witnesses.values()
-            ]
+            tasks = [group.create_task(ask(witness)) for witness in self._witnesses.values()]
         results = [task.result() for task in tasks]
         outcomes = [outcome for outcome, _ in results]
         for outcome in outcomes:
@@ -148,10 +163,25 @@ class WitnessClient:
             tasks = [group.create_task(witness.newest(origin, deadline)) for witness in self._witnesses.values()]
         return tuple(task.result() for task in tasks)
 
+    def others(self, sightings: Sequence[Sighting]) -> Sequence[str]:
+        """Return the names of all witnesses that have shown nothing, in the order of the policy."""
+        shown = {name for sighting in sightings for name in sighting.names}
+        return [name for name in self._names if name not in shown]
+
+    def may_publish(self, names: Sequence[str]) -> bool:
+        """Return whether a checkpoint may be published that only these witnesses have cosigned. No names: no."""
+        return bool(names) and self._trust.is_quorum(names)
+
     def ask_again(self) -> None:
         """Ask every witness in the next round, also those that failed, as after a change of the configuration."""
         for witness in self._witnesses.values():
             witness.back_off.reset()
+
+    def _count(self, outcome: Outcome, took_s: float) -> None:
+        name = outcome.names[0]
+        self.outcomes[name, outcome.kind.value] += 1
+        if outcome.kind is not OutcomeKind.WAITING:
+            self.times.setdefault(name, Durations()).add(took_s)
 
     def _report(self, outcome: Outcome) -> None:
         """Log an outcome if it is another than in the last round in which the witness was asked."""

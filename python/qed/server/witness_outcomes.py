@@ -126,3 +126,8 @@ class Sighting:
     kind: SightingKind
     checkpoint: Checkpoint | None = None
     detail: str = ""
+
+    @property
+    def is_cosigned(self) -> bool:
+        """Whether the checkpoint has a cosignature of this witness itself."""
+        return self.checkpoint is not None and not set(self.names).isdisjoint(self.checkpoint.witnesses)

@@ -7,12 +7,12 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from qed.errors import SigningError
-from qed.server.witness_outcomes import SightingKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from qed._qed import Checkpoint, Digest, Replica
+    from qed.server.durations import Durations
     from qed.server.witness_client import WitnessClient
 
 __all__ = ["Witnessing"]
@@ -71,8 +71,34 @@ class Witnessing:
     async def newest(self) -> list[Checkpoint]:
         """Return the newest checkpoints of this log that its witnesses show, as far as they can be reached."""
         sightings = await self._client.newest(self._origin)
-        found = [one.checkpoint for one in sightings if one.kind is SightingKind.FOUND]
-        return [checkpoint for checkpoint in found if checkpoint is not None]
+        return [one.checkpoint for one in sightings if one.checkpoint is not None]
+
+    async def newest_of_enough(self) -> list[Checkpoint]:
+        """Return the same, if no checkpoint was published that none of these witnesses has cosigned.
+
+        A witness counts if its own line is on what it shows. The others must be too few for a quorum; or none, if the
+        policy has no quorum.
+
+        Raises:
+            SigningError: Too few can be reached, or show what they have cosigned.
+        """
+        sightings = await self._client.newest(self._origin)
+        shown = [one for one in sightings if one.is_cosigned]
+        others = self._client.others(shown)
+        if not shown or self._client.may_publish(others):
+            names = ", ".join(others)
+            raise SigningError(f"others may have cosigned more, and do not show what they have cosigned: {names}")
+        return [one.checkpoint for one in shown if one.checkpoint is not None]
+
+    @property
+    def times(self) -> Mapping[str, Durations]:
+        """How long each witness took to answer, by its name."""
+        return self._client.times
+
+    @property
+    def outcomes(self) -> Mapping[tuple[str, str], int]:
+        """How often asking a witness ended in which way, by its name and the kind of the outcome."""
+        return self._client.outcomes
 
     async def aclose(self) -> None:
         """Close the connections to the witnesses."""

@@ -261,6 +261,12 @@ impl Consensus {
         self.role().is_leader.then(|| self.raw.raft.prs().get(id.get()).map(|progress| progress.matched)).flatten()
     }
 
+    /// Return how many ticks ago a member sent its last message, if it has sent one.
+    #[must_use]
+    pub fn silence(&self, id: MemberId) -> Option<usize> {
+        self.liveness.silence(id)
+    }
+
     /// Return whether a member has sent a message within the last election time-out.
     #[must_use]
     pub fn is_active(&self, id: MemberId) -> bool {

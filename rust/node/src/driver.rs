@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use crate::member::{Effects, Input, Job, Member, MemberError};
 use crate::member_id::MemberId;
 use crate::membership::{ClusterChange, Membership};
 use crate::message_check::furthest_term;
+use crate::metrics::{Histogram, Metrics};
 use crate::notice::{NOTICE, Notice};
 use crate::outbox::{Completion, Delivery, Failure, Outbox};
 use crate::prover::{Prover, Query};
@@ -103,6 +105,8 @@ pub struct Follower {
     pub matched: u64,
     /// Whether it has sent a message within the last election time-out.
     pub is_active: bool,
+    /// How many ticks ago it sent its last one, if it has sent any.
+    pub silence: Option<usize>,
 }
 
 /// A replica of a log with its threads.
@@ -122,14 +126,19 @@ struct Shared {
     inbox: Mutex<Inbox>,
     /// Notified when an input arrives in the inbox, and when it is closed.
     arrived: Condvar,
-    jobs: Queue<Job>,
+    /// With the moment since when each waits.
+    jobs: Queue<(Instant, Job)>,
     status: Mutex<Status>,
+    metrics: Arc<Metrics>,
+    syncs: Arc<Histogram>,
 }
 
 /// Shared by callers and all threads.
 #[derive(Debug, Default)]
 struct Inbox {
     inputs: VecDeque<Input>,
+    /// The requests to append that were not proposed yet, and when they arrived. Requests that were refused may still be among them.
+    arrivals: VecDeque<(Ticket, Instant)>,
     messages: usize,
     waiting_events: usize,
     /// Why no more requests are accepted: the driver was closed, or failed.
@@ -151,8 +160,11 @@ impl Driver {
         member: Member<M>,
         state: State,
         limits: Limits,
+        syncs: Arc<Histogram>,
     ) -> io::Result<Self> {
-        let (log, outbox) = (Arc::clone(state.log()), Arc::new(Outbox::new()?));
+        let metrics = Arc::new(Metrics::default());
+        let (log, outbox) = (Arc::clone(state.log()), Arc::new(Outbox::new(&metrics)?));
+        let prover = Prover::start(&log, &outbox, &metrics, limits.proof_threads)?;
         let status = Mutex::new(status_of(&member));
         let shared = Arc::new(Shared {
             limits,
@@ -160,8 +172,9 @@ impl Driver {
             arrived: Condvar::new(),
             jobs: Queue::default(),
             status,
+            metrics,
+            syncs,
         });
-        let prover = Prover::start(&log, &outbox, limits.proof_threads)?;
         let (of_driver, driver_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
         let driver = move || of_driver.run_member(member, &driver_outbox);
         let (of_applier, applier_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
@@ -179,7 +192,7 @@ impl Driver {
     ///
     /// Same as [`Self::start`].
     pub fn of(opened: Opened, limits: Limits) -> io::Result<Self> {
-        Self::start(opened.identity, opened.member, opened.state, limits)
+        Self::start(opened.identity, opened.member, opened.state, limits, opened.syncs)
     }
 
     /// Return the identity of this member.
@@ -198,6 +211,24 @@ impl Driver {
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status.lock().clone()
+    }
+
+    /// Return what the threads count.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Return how long syncs of the Raft log took.
+    #[must_use]
+    pub fn syncs(&self) -> &Histogram {
+        &self.shared.syncs
+    }
+
+    /// Return how many events wait to be appended.
+    #[must_use]
+    pub fn waiting_events(&self) -> usize {
+        self.shared.inbox.lock().waiting_events
     }
 
     /// Return the end of the pipe that becomes readable when [`Self::drain`] has something to return.
@@ -223,6 +254,7 @@ impl Driver {
             return Err(SubmitError::Overloaded { waiting: inbox.waiting_events });
         }
         inbox.waiting_events += request.digests.len();
+        inbox.arrivals.push_back((ticket, Instant::now()));
         inbox.inputs.push_back(Input::Append(ticket, request));
         drop(inbox);
         self.shared.arrived.notify_one();
@@ -240,6 +272,8 @@ impl Driver {
             inbox.inputs.push_back(input);
             drop(inbox);
             self.shared.arrived.notify_one();
+        } else {
+            self.shared.metrics.dropped_messages.fetch_add(1, Ordering::Relaxed);
         }
         true
     }
@@ -284,9 +318,10 @@ impl Driver {
             }]);
             return;
         }
-        let refused = self.shared.jobs.put(vec![Job::Install(ticket, Box::new(page))]);
+        let refused = self.shared.jobs.put(vec![(Instant::now(), Job::Install(ticket, Box::new(page)))]);
         let failure = self.failure();
-        self.outbox.put(refused.iter().flat_map(Job::tickets).map(|ticket| left(ticket, failure.clone(), false)));
+        self.outbox
+            .put(refused.iter().flat_map(|(_, job)| job.tickets()).map(|ticket| left(ticket, failure.clone(), false)));
     }
 
     /// Submit a query. [`Self::drain`] returns its answer under `ticket`, exactly once. No two tickets may be the same.
@@ -374,7 +409,7 @@ impl Shared {
         let mut tickets = Vec::new();
         let failure = failure_of(|| self.apply(state, &mut tickets, outbox));
         self.note_failure(failure, outbox);
-        tickets.extend(self.jobs.end().iter().flat_map(Job::tickets));
+        tickets.extend(self.jobs.end().iter().flat_map(|(_, job)| job.tickets()));
         outbox.put(tickets.into_iter().map(|ticket| left(ticket, outbox.failure(), true)).collect::<Vec<_>>());
     }
 
@@ -393,12 +428,18 @@ impl Shared {
     fn drive<M: SegmentStore>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
         // The first turn is immediate: a single voter is already leader, but has not saved that.
         let mut next_tick = Instant::now();
+        let mut proposed = VecDeque::new();
         while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
-            let mut effects = Effects::default();
+            let (mut effects, begun) = (Effects::default(), Instant::now());
             let turned = member.turn(inputs, &mut effects);
             let queued = member.queued_events();
             let mut inbox = self.inbox.lock();
             inbox.waiting_events = queued + inbox.inputs.iter().map(events_of).sum::<usize>();
+            self.measure(&effects, begun, &mut inbox.arrivals, &mut proposed);
+            if inbox.waiting_events == 0 {
+                // What remains are requests that were refused, or were not the oldest of their entry.
+                inbox.arrivals.clear();
+            }
             drop(inbox);
             // The effects before an error were saved, and their tickets are stored nowhere else.
             self.hand_out(member, effects, outbox);
@@ -407,13 +448,50 @@ impl Shared {
         Ok(())
     }
 
+    /// Count how long the entries that were proposed had waited, and how long those that are committed now took since then. A turn that
+    /// has `begun` proposes first, and syncs after that.
+    fn measure(
+        &self,
+        effects: &Effects,
+        begun: Instant,
+        arrivals: &mut VecDeque<(Ticket, Instant)>,
+        proposed: &mut VecDeque<(u64, Instant)>,
+    ) {
+        let now = Instant::now();
+        for entry in &effects.proposed {
+            while let Some((ticket, arrived)) = arrivals.pop_front() {
+                if ticket == entry.first {
+                    self.metrics.queue.add_duration(begun - arrived);
+                    break;
+                }
+            }
+            self.metrics.entry_events.add(entry.events as u64);
+            // After a loss of leadership, another entry may take the place of one that was proposed.
+            while proposed.pop_back_if(|(index, _)| *index >= entry.index).is_some() {}
+            proposed.push_back((entry.index, begun));
+        }
+        for job in &effects.jobs {
+            let Job::Apply(committed, tickets) = job else { continue };
+            while let Some((index, since)) = proposed.pop_front_if(|(index, _)| *index <= committed.log_id.index) {
+                if index == committed.log_id.index && tickets.is_some() {
+                    self.metrics.replicate.add_duration(now - since);
+                }
+            }
+        }
+    }
+
     fn hand_out<M: SegmentStore>(&self, member: &Member<M>, mut effects: Effects, outbox: &Outbox) {
         if !effects.jobs.is_empty() {
-            let refused = self.jobs.put(effects.jobs);
-            let tickets = refused.iter().flat_map(Job::tickets);
+            let now = Instant::now();
+            let refused = self.jobs.put(effects.jobs.into_iter().map(|job| (now, job)).collect());
+            let tickets = refused.iter().flat_map(|(_, job)| job.tickets());
             effects.completions.extend(tickets.map(|ticket| left(ticket, outbox.failure(), true)));
         }
-        *self.status.lock() = status_of(member);
+        let status = status_of(member);
+        let before = std::mem::replace(&mut *self.status.lock(), status).role;
+        if member.role().leader != before.leader {
+            self.metrics.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
         let messages = effects.messages.iter().map(|message| (MemberId::of(message.to), message.encode_to_vec()));
         let notices = effects.notices.iter().map(|(to, notice)| (*to, notice.to_bytes()));
         let sent: Vec<_> = messages.chain(notices).collect();
@@ -434,10 +512,14 @@ impl Shared {
 
     /// Carry out jobs; `tickets` are those that wait for the current one.
     fn apply(&self, mut state: State, tickets: &mut Vec<Ticket>, outbox: &Outbox) -> Result<(), MemberError> {
-        while let Some(job) = self.jobs.take() {
+        while let Some((since, job)) = self.jobs.take() {
             *tickets = job.tickets();
+            let is_entry = matches!(&job, Job::Apply(..));
             let (input, completions) = perform(&mut state, job)?;
             tickets.clear();
+            if is_entry {
+                self.metrics.apply.add_duration(since.elapsed());
+            }
             if !completions.is_empty() {
                 outbox.put(completions);
             }
@@ -505,8 +587,10 @@ fn events_of(input: &Input) -> usize {
 fn status_of<M: SegmentStore>(member: &Member<M>) -> Status {
     let consensus = member.consensus();
     let membership = member.membership();
-    let of_follower =
-        |&id: &MemberId| Some(Follower { id, matched: consensus.matched(id)?, is_active: consensus.is_active(id) });
+    let of_follower = |&id: &MemberId| {
+        let (is_active, silence) = (consensus.is_active(id), consensus.silence(id));
+        Some(Follower { id, matched: consensus.matched(id)?, is_active, silence })
+    };
     Status {
         role: member.role(),
         commit_index: consensus.commit_index(),

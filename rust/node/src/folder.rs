@@ -15,6 +15,7 @@ use crate::identity::{Identity, random, random_cluster};
 use crate::member::{Limits, Member, MemberError};
 use crate::member_id::MemberId;
 use crate::membership::{MemberInfo, Membership};
+use crate::metrics::Histogram;
 use crate::recovery::go_on;
 use crate::segments::SegmentFolder;
 use crate::state::State;
@@ -114,6 +115,8 @@ pub struct Opened {
     pub member: Member<SegmentFolder>,
     /// Its state, which the member's jobs change.
     pub state: State,
+    /// Where the durations of syncs of its Raft log are counted.
+    pub syncs: Arc<Histogram>,
 }
 
 impl Opened {
@@ -149,6 +152,7 @@ impl Opened {
         let of_io = |cause| unusable(path, cause);
         let known = owner(path, description)?;
         let folder = SegmentFolder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;
+        let syncs = folder.syncs();
         let (mut wal, mut recovered) = Wal::open(folder).map_err(MemberError::from)?;
         let known = match Founding::read(path).map_err(of_io)? {
             Some(founding) => {
@@ -189,7 +193,7 @@ impl Opened {
             return Err(FolderError::Old { path: path.display().to_string(), term, index, noted });
         }
         let identity = note_cluster(path, identity, state.membership()).map_err(of_io)?;
-        Ok(Self { identity, member, state })
+        Ok(Self { identity, member, state, syncs })
     }
 }
 

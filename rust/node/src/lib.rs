@@ -31,6 +31,7 @@ pub mod member;
 pub mod member_id;
 pub mod membership;
 pub mod message_check;
+pub mod metrics;
 pub mod notice;
 pub mod outbox;
 pub mod prover;

@@ -62,6 +62,12 @@ impl Liveness {
         self.heard.get(&id).is_some_and(|heard| self.now - heard <= self.election_ticks)
     }
 
+    /// Return how many ticks ago a member sent its last message, if it has sent one.
+    #[must_use]
+    pub fn silence(&self, id: MemberId) -> Option<usize> {
+        self.heard.get(&id).map(|heard| self.now - heard)
+    }
+
     /// Return whether this member has led for long enough without a message from another that it presumes it dead.
     #[must_use]
     pub fn is_presumed_dead(&self, id: MemberId) -> bool {

@@ -112,6 +112,17 @@ pub struct Report {
     pub ticket: Option<Ticket>,
 }
 
+/// An entry with events that this member has proposed, as leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proposed {
+    /// Its index.
+    pub index: u64,
+    /// The ticket of its oldest request.
+    pub first: Ticket,
+    /// Number of its events.
+    pub events: usize,
+}
+
 /// The outputs of a member.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -121,6 +132,8 @@ pub struct Effects {
     pub notices: Vec<(MemberId, Notice)>,
     /// Jobs to carry out on the state.
     pub jobs: Vec<Job>,
+    /// Entries that were proposed.
+    pub proposed: Vec<Proposed>,
     /// Outcomes of requests.
     pub completions: Vec<Completion>,
     /// Messages that were refused.
@@ -416,8 +429,10 @@ impl<M: SegmentStore> Member<M> {
         }
         while self.consensus.can_propose() && self.under_way.len() < PROPOSALS_UNDER_WAY && !self.queue.is_empty() {
             let base = self.log.extent_at(self.log.len())?;
-            let (tickets, requests) = self.next_batch();
+            let (tickets, requests, events) = self.next_batch();
             if let Ok(log_id) = self.consensus.propose(Command::Append { base, requests }.to_bytes()) {
+                let proposed = |&first| Proposed { index: log_id.index, first, events };
+                effects.proposed.extend(tickets.first().map(proposed));
                 self.proposals.push_back(Proposal { log_id, tickets });
                 self.under_way.push_back(log_id);
             } else {
@@ -428,7 +443,8 @@ impl<M: SegmentStore> Member<M> {
         Ok(())
     }
 
-    fn next_batch(&mut self) -> (Vec<Ticket>, Vec<Request>) {
+    /// Return the next requests, their tickets, and the number of their events.
+    fn next_batch(&mut self) -> (Vec<Ticket>, Vec<Request>, usize) {
         let (mut tickets, mut requests, mut events) = (Vec::new(), Vec::new(), 0);
         while events < self.batch_events
             && let Some((ticket, request)) = self.queue.pop_front()
@@ -437,7 +453,7 @@ impl<M: SegmentStore> Member<M> {
             tickets.push(ticket);
             requests.push(request);
         }
-        (tickets, requests)
+        (tickets, requests, events)
     }
 
     fn carry_out(&mut self, output: Output, effects: &mut Effects) -> Result<(), MemberError> {

@@ -2,6 +2,8 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use qed_core::error::LogError;
@@ -11,6 +13,7 @@ use qed_core::page::PageError;
 use crate::member_id::MemberId;
 use crate::membership::Inadmissible;
 use crate::message_check::InvalidMessage;
+use crate::metrics::Metrics;
 use crate::ticket::Ticket;
 
 /// The outcome of one request or query, under its ticket.
@@ -83,6 +86,7 @@ const MOST_INVALID: usize = 16;
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     wake_reader: PipeReader,
+    metrics: Arc<Metrics>,
 }
 
 /// Filled by the threads, emptied by the caller. There is a byte in the pipe exactly if `is_signalled`.
@@ -91,15 +95,18 @@ struct Waiting {
     delivery: Delivery,
     failure: Option<String>,
     is_signalled: bool,
+    /// Since when there is something.
+    since: Instant,
     wake_writer: PipeWriter,
 }
 
 impl Outbox {
     /// Return an empty outbox, or the error of the operating system if it cannot create the pipe.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(metrics: &Arc<Metrics>) -> io::Result<Self> {
         let (wake_reader, wake_writer) = io::pipe()?;
-        let waiting = Waiting { delivery: Delivery::default(), failure: None, is_signalled: false, wake_writer };
-        Ok(Self { waiting: Mutex::new(waiting), wake_reader })
+        let (delivery, since) = (Delivery::default(), Instant::now());
+        let waiting = Waiting { delivery, failure: None, is_signalled: false, since, wake_writer };
+        Ok(Self { waiting: Mutex::new(waiting), wake_reader, metrics: Arc::clone(metrics) })
     }
 
     /// Add completions, and wake the caller if nothing is waiting yet.
@@ -139,6 +146,7 @@ impl Outbox {
             // The byte was written under this lock, so this does not block.
             (&self.wake_reader).read_exact(&mut [0])?;
             waiting.is_signalled = false;
+            self.metrics.answer.add_duration(waiting.since.elapsed());
         }
         Ok(std::mem::take(&mut waiting.delivery))
     }
@@ -161,6 +169,7 @@ impl Outbox {
         if !waiting.is_signalled && (!is_empty || waiting.failure.is_some()) {
             // An empty pipe has room for a byte; without a reader there is no caller to wake.
             waiting.is_signalled = waiting.wake_writer.write_all(&[1]).is_ok();
+            waiting.since = Instant::now();
         }
     }
 }

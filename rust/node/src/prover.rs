@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use qed_core::backup::{self, Cursor};
@@ -15,11 +16,13 @@ use qed_core::hash::Digest;
 use qed_core::log::Log;
 use qed_core::log_id::LogId;
 use qed_core::page::{Extent, PageError};
+use qed_core::proof::Answer;
 use qed_core::receipts::ReceiptError;
 use qed_core::tlog::checkpoint::Checkpoint;
 use qed_core::tlog::note::Line;
 use qed_core::tlog::tile::TilePath;
 
+use crate::metrics::Metrics;
 use crate::outbox::{Completion, Failure, Outbox, Outcome, Success};
 use crate::queue::Queue;
 use crate::ticket::Ticket;
@@ -89,23 +92,45 @@ pub enum Query {
 }
 
 impl Query {
+    /// Return what the query is about, as a place in [`QUERIES`](crate::metrics::QUERIES). Whether an event is absent, only the answer says.
+    const fn kind(&self, answer: Option<&Answer>) -> usize {
+        match self {
+            Self::Membership { .. } => matches!(answer, Some(Answer::Absent(_))) as usize,
+            Self::Incremental { .. } => 2,
+            Self::Snapshot { .. } => 3,
+            Self::Receipts { .. } => 4,
+            Self::Tile { .. } => 5,
+            Self::Page { .. } => 6,
+            Self::Backup { .. } => 7,
+        }
+    }
+
     /// Return the outcome of the query. A panic must not end the thread, which has further queries to answer.
-    fn outcome(&self, log: &Log) -> Outcome {
+    fn outcome(&self, log: &Log, metrics: &Metrics) -> Outcome {
         let bug = || Err(LogError::Bug("answering a query panicked; the panic message is on stderr").into());
-        match catch_unwind(AssertUnwindSafe(|| self.answer(log))).unwrap_or_else(|_| bug()) {
+        let (begun, mut kind) = (Instant::now(), self.kind(None));
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(log, &mut kind))).unwrap_or_else(|_| bug());
+        if let Some(times) = metrics.queries.get(kind) {
+            times.add_duration(begun.elapsed());
+        }
+        match answered {
             Ok(bytes) => Ok(Success::Answered(bytes)),
             Err(PageError::Log(error)) => Err(Failure::Unanswered(error)),
             Err(error) => Err(Failure::PageRefused(error)),
         }
     }
 
-    fn answer(&self, log: &Log) -> Result<Vec<u8>, PageError> {
+    fn answer(&self, log: &Log, kind: &mut usize) -> Result<Vec<u8>, PageError> {
         let json = match self {
             Self::Page { start, after } => return log.page(*start, *after, PAGE_EVENTS).map(|page| page.to_bytes()),
             Self::Tile { path } => return Ok(log.tile(path)?),
             Self::Receipts { ranges, checkpoint, lines } => return receipts(log, ranges, checkpoint, lines),
             Self::Backup { after, until } => return backup::continuation(log, *after, BACKUP_EVENTS, *until),
-            Self::Membership { digest, version, key } => log.prove(digest, *version)?.to_json(key.as_deref()),
+            Self::Membership { digest, version, key } => {
+                let answer = log.prove(digest, *version)?;
+                *kind = self.kind(Some(&answer));
+                answer.to_json(key.as_deref())
+            }
             Self::Incremental { start, end } => log.prove_incremental(*start, *end)?.to_json(),
             Self::Snapshot { version } => log.snapshot(*version)?.to_json(),
         };
@@ -141,11 +166,17 @@ pub(crate) struct Prover {
 
 impl Prover {
     /// Start `threads` threads that answer from `log` into `outbox`.
-    pub(crate) fn start(log: &Arc<Log>, outbox: &Arc<Outbox>, threads: usize) -> io::Result<Self> {
+    pub(crate) fn start(
+        log: &Arc<Log>,
+        outbox: &Arc<Outbox>,
+        metrics: &Arc<Metrics>,
+        threads: usize,
+    ) -> io::Result<Self> {
         let prover = Self { queries: Arc::default(), threads: Mutex::default() };
         for number in 0..threads {
             let (queries, log, outbox) = (Arc::clone(&prover.queries), Arc::clone(log), Arc::clone(outbox));
-            let run = move || run(&queries, &log, &outbox);
+            let metrics = Arc::clone(metrics);
+            let run = move || run(&queries, &log, &outbox, &metrics);
             prover.threads.lock().push(thread::Builder::new().name(format!("qed-prover-{number}")).spawn(run)?);
         }
         Ok(prover)
@@ -174,13 +205,13 @@ impl Drop for Prover {
 }
 
 /// Answer queries until the queue is closed and empty.
-fn run(queries: &Queue<(Ticket, Query)>, log: &Log, outbox: &Outbox) {
+fn run(queries: &Queue<(Ticket, Query)>, log: &Log, outbox: &Outbox, metrics: &Metrics) {
     loop {
         let taken = queries.take_up_to(QUERIES_A_WAKE_UP);
         if taken.is_empty() {
             return;
         }
-        let answered = |(ticket, query): (Ticket, Query)| Completion { ticket, outcome: query.outcome(log) };
+        let answered = |(ticket, query): (Ticket, Query)| Completion { ticket, outcome: query.outcome(log, metrics) };
         outbox.put(taken.into_iter().map(answered).collect::<Vec<_>>());
     }
 }

@@ -4,9 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use qed_core::durable;
 use qed_core::watermark::Watermark;
+
+use crate::metrics::Histogram;
 
 /// Numbered files of fixed size. Errors are those of the operating system.
 pub trait SegmentStore {
@@ -77,6 +81,8 @@ pub struct SegmentFolder {
     /// The segment written last, kept open.
     open: Option<(u64, File)>,
     synced: Watermark,
+    /// How long syncs took.
+    syncs: Arc<Histogram>,
 }
 
 impl SegmentFolder {
@@ -94,7 +100,14 @@ impl SegmentFolder {
                 fs::remove_file(entry)?;
             }
         }
-        Ok(Self { path: path.to_path_buf(), open: None, synced: Watermark::open(&path.join("synced"))? })
+        let synced = Watermark::open(&path.join("synced"))?;
+        Ok(Self { path: path.to_path_buf(), open: None, synced, syncs: Arc::default() })
+    }
+
+    /// Return where the durations of syncs are counted.
+    #[must_use]
+    pub fn syncs(&self) -> Arc<Histogram> {
+        Arc::clone(&self.syncs)
     }
 
     fn path_of(&self, segment: u64) -> PathBuf {
@@ -148,7 +161,10 @@ impl SegmentStore for SegmentFolder {
     }
 
     fn sync(&mut self, segment: u64) -> Result<(), String> {
-        self.opened(segment).and_then(File::sync_data).map_err(|error| error.to_string())
+        let begun = Instant::now();
+        let synced = self.opened(segment).and_then(File::sync_data).map_err(|error| error.to_string());
+        self.syncs.add_duration(begun.elapsed());
+        synced
     }
 
     fn delete(&mut self, segment: u64) -> Result<(), String> {

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod evidence;
 mod log;
+mod metrics;
 mod progress;
 mod proofs;
 mod questions;
@@ -41,6 +42,8 @@ mod _qed {
     use super::evidence::{Evidence, Judgement};
     #[pymodule_export]
     use super::log::{Added, Log, TilePath};
+    #[pymodule_export]
+    use super::metrics::{Distribution, ReplicaMetrics};
     #[pymodule_export]
     use super::proofs::{
         AbsenceProof, Digest, HistoryRoot, HyperRoot, IncrementalProof, MembershipProof, Neighbour, Snapshot,

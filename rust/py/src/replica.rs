@@ -30,6 +30,7 @@ use crate::backup::cursor_in;
 use crate::error;
 use crate::events::{Event, request_of};
 use crate::log::{Added, TilePath};
+use crate::metrics::ReplicaMetrics;
 use crate::proofs::Digest;
 use crate::signing::{UnsignedCheckpoint, lines_of};
 
@@ -134,11 +135,13 @@ pub struct Follower {
     matched: u64,
     /// Whether it sent a message within the last election time-out.
     is_active: bool,
+    /// How many ticks ago it sent its last one; None if it has sent none.
+    silence: Option<usize>,
 }
 
 impl From<driver::Follower> for Follower {
-    fn from(driver::Follower { id, matched, is_active }: driver::Follower) -> Self {
-        Self { number: id.get(), matched, is_active }
+    fn from(driver::Follower { id, matched, is_active, silence }: driver::Follower) -> Self {
+        Self { number: id.get(), matched, is_active, silence }
     }
 }
 
@@ -533,6 +536,11 @@ impl Replica {
     fn consistency(&self, py: Python<'_>, old: u64, size: u64) -> PyResult<Vec<Digest>> {
         let proof = py.detach(|| self.0.log().consistency(old, size)).map_err(|error| error::of_log(&error))?;
         Ok(proof.into_iter().map(Digest).collect())
+    }
+
+    /// Return what this replica has done since it was started.
+    fn metrics(&self, py: Python<'_>) -> ReplicaMetrics {
+        py.detach(|| ReplicaMetrics::of(&self.0))
     }
 
     /// Return everything that is ready since the last call.

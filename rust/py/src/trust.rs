@@ -76,6 +76,14 @@ impl TrustFile {
         self.0.policy().witnesses_of_themselves().into_iter().map(ToString::to_string).collect()
     }
 
+    /// Return whether the witnesses with these names are enough for the quorum. Any are if there is none.
+    #[pyo3(signature = (names, /))]
+    fn is_quorum(&self, names: Vec<String>) -> bool {
+        let witnesses = self.0.policy().witnesses().iter().enumerate();
+        let found = witnesses.filter(|(_, witness)| names.iter().any(|name| name.as_bytes() == witness.name));
+        self.0.policy().is_quorum(&found.map(|(index, _)| index).collect::<Vec<_>>())
+    }
+
     /// Return the checkpoint in a note; raise `VerificationError` unless its log has signed.
     #[pyo3(signature = (note, *, now))]
     fn endorse(&self, py: Python<'_>, note: &[u8], now: u64) -> PyResult<Checkpoint> {

@@ -250,6 +250,13 @@ impl Policy {
         self.quorum.is_some()
     }
 
+    /// Return whether these witnesses, by their indices in [`Self::witnesses`], are enough for the quorum. Any are if the policy asks for
+    /// none.
+    #[must_use]
+    pub fn is_quorum(&self, witnesses: &[usize]) -> bool {
+        self.quorum.is_none_or(|quorum| self.is_satisfied(quorum, witnesses.iter().copied()))
+    }
+
     /// Verify the note of a checkpoint.
     ///
     /// `latest` is the latest time that a cosignature may have: the current time and what clocks may differ by.
@@ -316,20 +323,24 @@ impl Policy {
         let Some(quorum) = self.quorum else { return Quorum::NotRequired };
         let mut times: Vec<_> = cosignatures.iter().map(|cosignature| cosignature.time).collect();
         times.sort_unstable();
-        let up_to = |end: &u64| self.is_satisfied(quorum, |time| time <= *end, cosignatures);
-        let from = |start: &u64| self.is_satisfied(quorum, |time| time >= *start, cosignatures);
+        let is_met = |counts: &dyn Fn(u64) -> bool| {
+            let counting = cosignatures.iter().filter(|cosignature| counts(cosignature.time));
+            self.is_satisfied(quorum, counting.map(|cosignature| cosignature.witness))
+        };
+        let up_to = |end: &u64| is_met(&|time| time <= *end);
+        let from = |start: &u64| is_met(&|time| time >= *start);
         match (times.iter().copied().find(up_to), times.iter().rev().copied().find(from)) {
             (Some(existed_at), Some(confirmed_at)) => Quorum::Met { existed_at, confirmed_at },
             _ => Quorum::Missing,
         }
     }
 
-    /// Return whether `member` is satisfied by the cosignatures whose time `counts`. Groups are in an order in which each comes after
-    /// its members, so this needs no recursion, whose depth the policy would decide.
-    fn is_satisfied(&self, member: Member, counts: impl Fn(u64) -> bool, cosignatures: &[Cosignature]) -> bool {
+    /// Return whether `member` is satisfied by these witnesses. Groups are in an order in which each comes after its members, so this
+    /// needs no recursion, whose depth the policy would decide.
+    fn is_satisfied(&self, member: Member, cosigning: impl Iterator<Item = usize>) -> bool {
         let mut witnesses = vec![false; self.witnesses.len()];
-        for cosignature in cosignatures.iter().filter(|cosignature| counts(cosignature.time)) {
-            if let Some(has_cosigned) = witnesses.get_mut(cosignature.witness) {
+        for witness in cosigning {
+            if let Some(has_cosigned) = witnesses.get_mut(witness) {
                 *has_cosigned = true;
             }
         }

@@ -132,7 +132,7 @@ fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usi
     };
     let of_member = member::Limits { batch_events, election_ticks: 10, first_read: 0 };
     let (member, state) = recover(Arc::new(log), store, Some(founded), settings, of_member).unwrap();
-    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits(queue_events)).unwrap()
+    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits(queue_events), Arc::default()).unwrap()
 }
 
 fn alone_in_memory(batch_events: usize, queue_events: usize) -> Driver {
