@@ -159,7 +159,7 @@ CORE_FLOORS = [
     {"disk", "history", "hyper", "tlog"},
     {"rows", "leaf_cache"},
     {"trees", "applied", "acts", "entry_rows"},
-    {"replay", "batch"},
+    {"replay", "batch", "entry_tail"},
     {"log"},
     {"replica", "page", "tiled"},
     {"entry_prover", "stored_tree"},

@@ -65,6 +65,7 @@ pub mod entry_audit;
 pub mod entry_prover;
 pub mod entry_restoration;
 mod entry_rows;
+mod entry_tail;
 pub mod error;
 mod fjall_check;
 pub mod hash;

@@ -14,6 +14,7 @@ pub use crate::batch::{Added, Request};
 use crate::batch::{Draft, Placed, put_digests, require_events};
 use crate::disk::DiskStore;
 use crate::entry_rows::put_tiles;
+use crate::entry_tail::EntryTail;
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::hyper::PathEnd;
@@ -36,6 +37,7 @@ pub struct Log {
     /// hashed.
     progress: Mutex<Progress>,
     pub(crate) leaf_cache: LeafCache,
+    pub(crate) tail: Mutex<EntryTail>,
 }
 
 /// Progress of a log.
@@ -122,7 +124,14 @@ impl Log {
         }
         let writer = Mutex::new(Writer { tail, applied, acts, refusal: None });
         let progress = Mutex::new(Progress { len: found, applied, acts });
-        Ok(Self { store, trees: RwLock::new(trees), writer, progress, leaf_cache: LeafCache::default() })
+        Ok(Self {
+            store,
+            trees: RwLock::new(trees),
+            writer,
+            progress,
+            leaf_cache: LeafCache::default(),
+            tail: Mutex::default(),
+        })
     }
 
     /// Return the progress of the log, without waiting for a batch in progress.

@@ -4,9 +4,9 @@
 //! that the log's own tiles do not give.
 
 use crate::entry_rows::TILE_ENTRIES;
+use crate::entry_tail::EntryTail;
 use crate::error::LogError;
 use crate::hash::Digest;
-use crate::history::HistoryTree;
 use crate::integers::usize_from;
 use crate::log::Log;
 use crate::rows;
@@ -27,12 +27,10 @@ impl Log {
     }
 }
 
-/// The entries after the last full tile, as they were read from the store: for a head after each addition, at the cost of what was added.
+/// The leaves after the last full tile, as they were read from the store: for a head after each addition, at the cost of what was added.
 #[derive(Debug, Default)]
 pub struct StoredTail {
-    /// The history tree before the next entry that is read, which can only be planned on.
-    history: Option<HistoryTree>,
-    /// The first entry.
+    tail: EntryTail,
     first: u64,
     leaves: Vec<Digest>,
 }
@@ -45,17 +43,13 @@ impl StoredTail {
     /// As [`Log::stored_tree_head_at`].
     pub fn head_at(&mut self, log: &Log, size: u64) -> Result<TreeHead, LogError> {
         log.require_size(size)?;
+        let entries = self.tail.up_to(size, |known, first| log.entries_from(known, first, size))?;
         let first = size / TILE_ENTRIES * TILE_ENTRIES;
-        let is_continued = self.first == first && self.leaves.len() <= usize_from(size - first);
-        let history = if let Some(history) = self.history.take().filter(|_| is_continued) {
-            history
-        } else {
+        if self.first != first {
             (self.first, self.leaves) = (first, Vec::new());
-            log.trees.read().history().edge_at(first)?
-        };
-        let (entries, later) = log.entries_after(&history, size)?;
-        self.leaves.extend(entries.iter().map(Entry::leaf));
-        self.history = Some(later);
+        }
+        let new = entries.get(self.leaves.len()..).unwrap_or_default();
+        self.leaves.extend(new.iter().map(Entry::leaf));
         head(size, merkle::root_at(&StoredTree { log, tail: self }, size).map_err(source_error)?)
     }
 }

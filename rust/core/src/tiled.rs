@@ -89,14 +89,28 @@ impl Log {
         self.require_size(range.end)?;
         // The history tree is known only where a tile begins.
         let first = range.start / TILE_ENTRIES * TILE_ENTRIES;
-        let history = self.trees.read().history().edge_at(first)?;
-        let (mut entries, _) = self.entries_after(&history, range.end)?;
-        Ok(entries.split_off(usize_from(range.start - first)))
+        let skipped = usize_from(range.start - first);
+        if range.end / TILE_ENTRIES * TILE_ENTRIES == first {
+            let mut tail = self.tail.lock();
+            // Others may ask for an older tile: the tail is of the newest.
+            if tail.first() <= first {
+                let entries = tail.up_to(range.end, |known, first| self.entries_from(known, first, range.end))?;
+                return Ok(entries.get(skipped..).unwrap_or_default().to_vec());
+            }
+        }
+        let (mut entries, _) = self.entries_from(None, first, range.end)?;
+        Ok(entries.split_off(skipped))
     }
 
-    /// Return the entries that follow the events of `history`, up to those of `end` events, and the history tree then, which can only be
-    /// planned on.
-    pub(crate) fn entries_after(&self, history: &HistoryTree, end: u64) -> Result<(Vec<Entry>, HistoryTree), LogError> {
+    /// Return the entries that follow the events of a history tree, or else those from the border `first` of a tile on, up to those of `end`
+    /// events; and the history tree then, which can only be planned on.
+    pub(crate) fn entries_from(
+        &self,
+        history: Option<HistoryTree>,
+        first: u64,
+        end: u64,
+    ) -> Result<(Vec<Entry>, HistoryTree), LogError> {
+        let history = &history.map_or_else(|| self.trees.read().history().edge_at(first), Ok)?;
         let range = history.len()..end;
         let rows = Rows::of(self.store.as_ref());
         let digests: Vec<_> = range.clone().map(|version| rows.digest(version)).collect::<Result<_, _>>()?;
