@@ -31,7 +31,7 @@ from qed.monitoring.metrics import Metrics
 from qed.monitoring.monitor import Options
 from qed.monitoring.sinks import Webhook
 from qed.monitoring.state import StateFile
-from signing import LOG, NOW, WITNESSES, World, policy_of
+from signing import LOG, NOW, WITNESSES, Signer, World, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -497,6 +497,23 @@ def test_what_witnesses_have_cosigned_is_compared(honest: list[bytes], other: li
     assert convicting() != []
     found = record("copy", "--witness", "http://127.0.0.1:1")
     assert (found["code"], kinds(found)) == (0, ["source-unreachable"])
+
+
+def test_another_log_of_the_policy_neither_ends_the_watch_nor_accuses(honest: list[bytes]) -> None:
+    other = Signer("log.example.com/other", 1, 99)
+    Path("policy").write_text(policy_of().replace("witness w1", f"log {other.vkey}\nwitness w1"))
+    publish(Path("copy"), honest[:307])
+    foreign = World(entries=honest[:563])
+    text = foreign.text.replace(foreign.text.split("\n")[0], other.name)
+    note = text + "\n" + "".join(signer.line(text) for signer in (other, *WITNESSES[:2]))
+    publish(Path("foreign"), foreign.entries, note=note)
+    # Which of the two is meant?
+    first = monitor("copy", "foreign")
+    assert (first.returncode, "a monitor watches one log" in first.stderr) == (2, True)
+    found = record("copy", "--witness", "foreign", state="own")
+    assert (found["code"], kinds(found)) == (0, ["source-unreachable"]), found
+    found = record("copy", "foreign", state="own")
+    assert (found["code"], kinds(found), found["Size"]) == (1, ["damaged"], 307)
 
 
 def test_a_first_run_that_was_killed_is_continued(honest: list[bytes]) -> None:

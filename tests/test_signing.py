@@ -15,7 +15,7 @@ import pytest
 import qed
 from commands import qed as run_qed
 from harness.cluster import Cluster, new_cluster
-from harness.process import Server
+from harness.process import Server, StartFailed
 from harness.wait import wait_until
 from qed.server.config import SettingsError
 from qed.server.sign_memory import open_memory
@@ -251,6 +251,19 @@ def test_a_missing_memory_halts_a_log_with_events_until_the_operator_says_so(ser
     server.extra += ("--trust-new-memory",)
     server.start()
     assert server.add(b"two").status_code == 201
+
+
+def test_a_memory_that_was_emptied_is_damaged(server: Server, signed: Signed) -> None:
+    # A crash between the file and its first row leaves zeros, and no events.
+    assert server.stop() == 0
+    zeros = bytes(signed.memory().stat().st_size)
+    signed.memory().write_bytes(zeros)
+    server.start()
+    receipt_in(ask(server, b"one"))
+    assert server.stop() == 0
+    signed.memory().write_bytes(zeros)
+    with pytest.raises(StartFailed, match="it remembers nothing: somebody has emptied it"):
+        server.start()
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeV
 
 from msgspec import UNSET
 
-from qed._limits import ROLES
+from qed._limits import KNOWS_NO_RECEIPTS, ROLES
 from qed._printable import beginning, printable
 from qed._wire import (
     CLUSTER,
@@ -128,7 +128,6 @@ __all__ = [
 # The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for future fields
 # and prevents a hostile server from filling the memory.
 ANSWER_LIMIT_BYTES: Final = 1 << 20
-_NO_RECEIPTS: Final = "the server does not know receipts: it is an older one"
 _RECEIPT_EVENTS_MAX: Final = 65_536
 # A snapshot is three base64 digests and a version: at most 220 bytes.
 SNAPSHOT_LIMIT_BYTES: Final = 512
@@ -321,7 +320,7 @@ def with_receipt(call: Call[Snapshot] | Call[list[Snapshot]], level: ReceiptLeve
         receipt = None if text == b"null" else _signed_receipt(text)
         if receipt is not None and not set(receipt.snapshots) <= set(snapshots):
             raise VerificationError("the receipt is about other snapshots than those that were acknowledged")
-        reason = _NO_RECEIPTS if fields.receipt is UNSET else fields.receipt_error
+        reason = KNOWS_NO_RECEIPTS if fields.receipt is UNSET else fields.receipt_error
         return Acknowledgement(snapshots, receipt, reason)
 
     return Call(

@@ -11,6 +11,7 @@ import click
 from qed._client.adding import SENDS
 from qed._client.defaults import DEFAULT_SEND
 from qed._client.growth import require_above
+from qed._limits import KNOWS_NO_RECEIPTS, NOT_SIGNED
 from qed._printable import printable
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
@@ -60,6 +61,7 @@ __all__ = ["add", "snapshot"]
 LINGER_S: Final = 0.2
 """Default time that a line waits for more: too short for a person to notice, and some 100 lines of a busy log."""
 
+_NEVER_SIGNED: Final = (NOT_SIGNED, KNOWS_NO_RECEIPTS)
 _UNSURE: Final = "the event may or may not have been added"
 
 
@@ -265,9 +267,9 @@ class _Adding:
             return self._client.add_bulk(events, if_absent=self._is_if_absent)
         done = self._client.acknowledge(events, receipt=self._level, if_absent=self._is_if_absent)
         self._done = done
-        # Many logs do not sign. That one which has signed before does not, is worth a word.
-        has_signed = self._receipts is not None and self._receipts.is_signed
-        if self._demand is None and done.reason is not None and (self._level != "committed" or has_signed):
+        # Many logs do not sign. That one which should does not, is worth a word.
+        is_wanted = self._level != "committed" or (self._receipts is not None and self._receipts.is_signed)
+        if self._demand is None and done.reason is not None and (is_wanted or done.reason not in _NEVER_SIGNED):
             self._session.terminal.note(f"no {self._level} receipt: {printable(done.reason)}")
         return done.snapshots
 

@@ -98,7 +98,7 @@ class Round:
         """Do the round.
 
         Raises:
-            PolicyError: A source is of another log than the state.
+            PolicyError: In the first round, the sources are of different logs.
             LogFull: There is no room for so many events.
         """
         self.newest = self.known
@@ -130,16 +130,20 @@ class Round:
                 text = f"the checkpoint of {source.name} does not verify: {exc}"
                 self.findings.append(Finding(Kind.DAMAGED, text, about=source.name))
                 continue
-            self._require_origin(source, checkpoint)
-            self.heads[source.name] = checkpoint
+            if self._is_of_log(source, checkpoint):
+                self.heads[source.name] = checkpoint
 
-    def _require_origin(self, source: Source, checkpoint: Checkpoint) -> None:
+    def _is_of_log(self, source: Source, checkpoint: Checkpoint) -> bool:
+        """Return whether a checkpoint is of the log that is watched. Another one must not end the watch."""
         others = [self.known, *self.heads.values()]
         origin = next((other.origin for other in others if other is not None), checkpoint.origin)
-        if checkpoint.origin != origin:
-            raise PolicyError(
-                f"{source.name} is of {checkpoint.origin!r}, not of {origin!r}: a monitor watches one log"
-            )
+        if checkpoint.origin == origin:
+            return True
+        text = f"{source.name} is of {checkpoint.origin!r}, not of {origin!r}: a monitor watches one log"
+        if self.known is None:
+            raise PolicyError(text)
+        self.findings.append(Finding(Kind.DAMAGED, text, about=source.name))
+        return False
 
     def _follow(self) -> None:
         """Compare all checkpoints, then check what the newest stands for."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from qed import __version__
-from qed._limits import VERSION_LIMIT
+from qed._limits import NOT_SIGNED, VERSION_LIMIT
 from qed._wire import ACCEPTS_DIGESTS, Info, SignerRow, Signers
 from qed.errors import (
     BackupError,
@@ -65,7 +65,6 @@ _VERSION_WAIT_S: Final = 1.0
 _FULL_BYTES: Final = 1 << 20
 """A disk with less room than this is full: the store grows by more at once."""
 _ACTS_AT_ONCE: Final = 1000
-_NOT_SIGNED: Final = "this log is not signed: its servers were started without --origin"
 _TRANSFER_ELECTIONS: Final = 2
 """Election time-outs within which leadership is handed over."""
 
@@ -362,14 +361,14 @@ class Node:
         if checkpoint is not None and end <= checkpoint.size:
             return await self._receipts.of_published(first, end, checkpoint)
         if self.is_leader or checkpoint is None:
-            raise SigningError(_NOT_SIGNED)
+            raise SigningError(NOT_SIGNED)
         raise self._not_leader()
 
     def _ask_receipt(self, first: int, end: int, deliver: Callable[[bytes | QedError], None]) -> None:
         if self.alarm is not None:
             deliver(Unavailable(self.alarm))
         elif self._signing is None:
-            deliver(SigningError(_NOT_SIGNED))
+            deliver(SigningError(NOT_SIGNED))
         else:
             self._signing.signing.ask_receipt(first, end, deliver)
 

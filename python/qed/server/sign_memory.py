@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from qed._files import require_regular
-from qed._qed import SignMemory
+from qed._qed import Digest, SignMemory
 from qed.errors import SigningError
 from qed.server.config import SettingsError
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from qed._qed import Digest
-
 __all__ = ["Memory", "open_memory"]
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_EMPTY: Final = Digest.of(b"")
+"""The root of the tree without entries."""
 _WAYS_ON: Final = "docs/signing.md, A sign memory that is lost or damaged"
 
 
@@ -52,11 +52,14 @@ class Memory:
         except OSError:
             return False
 
-    def open(self) -> None:
+    def open(self, *, may_be_empty: bool) -> None:
         """Open the file. Blocks.
 
+        Args:
+            may_be_empty: Whether a crash may have come between the file and its first row.
+
         Raises:
-            SigningError: It is damaged, or another process uses it.
+            SigningError: It is damaged or emptied, or another process uses it.
             OSError: It cannot be read, is not a regular file, or others may change it.
         """
         require_regular(self.path)
@@ -68,14 +71,26 @@ class Memory:
         if self._status is None or not os.path.samestat(before, self._status):
             self.close()
             raise SigningError("it was replaced while it was opened")
+        if self.newest is None and not may_be_empty:
+            self.close()
+            raise SigningError("it remembers nothing: somebody has emptied it")
+        self._begin()
 
     def create(self) -> None:
-        """Create the file, which remembers nothing. Blocks.
+        """Create the file, which remembers that nothing was signed. Blocks.
 
         Raises:
+            SigningError: The disk has failed.
             OSError: It exists, or cannot be written.
         """
         self._use(SignMemory.create(str(self.path)))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Remember the empty tree, if there is nothing else: a file without any row is one that was emptied."""
+        if self._memory is not None and self.newest is None:
+            self._memory.note(0, _EMPTY, 0)
+            self.newest = self._memory.newest
 
     def _use(self, memory: SignMemory) -> None:
         self._memory, self._status, self.newest = memory, self.path.stat(), memory.newest
@@ -137,7 +152,7 @@ def open_memory(path: Path, *, may_create: bool) -> Memory:
     memory = Memory(path)
     try:
         if path.exists():
-            memory.open()
+            memory.open(may_be_empty=may_create)
         elif may_create:
             memory.create()
     except (SigningError, OSError) as exc:
