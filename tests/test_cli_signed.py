@@ -243,8 +243,10 @@ def test_a_file_of_receipts_ends_with_its_worst_line() -> None:
     assert verify("all", "--event", "event 2").returncode == 1
     save("all", header, World().receipt(), World().snapshot(4))
     done = verify("all")
-    assert done.returncode == 5
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (5, "Verify: INCONCLUSIVE")
     assert "1 of 2 receipts have no signature" in done.stderr
+    words = [(record["Kind"], record["Verify"]) for record in read_lines(verify("all", "--json").stdout)]
+    assert words == [("receipt", "OK"), ("snapshot", "Inconclusive")]
     save("all", unwitnessed(), World().receipt())
     assert verify("all").returncode == 5
     forged = World().receipt() | {"First": 4}
@@ -254,6 +256,42 @@ def test_a_file_of_receipts_ends_with_its_worst_line() -> None:
     done = verify("all")
     assert (done.returncode, done.stdout) == (1, "Verify: KO\n")
     assert "line 2" in one_line(done.stderr)
+
+
+def forked() -> tuple[World, dict[str, Any]]:
+    """Return a log with another event 3 and six entries, and the receipt for that event."""
+    entries = [honest_entry(version) for version in range(6)]
+    entries[3] = entries[3][:-32] + bytes(qed.Digest.of(b"event x"))
+    world = World(entries=entries)
+    receipt = world.receipt()
+    receipt["Snapshots"][0]["EventDigest"] = base64.b64encode(entries[3][-32:]).decode()
+    return world, receipt
+
+
+def test_two_events_at_one_version_are_a_fork_that_is_remembered() -> None:
+    _, other = forked()
+    save("two", World().receipt(), other)
+    done = verify("two", "--memory", "memory")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "Verify: FORK")
+    assert "has signed two different events at version 3" in done.stderr
+    [evidence] = Path.cwd().glob("fork-*.json")
+    assert str(evidence) in done.stderr
+    convicted = run("evidence", str(evidence), "--policy", "policy")
+    assert (convicted.returncode, "fork" in convicted.stdout) == (0, True)
+    # From then on, nothing that this log signs shows anything, until somebody decides otherwise.
+    for name in ("receipt.json", "two"):
+        again = verify(name, "--memory", "memory")
+        assert (again.returncode, again.stdout) == (1, "Verify: FORK\n" * (2 if name == "two" else 1))
+        assert str(evidence) in again.stderr
+    Path("memory.forked").unlink()
+    assert verify("receipt.json", "--memory", "memory").returncode == 0
+
+
+def test_a_snapshot_that_contradicts_a_signed_receipt_is_ko() -> None:
+    save("all", World().receipt(), World().snapshot(3) | {"EventDigest": World().snapshot(4)["EventDigest"]})
+    done = verify("all")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "Verify: KO")
+    assert "event digest of version 3" in done.stderr
 
 
 def test_one_object_may_be_formatted_for_people() -> None:

@@ -499,6 +499,27 @@ def test_what_witnesses_have_cosigned_is_compared(honest: list[bytes], other: li
     assert (found["code"], kinds(found)) == (0, ["source-unreachable"])
 
 
+def test_what_only_the_log_has_signed_is_no_word_of_a_witness(honest: list[bytes], other: list[bytes]) -> None:
+    publish(Path("copy"), honest[:307])
+    larger, differs = World(entries=honest), World(entries=other[:307])
+    publish(Path("page"), honest, note=larger.note(LOG.line(larger.text)))
+    found = record("copy", "--witness", "page", "--grace", "0")
+    assert (found["code"], kinds(found)) == (0, ["source-unreachable"])
+    # The log has signed two histories all the same.
+    publish(Path("page"), other[:307], note=differs.note(LOG.line(differs.text)))
+    found = record("copy", "--witness", "page", "--grace", "0")
+    assert (found["code"], kinds(found)) == (1, ["fork", "source-unreachable"])
+
+
+def test_receipts_that_cannot_be_read_do_not_end_the_watch(honest: list[bytes]) -> None:
+    publish(Path("copy"), honest[:307])
+    Path("receipts/below").mkdir(parents=True)
+    Path("receipts/below/half").write_text('{"Format":"qed-receipt-1","Fir')
+    found = record("copy", "--receipts", "receipts")
+    assert (found["code"], kinds(found)) == (0, ["source-unreachable"])
+    assert "receipts/below/half" in found["Passing"][0]["Text"]
+
+
 def test_another_log_of_the_policy_neither_ends_the_watch_nor_accuses(honest: list[bytes]) -> None:
     other = Signer("log.example.com/other", 1, 99)
     Path("policy").write_text(policy_of().replace("witness w1", f"log {other.vkey}\nwitness w1"))

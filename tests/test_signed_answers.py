@@ -254,3 +254,12 @@ def test_one_source_of_trust_is_named(ask: Ask, watched: tuple[Watched, Server])
     lower = ask(*asked, "--require", "signed", "--memory", "memory", "--json")
     assert read_lines(lower.stdout)[0]["Level"] == "signed"
     assert Path("memory").exists()
+
+
+def test_an_answer_that_is_not_witnessed_in_time_is_inconclusive(ask: Ask, watched: tuple[Watched, Server]) -> None:
+    world, server = watched
+    world.witnesses[1].kill()
+    server.add(b"after that")
+    done = ask("membership", "--event", "event 0", "--json")
+    assert (done.returncode, "no witnessed answer: not witnessed yet" in one_line(done.stderr)) == (5, True)
+    assert [record["Verify"] for record in read_lines(done.stdout)] == ["Inconclusive"]

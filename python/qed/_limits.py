@@ -13,6 +13,7 @@ __all__ = [
     "MAX_TOKEN_TTL_S",
     "MIN_RATE_PER_S",
     "NOT_SIGNED",
+    "NOT_WITNESSED",
     "OBSERVE",
     "OPERATE",
     "PROVE",
@@ -49,3 +50,5 @@ NOT_SIGNED: Final = "this log is not signed: its servers were started without --
 """Why there is no signed receipt of a log that was never meant to be signed."""
 KNOWS_NO_RECEIPTS: Final = "the server does not know receipts: it is an older one"
 """Likewise, of an older server."""
+NOT_WITNESSED: Final = "not witnessed yet"
+"""Why there is no witnessed receipt: too few witnesses have cosigned in time."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qed._files import PRIVATE, create_file, read_regular, replace_file, require_regular
+from qed._printable import printable
 from qed.errors import CheckpointFork, Inconclusive, PolicyError, VerificationError
 from qed.evidence import Evidence, save_evidence
 
@@ -64,6 +65,8 @@ class Recollection:
 class Memory:
     """The largest checkpoint of each log that was verified, and the largest witnessed one. They never go back.
 
+    A log that was caught with two histories is remembered, too: nothing that it has signed is accepted any more.
+
     Args:
         path: A file for one log, which need not exist; or None for a file of each log in the folder for the state of
             programs, which `XDG_STATE_HOME` names.
@@ -100,7 +103,7 @@ class Memory:
             How the two compare.
 
         Raises:
-            CheckpointFork: They have one size and different roots. Both were saved.
+            CheckpointFork: They have one size and different roots, and both were saved. Or the log was caught before.
             PolicyError: The file is about another log.
             Inconclusive: What is remembered does not meet this policy, and may have met another one.
             VerificationError: The remembered checkpoint does not verify.
@@ -111,6 +114,7 @@ class Memory:
             known = _remembered(path, trust, now)
         except (FileNotFoundError, NotADirectoryError):
             return Recollection(Known.FIRST, None)
+        _require_no_fork(path, known, checkpoint)
         found = _compared(path, known, checkpoint)
         with suppress(FileNotFoundError):
             witnessed = _witnessed(path)
@@ -138,6 +142,15 @@ class Memory:
             with suppress(FileNotFoundError, NotADirectoryError):
                 found.append(_remembered(each, trust, now))
         return found
+
+    def convict(self, fork: CheckpointFork, evidence: Evidence) -> None:
+        """Save the evidence of a fork, and remember it.
+
+        Args:
+            fork: The fork. Notes about what was saved are added to it.
+            evidence: What proves it.
+        """
+        _save(self._file(fork.known.origin), fork, evidence)
 
     def _file(self, origin: str) -> Path:
         """Return the file that links lead to: it is locked and replaced, and the links stay."""
@@ -237,21 +250,41 @@ def _compared(path: Path, known: Checkpoint, checkpoint: Checkpoint) -> Recollec
         raise PolicyError(f"{path} is the memory of {known.origin!r}: give another file for this log")
     if known.size == checkpoint.size and known.root != checkpoint.root:
         fork = CheckpointFork(known, checkpoint)
-        _save(path, fork)
+        _save(path, fork, Evidence.same_size(known, checkpoint))
         raise fork
     word = Known.SAME if known.size == checkpoint.size else Known.OLDER
     return Recollection(Known.NEWER if known.size < checkpoint.size else word, known.size)
 
 
-def _save(memory: Path, fork: CheckpointFork) -> None:
-    """Save both checkpoints as evidence beside the memory, and name the file in the error."""
+def _forked(path: Path) -> Path:
+    """Return the file that says that the log was caught with two histories."""
+    return path.with_name(f"{path.name}.forked")
+
+
+def _require_no_fork(path: Path, known: Checkpoint, checkpoint: Checkpoint) -> None:
+    marker = _forked(path)
+    try:
+        name = read_regular(marker, _NOTE_BYTES_MAX).decode(errors="replace").strip()
+    except FileNotFoundError:
+        return
+    text = f"fork: {known.origin} was caught with two histories before, so nothing that it signs shows anything"
+    fork = CheckpointFork(known, checkpoint, text)
+    evidence = marker.absolute().with_name(printable(Path(name).name) or "evidence")
+    fork.add_note(f"the evidence is {evidence}. If you have a reason to believe the log again, move {marker} away")
+    raise fork
+
+
+def _save(memory: Path, fork: CheckpointFork, evidence: Evidence) -> None:
+    """Save the evidence of a fork beside the memory, name the file in the error, and remember that there is one."""
     folder = memory.absolute().parent
     try:
-        path = save_evidence(Evidence.same_size(fork.known, fork.other), folder)
+        path = save_evidence(evidence, folder)
     except OSError as exc:
-        fork.add_note(f"the two checkpoints could not be saved in {folder}: {exc.strerror}")
+        fork.add_note(f"the evidence could not be saved in {folder}: {exc.strerror}")
         return
-    fork.add_note(f"both checkpoints were saved to {path}: keep that file")
+    fork.add_note(f"the evidence was saved to {path}: keep that file")
+    with suppress(FileExistsError, OSError):
+        create_file(_forked(memory), f"{path.name}\n".encode(), mode=PRIVATE)
 
 
 @contextmanager

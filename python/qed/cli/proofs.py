@@ -9,6 +9,7 @@ import click
 
 from qed._client.examination import Examination
 from qed._files import save_file
+from qed._limits import NOT_WITNESSED
 from qed.bundle import Bundle
 from qed.cli.answers import print_record, show_answer, show_paths
 from qed.cli.client import connect, consistency
@@ -29,7 +30,7 @@ from qed.cli.options import (
 from qed.cli.policies import Demand, PolicyOptions, is_policy_chosen, policy_options
 from qed.cli.trust import EndRoots, MembershipRoots, Person, end_roots, given_end_roots, given_roots, membership_roots
 from qed.cli.verdicts import print_failure, print_finding
-from qed.errors import QedError, VerificationError
+from qed.errors import Inconclusive, QedError, SigningError, VerificationError
 from qed.policy import Level
 from qed.questions import Extension, Membership
 from qed.receipts import Receipts
@@ -212,7 +213,14 @@ class _Asking:
     def _run_signed(self, question: Question, demand: Demand) -> None:
         """Ask, and check the answer against a state that was signed as the policy demands."""
         level: ReceiptLevel = "witnessed" if demand.level is Level.WITNESSED else "committed"
-        bundle = self._client.signed_answer(question, level=level, consistency=self._consistency)
+        try:
+            bundle = self._client.signed_answer(question, level=level, consistency=self._consistency)
+        except SigningError as exc:
+            if str(exc) != NOT_WITNESSED:
+                raise
+            error = Inconclusive(f"the log has no witnessed answer: {exc}")
+            print_unconvincing(self._terminal, None, error)
+            raise error from exc
         # Saved before the verdict, as in `run`.
         unsaved = self._save_signed(bundle)
         try:

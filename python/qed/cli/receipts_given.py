@@ -20,7 +20,7 @@ __all__ = ["receipts_in"]
 
 
 def receipts_in(places: Iterable[str]) -> Receipts:
-    """Return the receipts in files, and in the files of folders.
+    """Return the receipts in files, and in the files of folders and the folders in them.
 
     Args:
         places: Files and folders.
@@ -48,6 +48,7 @@ def receipts_in(places: Iterable[str]) -> Receipts:
 def _files(places: Iterable[str]) -> Iterator[Path]:
     for place in map(Path, places):
         if place.is_dir():
-            yield from sorted(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+            found = (path for path in place.rglob("*") if not path.is_dir())
+            yield from sorted(path for path in found if not path.name.startswith("."))
         else:
             yield place

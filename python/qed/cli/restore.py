@@ -109,8 +109,14 @@ def _restore_published(place: str, policy: Policy, data_dir: str, s3: S3Options)
     session = current_session()
     terminal = session.terminal
     with StopRequest.heeded() as stop, ExitStack() as stack:
+        # A source may be slow, and nothing is lost by an end before the folder is made.
+        stop.is_patient = False
         source = source_at(place, session.settings, s3)
         stack.callback(source.close)
+
+        def completing() -> None:
+            # From here on, Ctrl-C must not make this end as if nothing had been done.
+            stop.is_patient = True
 
         def started(checkpoint: Checkpoint) -> Callable[[int], None]:
             advance = bar.enter_context(terminal.progress(checkpoint.size, is_logged=True))
@@ -122,7 +128,7 @@ def _restore_published(place: str, policy: Policy, data_dir: str, s3: S3Options)
             return progress
 
         with ExitStack() as bar:
-            done = _usable(lambda: restore_published(policy, source, data_dir, started=started))
+            done = _usable(lambda: restore_published(policy, source, data_dir, started=started, completing=completing))
         checkpoint, founding = done.checkpoint, done.founding
         if founding is None:
             _show_finding(done, terminal)

@@ -65,11 +65,13 @@ class StopRequest:
     Attributes:
         number: The signal's number, or None before the first one.
         descriptor: Readable after the first signal, so that it wakes a poll that waits for input.
+        is_patient: Whether the first signal only requests the end. If not, it raises `Interrupted`, too.
     """
 
     def __init__(self, descriptor: int, waker: int) -> None:
         self.number: int | None = None
         self.descriptor = descriptor
+        self.is_patient = True
         self._waker = waker
 
     @staticmethod
@@ -95,7 +97,7 @@ class StopRequest:
     def note(self, number: int, frame: FrameType | None) -> None:
         """Note a signal, as its handler."""
         del frame
-        if self.number is not None:
+        if self.number is not None or not self.is_patient:
             raise Interrupted(number)
         self.number = number
         os.write(self._waker, b"\0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -18,15 +19,16 @@ from qed.cli.s3 import S3Given, s3_given, s3_options
 from qed.cli.signed import content_of
 from qed.cli.trust import EndRoots, MembershipRoots, end_roots, given_end_roots, given_roots, membership_roots
 from qed.cli.verdicts import EXIT_INCONCLUSIVE, print_failure, print_finding
-from qed.errors import Inconclusive, MalformedProof, VerificationError
+from qed.errors import CheckpointFork, Inconclusive, MalformedProof, VerificationError
+from qed.evidence import Evidence
 from qed.questions import Extension, Membership
 from qed.receipts import Receipts
-from qed.signed import SignedBundle
+from qed.signed import SignedBundle, SignedReceipt
 from qed.trust import TrustedBy, TrustedSnapshots
 from qed.verification import verify as verify_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from qed.bundle import Bundle
     from qed.cli.signed import Content
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from qed.policy import Verified
     from qed.proofs import Digest, Snapshot
     from qed.questions import Question
-    from qed.signed import Signed
+    from qed.signed import Checkpoint, Signed
     from qed.trust import Trusted
 
 __all__ = ["verify"]
@@ -157,9 +159,14 @@ def _verify_signed(given: VerifyOptions, content: Content, terminal: Terminal) -
     for error in outcomes:
         if error is not None and not isinstance(error, Inconclusive):
             raise error
+    check.require_signed_events(content.unsigned)
     left = len(content.signed) + len(content.unsigned) - len(outcomes)
     if left:
-        terminal.note(f"{left} of {left + len(outcomes)} receipts have no signature: the policy cannot tell")
+        reason = f"{left} of {left + len(outcomes)} receipts have no signature: the policy cannot tell"
+        terminal.verdict("INCONCLUSIVE")
+        terminal.note(reason)
+        word = {"Kind": "snapshot", "Verify": "Inconclusive", "Reason": "it has no signature"}
+        terminal.records([{**word, "Version": snapshot.version} for snapshot in content.unsigned])
     for error in outcomes:
         if error is not None:
             raise error
@@ -201,6 +208,8 @@ class _Check:
         has_event = any(value is not None for value in named.values())
         self._event = digest_given(named, terminal) if has_event else None
         self._has_event = False
+        self._seen: dict[tuple[str, int], tuple[Digest, Signed, Checkpoint]] = {}
+        """What was verified, by log and version."""
 
     @classmethod
     def of(cls, given: VerifyOptions, terminal: Terminal) -> _Check:
@@ -251,6 +260,7 @@ class _Check:
         """Verify one part, print the outcome, and return the error if it does not meet the policy."""
         try:
             verified = self._verified(signed, is_only=is_only)
+            self._require_one_history(signed, verified)
             if self._log is not None:
                 self._log.link(signed, verified.checkpoint)
         except VerificationError as exc:
@@ -262,6 +272,38 @@ class _Check:
             show_paths(self._terminal, signed.answer)
         self._demand.note_memory(verified, self._terminal)
         return None
+
+    def _require_one_history(self, signed: Signed, verified: Verified) -> None:
+        """Check that no other part of the file has another event at the same version of the same log.
+
+        Raises:
+            CheckpointFork: One has. The evidence was saved.
+        """
+        checkpoint = verified.checkpoint
+        for version, digest in verified.shown.events:
+            first, other, known = self._seen.setdefault((checkpoint.origin, version), (digest, signed, checkpoint))
+            if first == digest:
+                continue
+            text = f"fork: {checkpoint.origin} has signed two different events at version {version}"
+            fork = CheckpointFork(known, checkpoint, text)
+            if isinstance(signed, SignedReceipt) and isinstance(other, SignedReceipt):
+                trust, now = self._demand.policy.trust, int(time.time())
+                self._demand.memory.convict(fork, Evidence.same_index(other, signed, version, trust, now=now))
+            raise fork
+
+    def require_signed_events(self, snapshots: Sequence[Snapshot]) -> None:
+        """Check that receipts without a signature have no other events than those with one.
+
+        Raises:
+            VerificationError: One has.
+        """
+        for snapshot in snapshots:
+            found = [seen for (_, version), (seen, _, _) in self._seen.items() if version == snapshot.version]
+            if found and snapshot.event_digest not in found:
+                expected, computed = found[0].hex(), snapshot.event_digest.hex()
+                error = VerificationError(f"event digest of version {snapshot.version}", expected, computed)
+                print_unconvincing(self._terminal, None, error)
+                raise error
 
     def require_event_found(self, count: int) -> None:
         """Check that one of the receipts is about the event."""

@@ -52,6 +52,7 @@ def restore(
     data_dir: str | os.PathLike[str],
     *,
     started: Callable[[Checkpoint], Callable[[int], None]] = lambda _: lambda _: None,
+    completing: Callable[[], None] = lambda: None,
 ) -> Restoration:
     """Fill a new data folder with all entries that a log has published.
 
@@ -66,6 +67,7 @@ def restore(
         source: Where the log was published.
         data_dir: The data folder, which must not exist or must be empty.
         started: Called with the checkpoint. What it returns is called with how many entries were replayed since.
+        completing: Called before the folder becomes a log.
 
     Returns:
         What was restored.
@@ -98,6 +100,7 @@ def restore(
         if finding is not None:
             return Restoration(checkpoint, None, finding)
         # 4.
+        completing()
         return Restoration(checkpoint, rebuilding.complete(), None)
     finally:
         rebuilding.close()

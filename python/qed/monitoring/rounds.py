@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from qed._qed import LogEntry
-from qed.errors import PolicyError, ProtocolError, Unavailable, VerificationError
+from qed.errors import PolicyError, ProtocolError, ReceiptsError, Unavailable, VerificationError
 from qed.monitoring.auditing import of_receipts, standing
 from qed.monitoring.comparison import contradiction
 from qed.monitoring.cross_check import CrossCheck
@@ -182,7 +182,11 @@ class Round:
             self.findings.append(wrong)
             return
         check = ReceiptCheck(tree, self.watch.policy.trust, now=self.now)
-        self.findings += of_receipts(check, self.watch.receipts())
+        try:
+            self.findings += of_receipts(check, self.watch.receipts())
+        except (ReceiptsError, OSError) as exc:
+            # Somebody may be writing a file, and it must not end the watch.
+            self.passing.append(Finding(Kind.SOURCE_UNREACHABLE, f"receipts cannot be read: {exc}", about="receipts"))
         if check.newer:
             text = f"{check.newer} receipts are about more than the {newest.size} entries that the log admits to"
             self.passing.append(Finding(Kind.ROLLBACK, text, about="receipts"))
@@ -247,13 +251,20 @@ class Round:
                 text = f"{source.name} has a checkpoint of {head.origin!r}, not of {newest.origin!r}"
                 self.passing.append(Finding(Kind.SOURCE_UNREACHABLE, text, about=source.name))
                 continue
+            if not head.witnesses:
+                # Whoever has a receipt can show a checkpoint that only the log has signed.
+                text = f"{source.name} shows a checkpoint that no witness of the policy has cosigned"
+                self.passing.append(Finding(Kind.SOURCE_UNREACHABLE, text, about=source.name))
             if head.size > newest.size:
-                text = f"{source.name} has cosigned size {head.size}; the log admits to {newest.size} only"
-                self.passing.append(Finding(Kind.ROLLBACK, text, about=source.name))
+                if head.witnesses:
+                    text = f"{source.name} has cosigned size {head.size}; the log admits to {newest.size} only"
+                    self.passing.append(Finding(Kind.ROLLBACK, text, about=source.name))
                 continue
             found = contradiction(newest, head, self._tree, now=self.now)
-            if found is not None:
-                yield found
+            if found is None:
+                continue
+            yield found
+            if head.witnesses:
                 text = f"{source.name} has cosigned another tree of size {head.size} than the log shows"
                 yield Finding(Kind.WITNESS_DISAGREES, text, found.evidence, found.about)
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from qed import __version__
-from qed._limits import NOT_SIGNED, VERSION_LIMIT
+from qed._limits import NOT_SIGNED, NOT_WITNESSED, VERSION_LIMIT
 from qed._wire import ACCEPTS_DIGESTS, Info, SignerRow, Signers
 from qed.errors import (
     BackupError,
@@ -384,7 +384,7 @@ class Node:
             async with asyncio.timeout(wait_s):
                 await self.published.wait_for(size)
         except TimeoutError as exc:
-            raise SigningError("not witnessed yet") from exc
+            raise SigningError(NOT_WITNESSED) from exc
 
     async def catch_up(self) -> None:
         """Return once this member's log holds everything that was acknowledged when this was called.

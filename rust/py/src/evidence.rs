@@ -7,7 +7,7 @@ use qed_core::tlog::key::VerifierKey;
 
 use crate::error;
 use crate::proofs::Digest;
-use crate::trust::{Checkpoint, TrustFile};
+use crate::trust::{Checkpoint, SignedReceipt, TrustFile};
 
 /// What a log has signed, though an honest log cannot have signed it. Nothing in it is verified.
 #[pyclass(frozen, eq, module = "qed._qed")]
@@ -55,6 +55,26 @@ impl Evidence {
         let notes = (a.to_note().map_err(error::of_malformed)?, b.to_note().map_err(error::of_malformed)?);
         let charge = Charge::SameSize { a: notes.0, b: notes.1 };
         Self::about(&[&a, &b], charge, found_at, sources).map_err(error::of_malformed)
+    }
+
+    /// Return two receipts with different entries at an index as evidence; raise `VerificationError` unless both verify, and
+    /// `MalformedProof` unless both have the entry.
+    #[staticmethod]
+    #[pyo3(signature = (a, b, index, trust, /, *, now, sources = Vec::new()))]
+    fn same_index(
+        py: Python<'_>,
+        a: PyRef<'_, SignedReceipt>,
+        b: PyRef<'_, SignedReceipt>,
+        index: u64,
+        trust: PyRef<'_, TrustFile>,
+        now: u64,
+        sources: Vec<String>,
+    ) -> PyResult<Self> {
+        let shown = (a.shown(py, &trust, now)?, b.shown(py, &trust, now)?);
+        let leaf = |receipt: &SignedReceipt| receipt.0.proven_leaf(index).map_err(error::of_malformed);
+        let charge = Charge::SameIndex { index, a: leaf(&a)?, b: leaf(&b)? };
+        let checkpoints = [shown.0.checkpoint.get(), shown.1.checkpoint.get()];
+        Self::about(&checkpoints, charge, Some(now), sources).map_err(error::of_malformed)
     }
 
     /// Return two checkpoints as a suspicion.

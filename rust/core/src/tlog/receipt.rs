@@ -23,7 +23,7 @@ use crate::tlog::fields::{SnapshotFields, Spelt, UpTo, parse, present, put_list,
 use crate::tlog::merkle::{MAX_RANGE_LEAVES, inclusion_in_range, inclusion_of_range};
 use crate::tlog::note::Note;
 use crate::tlog::proof_file::TlogProof;
-use crate::tlog::text::to_base64;
+use crate::tlog::text::{MAX_NUMBER, to_base64};
 use crate::tlog::trust_file::TrustFile;
 use crate::verify::VerifyError;
 
@@ -55,6 +55,9 @@ impl SignedReceipt {
         if snapshots.len() != count {
             let found = snapshots.len();
             return Err(Malformed::because(format!("expected {count} snapshots, one for each entry, found {found}")));
+        }
+        if entries.first > MAX_NUMBER {
+            return Err(Malformed::because(format!("expected a version of at most 2^63 - 1, found {}", entries.first)));
         }
         let versions = (entries.first..).zip(&snapshots);
         if let Some((version, other)) = versions.into_iter().find(|(version, snapshot)| snapshot.version != *version) {

@@ -194,6 +194,8 @@ fn a_receipt_has_its_fields_once_and_no_others() {
         (",\"First\":3", ""),
         ("\"First\":3", "\"First\":3.0"),
         ("\"First\":3", "\"First\":-3"),
+        ("\"First\":3", "\"First\":9223372036854775808"),
+        ("\"First\":3", "\"First\":18446744073709551615"),
         ("\"First\":3", "\"First\":18446744073709551616"),
         ("\"End\":{", "\"End\":{\"More\":1,"),
         ("\"End\":{", "\"End\":{\"Version\":5,"),
