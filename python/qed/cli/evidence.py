@@ -72,7 +72,7 @@ def _fields(evidence: Evidence, judgement: Judgement) -> Iterator[tuple[str, obj
         yield f"{side}.Size", size
         yield f"{side}.Root", root.hex()
         for vkey in vkeys:
-            yield f"{side}.SignedBy", vkey.rsplit("+", 1)[0]
+            yield f"{side}.SignedBy", "+".join(vkey.split("+", 2)[:2])
 
 
 def _sentences(evidence: Evidence, judgement: Judgement, verdict: Verdict) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -43,7 +44,7 @@ class Drill(Generic[_Attack_contra]):
             sighting = self.carry_out(attack)
         except (Unnoticed, DrillFailed, OSError) as exc:
             return Outcome(
-                self.name, self.attack, self.guard, is_noticed=False, text=str(exc), after_s=attack.elapsed_s
+                self.name, self.attack, self.guard, is_noticed=False, text=_reason(exc), after_s=attack.elapsed_s
             )
         return Outcome(
             self.name,
@@ -99,3 +100,11 @@ def drill(drills: list[Drill[_A]], guard: str) -> Callable[[_Function[_A]], _Fun
         return function
 
     return add
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, shutil.Error):
+        # It lists the files that could not be copied.
+        (source, _, reason), *_ = exc.args[0]
+        return f"{source} cannot be copied: {reason}"
+    return str(exc)

@@ -427,6 +427,9 @@ impl Reading {
 
     fn group(&mut self, name: &[u8], threshold: &[u8], members: &[&[u8]]) -> Result<(), Malformed> {
         let count = members.len();
+        if count == 0 {
+            return Err(Malformed::because("expected the members of a group, found none"));
+        }
         let threshold = match threshold {
             b"all" => count,
             b"any" => 1,
