@@ -68,6 +68,8 @@ test:
 	$(MAKE) --no-print-directory -j2 --output-sync check .rust-tests $(VENV)/audit/.tools
 	-$(MAKE) --no-print-directory $(VENV)/peers/.tools
 	cargo test --workspace --release --quiet
+	@# Once more as on a processor without instructions for SHA-256.
+	QED_SHA256_LANES=1 cargo test --release --quiet -p qed-sha256 -p qed-core
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory demo
 
@@ -86,13 +88,14 @@ lock: $(VENV)/audit/.tools
 
 ## bench: every number of bench/README.md, each beside its target
 bench: $(VENV)/.installed
+	cargo bench --quiet -p qed-sha256
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/backup.py
 	$(BIN)/python bench/witness.py
 	$(BIN)/python bench/compare.py . --only key
 
-## fuzz: cargo-fuzz on decoding and verification of proofs, notes, tiles, receipts and evidence, FUZZ_S seconds a target
+## fuzz: cargo-fuzz on decoding and verification of proofs, notes, tiles, receipts and evidence, and on SHA-256, FUZZ_S seconds a target
 FUZZ_S ?= 300
 FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 fuzz:

@@ -396,7 +396,10 @@ def test_rust_arrows_point_down(crate: str, floors: list[set[str]]) -> None:
 def test_crates_point_down() -> None:
     node = (ROOT / "rust" / "node" / "Cargo.toml").read_text()
     core = (ROOT / "rust" / "core" / "Cargo.toml").read_text()
+    sha256 = (ROOT / "rust" / "sha256" / "Cargo.toml").read_text()
     assert "qed-core" in node
+    assert "qed-sha256" not in node
+    assert not re.search(r"qed-(core|node|py)", sha256)
     assert "qed-py" not in node + core
     assert "qed-node" not in core
     assert "pyo3" not in node + core
