@@ -398,6 +398,7 @@ def test_crates_point_down() -> None:
     core = (ROOT / "rust" / "core" / "Cargo.toml").read_text()
     sha256 = (ROOT / "rust" / "sha256" / "Cargo.toml").read_text()
     assert "qed-core" in node
+    assert "qed-sha256" in core
     assert "qed-sha256" not in node
     assert not re.search(r"qed-(core|node|py)", sha256)
     assert "qed-py" not in node + core

@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use crate::entry_rows::TILE_ENTRIES;
 use crate::error::LogError;
-use crate::hash::{Digest, merkle_inner};
+use crate::hash::Digest;
 use crate::integers::usize_from;
 use crate::log::Log;
 use crate::tiled::head;
 use crate::tlog::claim::{Proof, Run};
-use crate::tlog::entry::{BatchEnd, Entry};
+use crate::tlog::entry::{BatchEnd, Entry, leaves_of};
 use crate::tlog::entry_tree::KEPT_LEVEL;
-use crate::tlog::merkle::{ProveError, Subtrees, TreeHead, range_proof, root_at};
+use crate::tlog::merkle::{ProveError, Subtrees, TreeHead, parents, range_proof, root_at};
 
 /// What proves entries of a log. It grows with the number of tiles whose entries are asked for.
 #[derive(Debug)]
@@ -35,9 +35,9 @@ struct TileNodes {
 impl TileNodes {
     fn new(entries: Vec<Entry>) -> Self {
         let mut levels = Vec::new();
-        let mut level: Vec<_> = entries.iter().map(Entry::leaf).collect();
+        let mut level = leaves_of(&entries);
         while !level.is_empty() {
-            let above = level.as_chunks::<2>().0.iter().map(|[left, right]| merkle_inner(left, right)).collect();
+            let above = parents(level.as_chunks::<2>().0).collect();
             levels.push(std::mem::replace(&mut level, above));
         }
         Self { entries, levels }

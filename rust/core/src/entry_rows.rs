@@ -13,7 +13,7 @@ use crate::history::{HistoryTree, Roots};
 use crate::integers::usize_from;
 use crate::rows;
 use crate::store::{Store, Table, WriteBatch};
-use crate::tlog::entry::{BatchEnd, entries_of};
+use crate::tlog::entry::{BatchEnd, entries_of, leaves_of};
 use crate::tlog::entry_tree::{EntryTree, FullTile};
 use crate::tlog::merkle::root_of;
 use crate::tlog::tile::{FULL_WIDTH, MAX_LEVEL};
@@ -46,7 +46,7 @@ pub fn build(
         let ends = within(&ends, &range, |(version, _)| *version);
         let (ends, _) = with_history(&history.edge_at(range.start)?, digests, ends);
         let repeats = within(repeats, &range, |version| *version);
-        Ok(entries_of(range.start, digests, repeats, &ends).map(|entry| entry.leaf()).collect::<Vec<_>>())
+        Ok(leaves_of(&entries_of(range.start, digests, repeats, &ends).collect::<Vec<_>>()))
     };
     let computed = (known..full).into_par_iter().map(|tile| leaves(tile).map(|leaves| root_of(&leaves)));
     tiles.extend(computed.collect::<Result<Vec<_>, LogError>>()?);

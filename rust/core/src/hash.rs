@@ -1,8 +1,11 @@
 //! `Digest` and the named hash functions of both trees. No other file uses SHA-256 directly.
 //!
 //! The hashed nodes have only a few fixed lengths, so this file lays out their padding itself (FIPS 180-4, section 5.1.1) and calls
-//! only the compression function of the `sha2` crate, for one or two blocks per node. That is a quarter faster than the crate's
-//! streaming interface; the tests compare the two.
+//! only the compression function, for one or two blocks per node. That is a quarter faster than the streaming interface of the `sha2`
+//! crate; the tests compare the two.
+//!
+//! A node is hashed by the function with its name, such as [`history_inner`], or as a [`Message`] among many: [`digests`] hashes two of
+//! them at once. Independent nodes, such as those of one level, should be hashed in this way.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -121,28 +124,131 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Hash a message of at most 55 bytes, given as its parts: one block.
-fn one_block<const A: usize, const B: usize>(a: &[u8; A], b: &[u8; B]) -> Digest {
+/// A message that is to be hashed, with its padding: `BLOCKS` blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<const BLOCKS: usize>([[u8; 64]; BLOCKS]);
+
+impl<const BLOCKS: usize> Message<BLOCKS> {
+    /// Return the hash.
+    #[must_use]
+    #[inline]
+    pub fn digest(&self) -> Digest {
+        let mut states = [INITIAL_STATE];
+        qed_sha256::compress(&mut states, &[self.0]);
+        let [state] = states;
+        to_digest(state)
+    }
+
+    /// Return the hashes of two messages, which takes about as long as one.
+    #[inline]
+    fn digests_of_two(first: &Self, second: &Self) -> [Digest; 2] {
+        let mut states = [INITIAL_STATE; 2];
+        qed_sha256::compress(&mut states, &[first.0, second.0]);
+        states.map(to_digest)
+    }
+}
+
+impl Message<1> {
+    /// Return the message of [`history_leaf`].
+    #[must_use]
+    #[inline]
+    pub fn history_leaf(digest: &Digest, position: &[u8; 10]) -> Self {
+        one_block(&digest.0, position)
+    }
+
+    /// Return the message of [`history_partial`].
+    #[must_use]
+    #[inline]
+    pub fn history_partial(left: &Digest, position: &[u8; 10]) -> Self {
+        one_block(&left.0, position)
+    }
+}
+
+impl Message<2> {
+    /// Return the message of [`history_inner`].
+    #[must_use]
+    #[inline]
+    pub fn history_inner(left: &Digest, right: &Digest, position: &[u8; 10]) -> Self {
+        two_blocks(&left.0, &right.0, position)
+    }
+
+    /// Return the message of [`hyper_leaf`].
+    #[must_use]
+    #[inline]
+    pub fn hyper_leaf(version: u64, position: &[u8; 34]) -> Self {
+        two_blocks(&[0; 24], &version.to_be_bytes(), position)
+    }
+
+    /// Return the message of [`hyper_inner`].
+    #[must_use]
+    #[inline]
+    pub fn hyper_inner(left: &Digest, right: &Digest, position: &[u8; 34]) -> Self {
+        two_blocks(&right.0, &left.0, position)
+    }
+
+    /// Return the message of [`merkle_inner`].
+    #[must_use]
+    #[inline]
+    pub fn merkle_inner(left: &Digest, right: &Digest) -> Self {
+        two_blocks(&[1], &left.0, &right.0)
+    }
+}
+
+/// Return the hashes of messages, in order, hashing two at once.
+pub fn digests<const BLOCKS: usize>(
+    messages: impl IntoIterator<Item = Message<BLOCKS>>,
+) -> impl Iterator<Item = Digest> {
+    Digests { messages: messages.into_iter().fuse(), second: None }
+}
+
+/// The hashes of messages, and the one that was computed together with the last.
+struct Digests<I> {
+    messages: I,
+    second: Option<Digest>,
+}
+
+impl<const BLOCKS: usize, I: Iterator<Item = Message<BLOCKS>>> Iterator for Digests<I> {
+    type Item = Digest;
+
+    #[inline]
+    fn next(&mut self) -> Option<Digest> {
+        if let Some(second) = self.second.take() {
+            return Some(second);
+        }
+        let first = self.messages.next()?;
+        let Some(second) = self.messages.next() else { return Some(first.digest()) };
+        let [first, second] = Message::digests_of_two(&first, &second);
+        self.second = Some(second);
+        Some(first)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (least, most) = self.messages.size_hint();
+        let waiting = usize::from(self.second.is_some());
+        (least.saturating_add(waiting), most.and_then(|most| most.checked_add(waiting)))
+    }
+}
+
+/// Return a message of at most 55 bytes, given as its parts: one block.
+#[inline]
+fn one_block<const A: usize, const B: usize>(a: &[u8; A], b: &[u8; B]) -> Message<1> {
     const { assert!(A + B <= 55, "one block holds 55 bytes of message") };
-    let mut block = [0; 64];
-    fill(&mut block, &[a, b]);
-    compress(&[block])
+    filled(&[a, b])
 }
 
-/// Hash a message of 56 to 119 bytes, given as its parts: two blocks.
-fn two_blocks<const A: usize, const B: usize, const C: usize>(a: &[u8; A], b: &[u8; B], c: &[u8; C]) -> Digest {
+/// Return a message of 56 to 119 bytes, given as its parts: two blocks.
+#[inline]
+fn two_blocks<const A: usize, const B: usize, const C: usize>(a: &[u8; A], b: &[u8; B], c: &[u8; C]) -> Message<2> {
     const { assert!(A + B + C > 55 && A + B + C <= 119, "two blocks hold 56 to 119 bytes of message") };
-    let mut blocks = [0; 128];
-    fill(&mut blocks, &[a, b, c]);
-    let (halves, _) = blocks.as_chunks::<64>();
-    compress(halves)
+    filled(&[a, b, c])
 }
 
-/// Write the parts, the padding bit and the message length in bits to the end of `blocks`.
+/// Return the blocks with the parts, the padding bit and, at the end, the message length in bits.
 #[inline]
 #[expect(clippy::indexing_slicing, reason = "the callers assert that the parts leave 9 bytes")]
-fn fill<const N: usize>(blocks: &mut [u8; N], parts: &[&[u8]]) {
-    let mut rest: &mut [u8] = blocks;
+fn filled<const BLOCKS: usize>(parts: &[&[u8]]) -> Message<BLOCKS> {
+    let mut blocks = [[0; 64]; BLOCKS];
+    let mut rest: &mut [u8] = blocks.as_flattened_mut();
     let mut message_bytes = 0_u64;
     for part in parts {
         let (head, tail) = rest.split_at_mut(part.len());
@@ -153,13 +259,7 @@ fn fill<const N: usize>(blocks: &mut [u8; N], parts: &[&[u8]]) {
     rest[0] = 0x80;
     let length = rest.len() - 8;
     rest[length..].copy_from_slice(&(message_bytes * 8).to_be_bytes());
-}
-
-#[inline]
-fn compress(blocks: &[[u8; 64]]) -> Digest {
-    let mut state = INITIAL_STATE;
-    sha2::block_api::compress256(&mut state, blocks);
-    to_digest(state)
+    Message(blocks)
 }
 
 #[inline]
@@ -174,19 +274,19 @@ fn to_digest(state: [u32; 8]) -> Digest {
 /// Return the history leaf of an event digest: `H(digest ‖ position)`.
 #[must_use]
 pub fn history_leaf(digest: &Digest, position: &[u8; 10]) -> Digest {
-    one_block(&digest.0, position)
+    Message::history_leaf(digest, position).digest()
 }
 
 /// Return a history node with both children: `H(left ‖ right ‖ position)`.
 #[must_use]
 pub fn history_inner(left: &Digest, right: &Digest, position: &[u8; 10]) -> Digest {
-    two_blocks(&left.0, &right.0, position)
+    Message::history_inner(left, right, position).digest()
 }
 
 /// Return a history node without a right child, because the tree's version is before it: `H(left ‖ position)`.
 #[must_use]
 pub fn history_partial(left: &Digest, position: &[u8; 10]) -> Digest {
-    one_block(&left.0, position)
+    Message::history_partial(left, position).digest()
 }
 
 /// Return the hash of an act: `H("qed act 1" ‖ 00 ‖ hash of the previous act ‖ log id ‖ body)`.
@@ -199,13 +299,13 @@ pub fn act(previous: &Digest, log_id: &[u8; 16], body: &[u8]) -> Digest {
 /// Return a shortcut leaf of the hyper tree: `H(version as 32 bytes ‖ position)`.
 #[must_use]
 pub fn hyper_leaf(version: u64, position: &[u8; 34]) -> Digest {
-    two_blocks(&[0; 24], &version.to_be_bytes(), position)
+    Message::hyper_leaf(version, position).digest()
 }
 
 /// Return a hyper node: `H(right ‖ left ‖ position)`. The right child comes first.
 #[must_use]
 pub fn hyper_inner(left: &Digest, right: &Digest, position: &[u8; 34]) -> Digest {
-    two_blocks(&right.0, &left.0, position)
+    Message::hyper_inner(left, right, position).digest()
 }
 
 /// Return the hash of an empty hyper subtree of `height` levels, `0 <= height <= 256`.
@@ -228,20 +328,46 @@ pub fn backup_frame(previous: &Digest, head: &[u8; 5], body: &[u8]) -> Digest {
 /// Return the hash of a leaf of the tree of RFC 6962, section 2.1: `H(00 ‖ entry)`.
 #[must_use]
 pub fn merkle_leaf(entry: &[u8]) -> Digest {
-    // The two lengths of a qed log's entries. An entry of another log may have any length.
-    if let Ok(entry) = <&[u8; 42]>::try_from(entry) {
-        one_block(&[0], entry)
-    } else if let Ok(entry) = <&[u8; 106]>::try_from(entry) {
-        two_blocks(&[0], entry, &[])
+    if let Some(message) = inside_batch(entry) {
+        message.digest()
+    } else if let Some(message) = end_of_batch(entry) {
+        message.digest()
     } else {
         Digest(sha2::Sha256::new().chain_update([0]).chain_update(entry).finalize().into())
     }
 }
 
+/// Return the hashes of the leaves `entries`, each as by [`merkle_leaf`].
+#[must_use]
+#[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a leaf without its hash would shift all others")]
+pub fn merkle_leaves(entries: &[impl AsRef<[u8]>]) -> Vec<Digest> {
+    let entries = || entries.iter().map(AsRef::as_ref);
+    let mut inside = digests(entries().filter_map(inside_batch));
+    let mut ends = digests(entries().filter_map(end_of_batch));
+    let hash = |entry: &[u8]| match entry.len() {
+        ENTRY_BYTES => inside.next().expect("each entry inside a batch is hashed"),
+        LAST_ENTRY_BYTES => ends.next().expect("each end of a batch is hashed"),
+        _ => merkle_leaf(entry),
+    };
+    entries().map(hash).collect()
+}
+
+/// The two lengths of a qed log's entries. An entry of another log may have any length.
+const ENTRY_BYTES: usize = 42;
+const LAST_ENTRY_BYTES: usize = 106;
+
+fn inside_batch(entry: &[u8]) -> Option<Message<1>> {
+    Some(one_block(&[0], <&[u8; ENTRY_BYTES]>::try_from(entry).ok()?))
+}
+
+fn end_of_batch(entry: &[u8]) -> Option<Message<2>> {
+    Some(two_blocks(&[0], <&[u8; LAST_ENTRY_BYTES]>::try_from(entry).ok()?, &[]))
+}
+
 /// Return a node of the tree of RFC 6962, section 2.1: `H(01 ‖ left ‖ right)`.
 #[must_use]
 pub fn merkle_inner(left: &Digest, right: &Digest) -> Digest {
-    two_blocks(&[1], &left.0, &right.0)
+    Message::merkle_inner(left, right).digest()
 }
 
 /// Return the root of the tree of RFC 6962 without leaves: `H("")`.
@@ -293,6 +419,33 @@ mod tests {
         for bytes in [0, 41, 42, 43, 105, 106, 107, 300] {
             let entry = vec![5; bytes];
             assert_eq!(merkle_leaf(&entry), plain(&[&[0], &entry]), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn many_messages_have_the_digests_of_each() {
+        let events: Vec<_> = (0..1001_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
+        let (short, long) = ([7; 10], [9; 34]);
+        for count in [0, 1, 2, 3, 4, 5, 999, 1000, 1001] {
+            let events = &events[..count];
+            let expected = |parts: &dyn Fn(&Digest) -> Digest| events.iter().map(parts).collect::<Vec<_>>();
+            let one: Vec<_> = digests(events.iter().map(|event| Message::history_leaf(event, &short))).collect();
+            assert_eq!(one, expected(&|event| plain(&[&event.0, &short])), "{count}");
+            let two: Vec<_> = digests(events.iter().map(|event| Message::hyper_inner(event, event, &long))).collect();
+            assert_eq!(two, expected(&|event| plain(&[&event.0, &event.0, &long])), "{count}");
+            let sized = digests(events.iter().map(|event| Message::merkle_inner(event, event)));
+            assert_eq!(sized.size_hint(), (count, Some(count)));
+        }
+    }
+
+    #[test]
+    fn leaves_of_all_lengths_keep_their_order() {
+        let entries: Vec<Vec<u8>> = (0..300_u16)
+            .map(|i| vec![i.to_be_bytes()[1]; [42, 42, 106, 42, 41, 106, 107, 0][usize::from(i % 8)]])
+            .collect();
+        for count in [0, 1, 2, 3, 5, 6, 7, 299, 300] {
+            let expected: Vec<_> = entries[..count].iter().map(|entry| plain(&[&[0], entry])).collect();
+            assert_eq!(merkle_leaves(&entries[..count]), expected, "{count}");
         }
     }
 

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::error::LogError;
-use crate::hash::{Digest, history_inner, history_leaf, history_partial};
+use crate::hash::{self, Digest, Message, history_inner, history_leaf, history_partial};
 use crate::integers::usize_from;
 use crate::position::{HistoryPosition, history_height};
 use crate::proof::{incremental_positions, membership_positions};
@@ -20,6 +20,9 @@ pub const GROUP: u64 = 1 << KEPT_HEIGHT;
 
 /// [`GROUP`] as a length.
 const GROUP_LEAVES: usize = 1 << KEPT_HEIGHT;
+
+/// Number of nodes or groups that one thread hashes at a time: enough to fill lanes, few enough to stay in its cache.
+const PART: usize = 256;
 
 /// Number of levels below the root of a tree of 2^64 leaves.
 const LEVELS: usize = 64;
@@ -83,18 +86,11 @@ impl HistoryTree {
     pub fn of_events(digests: &[Digest]) -> Self {
         let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
         let mut tree = Self { len: (digests.len() - rest.len()) as u64, ..Self::new() };
-        let group = |(index, group): (usize, &[Digest; GROUP_LEAVES])| {
-            frozen(group, HistoryPosition { index: index as u64 * GROUP, height: KEPT_HEIGHT })
-        };
-        let mut level: Vec<_> = groups.par_iter().enumerate().map(group).collect();
+        let mut level = frozen_groups(groups);
         for (height, left) in (KEPT_HEIGHT..).zip(tree.edge.0.iter_mut().skip(KEPT_HEIGHT.into())) {
             let Some(last) = level.len().checked_sub(1) else { break };
             *left = level[last & !1];
-            let above = level.as_chunks::<2>().0.par_iter().enumerate().map(|(index, [left, right])| {
-                let position = HistoryPosition { index: (index as u64) << (height + 1), height: height + 1 };
-                history_inner(left, right, &position.to_bytes())
-            });
-            let above = above.collect();
+            let above = in_parts(level.as_chunks::<2>().0, |first, pairs| parents(pairs, first, height + 1));
             tree.kept.push(std::mem::replace(&mut level, above));
         }
         let change = tree.plan(rest, Roots::At(&[]));
@@ -114,20 +110,15 @@ impl HistoryTree {
         self.len == 0
     }
 
-    /// Compute the result of appending `digests` without changing anything.
+    /// Compute the result of appending `digests` without changing anything. The nodes of one height are hashed together.
     #[must_use]
     pub fn plan(&self, digests: &[Digest], roots: Roots<'_>) -> HistoryChange {
-        let mut change = HistoryChange { edge: self.edge, ..HistoryChange::default() };
-        for (version, digest) in (self.len..).zip(digests) {
-            let highest = change.freeze(version, digest);
-            change.len += 1;
-            let is_wanted = match roots {
-                Roots::Each => true,
-                Roots::At(versions) => versions.get(change.roots.len()) == Some(&version),
-            };
-            if is_wanted {
-                change.roots.push(change.root(version, highest));
-            }
+        let mut change = HistoryChange { edge: self.edge, len: digests.len() as u64, ..HistoryChange::default() };
+        let mut paths = leaves(self.len, digests, roots);
+        for height in 0.. {
+            change.collect(height, &paths);
+            let Some(left) = change.edge.0.get_mut(usize::from(height)).filter(|_| !paths.is_empty()) else { break };
+            paths = above(&paths, height, left);
         }
         change
     }
@@ -235,44 +226,126 @@ impl Default for HistoryTree {
 }
 
 impl HistoryChange {
-    /// Add the leaf of `version` and every node that it completes; return the height and hash of the highest of them.
-    fn freeze(&mut self, version: u64, digest: &Digest) -> (u16, Digest) {
-        let mut node = history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes());
-        let mut height = 0;
-        for left in &mut self.edge.0 {
-            if height >= KEPT_HEIGHT {
-                self.frozen.push((height, node));
-            }
-            if version >> height & 1 == 0 {
-                *left = node;
-                break;
-            }
-            height += 1;
-            node = history_inner(left, &node, &HistoryPosition::above(version, height).to_bytes());
+    /// Keep those of the nodes at `height` that are complete or a wanted root.
+    fn collect(&mut self, height: u16, paths: &[Path]) {
+        if height >= KEPT_HEIGHT {
+            let complete = paths.iter().filter(|path| path.is_complete(height));
+            self.frozen.extend(complete.map(|path| (height, path.node)));
         }
-        (height, node)
-    }
-
-    /// Return the root at `version`, which must be the last version, from the highest node that it completed.
-    fn root(&self, version: u64, (height, node): (u16, Digest)) -> Digest {
-        let above = (height..history_height(version)).zip(self.edge.0.iter().skip(height.into()));
-        above.fold(node, |node, (height, left)| {
-            let parent = HistoryPosition::above(version, height + 1).to_bytes();
-            if version >> height & 1 == 0 {
-                history_partial(&node, &parent)
-            } else {
-                history_inner(left, &node, &parent)
-            }
-        })
+        // Earlier versions have lower roots, so these are in the order of versions, too.
+        let wanted = paths.iter().filter(|path| path.is_wanted && history_height(path.version) == height);
+        self.roots.extend(wanted.map(|path| path.node));
     }
 }
 
-/// Return the frozen node at `position`. `digests` must be exactly the events below it.
-#[expect(clippy::indexing_slicing, reason = "a leaf without a digest must not get a hash")]
-fn frozen(digests: &[Digest], position: HistoryPosition) -> Digest {
-    let Some((left, right)) = position.children() else { return history_leaf(&digests[0], &position.to_bytes()) };
-    let (lefts, rights) = digests.split_at(digests.len() / 2);
-    history_inner(&frozen(lefts, left), &frozen(rights, right), &position.to_bytes())
+/// The path of a new leaf up to some height: its node there, in the tree at its version.
+#[derive(Debug, Clone, Copy)]
+struct Path {
+    version: u64,
+    node: Digest,
+    /// The root at this version is wanted.
+    is_wanted: bool,
+}
+
+impl Path {
+    /// Return whether the version is the last one below its node at `height`: no later event changes the node.
+    const fn is_complete(&self, height: u16) -> bool {
+        self.version.trailing_ones() >= height as u32
+    }
+
+    /// Return whether the node at `height`, at most 63, is a right child.
+    const fn is_right(&self, height: u16) -> bool {
+        self.version >> height & 1 == 1
+    }
+
+    /// Return whether a root above `height` needs the node.
+    const fn leads_to_root(&self, height: u16) -> bool {
+        self.is_wanted && history_height(self.version) > height
+    }
+
+    fn position(&self, height: u16) -> [u8; 10] {
+        HistoryPosition::above(self.version, height).to_bytes()
+    }
+}
+
+/// Return the paths of the events `digests` from version `base` on, at their leaves.
+fn leaves(base: u64, digests: &[Digest], roots: Roots<'_>) -> Vec<Path> {
+    let leaf = |(version, digest): (u64, &Digest)| {
+        Message::history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes())
+    };
+    let nodes = hash::digests((base..).zip(digests).map(leaf));
+    let mut wanted = match roots {
+        Roots::Each => None,
+        Roots::At(versions) => Some(versions.iter().peekable()),
+    };
+    let mut is_wanted = |version| wanted.as_mut().is_none_or(|next| next.next_if_eq(&&version).is_some());
+    (base..).zip(nodes).map(|(version, node)| Path { version, node, is_wanted: is_wanted(version) }).collect()
+}
+
+/// Return the paths one level above `height`, at most 63, as far as anything needs them. `left` is the last complete left child at
+/// `height` before them, and after the call the last one among them.
+#[expect(clippy::expect_used, reason = "a path without its node would end in the root of another version")]
+fn above(paths: &[Path], height: u16, left: &mut Digest) -> Vec<Path> {
+    let is_left = |path: &Path| !path.is_right(height) && path.is_complete(height);
+    let mut beside = *left;
+    let mut inner = hash::digests(paths.iter().filter_map(|path| {
+        if is_left(path) {
+            beside = path.node;
+        }
+        path.is_right(height).then(|| Message::history_inner(&beside, &path.node, &path.position(height + 1)))
+    }));
+    let is_partial = |path: &Path| !path.is_right(height) && path.leads_to_root(height);
+    let lone = paths.iter().filter(|path| is_partial(path));
+    let mut partial = hash::digests(lone.map(|path| Message::history_partial(&path.node, &path.position(height + 1))));
+    let mut next = Vec::with_capacity(paths.len());
+    for path in paths {
+        let node = if path.is_right(height) {
+            inner.next().expect("each right child has a parent")
+        } else if is_partial(path) {
+            partial.next().expect("each partial node is hashed")
+        } else {
+            continue;
+        };
+        next.push(Path { node, ..*path });
+    }
+    if let Some(last) = paths.iter().rfind(|path| is_left(path)) {
+        *left = last.node;
+    }
+    next
+}
+
+/// Return the frozen nodes above groups of leaves.
+fn frozen_groups(groups: &[[Digest; GROUP_LEAVES]]) -> Vec<Digest> {
+    in_parts(groups, |first, groups| {
+        let leaf = |(version, digest): (u64, &Digest)| {
+            Message::history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes())
+        };
+        let leaves = (first as u64 * GROUP..).zip(groups.as_flattened());
+        let mut level: Vec<_> = hash::digests(leaves.map(leaf)).collect();
+        for height in 1..=KEPT_HEIGHT {
+            let first = first * (GROUP_LEAVES >> height);
+            level = parents(level.as_chunks::<2>().0, first, height).collect();
+        }
+        level
+    })
+}
+
+/// Return the nodes at `height` above pairs of frozen nodes, the first of which is number `first` at its height.
+fn parents(pairs: &[[Digest; 2]], first: usize, height: u16) -> impl Iterator<Item = Digest> {
+    let numbered = (first as u64..).zip(pairs);
+    hash::digests(numbered.map(move |(index, [left, right])| {
+        let position = HistoryPosition { index: index << height, height };
+        Message::history_inner(left, right, &position.to_bytes())
+    }))
+}
+
+/// Return what `nodes_of` makes of `items`, given in parts with the number of the first item, on all threads.
+fn in_parts<'a, T: Sync, N: IntoIterator<Item = Digest>>(
+    items: &'a [T],
+    nodes_of: impl Fn(usize, &'a [T]) -> N + Sync + Send,
+) -> Vec<Digest> {
+    let parts = items.par_chunks(PART).enumerate();
+    parts.flat_map_iter(|(part, items)| nodes_of(part * PART, items)).collect()
 }
 
 fn missing(position: HistoryPosition) -> LogError {
@@ -282,6 +355,57 @@ fn missing(position: HistoryPosition) -> LogError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Return a node of the tree of `events` at `version` by its definition, with nothing shared with the code above but positions.
+    fn defined(events: &[Digest], version: u64, position: HistoryPosition) -> Digest {
+        let place = position.to_bytes();
+        let Some((left, right)) = position.children() else {
+            return plain(&[events[usize_from(position.index)].as_bytes(), &place]);
+        };
+        let left = defined(events, version, left);
+        if right.index > version {
+            return plain(&[left.as_bytes(), &place]);
+        }
+        plain(&[left.as_bytes(), defined(events, version, right).as_bytes(), &place])
+    }
+
+    fn plain(parts: &[&[u8]]) -> Digest {
+        Digest::of_event(&parts.concat())
+    }
+
+    #[test]
+    fn roots_of_a_bulk_of_any_size_are_the_defined_ones() {
+        let events: Vec<_> = (0..3200_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
+        for base in [0, 1, 2, 3, 7, 15, 16, 100, 1000, 1023, 1024, 2047] {
+            let tree = HistoryTree::of_events(&events[..base]);
+            for size in [1, 2, 3, 5, 17, 999, 1000, 1001] {
+                let change = tree.plan(&events[base..base + size], Roots::Each);
+                assert_eq!(change.roots.len(), size);
+                // The ends, and every 97th between them: each costs as many hashes as the tree has nodes.
+                for index in (0..size).filter(|index| index % 97 == 0 || index + 3 > size) {
+                    let version = (base + index) as u64;
+                    let expected = defined(&events, version, HistoryPosition::root(version));
+                    assert_eq!(change.roots[index], expected, "{base} events, {size} more, version {version}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bulk_makes_the_tree_that_single_events_make() {
+        let events: Vec<_> = (0..3200_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
+        for base in [0, 1, 15, 16, 1000, 1023] {
+            for size in [1, 2, 3, 5, 17, 999, 1000, 1001, 2000] {
+                let (mut at_once, mut one_by_one) = [(); 2].map(|()| HistoryTree::of_events(&events[..base])).into();
+                at_once.apply(at_once.plan(&events[base..base + size], Roots::At(&[])));
+                for event in &events[base..base + size] {
+                    one_by_one.apply(one_by_one.plan(std::slice::from_ref(event), Roots::Each));
+                }
+                let nodes = |tree: &HistoryTree| (tree.len, tree.kept.clone(), tree.edge.0);
+                assert_eq!(nodes(&at_once), nodes(&one_by_one), "{base} events, {size} more");
+            }
+        }
+    }
 
     #[test]
     fn a_tree_built_at_once_is_the_one_that_grew() {

@@ -11,7 +11,7 @@ use crate::integers::usize_from;
 use crate::log::Log;
 use crate::proof::Malformed;
 use crate::rows::Rows;
-use crate::tlog::entry::{Entry, entries_of};
+use crate::tlog::entry::{Entry, entries_of, leaves_of};
 use crate::tlog::entry_tree::KEPT_LEVEL;
 use crate::tlog::merkle::{self, ProveError, Subtrees, TreeHead, root_of};
 use crate::tlog::tile::{Content, FULL_WIDTH, TilePath, bundle_to_bytes, tile_to_bytes};
@@ -127,7 +127,7 @@ impl Log {
         }
         let first = index * TILE_ENTRIES;
         let to = (first + TILE_ENTRIES).min(self.len());
-        let leaves: Arc<[Digest]> = self.entries(first..to)?.iter().map(Entry::leaf).collect();
+        let leaves: Arc<[Digest]> = leaves_of(&self.entries(first..to)?).into();
         if leaves.len() == usize::from(FULL_WIDTH) {
             self.leaf_cache.put(index, Arc::clone(&leaves));
         }

@@ -7,7 +7,7 @@ use crate::hash::Digest;
 use crate::history::{HistoryChange, HistoryTree, Roots};
 use crate::hyper::{DigestAt, Entry, HyperChange, HyperTree};
 use crate::integers::usize_from;
-use crate::tlog::entry::{BatchEnd, entries_of};
+use crate::tlog::entry::{BatchEnd, entries_of, leaves_of};
 use crate::tlog::entry_tree::{EntryChange, EntryTree, FullTile};
 
 /// From this batch size on, each tree gets its own thread.
@@ -132,8 +132,8 @@ impl Trees {
         let hyper_roots = earlier_ends.iter().map(|(_, root)| *root).chain([hyper.root]);
         let ends: Vec<_> = ends.iter().enumerate().zip(hyper_roots).filter_map(end).collect();
         let repeats = repeats.get(repeats.partition_point(|version| *version < base)..).unwrap_or_default();
-        let leaves: Vec<_> = entries_of(base, digests, repeats, &ends).map(|entry| entry.leaf()).collect();
-        Ok(TreesChange { history, hyper, entries: self.entries.plan(&leaves) })
+        let entries: Vec<_> = entries_of(base, digests, repeats, &ends).collect();
+        Ok(TreesChange { history, hyper, entries: self.entries.plan(&leaves_of(&entries)) })
     }
 
     /// Apply a change that was planned on these trees in their current state.

@@ -6,7 +6,7 @@ use parking_lot::{Mutex, RwLock};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use qed_core::entry_audit::{self, AuditError};
-use qed_core::hash::merkle_leaf;
+use qed_core::hash::merkle_leaves;
 use qed_core::integers::usize_from;
 use qed_core::proof::{Malformed, Snapshot as CoreSnapshot};
 use qed_core::tlog::entry::{BatchEnd, Entry};
@@ -326,8 +326,7 @@ pub fn bundle_entries(content: &[u8], width: u16) -> PyResult<Vec<Vec<u8>>> {
 #[pyo3(signature = (content, width, /))]
 pub fn bundle_hashes(content: &[u8], width: u16) -> PyResult<Vec<u8>> {
     let entries = bundle_from_bytes(content, width).map_err(error::of_malformed)?;
-    let hashes: Vec<_> = entries.into_iter().map(merkle_leaf).collect();
-    Ok(tile_to_bytes(&hashes))
+    Ok(tile_to_bytes(&merkle_leaves(&entries)))
 }
 
 /// What a log has published about one version.

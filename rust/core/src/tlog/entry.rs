@@ -4,7 +4,7 @@
 //! there, and which occurrence of an event in a batch the hyper tree shows.
 
 use crate::bytes::Reader;
-use crate::hash::{Digest, merkle_leaf};
+use crate::hash::{Digest, merkle_leaf, merkle_leaves};
 use crate::proof::Malformed;
 use crate::tlog::text::MAX_NUMBER;
 
@@ -59,6 +59,12 @@ pub fn entries_of<'a>(
         is_repeat: repeats.next_if_eq(&&version).is_some(),
         batch_end: ends.next_if(|(last, _)| *last == version).map(|(_, end)| *end),
     })
+}
+
+/// Return the hashes of entries as leaves of the tree, each as by [`Entry::leaf`].
+#[must_use]
+pub fn leaves_of(entries: &[Entry]) -> Vec<Digest> {
+    merkle_leaves(&entries.iter().map(Entry::to_bytes).collect::<Vec<_>>())
 }
 
 impl Entry {

@@ -6,7 +6,11 @@
 use rayon::prelude::*;
 
 use crate::hash::{Digest, merkle_empty, merkle_inner};
+use crate::tlog::merkle::parents;
 use crate::tlog::tile::FULL_WIDTH;
+
+/// Number of pairs that one thread hashes at a time.
+const PART: usize = 256;
 
 /// The lowest level whose nodes are kept: each is above one full tile of leaves.
 pub const KEPT_LEVEL: u32 = FULL_WIDTH.trailing_zeros();
@@ -69,7 +73,7 @@ impl EntryTree {
         for left in edge.0.iter_mut().skip(KEPT_LEVEL as usize) {
             let Some(last) = level.len().checked_sub(1) else { break };
             *left = level[last & !1];
-            let above = level.as_chunks::<2>().0.par_iter().map(|[left, right]| merkle_inner(left, right)).collect();
+            let above = level.as_chunks::<2>().0.par_chunks(PART).flat_map_iter(parents).collect();
             kept.push(std::mem::replace(&mut level, above));
         }
         Self { size, kept, edge }
@@ -91,12 +95,29 @@ impl EntryTree {
         joined.unwrap_or_else(merkle_empty)
     }
 
-    /// Compute the result of appending leaves, given by their hashes, without changing anything.
+    /// Compute the result of appending leaves, given by their hashes, without changing anything. The nodes of one level are hashed
+    /// together.
     #[must_use]
     pub fn plan(&self, leaves: &[Digest]) -> EntryChange {
         let mut change = EntryChange { count: leaves.len() as u64, kept: Vec::new(), edge: self.edge };
-        for (index, leaf) in (self.size..).zip(leaves) {
-            change.append(index, *leaf);
+        let (mut first, mut nodes) = (self.size, leaves.to_vec());
+        for (level, left) in (0..).zip(&mut change.edge.0) {
+            if nodes.is_empty() {
+                break;
+            }
+            if level >= KEPT_LEVEL {
+                let numbered = (first..).zip(&nodes);
+                change.kept.extend(numbered.map(|(index, &hash)| Node { level, index, hash }));
+            }
+            if first % 2 == 1 {
+                nodes.insert(0, *left);
+            }
+            let (pairs, rest) = nodes.as_chunks::<2>();
+            if let Some(last) = rest.first().or_else(|| pairs.last().map(|[last, _]| last)) {
+                *left = *last;
+            }
+            nodes = parents(pairs).collect();
+            first /= 2;
         }
         change
     }
@@ -136,21 +157,6 @@ impl EntryChange {
             let level = u8::try_from(node.level / KEPT_LEVEL - 1).ok()?;
             Some(FullTile { level, index: node.index, hash: node.hash })
         })
-    }
-
-    /// Add a leaf, and every node that it completes.
-    fn append(&mut self, index: u64, leaf: Digest) {
-        let mut node = leaf;
-        for (level, left) in (0..).zip(&mut self.edge.0) {
-            if level >= KEPT_LEVEL {
-                self.kept.push(Node { level, index: index >> level, hash: node });
-            }
-            if index >> level & 1 == 0 {
-                *left = node;
-                break;
-            }
-            node = merkle_inner(left, &node);
-        }
     }
 }
 

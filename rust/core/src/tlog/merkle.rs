@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::hash::{Digest, merkle_empty, merkle_inner};
+use crate::hash::{Digest, Message, digests, merkle_empty, merkle_inner};
 use crate::proof::Malformed;
 use crate::tlog::text::MAX_NUMBER;
 use crate::verify::{VerifyError, same};
@@ -95,14 +95,18 @@ pub enum ProveError<E> {
 /// Return the root of the tree over all of `leaves`, which are leaf hashes.
 #[must_use]
 pub fn root_of(leaves: &[Digest]) -> Digest {
-    match leaves {
-        [] => merkle_empty(),
-        [leaf] => *leaf,
-        _ => {
-            let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
-            merkle_inner(&root_of(left), &root_of(right))
-        }
+    let mut level = leaves.to_vec();
+    while level.len() > 1 {
+        // The last node of an odd number is the right child of a higher one.
+        let (pairs, last) = level.as_chunks::<2>();
+        level = parents(pairs).chain(last.iter().copied()).collect();
     }
+    level.first().copied().unwrap_or_else(merkle_empty)
+}
+
+/// Return the nodes above pairs of nodes.
+pub fn parents(pairs: &[[Digest; 2]]) -> impl Iterator<Item = Digest> {
+    digests(pairs.iter().map(|[left, right]| Message::merkle_inner(left, right)))
 }
 
 /// Return the root of the tree with `size` leaves.

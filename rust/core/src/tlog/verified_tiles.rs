@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::hash::{DIGEST_BYTES, Digest, merkle_leaf};
+use crate::hash::{DIGEST_BYTES, Digest, merkle_leaves};
 use crate::integers::usize_from;
 use crate::proof::Malformed;
 use crate::tlog::merkle::{ProveError, TreeHead, inclusion, root_at, root_of};
@@ -135,7 +135,7 @@ impl VerifiedTiles {
     /// [`VerifyError`] unless it has exactly the entries of this bundle in the tree. The tile above must have been added before.
     pub fn verify_bundle(&self, index: u64, bytes: &[u8]) -> Result<(), VerifyError> {
         let path = self.path_of(0, index).ok_or_else(|| refused("bundle", "one in the tree", index.to_string()))?;
-        let leaves: Vec<_> = bundle_from_bytes(bytes, path.width())?.into_iter().map(merkle_leaf).collect();
+        let leaves = merkle_leaves(&bundle_from_bytes(bytes, path.width())?);
         self.verify(&path, &leaves)
     }
 

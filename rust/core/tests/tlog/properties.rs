@@ -202,3 +202,23 @@ impl Edit {
         path
     }
 }
+
+/// Return the root of RFC 6962, section 2.1, by its definition.
+fn defined(leaves: &[Digest]) -> Digest {
+    match leaves {
+        [] => Digest::of_event(b""),
+        [leaf] => *leaf,
+        _ => {
+            let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+            Digest::of_event(&[&[1], defined(left).as_bytes().as_slice(), defined(right).as_bytes()].concat())
+        }
+    }
+}
+
+#[test]
+fn a_root_is_the_defined_one_for_every_number_of_leaves() {
+    let leaves: Vec<_> = (0..1001_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
+    for count in (0..66).chain([127, 128, 129, 255, 256, 257, 511, 512, 513, 999, 1000, 1001]) {
+        assert_eq!(root_of(&leaves[..count]), defined(&leaves[..count]), "{count} leaves");
+    }
+}
