@@ -88,7 +88,7 @@ lock: $(VENV)/audit/.tools
 
 ## bench: every number of bench/README.md, each beside its target
 bench: $(VENV)/.installed
-	cargo bench --quiet -p qed-sha256
+	cargo bench --quiet -p qed-sha256 --bench lanes
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/backup.py

@@ -1,4 +1,4 @@
-//! The cost of a block of SHA-256, one lane against two: `cargo bench -p qed-sha256`.
+//! The cost of a block of SHA-256, one lane against two: `cargo bench -p qed-sha256 --bench lanes`.
 //!
 //! The two are measured in turn in one run, because the speed of a shared machine changes from second to second. Each line has the
 //! medians of all turns.

@@ -138,14 +138,6 @@ impl<const BLOCKS: usize> Message<BLOCKS> {
         let [state] = states;
         to_digest(state)
     }
-
-    /// Return the hashes of two messages, which takes about as long as one.
-    #[inline]
-    fn digests_of_two(first: &Self, second: &Self) -> [Digest; 2] {
-        let mut states = [INITIAL_STATE; 2];
-        qed_sha256::compress(&mut states, &[first.0, second.0]);
-        states.map(to_digest)
-    }
 }
 
 impl Message<1> {
@@ -198,16 +190,17 @@ impl Message<2> {
 pub fn digests<const BLOCKS: usize>(
     messages: impl IntoIterator<Item = Message<BLOCKS>>,
 ) -> impl Iterator<Item = Digest> {
-    Digests { messages: messages.into_iter().fuse(), second: None }
+    Digests { messages: messages.into_iter().fuse(), lanes: [[[0; 64]; BLOCKS]; 2], second: None }
 }
 
 /// The hashes of messages, and the one that was computed together with the last.
-struct Digests<I> {
+struct Digests<const BLOCKS: usize, I> {
     messages: I,
+    lanes: [[[u8; 64]; BLOCKS]; 2],
     second: Option<Digest>,
 }
 
-impl<const BLOCKS: usize, I: Iterator<Item = Message<BLOCKS>>> Iterator for Digests<I> {
+impl<const BLOCKS: usize, I: Iterator<Item = Message<BLOCKS>>> Iterator for Digests<BLOCKS, I> {
     type Item = Digest;
 
     #[inline]
@@ -215,11 +208,24 @@ impl<const BLOCKS: usize, I: Iterator<Item = Message<BLOCKS>>> Iterator for Dige
         if let Some(second) = self.second.take() {
             return Some(second);
         }
-        let first = self.messages.next()?;
-        let Some(second) = self.messages.next() else { return Some(first.digest()) };
-        let [first, second] = Message::digests_of_two(&first, &second);
-        self.second = Some(second);
-        Some(first)
+        let mut count = 0;
+        for (lane, message) in self.lanes.iter_mut().zip(&mut self.messages) {
+            *lane = message.0;
+            count += 1;
+        }
+        let (mut states, [first, _]) = ([INITIAL_STATE; 2], &self.lanes);
+        match count {
+            0 => None,
+            1 => {
+                qed_sha256::compress(states.split_at_mut(1).0, std::slice::from_ref(first));
+                Some(to_digest(states[0]))
+            }
+            _ => {
+                qed_sha256::compress(&mut states, &self.lanes);
+                self.second = Some(to_digest(states[1]));
+                Some(to_digest(states[0]))
+            }
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -114,11 +114,12 @@ impl HistoryTree {
     #[must_use]
     pub fn plan(&self, digests: &[Digest], roots: Roots<'_>) -> HistoryChange {
         let mut change = HistoryChange { edge: self.edge, len: digests.len() as u64, ..HistoryChange::default() };
-        let mut paths = leaves(self.len, digests, roots);
+        let (mut paths, mut next) = (leaves(self.len, digests, roots), Vec::with_capacity(digests.len()));
         for height in 0.. {
             change.collect(height, &paths);
             let Some(left) = change.edge.0.get_mut(usize::from(height)).filter(|_| !paths.is_empty()) else { break };
-            paths = above(&paths, height, left);
+            ascend(&paths, height, left, &mut next);
+            std::mem::swap(&mut paths, &mut next);
         }
         change
     }
@@ -263,6 +264,18 @@ impl Path {
         self.is_wanted && history_height(self.version) > height
     }
 
+    /// Return the path one level above `height`, for a path without others. That costs less than what [`ascend`] prepares.
+    fn parent(&self, height: u16, left: &mut Digest) -> Option<Self> {
+        let position = self.position(height + 1);
+        if self.is_right(height) {
+            return Some(Self { node: history_inner(left, &self.node, &position), ..*self });
+        }
+        if self.is_complete(height) {
+            *left = self.node;
+        }
+        self.leads_to_root(height).then(|| Self { node: history_partial(&self.node, &position), ..*self })
+    }
+
     fn position(&self, height: u16) -> [u8; 10] {
         HistoryPosition::above(self.version, height).to_bytes()
     }
@@ -282,10 +295,15 @@ fn leaves(base: u64, digests: &[Digest], roots: Roots<'_>) -> Vec<Path> {
     (base..).zip(nodes).map(|(version, node)| Path { version, node, is_wanted: is_wanted(version) }).collect()
 }
 
-/// Return the paths one level above `height`, at most 63, as far as anything needs them. `left` is the last complete left child at
-/// `height` before them, and after the call the last one among them.
+/// Write the paths one level above `height`, at most 63, to `next`, as far as anything needs them. `left` is the last complete left
+/// child at `height` before them, and after the call the last one among them.
 #[expect(clippy::expect_used, reason = "a path without its node would end in the root of another version")]
-fn above(paths: &[Path], height: u16, left: &mut Digest) -> Vec<Path> {
+fn ascend(paths: &[Path], height: u16, left: &mut Digest, next: &mut Vec<Path>) {
+    next.clear();
+    if let [path] = paths {
+        next.extend(path.parent(height, left));
+        return;
+    }
     let is_left = |path: &Path| !path.is_right(height) && path.is_complete(height);
     let mut beside = *left;
     let mut inner = hash::digests(paths.iter().filter_map(|path| {
@@ -297,7 +315,6 @@ fn above(paths: &[Path], height: u16, left: &mut Digest) -> Vec<Path> {
     let is_partial = |path: &Path| !path.is_right(height) && path.leads_to_root(height);
     let lone = paths.iter().filter(|path| is_partial(path));
     let mut partial = hash::digests(lone.map(|path| Message::history_partial(&path.node, &path.position(height + 1))));
-    let mut next = Vec::with_capacity(paths.len());
     for path in paths {
         let node = if path.is_right(height) {
             inner.next().expect("each right child has a parent")
@@ -311,7 +328,6 @@ fn above(paths: &[Path], height: u16, left: &mut Digest) -> Vec<Path> {
     if let Some(last) = paths.iter().rfind(|path| is_left(path)) {
         *left = last.node;
     }
-    next
 }
 
 /// Return the frozen nodes above groups of leaves.

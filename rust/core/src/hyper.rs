@@ -10,15 +10,18 @@
 //! [`HyperTree::of_events`] builds the same tree from all of its events.
 
 mod build;
+mod hashing;
 mod plan;
+mod split;
 
 use rayon::prelude::*;
 
 use crate::error::LogError;
-use crate::hash::{Digest, HYPER_LEVELS, hyper_default, hyper_inner, hyper_leaf};
+use crate::hash::{Digest, HYPER_LEVELS, hyper_default};
 use crate::integers::{height_from, usize_from};
-use crate::position::HyperPosition;
 use crate::proof::SHORTCUT_DEPTH;
+
+use hashing::{AtOnce, Hashing};
 
 pub use plan::HyperChange;
 
@@ -194,7 +197,7 @@ impl HyperTree {
             let (left, right) = self.children(node, depth, digest_at)?;
             let (own, sibling) = if key.bit(depth) { (right, left) } else { (left, right) };
             depth += 1;
-            siblings.push(self.hash_at(sibling, depth, digest_at)?);
+            siblings.push(self.hash_at(sibling, depth, digest_at, &mut AtOnce)?);
             node = own;
         }
     }
@@ -246,20 +249,27 @@ impl HyperTree {
     }
 
     /// Return the hash of the subtree at `depth` that `node` is the root of.
-    fn hash_at(&self, node: NodeRef, depth: u16, digest_at: &DigestAt<'_>) -> Result<Digest, LogError> {
+    fn hash_at<H: Hashing>(
+        &self,
+        node: NodeRef,
+        depth: u16,
+        digest_at: &DigestAt<'_>,
+        hashing: &mut H,
+    ) -> Result<H::Hash, LogError> {
         match node.kind() {
-            Node::Empty => Ok(hyper_default(HYPER_LEVELS - depth)),
+            Node::Empty => Ok(H::empty(depth)),
             Node::Leaf(index) => {
                 let key = self.some_key(node, depth.max(SHORTCUT_DEPTH), digest_at)?;
-                Ok(lone_hash(&key, self.leaf(index).version, depth))
+                Ok(lone_hash(&key, self.leaf(index).version, depth, hashing))
             }
             Node::Branch(index) => {
                 let branch = self.branch(index);
+                let hash = hashing.known(branch.hash);
                 if branch.depth == depth {
-                    return Ok(branch.hash);
+                    return Ok(hash);
                 }
                 let key = self.some_key(node, branch.depth, digest_at)?;
-                Ok(lift(&key, branch.hash, branch.depth, depth))
+                Ok(lift(&key, hash, branch.depth, depth, hashing))
             }
         }
     }
@@ -322,17 +332,18 @@ fn flat_index(key: &Digest, depth: u16) -> usize {
 }
 
 /// Return the hash at `depth` of a subtree that contains one key.
-fn lone_hash(key: &Digest, version: u64, depth: u16) -> Digest {
+fn lone_hash<H: Hashing>(key: &Digest, version: u64, depth: u16, hashing: &mut H) -> H::Hash {
     let leaf_depth = depth.max(SHORTCUT_DEPTH);
-    lift(key, hyper_leaf(version, &HyperPosition::on_path(key, leaf_depth).to_bytes()), leaf_depth, depth)
+    let leaf = hashing.leaf(version, key, leaf_depth);
+    lift(key, leaf, leaf_depth, depth, hashing)
 }
 
 /// Return the hash at depth `to` of a subtree that contains only the node `hash` at depth `from`, on the path of `key`.
-fn lift(key: &Digest, hash: Digest, from: u16, to: u16) -> Digest {
+fn lift<H: Hashing>(key: &Digest, hash: H::Hash, from: u16, to: u16, hashing: &mut H) -> H::Hash {
     (to..from).rev().fold(hash, |below, depth| {
-        let beside = hyper_default(HYPER_LEVELS - depth - 1);
-        let (left, right) = if key.bit(depth) { (&beside, &below) } else { (&below, &beside) };
-        hyper_inner(left, right, &HyperPosition::on_path(key, depth).to_bytes())
+        let beside = H::empty(depth + 1);
+        let (left, right) = if key.bit(depth) { (beside, below) } else { (below, beside) };
+        hashing.inner(left, right, key, depth)
     })
 }
 
@@ -364,6 +375,8 @@ fn index_of(index: usize) -> Result<u32, LogError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -385,6 +398,59 @@ mod tests {
             (first, turn) = (last, turn + 1);
         }
         tree
+    }
+
+    fn plain(parts: &[&[u8]]) -> Digest {
+        Digest::of_event(&parts.concat())
+    }
+
+    /// Return the hash at `depth` of the subtree of `entries`, sorted by key, by its definition. `empty` are the hashes of empty
+    /// subtrees by height.
+    fn defined(entries: &[Entry], depth: u16, empty: &[Digest]) -> Digest {
+        let place = |key: &Digest| {
+            let mut prefix = *key.as_bytes();
+            for bit in depth..256 {
+                prefix[usize::from(bit / 8)] &= !(0x80 >> (bit % 8));
+            }
+            [(256 - depth).to_be_bytes().as_slice(), &prefix].concat()
+        };
+        match entries {
+            [] => empty[usize::from(256 - depth)],
+            [only] if depth >= SHORTCUT_DEPTH => plain(&[&[0; 24], &only.version.to_be_bytes(), &place(&only.key)]),
+            [first, ..] => {
+                let (left, right) = entries.split_at(entries.partition_point(|entry| !entry.key.bit(depth)));
+                let (left, right) = (defined(left, depth + 1, empty), defined(right, depth + 1, empty));
+                plain(&[right.as_bytes(), left.as_bytes(), &place(&first.key)])
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_of_any_size_leads_to_the_defined_root() {
+        let above = |below: &Digest| Some(plain(&[below.as_bytes(), below.as_bytes()]));
+        let empty: Vec<_> = std::iter::successors(Some(plain(&[&[0, 0]])), above).take(257).collect();
+        let sizes = [1, 2, 3, 7, 8, 9, 127, 128, 129, 999, 1000, 1001];
+        let (mut tree, mut keys) = (HyperTree::with_capacity(0), Vec::<Digest>::new());
+        let mut entries = Vec::new();
+        for size in sizes {
+            let first = keys.len();
+            for place in first..first + size {
+                // Every tenth event occurred in an earlier batch.
+                let is_new = place % 10 != 9 || first == 0;
+                let earlier = keys.get(place * 7 % first.max(1)).copied();
+                keys.push(earlier.filter(|_| !is_new).unwrap_or_else(|| Digest::of_event(&place.to_be_bytes())));
+            }
+            let digest_at = |version: u64| Ok(keys[usize::try_from(version).unwrap()]);
+            let shown: BTreeMap<_, _> =
+                (first..).zip(&keys[first..]).map(|(place, key)| (*key, place as u64)).collect();
+            let batch: Vec<_> = shown.into_iter().map(|(key, version)| Entry { key, version }).collect();
+            let change = tree.plan(&batch, &digest_at).unwrap();
+            tree.apply(change, &digest_at).unwrap();
+            entries.retain(|old: &Entry| batch.binary_search_by_key(&old.key, |entry| entry.key).is_err());
+            entries.extend(batch);
+            entries.sort_unstable();
+            assert_eq!(tree.root(), defined(&entries, 0, &empty), "a batch of {size} after {first}");
+        }
     }
 
     #[test]

@@ -20,10 +20,11 @@ pub fn is_supported() -> bool {
 #[inline]
 pub fn compress_pair<const BLOCKS: usize>(states: &mut [State; 2], messages: &[[Block; BLOCKS]; 2]) {
     debug_assert!(is_supported());
+    let [first, second] = messages;
     // SAFETY: the caller has checked that the processor has these instructions.
     #[expect(unsafe_code, reason = "a function that needs instructions of some processors only")]
     unsafe {
-        with_instructions(states, messages);
+        with_instructions(states, first, second);
     }
 }
 
@@ -35,8 +36,7 @@ struct Halves {
 }
 
 #[target_feature(enable = "neon,sha2")]
-fn with_instructions<const BLOCKS: usize>(states: &mut [State; 2], messages: &[[Block; BLOCKS]; 2]) {
-    let [first, second] = messages;
+fn with_instructions(states: &mut [State; 2], first: &[Block], second: &[Block]) {
     let mut lanes = [halves(&states[0]), halves(&states[1])];
     for (first, second) in first.iter().zip(second) {
         let before = lanes;
@@ -52,6 +52,7 @@ fn with_instructions<const BLOCKS: usize>(states: &mut [State; 2], messages: &[[
 }
 
 /// Do the 64 rounds of one block on both lanes.
+#[inline]
 #[target_feature(enable = "neon,sha2")]
 fn rounds(lanes: &mut [Halves; 2], mut words: [[uint32x4_t; 4]; 2]) {
     for (group, constants) in ROUND_CONSTANTS.iter().enumerate() {

@@ -19,10 +19,11 @@ pub fn is_supported() -> bool {
 #[inline]
 pub fn compress_pair<const BLOCKS: usize>(states: &mut [State; 2], messages: &[[Block; BLOCKS]; 2]) {
     debug_assert!(is_supported());
+    let [first, second] = messages;
     // SAFETY: the caller has checked that the processor has these instructions.
     #[expect(unsafe_code, reason = "a function that needs instructions of some processors only")]
     unsafe {
-        with_instructions(states, messages);
+        with_instructions(states, first, second);
     }
 }
 
@@ -34,8 +35,7 @@ struct Halves {
 }
 
 #[target_feature(enable = "sha,sse4.1,ssse3")]
-fn with_instructions<const BLOCKS: usize>(states: &mut [State; 2], messages: &[[Block; BLOCKS]; 2]) {
-    let [first, second] = messages;
+fn with_instructions(states: &mut [State; 2], first: &[Block], second: &[Block]) {
     let mut lanes = [halves(&states[0]), halves(&states[1])];
     for (first, second) in first.iter().zip(second) {
         let before = lanes;
@@ -51,6 +51,7 @@ fn with_instructions<const BLOCKS: usize>(states: &mut [State; 2], messages: &[[
 }
 
 /// Do the 64 rounds of one block on both lanes.
+#[inline]
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 fn rounds(lanes: &mut [Halves; 2], mut words: [[__m128i; 4]; 2]) {
     for (group, constants) in ROUND_CONSTANTS.iter().enumerate() {

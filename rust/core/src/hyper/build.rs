@@ -5,10 +5,11 @@
 
 use rayon::prelude::*;
 
+use super::hashing::{Hashing as _, Later, Slot};
 use super::{BLANK_BRANCH, Branch, HyperTree, Leaf, NodeRef};
 use super::{index_of, key_of_prefix, lift, lone_hash};
 use crate::error::LogError;
-use crate::hash::{Digest, HYPER_LEVELS, hyper_default, hyper_inner};
+use crate::hash::{Digest, HYPER_LEVELS, Message, digests, hyper_default};
 use crate::integers::{height_from, usize_from};
 use crate::position::HyperPosition;
 use crate::proof::SHORTCUT_DEPTH;
@@ -16,6 +17,9 @@ use crate::proof::SHORTCUT_DEPTH;
 /// Number of runs of buckets: enough that all threads finish at about the same time, few enough that the cost of starting one does
 /// not matter.
 const RUNS: usize = 256;
+
+/// Number of buckets or flat nodes that one thread hashes at a time: enough to fill lanes, few enough to stay in its cache.
+const PART: usize = 256;
 
 impl HyperTree {
     /// Return the tree of the events `digests`, numbered from zero. If an event occurs several times, the tree shows its last version
@@ -57,7 +61,20 @@ impl HyperTree {
         let places = self.buckets.par_chunks_mut(per_run).zip(hashes.par_chunks_mut(per_run));
         let runs = leaves.into_par_iter().zip(branches).zip(places);
         runs.try_for_each(|(((first_leaf, leaves), (first_branch, branches)), (buckets, hashes))| {
-            Run { keys, depth, buckets, hashes, branches, first_branch, built: 0 }.build(leaves, first_leaf)
+            let (hashing, unhashed_buckets, unhashed_branches) = (Later::default(), Vec::new(), Vec::new());
+            let nothing = Run {
+                keys,
+                depth,
+                buckets,
+                hashes,
+                branches,
+                first_branch,
+                built: 0,
+                hashing,
+                unhashed_buckets,
+                unhashed_branches,
+            };
+            nothing.build(leaves, first_leaf)
         })
     }
 
@@ -69,15 +86,24 @@ impl HyperTree {
             let (_, parents) = above.split_at_mut(width);
             let (children, _) = below.as_chunks::<2>();
             let empty = hyper_default(HYPER_LEVELS - depth - 1);
-            parents.par_iter_mut().zip(children).enumerate().for_each(|(index, (parent, [left, right]))| {
-                if *left != empty || *right != empty {
-                    // At the root the shift is by all 64 bits. That leaves no bits, which is correct: the root is on the path of
-                    // every key.
-                    let key = key_of_prefix((index as u64).checked_shl((64 - depth).into()).unwrap_or(0));
-                    *parent = hyper_inner(left, right, &HyperPosition::on_path(&key, depth).to_bytes());
-                }
-            });
+            let parts = parents.par_chunks_mut(PART).zip(children.par_chunks(PART)).enumerate();
+            parts.for_each(|(part, (parents, children))| hash_parents(parents, children, part * PART, depth, &empty));
         }
+    }
+}
+
+/// Hash the flat nodes `parents` at `depth`, the first of which is number `first` there, unless both children are `empty`.
+#[expect(clippy::expect_used, reason = "a node without its hash would lead to a wrong root")]
+fn hash_parents(parents: &mut [Digest], children: &[[Digest; 2]], first: usize, depth: u16, empty: &Digest) {
+    let is_filled = |[left, right]: &[Digest; 2]| left != empty || right != empty;
+    let numbered = (first as u64..).zip(children).filter(|(_, pair)| is_filled(pair));
+    let mut hashes = digests(numbered.map(|(index, [left, right])| {
+        // At the root the shift is by all 64 bits. That leaves no bits, which is correct: the root is on the path of every key.
+        let key = key_of_prefix(index.checked_shl((64 - depth).into()).unwrap_or(0));
+        Message::hyper_inner(left, right, &HyperPosition::on_path(&key, depth).to_bytes())
+    }));
+    for (parent, _) in parents.iter_mut().zip(children).filter(|(_, pair)| is_filled(pair)) {
+        *parent = hashes.next().expect("each filled node is hashed");
     }
 }
 
@@ -141,6 +167,10 @@ struct Run<'a> {
     /// Index in the tree of the first of `branches`, and the number of branches already built.
     first_branch: usize,
     built: usize,
+    hashing: Later,
+    /// The buckets and branches whose hashes are missing, by their places in the arrays above.
+    unhashed_buckets: Vec<(usize, Slot)>,
+    unhashed_branches: Vec<(usize, Slot)>,
 }
 
 impl Run<'_> {
@@ -150,21 +180,40 @@ impl Run<'_> {
         let (depth, mut first_leaf) = (self.depth, first_leaf);
         for leaves in leaves.chunk_by(|a, b| a.bucket(depth) == b.bucket(depth)) {
             // A run starts at a multiple of its number of buckets.
-            let slot = leaves[0].bucket(depth) % self.buckets.len();
-            (self.buckets[slot], self.hashes[slot]) = self.trie(leaves, first_leaf, depth)?;
+            let place = leaves[0].bucket(depth) % self.buckets.len();
+            let (bucket, slot) = self.trie(leaves, first_leaf, depth)?;
+            self.buckets[place] = bucket;
+            self.unhashed_buckets.push((place, slot));
             first_leaf += leaves.len();
+            if self.unhashed_buckets.len() == PART {
+                self.hash();
+            }
         }
+        self.hash();
         Ok(())
+    }
+
+    /// Hash all that was built since the last call.
+    #[expect(clippy::indexing_slicing, reason = "the places are those where buckets and branches were written")]
+    fn hash(&mut self) {
+        let hash_of = std::mem::take(&mut self.hashing).finish();
+        for (place, slot) in self.unhashed_buckets.drain(..) {
+            self.hashes[place] = hash_of(slot);
+        }
+        for (place, slot) in self.unhashed_branches.drain(..) {
+            self.branches[place].hash = hash_of(slot);
+        }
     }
 
     /// Build the trie of `leaves` at `depth`; return it and its hash at that depth.
     #[expect(clippy::indexing_slicing, reason = "there is room for one branch fewer than there are leaves")]
-    fn trie(&mut self, leaves: &[Leaf], first_leaf: usize, depth: u16) -> Result<(NodeRef, Digest), LogError> {
+    fn trie(&mut self, leaves: &[Leaf], first_leaf: usize, depth: u16) -> Result<(NodeRef, Slot), LogError> {
         let (first, last) = match leaves {
-            [] => return Ok((NodeRef::EMPTY, hyper_default(HYPER_LEVELS - depth))),
+            [] => return Ok((NodeRef::EMPTY, Later::empty(depth))),
             [only] => {
                 let key = self.keys.start(only, depth.max(SHORTCUT_DEPTH));
-                return Ok((NodeRef::leaf(index_of(first_leaf)?), lone_hash(&key, only.version, depth)));
+                let hash = lone_hash(&key, only.version, depth, &mut self.hashing);
+                return Ok((NodeRef::leaf(index_of(first_leaf)?), hash));
             }
             [first, .., last] => (first, last),
         };
@@ -176,11 +225,12 @@ impl Run<'_> {
         let (left, left_hash) = self.trie(lefts, first_leaf, parting + 1)?;
         let (right, right_hash) = self.trie(rights, first_leaf + lefts.len(), parting + 1)?;
         let key = self.keys.start(first, parting);
-        let hash = hyper_inner(&left_hash, &right_hash, &HyperPosition::on_path(&key, parting).to_bytes());
-        self.branches[self.built] = Branch { hash, left, right, depth: parting };
+        let hash = self.hashing.inner(left_hash, right_hash, &key, parting);
+        self.branches[self.built] = Branch { left, right, depth: parting, ..BLANK_BRANCH };
+        self.unhashed_branches.push((self.built, hash));
         let node = NodeRef::branch(index_of(self.first_branch + self.built)?);
         self.built += 1;
-        Ok((node, lift(&key, hash, parting, depth)))
+        Ok((node, lift(&key, hash, parting, depth, &mut self.hashing)))
     }
 }
 

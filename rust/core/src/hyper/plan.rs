@@ -1,15 +1,18 @@
-//! Inserting a batch into the hyper tree: the change is planned without touching the tree, then applied. Also grows the flat part.
+//! Inserting a batch into the hyper tree: the change is planned without touching the tree, then applied.
 
+use super::hashing::{AtOnce, Hashing, Later};
 use super::{BLANK_BRANCH, Branch, DigestAt, Entry, HyperTree, Leaf, Node, NodeRef};
-use super::{flat_levels_for, index_of, is_key_of, lone_hash};
+use super::{index_of, is_key_of, lone_hash};
 use crate::error::LogError;
-use crate::hash::{Digest, hyper_inner};
-use crate::position::HyperPosition;
+use crate::hash::Digest;
 
 /// Number of entries from which it pays to insert into the two halves of a subtree on two threads, and the depth above which that is
 /// done.
 const PARALLEL_ENTRIES: usize = 128;
 const PARALLEL_DEPTH: u16 = 2;
+
+/// Number of entries below which it costs more to collect the nodes of a level than it saves to hash them together.
+const FEW_ENTRIES: usize = 8;
 
 /// The changes that inserting some keys will make.
 #[derive(Debug, Default)]
@@ -28,6 +31,40 @@ pub struct HyperChange {
     reused_branches: usize,
 }
 
+impl HyperChange {
+    /// Add the changes that were planned on the same `tree` for other keys. Both count new nodes from the ends of the tree's arrays, so
+    /// the indices of the new nodes of `other` are shifted by the number of new nodes here.
+    fn absorb(&mut self, other: Self, tree: &HyperTree) -> Result<(), LogError> {
+        let (leaves, branches) = (tree.leaves.len(), tree.branches.len());
+        let (leaf_shift, branch_shift) = (self.new_leaves, self.new_branches);
+        let shifted = |index: u32, end: usize, shift: usize| {
+            if (index as usize) < end { Ok(index) } else { index_of(index as usize + shift) }
+        };
+        let moved = |node: NodeRef| {
+            Ok::<_, LogError>(match node.kind() {
+                Node::Empty => node,
+                Node::Leaf(index) => NodeRef::leaf(shifted(index, leaves, leaf_shift)?),
+                Node::Branch(index) => NodeRef::branch(shifted(index, branches, branch_shift)?),
+            })
+        };
+        for (bucket, node) in other.buckets {
+            self.buckets.push((bucket, moved(node)?));
+        }
+        for (index, leaf) in other.leaves {
+            self.leaves.push((shifted(index, leaves, leaf_shift)?, leaf));
+        }
+        for (index, branch) in other.branches {
+            let branch = Branch { left: moved(branch.left)?, right: moved(branch.right)?, ..branch };
+            self.branches.push((shifted(index, branches, branch_shift)?, branch));
+        }
+        self.hashes.extend(other.hashes);
+        self.replaced.extend(other.replaced);
+        self.new_leaves += other.new_leaves;
+        self.new_branches += other.new_branches;
+        Ok(())
+    }
+}
+
 impl HyperTree {
     /// Compute the result of inserting `entries` without changing anything. A key that is already in the tree moves to its new
     /// version.
@@ -41,9 +78,36 @@ impl HyperTree {
         if entries.is_empty() {
             return Ok(HyperChange { root: self.root(), ..HyperChange::default() });
         }
-        let mut planner = Planner { tree: self, digest_at, free: &self.free_branches, change: HyperChange::default() };
-        planner.change.root = planner.descend(1, 0, entries)?;
-        Ok(planner.change)
+        self.plan_below(1, 0, entries, &self.free_branches, digest_at)
+    }
+
+    /// Compute the result of inserting `entries`, at least one, below the flat node `index`; its new hash is the root of the result. New
+    /// branches are taken from the end of `free`. Large batches are planned on several threads.
+    fn plan_below(
+        &self,
+        index: usize,
+        depth: u16,
+        entries: &[Entry],
+        free: &[u32],
+        digest_at: &DigestAt<'_>,
+    ) -> Result<HyperChange, LogError> {
+        let is_large = entries.len() >= PARALLEL_ENTRIES && depth < PARALLEL_DEPTH;
+        let (first, lefts, rights) = match split(entries, depth) {
+            (lefts @ [first, ..], rights @ [_, ..]) if is_large => (first, lefts, rights),
+            _ if entries.len() < FEW_ENTRIES => {
+                return Planner::<AtOnce>::new(self, digest_at, free).plan(index, depth, entries);
+            }
+            _ => return Planner::<Later>::new(self, digest_at, free).plan(index, depth, entries),
+        };
+        let (left, right) = rayon::join(
+            || self.plan_below(2 * index, depth + 1, lefts, free, digest_at),
+            || self.plan_below(2 * index + 1, depth + 1, rights, &[], digest_at),
+        );
+        let (mut change, right) = (left?, right?);
+        change.root = AtOnce.inner(change.root, right.root, &first.key, depth);
+        change.absorb(right, self)?;
+        change.hashes.push((index, change.root));
+        Ok(change)
     }
 
     /// Apply a change that was planned on the tree in its current state. While the buckets hold more keys than they should, each
@@ -62,42 +126,7 @@ impl HyperTree {
         }
         put_all(&mut self.leaves, change.leaves.into_iter().map(|(index, leaf)| (index as usize, leaf)));
         put_all(&mut self.branches, change.branches.into_iter().map(|(index, branch)| (index as usize, branch)));
-        for _ in 0..change.new_leaves {
-            if self.flat_levels >= flat_levels_for(self.len()) {
-                break;
-            }
-            self.split_next(digest_at)?;
-        }
-        Ok(())
-    }
-
-    /// Split the next bucket in two. Splitting the last bucket completes a new flat level.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "splitting the last bucket starts a new level, where no bucket is split yet"
-    )]
-    fn split_next(&mut self, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
-        let depth = self.flat_levels;
-        let bucket = self.buckets[self.halves.len() / 2];
-        let (left, right) = self.children(bucket, depth, digest_at)?;
-        let hashes = [self.hash_at(left, depth + 1, digest_at)?, self.hash_at(right, depth + 1, digest_at)?];
-        if let Node::Branch(index) = bucket.kind()
-            && self.branch(index).depth == depth
-        {
-            self.free_branches.push(index);
-        }
-        if self.halves.is_empty() {
-            // Reserve the whole level at once: growing step by step would copy the array over and over.
-            self.hashes.reserve_exact(2 * self.buckets.len());
-            self.halves.reserve_exact(2 * self.buckets.len());
-        }
-        self.hashes.extend(hashes);
-        self.halves.extend([left, right]);
-        if self.halves.len() == 2 * self.buckets.len() {
-            self.buckets = std::mem::take(&mut self.halves);
-            self.flat_levels += 1;
-        }
-        Ok(())
+        self.split_buckets(change.new_leaves, digest_at)
     }
 
     #[expect(clippy::indexing_slicing, reason = "the change was planned on this tree in its current state")]
@@ -111,18 +140,39 @@ impl HyperTree {
 }
 
 /// Inserts keys into a tree without modifying it, and collects the changes.
-struct Planner<'a> {
+struct Planner<'a, H: Hashing> {
     tree: &'a HyperTree,
     digest_at: &'a DigestAt<'a>,
     /// Branches that may be reused; the last one is used first.
     free: &'a [u32],
     change: HyperChange,
+    hashing: H,
+    /// The flat nodes that change, and the hashes of the branches of `change`, in the same order.
+    flat: Vec<(usize, H::Hash)>,
+    branch_hashes: Vec<H::Hash>,
 }
 
-impl Planner<'_> {
-    /// Insert `entries`, at least one, below the flat node `index`; return its new hash.
-    fn descend(&mut self, index: usize, depth: u16, entries: &[Entry]) -> Result<Digest, LogError> {
-        let [first, ..] = entries else { return Ok(self.tree.flat(index)) };
+impl<'a, H: Hashing> Planner<'a, H> {
+    fn new(tree: &'a HyperTree, digest_at: &'a DigestAt<'a>, free: &'a [u32]) -> Self {
+        let (change, hashing) = (HyperChange::default(), H::default());
+        Self { tree, digest_at, free, change, hashing, flat: Vec::new(), branch_hashes: Vec::new() }
+    }
+
+    /// Insert `entries` below the flat node `index`; return the change with the new hash of that node as its root.
+    fn plan(mut self, index: usize, depth: u16, entries: &[Entry]) -> Result<HyperChange, LogError> {
+        let root = self.descend(index, depth, entries)?;
+        let (mut change, hash_of) = (self.change, self.hashing.finish());
+        change.root = hash_of(root);
+        change.hashes = self.flat.into_iter().map(|(index, slot)| (index, hash_of(slot))).collect();
+        for ((_, branch), slot) in change.branches.iter_mut().zip(self.branch_hashes) {
+            branch.hash = hash_of(slot);
+        }
+        Ok(change)
+    }
+
+    /// Insert `entries` below the flat node `index`; return its new hash.
+    fn descend(&mut self, index: usize, depth: u16, entries: &[Entry]) -> Result<H::Hash, LogError> {
+        let [first, ..] = entries else { return Ok(self.hashing.known(self.tree.flat(index))) };
         let hash = if let Some(old) = self.tree.bucket(index) {
             let (new, hash) = self.merge(old, entries, depth)?;
             if new != old {
@@ -131,86 +181,32 @@ impl Planner<'_> {
             hash
         } else {
             let (lefts, rights) = split(entries, depth);
-            let (left, right) = if entries.len() >= PARALLEL_ENTRIES && depth < PARALLEL_DEPTH {
-                self.descend_both(index, depth, lefts, rights)?
-            } else {
-                let left = self.descend(2 * index, depth + 1, lefts)?;
-                (left, self.descend(2 * index + 1, depth + 1, rights)?)
-            };
-            hyper_inner(&left, &right, &HyperPosition::on_path(&first.key, depth).to_bytes())
+            let left = self.descend(2 * index, depth + 1, lefts)?;
+            let right = self.descend(2 * index + 1, depth + 1, rights)?;
+            self.hashing.inner(left, right, &first.key, depth)
         };
-        self.change.hashes.push((index, hash));
+        self.flat.push((index, hash));
         Ok(hash)
     }
 
-    /// Insert below both children of a flat node, one thread each; return their new hashes.
-    fn descend_both(
-        &mut self,
-        index: usize,
-        depth: u16,
-        lefts: &[Entry],
-        rights: &[Entry],
-    ) -> Result<(Digest, Digest), LogError> {
-        let (tree, digest_at) = (self.tree, self.digest_at);
-        let mut other = Planner { tree, digest_at, free: &[], change: HyperChange::default() };
-        let (left, right) = rayon::join(
-            || self.descend(2 * index, depth + 1, lefts),
-            || other.descend(2 * index + 1, depth + 1, rights),
-        );
-        self.absorb(other.change)?;
-        Ok((left?, right?))
-    }
-
-    /// Add the changes that another planner of the same tree has collected. Both count new nodes from the ends of the tree's arrays,
-    /// so the indices of the other planner's new nodes are shifted by the number of new nodes in this one.
-    fn absorb(&mut self, other: HyperChange) -> Result<(), LogError> {
-        let (leaves, branches) = (self.tree.leaves.len(), self.tree.branches.len());
-        let (leaf_shift, branch_shift) = (self.change.new_leaves, self.change.new_branches);
-        let shifted = |index: u32, end: usize, shift: usize| {
-            if (index as usize) < end { Ok(index) } else { index_of(index as usize + shift) }
-        };
-        let moved = |node: NodeRef| {
-            Ok::<_, LogError>(match node.kind() {
-                Node::Empty => node,
-                Node::Leaf(index) => NodeRef::leaf(shifted(index, leaves, leaf_shift)?),
-                Node::Branch(index) => NodeRef::branch(shifted(index, branches, branch_shift)?),
-            })
-        };
-        for (bucket, node) in other.buckets {
-            self.change.buckets.push((bucket, moved(node)?));
-        }
-        for (index, leaf) in other.leaves {
-            self.change.leaves.push((shifted(index, leaves, leaf_shift)?, leaf));
-        }
-        for (index, branch) in other.branches {
-            let branch = Branch { left: moved(branch.left)?, right: moved(branch.right)?, ..branch };
-            self.change.branches.push((shifted(index, branches, branch_shift)?, branch));
-        }
-        self.change.hashes.extend(other.hashes);
-        self.change.replaced.extend(other.replaced);
-        self.change.new_leaves += other.new_leaves;
-        self.change.new_branches += other.new_branches;
-        Ok(())
-    }
-
     /// Insert `entries` into the trie `node` at `depth`; return the new trie and its hash at that depth.
-    fn merge(&mut self, node: NodeRef, entries: &[Entry], depth: u16) -> Result<(NodeRef, Digest), LogError> {
+    fn merge(&mut self, node: NodeRef, entries: &[Entry], depth: u16) -> Result<(NodeRef, H::Hash), LogError> {
         let [first, others @ ..] = entries else {
-            return Ok((node, self.tree.hash_at(node, depth, self.digest_at)?));
+            return Ok((node, self.tree.hash_at(node, depth, self.digest_at, &mut self.hashing)?));
         };
         if others.is_empty()
             && let Some(placed) = self.place(node, first)?
         {
-            return Ok((placed, lone_hash(&first.key, first.version, depth)));
+            return Ok((placed, lone_hash(&first.key, first.version, depth, &mut self.hashing)));
         }
         let (left, right) = self.tree.children(node, depth, self.digest_at)?;
         let (lefts, rights) = split(entries, depth);
         let (left, left_hash) = self.merge(left, lefts, depth + 1)?;
         let (right, right_hash) = self.merge(right, rights, depth + 1)?;
-        let hash = hyper_inner(&left_hash, &right_hash, &HyperPosition::on_path(&first.key, depth).to_bytes());
+        let hash = self.hashing.inner(left_hash, right_hash, &first.key, depth);
         let joined = match (left, right) {
             (NodeRef::EMPTY, only) | (only, NodeRef::EMPTY) => only,
-            _ => self.join(node, Branch { hash, left, right, depth })?,
+            _ => self.join(node, Branch { left, right, depth, ..BLANK_BRANCH }, hash)?,
         };
         Ok((joined, hash))
     }
@@ -238,12 +234,13 @@ impl Planner<'_> {
     }
 
     /// Write a branch over the one that was there before, or into a new slot.
-    fn join(&mut self, node: NodeRef, branch: Branch) -> Result<NodeRef, LogError> {
+    fn join(&mut self, node: NodeRef, branch: Branch, hash: H::Hash) -> Result<NodeRef, LogError> {
         let index = match node.kind() {
             Node::Branch(index) if self.tree.branch(index).depth == branch.depth => index,
             Node::Empty | Node::Leaf(_) | Node::Branch(_) => self.new_branch()?,
         };
         self.change.branches.push((index, branch));
+        self.branch_hashes.push(hash);
         Ok(NodeRef::branch(index))
     }
 

@@ -1,0 +1,165 @@
+//! When the nodes of the hyper tree are hashed: at once, or many later, level by level.
+//!
+//! A path is hashed from its leaf up, each node after its child, while the nodes of one level are independent. So a batch is inserted
+//! without hashing anything, and then [`Later`] hashes all nodes of a level together.
+
+use crate::hash::{Digest, HYPER_LEVELS, Message, digests, hyper_default, hyper_inner, hyper_leaf};
+use crate::position::HyperPosition;
+
+/// Number of waiting nodes from which on they are hashed: enough to fill lanes, few enough to stay in the processor's cache.
+const MANY: usize = 4096;
+
+/// A way to hash the nodes of a tree, children before parents.
+pub(super) trait Hashing: Default {
+    /// The hash of a node, or a reference to it until it is hashed.
+    type Hash: Copy;
+
+    /// Return the hash of an empty subtree at `depth`.
+    fn empty(depth: u16) -> Self::Hash;
+
+    /// Return a hash that is known.
+    fn known(&mut self, hash: Digest) -> Self::Hash;
+
+    /// Hash the shortcut leaf of a version at `depth` on the path of `key`.
+    fn leaf(&mut self, version: u64, key: &Digest, depth: u16) -> Self::Hash;
+
+    /// Hash the node at `depth` on the path of `key`.
+    fn inner(&mut self, left: Self::Hash, right: Self::Hash, key: &Digest, depth: u16) -> Self::Hash;
+
+    /// Hash all nodes that are still waiting; return what gives the hash of each.
+    fn finish(self) -> impl Fn(Self::Hash) -> Digest;
+}
+
+/// Hashes each node at once.
+#[derive(Default)]
+pub(super) struct AtOnce;
+
+impl Hashing for AtOnce {
+    type Hash = Digest;
+
+    fn empty(depth: u16) -> Digest {
+        hyper_default(HYPER_LEVELS - depth)
+    }
+
+    fn known(&mut self, hash: Digest) -> Digest {
+        hash
+    }
+
+    fn leaf(&mut self, version: u64, key: &Digest, depth: u16) -> Digest {
+        hyper_leaf(version, &HyperPosition::on_path(key, depth).to_bytes())
+    }
+
+    fn inner(&mut self, left: Digest, right: Digest, key: &Digest, depth: u16) -> Digest {
+        hyper_inner(&left, &right, &HyperPosition::on_path(key, depth).to_bytes())
+    }
+
+    fn finish(self) -> impl Fn(Digest) -> Digest {
+        |hash| hash
+    }
+}
+
+/// Hashes nodes level by level, at the latest when all are asked for.
+pub(super) struct Later {
+    /// The hashes by number, those of empty subtrees first. Those of waiting nodes are blank.
+    hashes: Vec<Digest>,
+    leaves: Vec<WaitingLeaf>,
+    /// The other waiting nodes, by depth.
+    levels: Vec<Vec<WaitingNode>>,
+    waiting: usize,
+}
+
+/// The number of a hash in [`Later`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot(usize);
+
+impl Default for Later {
+    fn default() -> Self {
+        let hashes = (0..=HYPER_LEVELS).map(hyper_default).collect();
+        Self { hashes, leaves: Vec::new(), levels: Vec::new(), waiting: 0 }
+    }
+}
+
+struct WaitingLeaf {
+    version: u64,
+    key: Digest,
+    depth: u16,
+    slot: Slot,
+}
+
+struct WaitingNode {
+    left: Slot,
+    right: Slot,
+    key: Digest,
+    slot: Slot,
+}
+
+impl Hashing for Later {
+    type Hash = Slot;
+
+    fn empty(depth: u16) -> Slot {
+        Slot((HYPER_LEVELS - depth).into())
+    }
+
+    fn known(&mut self, hash: Digest) -> Slot {
+        self.hashes.push(hash);
+        Slot(self.hashes.len() - 1)
+    }
+
+    fn leaf(&mut self, version: u64, key: &Digest, depth: u16) -> Slot {
+        let slot = self.wait();
+        self.leaves.push(WaitingLeaf { version, key: *key, depth, slot });
+        slot
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the level was added just before")]
+    fn inner(&mut self, left: Slot, right: Slot, key: &Digest, depth: u16) -> Slot {
+        let slot = self.wait();
+        let level = usize::from(depth);
+        if self.levels.len() <= level {
+            self.levels.resize_with(level + 1, Vec::new);
+        }
+        self.levels[level].push(WaitingNode { left, right, key: *key, slot });
+        slot
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a slot is the index of a hash")]
+    fn finish(mut self) -> impl Fn(Slot) -> Digest {
+        self.hash_waiting();
+        move |slot| self.hashes[slot.0]
+    }
+}
+
+impl Later {
+    /// Return the slot of a new node.
+    fn wait(&mut self) -> Slot {
+        if self.waiting >= MANY {
+            self.hash_waiting();
+        }
+        self.waiting += 1;
+        self.known(Digest::default())
+    }
+
+    /// Hash the waiting nodes, from the deepest level up. Each was added after its children, so these are deeper, or hashed already.
+    #[expect(clippy::indexing_slicing, reason = "a slot is the index of a hash")]
+    fn hash_waiting(&mut self) {
+        let leaf = |leaf: &WaitingLeaf| {
+            Message::hyper_leaf(leaf.version, &HyperPosition::on_path(&leaf.key, leaf.depth).to_bytes())
+        };
+        for (leaf, hash) in self.leaves.iter().zip(digests(self.leaves.iter().map(leaf))) {
+            self.hashes[leaf.slot.0] = hash;
+        }
+        self.leaves.clear();
+        let mut done = Vec::new();
+        for (depth, nodes) in (0..=HYPER_LEVELS).zip(&mut self.levels).rev() {
+            let message = |node: &WaitingNode| {
+                let position = HyperPosition::on_path(&node.key, depth).to_bytes();
+                Message::hyper_inner(&self.hashes[node.left.0], &self.hashes[node.right.0], &position)
+            };
+            done.extend(digests(nodes.iter().map(message)));
+            for (node, hash) in nodes.drain(..).zip(done.drain(..)) {
+                self.hashes[node.slot.0] = hash;
+            }
+        }
+        self.waiting = 0;
+    }
+}
