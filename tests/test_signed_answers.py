@@ -228,7 +228,7 @@ def test_with_a_policy_every_receipt_is_verified(ask: Ask) -> None:
 def test_receipts_of_others_do_not_verify(ask: Ask) -> None:
     Path("others").write_text(policy_of())
     done = ask("add", "--event", "event 3", "--policy", "others", "--receipts", "receipts")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (1, "Verify: KO\n")
     assert "the event is in the log, says the server, at version" in done.stderr
     # It was kept all the same: it is evidence.
     assert "log.example.com/test" in Path("receipts").read_text()
@@ -237,8 +237,22 @@ def test_receipts_of_others_do_not_verify(ask: Ask) -> None:
 def test_a_log_that_does_not_sign_meets_no_policy(ask: Ask, tmp_path: Path) -> None:
     with running(Server("plain", tmp_path / "plain")) as plain:
         done = ask("add", "--event", "event 0", QED_ENDPOINTS=plain.url)
-    assert (done.returncode, done.stdout) == (5, "")
+    assert (done.returncode, done.stdout) == (5, "Verify: INCONCLUSIVE\n")
     assert "there is no committed receipt: " in one_line(done.stderr)
+
+
+def test_an_event_that_is_added_before_what_is_known_is_a_fork(ask: Ask, watched: tuple[Watched, Server]) -> None:
+    world, server = watched
+    assert ask("membership", "--event", "event 0").returncode == 0
+    # The operator has put an old copy back, with the real keys and without the witnesses.
+    memory = world.folder / "forger.memory"
+    signing = ("--origin", "log.example.com/test", "--signing-key", str(world.key), "--sign-memory", str(memory))
+    with running(Server("forger", world.folder / "forger", extra=signing)) as forger:
+        done = ask("add", "--event", "another", QED_ENDPOINTS=forger.url)
+    assert (done.returncode, done.stdout) == (1, "Verify: FORK\n")
+    assert "and now adds an event at version 0" in done.stderr
+    assert ask("add", "--event", "event 9").returncode == 1
+    assert len(server.url) > 0
 
 
 def test_one_source_of_trust_is_named(ask: Ask, watched: tuple[Watched, Server]) -> None:

@@ -15,6 +15,7 @@ from qed._limits import KNOWS_NO_RECEIPTS, NOT_SIGNED
 from qed._printable import printable
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
+from qed.cli.levels import print_unconvincing
 from qed.cli.lines import bulks
 from qed.cli.options import (
     DIGEST,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from qed.acknowledgement import Acknowledgement
     from qed.policy import Verified
     from qed.proofs import Digest, Snapshot
+    from qed.signed import Checkpoint
 
 __all__ = ["add", "snapshot"]
 
@@ -207,6 +209,7 @@ class _Adding:
         self._demand = demand
         self._done: Acknowledgement | None = None
         self._verified: Verified | None = None
+        self._remembered: list[Checkpoint] = []
 
     def add(self, event: bytes | Digest) -> None:
         self._prepare()
@@ -288,6 +291,7 @@ class _Adding:
         """Note the newest receipt before events are sent: other processes may append receipts of later events."""
         anchor = None if self._receipts is None else self._receipts.anchor
         self._newest = None if anchor is None else anchor.version
+        self._remembered = [] if self._demand is None else self._demand.remembered()
 
     def _keep(self, snapshots: Sequence[Snapshot]) -> None:
         terminal = self._session.terminal
@@ -329,13 +333,18 @@ class _Adding:
         done = self._done
         if self._demand is None or done is None:
             return
-        if done.receipt is not None:
-            self._verified = self._demand.verify(done.receipt)
-            self._demand.note_memory(self._verified, self._session.terminal)
-        elif done.reason is not None:
-            raise Inconclusive(f"there is no {self._level} receipt: {printable(done.reason)}")
-        else:
+        if done.receipt is None and done.reason is None:
             self._session.terminal.note("nothing was added, so there is no receipt: ask qed membership")
+            return
+        try:
+            if done.receipt is None:
+                raise Inconclusive(f"there is no {self._level} receipt: {printable(done.reason or '')}")
+            self._verified = self._demand.verify(done.receipt)
+            self._demand.require_growth(self._remembered, self._verified)
+        except VerificationError as exc:
+            print_unconvincing(self._session.terminal, done.receipt, exc)
+            raise
+        self._demand.note_memory(self._verified, self._session.terminal)
 
     def _show_verdict(self) -> None:
         if self._verified is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -9,17 +10,19 @@ import click
 from click.core import ParameterSource
 
 from qed.cli.options import FILE, policy_option
+from qed.errors import CheckpointFork
+from qed.evidence import Evidence
 from qed.memory import Known, Memory
 from qed.policy import Level, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qed.cli.terminal import Terminal
     from qed.policy import Verified
     from qed.proofs import Digest
     from qed.questions import Question
-    from qed.signed import Signed
+    from qed.signed import Checkpoint, Signed
 
 __all__ = ["Demand", "PolicyOptions", "is_policy_chosen", "policy_options"]
 
@@ -96,6 +99,34 @@ class Demand:
     def verify(self, signed: Signed, event: Digest | None = None, *, question: Question | None = None) -> Verified:
         """Verify a signed file; arguments and errors are those of `Policy.verify`."""
         return self.policy.verify(signed, event, question=question, require=self.level, memory=self.memory)
+
+    def remembered(self) -> list[Checkpoint]:
+        """Return the checkpoints that are remembered of the logs of the policy; errors as of `Memory.remembered`."""
+        trust, now = self.policy.trust, int(time.time())
+        return [
+            checkpoint
+            for origin in trust.origins
+            for checkpoint in self.memory.remembered(origin, trust, now=now)
+            if checkpoint.origin == origin
+        ]
+
+    def require_growth(self, before: Sequence[Checkpoint], verified: Verified) -> None:
+        """Check that events were added behind all that was known of their log.
+
+        Args:
+            before: What was remembered before they were sent.
+            verified: Their receipt.
+
+        Raises:
+            CheckpointFork: One was not. That was remembered.
+        """
+        checkpoint, (first, _) = verified.checkpoint, verified.shown.events[0]
+        for known in before:
+            if known.origin == checkpoint.origin and first < known.size:
+                text = f"fork: {known.origin} had {known.size} entries before, and now adds an event at version {first}"
+                fork = CheckpointFork(known, checkpoint, text)
+                self.memory.convict(fork, Evidence.suspicion(known, checkpoint))
+                raise fork
 
     def note_memory(self, verified: Verified, terminal: Terminal) -> None:
         """Say where a checkpoint is remembered, if it is the first one, and if it could not be remembered."""
