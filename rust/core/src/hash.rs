@@ -35,6 +35,12 @@ impl Digest {
         Self(sha2::Sha256::digest(event).into())
     }
 
+    /// Return the digests of events, in order.
+    #[must_use]
+    pub fn of_events(events: &[impl AsRef<[u8]>]) -> Vec<Self> {
+        all_prefixed(&[], events)
+    }
+
     /// Wrap 32 bytes that are already a digest.
     #[must_use]
     pub const fn new(bytes: [u8; DIGEST_BYTES]) -> Self {
@@ -334,40 +340,48 @@ pub fn backup_frame(previous: &Digest, head: &[u8; 5], body: &[u8]) -> Digest {
 /// Return the hash of a leaf of the tree of RFC 6962, section 2.1: `H(00 ‖ entry)`.
 #[must_use]
 pub fn merkle_leaf(entry: &[u8]) -> Digest {
-    if let Some(message) = inside_batch(entry) {
+    if let Some(message) = prefixed::<1>(&[0], entry) {
         message.digest()
-    } else if let Some(message) = end_of_batch(entry) {
+    } else if let Some(message) = prefixed::<2>(&[0], entry) {
         message.digest()
     } else {
-        Digest(sha2::Sha256::new().chain_update([0]).chain_update(entry).finalize().into())
+        streamed(&[0], entry)
     }
 }
 
 /// Return the hashes of the leaves `entries`, each as by [`merkle_leaf`].
 #[must_use]
-#[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a leaf without its hash would shift all others")]
 pub fn merkle_leaves(entries: &[impl AsRef<[u8]>]) -> Vec<Digest> {
-    let entries = || entries.iter().map(AsRef::as_ref);
-    let mut inside = digests(entries().filter_map(inside_batch));
-    let mut ends = digests(entries().filter_map(end_of_batch));
-    let hash = |entry: &[u8]| match entry.len() {
-        ENTRY_BYTES => inside.next().expect("each entry inside a batch is hashed"),
-        LAST_ENTRY_BYTES => ends.next().expect("each end of a batch is hashed"),
-        _ => merkle_leaf(entry),
+    all_prefixed(&[0], entries)
+}
+
+/// Return the hashes of messages that begin with `prefix`, in order. Those of one and two blocks are hashed two at once.
+#[expect(clippy::expect_used, reason = "a message without its hash would shift all others")]
+fn all_prefixed(prefix: &[u8], rests: &[impl AsRef<[u8]>]) -> Vec<Digest> {
+    let rests = || rests.iter().map(AsRef::as_ref);
+    let mut one = digests(rests().filter_map(|rest| prefixed::<1>(prefix, rest)));
+    let mut two = digests(rests().filter_map(|rest| prefixed::<2>(prefix, rest)));
+    let hash = |rest: &[u8]| match blocks_of(prefix, rest) {
+        1 => one.next().expect("each message of one block is hashed"),
+        2 => two.next().expect("each message of two blocks is hashed"),
+        _ => streamed(prefix, rest),
     };
-    entries().map(hash).collect()
+    rests().map(hash).collect()
 }
 
-/// The two lengths of a qed log's entries. An entry of another log may have any length.
-const ENTRY_BYTES: usize = 42;
-const LAST_ENTRY_BYTES: usize = 106;
-
-fn inside_batch(entry: &[u8]) -> Option<Message<1>> {
-    Some(one_block(&[0], <&[u8; ENTRY_BYTES]>::try_from(entry).ok()?))
+/// Return the message, unless it has another number of blocks.
+#[inline]
+fn prefixed<const BLOCKS: usize>(prefix: &[u8], rest: &[u8]) -> Option<Message<BLOCKS>> {
+    (blocks_of(prefix, rest) == BLOCKS).then(|| filled(&[prefix, rest]))
 }
 
-fn end_of_batch(entry: &[u8]) -> Option<Message<2>> {
-    Some(two_blocks(&[0], <&[u8; LAST_ENTRY_BYTES]>::try_from(entry).ok()?, &[]))
+/// Return the number of blocks of a message with its padding, which has at least nine bytes.
+const fn blocks_of(prefix: &[u8], rest: &[u8]) -> usize {
+    (prefix.len() + rest.len() + 9).div_ceil(64)
+}
+
+fn streamed(prefix: &[u8], rest: &[u8]) -> Digest {
+    Digest(sha2::Sha256::new().chain_update(prefix).chain_update(rest).finalize().into())
 }
 
 /// Return a node of the tree of RFC 6962, section 2.1: `H(01 ‖ left ‖ right)`.
@@ -445,14 +459,19 @@ mod tests {
     }
 
     #[test]
-    fn leaves_of_all_lengths_keep_their_order() {
-        let entries: Vec<Vec<u8>> = (0..300_u16)
-            .map(|i| vec![i.to_be_bytes()[1]; [42, 42, 106, 42, 41, 106, 107, 0][usize::from(i % 8)]])
-            .collect();
-        for count in [0, 1, 2, 3, 5, 6, 7, 299, 300] {
-            let expected: Vec<_> = entries[..count].iter().map(|entry| plain(&[&[0], entry])).collect();
-            assert_eq!(merkle_leaves(&entries[..count]), expected, "{count}");
+    fn leaves_and_events_of_all_lengths_keep_their_order() {
+        let bytes = |i: usize| vec![u8::try_from(i % 251).unwrap(); [42, 42, 106, i % 200, 41, 106, 55, 0][i % 8]];
+        let messages: Vec<_> = (0..1001).map(bytes).collect();
+        for count in [0, 1, 2, 3, 5, 6, 7, 999, 1000, 1001] {
+            let messages = &messages[..count];
+            let leaves: Vec<_> = messages.iter().map(|entry| plain(&[&[0], entry])).collect();
+            assert_eq!(merkle_leaves(messages), leaves, "{count}");
+            assert_eq!(messages.iter().map(|entry| merkle_leaf(entry)).collect::<Vec<_>>(), leaves, "{count}");
+            let events: Vec<_> = messages.iter().map(|event| plain(&[event])).collect();
+            assert_eq!(Digest::of_events(messages), events, "{count}");
         }
+        let lengths: Vec<_> = (0..300).map(|length| vec![0x80; length]).collect();
+        assert_eq!(Digest::of_events(&lengths), lengths.iter().map(|event| plain(&[event])).collect::<Vec<_>>());
     }
 
     #[test]

@@ -29,16 +29,22 @@ impl<'py> FromPyObject<'_, 'py> for Event {
     }
 }
 
-impl Event {
-    fn digest(&self) -> hash::Digest {
-        match self {
-            Self::Bytes(event) => hash::Digest::of_event(event),
-            Self::Digest(digest) => *digest,
-        }
-    }
-}
-
 /// Hash events into a request.
 pub fn request_of(events: &[Event], if_absent: bool) -> Request {
-    Request { digests: events.iter().map(Event::digest).collect(), if_absent }
+    let bytes: Vec<_> = events.iter().filter_map(Event::bytes).collect();
+    let mut hashed = hash::Digest::of_events(&bytes).into_iter();
+    let digests = events.iter().filter_map(|event| match event {
+        Event::Bytes(_) => hashed.next(),
+        Event::Digest(digest) => Some(*digest),
+    });
+    Request { digests: digests.collect(), if_absent }
+}
+
+impl Event {
+    fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(event) => Some(event),
+            Self::Digest(_) => None,
+        }
+    }
 }
