@@ -340,13 +340,7 @@ pub fn backup_frame(previous: &Digest, head: &[u8; 5], body: &[u8]) -> Digest {
 /// Return the hash of a leaf of the tree of RFC 6962, section 2.1: `H(00 ‖ entry)`.
 #[must_use]
 pub fn merkle_leaf(entry: &[u8]) -> Digest {
-    if let Some(message) = prefixed::<1>(&[0], entry) {
-        message.digest()
-    } else if let Some(message) = prefixed::<2>(&[0], entry) {
-        message.digest()
-    } else {
-        streamed(&[0], entry)
-    }
+    one_prefixed(&[0], entry)
 }
 
 /// Return the hashes of the leaves `entries`, each as by [`merkle_leaf`].
@@ -355,16 +349,30 @@ pub fn merkle_leaves(entries: &[impl AsRef<[u8]>]) -> Vec<Digest> {
     all_prefixed(&[0], entries)
 }
 
+/// Return the hash of a message that begins with `prefix`.
+fn one_prefixed(prefix: &[u8], rest: &[u8]) -> Digest {
+    if let Some(message) = prefixed::<1>(prefix, rest) {
+        message.digest()
+    } else if let Some(message) = prefixed::<2>(prefix, rest) {
+        message.digest()
+    } else {
+        Digest(sha2::Sha256::new().chain_update(prefix).chain_update(rest).finalize().into())
+    }
+}
+
 /// Return the hashes of messages that begin with `prefix`, in order. Those of one and two blocks are hashed two at once.
 #[expect(clippy::expect_used, reason = "a message without its hash would shift all others")]
 fn all_prefixed(prefix: &[u8], rests: &[impl AsRef<[u8]>]) -> Vec<Digest> {
+    if let [only] = rests {
+        return vec![one_prefixed(prefix, only.as_ref())];
+    }
     let rests = || rests.iter().map(AsRef::as_ref);
     let mut one = digests(rests().filter_map(|rest| prefixed::<1>(prefix, rest)));
     let mut two = digests(rests().filter_map(|rest| prefixed::<2>(prefix, rest)));
     let hash = |rest: &[u8]| match blocks_of(prefix, rest) {
         1 => one.next().expect("each message of one block is hashed"),
         2 => two.next().expect("each message of two blocks is hashed"),
-        _ => streamed(prefix, rest),
+        _ => one_prefixed(prefix, rest),
     };
     rests().map(hash).collect()
 }
@@ -378,10 +386,6 @@ fn prefixed<const BLOCKS: usize>(prefix: &[u8], rest: &[u8]) -> Option<Message<B
 /// Return the number of blocks of a message with its padding, which has at least nine bytes.
 const fn blocks_of(prefix: &[u8], rest: &[u8]) -> usize {
     (prefix.len() + rest.len() + 9).div_ceil(64)
-}
-
-fn streamed(prefix: &[u8], rest: &[u8]) -> Digest {
-    Digest(sha2::Sha256::new().chain_update(prefix).chain_update(rest).finalize().into())
 }
 
 /// Return a node of the tree of RFC 6962, section 2.1: `H(01 ‖ left ‖ right)`.

@@ -6,6 +6,9 @@
 use crate::hash::{Digest, HYPER_LEVELS, Message, digests, hyper_default, hyper_inner, hyper_leaf};
 use crate::position::HyperPosition;
 
+/// Number of entries below which it costs more to collect the nodes of a level than it saves to hash them together.
+pub(super) const FEW_ENTRIES: usize = 8;
+
 /// Number of waiting nodes from which on they are hashed: enough to fill lanes, few enough to stay in the processor's cache.
 const MANY: usize = 4096;
 

@@ -1,6 +1,6 @@
 //! Inserting a batch into the hyper tree: the change is planned without touching the tree, then applied.
 
-use super::hashing::{AtOnce, Hashing, Later};
+use super::hashing::{AtOnce, FEW_ENTRIES, Hashing, Later};
 use super::{BLANK_BRANCH, Branch, DigestAt, Entry, HyperTree, Leaf, Node, NodeRef};
 use super::{index_of, is_key_of, lone_hash};
 use crate::error::LogError;
@@ -10,9 +10,6 @@ use crate::hash::Digest;
 /// done.
 const PARALLEL_ENTRIES: usize = 128;
 const PARALLEL_DEPTH: u16 = 2;
-
-/// Number of entries below which it costs more to collect the nodes of a level than it saves to hash them together.
-const FEW_ENTRIES: usize = 8;
 
 /// The changes that inserting some keys will make.
 #[derive(Debug, Default)]

@@ -1,13 +1,13 @@
 //! Growing the flat part of the hyper tree, one bucket for each new key.
 
-use super::hashing::{Hashing as _, Later, Slot};
+use super::hashing::{AtOnce, FEW_ENTRIES, Hashing, Later};
 use super::{DigestAt, HyperTree, Node, NodeRef, flat_levels_for};
 use crate::error::LogError;
 
 /// The two buckets that replace one, with their hashes.
-struct Halves {
+struct Halves<H: Hashing> {
     nodes: [NodeRef; 2],
-    hashes: [Slot; 2],
+    hashes: [H::Hash; 2],
     /// The branch of the bucket that is no longer used.
     unused: Option<u32>,
 }
@@ -19,15 +19,25 @@ impl HyperTree {
         let mut left = count;
         while left > 0 && self.flat_levels < flat_levels_for(self.len()) {
             let unsplit = self.buckets.len() - self.halves.len() / 2;
-            self.split_next(left.min(unsplit), digest_at)?;
-            left -= left.min(unsplit);
+            let count = left.min(unsplit);
+            if count < FEW_ENTRIES {
+                self.split_next(count, digest_at, AtOnce)?;
+            } else {
+                self.split_next(count, digest_at, Later::default())?;
+            }
+            left -= count;
         }
         Ok(())
     }
 
     /// Split the next `count` buckets of the last flat level in two.
-    fn split_next(&mut self, count: usize, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
-        let (first, mut hashing) = (self.halves.len() / 2, Later::default());
+    fn split_next<H: Hashing>(
+        &mut self,
+        count: usize,
+        digest_at: &DigestAt<'_>,
+        mut hashing: H,
+    ) -> Result<(), LogError> {
+        let first = self.halves.len() / 2;
         let buckets = self.buckets.iter().skip(first).take(count);
         let halves = buckets.map(|&bucket| self.halves_of(bucket, digest_at, &mut hashing));
         let halves = halves.collect::<Result<Vec<_>, _>>()?;
@@ -49,7 +59,12 @@ impl HyperTree {
         Ok(())
     }
 
-    fn halves_of(&self, bucket: NodeRef, digest_at: &DigestAt<'_>, hashing: &mut Later) -> Result<Halves, LogError> {
+    fn halves_of<H: Hashing>(
+        &self,
+        bucket: NodeRef,
+        digest_at: &DigestAt<'_>,
+        hashing: &mut H,
+    ) -> Result<Halves<H>, LogError> {
         let depth = self.flat_levels;
         let (left, right) = self.children(bucket, depth, digest_at)?;
         let left_hash = self.hash_at(left, depth + 1, digest_at, hashing)?;
