@@ -70,7 +70,7 @@ test:
 	cargo test --workspace --release --quiet
 	@# Once more as on a processor without instructions for SHA-256.
 	QED_SHA256_LANES=1 cargo test --release --quiet -p qed-sha256 -p qed-core
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory demo
 
 # The Rust tests, compiled. After the package: both are built in one folder, where cargo lets only one build run.
