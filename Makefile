@@ -91,6 +91,7 @@ bench: $(VENV)/.installed
 	cargo bench --quiet -p qed-sha256 --bench lanes
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/cluster.py
+	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/backup.py
 	$(BIN)/python bench/witness.py
 	$(BIN)/python bench/compare.py . --only key
