@@ -59,6 +59,22 @@ def test_recorded_evidence_convicts(name: str, said: str) -> None:
     assert [side["Vkeys"] for side in record["Signed"]] == [[OWN["log"]["vkey"]]] * 2
 
 
+def test_a_long_key_is_named_by_its_id() -> None:
+    signer = Signer(ORIGIN, 6, 1)
+    # The base64 of so many bytes has a plus, which also separates the parts of a key.
+    assert signer.vkey.count("+") > 2
+    Path("policy").write_text(f"log {signer.vkey}\nquorum none\n")
+    trust = qed.Policy.load("policy").trust
+    entries = [honest_entry(version) for version in range(9)]
+    worlds = World(entries=entries[:3]), World(entries=[entries[0], entries[0], entries[2]])
+    notes = [world.note(signer.line(world.text)).encode() for world in worlds]
+    evidence = qed.Evidence.same_size(*(trust.endorse(note, now=NOW) for note in notes))
+    Path("evidence.json").write_bytes(evidence.to_json())
+    done = run("evidence", "evidence.json", "--policy", "policy")
+    assert values(done.stdout)["A.SignedBy"] == "+".join(signer.vkey.split("+", 2)[:2])
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
 def test_a_key_that_the_policy_lacks_convicts_nobody() -> None:
     Path("other").write_text(f"log {Signer(OWN['origin'], 1, 7).vkey}\nquorum none\n")
     done = run("evidence", save(OWN["evidence_same_size"]), "--policy", "other")

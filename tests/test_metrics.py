@@ -37,9 +37,9 @@ def text_of(server: Server, **headers: str) -> str:
     return answer.text
 
 
-def values(server: Server) -> dict[str, float]:
+def values(server: Server, **headers: str) -> dict[str, float]:
     """Return the metrics of a server, each by its name and the values of its labels."""
-    families = text_string_to_metric_families(text_of(server))
+    families = text_string_to_metric_families(text_of(server, **headers))
     samples = [sample for family in families for sample in family.samples]
     return {" ".join([sample.name.removeprefix("qed_"), *sample.labels.values()]): sample.value for sample in samples}
 
@@ -100,18 +100,12 @@ def test_who_may_observe_may_read_metrics(tmp_path: Path) -> None:
             return httpx.get(url, headers={} if key is None else {"Authorization": f"Bearer {key}"}).status_code
 
         assert [status(key) for key in (operate, observe, prove, None, observe[:-1])] == [200, 200, 403, 401, 401]
-        assert values_with(url, observe)["http_refused_total unauthorized"] == 2
+        assert values(server, **{"Api-Key": observe})["http_refused_total unauthorized"] == 2
 
 
 def new_key(server: Server, role: str, by: str = "") -> str:
     done = run("keys", "create", "--role", role, "--json", QED_ENDPOINTS=server.url, QED_API_KEY=by)
     return str(json.loads(done.stdout)["Key"])
-
-
-def values_with(url: str, key: str) -> dict[str, float]:
-    text = httpx.get(url, headers={"Api-Key": key}).text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {" ".join([sample.name.removeprefix("qed_"), *sample.labels.values()]): sample.value for sample in samples}
 
 
 def test_metrics_beyond_this_machine_need_a_key(tmp_path: Path) -> None:

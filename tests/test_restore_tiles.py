@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +14,11 @@ import pytest
 
 import qed
 from buckets import BUCKET, CREDENTIALS, Shelf
+from commands import QED, environment
 from commands import qed as run
 from harness.process import Server
-from harness.wait import wait_until
-from published import entries_of, log_of, publish
+from harness.wait import LIMIT_S, wait_until
+from published import entries_of, log_of, publish, serving
 from qed._client.connections import Security
 from qed.monitoring.places import source_of, target_of
 from qed.monitoring.publisher import Publisher
@@ -22,7 +26,7 @@ from signing import LOG, World, honest_entry, policy_of
 from test_signing import Signed, add_refused, ask, published, receipt_in, running
 
 if TYPE_CHECKING:
-    import subprocess
+    from published import Answer
 
 
 @pytest.fixture(autouse=True)
@@ -215,3 +219,23 @@ def test_either_a_backup_or_a_place_is_given() -> None:
         assert (done.returncode, "expected either" in done.stderr) == (2, True)
     done = run("restore", "--from-tiles", "source", "--data-dir", "data")
     assert (done.returncode, "nothing is trusted" in done.stderr) == (2, True)
+
+
+def test_ctrl_c_ends_it_while_the_source_is_silent() -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def silent(_path: str, answer: Answer) -> Answer:
+        asked.set()
+        released.wait(2 * LIMIT_S)
+        return answer
+
+    publish(Path("copy"), World().entries)
+    with serving(Path("copy"), silent) as url:
+        command = [QED, "restore", "--from-tiles", f"{url}/log", "--policy", "policy", "--data-dir", "data"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+            assert asked.wait(LIMIT_S)
+            process.send_signal(signal.SIGINT)
+            # The source has still not answered.
+            assert process.wait(LIMIT_S) == 130
+        released.set()
+    assert not Path("data").exists()
