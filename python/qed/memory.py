@@ -283,7 +283,7 @@ def _save(memory: Path, fork: CheckpointFork, evidence: Evidence) -> None:
         fork.add_note(f"the evidence could not be saved in {folder}: {exc.strerror}")
         return
     fork.add_note(f"the evidence was saved to {path}: keep that file")
-    with suppress(FileExistsError, OSError):
+    with suppress(OSError):
         create_file(_forked(memory), f"{path.name}\n".encode(), mode=PRIVATE)
 
 

@@ -121,11 +121,7 @@ def _restore_published(place: str, policy: Policy, data_dir: str, s3: S3Options)
         def started(checkpoint: Checkpoint) -> Callable[[int], None]:
             advance = bar.enter_context(terminal.progress(checkpoint.size, is_logged=True))
 
-            def progress(events: int) -> None:
-                stop.require_none()
-                advance(events, events)
-
-            return progress
+            return lambda events: advance(events, events)
 
         with ExitStack() as bar:
             done = _usable(lambda: restore_published(policy, source, data_dir, started=started, completing=completing))

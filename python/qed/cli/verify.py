@@ -297,9 +297,12 @@ class _Check:
         Raises:
             VerificationError: One has.
         """
+        seen: dict[int, list[Digest]] = {}
+        for (_, version), (digest, _, _) in self._seen.items():
+            seen.setdefault(version, []).append(digest)
         for snapshot in snapshots:
-            found = [seen for (_, version), (seen, _, _) in self._seen.items() if version == snapshot.version]
-            if found and snapshot.event_digest not in found:
+            found = seen.get(snapshot.version)
+            if found is not None and snapshot.event_digest not in found:
                 expected, computed = found[0].hex(), snapshot.event_digest.hex()
                 error = VerificationError(f"event digest of version {snapshot.version}", expected, computed)
                 print_unconvincing(self._terminal, None, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from qed.server.durations import Durations
@@ -28,7 +29,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.under_way = 0
-        self._times: dict[tuple[str, str], Durations] = {}
+        self._times: defaultdict[tuple[str, str], Durations] = defaultdict(Durations)
 
     def times(self, call: str, status: str) -> Durations:
         """Return where requests are counted.
@@ -37,7 +38,7 @@ class Calls:
             call: The path of the call, as in its route: there are few.
             status: `SUCCESS`, or the status of an answer that is none.
         """
-        return self._times.setdefault((call, status), Durations())
+        return self._times[call, status]
 
     def families(self) -> Iterator[Family]:
         """Yield what was counted."""

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from qed.server.disk import Usage
-from qed.server.families import counter, text_of
+from qed.server.families import by_label, counter, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ class Exposition:
         yield counter(
             "http_refused",
             "Requests that were refused before they were handled, by reason.",
-            *((float(count), reason) for reason, count in self._access.refused.items()),
+            *by_label(self._access.refused),
             labels=("reason",),
         )
         yield from self._connections.families()

@@ -10,12 +10,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client import Metric
     from prometheus_client.registry import Collector
 
-__all__ = ["Distribution", "Family", "counter", "gauge", "histogram", "text_of"]
+__all__ = ["Distribution", "Family", "by_label", "counter", "gauge", "histogram", "text_of"]
 
 
 Family: TypeAlias = "Metric"
@@ -78,6 +78,11 @@ def histogram(
         counts = list(accumulate(found.counts))
         family.add_metric(of_labels, list(zip(ends, map(float, counts), strict=True)), found.sum)
     return family
+
+
+def by_label(counts: Mapping[str, int]) -> Iterator[tuple[float, str]]:
+    """Yield counts by the value of their only label, as `counter` takes them."""
+    return ((count, label) for label, count in counts.items())
 
 
 class _Collected:

@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from qed import __version__
-from qed.server.families import counter, gauge, histogram
+from qed.server.families import by_label, counter, gauge, histogram
 from qed.server.waiting import ADD, PROOF, READ, TASK, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from qed._qed import Replica, Status
     from qed.server.config import Settings
@@ -153,13 +153,13 @@ class Observation:
         yield counter(
             "raft_refused_messages",
             "Messages that no sound member sends, by member.",
-            *_by_label(self._peers.refused_messages),
+            *by_label(self._peers.refused_messages),
             labels=("member",),
         )
         yield counter(
             "raft_refused_streams",
             "Streams to this member that were refused, by reason.",
-            *_by_label(transport.refused_streams),
+            *by_label(transport.refused_streams),
             labels=("reason",),
         )
 
@@ -181,7 +181,7 @@ class Observation:
         yield counter(
             "signatures",
             "Checkpoints that this member has signed, by purpose.",
-            *_by_label(self._signing.signing.signed),
+            *by_label(self._signing.signing.signed),
             labels=("for",),
         )
         witnessing = self._signing.witnessing
@@ -199,7 +199,3 @@ class Observation:
             *((count, name, kind) for (name, kind), count in witnessing.outcomes.items()),
             labels=("witness", "outcome"),
         )
-
-
-def _by_label(counts: Mapping[str, int]) -> Iterator[tuple[float, str]]:
-    return ((count, label) for label, count in counts.items())

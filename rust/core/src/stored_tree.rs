@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::rows;
 use crate::store::Table;
 use crate::tiled::{head, source_error};
-use crate::tlog::entry::Entry;
+use crate::tlog::entry::leaves_of;
 use crate::tlog::entry_tree::KEPT_LEVEL;
 use crate::tlog::merkle::{self, Subtrees, TreeHead, root_of};
 
@@ -31,7 +31,6 @@ impl Log {
 #[derive(Debug, Default)]
 pub struct StoredTail {
     tail: EntryTail,
-    first: u64,
     leaves: Vec<Digest>,
 }
 
@@ -43,13 +42,11 @@ impl StoredTail {
     /// As [`Log::stored_tree_head_at`].
     pub fn head_at(&mut self, log: &Log, size: u64) -> Result<TreeHead, LogError> {
         log.require_size(size)?;
-        let entries = self.tail.up_to(size, |known, first| log.entries_from(known, first, size))?;
-        let first = size / TILE_ENTRIES * TILE_ENTRIES;
-        if self.first != first {
-            (self.first, self.leaves) = (first, Vec::new());
+        if self.tail.first() != size / TILE_ENTRIES * TILE_ENTRIES {
+            self.leaves.clear();
         }
-        let new = entries.get(self.leaves.len()..).unwrap_or_default();
-        self.leaves.extend(new.iter().map(Entry::leaf));
+        let entries = self.tail.up_to(size, |known, first| log.entries_from(known, first, size))?;
+        self.leaves.extend(leaves_of(entries.get(self.leaves.len()..).unwrap_or_default()));
         head(size, merkle::root_at(&StoredTree { log, tail: self }, size).map_err(source_error)?)
     }
 }
@@ -82,7 +79,7 @@ impl Subtrees for StoredTree<'_> {
             let tiles = u8::try_from(tiles).map_err(|_| LogError::Bug("a tree has at most 63 levels"))?;
             return self.tiles(tiles, index * count, count).map(|hashes| root_of(&hashes));
         }
-        let leaves = (index * count).checked_sub(self.tail.first).and_then(|from| {
+        let leaves = (index * count).checked_sub(self.tail.tail.first()).and_then(|from| {
             let from = usize_from(from);
             self.tail.leaves.get(from..from + usize_from(count))
         });

@@ -145,10 +145,9 @@ impl TileTree {
         sources: Vec<String>,
     ) -> PyResult<Evidence> {
         let shown = receipt.shown(py, &trust, now)?;
-        let (a, b) = (receipt.0.proven_leaf(index).map_err(error::of_malformed)?, self.proven_leaf(index)?);
-        let checkpoints = [shown.checkpoint.get(), self.checkpoint.get()];
-        let charge = Charge::SameIndex { index, a, b };
-        Evidence::about(&checkpoints, charge, Some(now), sources).map_err(error::of_malformed)
+        let leaf = receipt.0.proven_leaf(index).map_err(error::of_malformed)?;
+        let own = (self.checkpoint.get(), self.proven_leaf(index)?);
+        Evidence::of_leaves(index, (shown.checkpoint.get(), leaf), own, Some(now), sources)
     }
 
     /// Return the evidence that two trees of one log differ at an index. Its tiles of level 0 were added to both before.
@@ -160,10 +159,9 @@ impl TileTree {
         found_at: Option<u64>,
         sources: Vec<String>,
     ) -> PyResult<Evidence> {
-        let (a, b) = (self.proven_leaf(index)?, other.proven_leaf(index)?);
-        let checkpoints = [self.checkpoint.get(), other.checkpoint.get()];
-        let charge = Charge::SameIndex { index, a, b };
-        Evidence::about(&checkpoints, charge, found_at, sources).map_err(error::of_malformed)
+        let own = (self.checkpoint.get(), self.proven_leaf(index)?);
+        let others = (other.checkpoint.get(), other.proven_leaf(index)?);
+        Evidence::of_leaves(index, own, others, found_at, sources)
     }
 
     /// Return the proof of an entry, as a file that needs no tiles. The tiles above it were added before. Nothing is verified.

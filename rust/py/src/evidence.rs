@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use qed_core::proof::Malformed;
-use qed_core::tlog::evidence::{self, Charge, Verdict};
+use qed_core::tlog::evidence::{self, Charge, ProvenLeaf, Verdict};
 use qed_core::tlog::key::VerifierKey;
 
 use crate::error;
@@ -31,6 +31,20 @@ impl Evidence {
         vkeys.sort_unstable_by_key(ToString::to_string);
         let first = checkpoints.first().ok_or_else(|| Malformed("expected a checkpoint, found none".into()))?;
         Ok(Self(evidence::Evidence { origin: first.origin_name().clone(), vkeys, charge, found_at, sources }))
+    }
+}
+
+impl Evidence {
+    /// Return the evidence that two trees of one log differ at an index: for each its checkpoint, and the leaf that it has.
+    pub fn of_leaves(
+        index: u64,
+        (first, a): (&Checkpoint, ProvenLeaf),
+        (second, b): (&Checkpoint, ProvenLeaf),
+        found_at: Option<u64>,
+        sources: Vec<String>,
+    ) -> PyResult<Self> {
+        let charge = Charge::SameIndex { index, a, b };
+        Self::about(&[first, second], charge, found_at, sources).map_err(error::of_malformed)
     }
 }
 
@@ -72,9 +86,8 @@ impl Evidence {
     ) -> PyResult<Self> {
         let shown = (a.shown(py, &trust, now)?, b.shown(py, &trust, now)?);
         let leaf = |receipt: &SignedReceipt| receipt.0.proven_leaf(index).map_err(error::of_malformed);
-        let charge = Charge::SameIndex { index, a: leaf(&a)?, b: leaf(&b)? };
-        let checkpoints = [shown.0.checkpoint.get(), shown.1.checkpoint.get()];
-        Self::about(&checkpoints, charge, Some(now), sources).map_err(error::of_malformed)
+        let (first, second) = (shown.0.checkpoint.get(), shown.1.checkpoint.get());
+        Self::of_leaves(index, (first, leaf(&a)?), (second, leaf(&b)?), Some(now), sources)
     }
 
     /// Return two checkpoints as a suspicion.
