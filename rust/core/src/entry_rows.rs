@@ -27,26 +27,22 @@ pub const TILE_ENTRIES: u64 = FULL_WIDTH as u64;
 /// # Errors
 ///
 /// [`LogError::Corrupt`] if rows are missing or malformed; [`LogError::Store`] if one cannot be read.
-pub fn build(
-    store: &dyn Store,
-    history: &HistoryTree,
-    digests: &[Digest],
-    repeats: &[u64],
-) -> Result<(EntryTree, WriteBatch), LogError> {
-    let (len, stored) = (digests.len() as u64, stored_tiles(store)?);
+pub fn build(store: &dyn Store, history: &HistoryTree) -> Result<(EntryTree, WriteBatch), LogError> {
+    let (len, stored) = (history.len(), stored_tiles(store)?);
     let mut tiles = stored.first().cloned().unwrap_or_default();
     let (known, full) = (tiles.len() as u64, len / TILE_ENTRIES);
     if known > full {
         return Err(LogError::Corrupt(format!("it holds {len} events, but the hashes of {known} full tiles")));
     }
     let ends = hyper_roots_in(store, known * TILE_ENTRIES..len)?;
+    let repeats = repeats_in(store, known * TILE_ENTRIES..len)?;
     let leaves = |tile: u64| {
         let range = tile * TILE_ENTRIES..((tile + 1) * TILE_ENTRIES).min(len);
-        let digests = digests.get(usize_from(range.start)..usize_from(range.end)).unwrap_or_default();
+        let digests = rows::digests(store, range.clone())?;
         let ends = within(&ends, &range, |(version, _)| *version);
-        let (ends, _) = with_history(&history.edge_at(range.start)?, digests, ends);
-        let repeats = within(repeats, &range, |version| *version);
-        Ok(leaves_of(&entries_of(range.start, digests, repeats, &ends).collect::<Vec<_>>()))
+        let (ends, _) = with_history(&history.edge_at(range.start)?, &digests, ends);
+        let repeats = within(&repeats, &range, |version| *version);
+        Ok(leaves_of(&entries_of(range.start, &digests, repeats, &ends).collect::<Vec<_>>()))
     };
     let computed = (known..full).into_par_iter().map(|tile| leaves(tile).map(|leaves| root_of(&leaves)));
     tiles.extend(computed.collect::<Result<Vec<_>, LogError>>()?);

@@ -76,17 +76,16 @@ impl HistoryTree {
         Self { len: 0, kept: Vec::new(), edge: Edge::default() }
     }
 
-    /// Return the tree of the events `digests`, equal to the tree that appending them would build. Each level is hashed on all
-    /// threads.
+    /// Return the tree of the groups with these `nodes`, as [`group_nodes`] gives them, and of the events `rest` after them, equal to the
+    /// tree that appending all events would build. Each level is hashed on all threads.
     #[must_use]
     #[expect(
         clippy::indexing_slicing,
         reason = "`last` is the last valid index, and the even index below it is valid too"
     )]
-    pub fn of_events(digests: &[Digest]) -> Self {
-        let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
-        let mut tree = Self { len: (digests.len() - rest.len()) as u64, ..Self::new() };
-        let mut level = frozen_groups(groups);
+    pub fn of_groups(nodes: Vec<Digest>, rest: &[Digest]) -> Self {
+        let mut tree = Self { len: nodes.len() as u64 * GROUP, ..Self::new() };
+        let mut level = nodes;
         for (height, left) in (KEPT_HEIGHT..).zip(tree.edge.0.iter_mut().skip(KEPT_HEIGHT.into())) {
             let Some(last) = level.len().checked_sub(1) else { break };
             *left = level[last & !1];
@@ -330,9 +329,14 @@ fn ascend(paths: &[Path], height: u16, left: &mut Digest, next: &mut Vec<Path>) 
     }
 }
 
-/// Return the frozen nodes above groups of leaves.
-fn frozen_groups(groups: &[[Digest; GROUP_LEAVES]]) -> Vec<Digest> {
-    in_parts(groups, |first, groups| {
+/// Return the frozen nodes above whole groups of events, the first of which is version `base`, a multiple of [`GROUP`]; and the events after
+/// the last whole group. The groups are hashed on all threads.
+#[must_use]
+pub fn group_nodes(base: u64, digests: &[Digest]) -> (Vec<Digest>, &[Digest]) {
+    let (groups, rest) = digests.as_chunks::<GROUP_LEAVES>();
+    let base = usize_from(base / GROUP);
+    let nodes = in_parts(groups, |first, groups| {
+        let first = base + first;
         let leaf = |(version, digest): (u64, &Digest)| {
             Message::history_leaf(digest, &HistoryPosition::above(version, 0).to_bytes())
         };
@@ -343,7 +347,8 @@ fn frozen_groups(groups: &[[Digest; GROUP_LEAVES]]) -> Vec<Digest> {
             level = parents(level.as_chunks::<2>().0, first, height).collect();
         }
         level
-    })
+    });
+    (nodes, rest)
 }
 
 /// Return the nodes at `height` above pairs of frozen nodes, the first of which is number `first` at its height.
@@ -385,6 +390,14 @@ mod tests {
         plain(&[left.as_bytes(), defined(events, version, right).as_bytes(), &place])
     }
 
+    fn built(events: &[Digest]) -> HistoryTree {
+        // In two parts, as a start reads them.
+        let (first, second) = events.split_at(events.len() / 2 / GROUP_LEAVES * GROUP_LEAVES);
+        let ((mut nodes, _), (later, rest)) = (group_nodes(0, first), group_nodes(first.len() as u64, second));
+        nodes.extend(later);
+        HistoryTree::of_groups(nodes, rest)
+    }
+
     fn plain(parts: &[&[u8]]) -> Digest {
         Digest::of_event(&parts.concat())
     }
@@ -393,7 +406,7 @@ mod tests {
     fn roots_of_a_bulk_of_any_size_are_the_defined_ones() {
         let events: Vec<_> = (0..3200_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
         for base in [0, 1, 2, 3, 7, 15, 16, 100, 1000, 1023, 1024, 2047] {
-            let tree = HistoryTree::of_events(&events[..base]);
+            let tree = built(&events[..base]);
             for size in [1, 2, 3, 5, 17, 999, 1000, 1001] {
                 let change = tree.plan(&events[base..base + size], Roots::Each);
                 assert_eq!(change.roots.len(), size);
@@ -412,7 +425,7 @@ mod tests {
         let events: Vec<_> = (0..3200_u32).map(|i| Digest::of_event(&i.to_be_bytes())).collect();
         for base in [0, 1, 15, 16, 1000, 1023] {
             for size in [1, 2, 3, 5, 17, 999, 1000, 1001, 2000] {
-                let (mut at_once, mut one_by_one) = [(); 2].map(|()| HistoryTree::of_events(&events[..base])).into();
+                let (mut at_once, mut one_by_one) = [(); 2].map(|()| built(&events[..base])).into();
                 at_once.apply(at_once.plan(&events[base..base + size], Roots::At(&[])));
                 for event in &events[base..base + size] {
                     one_by_one.apply(one_by_one.plan(std::slice::from_ref(event), Roots::Each));
@@ -433,7 +446,7 @@ mod tests {
                 let change = grown.plan(std::slice::from_ref(event), Roots::Each);
                 grown.apply(change);
             }
-            let built = HistoryTree::of_events(&events[..size]);
+            let built = built(&events[..size]);
             assert_eq!((built.len, &built.kept), (grown.len, &grown.kept), "{size} events");
             let rest = &events[size..size + 40];
             assert_eq!(built.plan(rest, Roots::Each).roots, grown.plan(rest, Roots::Each).roots, "{size} events");

@@ -24,6 +24,7 @@ use crate::log_id::LogId;
 use crate::proof::{AbsenceProof, Answer, IncrementalProof, LaterOccurrence, MembershipProof, Neighbour, Snapshot};
 use crate::replay;
 use crate::rows::{self, Rows};
+use crate::start::Start;
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
 use crate::trees::{NewEvents, RootsOf, Trees, TreesChange};
 
@@ -111,7 +112,11 @@ impl Log {
     /// [`LogError::Corrupt`] if rows are missing or malformed, if the log is shorter than it once was, if its events do not lead to the
     /// hyper root that was acknowledged last, or if the newest act is not the one that was noted.
     pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
-        let (trees, tail) = replay::build(store.as_ref())?;
+        let Start { trees, tail, tiles } = Start::of_rows(store.as_ref())?;
+        if !tiles.is_empty() {
+            // Not synced: what a crash loses is computed again.
+            store.write(tiles)?;
+        }
         let (found, noted) = (trees.len(), store.noted_durable());
         if found < noted {
             return Err(LogError::Corrupt(format!("it holds {found} events, but {noted} were acknowledged")));
@@ -253,7 +258,7 @@ impl Log {
             if is_synced_here {
                 self.store.sync()?;
             }
-            self.trees.write().apply(change, &|version| self.digest_at(version, base, digests))?;
+            self.trees.write().apply(change);
             if is_synced_here {
                 self.store.note_durable(base + digests.len() as u64)?;
             }
@@ -282,7 +287,7 @@ impl Log {
         let (current, path, end) = {
             let trees = self.trees.read();
             let current = trees.len().checked_sub(1).ok_or(LogError::Empty)?;
-            let (path, end) = trees.hyper().path(digest, &|version| self.stored_digest(version))?;
+            let (path, end) = trees.hyper().path(digest);
             (current, path, end)
         };
         let query = version.map_or(current, |version| version.min(current));
@@ -469,7 +474,7 @@ impl Log {
             &rows::occurrence_key(digest, query),
         )?;
         match found {
-            Some((key, _)) => rows::version_of_occurrence(&key),
+            Some((key, _)) => Ok(rows::occurrence_in(&key)?.1),
             None => Err(LogError::AddedLater { first: self.first_occurrence(digest, latest)?, asked: query }),
         }
     }
@@ -478,7 +483,7 @@ impl Log {
         let (from, to) = (rows::occurrence_key(digest, 0), rows::occurrence_key(digest, u64::MAX));
         let found = self.store.first_in(Table::Occurrences, &from, &to)?;
         // Rows of repeats in the batch of the latest occurrence have later versions than it.
-        found.map_or(Ok(latest), |(key, _)| Ok(rows::version_of_occurrence(&key)?.min(latest)))
+        found.map_or(Ok(latest), |(key, _)| Ok(rows::occurrence_in(&key)?.1.min(latest)))
     }
 }
 

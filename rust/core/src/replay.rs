@@ -1,4 +1,4 @@
-//! Building both trees from the rows of a log: all at once when it is opened, and batch by batch when it is checked.
+//! Replaying a log batch by batch, to check each of its rows.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -6,73 +6,11 @@ use std::ops::ControlFlow;
 use crate::entry_rows;
 use crate::error::LogError;
 use crate::hash::Digest;
-use crate::history::HistoryTree;
 use crate::hyper::Entry;
-use crate::rows::{self, Rows, TILE_DIGESTS};
-use crate::store::{Store, Table, WriteBatch};
+use crate::rows::{self, Rows};
+use crate::store::{Store, Table};
 use crate::tlog::entry_tree::FullTile;
 use crate::trees::{NewEvents, RootsOf, Trees, shown_and_hidden};
-
-/// Build both trees; return them and, if the last tile is not full, its digests.
-///
-/// # Errors
-///
-/// [`LogError::Corrupt`] if rows are missing or malformed, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
-/// be read.
-pub fn build(store: &dyn Store) -> Result<(Trees, Vec<Digest>), LogError> {
-    let Built { trees, digests, tiles, .. } = build_all(store)?;
-    if !tiles.is_empty() {
-        // Not synced: what a crash loses is computed again.
-        store.write(tiles)?;
-    }
-    let (_, tail) = digests.as_chunks::<TILE_DIGESTS>();
-    Ok((trees, tail.to_vec()))
-}
-
-/// The trees, and what they were built from.
-pub struct Built {
-    pub trees: Trees,
-    /// Rows of full tiles of entries that are not stored.
-    pub tiles: WriteBatch,
-    /// The digests of all events.
-    pub digests: Vec<Digest>,
-    /// Versions that the hyper tree never showed, ascending.
-    pub repeats: Vec<u64>,
-}
-
-/// Build both trees and return them with everything they were built from.
-///
-/// # Errors
-///
-/// As [`build`].
-pub fn build_all(store: &dyn Store) -> Result<Built, LogError> {
-    let (digests, repeats) = (all_digests(store)?, repeats(store)?);
-    let mut tiles = WriteBatch::default();
-    let build_entries = |history: &HistoryTree| {
-        let (entries, missing) = entry_rows::build(store, history, &digests, &repeats)?;
-        tiles = missing;
-        Ok(entries)
-    };
-    let trees = Trees::of_events(&digests, &repeats, build_entries)?;
-    require_last_root(store, &trees)?;
-    Ok(Built { trees, tiles, digests, repeats })
-}
-
-/// Require that the last stored root is at the last event, and that it is the root that the events lead to.
-fn require_last_root(store: &dyn Store, trees: &Trees) -> Result<(), LogError> {
-    let found = store.last_in(Table::Roots, &0_u64.to_be_bytes(), &u64::MAX.to_be_bytes())?;
-    let ends = found.as_ref().map(|(key, _)| rows::version_in(key)).transpose()?;
-    match (ends, found) {
-        (None, _) if trees.len() == 0 => Ok(()),
-        (Some(version), Some((_, root))) if version.checked_add(1) == Some(trees.len()) => {
-            rows::require_same("the hyper root", &rows::root_in(&root)?, &trees.hyper().root())
-        }
-        _ => {
-            let end = ends.map_or_else(|| "has no root".to_owned(), |end| format!("its last root is of version {end}"));
-            Err(LogError::Corrupt(format!("it holds {} events, but {end}", trees.len())))
-        }
-    }
-}
 
 /// Replay the first `len` events, at least one, batch by batch. Compare each hyper root, and each row of an occurrence that the hyper
 /// tree does not show and of a full tile of entries, with what is stored. Require that each stored repeat is at least the second occurrence of its event in its
@@ -146,8 +84,8 @@ fn require_occurrence(store: &dyn Store, &Entry { key, version }: &Entry) -> Res
 fn require_no_other_occurrence(store: &dyn Store, len: u64, expected: u64) -> Result<(), LogError> {
     let (rows, mut found) = (Rows::of(store), 0_u64);
     store.scan(Table::Occurrences, &[], &mut |key, _| {
-        let version = rows::version_of_occurrence(key)?;
-        if !key.starts_with(rows.digest(version)?.as_bytes()) {
+        let (event, version) = rows::occurrence_in(key)?;
+        if event != rows.digest(version)? {
             return Err(LogError::Corrupt(format!(
                 "the occurrence stored for version {version} is of a different event"
             )));
@@ -172,27 +110,8 @@ fn holds(store: &dyn Store, version: u64) -> Result<bool, LogError> {
     }
 }
 
-/// Return all digests, in the order of versions.
-fn all_digests(store: &dyn Store) -> Result<Vec<Digest>, LogError> {
-    let (mut all, mut expected) = (Vec::new(), 0_u64);
-    store.scan(Table::Digests, &[], &mut |key, row| {
-        let tile = rows::version_in(key)?;
-        if tile != expected || all.len() % TILE_DIGESTS != 0 {
-            return Err(LogError::Corrupt(format!(
-                "expected row {expected} of the event digests after {} digests, found row {tile} after {}",
-                expected * rows::TILE,
-                all.len()
-            )));
-        }
-        expected += 1;
-        all.extend(rows::digests_in(row)?);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(all)
-}
-
 /// Return the versions that the hyper tree never showed, in order.
-fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
+pub fn repeats(store: &dyn Store) -> Result<Vec<u64>, LogError> {
     let mut repeats = Vec::new();
     store.scan(Table::Repeats, &[], &mut |key, _| {
         repeats.push(rows::version_in(key)?);
@@ -236,7 +155,7 @@ impl<'a> Replay<'a> {
             full_tiles: change.full_tiles().collect(),
         };
         hidden.extend(change.replaced());
-        self.trees.apply(change, &digest_at)?;
+        self.trees.apply(change);
         Ok((replayed, hidden))
     }
 }

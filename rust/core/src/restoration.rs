@@ -13,8 +13,9 @@ use crate::disk::{Claim, DiskStore};
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::page::Page;
-use crate::replay::{self, Built};
+use crate::replay;
 use crate::rows::{self, Rows};
+use crate::start::{self, Start};
 use crate::store::{Store as _, Table, WriteBatch};
 use crate::trees::hidden_in;
 
@@ -67,7 +68,17 @@ impl Restoration {
     /// [`LogError::Corrupt`] if a root differs; [`LogError::Full`] if there is no room for so many events; [`LogError::Store`] if the folder
     /// cannot be read or written.
     pub fn complete(&self) -> Result<(), LogError> {
-        let Built { trees, tiles, digests, repeats } = replay::build_all(&self.store)?;
+        let len = start::length(&self.store)?;
+        let (digests, repeats) = (rows::digests(&self.store, 0..len)?, replay::repeats(&self.store)?);
+        for hidden in hidden_in(&digests, &repeats).chunks(OCCURRENCES_A_BATCH) {
+            let mut batch = WriteBatch::default();
+            for occurrence in hidden {
+                batch.put(Table::Occurrences, rows::occurrence_key(&occurrence.key, occurrence.version), []);
+            }
+            self.store.write(batch)?;
+        }
+        drop((digests, repeats));
+        let Start { trees, tiles, .. } = Start::of_rows(&self.store)?;
         self.store.write(tiles)?;
         let stored = Rows::of(&self.store);
         for end in &self.ends {
@@ -78,15 +89,6 @@ impl Restoration {
                 &end.extent.history_digest,
                 &computed,
             )?;
-        }
-        let len = trees.len();
-        drop(trees);
-        for hidden in hidden_in(&digests, &repeats).chunks(OCCURRENCES_A_BATCH) {
-            let mut batch = WriteBatch::default();
-            for occurrence in hidden {
-                batch.put(Table::Occurrences, rows::occurrence_key(&occurrence.key, occurrence.version), []);
-            }
-            self.store.write(batch)?;
         }
         self.store.sync()?;
         self.store.note_durable(len)

@@ -1,6 +1,7 @@
 //! The rows of a log: their keys and values, and reading them (FORMATS.md, "Tables").
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
@@ -80,6 +81,25 @@ impl<'a> Rows<'a> {
         let (_, tile) = tiles.iter().flatten().find(|(found, _)| *found == number).expect("the tile is cached");
         read(tile)
     }
+}
+
+/// Return the event digests of a range of versions, which starts at a multiple of [`TILE`].
+///
+/// # Errors
+///
+/// Same as [`Rows::digest`].
+pub fn digests(store: &dyn Store, range: Range<u64>) -> Result<Vec<Digest>, LogError> {
+    let mut digests = Vec::with_capacity(usize_from(range.end - range.start));
+    for tile in range.start / TILE..range.end.div_ceil(TILE) {
+        let row = store.get(Table::Digests, &tile.to_be_bytes())?.ok_or_else(|| lacks(tile * TILE))?;
+        digests.extend(digests_in(&row)?);
+    }
+    let len = usize_from(range.end - range.start);
+    if digests.len() < len {
+        return Err(lacks(range.start + digests.len() as u64));
+    }
+    digests.truncate(len);
+    Ok(digests)
 }
 
 /// Return the digest of `version` if it is among `digests`, the first of which is version `base`.
@@ -188,16 +208,16 @@ pub fn occurrence_key(digest: &Digest, version: u64) -> Vec<u8> {
     [digest.as_bytes().as_slice(), &version.to_be_bytes()].concat()
 }
 
-/// Return the version in the key of an occurrence.
+/// Return the event and the version in the key of an occurrence.
 ///
 /// # Errors
 ///
 /// [`LogError::Corrupt`] unless it has 40 bytes.
-pub fn version_of_occurrence(key: &[u8]) -> Result<u64, LogError> {
-    let (_, version) = key.split_at_checked(DIGEST_BYTES).ok_or_else(|| {
-        LogError::Corrupt(format!("expected the key of an occurrence to have 40 bytes, found {}", key.len()))
-    })?;
-    version_in(version)
+pub fn occurrence_in(key: &[u8]) -> Result<(Digest, u64), LogError> {
+    let malformed =
+        || LogError::Corrupt(format!("expected the key of an occurrence to have 40 bytes, found {}", key.len()));
+    let (event, version) = key.split_at_checked(DIGEST_BYTES).ok_or_else(malformed)?;
+    Ok((Digest::from_slice(event).ok_or_else(malformed)?, version_in(version)?))
 }
 
 /// Require that the stored digest is equal to the computed one.

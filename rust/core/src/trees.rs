@@ -59,25 +59,10 @@ impl Trees {
         Self { history, hyper, entries: EntryTree::of_tiles(Vec::new()) }
     }
 
-    /// Return the trees of the events `digests`; `repeats` are the versions that the hyper tree never showed, in ascending order.
-    /// The tree over the entries is what `build_entries` returns, and depends on the history tree.
-    ///
-    /// # Errors
-    ///
-    /// Same as [`HyperTree::of_events`], and the errors of `build_entries`.
-    pub fn of_events(
-        digests: &[Digest],
-        repeats: &[u64],
-        build_entries: impl FnOnce(&HistoryTree) -> Result<EntryTree, LogError> + Send,
-    ) -> Result<Self, LogError> {
-        let build_others = || {
-            let history = HistoryTree::of_events(digests);
-            let entries = build_entries(&history)?;
-            Ok::<_, LogError>((history, entries))
-        };
-        let (others, hyper) = rayon::join(build_others, || HyperTree::of_events(digests, repeats));
-        let (history, entries) = others?;
-        Ok(Self { history, hyper: hyper?, entries })
+    /// Return these trees, which must be of the same events.
+    #[must_use]
+    pub const fn of(history: HistoryTree, hyper: HyperTree, entries: EntryTree) -> Self {
+        Self { history, hyper, entries }
     }
 
     /// Return the number of events.
@@ -137,14 +122,10 @@ impl Trees {
     }
 
     /// Apply a change that was planned on these trees in their current state.
-    ///
-    /// # Errors
-    ///
-    /// Same as [`HyperTree::apply`]; the trees are unusable after an error.
-    pub fn apply(&mut self, change: TreesChange, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
+    pub fn apply(&mut self, change: TreesChange) {
         self.history.apply(change.history);
         self.entries.apply(change.entries);
-        self.hyper.apply(change.hyper, digest_at)
+        self.hyper.apply(change.hyper);
     }
 }
 

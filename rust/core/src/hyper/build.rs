@@ -1,81 +1,128 @@
 //! Building the hyper tree of a whole log at once: each node is hashed once and written to its final place, using all threads.
 //!
-//! Leaves sorted by key are in the same order as their buckets. So a run of neighbouring buckets owns a contiguous part of each array
-//! of the tree, and one thread builds it without sharing anything with the others. The levels above the buckets follow, bottom-up.
+//! The slots of all keys are sorted into their groups as they come, so nothing but the tree itself takes memory. When all are there, each
+//! group is hashed, and then the levels above, bottom-up.
 
 use rayon::prelude::*;
 
-use super::hashing::{Hashing as _, Later, Slot};
-use super::{BLANK_BRANCH, Branch, HyperTree, Leaf, NodeRef};
-use super::{index_of, key_of_prefix, lift, lone_hash};
+use super::group::Group;
+use super::group::Place;
+use super::hashing::{Hashing as _, Later};
+use super::slot::{Slot, require_room};
+use super::{DigestAt, GROUP_LEVELS, HyperTree, MIN_BUCKET_DEPTH};
 use crate::error::LogError;
 use crate::hash::{Digest, HYPER_LEVELS, Message, digests, hyper_default};
-use crate::integers::{height_from, usize_from};
+use crate::integers::usize_from;
 use crate::position::HyperPosition;
-use crate::proof::SHORTCUT_DEPTH;
 
-/// Number of runs of buckets: enough that all threads finish at about the same time, few enough that the cost of starting one does
-/// not matter.
-const RUNS: usize = 256;
+/// Number of groups or flat nodes that one thread hashes at a time: enough to fill lanes, few enough to stay in its cache.
+const AT_A_TIME: usize = 256;
 
-/// Number of buckets or flat nodes that one thread hashes at a time: enough to fill lanes, few enough to stay in its cache.
-const PART: usize = 256;
+/// Slots that a group has room for beyond what the average one holds, and by how many that grows.
+const SPARE: usize = 8;
 
-impl HyperTree {
-    /// Return the tree of the events `digests`, numbered from zero. If an event occurs several times, the tree shows its last version
-    /// that is not in `repeats`. `repeats` must be sorted.
+/// Number of leading bits that the keys of a part of the tree have in common: each part has whole groups, at any size of the tree.
+const PART_BITS: u16 = MIN_BUCKET_DEPTH - GROUP_LEVELS;
+
+/// Number of parts of a tree.
+pub const PARTS: usize = 1 << PART_BITS;
+
+/// A hyper tree whose keys are not all there.
+#[derive(Debug)]
+pub struct HyperBuilder {
+    tree: HyperTree,
+    /// The slots of each group, in any order.
+    groups: Vec<Vec<Slot>>,
+}
+
+impl HyperBuilder {
+    /// Return a builder for about `expected` keys.
+    #[must_use]
+    pub fn new(expected: u64) -> Self {
+        let tree = HyperTree::with_capacity(expected);
+        let room = usize_from(expected) / tree.groups.len() + SPARE;
+        let groups = std::iter::repeat_with(|| Vec::with_capacity(room)).take(tree.groups.len()).collect();
+        Self { tree, groups }
+    }
+
+    /// Add a key, which must not be added with another version.
     ///
     /// # Errors
     ///
-    /// [`LogError::Full`] if the tree has no room for that many keys.
-    pub fn of_events(digests: &[Digest], repeats: &[u64]) -> Result<Self, LogError> {
-        let keys = Keys(digests);
-        let leaves = keys.leaves(repeats);
-        // No leaf index exceeds the number of leaves, and there are fewer branches than leaves.
-        index_of(leaves.len())?;
-        let mut tree = Self::with_capacity(leaves.len() as u64);
-        tree.leaves = leaves;
-        tree.build_buckets(keys)?;
+    /// [`LogError::Full`] from version 2^40 on.
+    pub fn add(&mut self, key: &Digest, version: u64) -> Result<(), LogError> {
+        require_room(version)?;
+        self.push(usize_from(key.prefix64() >> (64 - self.tree.flat_levels)), Slot::new(key, version));
+        Ok(())
+    }
+
+    /// Add a slot whose key begins with the byte `first`. It may be added twice.
+    pub fn add_slot(&mut self, first: u8, slot: Slot) {
+        self.push(usize_from(slot.key(first).prefix64() >> (64 - self.tree.flat_levels)), slot);
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is a group for all flat nodes")]
+    fn push(&mut self, group: usize, slot: Slot) {
+        let slots = &mut self.groups[group];
+        if slots.len() == slots.capacity() {
+            // Not doubled: there are many groups.
+            slots.reserve_exact(SPARE);
+        }
+        slots.push(slot);
+    }
+
+    /// Hash everything; return the tree.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `digest_at`; [`LogError::Corrupt`] if a key was added with two versions.
+    pub fn finish(self, digest_at: &DigestAt<'_>) -> Result<HyperTree, LogError> {
+        let Self { mut tree, groups } = self;
+        let (width, depth) = (groups.len(), tree.flat_levels);
+        let (_, hashes) = tree.hashes.split_at_mut(width);
+        let mut groups = groups;
+        let slots = groups.par_chunks_mut(AT_A_TIME).zip(tree.groups.par_chunks_mut(AT_A_TIME));
+        let parts = slots.zip(hashes.par_chunks_mut(AT_A_TIME)).enumerate();
+        let lens = parts.map(|(part, ((slots, groups), hashes))| {
+            let (mut hashing, first) = (Later::default(), width + part * AT_A_TIME);
+            let mut drafts = Vec::with_capacity(slots.len());
+            let mut len = 0;
+            for (index, slots) in (first..).zip(slots) {
+                let (draft, hash) = Group::of(std::mem::take(slots), Place::new(index, depth), digest_at, &mut hashing)?;
+                len += draft.len();
+                drafts.push((draft, hash));
+            }
+            let hash_of = hashing.finish();
+            for ((draft, hash), (group, place)) in drafts.into_iter().zip(groups.iter_mut().zip(hashes)) {
+                *group = draft.finish(&hash_of);
+                *place = hash_of(hash);
+            }
+            Ok::<_, LogError>(len)
+        });
+        tree.len = lens.try_reduce(|| 0, |a, b| Ok(a + b))?;
         tree.hash_levels();
         Ok(tree)
     }
+}
 
-    /// Build the tries of all buckets from the leaves, and the hashes of the last flat level.
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "a partition point is a valid index, and later runs have equal or greater ones"
-    )]
-    fn build_buckets(&mut self, keys: Keys<'_>) -> Result<(), LogError> {
-        let (depth, buckets) = (self.flat_levels, self.buckets.len());
-        let per_run = (buckets / RUNS).max(1);
-        let first_of = |run: usize| self.leaves.partition_point(|leaf| leaf.bucket(depth) < run * per_run);
-        let leaves_of = |run| {
-            let first = first_of(run);
-            (first, &self.leaves[first..first_of(run + 1)])
-        };
-        let leaves: Vec<_> = (0..buckets / per_run).map(leaves_of).collect();
-        let counts: Vec<_> = leaves.par_iter().map(|(_, leaves)| branches_below(leaves, depth)).collect();
-        self.branches = rayon::iter::repeat_n(BLANK_BRANCH, counts.iter().sum()).collect();
-        let branches = cut(&mut self.branches, &counts);
-        let (_, hashes) = self.hashes.split_at_mut(buckets);
-        let places = self.buckets.par_chunks_mut(per_run).zip(hashes.par_chunks_mut(per_run));
-        let runs = leaves.into_par_iter().zip(branches).zip(places);
-        runs.try_for_each(|(((first_leaf, leaves), (first_branch, branches)), (buckets, hashes))| {
-            let (hashing, unhashed_buckets, unhashed_branches) = (Later::default(), Vec::new(), Vec::new());
-            let nothing = Run {
-                keys,
-                depth,
-                buckets,
-                hashes,
-                branches,
-                first_branch,
-                built: 0,
-                hashing,
-                unhashed_buckets,
-                unhashed_branches,
-            };
-            nothing.build(leaves, first_leaf)
-        })
+impl HyperTree {
+    /// Return the slots of all keys of a part, 0 to 511, in the order of their keys. Their first bytes are those of the number of the part.
+    #[must_use]
+    pub fn part(&self, part: usize) -> Vec<Slot> {
+        let (width, mut slots) = (self.groups.len() / PARTS, Vec::new());
+        for index in self.groups.len() + part * width..self.groups.len() + (part + 1) * width {
+            match self.group(index) {
+                Some(group) => group.collect(&mut slots),
+                None => {
+                    for half in [2 * index, 2 * index + 1] {
+                        if let Some(group) = self.group(half) {
+                            group.collect(&mut slots);
+                        }
+                    }
+                }
+            }
+        }
+        slots
     }
 
     /// Hash the flat levels above the last, bottom-up.
@@ -86,8 +133,10 @@ impl HyperTree {
             let (_, parents) = above.split_at_mut(width);
             let (children, _) = below.as_chunks::<2>();
             let empty = hyper_default(HYPER_LEVELS - depth - 1);
-            let parts = parents.par_chunks_mut(PART).zip(children.par_chunks(PART)).enumerate();
-            parts.for_each(|(part, (parents, children))| hash_parents(parents, children, part * PART, depth, &empty));
+            let parts = parents.par_chunks_mut(AT_A_TIME).zip(children.par_chunks(AT_A_TIME)).enumerate();
+            parts.for_each(|(part, (parents, children))| {
+                hash_parents(parents, children, part * AT_A_TIME, depth, &empty);
+            });
         }
     }
 }
@@ -107,175 +156,53 @@ fn hash_parents(parents: &mut [Digest], children: &[[Digest; 2]], first: usize, 
     }
 }
 
-/// The keys of the leaves: the leaf holds the first 64 bits, and the log holds the whole key at the leaf's version.
-#[derive(Clone, Copy)]
-struct Keys<'a>(&'a [Digest]);
-
-impl Keys<'_> {
-    /// Return the leaves of the tree, sorted by key, each key once.
-    fn leaves(self, repeats: &[u64]) -> Vec<Leaf> {
-        let leaf = |(version, key): (usize, &Digest)| Leaf { prefix: key.prefix64(), version: version as u64 };
-        let mut leaves: Vec<_> = self.0.par_iter().enumerate().map(leaf).collect();
-        if !repeats.is_empty() {
-            let mut repeats = repeats.iter().peekable();
-            leaves.retain(|leaf| repeats.next_if_eq(&&leaf.version).is_none());
-        }
-        leaves.par_sort_unstable_by_key(|leaf| (leaf.prefix, leaf.version));
-        for alike in leaves.chunk_by_mut(|a, b| a.prefix == b.prefix).filter(|alike| alike.len() > 1) {
-            // A stable sort, so versions of the same key stay in order. If one key occurs many times, the slice is already sorted and
-            // this takes one pass.
-            alike.sort_by_key(|leaf| self.whole(leaf));
-        }
-        leaves.dedup_by(|next, kept| {
-            let is_same = next.prefix == kept.prefix && self.whole(next) == self.whole(kept);
-            if is_same {
-                *kept = *next;
-            }
-            is_same
-        });
-        leaves
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "every leaf was made from one of these digests")]
-    fn whole(self, leaf: &Leaf) -> Digest {
-        self.0[usize_from(leaf.version)]
-    }
-
-    /// Return the key of a leaf, correct in at least its first `bits` bits.
-    fn start(self, leaf: &Leaf, bits: u16) -> Digest {
-        if bits > 64 { self.whole(leaf) } else { key_of_prefix(leaf.prefix) }
-    }
-
-    /// Return how many leading bits two keys share.
-    fn shared_bits(self, a: &Leaf, b: &Leaf) -> u16 {
-        if a.prefix == b.prefix {
-            return self.whole(a).shared_bits(&self.whole(b));
-        }
-        height_from((a.prefix ^ b.prefix).leading_zeros())
-    }
-}
-
-/// A run of neighbouring buckets that is being built.
-struct Run<'a> {
-    keys: Keys<'a>,
-    /// The last flat level.
-    depth: u16,
-    /// The parts of the tree's arrays that belong to these buckets.
-    buckets: &'a mut [NodeRef],
-    hashes: &'a mut [Digest],
-    branches: &'a mut [Branch],
-    /// Index in the tree of the first of `branches`, and the number of branches already built.
-    first_branch: usize,
-    built: usize,
-    hashing: Later,
-    /// The buckets and branches whose hashes are missing, by their places in the arrays above.
-    unhashed_buckets: Vec<(usize, Slot)>,
-    unhashed_branches: Vec<(usize, Slot)>,
-}
-
-impl Run<'_> {
-    /// Build the buckets from their leaves, the first of which has the index `first_leaf` in the tree.
-    #[expect(clippy::indexing_slicing, reason = "chunks are never empty, and a remainder is less than the length")]
-    fn build(mut self, leaves: &[Leaf], first_leaf: usize) -> Result<(), LogError> {
-        let (depth, mut first_leaf) = (self.depth, first_leaf);
-        for leaves in leaves.chunk_by(|a, b| a.bucket(depth) == b.bucket(depth)) {
-            // A run starts at a multiple of its number of buckets.
-            let place = leaves[0].bucket(depth) % self.buckets.len();
-            let (bucket, slot) = self.trie(leaves, first_leaf, depth)?;
-            self.buckets[place] = bucket;
-            self.unhashed_buckets.push((place, slot));
-            first_leaf += leaves.len();
-            if self.unhashed_buckets.len() == PART {
-                self.hash();
-            }
-        }
-        self.hash();
-        Ok(())
-    }
-
-    /// Hash all that was built since the last call.
-    #[expect(clippy::indexing_slicing, reason = "the places are those where buckets and branches were written")]
-    fn hash(&mut self) {
-        let hash_of = std::mem::take(&mut self.hashing).finish();
-        for (place, slot) in self.unhashed_buckets.drain(..) {
-            self.hashes[place] = hash_of(slot);
-        }
-        for (place, slot) in self.unhashed_branches.drain(..) {
-            self.branches[place].hash = hash_of(slot);
-        }
-    }
-
-    /// Build the trie of `leaves` at `depth`; return it and its hash at that depth.
-    #[expect(clippy::indexing_slicing, reason = "there is room for one branch fewer than there are leaves")]
-    fn trie(&mut self, leaves: &[Leaf], first_leaf: usize, depth: u16) -> Result<(NodeRef, Slot), LogError> {
-        let (first, last) = match leaves {
-            [] => return Ok((NodeRef::EMPTY, Later::empty(depth))),
-            [only] => {
-                let key = self.keys.start(only, depth.max(SHORTCUT_DEPTH));
-                let hash = lone_hash(&key, only.version, depth, &mut self.hashing);
-                return Ok((NodeRef::leaf(index_of(first_leaf)?), hash));
-            }
-            [first, .., last] => (first, last),
-        };
-        // The bits that the first and the last key of a sorted list share are shared by all keys in it.
-        let parting = self.keys.shared_bits(first, last);
-        assert!(parting < HYPER_LEVELS, "each key has only one leaf");
-        let is_left = |leaf: &Leaf| !self.keys.start(leaf, parting + 1).bit(parting);
-        let (lefts, rights) = leaves.split_at(leaves.partition_point(is_left));
-        let (left, left_hash) = self.trie(lefts, first_leaf, parting + 1)?;
-        let (right, right_hash) = self.trie(rights, first_leaf + lefts.len(), parting + 1)?;
-        let key = self.keys.start(first, parting);
-        let hash = self.hashing.inner(left_hash, right_hash, &key, parting);
-        self.branches[self.built] = Branch { left, right, depth: parting, ..BLANK_BRANCH };
-        self.unhashed_branches.push((self.built, hash));
-        let node = NodeRef::branch(index_of(self.first_branch + self.built)?);
-        self.built += 1;
-        Ok((node, lift(&key, hash, parting, depth, &mut self.hashing)))
-    }
-}
-
-/// Return the number of branches in the buckets of `leaves`: one fewer per bucket than it has leaves.
-fn branches_below(leaves: &[Leaf], depth: u16) -> usize {
-    leaves.len() - leaves.chunk_by(|a, b| a.bucket(depth) == b.bucket(depth)).count()
-}
-
-/// Cut an array into parts of `counts` elements; return each part with the index of its first element.
-fn cut<'a, T>(array: &'a mut [T], counts: &[usize]) -> Vec<(usize, &'a mut [T])> {
-    let (mut rest, mut first) = (array, 0);
-    let take = |&count: &usize| {
-        let (part, others) = std::mem::take(&mut rest).split_at_mut(count);
-        rest = others;
-        first += count;
-        (first - count, part)
-    };
-    counts.iter().map(take).collect()
+/// Return the lowest key that starts with these 64 bits.
+fn key_of_prefix(prefix: u64) -> Digest {
+    let mut bytes = [0; 32];
+    let (start, _) = bytes.split_at_mut(8);
+    start.copy_from_slice(&prefix.to_be_bytes());
+    Digest::new(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::super::{Entry, flat_levels_for};
     use super::*;
 
+    /// Return the tree of the events `digests`, of which it shows the last version that is not in `repeats`.
+    fn built(digests: &[Digest], repeats: &[u64]) -> HyperTree {
+        let shown = (0..).zip(digests).filter(|(version, _)| !repeats.contains(version));
+        let shown: BTreeMap<_, _> = shown.map(|(version, key)| (*key, version)).collect();
+        let mut builder = HyperBuilder::new(shown.len() as u64);
+        for (key, version) in &shown {
+            builder.add(key, *version).unwrap();
+        }
+        builder.finish(&|version| Ok(digests[usize_from(version)])).unwrap()
+    }
+
     /// Insert the events of the given versions one by one.
     fn insert(tree: &mut HyperTree, events: &[Digest], versions: impl Iterator<Item = usize>) {
-        let digest_at = |version: u64| Ok(events[usize::try_from(version).unwrap()]);
+        let digest_at = |version: u64| Ok(events[usize_from(version)]);
         for version in versions {
             let change = tree.plan(&[Entry { key: events[version], version: version as u64 }], &digest_at).unwrap();
-            tree.apply(change, &digest_at).unwrap();
+            tree.apply(change);
         }
     }
 
     fn require_equal(one: &HyperTree, other: &HyperTree, events: &[Digest]) {
-        let digest_at = |version: u64| Ok(events[usize::try_from(version).unwrap()]);
+        let digest_at = |version: u64| Ok(events[usize_from(version)]);
         assert_eq!(one.len(), other.len());
         assert_eq!(one.root(), other.root());
         for key in events {
             assert_eq!(one.find(key, &digest_at).unwrap(), other.find(key, &digest_at).unwrap());
-            assert_eq!(one.path(key, &digest_at).unwrap(), other.path(key, &digest_at).unwrap());
+            assert_eq!(one.path(key), other.path(key));
+        }
+        for part in 0..PARTS {
+            assert_eq!(one.part(part), other.part(part));
         }
     }
 
@@ -308,10 +235,10 @@ mod tests {
             let repeats: Vec<_> = hidden.iter().map(|&version| version as u64).collect();
             let mut one_by_one = HyperTree::with_capacity(0);
             insert(&mut one_by_one, &events, (0..events.len()).filter(shown));
-            require_equal(&HyperTree::of_events(&events, &repeats).unwrap(), &one_by_one, &events);
+            require_equal(&built(&events, &repeats), &one_by_one, &events);
 
             let grown = grown.min(events.len());
-            let mut on_top = HyperTree::of_events(&events[..grown], &repeats).unwrap();
+            let mut on_top = built(&events[..grown], &repeats);
             insert(&mut on_top, &events, (grown..events.len()).filter(shown));
             require_equal(&on_top, &one_by_one, &events);
         }
@@ -319,32 +246,48 @@ mod tests {
 
     #[test]
     fn any_size_can_be_built_and_grows_on() {
-        let events = alike(1200, 0);
-        for size in [0, 1, 2, 63, 64, 65, 79, 80, 81, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025] {
-            let mut tree = HyperTree::of_events(&events[..size], &[]).unwrap();
+        let events = alike(16_500, 0);
+        for size in [0, 1, 2, 63, 1023, 1024, 1025, 4095, 4096, 8100, 8191, 8192, 8193, 16_383, 16_384, 16_400] {
+            let mut tree = built(&events[..size], &[]);
             assert_eq!(tree.flat_levels, flat_levels_for(size as u64));
             insert(&mut tree, &events, size..size + 90);
-            let grown = HyperTree::of_events(&events[..size + 90], &[]).unwrap();
-            require_equal(&tree, &grown, &events[..size + 90]);
+            require_equal(&tree, &built(&events[..size + 90], &[]), &events[..size + 90]);
         }
     }
 
     #[test]
     fn keys_made_to_share_a_prefix_are_told_apart() {
-        for shared in [23, 24, 25, 31, 32, 33, 63, 64, 65, 66, 224] {
+        for shared in [15, 20, 23, 24, 25, 31, 32, 33, 42, 47, 48, 49, 63, 64, 65, 66, 224] {
             let events = alike(100, shared);
             assert_eq!(events.iter().collect::<BTreeSet<_>>().len(), 100);
             let mut one_by_one = HyperTree::with_capacity(0);
             insert(&mut one_by_one, &events, 0..events.len());
-            require_equal(&HyperTree::of_events(&events, &[]).unwrap(), &one_by_one, &events);
+            require_equal(&built(&events, &[]), &one_by_one, &events);
         }
     }
 
     #[test]
-    fn a_tree_of_many_runs_is_the_one_that_grew() {
+    fn a_tree_of_many_parts_is_the_one_that_grew() {
         let events = alike(9000, 0);
         let mut one_by_one = HyperTree::with_capacity(0);
         insert(&mut one_by_one, &events, 0..events.len());
-        require_equal(&HyperTree::of_events(&events, &[]).unwrap(), &one_by_one, &events);
+        require_equal(&built(&events, &[]), &one_by_one, &events);
+    }
+
+    #[test]
+    fn a_slot_may_come_twice_and_a_key_with_two_versions_is_refused() {
+        let events = alike(3, 8);
+        let digest_at = |version: u64| Ok(events[usize_from(version) % 3]);
+        let mut builder = HyperBuilder::new(0);
+        for (version, key) in (0..).zip(&events) {
+            builder.add(key, version).unwrap();
+            builder.add_slot(key.as_bytes()[0], Slot::new(key, version));
+        }
+        assert_eq!(builder.finish(&digest_at).unwrap().root(), built(&events, &[]).root());
+        let mut builder = HyperBuilder::new(0);
+        builder.add(&events[1], 1).unwrap();
+        builder.add(&events[1], 4).unwrap();
+        let refused = builder.finish(&digest_at).unwrap_err();
+        assert!(matches!(&refused, LogError::Corrupt(reason) if reason.contains("versions 1 and 4")), "{refused}");
     }
 }

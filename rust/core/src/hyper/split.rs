@@ -1,78 +1,53 @@
-//! Growing the flat part of the hyper tree, one bucket for each new key.
+//! Growing the flat part of the hyper tree, one group for a few new keys.
 
+use super::group::{Group, Place};
 use super::hashing::{AtOnce, FEW_ENTRIES, Hashing, Later};
-use super::{DigestAt, HyperTree, Node, NodeRef, flat_levels_for};
-use crate::error::LogError;
+use super::{HyperTree, flat_levels_for};
+use crate::integers::usize_from;
 
-/// The two buckets that replace one, with their hashes.
-struct Halves<H: Hashing> {
-    nodes: [NodeRef; 2],
-    hashes: [H::Hash; 2],
-    /// The branch of the bucket that is no longer used.
-    unused: Option<u32>,
-}
+/// Number of new keys for which one group is split. A level has at most one group for eight keys, so it is complete long before there are
+/// keys for the next one.
+const KEYS_A_SPLIT: u64 = 4;
 
 impl HyperTree {
-    /// Split up to `count` buckets while there are more keys than the flat part is for. Splitting the last bucket of a level completes
+    /// Split groups for some new keys, while there are more keys than the flat part is for. Splitting the last group of a level completes
     /// the next one.
-    pub(super) fn split_buckets(&mut self, count: usize, digest_at: &DigestAt<'_>) -> Result<(), LogError> {
-        let mut left = count;
+    pub(super) fn split_groups(&mut self, new_keys: u64) {
+        let mut left = usize_from(new_keys.div_ceil(KEYS_A_SPLIT));
         while left > 0 && self.flat_levels < flat_levels_for(self.len()) {
-            let unsplit = self.buckets.len() - self.halves.len() / 2;
+            let unsplit = self.groups.len() - self.halves.len() / 2;
             let count = left.min(unsplit);
             if count < FEW_ENTRIES {
-                self.split_next(count, digest_at, AtOnce)?;
+                self.split_next(count, AtOnce);
             } else {
-                self.split_next(count, digest_at, Later::default())?;
+                self.split_next(count, Later::default());
             }
             left -= count;
         }
-        Ok(())
     }
 
-    /// Split the next `count` buckets of the last flat level in two.
-    fn split_next<H: Hashing>(
-        &mut self,
-        count: usize,
-        digest_at: &DigestAt<'_>,
-        mut hashing: H,
-    ) -> Result<(), LogError> {
-        let first = self.halves.len() / 2;
-        let buckets = self.buckets.iter().skip(first).take(count);
-        let halves = buckets.map(|&bucket| self.halves_of(bucket, digest_at, &mut hashing));
-        let halves = halves.collect::<Result<Vec<_>, _>>()?;
+    /// Split the next `count` groups of the last flat level in two.
+    fn split_next<H: Hashing>(&mut self, count: usize, mut hashing: H) {
+        let (first, width, depth) = (self.halves.len() / 2, self.groups.len(), self.flat_levels);
+        let mut halves = Vec::with_capacity(2 * count);
+        for (number, group) in self.groups.iter_mut().enumerate().skip(first).take(count) {
+            halves.extend(group.halves(Place::new(width + number, depth), &mut hashing));
+            // Nothing reads a group that is split.
+            *group = Group::empty(depth);
+        }
         if self.halves.is_empty() {
             // Reserve the whole level at once: growing step by step would copy the array over and over.
-            self.hashes.reserve_exact(2 * self.buckets.len());
-            self.halves.reserve_exact(2 * self.buckets.len());
+            self.hashes.reserve_exact(2 * width);
+            self.halves.reserve_exact(2 * width);
         }
         let hash_of = hashing.finish();
-        for half in halves {
-            self.hashes.extend(half.hashes.map(&hash_of));
-            self.halves.extend(half.nodes);
-            self.free_branches.extend(half.unused);
+        for (draft, hash) in halves {
+            self.hashes.push(hash_of(hash));
+            self.halves.push(draft.finish(&hash_of));
         }
-        if self.halves.len() == 2 * self.buckets.len() {
-            self.buckets = std::mem::take(&mut self.halves);
+        if self.halves.len() == 2 * width {
+            self.groups = std::mem::take(&mut self.halves);
             self.flat_levels += 1;
         }
-        Ok(())
-    }
-
-    fn halves_of<H: Hashing>(
-        &self,
-        bucket: NodeRef,
-        digest_at: &DigestAt<'_>,
-        hashing: &mut H,
-    ) -> Result<Halves<H>, LogError> {
-        let depth = self.flat_levels;
-        let (left, right) = self.children(bucket, depth, digest_at)?;
-        let left_hash = self.hash_at(left, depth + 1, digest_at, hashing)?;
-        let right_hash = self.hash_at(right, depth + 1, digest_at, hashing)?;
-        let unused = match bucket.kind() {
-            Node::Branch(index) if self.branch(index).depth == depth => Some(index),
-            Node::Empty | Node::Leaf(_) | Node::Branch(_) => None,
-        };
-        Ok(Halves { nodes: [left, right], hashes: [left_hash, right_hash], unused })
     }
 }
