@@ -24,6 +24,7 @@ const FORMAT_PREFIX: &str = "qed log, format ";
 /// What stands in place of the format while a backup is read into the folder.
 const UNFINISHED: &str = "qed log, being restored\n";
 const DURABLE_FILE: &str = "durable";
+const IMAGE_FILE: &str = "trees";
 const STORE_FOLDER: &str = "store";
 
 /// Rows are large, few and mostly read in order, so a small cache is enough.
@@ -304,6 +305,10 @@ impl Store for DiskStore {
 
     fn noted_durable(&self) -> u64 {
         self.durable.read()
+    }
+
+    fn image_path(&self) -> Option<PathBuf> {
+        Some(self.path.join(IMAGE_FILE))
     }
 }
 

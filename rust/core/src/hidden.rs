@@ -90,7 +90,9 @@ pub fn require_shown(store: &dyn Store, tree: &HyperTree) -> Result<(), LogError
         if tree.may_contain(&event) {
             return Ok(ControlFlow::Continue(()));
         }
-        Err(LogError::Corrupt(format!("version {version} of {event} is stored as hidden, but no other version is shown")))
+        Err(LogError::Corrupt(format!(
+            "version {version} of {event} is stored as hidden, but no other version is shown"
+        )))
     })
 }
 

@@ -4,6 +4,8 @@
 //! Frozen nodes of height 4 and above are kept in memory, at four bytes per event. Lower nodes are computed from the event digests
 //! below them, at most sixteen, which the caller reads from the log.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::error::LogError;
@@ -107,6 +109,13 @@ impl HistoryTree {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Return the nodes of the groups in a range that are whole.
+    #[must_use]
+    pub fn group_nodes(&self, range: Range<usize>) -> &[Digest] {
+        let nodes = self.kept.first().map_or(&[][..], Vec::as_slice);
+        nodes.get(range.start..range.end.min(nodes.len())).unwrap_or_default()
     }
 
     /// Compute the result of appending `digests` without changing anything. The nodes of one height are hashed together.

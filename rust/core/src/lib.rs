@@ -91,7 +91,9 @@ pub mod store;
 pub mod stored_tree;
 mod tiled;
 pub mod tlog;
+pub mod tree_image;
 mod trees;
+mod upkeep;
 pub mod verify;
 pub mod watermark;
 

@@ -27,6 +27,7 @@ use crate::rows::{self, Rows};
 use crate::start::Start;
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
 use crate::trees::{NewEvents, RootsOf, Trees, TreesChange};
+use crate::upkeep::Upkeep;
 
 /// A tamper-evident log. Any number of threads may request proofs while one thread appends.
 pub struct Log {
@@ -39,6 +40,7 @@ pub struct Log {
     progress: Mutex<Progress>,
     pub(crate) leaf_cache: LeafCache,
     pub(crate) tail: Mutex<EntryTail>,
+    pub(crate) upkeep: Upkeep,
 }
 
 /// Progress of a log.
@@ -112,7 +114,7 @@ impl Log {
     /// [`LogError::Corrupt`] if rows are missing or malformed, if the log is shorter than it once was, if its events do not lead to the
     /// hyper root that was acknowledged last, or if the newest act is not the one that was noted.
     pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
-        let Start { trees, tail, tiles } = Start::of_rows(store.as_ref())?;
+        let Start { trees, tail, tiles, image } = Start::of_rows(store.as_ref())?;
         if !tiles.is_empty() {
             // Not synced: what a crash loses is computed again.
             store.write(tiles)?;
@@ -136,6 +138,7 @@ impl Log {
             progress,
             leaf_cache: LeafCache::default(),
             tail: Mutex::default(),
+            upkeep: Upkeep::new(image),
         })
     }
 

@@ -3,16 +3,18 @@
 //! Every start hashes the whole hyper tree and compares its root with the one that was acknowledged last. What it hashes comes from the rows,
 //! read in order, a few thousand events at a time.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::entry_rows;
 use crate::error::LogError;
 use crate::hash::Digest;
 use crate::hidden::{Hidden, require_shown};
 use crate::history::{HistoryTree, group_nodes};
-use crate::hyper::HyperBuilder;
+use crate::hyper::{HyperBuilder, Slot};
+use crate::integers::usize_from;
 use crate::rows::{self, Rows, TILE, TILE_DIGESTS};
 use crate::store::{Store, Table, WriteBatch};
+use crate::tree_image::{ImageUse, Sum, TreeImage};
 use crate::trees::Trees;
 
 /// Number of digests that are read before they are hashed: enough for all threads, a few megabytes.
@@ -25,22 +27,47 @@ pub struct Start {
     pub tail: Vec<Digest>,
     /// Rows of full tiles of entries that are not stored.
     pub tiles: WriteBatch,
+    pub image: ImageUse,
 }
 
 impl Start {
-    /// Build the trees.
+    /// Build the trees, from the image of the log and the events after it if that leads to the last hyper root, or else from all events.
     ///
     /// # Errors
     ///
     /// [`LogError::Corrupt`] if rows are missing or malformed, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
     /// be read.
     pub fn of_rows(store: &dyn Store) -> Result<Self, LogError> {
+        let Some((path, sum)) = store.image_path().zip(image_sum(store)?) else {
+            return Self::with(store, None);
+        };
+        let unfit = match TreeImage::open(&path, sum, length(store)?) {
+            Ok(image) => match Self::with(store, Some(image)) {
+                Ok(start) => return Ok(start),
+                Err(reason) => reason.to_string(),
+            },
+            Err(reason) => reason.to_string(),
+        };
+        Ok(Self { image: ImageUse::Unfit(unfit), ..Self::with(store, None)? })
+    }
+
+    fn with(store: &dyn Store, image: Option<TreeImage>) -> Result<Self, LogError> {
         let len = length(store)?;
         let root = last_root(store, len)?;
         let hidden = Hidden::in_rows(store, len)?;
         let mut builder = HyperBuilder::new(len.saturating_sub(hidden.count()));
         let (mut nodes, mut rest, mut sum) = (Vec::new(), Vec::new(), 0_u128);
-        each_chunk(store, 0, |first, digests| {
+        let image_len = image.as_ref().map(TreeImage::len);
+        if let Some(image) = image {
+            let add = |first, slot: Slot| {
+                // A later event may have hidden it since.
+                if !hidden.contains(slot.version()) {
+                    builder.add_slot(first, slot);
+                }
+            };
+            nodes = image.read(len, add).map_err(|error| LogError::Corrupt(error.to_string()))?;
+        }
+        let _: ControlFlow<()> = each_chunk(store, image_len.unwrap_or(0)..len, |first, digests| {
             let mut add = || {
                 let shown = (first..).zip(digests).filter(|(version, _)| !hidden.contains(*version));
                 sum = sum.wrapping_add(hidden.sum_of(first, digests));
@@ -49,9 +76,12 @@ impl Start {
             let ((of_groups, after), added) = rayon::join(|| group_nodes(first, digests), &mut add);
             nodes.extend(of_groups);
             rest = after.to_vec();
-            added
+            added.map(ControlFlow::Continue)
         })?;
-        hidden.require_sum(sum)?;
+        if image_len.is_none() {
+            // With an image, `Log::audit` does this.
+            hidden.require_sum(sum)?;
+        }
         drop(hidden);
         let stored = |version| Rows::of(store).digest(version);
         let others = || {
@@ -66,7 +96,8 @@ impl Start {
         }
         require_shown(store, &hyper)?;
         let tail = rows::digests(store, len / TILE * TILE..len)?;
-        Ok(Self { trees: Trees::of(history, hyper, entries), tail, tiles })
+        let image = image_len.map_or(ImageUse::Missing, ImageUse::Used);
+        Ok(Self { trees: Trees::of(history, hyper, entries), tail, tiles, image })
     }
 }
 
@@ -83,14 +114,19 @@ pub fn length(store: &dyn Store) -> Result<u64, LogError> {
     len.ok_or_else(|| LogError::Corrupt(format!("row {tile} of the event digests is beyond all versions")))
 }
 
-/// Call `visit` with the digests of all events from version `from` on, a multiple of [`TILE`], in order and with the version of the first
-/// one. All calls but the last have a multiple of [`AT_A_TIME`] digests.
-fn each_chunk(
+/// Call `visit` with the digests of a range of versions, which starts at a multiple of [`TILE`], in order and with the version of the first
+/// one, until it breaks. All calls but the last have a multiple of [`TILE`] digests.
+///
+/// # Errors
+///
+/// Errors of `visit`; [`LogError::Corrupt`] if a row is missing or malformed; [`LogError::Store`] if one cannot be read.
+pub fn each_chunk<B>(
     store: &dyn Store,
-    from: u64,
-    mut visit: impl FnMut(u64, &[Digest]) -> Result<(), LogError>,
-) -> Result<(), LogError> {
-    let (mut chunk, mut first, mut expected) = (Vec::with_capacity(AT_A_TIME), from, from / TILE);
+    range: Range<u64>,
+    mut visit: impl FnMut(u64, &[Digest]) -> Result<ControlFlow<B>, LogError>,
+) -> Result<ControlFlow<B>, LogError> {
+    let (mut chunk, mut first, mut expected) = (Vec::with_capacity(AT_A_TIME), range.start, range.start / TILE);
+    let mut broken = None;
     store.scan(Table::Digests, &expected.to_be_bytes(), &mut |key, row| {
         let tile = rows::version_in(key)?;
         if tile != expected || chunk.len() % TILE_DIGESTS != 0 {
@@ -101,15 +137,25 @@ fn each_chunk(
             )));
         }
         expected += 1;
-        if chunk.len() == AT_A_TIME {
-            visit(first, &chunk)?;
-            first += AT_A_TIME as u64;
+        if chunk.len() >= AT_A_TIME {
+            broken = visit(first, &chunk)?.break_value();
+            first += chunk.len() as u64;
             chunk.clear();
+        }
+        if broken.is_some() || tile * TILE >= range.end {
+            return Ok(ControlFlow::Break(()));
         }
         chunk.extend(rows::digests_in(row)?);
         Ok(ControlFlow::Continue(()))
     })?;
-    if chunk.is_empty() { Ok(()) } else { visit(first, &chunk) }
+    if let Some(value) = broken {
+        return Ok(ControlFlow::Break(value));
+    }
+    chunk.truncate(usize_from(range.end.saturating_sub(first)));
+    if first + (chunk.len() as u64) < range.end {
+        return Err(LogError::Corrupt(format!("it lacks the digest of version {}", first + chunk.len() as u64)));
+    }
+    if chunk.is_empty() { Ok(ControlFlow::Continue(())) } else { visit(first, &chunk) }
 }
 
 /// Return the last stored root, which must be of the last of `len` events; `None` if there are none.
@@ -124,4 +170,23 @@ fn last_root(store: &dyn Store, len: u64) -> Result<Option<Digest>, LogError> {
             Err(LogError::Corrupt(format!("it holds {len} events, but {end}")))
         }
     }
+}
+
+/// Key of the row that holds the checksum of the tree image.
+const IMAGE_KEY: &[u8] = b"image";
+
+/// Return the checksum of the image that the log was written with.
+///
+/// # Errors
+///
+/// [`LogError::Corrupt`] if its row is malformed; [`LogError::Store`] if it cannot be read.
+fn image_sum(store: &dyn Store) -> Result<Option<Sum>, LogError> {
+    let Some(row) = store.get(Table::Applied, IMAGE_KEY)? else { return Ok(None) };
+    let malformed = |_| LogError::Corrupt(format!("the checksum of the tree image has {} bytes", row.len()));
+    row.as_slice().try_into().map(Some).map_err(malformed)
+}
+
+/// Add the row with the checksum of the tree image.
+pub fn put_image_sum(batch: &mut WriteBatch, sum: &Sum) {
+    batch.put(Table::Applied, IMAGE_KEY, sum.as_slice());
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::path::PathBuf;
 
 use parking_lot::RwLock;
 
@@ -147,6 +148,11 @@ pub trait Store: Send + Sync {
 
     /// Return the last number noted; 0 if there is none or it cannot be read.
     fn noted_durable(&self) -> u64;
+
+    /// Return where an image of the trees is kept; `None` if there is no place for files.
+    fn image_path(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// A table and a key in it.

@@ -88,7 +88,8 @@ impl HyperBuilder {
             let mut drafts = Vec::with_capacity(slots.len());
             let mut len = 0;
             for (index, slots) in (first..).zip(slots) {
-                let (draft, hash) = Group::of(std::mem::take(slots), Place::new(index, depth), digest_at, &mut hashing)?;
+                let (draft, hash) =
+                    Group::of(std::mem::take(slots), Place::new(index, depth), digest_at, &mut hashing)?;
                 len += draft.len();
                 drafts.push((draft, hash));
             }

@@ -183,7 +183,10 @@ impl Group {
             Self::Buckets { slots, .. } => slots,
         };
         let part = part_of(key);
-        slots.get(slots.partition_point(|slot| slot.part() < part)).filter(|slot| slot.part() == part).map(Slot::version)
+        slots
+            .get(slots.partition_point(|slot| slot.part() < part))
+            .filter(|slot| slot.part() == part)
+            .map(Slot::version)
     }
 
     /// Add the siblings on the path of `key` below the flat node to `siblings`, from the top down; return where the path ends.

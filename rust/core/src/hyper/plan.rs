@@ -134,8 +134,7 @@ impl<'a, H: Hashing> Planner<'a, H> {
         let [first, ..] = entries else { return Ok(self.hashing.known(self.tree.flat(index))) };
         let hash = if let Some(group) = self.tree.group(index) {
             let place = Place::new(index, depth);
-            let (draft, hash) =
-                group.with(entries, place, self.digest_at, &mut self.hashing, &mut self.replaced)?;
+            let (draft, hash) = group.with(entries, place, self.digest_at, &mut self.hashing, &mut self.replaced)?;
             self.groups.push((index, draft));
             hash
         } else {

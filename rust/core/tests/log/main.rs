@@ -14,6 +14,7 @@ mod additions;
 mod backups;
 mod contradiction;
 mod damage;
+mod images;
 mod interrupted;
 mod joined;
 mod opening;
