@@ -797,6 +797,9 @@ class ReplicaMetrics:
     waiting_events: int
     leader_changes: int
     dropped_messages: int
+    image_events: int
+    failed_images: int
+    tree_bytes: list[tuple[str, int]]
 
 @final
 class ClusterChange:

@@ -129,6 +129,14 @@ class Observation:
             ((times, kind) for kind, times in found.queries),
             labels=("kind",),
         )
+        yield gauge(
+            "tree_bytes",
+            "Memory that the keys and hashes of each tree take.",
+            *((float(count), tree) for tree, count in found.tree_bytes),
+            labels=("tree",),
+        )
+        yield gauge("image_events", "Events whose trees are in the newest image.", (found.image_events,))
+        yield counter("image_failures", "Images of the trees that could not be written.", (found.failed_images,))
         yield gauge("queue_events", "Events that wait to be proposed.", (found.waiting_events,))
         limits = self._settings.limits
         yield gauge("queue_events_limit", "With that many, no more are accepted.", (limits.queue_length,))

@@ -111,6 +111,12 @@ impl HistoryTree {
         self.len == 0
     }
 
+    /// Return the number of bytes that the kept nodes take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.kept.iter().map(|level| size_of_val(level.as_slice()) as u64).sum()
+    }
+
     /// Return the nodes of the groups in a range that are whole.
     #[must_use]
     pub fn group_nodes(&self, range: Range<usize>) -> &[Digest] {

@@ -105,6 +105,13 @@ impl HyperTree {
         self.len == 0
     }
 
+    /// Return the number of bytes that the keys and hashes take, without those that are too much alike for a bucket.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let flat = size_of_val(self.hashes.as_slice()) + size_of_val(self.groups.as_slice());
+        (flat + size_of_val(self.halves.as_slice())) as u64 + self.len * Slot::BYTES as u64
+    }
+
     /// Return the root.
     #[must_use]
     pub fn root(&self) -> Digest {

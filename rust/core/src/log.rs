@@ -26,8 +26,8 @@ use crate::replay;
 use crate::rows::{self, Rows};
 use crate::start::Start;
 use crate::store::{MemoryStore, Store, Table, WriteBatch};
+use crate::tree_image::ImageState;
 use crate::trees::{NewEvents, RootsOf, Trees, TreesChange};
-use crate::upkeep::Upkeep;
 
 /// A tamper-evident log. Any number of threads may request proofs while one thread appends.
 pub struct Log {
@@ -40,7 +40,7 @@ pub struct Log {
     progress: Mutex<Progress>,
     pub(crate) leaf_cache: LeafCache,
     pub(crate) tail: Mutex<EntryTail>,
-    pub(crate) upkeep: Upkeep,
+    pub(crate) image: ImageState,
 }
 
 /// Progress of a log.
@@ -138,7 +138,7 @@ impl Log {
             progress,
             leaf_cache: LeafCache::default(),
             tail: Mutex::default(),
-            upkeep: Upkeep::new(image),
+            image: ImageState::new(image),
         })
     }
 

@@ -9,7 +9,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::hash::{DIGEST_BYTES, Digest};
@@ -49,6 +51,24 @@ pub enum ImageUse {
     Used(u64),
     /// It was not used, for this reason.
     Unfit(String),
+}
+
+/// What a log knows of its image.
+#[derive(Debug)]
+pub(crate) struct ImageState {
+    /// What became of it when the log was opened.
+    pub(crate) opened: ImageUse,
+    /// Number of events of the newest one; 0 if there is none.
+    pub(crate) len: AtomicU64,
+    /// Held while one is written.
+    pub(crate) writing: Mutex<()>,
+}
+
+impl ImageState {
+    pub(crate) fn new(opened: ImageUse) -> Self {
+        let len = if let ImageUse::Used(len) = opened { len } else { 0 };
+        Self { opened, len: AtomicU64::new(len), writing: Mutex::default() }
+    }
 }
 
 /// Write an image of the first `len` events, a multiple of [`TILE`]; return its checksum. `part_of` gives the slots of each part of the hyper

@@ -2,9 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
 
 use crate::durable;
 use crate::error::LogError;
@@ -25,35 +23,24 @@ const FEW_EVENTS: u64 = 1 << 17;
 const RUNNING_PART: u64 = 4;
 const CLOSING_PART: u64 = 64;
 
-/// The state of the image.
-#[derive(Debug)]
-pub(crate) struct Upkeep {
-    /// How the log was opened.
-    opened: ImageUse,
-    /// Number of events of the newest image.
-    image_len: AtomicU64,
-    /// Held while an image is written.
-    writing: Mutex<()>,
-}
-
-impl Upkeep {
-    pub(crate) fn new(opened: ImageUse) -> Self {
-        let len = if let ImageUse::Used(len) = opened { len } else { 0 };
-        Self { opened, image_len: AtomicU64::new(len), writing: Mutex::default() }
-    }
-}
-
 impl Log {
     /// Return what became of the image of the trees when the log was opened.
     #[must_use]
     pub const fn image_use(&self) -> &ImageUse {
-        &self.upkeep.opened
+        &self.image.opened
     }
 
     /// Return the number of events in the newest image of the trees; 0 if there is none.
     #[must_use]
     pub fn image_len(&self) -> u64 {
-        self.upkeep.image_len.load(Ordering::Relaxed)
+        self.image.len.load(Ordering::Relaxed)
+    }
+
+    /// Return the number of bytes of memory that each tree takes, by its name.
+    #[must_use]
+    pub fn tree_bytes(&self) -> [(&'static str, u64); 3] {
+        let trees = self.trees.read();
+        [("history", trees.history().bytes()), ("hyper", trees.hyper().bytes()), ("entries", trees.entries().bytes())]
     }
 
     /// Return whether a running log has grown so much since its newest image that the next one is due.
@@ -84,7 +71,7 @@ impl Log {
     /// [`LogError::Store`] if it cannot be written. If it was the file, nothing has changed. If it was the row with its checksum, all later
     /// writes to the log are refused.
     pub fn write_image(&self) -> Result<bool, LogError> {
-        let _writing = self.upkeep.writing.lock();
+        let _writing = self.image.writing.lock();
         let Some(path) = self.store.image_path() else { return Ok(false) };
         let len = self.len() / TILE * TILE;
         let mut sum = None;
@@ -105,7 +92,7 @@ impl Log {
         let mut writer = self.writer.lock();
         writer.require_usable()?;
         writer.or_refuse(self.store.write(row).and_then(|()| self.store.sync()))?;
-        self.upkeep.image_len.store(len, Ordering::Relaxed);
+        self.image.len.store(len, Ordering::Relaxed);
         Ok(true)
     }
 
@@ -117,7 +104,7 @@ impl Log {
     ///
     /// [`LogError::Corrupt`] names what differs: the log must not go on. [`LogError::Store`] if a row cannot be read.
     pub fn audit<B>(&self, progress: &mut dyn FnMut(u64) -> ControlFlow<B>) -> Result<ControlFlow<B>, LogError> {
-        let ImageUse::Used(len) = self.upkeep.opened else { return Ok(ControlFlow::Continue(())) };
+        let ImageUse::Used(len) = self.image.opened else { return Ok(ControlFlow::Continue(())) };
         let hidden = Hidden::in_rows(self.store.as_ref(), len)?;
         let mut sum = 0_u128;
         let audited = each_chunk(self.store.as_ref(), 0..len, |first, digests| {

@@ -26,6 +26,7 @@ use crate::applier::perform;
 use crate::consensus::Role;
 use crate::folder::Opened;
 use crate::identity::Identity;
+use crate::keeper::Keeper;
 use crate::member::{Effects, Input, Job, Member, MemberError};
 use crate::member_id::MemberId;
 use crate::membership::{ClusterChange, Membership};
@@ -118,6 +119,7 @@ pub struct Driver {
     prover: Prover,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    keeper: Keeper,
 }
 
 #[derive(Debug)]
@@ -183,7 +185,10 @@ impl Driver {
             thread::Builder::new().name("qed-driver".into()).spawn(driver)?,
             thread::Builder::new().name("qed-applier".into()).spawn(applier)?,
         ];
-        Ok(Self { identity, log, outbox, prover, shared, threads: Mutex::new(threads) })
+        let (of_keeper, keeper_outbox) = (Arc::clone(&shared), Arc::clone(&outbox));
+        let fail = move |reason| of_keeper.note_failure(Some(reason), &keeper_outbox);
+        let keeper = Keeper::start(&log, &shared.metrics, fail)?;
+        Ok(Self { identity, log, outbox, prover, shared, threads: Mutex::new(threads), keeper })
     }
 
     /// Start the member whose data folder was opened.
@@ -360,6 +365,10 @@ impl Driver {
             let _ = thread.join();
         }
         self.prover.close();
+        self.keeper.close();
+        if self.failure().is_none() {
+            self.keeper.write_last();
+        }
     }
 
     fn put(&self, input: Input) {

@@ -26,6 +26,7 @@ pub mod folder;
 pub mod founding;
 pub mod high_water;
 pub mod identity;
+mod keeper;
 pub mod liveness;
 pub mod member;
 pub mod member_id;

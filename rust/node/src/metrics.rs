@@ -109,6 +109,8 @@ pub struct Metrics {
     pub leader_changes: AtomicU64,
     /// Messages from other members that were dropped because too many waited.
     pub dropped_messages: AtomicU64,
+    /// Images of the trees that could not be written.
+    pub failed_images: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -122,6 +124,7 @@ impl Default for Metrics {
             queries: std::iter::repeat_with(Histogram::default).take(QUERIES.len()).collect(),
             leader_changes: AtomicU64::new(0),
             dropped_messages: AtomicU64::new(0),
+            failed_images: AtomicU64::new(0),
         }
     }
 }

@@ -224,13 +224,18 @@ impl Log {
         checked.break_value().map_or(Ok(()), Err)
     }
 
-    /// Close the log; every later call fails. Closing it again, or in a forked child, does nothing.
+    /// Close the log; every later call fails. Closing it again, or in a forked child, does nothing. If the log has grown much, an image of
+    /// its trees is written, so that the next start is quick.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_inherited() {
             return Ok(());
         }
-        let log = self.log.write().map_err(|_| error::closed())?.take();
-        py.detach(|| drop(log));
+        let Some(log) = self.log.write().map_err(|_| error::closed())?.take() else { return Ok(()) };
+        py.detach(|| {
+            // Without an image, the next start only takes longer.
+            let _ = guarded(|| log.write_last_image());
+            drop(log);
+        });
         Ok(())
     }
 

@@ -35,6 +35,12 @@ pub struct ReplicaMetrics {
     leader_changes: u64,
     /// Messages from other members that were dropped because too many waited.
     dropped_messages: u64,
+    /// Events whose trees are in the newest image.
+    image_events: u64,
+    /// Images of the trees that could not be written.
+    failed_images: u64,
+    /// Bytes of memory that the trees take, by tree.
+    tree_bytes: Vec<(&'static str, u64)>,
 }
 
 impl Distribution {
@@ -69,6 +75,9 @@ impl ReplicaMetrics {
             waiting_events: driver.waiting_events(),
             leader_changes: metrics.leader_changes.load(Ordering::Relaxed),
             dropped_messages: metrics.dropped_messages.load(Ordering::Relaxed),
+            image_events: driver.log().image_len(),
+            failed_images: metrics.failed_images.load(Ordering::Relaxed),
+            tree_bytes: driver.log().tree_bytes().to_vec(),
         }
     }
 }

@@ -79,6 +79,12 @@ impl EntryTree {
         Self { size, kept, edge }
     }
 
+    /// Return the number of bytes that the kept nodes take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.kept.iter().map(|level| size_of_val(level.as_slice()) as u64).sum()
+    }
+
     /// Return the number of leaves.
     #[must_use]
     pub const fn size(&self) -> u64 {
