@@ -99,14 +99,31 @@ impl HyperPosition {
     /// If `depth` is greater than 256.
     #[must_use]
     pub fn on_path(key: &Digest, depth: u16) -> Self {
+        assert!(depth <= HYPER_LEVELS, "a key has no more bits");
         let mut prefix = *key.as_bytes();
-        let (_, rest) = prefix.split_at_mut(usize::from(depth / 8));
-        // At depth 256 there are no bits to clear.
-        if let [first, others @ ..] = rest {
-            *first &= !(0xff_u8 >> (depth % 8));
-            others.fill(0);
+        let (words, _) = prefix.as_chunks_mut::<8>();
+        // A word at a time, because a node is hashed in little more time than bytes are cleared.
+        for (word, before) in words.iter_mut().zip([0, 64, 128, 192]) {
+            let kept = depth.saturating_sub(before);
+            let others = u64::MAX.checked_shr(kept.into()).unwrap_or(0);
+            *word = (u64::from_be_bytes(*word) & !others).to_be_bytes();
         }
         Self { prefix: Digest::new(prefix), height: HYPER_LEVELS - depth }
+    }
+
+    /// Return the node at `depth`, at most 64, on the path of the keys that begin with these 64 bits.
+    ///
+    /// # Panics
+    ///
+    /// If `depth` is greater than 64.
+    #[must_use]
+    pub fn of_prefix(prefix: u64, depth: u16) -> Self {
+        assert!(depth <= 64, "the other bits are not known");
+        let others = u64::MAX.checked_shr(depth.into()).unwrap_or(0);
+        let mut bytes = [0; 32];
+        let (start, _) = bytes.split_at_mut(8);
+        start.copy_from_slice(&(prefix & !others).to_be_bytes());
+        Self { prefix: Digest::new(bytes), height: HYPER_LEVELS - depth }
     }
 
     /// Return the sibling of the node at `depth` on the path of `key`, `1 <= depth <= 256`.
@@ -190,6 +207,19 @@ mod tests {
         assert_eq!(HyperPosition::on_path(&key, 9).to_string(), format!("0xff80{}|247", "0".repeat(60)));
         assert_eq!(HyperPosition::on_path(&key, 256).to_string(), format!("0x{}|0", "f".repeat(64)));
         assert_eq!(HyperPosition::sibling_on_path(&key, 9).to_string(), format!("0xff{}|247", "0".repeat(62)));
+    }
+
+    #[test]
+    fn a_position_from_a_prefix_is_that_of_the_whole_key() {
+        let key = Digest::of_event(b"event");
+        for depth in 0..=64 {
+            assert_eq!(HyperPosition::of_prefix(key.prefix64(), depth), HyperPosition::on_path(&key, depth));
+        }
+        for depth in 0..=256 {
+            let found = HyperPosition::on_path(&key, depth).prefix;
+            assert!((0..depth).all(|bit| found.bit(bit) == key.bit(bit)));
+            assert!((depth..256).all(|bit| !found.bit(bit)), "depth {depth}");
+        }
     }
 
     #[test]

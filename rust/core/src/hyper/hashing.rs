@@ -61,7 +61,8 @@ impl Hashing for AtOnce {
     }
 }
 
-/// Hashes nodes level by level, at the latest when all are asked for.
+/// Hashes nodes level by level, at the latest when all are asked for. It keeps 64 bits of each key: nodes deeper than that are in tries, which are
+/// hashed at once.
 pub(super) struct Later {
     /// The hashes by number, those of empty subtrees first. Those of waiting nodes are blank.
     hashes: Vec<Digest>,
@@ -73,7 +74,7 @@ pub(super) struct Later {
 
 /// The number of a hash in [`Later`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Slot(usize);
+pub(super) struct Number(u32);
 
 impl Default for Later {
     fn default() -> Self {
@@ -84,57 +85,59 @@ impl Default for Later {
 
 struct WaitingLeaf {
     version: u64,
-    key: Digest,
+    prefix: u64,
     depth: u16,
-    slot: Slot,
+    number: Number,
 }
 
 struct WaitingNode {
-    left: Slot,
-    right: Slot,
-    key: Digest,
-    slot: Slot,
+    prefix: u64,
+    left: Number,
+    right: Number,
+    number: Number,
 }
 
 impl Hashing for Later {
-    type Hash = Slot;
+    type Hash = Number;
 
-    fn empty(depth: u16) -> Slot {
-        Slot((HYPER_LEVELS - depth).into())
+    fn empty(depth: u16) -> Number {
+        Number((HYPER_LEVELS - depth).into())
     }
 
-    fn known(&mut self, hash: Digest) -> Slot {
+    #[expect(clippy::expect_used, reason = "another number would be that of another hash")]
+    fn known(&mut self, hash: Digest) -> Number {
+        let number = u32::try_from(self.hashes.len()).expect("a batch has fewer nodes than memory has room for hashes");
         self.hashes.push(hash);
-        Slot(self.hashes.len() - 1)
+        Number(number)
     }
 
-    fn leaf(&mut self, version: u64, key: &Digest, depth: u16) -> Slot {
-        let slot = self.wait();
-        self.leaves.push(WaitingLeaf { version, key: *key, depth, slot });
-        slot
+    fn leaf(&mut self, version: u64, key: &Digest, depth: u16) -> Number {
+        let number = self.wait();
+        self.leaves.push(WaitingLeaf { version, prefix: key.prefix64(), depth, number });
+        number
     }
 
     #[expect(clippy::indexing_slicing, reason = "the level was added just before")]
-    fn inner(&mut self, left: Slot, right: Slot, key: &Digest, depth: u16) -> Slot {
-        let slot = self.wait();
+    fn inner(&mut self, left: Number, right: Number, key: &Digest, depth: u16) -> Number {
+        let number = self.wait();
         let level = usize::from(depth);
         if self.levels.len() <= level {
             self.levels.resize_with(level + 1, Vec::new);
         }
-        self.levels[level].push(WaitingNode { left, right, key: *key, slot });
-        slot
+        self.levels[level].push(WaitingNode { prefix: key.prefix64(), left, right, number });
+        number
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a slot is the index of a hash")]
-    fn finish(mut self) -> impl Fn(Slot) -> Digest {
+    #[expect(clippy::indexing_slicing, reason = "a number is the index of a hash")]
+    fn finish(mut self) -> impl Fn(Number) -> Digest {
         self.hash_waiting();
-        move |slot| self.hashes[slot.0]
+        move |number| self.hashes[number.0 as usize]
     }
 }
 
 impl Later {
-    /// Return the slot of a new node.
-    fn wait(&mut self) -> Slot {
+    /// Return the number of a new node.
+    fn wait(&mut self) -> Number {
         if self.waiting >= MANY {
             self.hash_waiting();
         }
@@ -143,24 +146,24 @@ impl Later {
     }
 
     /// Hash the waiting nodes, from the deepest level up. Each was added after its children, so these are deeper, or hashed already.
-    #[expect(clippy::indexing_slicing, reason = "a slot is the index of a hash")]
+    #[expect(clippy::indexing_slicing, reason = "a number is the index of a hash")]
     fn hash_waiting(&mut self) {
         let leaf = |leaf: &WaitingLeaf| {
-            Message::hyper_leaf(leaf.version, &HyperPosition::on_path(&leaf.key, leaf.depth).to_bytes())
+            Message::hyper_leaf(leaf.version, &HyperPosition::of_prefix(leaf.prefix, leaf.depth).to_bytes())
         };
         for (leaf, hash) in self.leaves.iter().zip(digests(self.leaves.iter().map(leaf))) {
-            self.hashes[leaf.slot.0] = hash;
+            self.hashes[leaf.number.0 as usize] = hash;
         }
         self.leaves.clear();
         let mut done = Vec::new();
         for (depth, nodes) in (0..=HYPER_LEVELS).zip(&mut self.levels).rev() {
             let message = |node: &WaitingNode| {
-                let position = HyperPosition::on_path(&node.key, depth).to_bytes();
-                Message::hyper_inner(&self.hashes[node.left.0], &self.hashes[node.right.0], &position)
+                let position = HyperPosition::of_prefix(node.prefix, depth).to_bytes();
+                Message::hyper_inner(&self.hashes[node.left.0 as usize], &self.hashes[node.right.0 as usize], &position)
             };
             done.extend(digests(nodes.iter().map(message)));
             for (node, hash) in nodes.drain(..).zip(done.drain(..)) {
-                self.hashes[node.slot.0] = hash;
+                self.hashes[node.number.0 as usize] = hash;
             }
         }
         self.waiting = 0;

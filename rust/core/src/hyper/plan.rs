@@ -124,7 +124,7 @@ impl<'a, H: Hashing> Planner<'a, H> {
             root: hash_of(root),
             replaced: self.replaced,
             new_keys: 0,
-            hashes: self.flat.into_iter().map(|(index, slot)| (index, hash_of(slot))).collect(),
+            hashes: self.flat.into_iter().map(|(index, number)| (index, hash_of(number))).collect(),
             groups: self.groups.into_iter().map(|(index, draft)| (index, draft.finish(&hash_of))).collect(),
         })
     }
