@@ -381,6 +381,7 @@ def _run(settings: Settings) -> None:
     node = _open_node(settings)
     node.observation.since_s = begun_s
     node.observation.end_phase("open")
+    _tell_of_image(node)
     try:
         access, tls = _access(node), _context(settings)
         for name, listener in listeners.items():
@@ -391,6 +392,14 @@ def _run(settings: Settings) -> None:
     if node.failure is not None:
         _fail(f"stopped: {node.failure}")
     _log.info(Line("stopped", events=len(node)))
+
+
+def _tell_of_image(node: Node) -> None:
+    events, reason = node.image
+    if reason is not None:
+        _log.warning(Line("the tree image was not used, so all events were read", reason=reason))
+    elif events:
+        _log.info(Line("opened from the tree image", events=len(node), from_image=events))
 
 
 def _warn_of_unreachable_addresses(settings: Settings) -> None:

@@ -519,6 +519,11 @@ class Node:
             raise
         return await answer
 
+    @property
+    def image(self) -> tuple[int, str | None]:
+        """How many events' trees came from the tree image at the start, and why it was not used if it was unfit."""
+        return self._replica.image()
+
     def describe(self, way: str = "") -> Info:
         """Return this member's addresses, for those who came by `way`, and the length of its log."""
         own, events = self._members.own, len(self._replica)

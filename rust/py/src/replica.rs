@@ -15,6 +15,7 @@ use qed_core::log_id::LogId;
 use qed_core::page::{Extent, Page, PageError};
 use qed_core::stored_tree::StoredTail;
 use qed_core::tlog::merkle::TreeHead;
+use qed_core::tree_image::ImageUse;
 use qed_node::driver::{self, Driver};
 use qed_node::folder::{Beginning, Opened, Timing};
 use qed_node::high_water::HighWater;
@@ -316,6 +317,16 @@ impl Replica {
         };
         let driver = py.detach(|| Driver::of(opened, limits)).map_err(|error| error::of_io(&error))?;
         Ok(Self(driver, Mutex::default()))
+    }
+
+    /// Return how many events' trees came from the tree image when the log was opened, and why the image was not used, if that is why there
+    /// are none.
+    fn image(&self) -> (u64, Option<String>) {
+        match self.0.log().image_use() {
+            ImageUse::Missing => (0, None),
+            ImageUse::Used(events) => (*events, None),
+            ImageUse::Unfit(reason) => (0, Some(reason.clone())),
+        }
     }
 
     /// The file descriptor that becomes readable when `drain` has something to return.
