@@ -1,9 +1,9 @@
 //! Raft as a value: no clock, no thread, no socket, no disk.
 //!
 //! The owner of a [`Consensus`] passes in ticks and messages, and then reads [`Output`]s from it until there are no more. An output
-//! that asks for a frame to be saved must be answered by [`Consensus::saved`] before anything else; only then are the messages of that
-//! step output, so no message is sent that a crash could undo. This is the loop of the crate `raft` (etcd's "ready"), with one order
-//! of events instead of several.
+//! that asks for a frame to be saved must be answered by [`Consensus::saved`] before anything else; only then are the answers and
+//! requests of that step output, so a member promises nothing that a crash could undo. A leader's messages are no promises, and are
+//! output with the frame. This is the loop of the crate `raft` (etcd's "ready"), with one order of events instead of several.
 //!
 //! Committed entries are output in order, each once. A change of configuration is output only when everything before it has been
 //! applied, together with the configuration that results from it.
@@ -68,7 +68,7 @@ const PROMOTION_ENTRIES: u64 = 64;
 pub struct Output {
     /// Save this, and call [`Consensus::saved`] before anything else.
     pub save: Option<Save>,
-    /// Send these.
+    /// Send these; if there is something to save, before that or meanwhile.
     pub messages: Vec<Message>,
     /// Send these, each to a member.
     pub notices: Vec<(MemberId, Notice)>,
@@ -510,10 +510,16 @@ impl Consensus {
             for state in ready.take_read_states() {
                 self.reads.push(Read { context: state.request_ctx, index: state.index });
             }
-            self.messages.extend(ready.take_messages());
+            let last = self.raw.store().hard_state();
+            let frame = frame_of(&ready, last);
+            // A single voter leads a new term at once. If it sent entries before the term was saved, it could lead the same term again
+            // after a crash, with other entries.
+            let is_term_saved = (frame.hard_state.term, frame.hard_state.vote) == (last.term, last.vote);
+            let of_leader = ready.take_messages();
+            let may_go_early = !of_leader.is_empty() && is_term_saved;
+            self.messages.extend(of_leader);
             self.messages.extend(ready.take_persisted_messages());
             self.waiting.extend(ready.take_committed_entries());
-            let frame = frame_of(&ready, self.raw.store().hard_state());
             let must_save = ready.must_sync() || frame.bounds.is_some();
             // A commit index alone is saved with the next frame.
             let needs_state = frame.bounds.is_some();
@@ -521,6 +527,9 @@ impl Consensus {
             self.saving = Some(ready);
             if must_save {
                 output.save = Some(Save { frame, needs_state });
+                if may_go_early {
+                    std::mem::swap(&mut output.messages, &mut self.messages);
+                }
                 return Ok(Some(output));
             }
             self.saved();

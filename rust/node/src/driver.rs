@@ -440,7 +440,8 @@ impl Shared {
         let mut proposed = VecDeque::new();
         while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
             let (mut effects, begun) = (Effects::default(), Instant::now());
-            let turned = member.turn(inputs, &mut effects);
+            let mut send = |messages: Vec<Message>| outbox.send(messages.iter().map(addressed));
+            let turned = member.turn(inputs, &mut effects, &mut send);
             let queued = member.queued_events();
             let mut inbox = self.inbox.lock();
             inbox.waiting_events = queued + inbox.inputs.iter().map(events_of).sum::<usize>();
@@ -501,7 +502,7 @@ impl Shared {
         if member.role().leader != before.leader {
             self.metrics.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
-        let messages = effects.messages.iter().map(|message| (MemberId::of(message.to), message.encode_to_vec()));
+        let messages = effects.messages.iter().map(addressed);
         let notices = effects.notices.iter().map(|(to, notice)| (*to, notice.to_bytes()));
         let sent: Vec<_> = messages.chain(notices).collect();
         if !sent.is_empty() {
@@ -562,6 +563,11 @@ impl Shared {
             self.arrived.wait_until(&mut inbox, *next_tick);
         }
     }
+}
+
+/// Return a message as it is sent, and its receiver.
+fn addressed(message: &Message) -> (MemberId, Vec<u8>) {
+    (MemberId::of(message.to), message.encode_to_vec())
 }
 
 /// Return what a member has sent, if it is well formed.

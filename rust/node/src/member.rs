@@ -278,12 +278,18 @@ impl<M: SegmentStore> Member<M> {
         self.queue.iter().map(|(_, request)| request.digests.len()).sum()
     }
 
-    /// Process inputs, save what must be saved, and add the outputs to `effects`, even before an error.
+    /// Process inputs, save what must be saved, and add the outputs to `effects`, even before an error. Messages that need not wait for
+    /// the next save go to `send` before it, and not to `effects`.
     ///
     /// # Errors
     ///
     /// [`MemberError`]: the member must stop, and the outcome of pending requests is unknown.
-    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>, effects: &mut Effects) -> Result<(), MemberError> {
+    pub fn turn(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        effects: &mut Effects,
+        send: &mut dyn FnMut(Vec<Message>),
+    ) -> Result<(), MemberError> {
         for input in inputs {
             let is_tick = matches!(input, Input::Tick);
             self.handle(input, effects);
@@ -296,7 +302,7 @@ impl<M: SegmentStore> Member<M> {
         loop {
             self.propose(effects)?;
             let Some(output) = self.consensus.output()? else { break };
-            self.carry_out(output, effects)?;
+            self.carry_out(output, effects, send)?;
         }
         self.note_role(effects);
         self.ask_to_forget(effects);
@@ -456,15 +462,24 @@ impl<M: SegmentStore> Member<M> {
         (tickets, requests, events)
     }
 
-    fn carry_out(&mut self, output: Output, effects: &mut Effects) -> Result<(), MemberError> {
+    fn carry_out(
+        &mut self,
+        output: Output,
+        effects: &mut Effects,
+        send: &mut dyn FnMut(Vec<Message>),
+    ) -> Result<(), MemberError> {
+        effects.messages.extend(output.messages);
         if let Some(Save { frame, needs_state }) = output.save {
+            // The followers sync while this member does.
+            if !effects.messages.is_empty() {
+                send(std::mem::take(&mut effects.messages));
+            }
             if needs_state {
                 self.log.sync()?;
             }
             self.wal.append(&frame)?;
             self.consensus.saved();
         }
-        effects.messages.extend(output.messages);
         effects.notices.extend(output.notices);
         for committed in output.committed {
             let tickets = self.tickets_of(committed.log_id, effects);
@@ -536,3 +551,6 @@ pub struct Limits {
 fn unknown(proposal: Proposal) -> impl Iterator<Item = Completion> {
     proposal.tickets.into_iter().map(|ticket| Completion { ticket, outcome: Err(Failure::Unknown) })
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,9 +196,9 @@ impl Engine {
     /// Let the member process inputs, and the results of its jobs, until it has nothing more to do.
     fn turn(&mut self, mut inputs: Vec<Input>) -> Result<()> {
         loop {
-            let mut effects = Effects::default();
-            self.member.turn(inputs, &mut effects)?;
-            for message in &effects.messages {
+            let (mut effects, mut early) = (Effects::default(), Vec::new());
+            self.member.turn(inputs, &mut effects, &mut |messages| early.extend(messages))?;
+            for message in early.iter().chain(&effects.messages) {
                 self.answer.sent.push(sent(message)?);
             }
             self.acknowledge(effects.completions);

@@ -212,6 +212,84 @@ fn a_commit_index_travels_with_the_entries_that_follow() {
     assert_eq!(receivers, [(2, entries[1].index), (3, entries[1].index)]);
 }
 
+/// Return the output of a member that asks for something to be saved.
+fn unsaved(member: &mut Consensus) -> Output {
+    let output = member.output().unwrap().unwrap();
+    assert!(output.save.is_some());
+    output
+}
+
+fn kinds(messages: &[Message]) -> Vec<(MessageType, u64)> {
+    messages.iter().map(|message| (message.msg_type(), message.to)).collect()
+}
+
+#[test]
+fn a_leader_sends_entries_before_it_has_saved_them_and_counts_itself_after_that() {
+    let mut group = Group::led();
+    let leader = group.member(1);
+    let LogId { index, .. } = leader.propose(vec![1]).unwrap();
+    let output = unsaved(leader);
+    assert_eq!(kinds(&output.messages), [(MessageType::MsgAppend, 2), (MessageType::MsgAppend, 3)]);
+    assert!(output.messages.iter().all(|message| message.entries.last().is_some_and(|last| last.index == index)));
+    assert_eq!(leader.matched(id(1)), Some(index - 1));
+    leader.saved();
+    assert_eq!((leader.matched(id(1)), leader.commit_index()), (Some(index), index - 1));
+    assert_eq!(carried_out(leader), [], "nothing is sent twice");
+}
+
+#[test]
+fn entries_that_a_leader_has_not_saved_are_no_part_of_a_majority() {
+    let mut group = Group::led();
+    let LogId { index, .. } = group.member(1).propose(vec![1]).unwrap();
+    let messages = unsaved(group.member(1)).messages;
+    group.member(2).step(messages[0].clone()).unwrap();
+    let answer = carried_out(group.member(2)).remove(0);
+    let leader = group.member(1);
+    leader.step(answer).unwrap();
+    assert_eq!((leader.matched(id(2)), leader.commit_index()), (Some(index), index - 1));
+    leader.saved();
+    assert_eq!(leader.commit_index(), index);
+}
+
+#[test]
+fn a_follower_answers_only_after_it_has_saved_the_entries() {
+    let mut group = Group::led();
+    group.member(1).propose(vec![1]).unwrap();
+    let messages = unsaved(group.member(1)).messages;
+    let follower = group.member(2);
+    follower.step(messages[0].clone()).unwrap();
+    assert_eq!(unsaved(follower).messages, []);
+    follower.saved();
+    assert_eq!(kinds(&carried_out(follower)), [(MessageType::MsgAppendResponse, 1)]);
+}
+
+#[test]
+fn a_candidate_and_its_voters_send_only_after_they_have_saved_their_votes() {
+    let mut group = Group::of(&[1, 2, 3]);
+    let candidate = group.member(1);
+    candidate.raw.raft.become_pre_candidate();
+    candidate.raw.raft.campaign(b"CampaignElection");
+    assert_eq!(unsaved(candidate).messages, []);
+    candidate.saved();
+    let requests = carried_out(candidate);
+    assert_eq!(kinds(&requests), [(MessageType::MsgRequestVote, 2), (MessageType::MsgRequestVote, 3)]);
+    let voter = group.member(2);
+    voter.step(requests[0].clone()).unwrap();
+    assert_eq!(unsaved(voter).messages, []);
+    voter.saved();
+    assert_eq!(kinds(&carried_out(voter)), [(MessageType::MsgRequestVoteResponse, 1)]);
+}
+
+#[test]
+fn a_single_voter_sends_nothing_before_it_has_saved_its_term() {
+    let conf_state = ConfState { voters: vec![1], learners: vec![2], ..ConfState::default() };
+    let mut alone = Consensus::new(settings(1), Recovered::default(), LogId::default(), conf_state).unwrap();
+    assert!(alone.role().is_leader);
+    assert_eq!(unsaved(&mut alone).messages, []);
+    alone.saved();
+    assert_eq!(kinds(&carried_out(&mut alone)), [(MessageType::MsgAppend, 2)]);
+}
+
 #[test]
 fn a_snapshot_message_that_is_lost_without_a_word_is_sent_again() {
     let mut group = Group::led();

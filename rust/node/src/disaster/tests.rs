@@ -39,7 +39,7 @@ fn append(opened: &mut Opened, events: &[&str], applied: usize) {
         let mut inputs = vec![Input::Append(Ticket::new(0), request)];
         while !inputs.is_empty() {
             let mut effects = Effects::default();
-            opened.member.turn(inputs, &mut effects).unwrap();
+            opened.member.turn(inputs, &mut effects, &mut |_| {}).unwrap();
             inputs = Vec::new();
             if number < applied {
                 let reports =

@@ -35,7 +35,7 @@ fn append(opened: &mut Opened, text: &str) {
     let mut is_added = false;
     while !inputs.is_empty() {
         let mut effects = Effects::default();
-        opened.member.turn(inputs, &mut effects).unwrap();
+        opened.member.turn(inputs, &mut effects, &mut |_| {}).unwrap();
         let perform = |job: Job| crate::applier::perform(&mut opened.state, job).unwrap();
         let (reports, completions): (Vec<_>, Vec<_>) = effects.jobs.into_iter().map(perform).unzip();
         is_added |= completions.iter().flatten().any(|completion| matches!(completion.outcome, Ok(Success::Added(_))));
@@ -113,7 +113,7 @@ fn who_waits_to_join_never_begins_a_cluster() {
     assert_eq!(opened.identity, identity);
     assert!(opened.state.membership().members.is_empty());
     for _ in 0..100 {
-        opened.member.turn([Input::Tick], &mut Effects::default()).unwrap();
+        opened.member.turn([Input::Tick], &mut Effects::default(), &mut |_| {}).unwrap();
     }
     assert!(!opened.member.role().is_leader);
 }

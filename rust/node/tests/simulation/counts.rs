@@ -16,6 +16,8 @@ pub struct Counts {
     pub changes: u64,
     /// Crashed processes.
     pub crashes: u64,
+    /// Leaders that crashed after they had sent entries, and before these were synced.
+    pub cuts_after_sending: u64,
     /// Disks that were lost.
     pub losses: u64,
     /// Network partitions.
@@ -66,13 +68,14 @@ impl Counts {
     /// Return each count with its name.
     pub fn named(self) -> Vec<(&'static str, u64)> {
         let Self { appends, reads, pages, changes, crashes, losses, partitions, rollbacks, .. } = self;
-        let Self { signatures, receipts, crashes_signing, flips, restores, halts, .. } = self;
+        let Self { cuts_after_sending, signatures, receipts, crashes_signing, flips, restores, halts, .. } = self;
         let mut named = vec![
             ("appends", appends),
             ("reads", reads),
             ("pages", pages),
             ("memberships", changes),
             ("crashes", crashes),
+            ("crashes between sending and sync", cuts_after_sending),
             ("lost disks", losses),
             ("partitions", partitions),
             ("rollbacks", rollbacks),
@@ -94,6 +97,7 @@ impl AddAssign for Counts {
         self.pages += other.pages;
         self.changes += other.changes;
         self.crashes += other.crashes;
+        self.cuts_after_sending += other.cuts_after_sending;
         self.losses += other.losses;
         self.partitions += other.partitions;
         self.rollbacks += other.rollbacks;

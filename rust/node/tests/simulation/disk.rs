@@ -176,6 +176,12 @@ impl Disk {
         Self(Arc::new(Mutex::new(self.0.lock().clone())))
     }
 
+    /// Replace the content by that of another disk.
+    pub fn replace(&self, other: &Self) {
+        let content = other.0.lock().clone();
+        *self.0.lock() = content;
+    }
+
     /// End the process: everything that was written can still be read, but unsynced content may be lost later.
     pub fn end_process(&self) {
         self.0.lock().fuse = None;

@@ -64,6 +64,8 @@ pub enum Fault {
     UnsyncedEntries,
     /// A disk confirms syncs without doing them, including those of term and vote.
     LyingDisks,
+    /// A follower sends its votes and acknowledgements before it has synced what they promise.
+    AnswersBeforeSync,
     /// Pages lack their memberships.
     PagesWithoutMembers,
     /// Snapshot messages lack their configuration.
@@ -107,7 +109,7 @@ const fn planted(fault: Fault, runs: u64, breaks: &'static [&'static str]) -> Pl
 }
 
 /// All planted faults.
-pub const PLANTED: [Planted; 30] = [
+pub const PLANTED: [Planted; 31] = [
     planted(Fault::VoteForgottenAtStart, 1000, &["votes are remembered"]),
     planted(Fault::VoteForgottenAtTimeOut, 400, &["votes are remembered"]),
     planted(Fault::VoteForgottenToALeader, 1500, &["votes are remembered"]),
@@ -126,6 +128,11 @@ pub const PLANTED: [Planted; 30] = [
     planted(Fault::ReadsOfEarlyLeaders, 400, STALE_READS),
     planted(Fault::UnsyncedEntries, 400, &["leaders are complete", "what is acknowledged is kept"]),
     planted(Fault::LyingDisks, 100, &["terms only grow", "votes are remembered"]),
+    planted(
+        Fault::AnswersBeforeSync,
+        400,
+        &["votes are remembered", "leaders are complete", "what is acknowledged is kept"],
+    ),
     planted(Fault::PagesWithoutMembers, 100, &["equal membership at equal indices"]),
     planted(Fault::SnapshotsWithoutConfiguration, 100, &["all converge"]),
     planted(Fault::SnapshotsOfAnOldConfiguration, 400, &["equal membership at equal indices"]),

@@ -42,6 +42,7 @@ const LEAST_OF_THOUSAND: Counts = Counts {
     pages: 2_000,
     changes: 2_500,
     crashes: 1_800,
+    cuts_after_sending: 70,
     losses: 70,
     partitions: 1_300,
     rollbacks: 160,

@@ -33,6 +33,9 @@ const CONVERGENCE_TICKS: u64 = 3000;
 /// The same for a run with a fault: the fault must break an invariant, not merely stop its members, so waiting longer is useless.
 const PLANTED_TICKS: u64 = 300;
 
+/// How often, of 1000 times, the power fails after an answer that was sent before its sync.
+const HASTE: u64 = 30;
+
 /// This bit is set in the tickets of pages, which belong to no client.
 const OF_PAGE: u64 = 1 << 63;
 /// Mixed into the decision which messages to forge.
@@ -219,11 +222,26 @@ impl World {
         if inputs.is_empty() {
             return Ok(());
         }
+        let unsynced = (self.fault == Fault::AnswersBeforeSync).then(|| disk.twin());
         let Some(process) = self.process(id) else { return Ok(()) };
-        let mut effects = Effects::default();
-        let turned = process.member.turn(inputs, &mut effects);
+        let (mut effects, mut early) = (Effects::default(), Vec::new());
+        let turned = process.member.turn(inputs, &mut effects, &mut |messages| early.extend(messages));
+        let is_leader = process.member.consensus().role().is_leader;
+        // They have left before the sync, and so before any power cut in it.
+        self.counts.cuts_after_sending += u64::from(disk.is_dead() && !early.is_empty());
+        self.send(id, early)?;
         if disk.is_dead() {
             self.end_in_the_middle(id);
+            return Ok(());
+        }
+        let promises = [MessageType::MsgRequestVoteResponse, MessageType::MsgAppendResponse];
+        let has_promised = !is_leader && effects.messages.iter().any(|message| promises.contains(&message.msg_type()));
+        if let Some(unsynced) = unsynced.filter(|_| has_promised)
+            && self.random.is_hit(HASTE)
+        {
+            self.send(id, effects.messages)?;
+            disk.replace(&unsynced);
+            self.crash(id, true);
             return Ok(());
         }
         turned.map_err(|error| stopped(id, &error))?;
@@ -239,11 +257,7 @@ impl World {
 
     fn hand_out(&mut self, id: u64, effects: Effects) -> Result<(), Violation> {
         let said: Vec<_> = effects.messages.iter().map(Message::msg_type).collect();
-        for message in effects.messages {
-            self.invariants.sent(&message)?;
-            self.note(|| format!("{id} sends {message:?}"));
-            self.network.send(self.now, id, message.to, Parcel::Said(message), &mut self.random);
-        }
+        self.send(id, effects.messages)?;
         for (to, notice) in effects.notices {
             self.note(|| format!("{id} sends {to} {notice:?}"));
             self.network.send(self.now, id, to.get(), Parcel::Noticed(notice), &mut self.random);
@@ -253,6 +267,15 @@ impl World {
         }
         self.complete(id, effects.completions)?;
         self.step_down(id, &said);
+        Ok(())
+    }
+
+    fn send(&mut self, id: u64, messages: Vec<Message>) -> Result<(), Violation> {
+        for message in messages {
+            self.invariants.sent(&message)?;
+            self.note(|| format!("{id} sends {message:?}"));
+            self.network.send(self.now, id, message.to, Parcel::Said(message), &mut self.random);
+        }
         Ok(())
     }
 
