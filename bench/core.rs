@@ -16,6 +16,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use qed_core::bulk_proof::{BulkKeys, BulkProof, MAX_BULK_KEYS};
+use qed_core::bulk_verify::verify_bulk_proof;
 use qed_core::entry_prover::EntryProver;
 use qed_core::hash::{Digest, hyper_inner};
 use qed_core::log::{Log, Request};
@@ -105,6 +107,7 @@ fn proofs(log: &Log) {
         Answer::Absent(_) => panic!("absent"),
     });
     report("compact membership proof, largest", sizes.max().expect("proofs") as f64, "B");
+    bulk_proofs(log, &present, &absent);
     per_call("prove incremental", &picks, |&start| drop(log.prove_incremental(start, len - 1).expect("prove")));
     let start = log.snapshot(len / 3).expect("snapshot");
     let proof = log.prove_incremental(len / 3, len - 1).expect("prove");
@@ -115,6 +118,31 @@ fn proofs(log: &Log) {
         assert_eq!(log.snapshot(version).expect("snapshot").version, version)
     });
     witnessed(log);
+}
+
+/// Prove and verify a thousand keys at once: any events, events that were added together, and absent ones.
+fn bulk_proofs(log: &Log, present: &[Digest], absent: &[Digest]) {
+    let last = log.snapshot(log.len() - 1).expect("snapshot");
+    let (hyper, history) = (last.hyper_root(), last.history_root());
+    let together: Vec<_> = (log.len() / 3..).take(MAX_BULK_KEYS).map(event).collect();
+    for (what, digests) in [("any", present), ("together", &together), ("absent", absent)] {
+        let bulks = digests.chunks(MAX_BULK_KEYS).take(20).map(|keys| BulkKeys::new(keys.to_vec()).expect("keys"));
+        let bulks: Vec<_> = bulks.collect();
+        let proofs: Vec<_> = bulks.iter().map(|keys| (keys, log.prove_bulk(keys).expect("prove"))).collect();
+        per_call(&format!("prove 1,000 keys, {what}"), &bulks, |keys| drop(log.prove_bulk(keys).expect("prove")));
+        per_call(&format!("verify 1,000 keys, {what}"), &proofs, |(keys, proof)| {
+            drop(verify_bulk_proof(keys, proof, &hyper, Some(&history)).expect("verify"));
+        });
+        let largest = |size: &dyn Fn(&BulkProof) -> usize| {
+            proofs.iter().map(|(_, proof)| size(proof)).max().expect("proofs") as f64 / MAX_BULK_KEYS as f64
+        };
+        report(&format!("compact proof of 1,000 keys, {what}"), largest(&|proof| proof.to_bytes().len()), "B a key");
+        report(&format!("the same as JSON, {what}"), largest(&|proof| proof.to_json().len()), "B a key");
+        let texts: Vec<_> = proofs.iter().map(|(_, proof)| proof.to_json()).collect();
+        per_call(&format!("read the JSON, {what}"), &texts, |text| {
+            drop(BulkProof::from_json(text.as_bytes()).expect("read"));
+        });
+    }
 }
 
 /// Verify a bundle whose checkpoint the log and two witnesses have signed, with Ed25519.

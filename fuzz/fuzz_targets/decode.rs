@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use qed_core::bulk_proof::BulkProof;
 use qed_core::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Snapshot};
 
 fuzz_target!(|data: &[u8]| {
@@ -17,8 +18,17 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(proof.to_bytes(), data);
         assert_eq!(IncrementalProof::from_json(proof.to_json().as_bytes()), Ok(proof));
     }
+    if let Ok(proof) = BulkProof::from_bytes(data) {
+        assert_eq!(proof.to_bytes(), data);
+        assert_eq!(BulkProof::from_json(proof.to_json().as_bytes()), Ok(proof));
+    }
     if let Ok(snapshot) = Snapshot::from_bytes(data) {
         assert_eq!(snapshot.to_bytes(), data);
     }
-    let _ = (Answer::from_json(data), IncrementalProof::from_json(data), Snapshot::from_json(data));
+    let _ = (
+        BulkProof::from_json(data),
+        Answer::from_json(data),
+        IncrementalProof::from_json(data),
+        Snapshot::from_json(data),
+    );
 });

@@ -4,6 +4,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use qed_core::bulk_proof::{BulkKeys, BulkProof};
+use qed_core::bulk_verify::verify_bulk_proof;
 use qed_core::hash::Digest;
 use qed_core::log::{Log, Request};
 use qed_core::proof::{AbsenceProof, Answer, IncrementalProof, MembershipProof, Snapshot};
@@ -13,7 +15,8 @@ use qed_core::verify::{verify_absence, verify_incremental, verify_membership};
 struct Honest {
     present: Digest,
     absent: Digest,
-    forms: [Vec<u8>; 3],
+    forms: [Vec<u8>; 4],
+    keys: BulkKeys,
     start: Snapshot,
     current: Snapshot,
 }
@@ -33,19 +36,22 @@ static HONEST: LazyLock<Honest> = LazyLock::new(|| {
     });
     let [member, absence] = forms;
     let incremental = log.prove_incremental(6, 19).expect("a proof").to_bytes();
+    let keys = BulkKeys::new(vec![present, absent, Digest::of_event(&[9]), Digest::of_event(&[99])]).expect("keys");
+    let bulk = log.prove_bulk(&keys).expect("a proof").to_bytes();
     let snapshot = |version| log.snapshot(version).expect("a snapshot");
-    Honest { present, absent, forms: [member, absence, incremental], start: snapshot(6), current: snapshot(19) }
+    let forms = [member, absence, incremental, bulk];
+    Honest { present, absent, forms, keys, start: snapshot(6), current: snapshot(19) }
 });
 
 fuzz_target!(|edits: Vec<(u8, u16, u8)>| {
     let honest = &*HONEST;
     let mut forms = honest.forms.clone();
     for (kind, place, value) in edits {
-        let form = &mut forms[usize::from(kind) % 3];
+        let form = &mut forms[usize::from(kind) % 4];
         let place = usize::from(place) % form.len();
         form[place] = value;
     }
-    let [member, absence, incremental] = &forms;
+    let [member, absence, incremental, bulk] = &forms;
     let hyper = honest.current.hyper_root();
     let history: [HistoryRoot; 1] = [honest.current.history_root()];
     if let Ok(proof) = MembershipProof::from_bytes(member) {
@@ -54,6 +60,10 @@ fuzz_target!(|edits: Vec<(u8, u16, u8)>| {
     }
     if let Ok(proof) = AbsenceProof::from_bytes(absence) {
         assert_eq!(verify_absence(&honest.absent, &proof, None, &hyper, &history).is_ok(), *absence == honest.forms[1]);
+    }
+    if let Ok(proof) = BulkProof::from_bytes(bulk) {
+        let accepted = verify_bulk_proof(&honest.keys, &proof, &hyper, Some(&history[0])).is_ok();
+        assert_eq!(accepted, *bulk == honest.forms[3]);
     }
     if let Ok(proof) = IncrementalProof::from_bytes(incremental) {
         assert_eq!(

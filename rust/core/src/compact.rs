@@ -15,6 +15,7 @@ const KIND_SNAPSHOT: u8 = 0;
 const KIND_MEMBERSHIP: u8 = 1;
 const KIND_ABSENCE: u8 = 2;
 const KIND_INCREMENTAL: u8 = 3;
+pub(crate) const KIND_BULK: u8 = 4;
 
 impl MembershipProof {
     /// Return the compact form.
@@ -151,13 +152,13 @@ impl Snapshot {
     }
 }
 
-fn header(kind: u8) -> Vec<u8> {
+pub(crate) fn header(kind: u8) -> Vec<u8> {
     let mut out = Vec::with_capacity(2048);
     out.extend([FORMAT, kind]);
     out
 }
 
-fn put_digests(out: &mut Vec<u8>, digests: &[Digest]) {
+pub(crate) fn put_digests(out: &mut Vec<u8>, digests: &[Digest]) {
     for digest in digests {
         out.extend(digest.as_bytes());
     }
@@ -180,10 +181,14 @@ fn put_hyper_path(out: &mut Vec<u8>, path: &[Digest]) {
 }
 
 /// The unread rest of a compact form. Every read consumes bytes from the front, and fails if there are too few.
-struct Input<'a>(&'a [u8]);
+pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
-    fn of_kind(bytes: &'a [u8], kind: u8) -> Result<Self, Malformed> {
+    pub(crate) const fn of(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn of_kind(bytes: &'a [u8], kind: u8) -> Result<Self, Malformed> {
         match bytes {
             [FORMAT, found, rest @ ..] if *found == kind => Ok(Self(rest)),
             [FORMAT, found, ..] => Err(Malformed::because(format!("expected a proof of kind {kind}, found {found}"))),
@@ -192,7 +197,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let found = self.0.len();
         let cut = || Malformed::because(format!("expected {count} more bytes, found {found}"));
         let (taken, rest) = self.0.split_at_checked(count).ok_or_else(cut)?;
@@ -200,23 +205,23 @@ impl<'a> Input<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         self.take(N)?.try_into().map_err(|_| Malformed::because("a field is cut off"))
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn version(&mut self) -> Result<u64, Malformed> {
+    pub(crate) fn version(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_be_bytes)
     }
 
-    fn digest(&mut self) -> Result<Digest, Malformed> {
+    pub(crate) fn digest(&mut self) -> Result<Digest, Malformed> {
         self.array().map(Digest::new)
     }
 
-    fn digests(&mut self, count: usize) -> Result<Vec<Digest>, Malformed> {
+    pub(crate) fn digests(&mut self, count: usize) -> Result<Vec<Digest>, Malformed> {
         let (chunks, _) = self.take(count * DIGEST_BYTES)?.as_chunks();
         Ok(chunks.iter().copied().map(Digest::new).collect())
     }
@@ -250,7 +255,7 @@ impl<'a> Input<'a> {
         Ok(Neighbour { key_digest, version, history_path })
     }
 
-    fn finish(self) -> Result<(), Malformed> {
+    pub(crate) fn finish(self) -> Result<(), Malformed> {
         match self.0.len() {
             0 => Ok(()),
             extra => Err(Malformed::because(format!("{extra} bytes follow the end of the proof"))),

@@ -201,7 +201,17 @@ impl HistoryTree {
         self.nodes(&incremental_positions(start, end), end, group)
     }
 
-    fn nodes(&self, positions: &[HistoryPosition], version: u64, group: &Group<'_>) -> Result<Vec<Digest>, LogError> {
+    /// Return the hashes of nodes in the tree at `version`; all of them must exist in that tree.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::root`].
+    pub(crate) fn nodes(
+        &self,
+        positions: &[HistoryPosition],
+        version: u64,
+        group: &Group<'_>,
+    ) -> Result<Vec<Digest>, LogError> {
         positions.iter().map(|&position| self.node(position, version, group)).collect()
     }
 

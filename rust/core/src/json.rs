@@ -306,7 +306,7 @@ impl<'de> Deserialize<'de> for PathText {
     }
 }
 
-struct DigestText(Digest);
+pub(crate) struct DigestText(pub(crate) Digest);
 
 impl<'de> Deserialize<'de> for DigestText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -318,7 +318,7 @@ impl<'de> Deserialize<'de> for DigestText {
 }
 
 /// Bytes in standard padded base64.
-struct Bytes(Vec<u8>);
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -328,11 +328,17 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 fn parse<'de, T: Deserialize<'de>>(text: &'de [u8], allowance: usize) -> Result<T, Malformed> {
-    if text.len() > MAX_PROOF_BYTES + allowance {
-        return Err(Malformed::because(format!(
-            "expected at most {MAX_PROOF_BYTES} bytes of JSON, found {}",
-            text.len()
-        )));
+    parse_within(text, MAX_PROOF_BYTES + allowance, MAX_PROOF_BYTES)
+}
+
+/// Parse an object of at most `most` bytes; `named` is the limit that a message names.
+pub(crate) fn parse_within<'de, T: Deserialize<'de>>(
+    text: &'de [u8],
+    most: usize,
+    named: usize,
+) -> Result<T, Malformed> {
+    if text.len() > most {
+        return Err(Malformed::because(format!("expected at most {named} bytes of JSON, found {}", text.len())));
     }
     let parsed = serde_json::from_slice(text).map(|Object(value)| value);
     parsed.map_err(|error| Malformed::because(format!("not the expected JSON: {error}")))
@@ -404,15 +410,15 @@ fn put_path(out: &mut String, positions: impl IntoIterator<Item = impl std::fmt:
     out.push('}');
 }
 
-fn put_version(out: &mut String, name: &str, version: u64) {
+pub(crate) fn put_version(out: &mut String, name: &str, version: u64) {
     let _ = write!(out, ",\"{name}\":{version}");
 }
 
-fn put_digest(out: &mut String, digest: &Digest) {
+pub(crate) fn put_digest(out: &mut String, digest: &Digest) {
     put_bytes(out, digest.as_bytes());
 }
 
-fn put_bytes(out: &mut String, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut String, bytes: &[u8]) {
     out.push('"');
     STANDARD.encode_string(bytes, out);
     out.push('"');

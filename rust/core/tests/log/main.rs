@@ -12,6 +12,7 @@
 mod acts;
 mod additions;
 mod backups;
+mod bulk_proofs;
 mod contradiction;
 mod damage;
 mod images;
