@@ -27,7 +27,7 @@ JOIN_LIMIT_S: Final = 10.0
 class Faces:
     """Answers each kind of call correctly from the log for that kind; a lie may then change the answer.
 
-    Kinds are `add`, `bulk`, `membership`, `incremental`, `snapshot` and `info`. For calls with `Consistency:
+    Kinds are `add`, `bulk`, `membership`, `many`, `incremental`, `snapshot` and `info`. For calls with `Consistency:
     linearizable`, the kind with an exclamation mark is used if it is given, such as `membership!`.
 
     Attributes:
@@ -76,6 +76,9 @@ class Faces:
             case "membership":
                 digest = Digest(base64.b64decode(asked["KeyDigest"]))
                 reply = 200, json.loads(log.membership(digest, version=asked.get("Version")).to_json())
+            case "many":
+                digests = [Digest(base64.b64decode(digest)) for digest in asked["KeyDigests"]]
+                reply = 200, json.loads(log.membership_many(digests).to_json())
             case "incremental":
                 reply = 200, json.loads(log.incremental(asked["Start"], asked["End"]).to_json())
             case "add" | "bulk":
@@ -100,6 +103,7 @@ _KINDS: Final = {
     ("POST", "/events"): "add",
     ("POST", "/events/bulk"): "bulk",
     ("POST", "/proofs/digest-membership"): "membership",
+    ("POST", "/proofs/membership/bulk"): "many",
     ("POST", "/proofs/incremental"): "incremental",
     ("GET", "/info"): "info",
 }

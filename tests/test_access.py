@@ -45,6 +45,7 @@ BY_CLIENTS: Final[Table] = {
     ("POST", "/events/bulk"): {"append"},
     ("POST", "/proofs/membership"): {"prove"},
     ("POST", "/proofs/digest-membership"): {"prove"},
+    ("POST", "/proofs/membership/bulk"): {"prove"},
     ("POST", "/proofs/incremental"): {"prove"},
     ("GET", "/snapshots/0"): {"prove"},
     ("GET", "/snapshots/%30"): {"prove"},

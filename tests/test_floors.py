@@ -37,7 +37,7 @@ PYTHON_FLOORS = [
         "log_keys",
     },
     {"verification", "_receipts_file", "authority"},
-    {"receipts", "policy"},
+    {"receipts", "policy", "bulk_verification"},
     {"bundle"},
 ]
 CLIENT_FLOORS = [
@@ -50,7 +50,7 @@ CLIENT_FLOORS = [
     {"growth"},
     {"administration", "adding", "exchange", "connections", "linking", "signed_answers"},
     {"examination", "backing_up"},
-    {"async_connections"},
+    {"async_connections", "bulk_examination"},
     {"client", "async_client"},
 ]
 CLI_FLOORS = [

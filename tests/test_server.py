@@ -376,6 +376,7 @@ def test_unknown_path_is_404(http: httpx.Client) -> None:
         ("PUT", "/events/bulk", "POST"),
         ("DELETE", "/proofs/membership", "POST"),
         ("PATCH", "/proofs/digest-membership", "POST"),
+        ("GET", "/proofs/membership/bulk", "POST"),
         ("OPTIONS", "/proofs/incremental", "POST"),
         ("POST", "/snapshots/0", "GET, HEAD"),
         ("POST", "/info", "GET, HEAD"),

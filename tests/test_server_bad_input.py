@@ -38,6 +38,7 @@ DIGEST = base64.b64encode(bytes(32)).decode()
 MIB = 1024 * 1024
 
 CALLS = ["/events", "/events/bulk", "/proofs/membership", "/proofs/digest-membership", "/proofs/incremental"]
+CALLS += ["/proofs/membership/bulk"]
 
 NOT_EVEN_AN_OBJECT = {
     "empty": b"",
@@ -111,6 +112,9 @@ MALFORMED = [
         ("/proofs/digest-membership", body)
         for body in wrong_types({"KeyDigest": QUOTED_DIGEST, "Version": ""}, "Version", NOT_A_VERSION)
     ),
+    *(("/proofs/membership/bulk", body) for body in wrong_types({"Keys": ""}, "Keys", NOT_EVENTS)),
+    *(("/proofs/membership/bulk", body) for body in wrong_types({"KeyDigests": ""}, "KeyDigests", NOT_DIGESTS)),
+    ("/proofs/membership/bulk", f'{{"Keys": [{QUOTED_EVENT}], "KeyDigests": [{QUOTED_DIGEST}]}}'.encode()),
     *(
         ("/proofs/incremental", body)
         for name in ("Start", "End")

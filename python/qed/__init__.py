@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qed._qed import __version__
+from qed.bulk_verification import verify_bulk
 from qed.errors import (
     AccessRefused,
     AddedLater,
@@ -61,6 +62,7 @@ from qed.errors import (
 from qed.log import Log
 from qed.proofs import (
     AbsenceProof,
+    BulkProof,
     Digest,
     HistoryRoot,
     HyperRoot,
@@ -70,7 +72,7 @@ from qed.proofs import (
     Snapshot,
     parse_answer,
 )
-from qed.questions import Answer, Extension, Membership, Question
+from qed.questions import Answer, BulkMembership, Extension, Membership, Question
 from qed.signed import Checkpoint, Shown, SignedBundle, SignedReceipt, TlogProof
 from qed.trust import Linked, Trusted, TrustedBy, TrustedRoots, TrustedSnapshots
 from qed.verification import Absent, Extends, Finding, Present, verify
@@ -119,6 +121,8 @@ __all__ = [
     "AsyncClient",
     "Backup",
     "BackupError",
+    "BulkMembership",
+    "BulkProof",
     "Bundle",
     "CertificateError",
     "Checkpoint",
@@ -208,6 +212,7 @@ __all__ = [
     "__version__",
     "parse_answer",
     "verify",
+    "verify_bulk",
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Final
 __all__ = [
     "APPEND",
     "BACKUP_EVENTS_PER_S",
+    "BULK_KEYS_MAX",
     "KNOWS_NO_RECEIPTS",
     "LOG_LEVELS",
     "MAX_RATE_PER_S",
@@ -46,6 +47,8 @@ MAX_RATE_PER_S: Final = 1_000_000_000
 """The highest one, which limits nothing."""
 BACKUP_EVENTS_PER_S: Final = 1_250_000
 """The highest rate of a backup: less than half of what two cores can do, so that the servers keep time for clients."""
+BULK_KEYS_MAX: Final = 1_000
+"""Most keys of a bulk proof: making one keeps a thread busy for some milliseconds."""
 NOT_SIGNED: Final = "this log is not signed: its servers were started without --origin"
 """Why there is no signed receipt of a log that was never meant to be signed."""
 KNOWS_NO_RECEIPTS: Final = "the server does not know receipts: it is an older one"

@@ -28,6 +28,7 @@ __all__ = [
     "ACCEPTS_DIGESTS",
     "ADD_BULK_REQUEST",
     "ADD_REQUEST",
+    "BULK_MEMBERSHIP_REQUEST",
     "CLUSTER",
     "CREATED_KEY",
     "DIGEST_MEMBERSHIP_REQUEST",
@@ -51,6 +52,7 @@ __all__ = [
     "TOKEN_REQUEST",
     "AddBulkRequest",
     "AddRequest",
+    "BulkMembershipRequest",
     "Cluster",
     "ClusterMember",
     "CreatedKey",
@@ -208,6 +210,30 @@ class DigestMembershipRequest(Struct, frozen=True, rename="pascal", omit_default
     def __post_init__(self) -> None:
         if self.version is not None:
             _check_version(self.version)
+
+
+class BulkMembershipRequest(Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """The body of `POST /proofs/membership/bulk`: exactly one of `keys` and `key_digests`.
+
+    Attributes:
+        keys: At least one event, in any order.
+        key_digests: At least one 32-byte digest of an event, in any order.
+        version: None: a bulk proof is about the latest version.
+    """
+
+    keys: Annotated[list[bytes], Meta(min_length=1)] | UnsetType = UNSET
+    key_digests: Annotated[list[_DigestBytes], Meta(min_length=1)] | UnsetType = UNSET
+    version: None = None
+
+    def __post_init__(self) -> None:
+        if (self.keys is UNSET) is (self.key_digests is UNSET):
+            raise ValueError("expected exactly one of `Keys` and `KeyDigests`")
+
+    def asked(self) -> Sequence[bytes | Digest]:
+        """Return the events or digests that are asked for."""
+        if isinstance(self.key_digests, list):
+            return [Digest(digest) for digest in self.key_digests]
+        return cast("list[bytes]", self.keys)  # `__post_init__` made sure that one is set.
 
 
 class IncrementalRequest(Struct, frozen=True, rename="pascal"):
@@ -744,6 +770,7 @@ ADD_REQUEST: Final = RequestDecoder(AddRequest)
 ADD_BULK_REQUEST: Final = RequestDecoder(AddBulkRequest)
 MEMBERSHIP_REQUEST: Final = RequestDecoder(MembershipRequest)
 DIGEST_MEMBERSHIP_REQUEST: Final = RequestDecoder(DigestMembershipRequest)
+BULK_MEMBERSHIP_REQUEST: Final = RequestDecoder(BulkMembershipRequest)
 INCREMENTAL_REQUEST: Final = RequestDecoder(IncrementalRequest)
 RECEIPT_FIELDS: Final = Decoder(ReceiptFields)
 INFO: Final = Decoder(Info)

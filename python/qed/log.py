@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Self
 
 from qed import _qed
-from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof, Snapshot
+from qed.proofs import AbsenceProof, BulkProof, Digest, IncrementalProof, MembershipProof, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,6 +86,18 @@ class Log:
         """
         digest = event if isinstance(event, Digest) else Digest.of(event)
         return self._log.membership(digest, version=version)
+
+    def membership_many(self, events: Iterable[bytes | Digest]) -> BulkProof:
+        """Return one proof which of many events are in the log, as of its last version.
+
+        Args:
+            events: The events, or their digests: 1 to 1,000 different ones, in any order.
+
+        Raises:
+            UnknownVersion: The log holds no events.
+            ValueError: There are no events, or too many.
+        """
+        return self._log.bulk_membership(_qed.BulkMembership(list(events)))
 
     def incremental(self, start: int, end: int) -> IncrementalProof:
         """Return the proof that the log at version `end` extends the log at version `start`.

@@ -7,6 +7,7 @@ import warnings
 from qed import _qed
 from qed._qed import (
     AbsenceProof,
+    BulkProof,
     Digest,
     HistoryRoot,
     HyperRoot,
@@ -19,6 +20,7 @@ from qed._qed import (
 
 __all__ = [
     "AbsenceProof",
+    "BulkProof",
     "Digest",
     "HistoryRoot",
     "HyperRoot",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from qed._limits import VERSION_LIMIT
-from qed._qed import AbsenceProof, Extension, IncrementalProof, Membership, MembershipProof
+from qed._qed import AbsenceProof, BulkMembership, Extension, IncrementalProof, Membership, MembershipProof
 
-__all__ = ["Answer", "Extension", "Membership", "Question", "require_version"]
+__all__ = ["Answer", "BulkMembership", "Extension", "Membership", "Question", "require_version"]
 
 Question: TypeAlias = Membership | Extension
 

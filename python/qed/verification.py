@@ -11,6 +11,7 @@ from qed.proofs import AbsenceProof, IncrementalProof, MembershipProof
 from qed.questions import Extension, Membership
 
 if TYPE_CHECKING:
+    from qed.proofs import Digest
     from qed.questions import Answer, Question
     from qed.trust import Trusted
 
@@ -170,14 +171,28 @@ def require_fresh(
         VerificationError: It is an answer at another version than the one asked.
     """
     current, asked = answer.current_version, question.version
-    anchor = None if is_kept else trusted.anchor
-    if anchor is not None and current < anchor.version:
-        raise StaleAnswer(f"expected a log that reaches version {anchor.version}, found one that ends at {current}")
+    if not is_kept:
+        require_anchor(current, trusted)
     if asked is not None and current < asked:
         raise StaleAnswer(f"expected an answer at version {asked}, found a log that ends at {current}")
     expected = current if asked is None else asked
     if answer.query_version != expected:
         raise VerificationError("query version", str(expected), str(answer.query_version))
+
+
+def require_anchor(current: int, trusted: Trusted) -> None:
+    """Check that the log that answered reaches the anchor.
+
+    Args:
+        current: The last version of that log.
+        trusted: The roots that the caller trusts.
+
+    Raises:
+        StaleAnswer: It ends too early.
+    """
+    anchor = trusted.anchor
+    if anchor is not None and current < anchor.version:
+        raise StaleAnswer(f"expected a log that reaches version {anchor.version}, found one that ends at {current}")
 
 
 def require_consistent(question: Membership, answer: MembershipProof | AbsenceProof, trusted: Trusted) -> None:
@@ -191,21 +206,35 @@ def require_consistent(question: Membership, answer: MembershipProof | AbsencePr
     Raises:
         ContradictsReceipt: The answer denies a trusted snapshot.
     """
-    stated = trusted.occurrences_of(question.digest)
+    latest = None if isinstance(answer, AbsenceProof) else answer.latest_version
+    require_stated(question.digest, answer.current_version, latest, trusted)
+
+
+def require_stated(digest: Digest, current: int, latest: int | None, trusted: Trusted) -> None:
+    """Check that a claim about an event does not deny what a trusted snapshot states about it.
+
+    Args:
+        digest: Digest of the event.
+        current: The last version of the log that answered.
+        latest: The last version that the event is claimed to be at; None if it is claimed to be absent.
+        trusted: The roots that the caller trusts.
+
+    Raises:
+        ContradictsReceipt: The claim denies a trusted snapshot.
+    """
+    stated = trusted.occurrences_of(digest)
     if not stated:
         return
-    current = answer.current_version
     # What a kept answer could not know of yet, it does not deny.
     known = [version for version in stated if version <= current]
     if not known:
         return
     newest = known[-1]
-    if isinstance(answer, AbsenceProof):
-        raise ContradictsReceipt(question.digest, newest, f"is absent up to version {answer.current_version}")
-    latest = answer.latest_version
+    if latest is None:
+        raise ContradictsReceipt(digest, newest, f"is absent up to version {current}")
     # Of equal events in one commit batch, the hyper tree shows the first.
     if latest < newest and latest < trusted.batch_start(newest):
-        raise ContradictsReceipt(question.digest, newest, f"was last added at version {latest}")
+        raise ContradictsReceipt(digest, newest, f"was last added at version {latest}")
 
 
 def _verify_extension(question: Extension, answer: IncrementalProof, trusted: Trusted) -> Extends:

@@ -13,6 +13,7 @@ from qed._client.administration import administer, history, member_alarm, member
 from qed._client.async_connections import AsyncConnections
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import Wish, back_up, no_progress
+from qed._client.bulk_examination import membership_many
 from qed._client.connections import HttpSettings, Security, timeout_of
 from qed._client.defaults import (
     DEFAULT_ATTEMPTS,
@@ -198,6 +199,18 @@ class AsyncClient:
     ) -> MembershipProof | AbsenceProof:
         """Ask whether an event is in the log; see `Client.membership`."""
         return await self._perform(calls.membership(digest_of(event), version=version, consistency=consistency))
+
+    async def membership_many(
+        self,
+        events: Iterable[bytes | Digest],
+        trusted: Trusted | None,
+        *,
+        consistency: Consistency | None = None,
+    ) -> list[Present | Absent]:
+        """Ask which of many events are in the log, and return what the answers prove; see `Client.membership_many`."""
+        if trusted is not None:
+            require_trusted(trusted)
+        return await self._follow(membership_many(events, trusted, consistency))
 
     async def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""

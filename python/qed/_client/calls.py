@@ -32,6 +32,7 @@ from qed._wire import (
     SIGNERS,
     AddBulkRequest,
     AddRequest,
+    BulkMembershipRequest,
     Cluster,
     CreatedKey,
     DecodeError,
@@ -69,6 +70,7 @@ from qed.errors import (
 from qed.history import Act, require_chain
 from qed.proofs import (
     AbsenceProof,
+    BulkProof,
     Digest,
     IncrementalProof,
     MembershipProof,
@@ -77,7 +79,7 @@ from qed.proofs import (
     parse_answer,
 )
 from qed.questions import Answer as Claim
-from qed.questions import Extension, Membership, Question, require_version
+from qed.questions import BulkMembership, Extension, Membership, Question, require_version
 from qed.signed import SignedReceipt
 
 if TYPE_CHECKING:
@@ -110,6 +112,7 @@ __all__ = [
     "kept_backups",
     "keys",
     "membership",
+    "membership_many",
     "plain",
     "protocol_error",
     "receipt",
@@ -128,6 +131,8 @@ __all__ = [
 # The largest honest proof has 256 + 2 * 64 siblings of about 130 bytes each; a megabyte leaves room for future fields
 # and prevents a hostile server from filling the memory.
 ANSWER_LIMIT_BYTES: Final = 1 << 20
+# A log of 2^32 events has some 45 hashes for a key that shares none of them.
+_BULK_KEY_LIMIT_BYTES: Final = 3 << 10
 _RECEIPT_EVENTS_MAX: Final = 65_536
 # A snapshot is three base64 digests and a version: at most 220 bytes.
 SNAPSHOT_LIMIT_BYTES: Final = 512
@@ -421,6 +426,40 @@ def membership(
         read=read,
         route=Route.READ,
         is_linearizable=_is_linearizable(consistency),
+    )
+
+
+def membership_many(question: BulkMembership, *, consistency: Consistency | None = None) -> Call[BulkProof]:
+    """Return the call that asks which of many events are in the log.
+
+    Only their digests are sent, in ascending order, each once.
+
+    Args:
+        question: The events.
+        consistency: Whether the answer must include everything acknowledged before.
+
+    Returns:
+        The call; its value says something about each key of the question, and is not verified yet.
+
+    Raises:
+        ValueError: The consistency is invalid.
+    """
+    keys = question.keys
+
+    def read(body: bytes) -> BulkProof:
+        proof = BulkProof.from_json(body)
+        if len(proof) != len(keys):
+            raise VerificationError("a proof for another number of keys", str(len(keys)), str(len(proof)))
+        return proof
+
+    return Call(
+        method="POST",
+        path="/proofs/membership/bulk",
+        body=ENCODER.encode(BulkMembershipRequest(key_digests=list(map(bytes, keys)))),
+        read=read,
+        route=Route.READ,
+        is_linearizable=_is_linearizable(consistency),
+        answer_limit_bytes=ANSWER_LIMIT_BYTES + _BULK_KEY_LIMIT_BYTES * len(keys),
     )
 
 

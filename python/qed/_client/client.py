@@ -17,6 +17,7 @@ from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, history, member_alarm, member_status, overview
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import Wish, back_up, no_progress
+from qed._client.bulk_examination import membership_many
 from qed._client.connections import Connections, HttpSettings, Security, timeout_of
 from qed._client.deadline import deadline
 from qed._client.defaults import (
@@ -346,6 +347,42 @@ class Client:
             UnknownVersion: The log is empty.
         """
         return self._perform(calls.membership(digest_of(event), version=version, consistency=consistency))
+
+    def membership_many(
+        self,
+        events: Iterable[bytes | Digest],
+        trusted: Trusted | None,
+        *,
+        consistency: Consistency | None = None,
+    ) -> list[Present | Absent]:
+        """Ask which of many events are in the log, verify the answers, and return what they prove.
+
+        Events are asked for 1,000 at a time, each bulk at the newest version that the answering member has, which is
+        the `as_of` of its findings. The findings of one bulk are about one state of the log; those of a later bulk may
+        be about a later state. Each is what `verify` finds for that event alone, at a fraction of the time and bytes.
+
+        Args:
+            events: The events, or their digests, in any order. Only digests are sent. One that is repeated has as many
+                findings.
+            trusted: The roots that the caller trusts, such as its receipts; newer ones are linked, as by `verify`. None
+                accepts the server's own word, and the findings say so.
+            consistency: As for `membership`, for each bulk.
+
+        Returns:
+            A finding for each event, in their order.
+
+        Raises:
+            StaleAnswer: The log ends before the newest trusted snapshot: it was rolled back.
+            ContradictsReceipt: An answer denies what a trusted snapshot states about an event.
+            ForkDetected: The server has another snapshot of the newest trusted version.
+            VerificationError: A check failed; the message names it. Then nothing is proven about any of the events.
+            UnknownVersion: The log is empty.
+            MalformedRequest: The server is an older one, which does not know the call.
+            TypeError: `trusted` is something else.
+        """
+        if trusted is not None:
+            require_trusted(trusted)
+        return self._follow(membership_many(events, trusted, consistency))
 
     def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qed.trust import Trusted
     from qed.verification import Finding
 
-__all__ = ["Examination", "examine", "finding_of"]
+__all__ = ["Examination", "examine", "finding_of", "is_trusted", "link_if_writable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def examine(question: Question, trusted: Trusted | None, consistency: Consistenc
     try:
         answer = yield from fresh_answer(question, trusted, consistency)
         if isinstance(trusted, Receipts):
-            yield from _link_if_writable(trusted)
+            yield from link_if_writable(trusted)
         if trusted is None:
             for version in versions_of(answer):
                 snapshots[version] = yield from snapshot_of(version)
@@ -111,7 +111,7 @@ def _linked(question: Question, answer: Answer, trusted: Trusted, snapshots: dic
     if isinstance(question, Membership) and not isinstance(answer, IncrementalProof):
         require_fresh(question, answer, trusted)
     for version in sorted(versions_of(answer)):
-        if _is_trusted(trusted, version):
+        if is_trusted(trusted, version):
             continue
         snapshots[version] = yield from snapshot_of(version)
         proof = yield from incremental_between(version, anchor.version)
@@ -119,7 +119,16 @@ def _linked(question: Question, answer: Answer, trusted: Trusted, snapshots: dic
     return trusted
 
 
-def _is_trusted(trusted: Trusted, version: int) -> bool:
+def is_trusted(trusted: Trusted, version: int) -> bool:
+    """Return whether both roots of a version are trusted.
+
+    Args:
+        trusted: The roots that the caller trusts.
+        version: The version.
+
+    Returns:
+        Whether an answer about the version can be verified.
+    """
     try:
         trusted.history_root(version)
         trusted.hyper_root(version)
@@ -128,8 +137,19 @@ def _is_trusted(trusted: Trusted, version: int) -> bool:
     return True
 
 
-def _link_if_writable(receipts: Receipts) -> Steps[None]:
-    """Link receipts before they are used. If their file cannot be written, they are linked again at the next use."""
+def link_if_writable(receipts: Receipts) -> Steps[None]:
+    """Link receipts before they are used. If their file cannot be written, they are linked again at the next use.
+
+    Args:
+        receipts: The receipts.
+
+    Yields:
+        Calls, to be sent their values.
+
+    Raises:
+        VerificationError: They do not belong to one log, or not to this one.
+        QedError: The server gave no proofs.
+    """
     try:
         yield from link(receipts)
     except (OSError, ReceiptsError):

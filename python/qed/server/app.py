@@ -306,6 +306,7 @@ def _routes(node: Node) -> list[Route]:
     return [
         Route("/events", endpoints.Add(node, bodies), methods=["POST"]),
         Route("/proofs/membership", endpoints.Membership(node, bodies), methods=["POST"]),
+        Route("/proofs/membership/bulk", endpoints.BulkMembership(node, bodies), methods=["POST"]),
         Route("/proofs/incremental", endpoints.Incremental(node, bodies), methods=["POST"]),
         Route("/proofs/digest-membership", endpoints.DigestMembership(node, bodies), methods=["POST"]),
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),

@@ -10,11 +10,12 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from qed import __version__
-from qed._limits import U64_LIMIT
+from qed import __version__, questions
+from qed._limits import BULK_KEYS_MAX, U64_LIMIT
 from qed._wire import (
     ADD_BULK_REQUEST,
     ADD_REQUEST,
+    BULK_MEMBERSHIP_REQUEST,
     DIGEST_MEMBERSHIP_REQUEST,
     ENCODER,
     INCREMENTAL_REQUEST,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Add",
     "AddBulk",
+    "BulkMembership",
     "ClusterView",
     "DigestMembership",
     "Healthcheck",
@@ -248,6 +250,36 @@ class DigestMembership(_Call):
         """Prove whether the event of one digest is in the log."""
         request = DIGEST_MEMBERSHIP_REQUEST.decode(body)
         return await self.node.membership(Digest(request.key_digest), version=request.version)
+
+
+class BulkMembership:
+    """`POST /proofs/membership/bulk`: 200 with one proof which of many events are in the log."""
+
+    def __init__(self, node: Node, bodies: Bodies) -> None:
+        self._node = node
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Prove it of all events at one version."""
+        question = _bulk_question(await self._bodies.read(scope, receive))
+        caller: Caller = scope[CALLER]
+        if caller.allowance is not None:
+            caller.allowance.spend_proofs(len(question.keys))
+        await _catch_up_if_asked(self._node, scope)
+        await send_json(send, 200, await self._node.bulk_membership(question))
+
+
+def _bulk_question(body: bytes) -> questions.BulkMembership:
+    too_large = f"expected at most {BULK_KEYS_MAX} keys in a bulk"
+    if body.count(b",") > BULK_KEYS_MAX + _FIELDS:
+        raise RequestTooLarge(too_large)
+    asked = BULK_MEMBERSHIP_REQUEST.decode(body).asked()
+    if len(asked) > BULK_KEYS_MAX:
+        raise RequestTooLarge(f"{too_large}, found {len(asked)}")
+    question = questions.BulkMembership(asked)
+    if len(question.keys) < len(asked):
+        raise DecodeError("expected each key once: the ends of the answer are in the order of distinct keys")
+    return question
 
 
 class Incremental(_Call):

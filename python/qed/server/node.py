@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from qed._qed import Act, Added, Digest, Replica, TilePath
+    from qed._qed import Act, Added, BulkMembership, Digest, Replica, TilePath
     from qed._wire import Cluster, Shards
     from qed.server.acts import Act as Deed
     from qed.server.acts import Author
@@ -430,6 +430,19 @@ class Node:
             await self.await_version(version)
         ticket, answer = self._waiting.enter(PROOF)
         self._replica.ask_membership(ticket, digest, version=version, key=key)
+        return await self._receive(answer)
+
+    async def bulk_membership(self, question: BulkMembership) -> bytes:
+        """Return, as JSON, the proof which of many events are in the log, as of its last version.
+
+        Raises:
+            EmptyLog: There is no version yet.
+            Overloaded: Too many proofs wait already. This one counts as many as it has keys.
+            Unavailable: No result in time.
+        """
+        self.require_sound()
+        ticket, answer = self._waiting.enter(PROOF, count=len(question.keys))
+        self._replica.ask_bulk(ticket, question)
         return await self._receive(answer)
 
     async def incremental(self, start: int, end: int) -> bytes:

@@ -1,8 +1,9 @@
 """Rates of callers: how many requests they may make, and how many events they may add, in a second on this server.
 
-Each rate is a bucket of tokens that fills at that rate and holds those of one second. A request takes one token, an
-addition as many as it has events. A bulk with more events than the bucket holds is accepted when the bucket is full,
-and leaves a debt: what follows waits until it is paid. So every bulk is possible, and none is faster than the rate.
+Each rate is a bucket of tokens that fills at that rate and holds those of one second. A request takes one token, one
+for a bulk proof as many as it has keys, and an addition as many as it has events. A bulk with more than the bucket
+holds is accepted when the bucket is full, and leaves a debt: what follows waits until it is paid. So every bulk is
+possible, and none is faster than the rate.
 """
 
 from __future__ import annotations
@@ -68,10 +69,15 @@ class _Bucket:
         self._fill()
         return self._tokens >= self._most
 
-    def spend(self, cost: int) -> float:
-        """Take `cost` tokens and return 0, or take none and return the seconds until that is possible."""
+    def spend(self, cost: int, *, taken: int = 0) -> float:
+        """Take `cost` tokens and return 0, or take none and return the seconds until that is possible.
+
+        Args:
+            cost: How many tokens.
+            taken: How many the same request has taken before, so that the bucket cannot be full.
+        """
         self._fill()
-        missing = min(cost, self._most) - self._tokens
+        missing = min(cost, self._most - taken) - self._tokens
         if missing > _ROUNDING:
             return missing / self._per_s
         self._tokens -= cost
@@ -107,6 +113,16 @@ class Allowance:
             RateExceeded: There were too many.
         """
         wait_s = 0.0 if self._requests is None else self._requests.spend(1)
+        if wait_s > 0:
+            raise RateExceeded(f"this key may make {self._rates.requests_per_s:g} requests/s on this server", wait_s)
+
+    def spend_proofs(self, count: int) -> None:
+        """Count the proofs that one request asks for, as that many requests. The first is counted already.
+
+        Raises:
+            RateExceeded: There were too many.
+        """
+        wait_s = 0.0 if self._requests is None else self._requests.spend(count - 1, taken=1)
         if wait_s > 0:
             raise RateExceeded(f"this key may make {self._rates.requests_per_s:g} requests/s on this server", wait_s)
 

@@ -24,6 +24,7 @@ CALLS: Final[dict[str, frozenset[str]]] = {
     "/events/bulk": frozenset({APPEND}),
     "/proofs/membership": frozenset({PROVE}),
     "/proofs/digest-membership": frozenset({PROVE}),
+    "/proofs/membership/bulk": frozenset({PROVE}),
     "/proofs/incremental": frozenset({PROVE}),
     "/snapshots/{version}": frozenset({PROVE}),
     "/receipts/{version}": frozenset({PROVE}),

@@ -47,7 +47,7 @@ class Waiting:
         self._timeout_s = timeout_s
         self._max_proofs = max_proofs
         self._tickets = itertools.count()
-        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind[Any], Callable[[Any], None] | None]] = {}
+        self._entries: dict[int, tuple[asyncio.Future[Any], float, Kind[Any], Callable[[Any], None] | None, int]] = {}
         self._counts: Counter[Kind[Any]] = Counter()
         self._refusals: dict[Kind[Any], str] = {}
         # Set by `start`: getting the running loop is a system call, and every request needs it.
@@ -64,23 +64,35 @@ class Waiting:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def enter(self, kind: Kind[T]) -> tuple[int, asyncio.Future[T]]:
+    def enter(self, kind: Kind[T], *, count: int = 1) -> tuple[int, asyncio.Future[T]]:
         """Return a new ticket, and the future of its result.
+
+        Args:
+            kind: The kind of request.
+            count: As how many requests it counts.
 
         Raises:
             Unavailable: Requests of this kind are refused.
             Overloaded: The largest number of proofs is waiting.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        return self.enter_with(kind, future), future
+        return self.enter_with(kind, future, count=count), future
 
-    def enter_with(self, kind: Kind[T], future: asyncio.Future[Any], then: Callable[[T], None] | None = None) -> int:
+    def enter_with(
+        self,
+        kind: Kind[T],
+        future: asyncio.Future[Any],
+        then: Callable[[T], None] | None = None,
+        *,
+        count: int = 1,
+    ) -> int:
         """Return a new ticket for a future.
 
         Args:
             kind: The kind of request.
             future: It is completed by an exception; and by the result, if there is no `then`.
             then: Takes the result instead, and completes the future whenever it likes.
+            count: As how many requests it counts. One that counts as more than may wait is accepted, too.
 
         Raises:
             Unavailable: Requests of this kind are refused.
@@ -91,8 +103,8 @@ class Waiting:
         if kind is PROOF and self._counts[kind] >= self._max_proofs:
             raise Overloaded(f"{self._max_proofs} proofs are waiting already")
         ticket = next(self._tickets)
-        self._entries[ticket] = (future, self._loop.time(), kind, then)
-        self._counts[kind] += 1
+        self._entries[ticket] = (future, self._loop.time(), kind, then, count)
+        self._counts[kind] += count
         return ticket
 
     def count(self, kind: Kind[Any]) -> int:
@@ -101,14 +113,14 @@ class Waiting:
 
     def leave(self, ticket: int) -> None:
         """Forget a ticket that will get no result."""
-        _, _, kind, _ = self._entries.pop(ticket)
-        self._counts[kind] -= 1
+        _, _, kind, _, count = self._entries.pop(ticket)
+        self._counts[kind] -= count
 
     def settle(self, ticket: int, result: object) -> None:
         """Complete the request of a ticket: with a value, or with the exception to raise."""
         if ticket not in self._entries:
             return  # It has timed out.
-        future, _, _, then = self._entries[ticket]
+        future, _, _, then, _ = self._entries[ticket]
         self.leave(ticket)
         if future.done():
             return  # Its task was cancelled at shutdown and no longer waits.
@@ -119,7 +131,7 @@ class Waiting:
 
     def fail(self, kind: Kind[Any], reason: Callable[[], Exception]) -> None:
         """Fail every waiting request of `kind`."""
-        for ticket in [ticket for ticket, (_, _, found, _) in self._entries.items() if found is kind]:
+        for ticket in [ticket for ticket, (_, _, found, _, _) in self._entries.items() if found is kind]:
             self.settle(ticket, reason())
 
     def refuse(self, kind: Kind[Any], reason: str) -> None:
@@ -130,7 +142,7 @@ class Waiting:
     def _sweep(self) -> None:
         moment = self._loop.time() - self._timeout_s
         while self._entries:
-            ticket, (_, entered, kind, _) = next(iter(self._entries.items()))
+            ticket, (_, entered, kind, _, _) = next(iter(self._entries.items()))
             if entered >= moment:
                 break
             self.settle(ticket, Unavailable(kind.late.format(self._timeout_s)))

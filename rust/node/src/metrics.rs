@@ -32,8 +32,8 @@ pub const NANOSECONDS: [u64; 17] = [
 pub const EVENTS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 
 /// What queries are about, by name.
-pub const QUERIES: [&str; 8] =
-    ["membership", "absence", "incremental", "snapshot", "receipts", "tile", "page", "backup"];
+pub const QUERIES: [&str; 9] =
+    ["membership", "absence", "incremental", "snapshot", "receipts", "tile", "page", "backup", "bulk"];
 
 /// How often values were in each of some parts, and their sum. Any thread may add to it.
 #[derive(Debug)]

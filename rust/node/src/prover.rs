@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use qed_core::backup::{self, Cursor};
+use qed_core::bulk_proof::BulkKeys;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::log::Log;
@@ -48,6 +49,11 @@ pub enum Query {
         version: Option<u64>,
         /// The event, to be echoed.
         key: Option<Vec<u8>>,
+    },
+    /// Which of these events are in the log?
+    Bulk {
+        /// The events' digests.
+        keys: BulkKeys,
     },
     /// Does the log at `end` extend the log at `start`?
     Incremental {
@@ -102,7 +108,13 @@ impl Query {
             Self::Tile { .. } => 5,
             Self::Page { .. } => 6,
             Self::Backup { .. } => 7,
+            Self::Bulk { .. } => 8,
         }
+    }
+
+    /// Return whether the query takes some milliseconds, which the answers of others must not wait for.
+    const fn is_long(&self) -> bool {
+        matches!(self, Self::Bulk { .. })
     }
 
     /// Return the outcome of the query. A panic must not end the thread, which has further queries to answer.
@@ -131,6 +143,7 @@ impl Query {
                 *kind = self.kind(Some(&answer));
                 answer.to_json(key.as_deref())
             }
+            Self::Bulk { keys } => log.prove_bulk(keys)?.to_json(),
             Self::Incremental { start, end } => log.prove_incremental(*start, *end)?.to_json(),
             Self::Snapshot { version } => log.snapshot(*version)?.to_json(),
         };
@@ -211,7 +224,18 @@ fn run(queries: &Queue<(Ticket, Query)>, log: &Log, outbox: &Outbox, metrics: &M
         if taken.is_empty() {
             return;
         }
-        let answered = |(ticket, query): (Ticket, Query)| Completion { ticket, outcome: query.outcome(log, metrics) };
-        outbox.put(taken.into_iter().map(answered).collect::<Vec<_>>());
+        let mut answered = Vec::with_capacity(taken.len());
+        for (ticket, query) in taken {
+            if query.is_long() && !answered.is_empty() {
+                outbox.put(std::mem::take(&mut answered));
+            }
+            answered.push(Completion { ticket, outcome: query.outcome(log, metrics) });
+            if query.is_long() {
+                outbox.put(std::mem::take(&mut answered));
+            }
+        }
+        if !answered.is_empty() {
+            outbox.put(answered);
+        }
     }
 }

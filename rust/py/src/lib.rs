@@ -12,6 +12,7 @@
 
 mod auditing;
 mod backup;
+mod bulk;
 mod cosigning;
 mod error;
 mod events;
@@ -36,6 +37,8 @@ mod _qed {
     use super::backup::{
         Backup, BackupFile, Founding, Rebuilding, Survivor, recover, restore_backups, survey, verify_backups,
     };
+    #[pymodule_export]
+    use super::bulk::{BulkMembership, BulkProof, verify_bulk_membership};
     #[pymodule_export]
     use super::cosigning::{Cosignature, Cosigning, PolicyWitness};
     #[pymodule_export]

@@ -15,6 +15,7 @@ use qed_core::log as core;
 use qed_core::proof::Malformed;
 use qed_core::tlog::{tile, verified_tiles};
 
+use crate::bulk::{BulkMembership, BulkProof};
 use crate::error;
 use crate::events::{Event, request_of};
 use crate::progress::reporting;
@@ -188,6 +189,13 @@ impl Log {
         let digest = digest.0;
         let answer = self.call(py, move |log| log.prove(&digest, version))?;
         answer_to_python(py, answer)
+    }
+
+    /// Return the proof for many events.
+    #[pyo3(signature = (question, /))]
+    fn bulk_membership(&self, py: Python<'_>, question: PyRef<'_, BulkMembership>) -> PyResult<BulkProof> {
+        let question = &*question;
+        self.call(py, |log| log.prove_bulk(&question.keys)).map(BulkProof)
     }
 
     /// Return the proof that the log at `end` extends the log at `start`.

@@ -63,7 +63,8 @@ impl Digest {
 pub struct Text(Vec<u8>);
 
 impl Text {
-    fn as_bytes(&self) -> &[u8] {
+    /// Return the bytes of the text.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }

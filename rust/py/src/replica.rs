@@ -28,6 +28,7 @@ use qed_node::public_key::PublicKeyHash;
 use qed_node::ticket::Ticket;
 
 use crate::backup::cursor_in;
+use crate::bulk::BulkMembership;
 use crate::error;
 use crate::events::{Event, request_of};
 use crate::log::{Added, TilePath};
@@ -483,6 +484,13 @@ impl Replica {
     ) {
         let (digest, key) = (digest.0, key.map(|key| key.to_vec()));
         py.detach(|| self.0.ask(Ticket::new(ticket), Query::Membership { digest, version, key }));
+    }
+
+    /// Request the proof for many events; its JSON is delivered under `ticket`.
+    #[pyo3(signature = (ticket, question, /))]
+    fn ask_bulk(&self, py: Python<'_>, ticket: u64, question: PyRef<'_, BulkMembership>) {
+        let keys = question.keys.clone();
+        py.detach(|| self.0.ask(Ticket::new(ticket), Query::Bulk { keys }));
     }
 
     /// Request the proof that the log at `end` extends the log at `start`; its JSON is delivered under `ticket`.

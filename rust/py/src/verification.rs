@@ -8,7 +8,7 @@
 use std::hash::{Hash, Hasher};
 
 use pyo3::prelude::*;
-use qed_core::verify;
+use qed_core::{hash, verify};
 
 use crate::error;
 use crate::proofs::{AbsenceProof, Digest, HistoryRoot, HyperRoot, IncrementalProof, MembershipProof, Snapshot};
@@ -18,6 +18,13 @@ use crate::questions::Membership;
 #[derive(FromPyObject, IntoPyObjectRef)]
 #[pyo3(transparent)]
 pub struct TrustedBy(Py<PyAny>);
+
+impl TrustedBy {
+    /// Return the same member.
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+}
 
 // Python has one object for each member of an enumeration.
 impl PartialEq for TrustedBy {
@@ -52,6 +59,14 @@ pub struct Present {
     is_linked: bool,
 }
 
+impl Present {
+    /// Return the finding about an event, for what a proof has shown.
+    pub const fn of(digest: hash::Digest, shown: &verify::Present, trusted_by: TrustedBy, is_linked: bool) -> Self {
+        let verify::Present { version, latest_version, as_of } = *shown;
+        Self { digest: Digest(digest), version, latest_version, as_of, trusted_by, is_linked }
+    }
+}
+
 #[pymethods]
 impl Present {
     fn __repr__(&self) -> String {
@@ -76,6 +91,13 @@ pub struct Absent {
     trusted_by: TrustedBy,
     /// Whether the hyper root is linked. If not, the absence is the word of the server that answered.
     is_linked: bool,
+}
+
+impl Absent {
+    /// Return the finding about an event, for what a proof has shown.
+    pub const fn of(digest: hash::Digest, shown: verify::Absent, trusted_by: TrustedBy, is_linked: bool) -> Self {
+        Self { digest: Digest(digest), as_of: shown.as_of, trusted_by, is_linked }
+    }
 }
 
 #[pymethods]
@@ -124,8 +146,7 @@ pub fn verify_membership(
     // One root twice is one root.
     let history = [query, latest_root.map_or(query, |root| root.0)];
     let shown = verify::verify_membership(&digest.0, proof, asked, hyper, &history);
-    let verify::Present { version, latest_version, as_of } = shown.map_err(error::of_verify)?;
-    Ok(Present { digest, version, latest_version, as_of, trusted_by, is_linked })
+    Ok(Present::of(digest.0, &shown.map_err(error::of_verify)?, trusted_by, is_linked))
 }
 
 /// Return what the proof shows of the event; raise `VerificationError` unless it shows that the event is not in the log.
@@ -142,8 +163,7 @@ pub fn verify_absence(
     let (digest, asked) = question.asked();
     let (proof, hyper, history) = (&proof.0, &hyper_root.0, history_root.map(|root| root.0));
     let shown = verify::verify_absence(&digest.0, proof, asked, hyper, history.as_slice());
-    let verify::Absent { as_of } = shown.map_err(error::of_verify)?;
-    Ok(Absent { digest, as_of, trusted_by, is_linked })
+    Ok(Absent::of(digest.0, shown.map_err(error::of_verify)?, trusted_by, is_linked))
 }
 
 /// Return what the proof shows; raise `VerificationError` unless the log of one root extends that of the other.
