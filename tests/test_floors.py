@@ -58,7 +58,7 @@ CLI_FLOORS = [
     {"durations", "options", "inputs", "pem"},
     {"client", "answers", "trust", "lines", "signed", "security", "policies", "s3"},
     {"verdicts", "levels", "signers", "receipts_given", "places"},
-    {"published"},
+    {"published", "line_proofs"},
     {
         "events",
         "export",

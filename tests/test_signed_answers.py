@@ -277,3 +277,40 @@ def test_an_answer_that_is_not_witnessed_in_time_is_inconclusive(ask: Ask, watch
     done = ask("membership", "--event", "event 0", "--json")
     assert (done.returncode, "no witnessed answer: not witnessed yet" in one_line(done.stderr)) == (5, True)
     assert [record["Verify"] for record in read_lines(done.stdout)] == ["Inconclusive"]
+
+
+def bulk_answer(log: qed.Log, events: list[bytes]) -> bytes:
+    return http(200, log.membership_many(events).to_json())
+
+
+def test_a_bulk_is_verified_by_what_the_log_has_signed(log: qed.Log, connect: Connect) -> None:
+    world, asked = signed_log(log), [event(2), b"never added", event(0)]
+    with Adversary(bulk_answer(log, asked), receipt(log, world, 3)) as server:
+        found = connect(server.url).membership_many(asked, POLICY)
+        assert server.received[-1].path == "/receipts/3?last=3&level=witnessed"
+    assert [(type(each), each.as_of, each.trusted_by) for each in found] == [
+        (qed.Present, 3, qed.TrustedBy.WITNESSES),
+        (qed.Absent, 3, qed.TrustedBy.WITNESSES),
+        (qed.Present, 3, qed.TrustedBy.WITNESSES),
+    ]
+
+
+def test_a_bulk_of_an_older_state_than_the_checkpoint_is_asked_for_again(log: qed.Log, connect: Connect) -> None:
+    older = qed.Log()
+    older.add(event(0))
+    older.add(event(1))
+    world, asked = signed_log(log), [event(1)]
+    lagging = bulk_answer(older, asked), receipt(log, world, 1)
+    with Adversary(*lagging, bulk_answer(log, asked), receipt(log, world, 3)) as server:
+        (found,) = connect(server.url).membership_many(asked, POLICY)
+    assert found.as_of == 3
+    with Adversary(*lagging, lagging[0]) as server, pytest.raises(qed.SigningError, match="the log grows"):
+        connect(server.url).membership_many(asked, POLICY)
+
+
+def test_a_bulk_of_another_log_than_the_signed_one_proves_nothing(log: qed.Log, connect: Connect) -> None:
+    other = qed.Log()
+    other.add_bulk([b"forged", event(1), event(2), event(3)])
+    plays = bulk_answer(other, [event(1)]), receipt(log, signed_log(log), 3)
+    with Adversary(*plays) as server, pytest.raises(qed.VerificationError):
+        connect(server.url).membership_many([event(1)], POLICY)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from qed import policy
     from qed._client.adding import Sent
     from qed._client.calls import Call, Consistency
     from qed._client.examination import Examination
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.history import Act
+    from qed.memory import Memory
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
@@ -203,14 +205,13 @@ class AsyncClient:
     async def membership_many(
         self,
         events: Iterable[bytes | Digest],
-        trusted: Trusted | None,
+        trusted: Trusted | policy.Policy | None,
         *,
         consistency: Consistency | None = None,
+        memory: Memory | None = None,
     ) -> list[Present | Absent]:
         """Ask which of many events are in the log, and return what the answers prove; see `Client.membership_many`."""
-        if trusted is not None:
-            require_trusted(trusted)
-        return await self._follow(membership_many(events, trusted, consistency))
+        return await self._follow(membership_many(events, trusted, consistency, memory))
 
     async def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`; see `Client.incremental`."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from qed import policy
     from qed._client.adding import Sent
     from qed._client.calls import Call, Consistency
     from qed._client.examination import Examination
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from qed.acknowledgement import Acknowledgement
     from qed.backups import Backup
     from qed.history import Act
+    from qed.memory import Memory
     from qed.proofs import AbsenceProof, Digest, IncrementalProof, MembershipProof
     from qed.questions import Answer, Extension, Membership, Question
     from qed.receipts import Receipts
@@ -351,9 +353,10 @@ class Client:
     def membership_many(
         self,
         events: Iterable[bytes | Digest],
-        trusted: Trusted | None,
+        trusted: Trusted | policy.Policy | None,
         *,
         consistency: Consistency | None = None,
+        memory: Memory | None = None,
     ) -> list[Present | Absent]:
         """Ask which of many events are in the log, verify the answers, and return what they prove.
 
@@ -364,9 +367,11 @@ class Client:
         Args:
             events: The events, or their digests, in any order. Only digests are sent. One that is repeated has as many
                 findings.
-            trusted: The roots that the caller trusts, such as its receipts; newer ones are linked, as by `verify`. None
+            trusted: The roots that the caller trusts, such as its receipts; newer ones are linked, as by `verify`. With
+                a `qed.Policy`, the log must sign what each bulk is about, at the level that the policy requires. None
                 accepts the server's own word, and the findings say so.
             consistency: As for `membership`, for each bulk.
+            memory: With a policy, where the newest checkpoint is remembered, as for `Policy.verify`.
 
         Returns:
             A finding for each event, in their order.
@@ -376,13 +381,12 @@ class Client:
             ContradictsReceipt: An answer denies what a trusted snapshot states about an event.
             ForkDetected: The server has another snapshot of the newest trusted version.
             VerificationError: A check failed; the message names it. Then nothing is proven about any of the events.
+            SigningError: With a policy: the log is not signed, is not witnessed in time, or grows too quickly.
             UnknownVersion: The log is empty.
             MalformedRequest: The server is an older one, which does not know the call.
             TypeError: `trusted` is something else.
         """
-        if trusted is not None:
-            require_trusted(trusted)
-        return self._follow(membership_many(events, trusted, consistency))
+        return self._follow(membership_many(events, trusted, consistency, memory))
 
     def incremental(self, start: int, end: int, *, consistency: Consistency | None = None) -> IncrementalProof:
         """Ask for the proof that the log at `end` extends the log at `start`.

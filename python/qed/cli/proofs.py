@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -15,6 +16,7 @@ from qed.cli.answers import print_record, show_answer, show_paths
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, describe, digest_given
 from qed.cli.levels import print_unconvincing, print_verified
+from qed.cli.line_proofs import prove_lines
 from qed.cli.options import (
     DIGEST,
     FILE,
@@ -38,13 +40,14 @@ from qed.trust import TrustedRoots
 from qed.verification import verify, versions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from qed._client.client import Client
     from qed._wire import ReceiptLevel
     from qed.proofs import Digest, Snapshot
     from qed.questions import Answer, Question
     from qed.signed import SignedBundle
+    from qed.verification import Absent, Present
 
 __all__ = ["incremental", "membership"]
 
@@ -66,6 +69,7 @@ class MembershipOptions(ProofOptions, MembershipRoots):
     event: str | None
     file: str | None
     event_digest: Digest | None
+    lines: str | None
     version: int | None
 
 
@@ -101,11 +105,13 @@ def _proof_options(function: Callable[..., None]) -> Callable[..., None]:
         'qed membership --event "event 0" --version 2 --verify',
         "qed membership --file report.pdf --receipts receipts.jsonl --out proof.json",
         'qed membership --event "event 0" --policy trust.json --out proof.json',
+        "qed membership --lines statement.csv --receipts receipts.jsonl",
     ],
 )
 @click.option("--event", metavar="TEXT", help="The event itself. Only its digest is sent.")
 @click.option("--file", type=INPUT, metavar="PATH", help="The bytes of this file are the event; - is stdin.")
 @click.option("--event-digest", type=DIGEST, metavar="HEX", help="The SHA-256 digest of the event.")
+@click.option("--lines", type=INPUT, metavar="PATH", help="Each line of this file is an event; - is stdin.")
 @click.option("--version", type=VERSION, metavar="N", help="Ask as of this version. Default: the latest.")
 @_proof_options
 @membership_roots
@@ -118,8 +124,14 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
 
     With --policy, the log must sign the state that the answer is about, and witnesses cosign it if the policy says so.
     What --out saves then convinces everyone who trusts these keys.
+
+    With --lines, each line of a file is asked for, a thousand lines in one proof, and verified. The summary names the
+    lines that are not in the log.
     """
     session = current_session()
+    if given["lines"] is not None:
+        _prove_lines(session, given, given["lines"])
+        return
     named = EventOptions(event=given["event"], file=given["file"], event_digest=given["event_digest"])
     question = Membership(digest_given(named, current_session().terminal), given["version"])
     at = "latest version" if question.version is None else f"version [ {question.version} ]"
@@ -128,6 +140,17 @@ def membership(**given: Unpack[MembershipOptions]) -> None:
     roots = given_roots(given)
     with connect(session.settings) as client:
         _Asking(session, client, given, roots).run(question)
+
+
+def _prove_lines(session: Session, given: MembershipOptions, path: str) -> None:
+    for name in ("event", "file", "event_digest", "version", "show", "out", "require"):
+        if given.get(name) not in {None, False}:
+            raise click.UsageError(f"--lines cannot be combined with --{name.replace('_', '-')}")
+    roots = given_roots(given)
+    session.terminal.line(f"Querying each line of [ {path} ] with latest version")
+    session.terminal.line()
+    with connect(session.settings) as client:
+        _Asking(session, client, given, roots).run_lines(path)
 
 
 @command(
@@ -210,17 +233,67 @@ class _Asking:
         if unsaved is not None:
             raise unsaved
 
+    def run_lines(self, path: str) -> None:
+        """Ask about each line of a file, and verify the answers.
+
+        Args:
+            path: The file, or `-` for stdin.
+        """
+        if self._policy is not None:
+            self._run_signed_lines(path, Demand.of(self._policy, self._given, self._terminal))
+            return
+        receipts = self._receipts()
+        trusted = self._roots if receipts is None else receipts
+        if trusted is None and not self._given["trust_server"]:
+            raise click.UsageError("--lines needs --receipts, --policy, trusted digests or --trust-server")
+
+        def prove(digests: list[Digest]) -> list[Present | Absent]:
+            return self._client.membership_many(digests, trusted, consistency=self._consistency)
+
+        try:
+            summary = prove_lines(path, self._terminal, prove)
+        except VerificationError as exc:
+            folder = Path(self._given["receipts"] or "answer").absolute().parent
+            print_failure(self._terminal, exc, None, trusted=trusted, folder=folder)
+            raise
+        summary.show(self._terminal, is_word_asked=self._given["trust_server"])
+
+    def _run_signed_lines(self, path: str, demand: Demand) -> None:
+        """Ask about each line, and check the answers against states that were signed as the policy demands."""
+
+        def prove(digests: list[Digest]) -> list[Present | Absent]:
+            with self._witnessed():
+                return self._client.membership_many(
+                    digests, demand.policy, consistency=self._consistency, memory=demand.memory
+                )
+
+        try:
+            summary = prove_lines(path, self._terminal, prove)
+        except VerificationError as exc:
+            print_unconvincing(self._terminal, None, exc)
+            raise
+        summary.show(self._terminal, is_word_asked=False)
+
+    @staticmethod
+    @contextmanager
+    def _witnessed() -> Iterator[None]:
+        """Turn the refusal of a log that has no witnessed answer into an outcome of a verification."""
+        try:
+            yield
+        except SigningError as exc:
+            if str(exc) != NOT_WITNESSED:
+                raise
+            raise Inconclusive(f"the log has no witnessed answer: {exc}") from exc
+
     def _run_signed(self, question: Question, demand: Demand) -> None:
         """Ask, and check the answer against a state that was signed as the policy demands."""
         level: ReceiptLevel = "witnessed" if demand.level is Level.WITNESSED else "committed"
         try:
-            bundle = self._client.signed_answer(question, level=level, consistency=self._consistency)
-        except SigningError as exc:
-            if str(exc) != NOT_WITNESSED:
-                raise
-            error = Inconclusive(f"the log has no witnessed answer: {exc}")
-            print_unconvincing(self._terminal, None, error)
-            raise error from exc
+            with self._witnessed():
+                bundle = self._client.signed_answer(question, level=level, consistency=self._consistency)
+        except Inconclusive as exc:
+            print_unconvincing(self._terminal, None, exc)
+            raise
         # Saved before the verdict, as in `run`.
         unsaved = self._save_signed(bundle)
         try:
