@@ -86,7 +86,7 @@ CLI_FLOORS = [
 SERVER_FLOORS = [
     {"addresses", "logs", "signals", "pins", "cluster_authority", "api_keys", "durations", "families"}
     | {"add_checkpoint_answers", "back_off", "http_client", "witness_outcomes"},
-    {"ways", "witness_exchange", "unix_socket"},
+    {"ways", "witness_exchange", "unix_socket", "open_streams"},
     {"config", "witness_client"},
     {"signed_lines"},
     {"remote_signer", "command_signer"},
@@ -94,7 +94,7 @@ SERVER_FLOORS = [
     | {"high_water", "sign_memory", "witnessing", "calls", "disk"},
     {"cluster_secret", "member_key", "tokens", "keys", "browsers", "bodies", "former_keys"}
     | {"signer_set", "file_signer", "receipt_maker"},
-    {"credentials", "access", "token_table", "lost_members", "published", "signers"},
+    {"credentials", "access", "token_table", "lost_members", "published", "signers", "event_lines"},
     {"tls"},
     {"handshake", "opening", "connection", "incoming"},
     {"certification", "members", "tls_listener"},
@@ -110,7 +110,8 @@ SERVER_FLOORS = [
     {"node"},
     {"receipt_calls"},
     {"endpoints"},
-    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store", "signer_calls", "exposition"},
+    {"backups", "key_calls", "operator_bodies", "tiles", "snapshot_store", "signer_calls", "exposition"}
+    | {"event_stream"},
     {"app"},
     {"serving"},
     {"main"},
@@ -252,6 +253,7 @@ ONLY = {
                 "witness_client",
                 "witnessing",
                 "witness_exchange",
+                "event_stream",
             )
         ),
     },
@@ -264,7 +266,13 @@ ONLY = {
         f"server.{name}"
         for name in ("app", "endpoints", "bodies", "operator_bodies", "key_calls", "backups", "tiles", "access", "head")
     }
-    | {"server.receipt_calls", "server.snapshot_store", "server.signer_calls", "server.exposition"}
+    | {
+        "server.receipt_calls",
+        "server.snapshot_store",
+        "server.signer_calls",
+        "server.exposition",
+        "server.event_stream",
+    }
     | {"witness.app"},
     "rich": {"cli.terminal"},
     "prometheus_client": {"monitoring.metrics", "server.families"},

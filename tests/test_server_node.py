@@ -37,6 +37,7 @@ from qed.server.connection import ConnectionLimit
 from qed.server.credentials import of_authority
 from qed.server.handshake import PROTOCOL, Hello, LeaderRequest, ask, connect
 from qed.server.node import Node
+from qed.server.open_streams import OpenStreams
 from qed.server.slots import SLOT, Slot, Slots
 from qed.server.tokens import Claim, Token
 
@@ -236,7 +237,9 @@ async def serving(
     # The transport below runs no lifespan, so this function does what the lifespan would.
     async with running(replica, data_dir, limits, failures) as node:
         access = Access(node.settings, node.keys, lambda: True)
-        application = build_application(node, access, None, ConnectionLimit(limits), on_failure=lambda: None)
+        application = build_application(
+            node, access, None, ConnectionLimit(limits), streams=OpenStreams(), on_failure=lambda: None
+        )
         slots = Slots(limits.max_connections)
 
         async def with_slot(scope: Scope, receive: Receive, send: Send) -> None:

@@ -79,7 +79,10 @@ __all__ = [
     "Shards",
     "SignerRow",
     "Signers",
+    "StreamEnd",
+    "StreamError",
     "TokenRequest",
+    "is_plain_base64",
     "snapshots_from_json",
     "version_in",
 ]
@@ -646,6 +649,46 @@ class ErrorBody(Struct, frozen=True, omit_defaults=True):
             _check_version(self.first_version)
 
 
+class StreamEnd(Struct, frozen=True, rename="pascal"):
+    """The last line of the answer to a stream that has ended well.
+
+    Attributes:
+        done: How many lines were acknowledged: all.
+    """
+
+    done: _Version
+
+
+class StreamError(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={
+        "error": "error",
+        "message": "message",
+        "acknowledged": "Acknowledged",
+        "unknown": "Unknown",
+        "line": "Line",
+    },
+):
+    """The last line of the answer to a stream that has ended early.
+
+    Attributes:
+        error: A code for programs.
+        message: The reason in words.
+        acknowledged: How many lines were acknowledged. They are in the log.
+        unknown: How many lines after those may be in the log, now or later. All lines after these were not added.
+        line: The number of the line that is wrong, from 1; None if no line is.
+    """
+
+    error: str
+    message: str
+    acknowledged: _Version
+    unknown: _Version
+    line: _Version | None = None
+
+
 _T = TypeVar("_T")
 
 
@@ -756,6 +799,11 @@ _ESCAPED_NAME: Final = re.compile(rb'(?<!\\)("[^"\\]*+(?:\\.[^"\\]*+)++")\s*:')
 # A padded group whose last character has unused bits that are set. It may be in an unknown field, and an escape may
 # hide one, so a match only means that a closer check is needed.
 _DOUBTFUL_PADDING: Final = re.compile(rb"=(?:=(?<![AQgw]==)|(?<![AEIMQUYcgkosw048=]=))")
+
+
+def is_plain_base64(body: bytes) -> bool:
+    """Return whether no byte string in `body` can have unused bits that are set, or be written with escapes."""
+    return b"\\" not in body and _DOUBTFUL_PADDING.search(body) is None
 
 
 def _require_canonical(body: bytes, value: object) -> None:

@@ -174,6 +174,25 @@ class Access:
             raise self._refusal(Forbidden(), "forbidden", scope)
         return True
 
+    def require_still(self, scope: Scope) -> None:
+        """Check that a request which was admitted, and goes on, would be admitted again.
+
+        Raises:
+            Unauthenticated: Its key or certificate has expired, or its key was revoked.
+            Forbidden: It has no role for this call any more.
+        """
+        caller: Caller = scope[CALLER]
+        accepted = roles_for(scope["path"], is_management=False)
+        if self._needs_no_key(accepted, is_management=False):
+            return
+        is_valid = time.time() < caller.ends and (
+            not caller.presented or self._keys.recognise(caller.presented) is not None
+        )
+        if not (caller.is_known and is_valid):
+            raise self._refusal(Unauthenticated(), "unauthorized", scope)
+        if caller.roles.isdisjoint(accepted):
+            raise self._refusal(Forbidden(), "forbidden", scope)
+
     def _needs_no_key(self, accepted: frozenset[str], *, is_management: bool) -> bool:
         if accepted is OPERATORS and not self._is_settled():
             # This member may not have the keys of its cluster yet, and the leader relies on it to check them.

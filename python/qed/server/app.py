@@ -32,6 +32,7 @@ from qed.server.access import CALLER, Access, Forbidden, KeysNotKnown, Unauthent
 from qed.server.bodies import Bodies, BodyTooLarge, ClientGone, RequestTooLarge, drop_rest
 from qed.server.browsers import ForeignHost, ForeignOrigin
 from qed.server.calls import SUCCESS, Calls
+from qed.server.event_stream import EventStream
 from qed.server.exposition import Exposition
 from qed.server.guard import ForkGuard
 from qed.server.head import UnsupportedEncoding, head_of
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from qed.server.connection import ConnectionLimit
     from qed.server.durations import Durations
     from qed.server.node import Node
+    from qed.server.open_streams import OpenStreams
     from qed.server.slots import Slot
 
 __all__ = ["Application", "build_application"]
@@ -203,7 +205,8 @@ class Application:
             return await _answer_exception(exc, send)
         way = endpoints.way_of(self._node, scope)
         url = self._node.leader_url(way) or exc.leader_url
-        location = (b"location", url.encode() + scope["raw_path"])
+        query: bytes = scope["query_string"]
+        location = (b"location", url.encode() + scope["raw_path"] + (b"?" + query if query else b""))
         await endpoints.send_json(send, 307, ENCODER.encode(self._node.topology(way)), location)
         return 307
 
@@ -267,6 +270,7 @@ def build_application(
     raft_listener: socket.socket | None,
     connections: ConnectionLimit,
     *,
+    streams: OpenStreams,
     on_failure: Callable[[], None],
 ) -> ASGIApp:
     """Return the ASGI application that serves `node`: clients, and operators and observers on ports of their own.
@@ -276,6 +280,7 @@ def build_application(
         access: Decides who may do what.
         raft_listener: A socket bound to the address for members; None for a server that is alone.
         connections: The limit on connections, which is among the metrics.
+        streams: Where streams of events are counted.
         on_failure: Called once if the disk fails, or the cluster has removed this member.
 
     Returns:
@@ -293,15 +298,15 @@ def build_application(
     settings, calls = node.settings, Calls()
     others = {settings.mgmt_addr.port: Router(_management_routes(node, access), redirect_slashes=False)}
     if settings.serves_metrics:
-        exposition = Exposition(node, access, calls, connections)
+        exposition = Exposition(node, access, calls, connections, streams)
         others[settings.metrics_addr.port] = Router(
             [Route("/metrics", exposition, methods=["GET"])], redirect_slashes=False
         )
-    router = Router(_routes(node), redirect_slashes=False, lifespan=lifespan)
+    router = Router(_routes(node, access, streams), redirect_slashes=False, lifespan=lifespan)
     return Application(node, access, router, others, calls)
 
 
-def _routes(node: Node) -> list[Route]:
+def _routes(node: Node, access: Access, streams: OpenStreams) -> list[Route]:
     bodies = Bodies(node.settings.limits)
     return [
         Route("/events", endpoints.Add(node, bodies), methods=["POST"]),
@@ -309,6 +314,7 @@ def _routes(node: Node) -> list[Route]:
         Route("/proofs/membership/bulk", endpoints.BulkMembership(node, bodies), methods=["POST"]),
         Route("/proofs/incremental", endpoints.Incremental(node, bodies), methods=["POST"]),
         Route("/proofs/digest-membership", endpoints.DigestMembership(node, bodies), methods=["POST"]),
+        Route("/events/stream", EventStream(node, bodies, access, streams), methods=["POST"]),
         Route("/events/bulk", endpoints.AddBulk(node, bodies), methods=["POST"]),
         Route("/snapshots/{version}", endpoints.PastSnapshot(node), methods=["GET"]),
         Route("/receipts/{version}", PastReceipt(node), methods=["GET"]),

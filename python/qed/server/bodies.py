@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -14,12 +15,14 @@ from qed.errors import Overloaded, QedError
 from qed.server.slots import SLOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.types import Receive, Scope
 
     from qed.server.config import Limits
     from qed.server.slots import Slot
 
-__all__ = ["Bodies", "BodyTooLarge", "ClientGone", "RequestTooLarge", "drop_rest"]
+__all__ = ["Bodies", "BodyTooLarge", "ClientGone", "Held", "RequestTooLarge", "drop_rest"]
 
 _LINGER_S: Final = 2.0
 
@@ -43,10 +46,33 @@ class _Arriving:
     Attributes:
         slot: The slot of its connection.
         body: What has arrived.
+        held_bytes: What has arrived and is held elsewhere.
     """
 
     slot: Slot
     body: bytearray = field(default_factory=bytearray)
+    held_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much has arrived."""
+        return len(self.body) + self.held_bytes
+
+
+class Held:
+    """How much of one body is held elsewhere, among all that are arriving."""
+
+    def __init__(self, bodies: Bodies, arriving: _Arriving) -> None:
+        self._bodies = bodies
+        self._arriving = arriving
+
+    def note(self, size_bytes: int) -> None:
+        """Note how much that is.
+
+        Raises:
+            Overloaded: As for `Bodies.read`.
+        """
+        self._bodies.note_held(self._arriving, size_bytes)
 
 
 class Bodies:
@@ -81,6 +107,31 @@ class Bodies:
             if name == b"content-length" and int(value) > self._limits.max_body_bytes:
                 raise self._too_large()
 
+    @contextmanager
+    def hold(self, slot: Slot) -> Iterator[Held]:
+        """Count what somebody else holds of a body that arrives in pieces.
+
+        Yields:
+            Where to say how much that is.
+        """
+        arriving = _Arriving(slot)
+        self._arriving[arriving] = None
+        try:
+            yield Held(self, arriving)
+        finally:
+            self._forget(arriving)
+
+    def note_held(self, arriving: _Arriving, size_bytes: int) -> None:
+        """Count how much of a body is held.
+
+        Raises:
+            Overloaded: As for `read`.
+        """
+        if arriving in self._arriving:
+            self._arriving_bytes += size_bytes - arriving.size_bytes
+            arriving.held_bytes = size_bytes
+            self._make_room(arriving.slot.owner)
+
     async def _gather(self, piece: bytes, receive: Receive, slot: Slot) -> bytes:
         arriving, is_more = _Arriving(slot), True
         self._arriving[arriving] = None
@@ -107,21 +158,23 @@ class Bodies:
             return
         by_owner: Counter[str] = Counter()
         for arriving in self._arriving:
-            by_owner[arriving.slot.owner] += len(arriving.body)
+            by_owner[arriving.slot.owner] += arriving.size_bytes
         message = f"more than {limit} bytes of requests are being received"
         while self._arriving_bytes > limit:
             owner = max(by_owner, key=lambda owner: (by_owner[owner], owner == newest))
             if owner == newest:
                 raise Overloaded(message)
-            oldest = next(arriving for arriving in self._arriving if arriving.slot.owner == owner)
-            by_owner[owner] -= len(oldest.body)
+            oldest = next(
+                arriving for arriving in self._arriving if arriving.slot.owner == owner and arriving.size_bytes
+            )
+            by_owner[owner] -= oldest.size_bytes
             self._forget(oldest)
             oldest.slot.refuse(429, "overloaded", message)
 
     def _forget(self, arriving: _Arriving) -> None:
         if arriving in self._arriving:
             del self._arriving[arriving]
-            self._arriving_bytes -= len(arriving.body)
+            self._arriving_bytes -= arriving.size_bytes
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than {self._limits.max_body_bytes} bytes")

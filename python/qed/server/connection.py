@@ -209,8 +209,10 @@ class LimitedConnection(HttpToolsProtocol):
             self._hang_up()
 
     def shutdown(self) -> None:
-        """Close an idle connection, and any other one after its answer."""
+        """Close an idle connection, and any other one after its answer. A stream is to end."""
         super().shutdown()
+        if self._slot.stream is not None:
+            self._slot.stream.end("unavailable", "this server ends the connection")
         if self.transport.is_closing() and self._gathering.unread_bytes() == 0:
             self._hang_up()
 
@@ -231,7 +233,7 @@ class LimitedConnection(HttpToolsProtocol):
         if self._rest_bytes > self.limits.max_head_bytes or self._has_brought_long_head():
             limit = self.limits.max_head_bytes
             self._refuse(431, "too_large", f"the request has more than {limit} bytes without its body")
-        elif self._is_head_open() or (self.cycle is not None and self.cycle.more_body):
+        elif self._slot.stream is None and (self._is_head_open() or (self.cycle is not None and self.cycle.more_body)):
             self._start_timer()
         elif self._arrival_timer is not None:
             self._stop_timer()
@@ -308,6 +310,9 @@ class LimitedConnection(HttpToolsProtocol):
 
     def _on_late(self) -> None:
         self._arrival_timer = None
+        if self._slot.stream is not None:
+            # It has a limit for each line.
+            return
         if self.pipeline or self._is_next_due:
             # Reading is paused until the previous request is answered, so the client is not to blame.
             self._start_timer()
@@ -329,6 +334,8 @@ class LimitedConnection(HttpToolsProtocol):
     def _give_way(self, status: int, code: str, message: str) -> None:
         if self._gathering.unread_bytes() > 0:
             self._gathering.abort()
+        elif self._slot.stream is not None:
+            self._slot.stream.end(code, message)
         else:
             self._refuse(status, code, message, _RETRY_AFTER)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qed.server.connection import ConnectionLimit
     from qed.server.families import Family
     from qed.server.node import Node
+    from qed.server.open_streams import OpenStreams
 
 __all__ = ["Exposition"]
 
@@ -28,11 +29,14 @@ _ACCEPT: Final = b"accept"
 class Exposition:
     """Answers with all metrics."""
 
-    def __init__(self, node: Node, access: Access, calls: Calls, connections: ConnectionLimit) -> None:
+    def __init__(
+        self, node: Node, access: Access, calls: Calls, connections: ConnectionLimit, streams: OpenStreams
+    ) -> None:
         self._node = node
         self._access = access
         self._calls = calls
         self._connections = connections
+        self._streams = streams
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """Answer in the format that the reader prefers."""
@@ -57,3 +61,4 @@ class Exposition:
             labels=("reason",),
         )
         yield from self._connections.families()
+        yield from self._streams.families()

@@ -126,13 +126,22 @@ class Allowance:
         if wait_s > 0:
             raise RateExceeded(f"this key may make {self._rates.requests_per_s:g} requests/s on this server", wait_s)
 
+    @property
+    def events_at_once(self) -> int | None:
+        """How many events can be added without a debt; None if that is not limited."""
+        return None if self._rates.events_per_s is None else max(int(self._rates.events_per_s), 1)
+
+    def wait_for_events(self, count: int) -> float:
+        """Count events that are about to be added and return 0, or count none and return how many seconds to wait."""
+        return 0.0 if self._events is None else self._events.spend(count)
+
     def spend_events(self, count: int) -> None:
         """Count events that are about to be added.
 
         Raises:
             RateExceeded: There were too many.
         """
-        wait_s = 0.0 if self._events is None else self._events.spend(count)
+        wait_s = self.wait_for_events(count)
         if wait_s > 0:
             raise RateExceeded(f"this key may add {self._rates.events_per_s:g} events/s on this server", wait_s)
 

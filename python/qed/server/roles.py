@@ -22,6 +22,7 @@ CALLS: Final[dict[str, frozenset[str]]] = {
     "/healthcheck": ANYONE,
     "/events": frozenset({APPEND}),
     "/events/bulk": frozenset({APPEND}),
+    "/events/stream": frozenset({APPEND}),
     "/proofs/membership": frozenset({PROVE}),
     "/proofs/digest-membership": frozenset({PROVE}),
     "/proofs/membership/bulk": frozenset({PROVE}),

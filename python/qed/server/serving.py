@@ -15,6 +15,7 @@ from qed.server.app import build_application
 from qed.server.config import SettingsError
 from qed.server.connection import ConnectionLimit, http_config
 from qed.server.logs import Line
+from qed.server.open_streams import OpenStreams
 from qed.server.signals import handle_signals, release_hangups
 from qed.server.tls_listener import TlsListener
 
@@ -42,6 +43,7 @@ class _Server(uvicorn.Server):
         connection_limit: ConnectionLimit,
         tls: ServerContext | None,
         *,
+        streams: OpenStreams,
         on_listening: Callable[[], None],
     ) -> None:
         super().__init__(config)
@@ -49,6 +51,7 @@ class _Server(uvicorn.Server):
         self._tls_listeners: list[TlsListener] = []
         self._node = node
         self._connection_limit = connection_limit
+        self._streams = streams
         self._on_listening = on_listening
 
     def _reload_on_hangup(self) -> None:
@@ -118,6 +121,8 @@ class _Server(uvicorn.Server):
         answered_by = loop.time() + limits.shutdown_grace_s - limits.closing_grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(answered_by):
+                # While this member leads, it knows what becomes of their lines.
+                await self._streams.drain("this server is stopping")
                 await self._node.retire()
         self._connection_limit.close()
         for listener in self._tls_listeners:
@@ -170,13 +175,15 @@ def serve(
         {settings.metrics_addr.port: "metrics"} if settings.serves_metrics else {}
     )
     connection_limit = ConnectionLimit(limits, ports=ports)
+    streams = OpenStreams()
     application = build_application(
         node,
         access,
         raft_listener,
         connection_limit,
+        streams=streams,
         on_failure=lambda: server.stop(),  # noqa: PLW0108  # bound below
     )
     config = http_config(application, limits, connection_limit, lifespan="on")
-    server = _Server(config, node, connection_limit, tls, on_listening=announce)
+    server = _Server(config, node, connection_limit, tls, streams=streams, on_listening=announce)
     server.run(sockets=listeners)

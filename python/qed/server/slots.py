@@ -17,6 +17,8 @@ from qed.server.logs import Line, OncePerMinute
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qed.server.open_streams import OpenStream
+
 __all__ = ["SLOT", "Slot", "Slots", "address_owner"]
 
 _log = logging.getLogger(__name__)
@@ -110,9 +112,10 @@ class Slot:
 
     Attributes:
         owner: Whom it belongs to: an address, or the name of a caller.
+        stream: The stream of events on the connection, which has time limits of its own; None if there is none.
     """
 
-    __slots__ = ("_address", "_is_admitted", "_is_waiting", "_share", "_slots", "owner", "refuse")
+    __slots__ = ("_address", "_is_admitted", "_is_waiting", "_share", "_slots", "owner", "refuse", "stream")
 
     def __init__(self, slots: Slots, host: str, refuse: Callable[[int, str, str], None]) -> None:
         """Prepare the slot of a connection that comes from the IP address `host`.
@@ -125,6 +128,7 @@ class Slot:
         """
         self.owner = self._address = address_owner(host)
         self.refuse = refuse
+        self.stream: OpenStream | None = None
         self._slots = slots
         self._is_admitted = False
         self._is_waiting = True
