@@ -41,15 +41,18 @@ PYTHON_FLOORS = [
     {"bundle"},
 ]
 CLIENT_FLOORS = [
-    {"sockets", "defaults", "exposure", "doubts"},
+    {"sockets", "defaults", "exposure", "doubts", "dialogue"},
     {"deadline"},
     {"transports"},
     {"calls", "topology"},
-    {"failures", "steps"},
+    {"failures", "steps", "duplex"},
     {"attempts", "fresh_answers", "forks"},
     {"growth"},
     {"administration", "adding", "exchange", "connections", "linking", "signed_answers"},
-    {"examination", "backing_up"},
+    {"examination", "backing_up", "ledger"},
+    {"feeder"},
+    {"streaming"},
+    {"async_streaming"},
     {"async_connections", "bulk_examination"},
     {"client", "async_client"},
 ]
@@ -259,8 +262,9 @@ ONLY = {
     },
     "httpx": {
         f"_client.{name}"
-        for name in ("transports", "connections", "async_connections", "exchange", "client", "async_client")
+        for name in ("transports", "connections", "async_connections", "exchange", "duplex", "client", "async_client")
     }
+    | {"_client.async_streaming"}
     | {"server.http_client", "monitoring.sources", "monitoring.sinks"},
     "starlette": {
         f"server.{name}"
@@ -453,6 +457,9 @@ def test_every_name_in_a_client_s_signatures_is_public(kind: type) -> None:
         "Generator",
         "PathLike",
         "Iterable",
+        "Iterator",
+        "AsyncIterable",
+        "AsyncIterator",
         "None",
         "Self",
         "Sequence",

@@ -49,6 +49,7 @@ __all__ = [
     "REVOKE_REQUEST",
     "SHARDS",
     "SIGNERS",
+    "STREAM_LINE",
     "TOKEN_REQUEST",
     "AddBulkRequest",
     "AddRequest",
@@ -81,6 +82,7 @@ __all__ = [
     "Signers",
     "StreamEnd",
     "StreamError",
+    "StreamLine",
     "TokenRequest",
     "is_plain_base64",
     "snapshots_from_json",
@@ -689,6 +691,47 @@ class StreamError(
     line: _Version | None = None
 
 
+class StreamLine(
+    Struct,
+    frozen=True,
+    rename={
+        "error": "error",
+        "message": "message",
+        "done": "Done",
+        "acknowledged": "Acknowledged",
+        "unknown": "Unknown",
+        "line": "Line",
+        "receipt": "Receipt",
+        "receipt_error": "ReceiptError",
+    },
+):
+    """A line of the answer to a stream that is not a snapshot: a receipt, or one of the two last lines.
+
+    Attributes:
+        receipt: The receipt of the snapshots before it, not decoded yet.
+        receipt_error: Why there is none.
+        done: As in `StreamEnd`.
+        error: As in `StreamError`; likewise the others.
+        message: See there.
+        acknowledged: See there.
+        unknown: See there.
+        line: See there.
+    """
+
+    receipt: msgspec.Raw | UnsetType = UNSET
+    receipt_error: str | None = None
+    done: _Version | None = None
+    error: str | None = None
+    message: str = ""
+    acknowledged: _Version = 0
+    unknown: _Version = 0
+    line: _Version | None = None
+
+    def __post_init__(self) -> None:
+        if [self.receipt is UNSET, self.done is None, self.error is None].count(False) != 1:
+            raise ValueError("expected one of `Receipt`, `Done` and `error`")
+
+
 _T = TypeVar("_T")
 
 
@@ -837,6 +880,7 @@ JOIN_TOKEN: Final = Decoder(JoinToken)
 KEPT_BACKUP: Final = Decoder(KeptBackup)
 KEPT_BACKUPS: Final = Decoder(list[KeptBackup])
 ERROR_BODY: Final = Decoder(ErrorBody)
+STREAM_LINE: Final = Decoder(StreamLine)
 ENCODER: Final = msgspec.json.Encoder()
 
 _ARRAY: Final = Decoder(list[msgspec.Raw])

@@ -305,6 +305,22 @@ class OutcomeUnknown(ClusterError):
     """Leadership was lost while the insertion was under way: it may be committed, now or later, or not at all."""
 
 
+class StreamBroken(ClusterError):
+    """A stream of events ended before its end; its cause says why. What became of each event is known by these numbers.
+
+    Attributes:
+        acknowledged: How many events are in the log, and their snapshots were returned.
+        unknown: How many events after those may be in the log, now or later.
+        rest: How many events after those were taken from the caller, and are certainly not added.
+    """
+
+    def __init__(self, message: str, *, acknowledged: int, unknown: int, rest: int) -> None:
+        super().__init__(message)
+        self.acknowledged = acknowledged
+        self.unknown = unknown
+        self.rest = rest
+
+
 class MembershipRefused(ClusterError):
     """A member cannot join or leave the cluster as requested: a name or address is in use, or it is the last voter."""
 

@@ -11,6 +11,7 @@ from qed._client import calls
 from qed._client.adding import insert, parse_sent
 from qed._client.administration import administer, history, member_alarm, member_status, overview
 from qed._client.async_connections import AsyncConnections
+from qed._client.async_streaming import AsyncDuplex, stream_events
 from qed._client.attempts import Policy, Send, converse
 from qed._client.backing_up import Wish, back_up, no_progress
 from qed._client.bulk_examination import membership_many
@@ -23,8 +24,9 @@ from qed._client.defaults import (
     DEFAULT_TIMEOUT_S,
 )
 from qed._client.examination import examine, finding_of
-from qed._client.exchange import Inbox, failure_of, some_turn
+from qed._client.exchange import Inbox, failure_of, never_sent, some_turn
 from qed._client.growth import Growth
+from qed._client.ledger import Ledger
 from qed._client.linking import keep, prepare
 from qed._client.signed_answers import signed_answer
 from qed._client.steps import Together
@@ -37,7 +39,7 @@ from qed.verification import require_trusted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -158,6 +160,37 @@ class AsyncClient:
 
         insertion = insert(build, given, self._sent, self._topology, self._policy)
         return await self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
+
+    async def add_stream(
+        self, events: Iterable[bytes | Digest] | AsyncIterable[bytes | Digest], *, if_absent: bool = False
+    ) -> AsyncIterator[list[Snapshot]]:
+        """Add events while they come, and yield their snapshots; see `Client.add_stream`.
+
+        Args:
+            events: As there, or an asynchronous iterable, taken in a task of its own. Other tasks wait while any other
+                iterable makes the next event.
+            if_absent: As there.
+
+        Yields:
+            The snapshots of the next events.
+        """
+        async for done in self._stream(events, is_if_absent=if_absent, has_receipts=False):
+            yield list(done.snapshots)
+
+    async def acknowledge_stream(
+        self, events: Iterable[bytes | Digest] | AsyncIterable[bytes | Digest], *, if_absent: bool = False
+    ) -> AsyncIterator[Acknowledgement]:
+        """Add events while they come, with receipts that the log has signed; see `Client.acknowledge_stream`.
+
+        Args:
+            events: As for `add_stream`.
+            if_absent: As there.
+
+        Yields:
+            The snapshots of the next events, and their receipt.
+        """
+        async for done in self._stream(events, is_if_absent=if_absent, has_receipts=True):
+            yield done
 
     @overload
     async def ask(
@@ -363,6 +396,43 @@ class AsyncClient:
 
     async def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
         return await _run(conversation, self._take)
+
+    async def _stream(
+        self,
+        events: Iterable[bytes | Digest] | AsyncIterable[bytes | Digest],
+        *,
+        is_if_absent: bool,
+        has_receipts: bool,
+    ) -> AsyncIterator[Acknowledgement]:
+        ledger = Ledger(self._growth, self._sent, is_if_absent=is_if_absent, has_receipts=has_receipts)
+        call = calls.stream(has_event=self._sent == "event", has_receipts=has_receipts)
+
+        async def connect() -> AsyncDuplex:
+            opened: list[AsyncDuplex] = []
+            conversation = converse(call, self._topology, self._policy)
+            await _run(conversation, lambda step: self._open_stream(step, call, opened))
+            return opened[-1]
+
+        async for done in stream_events(events, ledger, connect, self._timeout_s):
+            yield done
+
+    async def _open_stream(self, step: Send, call: Call[None], opened: list[AsyncDuplex]) -> Outcome:
+        """Carry out a step; if it opens the stream, keep its connection."""
+        if step.call is not call:
+            return await self._take(step)
+        if step.delay_s:
+            await asyncio.sleep(step.delay_s)
+        self._exposure.note(step.url)
+        try:
+            duplex = await self._connections.dial(step.url, self._timeout_s)
+        except (httpx.TransportError, httpx.InvalidURL, TimeoutError) as exc:
+            return never_sent(failure_of(exc, self._timeout_s, self._http.shown_to(step.url)))
+        answer = duplex.answer(step.url)
+        if answer.status in call.successes:
+            opened.append(duplex)
+        else:
+            await duplex.aclose()
+        return answer
 
     async def _take(self, step: Send) -> Outcome:
         call = step.call

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from qed._client.connections import no_cookies
+from qed._client.async_streaming import AsyncDuplex
+from qed._client.connections import LINES, no_cookies
 from qed._client.sockets import Sockets, renew_after_fork
 from qed._client.transports import CONNECTION_LIMIT, AsyncTransport
 
@@ -44,6 +45,16 @@ class AsyncConnections:
         """
         loop = asyncio.get_running_loop()
         return self._lanes.get(loop) or self._open(loop)
+
+    async def dial(self, url: str, timeout_s: float) -> AsyncDuplex:
+        """Return a new connection, for one exchange in both directions at once; see `AsyncDuplex.open`.
+
+        Raises:
+            RuntimeError: The client is closed.
+        """
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        return await AsyncDuplex.open(url, self._settings.headers | LINES, self._settings.tls, self._sockets, timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop. Those of others are closed with their loops."""

@@ -95,6 +95,7 @@ __all__ = [
     "Call",
     "Consistency",
     "Route",
+    "acknowledgement_of",
     "add",
     "add_bulk",
     "ask",
@@ -124,6 +125,7 @@ __all__ = [
     "shards",
     "signers",
     "snapshot",
+    "stream",
     "transfer_leadership",
     "with_receipt",
 ]
@@ -322,11 +324,8 @@ def with_receipt(call: Call[Snapshot] | Call[list[Snapshot]], level: ReceiptLeve
         found = call.read(answer if fields.snapshots is UNSET else bytes(fields.snapshots))
         snapshots = found if isinstance(found, list) else [found]
         text = b"null" if fields.receipt is UNSET else bytes(fields.receipt)
-        receipt = None if text == b"null" else _signed_receipt(text)
-        if receipt is not None and not set(receipt.snapshots) <= set(snapshots):
-            raise VerificationError("the receipt is about other snapshots than those that were acknowledged")
         reason = KNOWS_NO_RECEIPTS if fields.receipt is UNSET else fields.receipt_error
-        return Acknowledgement(snapshots, receipt, reason)
+        return acknowledgement_of(snapshots, text, reason)
 
     return Call(
         method=call.method,
@@ -338,6 +337,47 @@ def with_receipt(call: Call[Snapshot] | Call[list[Snapshot]], level: ReceiptLeve
         has_event=call.has_event,
         is_repeatable=call.is_repeatable,
         answer_limit_bytes=3 * call.answer_limit_bytes,
+    )
+
+
+def acknowledgement_of(snapshots: Sequence[Snapshot], text: bytes, reason: str | None) -> Acknowledgement:
+    """Return an acknowledgement of these snapshots.
+
+    Args:
+        snapshots: The snapshots, checked before.
+        text: The JSON of the receipt, or `null`.
+        reason: Why there is none.
+
+    Returns:
+        The acknowledgement.
+
+    Raises:
+        DecodeError: The receipt is malformed.
+        VerificationError: The receipt is about other snapshots.
+    """
+    receipt = None if text == b"null" else _signed_receipt(text)
+    if receipt is not None and not set(receipt.snapshots) <= set(snapshots):
+        raise VerificationError("the receipt is about other snapshots than those that were acknowledged")
+    return Acknowledgement(snapshots, receipt, reason)
+
+
+def stream(*, has_event: bool, has_receipts: bool) -> Call[None]:
+    """Return the call that opens a stream of events. By itself it adds nothing, so it may be repeated.
+
+    Args:
+        has_event: Whether events are sent, and not only digests.
+        has_receipts: Whether to ask for receipts.
+
+    Returns:
+        The call. Its answer is a success as soon as its head has arrived.
+    """
+    return Call(
+        method="POST",
+        path="/events/stream?receipt=committed" if has_receipts else "/events/stream",
+        read=lambda _: None,
+        route=Route.LEADER,
+        has_event=has_event,
+        what="the stream",
     )
 
 

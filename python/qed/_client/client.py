@@ -28,11 +28,13 @@ from qed._client.defaults import (
     DEFAULT_TIMEOUT_S,
 )
 from qed._client.examination import examine, finding_of
-from qed._client.exchange import Inbox, failure_of, some_turn
+from qed._client.exchange import Inbox, failure_of, never_sent, some_turn
 from qed._client.growth import Growth
+from qed._client.ledger import Ledger
 from qed._client.linking import keep, prepare
 from qed._client.signed_answers import signed_answer
 from qed._client.steps import Together
+from qed._client.streaming import stream_events
 from qed._client.topology import Topology
 from qed._limits import BACKUP_EVENTS_PER_S
 from qed.backups import BackupFolder
@@ -42,7 +44,7 @@ from qed.verification import require_trusted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from qed import policy
     from qed._client.adding import Sent
     from qed._client.calls import Call, Consistency
+    from qed._client.duplex import Duplex
     from qed._client.examination import Examination
     from qed._client.failures import Outcome
     from qed._client.steps import Steps
@@ -221,6 +224,50 @@ class Client:
 
         insertion = insert(build, given, self._sent, self._topology, self._policy)
         return self._carry_out(self._growth.watched(insertion, is_if_absent=if_absent))
+
+    def add_stream(self, events: Iterable[bytes | Digest], *, if_absent: bool = False) -> Iterator[list[Snapshot]]:
+        """Add events while they come, and yield their snapshots as they are acknowledged.
+
+        Nothing happens before the first step of the iteration, which first finds a server. Each event is added for
+        itself, as by `add`. A bounded number is sent ahead, so memory is constant, however many events there are. If
+        the leader changes, events that were certainly not added are sent to the next one.
+
+        Args:
+            events: Events or digests, taken in a thread of their own: it may wait for the next one as long as it likes.
+            if_absent: As for `add`. Events that may have been added are sent again, so that a lost connection or leader
+                does not end the stream.
+
+        Yields:
+            The snapshots of the next events, at least one, in the order of the events, checked as those of `add`.
+
+        Raises:
+            StreamBroken: The stream ended early. It says how many events were acknowledged, and how many of the next
+                may have been added.
+            VerificationError: As for `add`.
+            MalformedRequest: The server is older and has no streams (404). No event was taken.
+            QedError: As for `add`, if there is no server for it. No event was taken.
+        """
+        for done in self._stream(events, is_if_absent=if_absent, has_receipts=False):
+            yield list(done.snapshots)
+
+    def acknowledge_stream(
+        self, events: Iterable[bytes | Digest], *, if_absent: bool = False
+    ) -> Iterator[Acknowledgement]:
+        """Add events as `add_stream` does, with receipts that the log has signed.
+
+        Args:
+            events: As for `add_stream`.
+            if_absent: As for `add_stream`.
+
+        Yields:
+            The snapshots of the next events, and the committed receipt for those of them that were added now, or why
+            there is none.
+
+        Raises:
+            VerificationError: As for `add_stream`, or a receipt is about other snapshots.
+            QedError: As for `add_stream`.
+        """
+        return self._stream(events, is_if_absent=if_absent, has_receipts=True)
 
     @overload
     def ask(
@@ -731,6 +778,37 @@ class Client:
 
     def _carry_out(self, conversation: Generator[Send, Outcome, _T]) -> _T:
         return _run(conversation, self._take)
+
+    def _stream(
+        self, events: Iterable[bytes | Digest], *, is_if_absent: bool, has_receipts: bool
+    ) -> Iterator[Acknowledgement]:
+        ledger = Ledger(self._growth, self._sent, is_if_absent=is_if_absent, has_receipts=has_receipts)
+        call = calls.stream(has_event=self._sent == "event", has_receipts=has_receipts)
+
+        def connect() -> Duplex:
+            opened: list[Duplex] = []
+            _run(converse(call, self._topology, self._policy), lambda step: self._open_stream(step, call, opened))
+            return opened[-1]
+
+        yield from stream_events(events, ledger, connect, self._timeout_s)
+
+    def _open_stream(self, step: Send, call: Call[None], opened: list[Duplex]) -> Outcome:
+        """Carry out a step; if it opens the stream, keep its connection."""
+        if step.call is not call:
+            return self._take(step)
+        if step.delay_s:
+            time.sleep(step.delay_s)
+        self._exposure.note(step.url)
+        try:
+            duplex = self._connections.dial(step.url, self._timeout_s)
+        except (httpx.TransportError, httpx.InvalidURL) as exc:
+            return never_sent(failure_of(exc, self._timeout_s, self._http.shown_to(step.url)))
+        answer = duplex.answer(step.url)
+        if answer.status in call.successes:
+            opened.append(duplex)
+        else:
+            duplex.close()
+        return answer
 
     def _take(self, step: Send) -> Outcome:
         call = step.call

@@ -11,10 +11,11 @@ import threading
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from qed._client.duplex import Duplex
 from qed._client.exposure import Exposure
 from qed._client.sockets import Sockets, renew_after_fork
 from qed._client.topology import Trust
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
     from qed._client.topology import Topology
 
-__all__ = ["Connections", "HttpSettings", "Security", "no_cookies", "timeout_of"]
+__all__ = ["LINES", "Connections", "HttpSettings", "Security", "no_cookies", "timeout_of"]
+
+
+LINES: Final = {"Accept": "application/x-ndjson, application/json", "Content-Type": "application/x-ndjson"}
+"""The headers of a stream, in place of those of other requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,10 @@ class Connections:
         self._sockets = Sockets()
         self._open()
         renew_after_fork(self)
+
+    def dial(self, url: str, timeout_s: float) -> Duplex:
+        """Return a new connection, for one exchange in both directions at once; see `Duplex.open`."""
+        return Duplex.open(url, self._settings.headers | LINES, self._settings.tls, self._sockets, timeout_s)
 
     def close(self) -> None:
         """Close all connections. They cannot be used again."""

@@ -17,7 +17,7 @@ from qed.errors import ProtocolError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Inbox", "failure_of", "some_turn"]
+__all__ = ["Inbox", "failure_of", "never_sent", "some_turn"]
 
 
 class Inbox:
@@ -65,6 +65,17 @@ def failure_of(
     if certificate is None or not has_hung_up:
         return failure
     return replace(failure, cause=f"{failure.cause.rstrip('.')}; {doubt(certificate)}")
+
+
+def never_sent(failure: Failure) -> Failure:
+    """Return the failure of a request that carries nothing yet, so that nothing can have been carried out."""
+    match failure.kind:
+        case FailureKind.UNANSWERED:
+            return replace(failure, kind=FailureKind.UNAVAILABLE)
+        case FailureKind.TIMED_OUT:
+            return replace(failure, kind=FailureKind.CONNECT_TIMED_OUT)
+        case _:
+            return failure
 
 
 def _failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:

@@ -69,6 +69,26 @@ class Growth:
         with self._lock:
             self._known.add(receipts)
 
+    def begin(self) -> tuple[int | None, int]:
+        """Return what is known before an insertion is sent, for `require`."""
+        # Read before anything is sent: other processes append receipts of later events meanwhile.
+        return self._newest(), time.monotonic_ns()
+
+    def require(self, begun: tuple[int | None, int], snapshots: Sequence[Snapshot]) -> None:
+        """Check what was added against the receipts known before, and remember it.
+
+        Args:
+            begun: What `begin` returned before the insertion.
+            snapshots: The snapshots of its events, at least one.
+
+        Raises:
+            VerificationError: The server acknowledged an event at a version that the log had before.
+        """
+        newest, begun_ns = begun
+        require_above(newest, snapshots)
+        with self._lock:
+            self._insertions.append((begun_ns, min(snapshot.version for snapshot in snapshots)))
+
     def watched(
         self, insertion: Generator[Send, Outcome, _Added], *, is_if_absent: bool
     ) -> Generator[Send, Outcome, _Added]:
@@ -88,14 +108,10 @@ class Growth:
             VerificationError: The server acknowledged an event at a version that the log had before.
             QedError: As the insertion.
         """
-        # Read before anything is sent: other processes append receipts of later events meanwhile.
-        newest, begun_ns = self._newest(), time.monotonic_ns()
+        begun = self.begin()
         added = yield from insertion
         if not is_if_absent:
-            snapshots = _snapshots_of(added)
-            require_above(newest, snapshots)
-            with self._lock:
-                self._insertions.append((begun_ns, min(snapshot.version for snapshot in snapshots)))
+            self.require(begun, _snapshots_of(added))
         return added
 
     def require_new(self, receipts: Receipts, snapshots: Sequence[Snapshot]) -> None:

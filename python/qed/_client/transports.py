@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qed._client.sockets import Sockets
 
-__all__ = ["CONNECTION_LIMIT", "AsyncTransport", "Transport"]
+__all__ = ["CONNECTION_LIMIT", "AsyncTransport", "NotingBackend", "Transport", "as_httpx"]
 
 # Further calls wait for their turn, without a limit. The pool of httpcore could queue them too, and hold more
 # connections, but it examines all of them for every request: 200 concurrent calls on 100 connections ran at a quarter
@@ -64,7 +64,7 @@ class Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response, whose body is still to be read; see `httpx.BaseTransport`."""
-        with _as_httpx():
+        with as_httpx():
             response = self._pool.handle_request(_request(request))
         return httpx.Response(
             response.status,
@@ -92,12 +92,12 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             max_connections=CONNECTION_LIMIT,
             max_keepalive_connections=CONNECTION_LIMIT,
             keepalive_expiry=IDLE_CONNECTION_S,
-            network_backend=_NotingBackend(sockets),
+            network_backend=NotingBackend(sockets),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response, whose body is still to be read; see `httpx.AsyncBaseTransport`."""
-        with _as_httpx():
+        with as_httpx():
             response = await self._pool.handle_async_request(_request(request))
         return httpx.Response(
             response.status,
@@ -116,7 +116,7 @@ class _Stream(httpx.SyncByteStream):
         self._parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
-        with _as_httpx():
+        with as_httpx():
             yield from self._parts
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class _AsyncStream(httpx.AsyncByteStream):
         self._parts = parts
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx():
+        with as_httpx():
             async for part in self._parts:
                 yield part
 
@@ -140,7 +140,7 @@ class _AsyncStream(httpx.AsyncByteStream):
             await aclose()
 
 
-class _NotingBackend(httpcore.AnyIOBackend):
+class NotingBackend(httpcore.AnyIOBackend):
     """TCP connections of asyncio whose sockets are recorded. `asyncio.timeout` sets their deadline."""
 
     def __init__(self, sockets: Sockets) -> None:
@@ -172,7 +172,7 @@ def _request(request: httpx.Request) -> httpcore.Request:
 
 
 @contextmanager
-def _as_httpx() -> Iterator[None]:
+def as_httpx() -> Iterator[None]:
     """Raise each exception of httpcore as its counterpart in httpx."""
     try:
         yield

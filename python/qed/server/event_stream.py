@@ -58,8 +58,8 @@ _MOST_AHEAD: Final = 16_384
 """Events of a stream that may wait for their snapshots. The log commits them in two or three batches."""
 _ANSWERED_AT_ONCE: Final = 4
 """Bulks whose snapshots are written together, if they are all there: a megabyte and a half."""
-_LONGEST_WAIT_S: Final = 15.0
-"""How long a stream waits for the rate of its key. Clients give up when they get no snapshot for 30 s."""
+_LONGEST_WAIT_S: Final = 5.0
+"""How long a stream waits for the rate of its key. Clients give up when they get no snapshot for 10 s."""
 _FULL_PAUSE_S: Final = 0.02
 """How long to wait if the queue of the log is full."""
 

@@ -1,0 +1,290 @@
+"""What became of each event of a stream: acknowledged, perhaps added, certainly not added, or not sent yet.
+
+A stream may need several exchanges: when the leader changes, the next one sends again what was certainly not added. The
+ledger outlives them. Threads may add to `waiting` at its end; everything else belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec import UNSET
+
+from qed._client.calls import acknowledgement_of, plain
+from qed._wire import STREAM_LINE, DecodeError, StreamLine
+from qed.acknowledgement import Acknowledgement
+from qed.errors import (
+    AccessRefused,
+    MalformedProof,
+    MalformedRequest,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    ProtocolError,
+    QedError,
+    SigningError,
+    StreamBroken,
+    Unavailable,
+    VerificationError,
+)
+from qed.proofs import Digest, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qed._client.adding import Sent
+    from qed._client.growth import Growth
+
+__all__ = ["Ledger"]
+
+_MOST_PENDING: Final = 8192
+_MOST_PENDING_BYTES: Final = 1 << 22
+"""How much is sent ahead of the snapshots, at least one event. It is kept in memory, to be sent again."""
+_MOST_WAITING: Final = 4096
+_MOST_WAITING_BYTES: Final = 1 << 22
+"""How much is taken from the caller ahead of what is sent."""
+_SENT_AT_ONCE: Final = 1024
+_RETRIED: Final = {"no_leader", "outcome_unknown", "unavailable", "overloaded", "rate_limited", "timeout"}
+"""Why a stream ends although the same lines may soon be accepted, here or by another member."""
+_CAUSES: Final[dict[str, type[QedError]]] = {
+    "no_leader": NotLeader,
+    "outcome_unknown": OutcomeUnknown,
+    "overloaded": Overloaded,
+    "rate_limited": Overloaded,
+    "fork_guard": SigningError,
+    "signer": SigningError,
+}
+_REFUSALS: Final[dict[str, tuple[type[ProtocolError], int]]] = {
+    "unauthorized": (AccessRefused, 401),
+    "forbidden": (AccessRefused, 403),
+    "malformed": (MalformedRequest, 400),
+    "too_large": (MalformedRequest, 413),
+}
+"""What codes mean, as in answers to other requests; and the status that they have there."""
+_SNAPSHOT: Final = b'{"EventDigest":'
+_CUT_OFF: Final = "the stream ended before its receipt arrived"
+
+
+class _Line(NamedTuple):
+    """An event as it is sent.
+
+    Attributes:
+        digest: The digest of the event.
+        text: Its line.
+    """
+
+    digest: Digest
+    text: bytes
+
+
+class Ledger:
+    """The events of one stream.
+
+    Attributes:
+        acknowledged: How many have their snapshots, over all exchanges.
+        waiting: Those to be sent.
+        pending: Those that were given to the present exchange and have no snapshots yet.
+        is_ended: Whether the server has said how the present exchange ended.
+    """
+
+    def __init__(self, growth: Growth, sent: Sent, *, is_if_absent: bool, has_receipts: bool) -> None:
+        """Begin with no events.
+
+        Args:
+            growth: What the client knows of its log.
+            sent: What to send of an event.
+            is_if_absent: Whether to add only what is not in the log yet; then what may have been added is sent again.
+            has_receipts: Whether receipts are asked for.
+        """
+        self._growth = growth
+        self._begun = growth.begin()
+        self._sent = sent
+        self._is_if_absent = is_if_absent
+        self._has_receipts = has_receipts
+        self.acknowledged = 0
+        self.waiting: deque[_Line] = deque()
+        self.pending: deque[_Line] = deque()
+        self.is_ended = False
+        self._pending_bytes = 0
+        # Each is changed by one thread only.
+        self._entered_bytes = 0
+        self._taken_bytes = 0
+        self._of_exchange = 0
+        self._newest = -1
+        self._without_receipt: list[Snapshot] = []
+        self._unknown: int | None = None
+        self._cause: QedError | None = None
+        self._may_retry = False
+
+    def enter(self, event: bytes | Digest) -> None:
+        """Add an event to those that are to be sent."""
+        if isinstance(event, Digest) or self._sent == "digest":
+            digest = event if isinstance(event, Digest) else Digest.of(event)
+            text = b'{"EventDigest":"%b"' % b2a_base64(bytes(digest), newline=False)
+        else:
+            digest, text = Digest.of(event), b'{"Event":"%b"' % b2a_base64(event, newline=False)
+        end = b',"IfAbsent":true}\n' if self._is_if_absent else b"}\n"
+        self.waiting.append(_Line(digest, text + end))
+        self._entered_bytes += len(text) + len(end)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more events should be entered before some were sent."""
+        return len(self.waiting) >= _MOST_WAITING or self._entered_bytes - self._taken_bytes > _MOST_WAITING_BYTES
+
+    @property
+    def is_window_full(self) -> bool:
+        """Whether so many wait for their snapshots that no more are sent."""
+        return len(self.pending) >= _MOST_PENDING or self._pending_bytes >= _MOST_PENDING_BYTES
+
+    # One exchange.
+
+    def begin_exchange(self) -> None:
+        """Begin a new exchange, which knows nothing of earlier ones."""
+        self.is_ended = False
+        self._of_exchange = 0
+        self._unknown = self._cause = None
+        self._may_retry = False
+
+    def next_lines(self) -> bytes:
+        """Return lines to send, or nothing if there are none or too many wait for their snapshots."""
+        lines: list[bytes] = []
+        waiting, pending = self.waiting, self.pending
+        while waiting and len(lines) < _SENT_AT_ONCE and not self.is_window_full:
+            line = waiting.popleft()
+            pending.append(line)
+            lines.append(line.text)
+            self._pending_bytes += len(line.text)
+            self._taken_bytes += len(line.text)
+        return b"".join(lines)
+
+    def receive(self, lines: list[bytes]) -> Iterator[Acknowledgement]:
+        """Take lines of the answer, and yield what they acknowledge.
+
+        Raises:
+            VerificationError: A snapshot is of another event, or its version is not new.
+            ProtocolError: A line is not one of such an answer.
+        """
+        found: list[Snapshot] = []
+        for line in lines:
+            if self.is_ended:
+                raise ProtocolError("the answer goes on behind its last line", status=200)
+            if line.startswith(_SNAPSHOT):
+                found.append(self._snapshot(line))
+                continue
+            yield from self._acknowledge(found)
+            found = []
+            yield from self._control(line)
+        yield from self._acknowledge(found)
+
+    def cut(self, reason: str) -> Iterator[Acknowledgement]:
+        """Note that the exchange has ended without its last line; yield snapshots whose receipt is missing."""
+        yield from self._without(_CUT_OFF)
+        self.is_ended = True
+        self._cause = Unavailable(reason, may_have_happened=bool(self.pending))
+        self._may_retry = True
+
+    def _snapshot(self, line: bytes) -> Snapshot:
+        try:
+            snapshot = Snapshot.from_json(line)
+        except MalformedProof as exc:
+            raise ProtocolError(f"a line is not a snapshot: {plain(str(exc))}", status=200) from exc
+        if not self.pending:
+            raise ProtocolError("more snapshots than events", status=200)
+        sent = self.pending[0]
+        if snapshot.event_digest != sent.digest:
+            raise VerificationError("a snapshot of another event", sent.digest.hex(), snapshot.event_digest.hex())
+        if not self._is_if_absent and snapshot.version <= self._newest:
+            raise VerificationError("a version that is not new", f"above {self._newest}", str(snapshot.version))
+        self._newest = snapshot.version
+        self.pending.popleft()
+        self._pending_bytes -= len(sent.text)
+        self._of_exchange += 1
+        self.acknowledged += 1
+        return snapshot
+
+    def _acknowledge(self, found: list[Snapshot]) -> Iterator[Acknowledgement]:
+        if not found:
+            return
+        if not self._is_if_absent:
+            self._growth.require(self._begun, found)
+        if self._has_receipts:
+            self._without_receipt += found
+        else:
+            yield Acknowledgement(found, None, None)
+
+    def _without(self, reason: str | None) -> Iterator[Acknowledgement]:
+        if self._without_receipt:
+            found, self._without_receipt = self._without_receipt, []
+            yield Acknowledgement(found, None, reason)
+
+    def _control(self, text: bytes) -> Iterator[Acknowledgement]:
+        """Take a line that is not a snapshot."""
+        try:
+            line = STREAM_LINE.decode(text)
+        except DecodeError as exc:
+            raise ProtocolError(f"a line of the answer is invalid: {plain(str(exc))}", status=200) from exc
+        if line.receipt is not UNSET:
+            found, self._without_receipt = self._without_receipt, []
+            if found:
+                yield _with_receipt(found, bytes(line.receipt), line.receipt_error)
+            return
+        yield from self._without(_CUT_OFF)
+        acknowledged = line.done if line.done is not None else line.acknowledged
+        if acknowledged != self._of_exchange or (line.done is not None and self.pending):
+            raise ProtocolError(
+                f"the last line names {acknowledged} events, but {self._of_exchange} have snapshots", status=200
+            )
+        self.is_ended = True
+        if line.done is None:
+            self._note_error(line)
+
+    def _note_error(self, line: StreamLine) -> None:
+        code, said = line.error or "", plain(line.message)
+        self._unknown = min(line.unknown, len(self.pending))
+        self._may_retry = code in _RETRIED
+        self._cause = _cause_of(code, said, may_have_happened=self._unknown > 0)
+
+    # Between two exchanges.
+
+    def end_exchange(self) -> QedError | None:
+        """Prepare what was not acknowledged to be sent again; return why the exchange ended early, or None.
+
+        Raises:
+            StreamBroken: It must not be sent again: it may have been added, or would be refused again.
+        """
+        unknown = len(self.pending) if self._unknown is None else self._unknown
+        if self._cause is not None and (not self._may_retry or (unknown and not self._is_if_absent)):
+            raise self.broken(self._cause)
+        self.waiting.extendleft(reversed(self.pending))
+        self.pending.clear()
+        self._taken_bytes -= self._pending_bytes
+        self._pending_bytes = 0
+        return self._cause
+
+    def broken(self, cause: QedError) -> StreamBroken:
+        """Return the error of a stream that cannot go on."""
+        unknown = len(self.pending) if self._unknown is None else self._unknown
+        rest = len(self.pending) - unknown + len(self.waiting)
+        broken = StreamBroken(str(cause), acknowledged=self.acknowledged, unknown=unknown, rest=rest)
+        broken.__cause__ = cause
+        return broken
+
+
+def _with_receipt(found: list[Snapshot], text: bytes, reason: str | None) -> Acknowledgement:
+    try:
+        return acknowledgement_of(found, text, reason)
+    except DecodeError as exc:
+        raise ProtocolError(f"a receipt is invalid: {plain(str(exc))}", status=200) from exc
+
+
+def _cause_of(code: str, said: str, *, may_have_happened: bool) -> QedError:
+    kind = _CAUSES.get(code)
+    if kind is not None:
+        return kind(said)
+    if code in _REFUSALS:
+        refusal, status = _REFUSALS[code]
+        return refusal(said, status=status, code=code)
+    return Unavailable(said, may_have_happened=may_have_happened)
