@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, contextmanager, nullcontext
+import signal
+from collections import deque
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Final, TypedDict, Unpack
 
 import click
@@ -13,10 +16,11 @@ from qed._client.defaults import DEFAULT_SEND
 from qed._client.growth import require_above
 from qed._limits import KNOWS_NO_RECEIPTS, NOT_SIGNED
 from qed._printable import printable
+from qed.acknowledgement import Acknowledgement
 from qed.cli.client import connect, consistency
 from qed.cli.inputs import EventOptions, digest_given, event_given, open_input, size_of
 from qed.cli.levels import print_unconvincing
-from qed.cli.lines import bulks
+from qed.cli.lines import Linger, bulks
 from qed.cli.options import (
     DIGEST,
     FILE,
@@ -30,7 +34,7 @@ from qed.cli.options import (
     policy_option,
 )
 from qed.cli.policies import Demand, PolicyOptions
-from qed.cli.signals import StopRequest, interrupted_by_signals
+from qed.cli.signals import HEEDED, StopRequest, interrupted_by_signals
 from qed.cli.verdicts import save_fork
 from qed.errors import (
     AccessRefused,
@@ -41,6 +45,7 @@ from qed.errors import (
     OutcomeUnknown,
     Overloaded,
     ProtocolError,
+    StreamBroken,
     Unavailable,
     VerificationError,
 )
@@ -48,12 +53,11 @@ from qed.policy import Level
 from qed.receipts import Receipts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from qed._client.adding import Sent
     from qed._client.client import Client
     from qed._wire import ReceiptLevel
-    from qed.acknowledgement import Acknowledgement
     from qed.policy import Verified
     from qed.proofs import Digest, Snapshot
     from qed.signed import Checkpoint
@@ -61,9 +65,12 @@ if TYPE_CHECKING:
 __all__ = ["add", "snapshot"]
 
 LINGER_S: Final = 0.2
-"""Default time that a line waits for more: too short for a person to notice, and some 100 lines of a busy log."""
+"""Default time that a line waits for more, if lines are added in bulks: too short for a person to notice, and some 100
+lines of a busy log. In a stream, lines need not wait."""
 
 _NEVER_SIGNED: Final = (NOT_SIGNED, KNOWS_NO_RECEIPTS)
+_NO_STREAMS: Final = {404, 405}
+"""How servers from before streams answer."""
 _UNSURE: Final = "the event may or may not have been added"
 
 
@@ -125,7 +132,7 @@ class AddOptions(TypedDict):
     "--linger",
     type=SECONDS,
     metavar="SECONDS",
-    help=f"Longest time that a line from a pipe waits for more. Default: {LINGER_S}.",
+    help=f"Longest time that a line from a pipe waits for more. Default: 0, and {LINGER_S} for bulks.",
 )
 def add(**given: Unpack[AddOptions]) -> None:
     """Add one or more events, and show their snapshots.
@@ -170,7 +177,7 @@ def add(**given: Unpack[AddOptions]) -> None:
             with interrupted_by_signals():
                 adding.add(event)
         else:
-            adding.add_lines(lines, LINGER_S if given["linger"] is None else given["linger"])
+            adding.add_lines(lines, given["linger"])
 
 
 def _demand(session: Session, given: AddOptions) -> Demand | None:
@@ -204,6 +211,8 @@ class _Adding:
         self._newest: int | None = None
         self._acknowledged = 0
         self._waiting = 0
+        self._is_exact = False
+        """Whether `_waiting` is what a server has said, or is not sure of."""
         self._last: Snapshot | None = None
         self._level: ReceiptLevel = given["receipt_level"]
         self._demand = demand
@@ -229,13 +238,22 @@ class _Adding:
         _show(self._session, "Received snapshot with values:", added)
         self._show_verdict()
 
-    def add_lines(self, stream: BinaryIO, linger_s: float) -> None:
+    def add_lines(self, stream: BinaryIO, linger_s: float | None) -> None:
         terminal, size_bytes = self._session.terminal, size_of(stream)
         # All lines of a file are there already, so there is no producer to wait for.
-        linger_s = linger_s if size_bytes is None else math.inf
+        linger = Linger(linger_s or 0.0 if size_bytes is None else math.inf)
         try:
             with StopRequest.heeded() as stop, terminal.progress(size_bytes) as advance:
-                self._add_bulks(bulks(stream.fileno(), linger_s, stop), advance)
+                found = bulks(stream.fileno(), linger, stop)
+                first = next(found, None)
+                if first is not None:
+                    self._prepare()
+                    self._note_newest()
+                    given = chain([first], found)
+                    if not (self._may_stream and self._add_stream(given, advance)):
+                        if linger_s is None:
+                            linger.seconds = max(linger.seconds, LINGER_S)
+                        self._add_bulks(given, advance)
                 stop.require_none()
         except BaseException as exc:
             # Whatever ended this early, Ctrl-C included, the caller must learn where to resume.
@@ -247,10 +265,60 @@ class _Adding:
         _show(self._session, f"Received {self._acknowledged:,} snapshots, the last with values:", self._last)
         self._show_verdict()
 
+    @property
+    def _may_stream(self) -> bool:
+        """Whether lines may be added by a stream: only the answer to a bulk can wait for witnesses.
+
+        With a policy, each receipt is verified before more is added.
+        """
+        return self._demand is None and self._level == "committed"
+
+    def _add_stream(self, found: Iterable[tuple[list[bytes], int]], advance: Callable[[int, int], None]) -> bool:
+        """Add lines by a stream; return False if the server has none, before any line was taken."""
+        sizes: deque[int] = deque()
+        taken = 0
+
+        def lines() -> Iterator[bytes]:
+            nonlocal taken
+            # This runs in a thread of the client. Signals that it gets do not wake the main thread, which handles them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)
+            for events, size_bytes in found:
+                sizes.extend(len(event) + 1 for event in events)
+                # The last line of a file may have no end.
+                sizes[-1] -= sum(len(event) + 1 for event in events) - size_bytes
+                for event in events:
+                    taken += 1
+                    yield event
+
+        try:
+            with closing(self._acknowledgements(lines())) as acknowledgements:
+                while done := _next(acknowledgements):
+                    self._done = done
+                    self._acknowledged += len(done.snapshots)
+                    self._note_reason(done)
+                    self._keep(done.snapshots)
+                    advance(len(done.snapshots), sum(sizes.popleft() for _ in done.snapshots))
+        except MalformedRequest as exc:
+            if taken or exc.status not in _NO_STREAMS:
+                raise
+            return False
+        except StreamBroken as exc:
+            self._waiting, self._is_exact = exc.unknown, True
+            raise exc.__cause__ or exc from None
+        except BaseException:
+            self._waiting = taken - self._acknowledged
+            raise
+        return True
+
+    def _acknowledgements(self, lines: Iterable[bytes]) -> Generator[Acknowledgement]:
+        if self._receipts is not None:
+            yield from self._client.acknowledge_stream(lines, if_absent=self._is_if_absent)
+            return
+        for snapshots in self._client.add_stream(lines, if_absent=self._is_if_absent):
+            yield Acknowledgement(snapshots, None, None)
+
     def _add_bulks(self, found: Iterable[tuple[list[bytes], int]], advance: Callable[[int, int], None]) -> None:
         for events, size_bytes in found:
-            if not self._acknowledged:
-                self._prepare()
             self._note_newest()
             self._waiting = len(events)
             with _unreadable_is_unknown():
@@ -270,11 +338,14 @@ class _Adding:
             return self._client.add_bulk(events, if_absent=self._is_if_absent)
         done = self._client.acknowledge(events, receipt=self._level, if_absent=self._is_if_absent)
         self._done = done
+        self._note_reason(done)
+        return done.snapshots
+
+    def _note_reason(self, done: Acknowledgement) -> None:
         # Many logs do not sign. That one which should does not, is worth a word.
         is_wanted = self._level != "committed" or (self._receipts is not None and self._receipts.is_signed)
         if self._demand is None and done.reason is not None and (is_wanted or done.reason not in _NEVER_SIGNED):
             self._session.terminal.note(f"no {self._level} receipt: {printable(done.reason)}")
-        return done.snapshots
 
     def _prepare(self) -> None:
         """Refuse receipts of another log while nothing is added yet."""
@@ -353,9 +424,14 @@ class _Adding:
 
     def _so_far(self, exc: BaseException) -> str:
         text = f"{self._acknowledged:,} events were acknowledged"
-        if self._waiting and _may_have_happened(exc):
+        if self._waiting and (self._is_exact or _may_have_happened(exc)):
             text += f", and the next {self._waiting:,} may or may not have been added"
         return text
+
+
+def _next(acknowledgements: Iterator[Acknowledgement]) -> Acknowledgement | None:
+    with _unreadable_is_unknown():
+        return next(acknowledgements, None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The lines of a stream as events, in bulks: full ones from a file, small prompt ones from a pipe still in use."""
+"""The lines of a file or a pipe as events, in bulks: full ones from a file, small prompt ones from a pipe in use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from qed.cli.signals import StopRequest
 
-__all__ = ["bulks"]
+__all__ = ["Linger", "bulks"]
 
 # A bulk is one round trip and one sync, so it should be large; the server's default limit for a body is 64 MiB.
 BULK_EVENTS: Final = 1000
@@ -27,7 +28,18 @@ BULK_BYTES: Final = 4 * 1024 * 1024
 _READ_BYTES: Final = 1 << 16
 
 
-def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple[list[bytes], int]]:
+@dataclass
+class Linger:
+    """How long a line waits for others. It may change while lines are read.
+
+    Attributes:
+        seconds: The longest time. With 0, lines wait for nothing.
+    """
+
+    seconds: float
+
+
+def bulks(descriptor: int, linger: Linger, stop: StopRequest) -> Iterator[tuple[list[bytes], int]]:
     r"""Cut a stream into bulks of one event a line.
 
     Only the final `\n` of a line is not part of its event, so an empty line is the empty event. At the end of the
@@ -35,7 +47,7 @@ def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple
 
     Args:
         descriptor: The stream to read.
-        linger_s: The longest time that a line waits for others.
+        linger: The longest time that a line waits for others.
         stop: Once it is set, the lines that were read are yielded, and nothing more is read.
 
     Yields:
@@ -45,7 +57,7 @@ def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple
         click.UsageError: A line is longer than an event can be.
         OSError: The stream cannot be read.
     """
-    reader = _Reader(descriptor, linger_s, stop)
+    reader = _Reader(descriptor, linger, stop)
     while reader.read():
         yield from reader.take(is_all=reader.has_lingered())
     yield from reader.take(is_all=True)
@@ -54,9 +66,9 @@ def bulks(descriptor: int, linger_s: float, stop: StopRequest) -> Iterator[tuple
 class _Reader:
     """Reads lines as they arrive, and gives them in bulks."""
 
-    def __init__(self, descriptor: int, linger_s: float, stop: StopRequest) -> None:
+    def __init__(self, descriptor: int, linger: Linger, stop: StopRequest) -> None:
         self._descriptor = descriptor
-        self._linger_s = linger_s
+        self._linger = linger
         self._stop = stop
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
@@ -107,10 +119,10 @@ class _Reader:
         return len(self._lines) >= BULK_EVENTS or self._size_bytes > BULK_BYTES
 
     def _left_s(self) -> float:
-        return self._first_read_s + self._linger_s - time.monotonic()
+        return self._first_read_s + self._linger.seconds - time.monotonic()
 
     def _wait_ms(self) -> float | None:
-        if not self._lines or self._linger_s == math.inf:
+        if not self._lines or self._linger.seconds == math.inf:
             return None
         # Rounded up: otherwise a poll that ends early is followed by several that do not wait.
         return max(math.ceil(self._left_s() * 1000), 0)

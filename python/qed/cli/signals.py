@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["Interrupted", "StopRequest", "interrupted_by_signals"]
+__all__ = ["HEEDED", "Interrupted", "StopRequest", "interrupted_by_signals"]
 
-_HEEDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HEEDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a command."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -31,7 +32,7 @@ class Interrupted(KeyboardInterrupt):
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle the signals while the block runs, except for a SIGHUP that is ignored, as under nohup."""
-    before = {number: signal.getsignal(number) for number in _HEEDED}
+    before = {number: signal.getsignal(number) for number in HEEDED}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
     for number in before:
