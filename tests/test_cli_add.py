@@ -412,6 +412,40 @@ def test_a_line_of_a_live_pipe_is_added_while_the_pipe_is_open(own: Server, tmp_
     assert digests_in(receipts) == sha256_of(b"first", b"second", b"third", b"fourth")
 
 
+def test_lines_are_added_in_bulks_by_a_server_without_streams() -> None:
+    with Faces(log_of()) as server:
+        done = qed("add", "--lines", "-", "--json", stdin=numbered(BULK + 1), QED_ENDPOINTS=server.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [snapshot["Version"] for snapshot in read_lines(done.stdout)] == list(range(BULK + 1))
+    assert [kind for kind in server.asked if kind != "other"] == ["bulk", "add"]
+
+
+def test_a_stream_that_is_refused_in_the_middle_says_what_is_in(own: Server, tmp_path: Path) -> None:
+    """A key that is revoked while lines come."""
+
+    def new_key(*roles: str, key: str = "") -> str:
+        made = qed("--json", "keys", "create", *roles, QED_ENDPOINTS=own.url, QED_API_KEY=key)
+        return str(read_lines(made.stdout)[0]["Key"])
+
+    operator = new_key("--role", "operate")
+    key = new_key("--role", "append", "--role", "prove", key=operator)
+    receipts = tmp_path / "receipts.jsonl"
+    process = subprocess.Popen(
+        [QED, "--endpoints", own.url, "add", "--lines", "-", "--receipts", str(receipts)],
+        env=environment(QED_API_KEY=key),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    write(process.stdin, b"first\nsecond\n")
+    wait_for_lines(receipts, 2 + 1, wait_until)
+    assert qed("keys", "revoke", key.split("_")[1], QED_ENDPOINTS=own.url, QED_API_KEY=operator).returncode == 0
+    _, stderr = process.communicate(b"third\n", timeout=LIMIT_S)
+    assert one_line(stderr.decode()).endswith("; 2 events were acknowledged")
+    assert process.returncode == 4
+    assert digests_in(receipts) == sha256_of(b"first", b"second")
+
+
 def test_a_line_is_added_though_others_keep_coming(own: Server, tmp_path: Path) -> None:
     receipts = tmp_path / "receipts.jsonl"
     process, pipe = feed_live(own.url, receipts)

@@ -278,6 +278,7 @@ ONLY = {
         "server.event_stream",
     }
     | {"witness.app"},
+    "h11": {"_client.dialogue"},
     "rich": {"cli.terminal"},
     "prometheus_client": {"monitoring.metrics", "server.families"},
     "cryptography": {

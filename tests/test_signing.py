@@ -434,6 +434,20 @@ def test_a_client_gets_receipts_and_keeps_them(server: Server, signed: Signed) -
             client.receipt(3)
 
 
+def test_a_stream_has_receipts_for_what_it_added(server: Server, signed: Signed) -> None:
+    events = [b"%d" % number for number in range(5000)]
+    with qed.Client(server.url) as client:
+        snapshots: list[qed.Snapshot] = []
+        for done in client.acknowledge_stream(events):
+            assert done.reason is None
+            assert done.receipt is not None
+            shown = signed.policy.verify(done.receipt).shown.events
+            assert [version for version, _ in shown] == [snapshot.version for snapshot in done.snapshots]
+            snapshots += done.snapshots
+        assert [snapshot.version for snapshot in snapshots] == list(range(5000))
+        assert [done.receipt for done in client.acknowledge_stream([b"7"], if_absent=True)] == [None]
+
+
 def test_the_command_keeps_signed_receipts_that_verify(server: Server, signed: Signed, tmp_path: Path) -> None:
     kept, lines = tmp_path / "receipts.jsonl", tmp_path / "lines"
     lines.write_text("".join(f"line {number}\n" for number in range(200)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from collections import deque
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import UNSET
@@ -151,13 +152,16 @@ class Ledger:
     def next_lines(self) -> bytes:
         """Return lines to send, or nothing if there are none or too many wait for their snapshots."""
         lines: list[bytes] = []
-        waiting, pending = self.waiting, self.pending
-        while waiting and len(lines) < _SENT_AT_ONCE and not self.is_window_full:
+        waiting, pending, size_bytes = self.waiting, self.pending, self._pending_bytes
+        for _ in range(min(_SENT_AT_ONCE, _MOST_PENDING - len(pending))):
+            if not waiting or (size_bytes >= _MOST_PENDING_BYTES and pending):
+                break
             line = waiting.popleft()
             pending.append(line)
             lines.append(line.text)
-            self._pending_bytes += len(line.text)
-            self._taken_bytes += len(line.text)
+            size_bytes += len(line.text)
+        self._taken_bytes += size_bytes - self._pending_bytes
+        self._pending_bytes = size_bytes
         return b"".join(lines)
 
     def receive(self, lines: list[bytes]) -> Iterator[Acknowledgement]:
@@ -167,17 +171,16 @@ class Ledger:
             VerificationError: A snapshot is of another event, or its version is not new.
             ProtocolError: A line is not one of such an answer.
         """
-        found: list[Snapshot] = []
-        for line in lines:
+        for is_snapshot, group in groupby(lines, key=_is_snapshot):
             if self.is_ended:
                 raise ProtocolError("the answer goes on behind its last line", status=200)
-            if line.startswith(_SNAPSHOT):
-                found.append(self._snapshot(line))
+            if is_snapshot:
+                yield from self._acknowledge(self._snapshots(list(group)))
                 continue
-            yield from self._acknowledge(found)
-            found = []
-            yield from self._control(line)
-        yield from self._acknowledge(found)
+            for line in group:
+                if self.is_ended:
+                    raise ProtocolError("the answer goes on behind its last line", status=200)
+                yield from self._control(line)
 
     def cut(self, reason: str) -> Iterator[Acknowledgement]:
         """Note that the exchange has ended without its last line; yield snapshots whose receipt is missing."""
@@ -186,28 +189,31 @@ class Ledger:
         self._cause = Unavailable(reason, may_have_happened=bool(self.pending))
         self._may_retry = True
 
-    def _snapshot(self, line: bytes) -> Snapshot:
+    def _snapshots(self, lines: list[bytes]) -> list[Snapshot]:
+        """Return the snapshots of the next events, checked to be theirs."""
         try:
-            snapshot = Snapshot.from_json(line)
+            found = list(map(Snapshot.from_json, lines))
         except MalformedProof as exc:
             raise ProtocolError(f"a line is not a snapshot: {plain(str(exc))}", status=200) from exc
-        if not self.pending:
+        if len(found) > len(self.pending):
             raise ProtocolError("more snapshots than events", status=200)
-        sent = self.pending[0]
-        if snapshot.event_digest != sent.digest:
-            raise VerificationError("a snapshot of another event", sent.digest.hex(), snapshot.event_digest.hex())
-        if not self._is_if_absent and snapshot.version <= self._newest:
-            raise VerificationError("a version that is not new", f"above {self._newest}", str(snapshot.version))
-        self._newest = snapshot.version
-        self.pending.popleft()
-        self._pending_bytes -= len(sent.text)
-        self._of_exchange += 1
-        self.acknowledged += 1
-        return snapshot
+        for snapshot, sent in zip(found, self.pending, strict=False):
+            if snapshot.event_digest != sent.digest:
+                raise VerificationError("a snapshot of another event", sent.digest.hex(), snapshot.event_digest.hex())
+        if not self._is_if_absent:
+            self._require_growing([snapshot.version for snapshot in found])
+        self._pending_bytes -= sum(len(self.pending.popleft().text) for _ in found)
+        self._of_exchange += len(found)
+        self.acknowledged += len(found)
+        return found
+
+    def _require_growing(self, versions: list[int]) -> None:
+        for version, following in pairwise([self._newest, *versions]):
+            if following <= version:
+                raise VerificationError("a version that is not new", f"above {version}", str(following))
+        self._newest = versions[-1]
 
     def _acknowledge(self, found: list[Snapshot]) -> Iterator[Acknowledgement]:
-        if not found:
-            return
         if not self._is_if_absent:
             self._growth.require(self._begun, found)
         if self._has_receipts:
@@ -271,6 +277,10 @@ class Ledger:
         broken = StreamBroken(str(cause), acknowledged=self.acknowledged, unknown=unknown, rest=rest)
         broken.__cause__ = cause
         return broken
+
+
+def _is_snapshot(line: bytes) -> bool:
+    return line.startswith(_SNAPSHOT)
 
 
 def _with_receipt(found: list[Snapshot], text: bytes, reason: str | None) -> Acknowledgement:
