@@ -410,7 +410,7 @@ def test_a_line_outside_the_protocol_is_refused(stream: Stream, lines: list[obje
 def test_an_answer_without_its_last_line_is_not_complete(
     stream: Stream, lines: list[object], *, is_whole: bool
 ) -> None:
-    with scripted(answer_of(*lines, is_whole=is_whole)) as url, pytest.raises(qed.StreamBroken) as broken:
+    with scripted(answer_of(*lines, is_whole=is_whole), events=[3]) as url, pytest.raises(qed.StreamBroken) as broken:
         stream(url, [b"a", b"b", b"c"], timeout_s=5)
     assert (broken.value.acknowledged, broken.value.unknown, broken.value.rest) == (len(lines), 3 - len(lines), 0)
 

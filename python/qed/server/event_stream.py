@@ -122,6 +122,9 @@ class EventStream:
         """
         if scope["query_string"] not in {b"", _WITH_RECEIPT}:
             raise DecodeError("expected the query receipt=committed, or none")
+        if self._streams.stopping is not None:
+            # The client asks again, and then another member may lead.
+            raise NotTaken(self._streams.stopping)
         await self._node.require_addable()
         slot: Slot = scope[SLOT]
         with self._bodies.hold(slot) as held:

@@ -57,13 +57,17 @@ class OpenStream:
 
 
 class OpenStreams:
-    """All streams of this server."""
+    """All streams of this server.
+
+    Attributes:
+        stopping: Why no stream may begin any more; None while streams may.
+    """
 
     def __init__(self) -> None:
         self._streams: set[OpenStream] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
-        self._stopping: str | None = None
+        self.stopping: str | None = None
         self._events = 0
         self._ends: Counter[str] = Counter()
 
@@ -71,8 +75,8 @@ class OpenStreams:
         """Count a stream. If the server is stopping, it ends at once."""
         self._streams.add(stream)
         self._is_empty.clear()
-        if self._stopping is not None:
-            stream.end("unavailable", self._stopping)
+        if self.stopping is not None:
+            stream.end("unavailable", self.stopping)
 
     def leave(self, stream: OpenStream, reason: str) -> None:
         """Count a stream no longer.
@@ -96,7 +100,7 @@ class OpenStreams:
         Args:
             message: Why, in words.
         """
-        self._stopping = message
+        self.stopping = message
         for stream in list(self._streams):
             stream.end("unavailable", message)
         await self._is_empty.wait()
