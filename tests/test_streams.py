@@ -167,6 +167,16 @@ def test_a_repeated_event_is_shown_at_its_last_version_as_by_single_additions(se
     assert versions_of(server, b"again") == third["Version"] == first["Version"] + 2
 
 
+def test_many_equal_events_are_many_versions(server: Server) -> None:
+    with Talk(server) as talk:
+        talk.send(line_of(b"equal") * 2000)
+        talk.end()
+        *receipts, last = talk.rest()
+    assert last == {"Done": 2000}
+    assert_receipts(receipts, [b"equal"] * 2000)
+    assert versions_of(server, b"equal") == receipts[-1]["Version"]
+
+
 def test_each_line_says_whether_it_is_added_only_if_absent(server: Server) -> None:
     with Talk(server) as talk:
         talk.send(line_of(b"once") + line_of(b"once", IfAbsent=True) + line_of(b"once"))
@@ -296,6 +306,48 @@ def test_a_stream_waits_for_the_rate_of_its_key(start_server: StartServer, tmp_p
         assert talk.rest()[-1] == {"Done": 250}
     # The first 100 are added at once.
     assert time.monotonic() - begun_s > 1.2
+
+
+def test_a_rate_that_takes_long_ends_the_stream_and_says_when(start_server: StartServer, tmp_path: Path) -> None:
+    closed = start_server(tmp_path)
+    operator = new_key(closed, "--role", "operate")
+    key = new_key(closed, "--role", "append", "--events-per-s", "0.05", key=operator)
+    with Talk(closed, f"Api-Key: {key}") as talk:
+        talk.send(line_of(b"first") + line_of(b"second"))
+        receipt, last = talk.rest_until_error()
+    assert_receipts([receipt], [b"first"])
+    assert (last["error"], last["Acknowledged"], last["Unknown"], last["RetryAfter"]) == ("rate_limited", 1, 0, 20)
+
+
+def test_unfinished_lines_count_among_the_bodies_that_arrive(start_server: StartServer, tmp_path: Path) -> None:
+    small = start_server(tmp_path, "--max-body-bytes", "100000", "--max-buffered-bytes", "150000")
+    with Talk(small) as first, Talk(small) as second:
+        first.send(line_of(b"of the first"))
+        assert first.line() is not None
+        for talk in (first, second):
+            talk.send(b" " * 90_000)
+        (last,) = second.rest_until_error()
+        assert (last["error"], last["Acknowledged"], last["Unknown"]) == ("overloaded", 0, 0)
+        first.send(line_of(b"of the first, too"))
+        assert first.line() is not None
+
+
+def test_an_idle_stream_gives_way_and_says_what_is_in(start_server: StartServer, tmp_path: Path) -> None:
+    full = start_server(tmp_path, "--max-connections", "3")
+    talks = [Talk(full) for _ in range(3)]
+    for number, talk in enumerate(talks):
+        talk.send(line_of(b"%d" % number))
+        assert talk.line() is not None
+    with Talk(full, peer=connect(full, "127.0.0.2")) as newcomer:
+        newcomer.end()
+        assert newcomer.rest() == [{"Done": 0}]
+    (last,) = talks[0].rest_until_error()
+    assert (last["error"], last["Acknowledged"], last["Unknown"]) == ("unavailable", 1, 0)
+    for talk in talks[1:]:
+        talk.end()
+        assert talk.rest() == [{"Done": 1}]
+    for talk in talks:
+        talk.peer.close()
 
 
 # Stops

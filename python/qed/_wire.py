@@ -672,6 +672,7 @@ class StreamError(
         "acknowledged": "Acknowledged",
         "unknown": "Unknown",
         "line": "Line",
+        "retry_after": "RetryAfter",
     },
 ):
     """The last line of the answer to a stream that has ended early.
@@ -682,6 +683,7 @@ class StreamError(
         acknowledged: How many lines were acknowledged. They are in the log.
         unknown: How many lines after those may be in the log, now or later. All lines after these were not added.
         line: The number of the line that is wrong, from 1; None if no line is.
+        retry_after: After how many seconds the next event can be added, if that is known.
     """
 
     error: str
@@ -689,6 +691,7 @@ class StreamError(
     acknowledged: _Version
     unknown: _Version
     line: _Version | None = None
+    retry_after: _Version | None = None
 
 
 class StreamLine(
@@ -701,6 +704,7 @@ class StreamLine(
         "acknowledged": "Acknowledged",
         "unknown": "Unknown",
         "line": "Line",
+        "retry_after": "RetryAfter",
         "receipt": "Receipt",
         "receipt_error": "ReceiptError",
     },
@@ -716,6 +720,7 @@ class StreamLine(
         acknowledged: See there.
         unknown: See there.
         line: See there.
+        retry_after: See there.
     """
 
     receipt: msgspec.Raw | UnsetType = UNSET
@@ -726,6 +731,7 @@ class StreamLine(
     acknowledged: _Version = 0
     unknown: _Version = 0
     line: _Version | None = None
+    retry_after: _Version | None = None
 
     def __post_init__(self) -> None:
         if [self.receipt is UNSET, self.done is None, self.error is None].count(False) != 1:

@@ -14,7 +14,7 @@ import httpx
 from qed._client.calls import Answer
 from qed._client.dialogue import Dialogue
 from qed._client.duplex import PORTS
-from qed._client.streaming import FUTILE, IDLE_S
+from qed._client.streaming import IDLE_S
 from qed._client.transports import NotingBackend, as_httpx
 from qed.errors import ProtocolError, QedError
 
@@ -168,10 +168,9 @@ async def stream_events(
         Exception: As there.
     """
     duplex = await connect()
-    feed, futile = _Feed(events, ledger), 0
+    feed = _Feed(events, ledger)
     try:
         while True:
-            before = ledger.acknowledged
             exchange = _Exchange(duplex, feed, ledger, timeout_s)
             try:
                 async for done in exchange.run():
@@ -179,10 +178,7 @@ async def stream_events(
             finally:
                 await exchange.stop()
                 await duplex.aclose()
-            cause = ledger.end_exchange()
-            futile = 0 if cause is None or ledger.acknowledged > before else futile + 1
-            if cause is not None and futile >= FUTILE:
-                raise ledger.broken(cause)
+            await asyncio.sleep(ledger.end_exchange())
             if not await _has_more(feed, ledger):
                 break
             try:

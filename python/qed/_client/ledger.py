@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import UNSET
 
+from qed._client.attempts import FIRST_PAUSE_S
 from qed._client.calls import acknowledgement_of, plain
 from qed._wire import STREAM_LINE, DecodeError, StreamLine
 from qed.acknowledgement import Acknowledgement
@@ -47,6 +48,9 @@ _MOST_WAITING: Final = 4096
 _MOST_WAITING_BYTES: Final = 1 << 22
 """How much is taken from the caller ahead of what is sent."""
 _SENT_AT_ONCE: Final = 1024
+_MOST_FUTILE: Final = 5
+"""Exchanges in a row that may end early without a snapshot."""
+_LONGEST_PAUSE_S: Final = 60.0
 _RETRIED: Final = {"no_leader", "outcome_unknown", "unavailable", "overloaded", "rate_limited", "timeout"}
 """Why a stream ends although the same lines may soon be accepted, here or by another member."""
 _CAUSES: Final[dict[str, type[QedError]]] = {
@@ -118,6 +122,8 @@ class Ledger:
         self._unknown: int | None = None
         self._cause: QedError | None = None
         self._may_retry = False
+        self._futile = 0
+        self._retry_after_s: int | None = None
 
     def enter(self, event: bytes | Digest) -> None:
         """Add an event to those that are to be sent."""
@@ -146,7 +152,7 @@ class Ledger:
         """Begin a new exchange, which knows nothing of earlier ones."""
         self.is_ended = False
         self._of_exchange = 0
-        self._unknown = self._cause = None
+        self._unknown = self._cause = self._retry_after_s = None
         self._may_retry = False
 
     def next_lines(self) -> bytes:
@@ -250,25 +256,31 @@ class Ledger:
     def _note_error(self, line: StreamLine) -> None:
         code, said = line.error or "", plain(line.message)
         self._unknown = min(line.unknown, len(self.pending))
+        self._retry_after_s = line.retry_after
         self._may_retry = code in _RETRIED
         self._cause = _cause_of(code, said, may_have_happened=self._unknown > 0)
 
     # Between two exchanges.
 
-    def end_exchange(self) -> QedError | None:
-        """Prepare what was not acknowledged to be sent again; return why the exchange ended early, or None.
+    def end_exchange(self) -> float:
+        """Prepare what was not acknowledged to be sent again; return how many seconds to wait before that.
 
         Raises:
             StreamBroken: It must not be sent again: it may have been added, or would be refused again.
         """
         unknown = len(self.pending) if self._unknown is None else self._unknown
-        if self._cause is not None and (not self._may_retry or (unknown and not self._is_if_absent)):
-            raise self.broken(self._cause)
+        cause, pause_s = self._cause, 0.0
+        if cause is not None:
+            self._futile = 0 if self._of_exchange else self._futile + 1
+            pause_s = FIRST_PAUSE_S * 2**self._futile if self._retry_after_s is None else float(self._retry_after_s)
+            is_hopeless = self._futile >= _MOST_FUTILE or pause_s > _LONGEST_PAUSE_S
+            if not self._may_retry or is_hopeless or (unknown and not self._is_if_absent):
+                raise self.broken(cause)
         self.waiting.extendleft(reversed(self.pending))
         self.pending.clear()
         self._taken_bytes -= self._pending_bytes
         self._pending_bytes = 0
-        return self._cause
+        return pause_s
 
     def broken(self, cause: QedError) -> StreamBroken:
         """Return the error of a stream that cannot go on."""

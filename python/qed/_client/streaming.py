@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from qed.acknowledgement import Acknowledgement
     from qed.proofs import Digest
 
-__all__ = ["FUTILE", "IDLE_S", "stream_events"]
+__all__ = ["IDLE_S", "stream_events"]
 
 IDLE_S: Final = 5.0
 """How long a connection is kept on which nothing is to be sent. Servers close those that say nothing for longer."""
-FUTILE: Final = 5
-"""Exchanges in a row that may end without a snapshot."""
 
 
 def stream_events(
@@ -50,17 +48,12 @@ def stream_events(
     duplex = connect()
     feeder = Feeder(events, ledger)
     try:
-        futile = 0
         while True:
-            before = ledger.acknowledged
             try:
                 yield from _Exchange(duplex, feeder, ledger, timeout_s).run()
             finally:
                 duplex.close()
-            cause = ledger.end_exchange()
-            futile = 0 if cause is None or ledger.acknowledged > before else futile + 1
-            if cause is not None and futile >= FUTILE:
-                raise ledger.broken(cause)
+            time.sleep(ledger.end_exchange())
             if not _has_more(feeder, ledger):
                 break
             duplex = _connect_again(ledger, connect)

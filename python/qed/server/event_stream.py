@@ -56,6 +56,8 @@ _HEADERS: Final = [
 _WITH_RECEIPT: Final = b"receipt=committed"
 _MOST_AHEAD: Final = 16_384
 """Events of a stream that may wait for their snapshots. The log commits them in two or three batches."""
+_MOST_BULKS_AHEAD: Final = 512
+"""Bulks that may wait. If events repeat, each bulk is a single event."""
 _ANSWERED_AT_ONCE: Final = 4
 """Bulks whose snapshots are written together, if they are all there: a megabyte and a half."""
 _LONGEST_WAIT_S: Final = 5.0
@@ -97,10 +99,11 @@ class _Submitted:
 class _Failed(Exception):
     """Why a stream has to end."""
 
-    def __init__(self, ending: Ending, line: int | None = None) -> None:
+    def __init__(self, ending: Ending, *, line: int | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(ending.message)
         self.ending = ending
         self.line = line
+        self.retry_after_s = retry_after_s
 
 
 class EventStream:
@@ -291,7 +294,7 @@ class _Course:
             self._line_begun_s += loop.time() - begun_s
 
     async def _wait_for_room(self) -> None:
-        while self._ahead >= _MOST_AHEAD:
+        while self._ahead >= _MOST_AHEAD or len(self._submitted) >= _MOST_BULKS_AHEAD:
             self._answered.clear()
             await self._answered.wait()
 
@@ -365,6 +368,7 @@ class _Course:
             acknowledged=self.acknowledged,
             unknown=await self._unknown(),
             line=failed.line,
+            retry_after=failed.retry_after_s,
         )
         await self._send({"type": "http.response.body", "body": ENCODER.encode(error) + b"\n", "more_body": True})
         if self._is_patient:
@@ -416,4 +420,8 @@ def _failed_by(exc: BaseException) -> _Failed:
     if code is None:
         _log.error(Line("unexpected error", **where(exc)))
         return _Failed(Ending("internal", "the server failed to answer; see its log"))
-    return _Failed(Ending(code, str(exc)), exc.line if isinstance(exc, BadLine) else None)
+    return _Failed(
+        Ending(code, str(exc)),
+        line=exc.line if isinstance(exc, BadLine) else None,
+        retry_after_s=exc.retry_after_s if isinstance(exc, RateExceeded) else None,
+    )
