@@ -430,9 +430,9 @@ class AsyncClient:
         answer = duplex.answer(step.url)
         if answer.status in call.successes:
             opened.append(duplex)
-        else:
-            await duplex.aclose()
-        return answer
+            return answer
+        await duplex.aclose()
+        return never_sent(answer)
 
     async def _take(self, step: Send) -> Outcome:
         call = step.call

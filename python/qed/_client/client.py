@@ -806,9 +806,9 @@ class Client:
         answer = duplex.answer(step.url)
         if answer.status in call.successes:
             opened.append(duplex)
-        else:
-            duplex.close()
-        return answer
+            return answer
+        duplex.close()
+        return never_sent(answer)
 
     def _take(self, step: Send) -> Outcome:
         call = step.call

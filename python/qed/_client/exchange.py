@@ -11,11 +11,13 @@ import httpx
 
 from qed._client.calls import Answer
 from qed._client.doubts import doubt
-from qed._client.failures import Failure, FailureKind
+from qed._client.failures import Failure, FailureKind, served
 from qed.errors import ProtocolError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from qed._client.failures import Outcome
 
 __all__ = ["Inbox", "failure_of", "never_sent", "some_turn"]
 
@@ -67,15 +69,20 @@ def failure_of(
     return replace(failure, cause=f"{failure.cause.rstrip('.')}; {doubt(certificate)}")
 
 
-def never_sent(failure: Failure) -> Failure:
-    """Return the failure of a request that carries nothing yet, so that nothing can have been carried out."""
-    match failure.kind:
+def never_sent(outcome: Outcome) -> Outcome:
+    """Return the outcome of a request that carries nothing yet: whatever the answer, nothing was carried out."""
+    found = served(outcome)
+    if isinstance(found, Answer):
+        return found
+    match found.kind:
         case FailureKind.UNANSWERED:
-            return replace(failure, kind=FailureKind.UNAVAILABLE)
+            return replace(found, kind=FailureKind.UNAVAILABLE)
         case FailureKind.TIMED_OUT:
-            return replace(failure, kind=FailureKind.CONNECT_TIMED_OUT)
+            return replace(found, kind=FailureKind.CONNECT_TIMED_OUT)
+        case FailureKind.OUTCOME_UNKNOWN:
+            return replace(found, kind=FailureKind.NOT_LEADER)
         case _:
-            return failure
+            return found
 
 
 def _failure_of(exc: httpx.TransportError | httpx.InvalidURL | TimeoutError, timeout_s: float) -> Failure:

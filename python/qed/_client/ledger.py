@@ -255,6 +255,10 @@ class Ledger:
 
     def _note_error(self, line: StreamLine) -> None:
         code, said = line.error or "", plain(line.message)
+        if line.line is not None:
+            # Lines are counted anew in each exchange.
+            number = self.acknowledged - self._of_exchange + line.line
+            said = f"event {number}: {said.removeprefix(f'line {line.line}: ')}"
         self._unknown = min(line.unknown, len(self.pending))
         self._retry_after_s = line.retry_after
         self._may_retry = code in _RETRIED
