@@ -49,3 +49,9 @@ def test_adds_with_a_key_are_compared_with_adds_without(part: str) -> None:
     found = rows("compare.py", ".", "--only", part, "--rounds", "1", "--events", "2000", "--seconds", "0.5")
     assert found["single adds, 64 connections"][0] > 0
     assert found["bulks of 1,000, 4 connections"][0] > 0
+
+
+def test_a_stream_is_measured_beside_bulks() -> None:
+    found = rows("stream.py", "--events", "3000", "--rounds", "1")
+    for what in ("raw stream", "raw bulks of 1,000, one connection", "client stream", "client bulks of 1,000"):
+        assert found[what][0] > 0

@@ -427,3 +427,26 @@ def test_a_stream_over_tls(tmp_path: Path) -> None:
         assert_receipts(receipts, events)
     finally:
         secure.server.forget()
+
+
+def test_a_leader_that_loses_the_others_says_how_many_lines_are_in_doubt(tmp_path: Path) -> None:
+    cluster = new_cluster(tmp_path, 3)
+    try:
+        cluster.start()
+        leader = cluster.leader()
+        with Talk(leader) as talk:
+            talk.send(line_of(b"acknowledged"))
+            assert talk.line() is not None
+            for other in cluster.others(leader):
+                other.pause()
+            talk.send(line_of(b"in doubt") + line_of(b"in doubt, too") + line_of(b"unfinished")[:20])
+            (last,) = talk.rest_until_error()
+            for other in cluster.others(leader):
+                other.resume()
+        assert last["error"] in {"outcome_unknown", "unavailable"}
+        assert (last["Acknowledged"], last["Unknown"]) == (1, 2)
+        cluster.wait_whole()
+        assert versions_of(cluster.leader(), b"acknowledged") == 0
+        assert versions_of(cluster.leader(), b"unfinished") is None
+    finally:
+        cluster.forget()

@@ -140,6 +140,7 @@ class EventStream:
                 reason = await course.run(stream, reader)
             finally:
                 slot.stream = None
+                course.forget()
                 self._streams.leave(stream, reason)
         if reason not in {DONE, GONE} and self._once_per_minute.is_due(slot.owner, reason):
             _log.info(Line("stream ended early", reason=reason, owner=slot.owner, acknowledged=course.acknowledged))
@@ -279,7 +280,12 @@ class _Course:
                 await self._wait_for_room()
                 if caller.allowance is not None:
                     await _wait_for_rate(caller.allowance, len(events))
-                future = await self._begin(bulk._replace(events=events))
+                try:
+                    future = await self._begin(bulk._replace(events=events))
+                except BaseException:
+                    if caller.allowance is not None:
+                        caller.allowance.give_back_events(len(events))
+                    raise
             self._ahead += len(events)
             self._submitted.append(_Submitted(len(events), future))
             self._changed.set()
@@ -355,6 +361,11 @@ class _Course:
             self._slot.wait()
 
     # The end.
+
+    def forget(self) -> None:
+        """Wait no longer for what was submitted. It may be added nevertheless."""
+        for submitted in self._submitted:
+            submitted.future.cancel()
 
     async def _end(self, failed: _Failed | None) -> None:
         """Send the last line. After an error, wait a while until the client has read it and stops sending."""
