@@ -17,8 +17,6 @@ from test_dishonest_servers import write_receipts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pathlib import Path
-
     from conftest import StartServer
 
 ROWS = [f"2026-11-{1 + number % 30:02} row {number}" for number in range(2500)]
