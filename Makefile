@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-.PHONY: demo run build wheel sbom check check-rust check-python check-licences audit test .rust-tests lock bench fuzz mutations campaign clean
+.PHONY: demo run build wheel sbom check check-rust check-python check-licences audit test .rust-tests lock bench bench-scale fuzz mutations campaign clean
 
 ## demo: build, then show adding, proving, verifying and tampering on a temporary server
 demo: $(VENV)/.installed
@@ -85,6 +85,7 @@ lock: $(VENV)/audit/.tools
 	$(LOCK) --output-file requirements.txt --all-extras pyproject.toml
 	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev --all-extras pyproject.toml
 	$(LOCK) --output-file requirements-audit.txt --group audit
+	$(LOCK) --output-file requirements-plots.txt --group plots
 
 ## bench: every number of bench/README.md, each beside its target
 bench: $(VENV)/.installed
@@ -95,6 +96,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/backup.py
 	$(BIN)/python bench/witness.py
 	$(BIN)/python bench/compare.py . --only key
+
+## bench-scale: how a log grows to MILLIONS of events, with plots; 100 million need 13 GB of disk and half an hour
+MILLIONS ?= 1 10 20 30 100
+bench-scale: $(VENV)/.tools $(VENV)/plots/.tools
+	$(BIN)/python bench/scale.py $(MILLIONS)
+	$(VENV)/plots/bin/python bench/plots.py
 
 ## fuzz: cargo-fuzz on decoding and verification of proofs, notes, tiles, receipts and evidence, and on SHA-256, FUZZ_S seconds a target
 FUZZ_S ?= 300
@@ -120,6 +127,11 @@ clean:
 $(VENV)/.tools: requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	touch $@
+
+$(VENV)/plots/.tools: requirements-plots.txt
+	test -d $(VENV)/plots || $(PYTHON) -m venv $(VENV)/plots
+	$(VENV)/plots/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-plots.txt
 	touch $@
 
 # The tools that audit and lock, beside the others.

@@ -2,6 +2,7 @@
 //!
 //! `growth grow FOLDER EVENTS` fills the log up to that number, in bulks of 1,000, writes tree images as a server does, and is then killed by itself.
 //! `growth start FOLDER` opens it, proves, and closes it. `growth copy FOLDER` makes a backup of it and lets an empty log catch up with it.
+//! `growth crafted` adds keys that share bits to a log in memory.
 //! Each prints lines of a name, a number and a unit.
 
 #![allow(
@@ -40,6 +41,7 @@ fn main() {
         ["grow", folder, events] => grow(Path::new(folder), events.parse().expect("a number")),
         ["start", folder] => start(Path::new(folder)),
         ["copy", folder] => copy(Path::new(folder)),
+        ["crafted"] => crafted(),
         _ => println!("growth: run by bench/scale.py"),
     }
 }
@@ -126,6 +128,32 @@ fn copy(folder: &Path) {
     assert_eq!(other.tree_head().expect("head"), log.tree_head().expect("head"));
     drop(other);
     std::fs::remove_dir_all(target).expect("remove");
+}
+
+/// Add 100,000 keys that share their first bits, in bulks, to a log of as many others; and as many that share none.
+fn crafted() {
+    let model = event(0);
+    for shared in [0, 24, 40, 64, 200] {
+        let log = Log::in_memory().expect("open");
+        append(&log, 0, 100_000);
+        let key = |i: u64| {
+            let (mut bytes, shared) = (*event(i + 1_000_000).as_bytes(), shared / 8);
+            bytes[..shared].copy_from_slice(&model.as_bytes()[..shared]);
+            Digest::new(bytes)
+        };
+        let keys: Vec<_> = (0..100_000).map(key).collect();
+        let mut slowest = Duration::ZERO;
+        let took = timed(|| {
+            for digests in keys.chunks(BULK as usize) {
+                let request = Request { digests: digests.to_vec(), if_absent: false };
+                slowest = slowest.max(timed(|| drop(log.append(&[request]).expect("append"))));
+            }
+        });
+        report(&format!("{shared} shared bits"), took.as_secs_f64() * 1e6 / keys.len() as f64, "us/event");
+        report(&format!("{shared} shared bits, slowest bulk"), slowest.as_secs_f64() * 1e3, "ms");
+        let took = timed(|| keys[..10_000].iter().for_each(|key| drop(log.prove(key, None).expect("prove"))));
+        report(&format!("{shared} shared bits, membership"), took.as_secs_f64() * 1e6 / 1e4, "us");
+    }
 }
 
 fn event(i: u64) -> Digest {
