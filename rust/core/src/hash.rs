@@ -192,6 +192,15 @@ impl Message<2> {
     }
 }
 
+/// Return the hashes of two messages, hashing both at once.
+#[must_use]
+#[inline]
+pub fn pair<const BLOCKS: usize>(first: &Message<BLOCKS>, second: &Message<BLOCKS>) -> [Digest; 2] {
+    let mut states = [INITIAL_STATE; 2];
+    qed_sha256::compress(&mut states, &[first.0, second.0]);
+    states.map(to_digest)
+}
+
 /// Return the hashes of messages, in order, hashing two at once.
 pub fn digests<const BLOCKS: usize>(
     messages: impl IntoIterator<Item = Message<BLOCKS>>,

@@ -126,6 +126,16 @@ impl HyperPosition {
         Self { prefix: Digest::new(bytes), height: HYPER_LEVELS - depth }
     }
 
+    /// Return the node above this one, which must not be the root.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "the root has no parent, and this would return the root itself")]
+    pub fn parent(&self) -> Self {
+        let mut prefix = *self.prefix.as_bytes();
+        let last_bit = HYPER_LEVELS - self.height - 1;
+        prefix[usize::from(last_bit / 8)] &= !(0x80 >> (last_bit % 8));
+        Self { prefix: Digest::new(prefix), height: self.height + 1 }
+    }
+
     /// Return the sibling of the node at `depth` on the path of `key`, `1 <= depth <= 256`.
     ///
     /// # Panics
@@ -206,6 +216,9 @@ mod tests {
         assert_eq!(HyperPosition::on_path(&key, 0).to_string(), format!("0x{}|256", "0".repeat(64)));
         assert_eq!(HyperPosition::on_path(&key, 9).to_string(), format!("0xff80{}|247", "0".repeat(60)));
         assert_eq!(HyperPosition::on_path(&key, 256).to_string(), format!("0x{}|0", "f".repeat(64)));
+        for depth in 1..=HYPER_LEVELS {
+            assert_eq!(HyperPosition::on_path(&key, depth).parent(), HyperPosition::on_path(&key, depth - 1));
+        }
         assert_eq!(HyperPosition::sibling_on_path(&key, 9).to_string(), format!("0xff{}|247", "0".repeat(62)));
     }
 

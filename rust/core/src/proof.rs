@@ -114,10 +114,18 @@ pub enum Answer {
 /// exist at `query`. At most 64; `actual <= query`.
 #[must_use]
 pub fn membership_positions(actual: u64, query: u64) -> Vec<HistoryPosition> {
+    siblings(actual, query).collect()
+}
+
+/// Return the number of hashes of a membership path: that of [`membership_positions`].
+fn membership_length(actual: u64, query: u64) -> usize {
+    siblings(actual, query).count()
+}
+
+fn siblings(actual: u64, query: u64) -> impl Iterator<Item = HistoryPosition> {
     (0..history_height(query))
-        .map(|height| HistoryPosition::above(actual, height).sibling())
-        .filter(|sibling| sibling.index <= query)
-        .collect()
+        .map(move |height| HistoryPosition::above(actual, height).sibling())
+        .filter(move |sibling| sibling.index <= query)
 }
 
 /// Return the nodes of an incremental path, left to right: the leaves `start` and `end`, and the largest subtrees of the tree at
@@ -163,10 +171,10 @@ impl MembershipProof {
         let &Self { current_version, query_version, actual_version, .. } = self;
         require_order(&[actual_version, query_version, current_version])?;
         require_hyper_length(&self.hyper_path, SHORTCUT_DEPTH)?;
-        require_length(&self.history_path, membership_positions(actual_version, query_version).len())?;
+        require_length(&self.history_path, membership_length(actual_version, query_version))?;
         let Some(later) = &self.later else { return Ok(()) };
         require_later(later.version, query_version, current_version)?;
-        require_length(&later.history_path, membership_positions(later.version, current_version).len())
+        require_length(&later.history_path, membership_length(later.version, current_version))
     }
 }
 
@@ -182,8 +190,7 @@ impl AbsenceProof {
         require_hyper_length(&self.hyper_path, if self.neighbour.is_some() { SHORTCUT_DEPTH } else { 1 })?;
         if let Some(neighbour) = &self.neighbour {
             require_order(&[neighbour.version, self.current_version])?;
-            let expected = membership_positions(neighbour.version, self.current_version).len();
-            require_length(&neighbour.history_path, expected)?;
+            require_length(&neighbour.history_path, membership_length(neighbour.version, self.current_version))?;
         }
         Ok(())
     }

@@ -10,8 +10,10 @@
 //! a membership proof or an absence proof of a key, never both. It does not show that the server built the hyper tree from the whole
 //! history: only a replay can show that.
 
+use std::slice;
+
 use crate::hash::{
-    Digest, HYPER_LEVELS, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf,
+    self, Digest, HYPER_LEVELS, Message, history_inner, history_leaf, history_partial, hyper_default, hyper_leaf,
 };
 use crate::position::{HistoryPosition, HyperPosition, history_height};
 use crate::proof::{
@@ -97,9 +99,12 @@ pub fn verify_membership(
     // 4.
     let latest_version = proof.latest_version();
     let end = HyperEnd::Leaf { version: latest_version };
-    same("hyper digest", &hyper.digest, &fold_hyper(digest, &proof.hyper_path, end))?;
+    let (root, shown) = fold_both(
+        HyperFold::new(digest, &proof.hyper_path, end),
+        HistoryFold::new(digest, proof.actual_version, proof.query_version, &proof.history_path),
+    )?;
+    same("hyper digest", &hyper.digest, &root)?;
     // 5.
-    let shown = fold_history(digest, proof.actual_version, proof.query_version, &proof.history_path)?;
     same_root("history digest", history, shown)?;
     // 6.
     if let Some(later) = &proof.later {
@@ -291,37 +296,108 @@ enum HyperEnd {
 
 /// Return the hyper root that follows from `path`, root down, if the path of `key` ends at `end`.
 fn fold_hyper(key: &Digest, path: &[Digest], end: HyperEnd) -> Digest {
-    #[expect(clippy::expect_used, reason = "`check_shape` was called before and allows at most 256 hashes")]
-    let last = u16::try_from(path.len()).expect("a hyper path has at most 256 hashes");
-    let depths = 1..=last;
-    let start = match end {
-        HyperEnd::Empty => hyper_default(HYPER_LEVELS - last),
-        HyperEnd::Leaf { version } => hyper_leaf(version, &HyperPosition::on_path(key, last).to_bytes()),
-    };
-    depths.zip(path).rev().fold(start, |below, (depth, sibling)| {
-        let position = HyperPosition::on_path(key, depth - 1).to_bytes();
-        let (left, right) = if key.bit(depth - 1) { (sibling, &below) } else { (&below, sibling) };
-        hyper_inner(left, right, &position)
-    })
+    let mut fold = HyperFold::new(key, path, end);
+    while let Some(message) = fold.next() {
+        fold.node = message.digest();
+    }
+    fold.node
 }
 
 /// Return the history root of `query` that follows from `path`, leaf up, if `digest` is at version `actual`.
 fn fold_history(digest: &Digest, actual: u64, query: u64, path: &[Digest]) -> Result<HistoryRoot, VerifyError> {
-    let mut siblings = path.iter();
-    let mut node = history_leaf(digest, &HistoryPosition::above(actual, 0).to_bytes());
-    for height in 0..history_height(query) {
-        let own = HistoryPosition::above(actual, height);
-        let sibling = own.sibling();
-        let parent = HistoryPosition::above(actual, height + 1).to_bytes();
-        node = if sibling.index > query {
-            history_partial(&node, &parent)
-        } else {
-            let hash = siblings.next().ok_or_else(path_too_short)?;
-            let (left, right) = if sibling.index < own.index { (hash, &node) } else { (&node, hash) };
-            history_inner(left, right, &parent)
-        };
+    let mut fold = HistoryFold::new(digest, actual, query, path);
+    while let Some(message) = fold.next() {
+        fold.node = message.digest();
     }
-    Ok(HistoryRoot { version: query, digest: node })
+    fold.root()
+}
+
+/// Return both roots. The two paths do not depend on each other, so a node of each is hashed at once.
+fn fold_both(mut hyper: HyperFold<'_>, mut history: HistoryFold<'_>) -> Result<(Digest, HistoryRoot), VerifyError> {
+    loop {
+        match (hyper.next(), history.next()) {
+            (Some(above), Some(beside)) => [hyper.node, history.node] = hash::pair(&above, &beside),
+            (Some(above), None) => hyper.node = above.digest(),
+            (None, Some(beside)) => history.node = beside.digest(),
+            (None, None) => return history.root().map(|root| (hyper.node, root)),
+        }
+    }
+}
+
+/// A path in the hyper tree on its way up.
+struct HyperFold<'a> {
+    key: &'a Digest,
+    /// The siblings that are not used yet, root down.
+    siblings: slice::Iter<'a, Digest>,
+    depth: u16,
+    position: HyperPosition,
+    node: Digest,
+}
+
+impl<'a> HyperFold<'a> {
+    fn new(key: &'a Digest, path: &'a [Digest], end: HyperEnd) -> Self {
+        #[expect(clippy::expect_used, reason = "`check_shape` was called before and allows at most 256 hashes")]
+        let depth = u16::try_from(path.len()).expect("a hyper path has at most 256 hashes");
+        let position = HyperPosition::on_path(key, depth);
+        let node = match end {
+            HyperEnd::Empty => hyper_default(HYPER_LEVELS - depth),
+            HyperEnd::Leaf { version } => hyper_leaf(version, &position.to_bytes()),
+        };
+        Self { key, siblings: path.iter(), depth, position, node }
+    }
+
+    /// Go up one level, and return the message whose hash is the new `node`; `None` at the root.
+    fn next(&mut self) -> Option<Message<2>> {
+        let sibling = self.siblings.next_back()?;
+        self.depth -= 1;
+        self.position = self.position.parent();
+        let (left, right) = if self.key.bit(self.depth) { (sibling, &self.node) } else { (&self.node, sibling) };
+        Some(Message::hyper_inner(left, right, &self.position.to_bytes()))
+    }
+}
+
+/// A path in the history tree at `query` on its way up.
+struct HistoryFold<'a> {
+    actual: u64,
+    query: u64,
+    /// The siblings that are not used yet, leaf up.
+    siblings: slice::Iter<'a, Digest>,
+    height: u16,
+    node: Digest,
+}
+
+impl<'a> HistoryFold<'a> {
+    fn new(digest: &Digest, actual: u64, query: u64, path: &'a [Digest]) -> Self {
+        let node = history_leaf(digest, &HistoryPosition::above(actual, 0).to_bytes());
+        Self { actual, query, siblings: path.iter(), height: 0, node }
+    }
+
+    /// Go up to the next node with two children, and return the message whose hash is the new `node`; `None` at the root, or if there
+    /// is no sibling.
+    fn next(&mut self) -> Option<Message<2>> {
+        while self.height < history_height(self.query) {
+            let own = HistoryPosition::above(self.actual, self.height);
+            let sibling = own.sibling();
+            let parent = HistoryPosition::above(self.actual, self.height + 1).to_bytes();
+            if sibling.index <= self.query {
+                let hash = self.siblings.next()?;
+                self.height += 1;
+                let (left, right) = if sibling.index < own.index { (hash, &self.node) } else { (&self.node, hash) };
+                return Some(Message::history_inner(left, right, &parent));
+            }
+            self.height += 1;
+            self.node = history_partial(&self.node, &parent);
+        }
+        None
+    }
+
+    /// Return the root, once there is no next node.
+    fn root(&self) -> Result<HistoryRoot, VerifyError> {
+        if self.height < history_height(self.query) {
+            return Err(path_too_short());
+        }
+        Ok(HistoryRoot { version: self.query, digest: self.node })
+    }
 }
 
 /// Return the hash of `node` in the tree at `version`, from the hashes of an incremental path.
