@@ -1,13 +1,14 @@
 """Every number of bench/README.md: what was measured, beside its target and beside the limit.
 
-`make bench`, or `python bench/run.py [--events N] [--only core|http|python]`. The default log has a million events; the
-targets for ten million are measured with `--events 10000000`. The machine should be quiet: server and load generator
-share its cores.
+`make bench`, or `python bench/run.py [--events N] [--only core|http|python|bulk]`. The default log has a million
+events; the targets for ten million are measured with `--events 10000000`. The machine should be quiet: server and load
+generator share its cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -39,9 +40,9 @@ def main() -> None:
     """Run the parts that were asked for and print one line per number."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=["core", "http", "python"])
+    parser.add_argument("--only", choices=["core", "http", "python", "bulk"])
     options = parser.parse_args()
-    parts = {"core": bench_core, "python": bench_python, "http": bench_http}
+    parts = {"core": bench_core, "python": bench_python, "http": bench_http, "bulk": bench_bulk}
     for name, part in parts.items():
         if options.only in {None, name}:
             print(f"\n{name}")
@@ -130,6 +131,39 @@ def bench_http(events: int) -> None:
         bench_starts(folder)
         with serving(folder) as server:
             http_calls(server.address("http"), events)
+
+
+def bench_bulk(events: int) -> None:
+    """Prove a thousand events over HTTP, each alone and all at once, on one connection."""
+    with tempfile.TemporaryDirectory(prefix="qed-bench-") as name, serving(Path(name)) as server:
+        client = qed.Client(server.url)
+        for first in range(0, events, 10_000):
+            last = client.add_bulk(b"event %d" % i for i in range(first, min(first + 10_000, events)))[-1]
+        trusted = qed.TrustedSnapshots(last)
+
+        def alone(asked: list[bytes]) -> None:
+            for event in asked:
+                qed.verify(qed.Membership(event), client.membership(event), trusted)
+
+        spread = [b"event %d" % (i * 2_654_435_761 % events) for i in range(1000)]
+        together = [b"event %d" % (events // 3 + i) for i in range(1000)]
+        for what, asked in (("any 1,000 events", spread), ("1,000 events that were added together", together)):
+            single = best_ms(functools.partial(alone, asked))
+            bulk = best_ms(functools.partial(client.membership_many, asked, trusted))
+            row(f"{what}, one by one", single, "ms")
+            row(f"{what}, in one proof", bulk, "ms")
+            row("    faster", single / bulk, "times")
+        client.close()
+
+
+def best_ms(call: Callable[[], object]) -> float:
+    """Return the best of five rounds, in milliseconds."""
+    rounds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        call()
+        rounds.append((time.perf_counter() - start) * 1e3)
+    return min(rounds)
 
 
 def bench_starts(folder: Path) -> None:
