@@ -7,6 +7,8 @@
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
+use qed_core::bulk_proof::{BulkKeys, BulkProof, End, KeyEnd, history_siblings};
+use qed_core::bulk_verify::{Shown, verify_bulk_proof};
 use qed_core::hash::{Digest, history_inner, history_leaf, history_partial, hyper_default, hyper_inner, hyper_leaf};
 use qed_core::position::{HistoryPosition, HyperPosition};
 use qed_core::proof::{AbsenceProof, LaterOccurrence, MembershipProof, Neighbour, membership_positions};
@@ -149,4 +151,60 @@ fn no_question_is_answered_both_ways() {
     }
     println!("{claims} claims, {present} shown present, {absent} absent, {traps} traps");
     assert!(present > 0 && absent > 0 && traps > 0, "the worlds were too tame to show anything");
+}
+
+/// Everything that may be claimed of the end of a path: a world has at most 37 such ends.
+fn ends(world: &World) -> Vec<End> {
+    let versions = 0..=world.hyper.version;
+    let neighbours = versions.clone().flat_map(|version| {
+        keys().into_iter().map(move |key_digest| End::Neighbour { key_digest, version }).collect::<Vec<_>>()
+    });
+    std::iter::once(End::Empty).chain(versions.map(|version| End::Present { version })).chain(neighbours).collect()
+}
+
+#[test]
+fn what_a_bulk_shows_of_a_key_a_proof_of_it_alone_shows() {
+    let mut runner = TestRunner::new(seeds::searching(1));
+    let (mut present, mut absent) = (0, 0);
+    for _ in 0..12 {
+        let world = worlds().new_tree(&mut runner).unwrap().current();
+        let (hyper, current) = (&world.hyper, world.hyper.version);
+        let root = *world.history.last().unwrap();
+        // All keys share the path, and its siblings are in order from left to right.
+        let side = |is_right: bool| {
+            let beside = (1_u16..).zip(&world.path).filter(move |(depth, _)| keys()[0].bit(depth - 1) == is_right);
+            beside.map(|(depth, hash)| (*hash != hyper_default(256 - depth)).then_some(*hash)).collect::<Vec<_>>()
+        };
+        let siblings: Vec<_> = side(true).into_iter().chain(side(false).into_iter().rev()).collect();
+        for (first, second) in keys().into_iter().flat_map(|key| keys().into_iter().map(move |other| (key, other))) {
+            let Ok(asked) = BulkKeys::new(vec![first, second]) else { continue };
+            for (one, other) in ends(&world).into_iter().flat_map(|end| ends(&world).into_iter().map(move |o| (end, o)))
+            {
+                let ends = [one, other].map(|end| KeyEnd { depth: 24, end }).to_vec();
+                let mut proof = BulkProof { current_version: current, ends, hyper: siblings.clone(), history: vec![] };
+                let beside = history_siblings(&proof.versions(), current);
+                proof.history = beside.into_iter().map(|position| node(&world.log, position, current)).collect();
+                let Ok(shown) = verify_bulk_proof(&asked, &proof, hyper, Some(&root)) else { continue };
+                for ((key, end), shown) in asked.as_slice().iter().zip([one, other]).zip(shown) {
+                    match shown {
+                        Shown::Present(found) => {
+                            let alone = world.memberships(*key, current).into_iter();
+                            let mut alone = alone.filter(|proof| proof.actual_version == found.version);
+                            let verifies = |proof| verify_membership(key, &proof, None, hyper, &[root]) == Ok(found);
+                            assert!(alone.any(verifies), "{end:?} of {key} in {world:?}");
+                            present += 1;
+                        }
+                        Shown::Absent(found) => {
+                            let mut alone = world.absences(*key, current).into_iter();
+                            let verifies = |proof| verify_absence(key, &proof, None, hyper, &[root]) == Ok(found);
+                            assert!(alone.any(verifies), "{end:?} of {key} in {world:?}");
+                            absent += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{present} shown present, {absent} absent");
+    assert!(present > 0 && absent > 0, "the worlds were too tame to show anything");
 }
