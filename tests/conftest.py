@@ -42,6 +42,8 @@ SLOWEST: Final = (
     "test_members_refused.py",
     "test_witness.py",
     "test_budgets.py",
+    "test_client_streams.py",
+    "test_streams.py",
 )
 """The files that take longest, which come first: one that is begun last keeps one worker busy while the others wait."""
 

@@ -238,6 +238,13 @@ def test_a_server_that_does_not_answer_leaves_an_exact_number_open(
     assert isinstance(broken.value.__cause__, qed.Unavailable)
 
 
+def test_a_caller_may_take_its_time(start_server: StartServer, tmp_path: Path, stream: Stream) -> None:
+    hasty = start_server(tmp_path, "--unread-timeout-s", "0.3")
+    events = [b"%d" % number for number in range(3000)]
+    pauses = iter([1.0])
+    assert_of(stream(hasty.url, events, lambda _: time.sleep(next(pauses, 0.0))), events)
+
+
 # A cluster
 
 

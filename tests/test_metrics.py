@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,26 @@ def test_what_a_server_does_is_counted(server: Server) -> None:
         assert found[f"entry_step_seconds_sum {step}"] > 0, step
     assert found["start_phase_seconds open"] > 0
     assert found["disk_used_bytes raft"] > 8 << 20
+
+
+def test_streams_are_counted(server: Server) -> None:
+    is_seen = threading.Event()
+
+    def events() -> Iterator[bytes]:
+        yield b"first"
+        assert is_seen.wait(LIMIT_S)
+        yield from (b"%d" % number for number in range(9))
+
+    with qed.Client(server.url) as client:
+        stream = client.add_stream(events())
+        assert next(stream)
+        assert values(server)["streams"] == 1
+        is_seen.set()
+        assert sum(map(len, stream)) == 9
+    assert httpx.post(f"{server.url}/events/stream", content=b"{").status_code == 200
+    found = values(server)
+    assert (found["streams"], found["stream_events_total"]) == (0, 10)
+    assert (found["stream_ends_total done"], found["stream_ends_total malformed"]) == (1, 1)
 
 
 def test_other_paths_and_methods_are_refused(server: Server) -> None:

@@ -225,7 +225,7 @@ class _Exchange:
                     yield done
                 self._progress.set()
             elif dialogue.is_over:
-                for done in ledger.cut("the connection was lost"):
+                for done in ledger.cut(dialogue.what_is_missing()):
                     yield done
             elif not await self._receive():
                 for done in ledger.cut(f"no snapshot within {self._timeout_s:g} s"):

@@ -102,6 +102,10 @@ class Dialogue:
         """Return what has arrived of the body of an answer that refuses the request."""
         return bytes(self._body)
 
+    def what_is_missing(self) -> str:
+        """Return why an answer that is over, but has no last line, cannot be relied on."""
+        return "the answer ended without its last line" if self.is_complete else "the connection was lost"
+
     def lines(self) -> list[bytes]:
         """Return the lines that have arrived whole since the last time, without their ends."""
         end = self._body.rfind(b"\n") + 1

@@ -100,7 +100,7 @@ class _Exchange:
                 # The caller may have taken any time for what was yielded.
                 self._since_s = time.monotonic()
             elif dialogue.is_over:
-                yield from ledger.cut("the connection was lost")
+                yield from ledger.cut(dialogue.what_is_missing())
             else:
                 self._put()
                 self._turn()
