@@ -311,7 +311,7 @@ class StreamBroken(ClusterError):
     Attributes:
         acknowledged: How many events are in the log, and their snapshots were returned.
         unknown: How many events after those may be in the log, now or later.
-        rest: How many events after those were taken from the caller, and are certainly not added.
+        rest: How many events after those had been taken from the caller by then, and are certainly not added.
     """
 
     def __init__(self, message: str, *, acknowledged: int, unknown: int, rest: int) -> None:
