@@ -60,7 +60,9 @@ class Feeder:
 
     def wait(self) -> None:
         """Wait until there is something new, after `is_idle`."""
-        select.select([self.waker], [], [])
+        poll = select.poll()
+        poll.register(self.waker, select.POLLIN)
+        poll.poll()
         os.read(self.waker, 1 << 12)
 
     def note_room(self) -> None:
