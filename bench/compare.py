@@ -125,8 +125,11 @@ def start_numbers(build: Build, _size: Size) -> Iterator[Number]:
 
 
 def add_numbers(address: str, size: Size, key: tuple[str, ...]) -> Iterator[Number]:
-    """Add single events, then bulks."""
+    """Add single events on one connection and on many, then bulks."""
     common = ("--seconds", size.seconds, *key)
+    lone = load(address, "add", 1, *common, "--prefix", "l")
+    yield Number("single adds, 1 connection", lone["requests_per_s"], "adds/s")
+    yield Number("99 of 100 of them within", lone["p99_ms"], "ms")
     single = load(address, "add", 64, *common, "--prefix", "a")
     yield Number("single adds, 64 connections", single["requests_per_s"], "adds/s")
     yield Number("half of them within", single["p50_ms"], "ms")

@@ -7,6 +7,7 @@ use qed_core::acts::ActBody;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
+use raft::eraftpb::MessageType;
 use tempfile::TempDir;
 
 use super::*;
@@ -24,6 +25,7 @@ use crate::wal::Wal;
 /// Size of the entries that are kept: small, so that entries are deleted soon.
 const KEPT_BYTES: usize = 20_000;
 const ONE: MemberId = MemberId::of(1);
+const TWO: MemberId = MemberId::of(2);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A store whose writes fail after a number of successes.
@@ -119,6 +121,16 @@ fn description() -> MemberInfo {
 /// Start a single voter.
 fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
     let founded = Membership::of_one("cluster".into(), ONE, description());
+    voter_of(founded, store, log, batch_events, limits(queue_events))
+}
+
+fn voter_of<M: SegmentStore + Send + 'static>(
+    founded: Membership,
+    store: M,
+    log: Log,
+    batch_events: usize,
+    limits: Limits,
+) -> Driver {
     let settings = Settings {
         id: ONE,
         election_ticks: 10,
@@ -132,7 +144,7 @@ fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usi
     };
     let of_member = member::Limits { batch_events, election_ticks: 10, first_read: 0 };
     let (member, state) = recover(Arc::new(log), store, Some(founded), settings, of_member).unwrap();
-    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits(queue_events), Arc::default()).unwrap()
+    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits, Arc::default()).unwrap()
 }
 
 fn alone_in_memory(batch_events: usize, queue_events: usize) -> Driver {
@@ -262,6 +274,38 @@ fn questions_are_answered_beside_requests_and_before_the_end() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Return the next message that a driver sends.
+fn sent_by(driver: &Driver) -> Message {
+    let begun = Instant::now();
+    loop {
+        if let Some((_, bytes)) = driver.drain().unwrap().messages.first() {
+            return Message::decode(bytes.as_slice()).unwrap();
+        }
+        assert!(begun.elapsed() < PATIENCE);
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_leader_announces_what_is_committed_once_no_entry_follows() {
+    let mut founded = Membership::of_one("cluster".into(), ONE, description());
+    founded.members.insert(TWO, description());
+    founded.configuration.learners.push(TWO);
+    // No tick passes, which would announce it, too.
+    let limits = Limits { tick: PATIENCE, ..limits(1000) };
+    let driver = voter_of(founded, Memory::default(), Log::in_memory().unwrap(), 1, limits);
+    let answer = |message: &Message| {
+        let mut answer = Message { from: 2, to: 1, term: message.term, ..Message::default() };
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        answer.index = message.entries.last().map_or(message.index, |last| last.index);
+        assert!(driver.receive(TWO, &answer.encode_to_vec()));
+        answer.index
+    };
+    let first = answer(&sent_by(&driver));
+    let announced = sent_by(&driver);
+    assert_eq!((announced.to, announced.commit, announced.entries.len()), (2, first, 0));
 }
 
 #[test]
