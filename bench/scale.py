@@ -1,8 +1,9 @@
-"""How a log grows: `python bench/scale.py [MILLIONS ...] [--folder FOLDER]`, 1, 10, 30 and 100 million events by default.
+"""How a log grows: `python bench/scale.py [MILLIONS ...] [--folder FOLDER]`.
 
-One log grows from each size to the next, in processes of their own (`bench/growth.rs`). At each size the process is killed, and the log is started
-twice: once after that, and once after an orderly end. Backup and join are measured up to `COPIED` events. The numbers go to `bench/scale.json`,
-from which `bench/plots.py` draws. A hundred million events take 13 GB of disk and half an hour.
+One log grows from each size to the next, in processes of their own (`bench/growth.rs`). At each size the process is
+killed, and the log is started twice: once after that, and once after an orderly end. Backup and join are measured up to
+`COPIED` events. The numbers go to `bench/scale.json`, from which `bench/plots.py` draws. A hundred million events take
+13 GB of disk and half an hour.
 """
 
 from __future__ import annotations
