@@ -118,9 +118,10 @@ impl Group {
     ) -> Result<Drafted<H>, LogError> {
         slots.sort_unstable();
         slots.dedup();
-        if let Some(drafted) = place.draft(&slots, hashing) {
-            return Ok(drafted);
-        }
+        let slots = match place.draft(slots.into_boxed_slice(), hashing) {
+            Ok(drafted) => return Ok(drafted),
+            Err(slots) => slots,
+        };
         let mut entries = entries_of(&slots, digest_at)?;
         entries.sort_unstable();
         if let Some([a, b]) = entries.windows(2).find(|pair| matches!(pair, [a, b] if a.key == b.key)) {
@@ -150,7 +151,7 @@ impl Group {
             Self::Buckets { hashes, slots } => {
                 let before = replaced.len();
                 if let Some(slots) = merged(slots, entries, digest_at, replaced)?
-                    && let Some(drafted) = place.draft_with(hashes, &slots, entries, hashing)
+                    && let Some(drafted) = place.draft_with(hashes, slots, entries, hashing)
                 {
                     return Ok(drafted);
                 }
@@ -220,24 +221,24 @@ impl Group {
 }
 
 impl Place {
-    /// Return the group of `slots`, sorted, each part of a key once; `None` if they cannot be in buckets.
-    fn draft<H: Hashing>(self, slots: &[Slot], hashing: &mut H) -> Option<Drafted<H>> {
-        let buckets = self.buckets(slots)?;
+    /// Return the group of `slots`, sorted, or the slots if they cannot be in buckets.
+    fn draft<H: Hashing>(self, slots: Box<[Slot]>, hashing: &mut H) -> Result<Drafted<H>, Box<[Slot]>> {
+        let Some(buckets) = self.buckets(&slots) else { return Err(slots) };
         let depth = self.depth + GROUP_LEVELS;
         let hashes = buckets.map(|slots| subtree(&[], slots, self.first, depth, hashing));
-        let root = subtree(&hashes, slots, self.first, self.depth, hashing);
-        Some((Draft::Buckets { hashes, slots: slots.into() }, root))
+        let root = subtree(&hashes, &slots, self.first, self.depth, hashing);
+        Ok((Draft::Buckets { hashes, slots }, root))
     }
 
-    /// The same for a group whose buckets had `old` hashes before `entries` were inserted into it.
+    /// Return the group of `slots`, sorted, whose buckets had `old` hashes before `entries` were inserted; `None` if they cannot be in buckets.
     fn draft_with<H: Hashing>(
         self,
         old: &[Digest; BUCKETS],
-        slots: &[Slot],
+        slots: Box<[Slot]>,
         entries: &[Entry],
         hashing: &mut H,
     ) -> Option<Drafted<H>> {
-        let buckets = self.buckets(slots)?;
+        let buckets = self.buckets(&slots)?;
         let changed = entries.iter().fold(0_u8, |changed, entry| changed | 1 << self.bucket(part_of(&entry.key)));
         let depth = self.depth + GROUP_LEVELS;
         let mut hashes = old.map(|hash| hashing.known(hash));
@@ -246,21 +247,22 @@ impl Place {
                 *hash = subtree(&[], slots, self.first, depth, hashing);
             }
         }
-        let root = subtree(&hashes, slots, self.first, self.depth, hashing);
-        Some((Draft::Buckets { hashes, slots: slots.into() }, root))
+        let root = subtree(&hashes, &slots, self.first, self.depth, hashing);
+        Some((Draft::Buckets { hashes, slots }, root))
     }
 
     /// Return a group with half of the keys of one that had buckets.
-    #[expect(clippy::expect_used, reason = "a key that is left out would lead to a wrong root")]
+    #[expect(clippy::panic, reason = "a key that is left out would lead to a wrong root")]
     fn half<H: Hashing>(self, slots: &[Slot], hashing: &mut H) -> Drafted<H> {
-        self.draft(slots, hashing).expect("half the keys of a bucket fit into one")
+        let Ok(drafted) = self.draft(slots.into(), hashing) else { panic!("half the keys of a bucket fit into one") };
+        drafted
     }
 
     /// Return a group with half of the keys of a trie, in buckets if they fit.
     fn half_of_trie<H: Hashing>(self, trie: Trie, hashing: &mut H) -> Drafted<H> {
         let entries = trie.entries();
         if entries.len() <= BUCKETS * MAX_BUCKET
-            && let Some(drafted) = self.draft(&entries.iter().map(slot_of).collect::<Vec<_>>(), hashing)
+            && let Ok(drafted) = self.draft(entries.iter().map(slot_of).collect(), hashing)
         {
             return drafted;
         }
@@ -279,7 +281,7 @@ fn merged(
     entries: &[Entry],
     digest_at: &DigestAt<'_>,
     replaced: &mut Vec<Entry>,
-) -> Result<Option<Vec<Slot>>, LogError> {
+) -> Result<Option<Box<[Slot]>>, LogError> {
     let (mut merged, mut rest) = (Vec::with_capacity(slots.len() + entries.len()), slots);
     for entry in entries {
         let part = part_of(&entry.key);
@@ -299,7 +301,7 @@ fn merged(
     }
     merged.extend_from_slice(rest);
     // Two new keys may have the same part, which the check of the buckets finds.
-    Ok(Some(merged))
+    Ok(Some(merged.into_boxed_slice()))
 }
 
 /// Return the keys of slots, from the log.
