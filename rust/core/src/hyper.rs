@@ -35,9 +35,9 @@ pub use slot::Slot;
 /// The depth that buckets have at least. Slots lack the first byte of their keys, so the flat levels must give it.
 const MIN_BUCKET_DEPTH: u16 = 12;
 
-/// Up to this depth there are one or two keys a bucket, below it four to eight: a small tree need not be small in memory, and the nodes of a
-/// bucket above the shortcut leaves, which are at depth 24, are hashed anew for each key in it.
-const SPARSE_DEPTH: u16 = 20;
+/// Down to this depth a bucket has one key on average, or less; below it four to eight. A small tree need not be small in memory, and a bucket far
+/// above the shortcut leaves, which are at depth 24, costs many hashes.
+const SPARSE_DEPTH: u16 = 21;
 
 /// Returns the event digest of a version, from any thread. It is called only for keys that share their first 48 bits, and for those of a bucket
 /// that becomes a trie.
@@ -183,7 +183,7 @@ impl HyperTree {
 /// Return the number of flat levels for a number of keys.
 fn flat_levels_for(keys: u64) -> u16 {
     let keys = height_from(keys.max(1).ilog2());
-    let buckets = keys.min(SPARSE_DEPTH).max(keys.saturating_sub(2));
+    let buckets = (keys + 1).min(SPARSE_DEPTH).max(keys.saturating_sub(2));
     buckets.max(MIN_BUCKET_DEPTH) - GROUP_LEVELS
 }
 
