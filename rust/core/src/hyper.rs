@@ -87,7 +87,7 @@ impl HyperTree {
         Self {
             flat_levels,
             hashes: (0..2_usize << flat_levels).into_par_iter().map(default).collect(),
-            groups: std::iter::repeat_with(|| Group::empty(flat_levels)).take(1 << flat_levels).collect(),
+            groups: (0..1_usize << flat_levels).into_par_iter().map(|_| Group::empty(flat_levels)).collect(),
             halves: Vec::new(),
             len: 0,
         }

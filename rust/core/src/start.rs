@@ -59,11 +59,12 @@ impl Start {
         let (mut nodes, mut rest, mut sum) = (Vec::new(), Vec::new(), 0_u128);
         let image_len = image.as_ref().map(TreeImage::len);
         if let Some(image) = image {
-            let add = |first, slot: Slot| {
-                // A later event may have hidden it since.
-                if !hidden.contains(slot.version()) {
-                    builder.add_slot(first, slot);
+            let add = |first, slots: &mut Vec<Slot>| {
+                // A later event may have hidden some since.
+                if hidden.count() > 0 {
+                    slots.retain(|slot| !hidden.contains(slot.version()));
                 }
+                builder.add_slots(first, slots);
             };
             nodes = image.read(len, add).map_err(|error| LogError::Corrupt(error.to_string()))?;
         }

@@ -141,23 +141,27 @@ impl TreeImage {
         self.len
     }
 
-    /// Read the rest: pass each slot, with the first byte of its key, to `add`; return the history nodes.
+    /// Read the rest: pass the slots of each part, with the first byte of their keys, to `add`; return the history nodes.
     ///
     /// # Errors
     ///
     /// [`ImageError`]: neither slots nor nodes are to be used.
-    pub fn read(mut self, events: u64, mut add: impl FnMut(u8, Slot)) -> Result<Vec<Digest>, ImageError> {
-        let mut slots = Vec::new();
+    pub fn read(mut self, events: u64, mut add: impl FnMut(u8, &mut Vec<Slot>)) -> Result<Vec<Digest>, ImageError> {
+        let (mut bytes, mut slots) = (Vec::new(), Vec::new());
         for part in 0..PARTS {
             let count = u64::from_be_bytes(self.take()?);
-            self.take_into(&mut slots, count.checked_mul(Slot::BYTES as u64))?;
-            let (found, _) = slots.as_chunks::<{ Slot::BYTES }>();
-            for slot in found.iter().copied().map(Slot::from_bytes) {
-                if slot.version() >= events {
-                    return Err(ImageError::Unfit("it has an event that the log does not have"));
-                }
-                add(first_byte(part, slot)?, slot);
+            self.take_into(&mut bytes, count.checked_mul(Slot::BYTES as u64))?;
+            let (found, _) = bytes.as_chunks::<{ Slot::BYTES }>();
+            slots.clear();
+            slots.extend(found.iter().copied().map(Slot::from_bytes));
+            if slots.iter().any(|slot| slot.version() >= events) {
+                return Err(ImageError::Unfit("it has an event that the log does not have"));
             }
+            let [least, most] = [part % 2, part % 2 + 1].map(|half| half * 128);
+            if !slots.iter().all(|slot| (least..most).contains(&slot.as_bytes()[0].into())) {
+                return Err(ImageError::Unfit("it has a slot in the wrong place"));
+            }
+            add(u8::try_from(part / 2).map_err(|_| ImageError::Unfit("it has too many parts"))?, &mut slots);
         }
         let mut nodes = Vec::new();
         self.take_into(&mut nodes, (self.len / GROUP).checked_mul(DIGEST_BYTES as u64))?;
@@ -188,13 +192,6 @@ impl TreeImage {
         self.left = left;
         Ok(self.input.read_exact(bytes)?)
     }
-}
-
-/// Return the first byte of the keys of a part; the slot must be of that part.
-fn first_byte(part: usize, slot: Slot) -> Result<u8, ImageError> {
-    let [second, ..] = *slot.as_bytes();
-    let first = u8::try_from(part / 2).ok().filter(|_| usize::from(second >> 7) == part % 2);
-    first.ok_or(ImageError::Unfit("it has a slot in the wrong place"))
 }
 
 const _: () = assert!(PARTS == 512, "the first byte of a key and a bit of the second give its part");
@@ -236,7 +233,8 @@ mod tests {
 
     fn read(path: &Path, expected: Sum, events: u64) -> Result<Content, ImageError> {
         let mut slots = Vec::new();
-        let nodes = TreeImage::open(path, expected, events)?.read(events, |first, slot| slots.push((first, slot)))?;
+        let nodes = TreeImage::open(path, expected, events)?
+            .read(events, |first, found| slots.extend(found.iter().map(|slot| (first, *slot))))?;
         Ok((slots, nodes))
     }
 

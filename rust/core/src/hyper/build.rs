@@ -33,6 +33,8 @@ pub struct HyperBuilder {
     tree: HyperTree,
     /// The slots of each group, in any order.
     groups: Vec<Vec<Slot>>,
+    /// Slots that a group has room for from the first one on.
+    room: usize,
 }
 
 impl HyperBuilder {
@@ -41,8 +43,8 @@ impl HyperBuilder {
     pub fn new(expected: u64) -> Self {
         let tree = HyperTree::with_capacity(expected);
         let room = usize_from(expected) / tree.groups.len() + SPARE;
-        let groups = std::iter::repeat_with(|| Vec::with_capacity(room)).take(tree.groups.len()).collect();
-        Self { tree, groups }
+        let groups = vec![Vec::new(); tree.groups.len()];
+        Self { tree, groups, room }
     }
 
     /// Add a key, which must not be added with another version.
@@ -56,9 +58,17 @@ impl HyperBuilder {
         Ok(())
     }
 
-    /// Add a slot whose key begins with the byte `first`. It may be added twice.
-    pub fn add_slot(&mut self, first: u8, slot: Slot) {
-        self.push(usize_from(slot.key(first).prefix64() >> (64 - self.tree.flat_levels)), slot);
+    /// Add slots whose keys begin with the byte `first`, in the order of their keys. A slot may be added twice.
+    #[expect(clippy::indexing_slicing, reason = "there is a group for all flat nodes")]
+    pub fn add_slots(&mut self, first: u8, slots: &[Slot]) {
+        let shift = 64 - self.tree.flat_levels;
+        let group_of = |slot: &Slot| usize_from(slot.key(first).prefix64() >> shift);
+        for run in slots.chunk_by(|a, b| group_of(a) == group_of(b)) {
+            let group = run.first().map_or(0, group_of);
+            // Exactly: what is left free between groups is of no use to anything else.
+            self.groups[group].reserve_exact(run.len());
+            self.groups[group].extend_from_slice(run);
+        }
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is a group for all flat nodes")]
@@ -66,7 +76,7 @@ impl HyperBuilder {
         let slots = &mut self.groups[group];
         if slots.len() == slots.capacity() {
             // Not doubled: there are many groups.
-            slots.reserve_exact(SPARE);
+            slots.reserve_exact(if slots.is_empty() { self.room } else { SPARE });
         }
         slots.push(slot);
     }
@@ -77,7 +87,7 @@ impl HyperBuilder {
     ///
     /// Errors of `digest_at`; [`LogError::Corrupt`] if a key was added with two versions.
     pub fn finish(self, digest_at: &DigestAt<'_>) -> Result<HyperTree, LogError> {
-        let Self { mut tree, groups } = self;
+        let Self { mut tree, groups, .. } = self;
         let (width, depth) = (groups.len(), tree.flat_levels);
         let (_, hashes) = tree.hashes.split_at_mut(width);
         let mut groups = groups;
@@ -282,7 +292,7 @@ mod tests {
         let mut builder = HyperBuilder::new(0);
         for (version, key) in (0..).zip(&events) {
             builder.add(key, version).unwrap();
-            builder.add_slot(key.as_bytes()[0], Slot::new(key, version));
+            builder.add_slots(key.as_bytes()[0], &[Slot::new(key, version)]);
         }
         assert_eq!(builder.finish(&digest_at).unwrap().root(), built(&events, &[]).root());
         let mut builder = HyperBuilder::new(0);
