@@ -9,7 +9,7 @@ use crate::rows;
 use crate::tlog::entry::BatchEnd;
 use crate::trees::{NewEvents, RootsOf, Trees, shown_and_hidden};
 
-/// The log that some batches lead to, in memory: about 60 bytes an event.
+/// The log that some batches lead to, in memory: 60 to 110 bytes an event, fewer in a large log.
 #[derive(Debug)]
 pub struct Audit {
     trees: Trees,

@@ -57,7 +57,7 @@ pub struct Limits {
 const QUEUE_MESSAGES: usize = 4096;
 
 /// How long a leader waits for the next entry before it tells the others that the last one is committed.
-const PAUSE: Duration = Duration::from_millis(2);
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// Why a request was not accepted. No part of it will be appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
