@@ -35,7 +35,7 @@ pub use slot::Slot;
 /// The depth that buckets have at least. Slots lack the first byte of their keys, so the flat levels must give it.
 const MIN_BUCKET_DEPTH: u16 = 12;
 
-/// Down to this depth a bucket has one key on average, or less; below it four to eight. A small tree need not be small in memory, and a bucket far
+/// Down to this depth a bucket has one key on average, or less; below it five to ten. A small tree need not be small in memory, and a bucket far
 /// above the shortcut leaves, which are at depth 24, costs many hashes.
 const SPARSE_DEPTH: u16 = 21;
 
@@ -182,9 +182,9 @@ impl HyperTree {
 
 /// Return the number of flat levels for a number of keys.
 fn flat_levels_for(keys: u64) -> u16 {
-    let keys = height_from(keys.max(1).ilog2());
-    let buckets = (keys + 1).min(SPARSE_DEPTH).max(keys.saturating_sub(2));
-    buckets.max(MIN_BUCKET_DEPTH) - GROUP_LEVELS
+    let bits = |number: u64| height_from(number.max(1).ilog2());
+    let (sparse, dense) = ((bits(keys) + 1).min(SPARSE_DEPTH), bits(keys - keys / 5).saturating_sub(2));
+    sparse.max(dense).max(MIN_BUCKET_DEPTH) - GROUP_LEVELS
 }
 
 /// Return the heap index of the flat node at `depth`, 1 to 56, on the path of `key`: a one, followed by the first `depth` bits of the

@@ -5,8 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::group::Group;
-use super::group::Place;
+use super::group::{Group, Place, room_for};
 use super::hashing::{Hashing as _, Later};
 use super::slot::{Slot, require_room};
 use super::{DigestAt, GROUP_LEVELS, HyperTree, MIN_BUCKET_DEPTH};
@@ -17,9 +16,6 @@ use crate::position::HyperPosition;
 
 /// Number of groups or flat nodes that one thread hashes at a time: enough to fill lanes, few enough to stay in its cache.
 const AT_A_TIME: usize = 256;
-
-/// Slots that a group has room for beyond what the average one holds, and by how many that grows.
-const SPARE: usize = 8;
 
 /// Number of leading bits that the keys of a part of the tree have in common: each part has whole groups, at any size of the tree.
 const PART_BITS: u16 = MIN_BUCKET_DEPTH - GROUP_LEVELS;
@@ -42,7 +38,7 @@ impl HyperBuilder {
     #[must_use]
     pub fn new(expected: u64) -> Self {
         let tree = HyperTree::with_capacity(expected);
-        let room = usize_from(expected) / tree.groups.len() + SPARE;
+        let room = room_for(usize_from(expected) / tree.groups.len() + 1);
         let groups = vec![Vec::new(); tree.groups.len()];
         Self { tree, groups, room }
     }
@@ -65,9 +61,10 @@ impl HyperBuilder {
         let group_of = |slot: &Slot| usize_from(slot.key(first).prefix64() >> shift);
         for run in slots.chunk_by(|a, b| group_of(a) == group_of(b)) {
             let group = run.first().map_or(0, group_of);
-            // Exactly: what is left free between groups is of no use to anything else.
-            self.groups[group].reserve_exact(run.len());
-            self.groups[group].extend_from_slice(run);
+            let slots = &mut self.groups[group];
+            // No more: what is left free between groups is of no use to anything else.
+            slots.reserve_exact(room_for(slots.len() + run.len()) - slots.len());
+            slots.extend_from_slice(run);
         }
     }
 
@@ -76,7 +73,7 @@ impl HyperBuilder {
         let slots = &mut self.groups[group];
         if slots.len() == slots.capacity() {
             // Not doubled: there are many groups.
-            slots.reserve_exact(if slots.is_empty() { self.room } else { SPARE });
+            slots.reserve_exact(if slots.is_empty() { self.room } else { room_for(1) });
         }
         slots.push(slot);
     }

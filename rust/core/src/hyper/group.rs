@@ -17,7 +17,7 @@ pub(super) const GROUP_LEVELS: u16 = 3;
 /// Number of buckets of a group.
 const BUCKETS: usize = 1 << GROUP_LEVELS;
 
-/// Number of keys that a bucket may hold. There are at most eight on average, so chance alone does not lead here.
+/// Number of keys that a bucket may hold. There are at most ten on average, so chance alone does not lead here.
 const MAX_BUCKET: usize = 32;
 
 /// The keys below one flat node.
@@ -28,8 +28,8 @@ pub(super) enum Group {
     Buckets {
         /// The hash of each bucket.
         hashes: [Digest; BUCKETS],
-        /// The slots of all buckets, in the order of their keys.
-        slots: Box<[Slot]>,
+        /// The slots of all buckets, in the order of their keys, with [`room_for`] them.
+        slots: Vec<Slot>,
     },
     /// Keys that do not, or of which too many are in one bucket.
     Trie(Trie),
@@ -37,7 +37,7 @@ pub(super) enum Group {
 
 /// A group, with the numbers or hashes that a [`Hashing`] gave for its buckets.
 pub(super) enum Draft<H> {
-    Buckets { hashes: [H; BUCKETS], slots: Box<[Slot]> },
+    Buckets { hashes: [H; BUCKETS], slots: Vec<Slot> },
     Trie(Trie),
 }
 
@@ -102,7 +102,29 @@ impl Place {
 impl Group {
     /// Return a group without keys below a flat node at `depth`.
     pub(super) fn empty(depth: u16) -> Self {
-        Self::Buckets { hashes: [AtOnce::empty(depth + GROUP_LEVELS); BUCKETS], slots: Box::default() }
+        Self::Buckets { hashes: [AtOnce::empty(depth + GROUP_LEVELS); BUCKETS], slots: Vec::new() }
+    }
+
+    /// Take the place of this group, but not of its memory: a thread that plans has memory of its own, and what it leaves there in small parts
+    /// would never be whole again.
+    pub(super) fn become_as(&mut self, new: Self) {
+        match (self, new) {
+            (Self::Buckets { hashes, slots }, Self::Buckets { hashes: new_hashes, slots: new_slots }) => {
+                *hashes = new_hashes;
+                slots.clear();
+                slots.reserve_exact(room_for(new_slots.len()));
+                slots.extend_from_slice(&new_slots);
+            }
+            (group, new) => *group = new.settled(),
+        }
+    }
+
+    /// Return the group in memory that this thread allocates, without room: so the halves of a group fit where it was.
+    pub(super) fn settled(self) -> Self {
+        match self {
+            Self::Buckets { hashes, slots } => Self::Buckets { hashes, slots: slots.as_slice().to_vec() },
+            Self::Trie(_) => self,
+        }
     }
 
     /// Return the group of `slots`, which may contain a slot twice, but no key with two versions.
@@ -118,7 +140,7 @@ impl Group {
     ) -> Result<Drafted<H>, LogError> {
         slots.sort_unstable();
         slots.dedup();
-        let slots = match place.draft(slots.into_boxed_slice(), hashing) {
+        let slots = match place.draft(slots, hashing) {
             Ok(drafted) => return Ok(drafted),
             Err(slots) => slots,
         };
@@ -194,7 +216,7 @@ impl Group {
     pub(super) fn path(&self, key: &Digest, place: Place, siblings: &mut Vec<Digest>) -> PathEnd {
         let (mut hashes, mut slots) = match self {
             Self::Trie(trie) => return trie.path(key, place.depth, siblings),
-            Self::Buckets { hashes, slots } => (hashes.as_slice(), &**slots),
+            Self::Buckets { hashes, slots } => (hashes.as_slice(), slots.as_slice()),
         };
         for depth in place.depth.. {
             match slots {
@@ -222,7 +244,7 @@ impl Group {
 
 impl Place {
     /// Return the group of `slots`, sorted, or the slots if they cannot be in buckets.
-    fn draft<H: Hashing>(self, slots: Box<[Slot]>, hashing: &mut H) -> Result<Drafted<H>, Box<[Slot]>> {
+    fn draft<H: Hashing>(self, slots: Vec<Slot>, hashing: &mut H) -> Result<Drafted<H>, Vec<Slot>> {
         let Some(buckets) = self.buckets(&slots) else { return Err(slots) };
         let depth = self.depth + GROUP_LEVELS;
         let hashes = buckets.map(|slots| subtree(&[], slots, self.first, depth, hashing));
@@ -234,7 +256,7 @@ impl Place {
     fn draft_with<H: Hashing>(
         self,
         old: &[Digest; BUCKETS],
-        slots: Box<[Slot]>,
+        slots: Vec<Slot>,
         entries: &[Entry],
         hashing: &mut H,
     ) -> Option<Drafted<H>> {
@@ -254,7 +276,9 @@ impl Place {
     /// Return a group with half of the keys of one that had buckets.
     #[expect(clippy::panic, reason = "a key that is left out would lead to a wrong root")]
     fn half<H: Hashing>(self, slots: &[Slot], hashing: &mut H) -> Drafted<H> {
-        let Ok(drafted) = self.draft(slots.into(), hashing) else { panic!("half the keys of a bucket fit into one") };
+        let Ok(drafted) = self.draft(with_room(slots.iter().copied()), hashing) else {
+            panic!("half the keys of a bucket fit into one")
+        };
         drafted
     }
 
@@ -262,13 +286,24 @@ impl Place {
     fn half_of_trie<H: Hashing>(self, trie: Trie, hashing: &mut H) -> Drafted<H> {
         let entries = trie.entries();
         if entries.len() <= BUCKETS * MAX_BUCKET
-            && let Ok(drafted) = self.draft(entries.iter().map(slot_of).collect(), hashing)
+            && let Ok(drafted) = self.draft(with_room(entries.iter().map(slot_of)), hashing)
         {
             return drafted;
         }
         let hash = hashing.known(trie.hash(self.depth));
         (Draft::Trie(trie), hash)
     }
+}
+
+/// Return how many slots a group with so many takes memory for. In few sizes, what one group gives back fits another.
+pub(super) const fn room_for(slots: usize) -> usize {
+    slots.next_multiple_of(8)
+}
+
+fn with_room(slots: impl ExactSizeIterator<Item = Slot>) -> Vec<Slot> {
+    let mut roomy = Vec::with_capacity(room_for(slots.len()));
+    roomy.extend(slots);
+    roomy
 }
 
 fn slot_of(entry: &Entry) -> Slot {
@@ -281,8 +316,8 @@ fn merged(
     entries: &[Entry],
     digest_at: &DigestAt<'_>,
     replaced: &mut Vec<Entry>,
-) -> Result<Option<Box<[Slot]>>, LogError> {
-    let (mut merged, mut rest) = (Vec::with_capacity(slots.len() + entries.len()), slots);
+) -> Result<Option<Vec<Slot>>, LogError> {
+    let (mut merged, mut rest) = (Vec::with_capacity(room_for(slots.len() + entries.len())), slots);
     for entry in entries {
         let part = part_of(&entry.key);
         let (before, others) = rest.split_at(rest.partition_point(|slot| slot.part() < part));
@@ -301,7 +336,7 @@ fn merged(
     }
     merged.extend_from_slice(rest);
     // Two new keys may have the same part, which the check of the buckets finds.
-    Ok(Some(merged.into_boxed_slice()))
+    Ok(Some(merged))
 }
 
 /// Return the keys of slots, from the log.

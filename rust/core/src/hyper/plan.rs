@@ -83,7 +83,7 @@ impl HyperTree {
             self.hashes[index] = hash;
         }
         for (index, group) in change.groups {
-            *self.group_mut(index) = group;
+            self.group_mut(index).become_as(group);
         }
         self.len += change.new_keys;
         self.split_groups(change.new_keys);

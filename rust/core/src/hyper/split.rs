@@ -50,7 +50,7 @@ impl HyperTree {
             .collect();
         for (group, hash) in halves.into_iter().flatten() {
             self.hashes.push(hash);
-            self.halves.push(group);
+            self.halves.push(group.settled());
         }
         if self.halves.len() == 2 * width {
             self.groups = std::mem::take(&mut self.halves);
