@@ -199,6 +199,24 @@ impl Group {
         }
     }
 
+    /// Read all of the group but its slots; return anything that depends on that.
+    pub(super) fn fetch(&self) -> u64 {
+        match self {
+            Self::Trie(_) => 0,
+            Self::Buckets { hashes, slots } => {
+                hashes.iter().fold(slots.len() as u64, |read, hash| read ^ hash.prefix64())
+            }
+        }
+    }
+
+    /// Read the slots; return anything that depends on them.
+    pub(super) fn fetch_slots(&self) -> u64 {
+        match self {
+            Self::Trie(_) => 0,
+            Self::Buckets { slots, .. } => slots.iter().step_by(6).fold(0, |read, slot| read ^ slot.part()),
+        }
+    }
+
     /// Return the version of `key`, or of the only key that shares its first 48 bits; `None` if there is none.
     pub(super) fn find(&self, key: &Digest) -> Option<u64> {
         let slots = match self {

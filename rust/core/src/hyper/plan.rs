@@ -3,7 +3,7 @@
 use super::group::{Draft, Group, Place};
 use super::hashing::{AtOnce, FEW_ENTRIES, Hashing, Later};
 use super::slot::require_room;
-use super::{DigestAt, Entry, HyperTree, split_entries};
+use super::{DigestAt, Entry, HyperTree, flat_index, split_entries};
 use crate::error::LogError;
 use crate::hash::Digest;
 
@@ -60,7 +60,10 @@ impl HyperTree {
             _ if entries.len() < FEW_ENTRIES => {
                 return Planner::<AtOnce>::new(self, digest_at).plan(index, depth, entries);
             }
-            _ => return Planner::<Later>::new(self, digest_at).plan(index, depth, entries),
+            _ => {
+                self.fetch(entries);
+                return Planner::<Later>::new(self, digest_at).plan(index, depth, entries);
+            }
         };
         let (left, right) = rayon::join(
             || self.plan_below(2 * index, depth + 1, lefts, digest_at),
@@ -73,6 +76,19 @@ impl HyperTree {
         change.groups.extend(right.groups);
         change.hashes.push((index, change.root));
         Ok(change)
+    }
+
+    /// Read from memory what inserting `entries` needs. The places are known beforehand and do not depend on each other, so the processor reads
+    /// many at once; the insertion itself would wait for each.
+    fn fetch(&self, entries: &[Entry]) {
+        let groups: Vec<_> =
+            entries.iter().map(|entry| (flat_index(&entry.key, self.flat_levels), self.group_of(&entry.key))).collect();
+        let read = groups.iter().fold(0, |read, (index, group)| {
+            let above = (0..3).map(|up| self.flat((index >> up) ^ 1).prefix64());
+            above.fold(read ^ group.fetch(), |read, hash| read ^ hash)
+        });
+        let read = groups.iter().fold(read, |read, (_, group)| read ^ group.fetch_slots());
+        std::hint::black_box(read);
     }
 
     /// Apply a change that was planned on the tree in its current state. While the groups hold more keys than they should, each
