@@ -47,14 +47,14 @@ fn main() {
 }
 
 fn grow(folder: &Path, events: u64) {
-    let log = Log::open(folder).expect("open");
+    let log = Log::open_from_image(folder).expect("open");
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(100));
                 if log.is_image_due() {
-                    log.write_image().expect("image");
+                    log.write_image(&|| true).expect("image");
                 }
             }
         });
@@ -83,7 +83,7 @@ fn grow(folder: &Path, events: u64) {
 
 fn start(folder: &Path) {
     let begun = Instant::now();
-    let log = Log::open(folder).expect("open");
+    let log = Log::open_from_image(folder).expect("open");
     report("start", begun.elapsed().as_secs_f64(), "s");
     let events = log.len();
     let from_image = if let ImageUse::Used(len) = log.image_use() { *len } else { 0 };
@@ -96,13 +96,13 @@ fn start(folder: &Path) {
         report(name, took.as_secs_f64() * 1e6 / PROOFS as f64, "us");
     }
     let closed = timed(|| {
-        log.write_last_image().expect("image");
+        log.write_last_image(&|| true).expect("image");
     });
     report("last image", closed.as_secs_f64(), "s");
 }
 
 fn copy(folder: &Path) {
-    let log = Log::open(folder).expect("open");
+    let log = Log::open_from_image(folder).expect("open");
     let (mut bytes, mut after) = (0, Reach::default());
     let took = timed(|| {
         while after.extent.len < log.len() {

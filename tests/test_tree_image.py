@@ -85,10 +85,9 @@ def test_damaged_image_is_passed_over_and_told(server: Server) -> None:
     assert_sound(server, last)
 
 
-def test_log_in_this_process_writes_one_when_it_is_closed(tmp_path: Path) -> None:
-    with qed.Log(tmp_path / "data") as log:
-        for first in range(0, EVENTS, BULK):
-            log.add_bulk([f"event {number}".encode() for number in range(first, first + BULK)])
-    assert (tmp_path / "data" / "trees").exists()
-    with qed.Log(tmp_path / "data") as log:
-        assert len(log) == EVENTS
+def test_log_in_this_process_reads_all_events(server: Server) -> None:
+    last = fill(server)
+    assert server.stop() == 0
+    with qed.Log(server.folder) as log:
+        assert log.snapshot(EVENTS - 1) == last
+        log.check()

@@ -68,6 +68,8 @@ impl DiskStore {
         let store = path.join(STORE_FOLDER);
         // The permissions of fjall's files depend on the umask, so their folder must keep others out.
         durable::make_folder(&store).map_err(|error| io_error(format!("create {}", store.display()), &error))?;
+        // What a killed process left of a tree image: of no use, and perhaps large.
+        let _ = fs::remove_file(path.join(IMAGE_FILE).with_extension("new"));
         let opened = fjall_check::open(&store, || open_database(&store).map_err(|error| opening_error(path, &error)));
         let (database, tables) = opened?;
         let watermark = Watermark::open(&path.join(DURABLE_FILE))

@@ -1,6 +1,6 @@
 //! The versions that the hyper tree does not show, as the rows of a log name them: a bit an event.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -16,33 +16,35 @@ use crate::store::{Store, Table};
 pub struct Hidden {
     bits: Vec<u64>,
     count: u64,
-    /// Of the versions and events that the rows name, in any order.
+    /// Of the versions of a range, and their events, as the rows name them in any order.
     sum: u128,
 }
 
 impl Hidden {
-    /// Read the rows of a log about its first `len` events.
+    /// Read the rows of a log about its first `len` events; the sum is of those in the range `summed`.
     ///
     /// # Errors
     ///
     /// [`LogError::Corrupt`] if a row is malformed; [`LogError::Store`] if one cannot be read.
-    pub fn in_rows(store: &dyn Store, len: u64) -> Result<Self, LogError> {
+    pub fn in_rows(store: &dyn Store, len: u64, summed: Range<u64>) -> Result<Self, LogError> {
         let mut hidden = Self { bits: vec![0; usize_from(len.div_ceil(64))], count: 0, sum: 0 };
         store.scan(Table::Occurrences, &[], &mut |key, _| {
             let (event, version) = rows::occurrence_in(key)?;
             if version < len {
-                hidden.add(&event, version);
+                hidden.add(version);
+            }
+            if summed.contains(&version) {
+                hidden.sum = hidden.sum.wrapping_add(part_of_sum(&event, version));
             }
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(hidden)
     }
 
-    fn add(&mut self, event: &Digest, version: u64) {
+    fn add(&mut self, version: u64) {
         if let Some(word) = self.bits.get_mut(usize_from(version / 64)) {
             *word |= 1 << (version % 64);
             self.count += 1;
-            self.sum = self.sum.wrapping_add(part_of_sum(event, version));
         }
     }
 
@@ -65,7 +67,7 @@ impl Hidden {
         hidden.fold(0, |sum, (version, event)| sum.wrapping_add(part_of_sum(event, version)))
     }
 
-    /// Require that the rows name the events of the hidden versions, by the sum of what all events contribute. It finds damage, and not what
+    /// Require that the rows name the events of the hidden versions of the range, by the sum of what its events contribute. It finds damage, and not what
     /// somebody has computed.
     ///
     /// # Errors

@@ -184,7 +184,8 @@ impl HyperTree {
 fn flat_levels_for(keys: u64) -> u16 {
     let bits = |number: u64| height_from(number.max(1).ilog2());
     let (sparse, dense) = ((bits(keys) + 1).min(SPARSE_DEPTH), bits(keys - keys / 5).saturating_sub(2));
-    sparse.max(dense).max(MIN_BUCKET_DEPTH) - GROUP_LEVELS
+    // Below that depth a flat node might be a leaf. There are keys enough for it from four billion on.
+    (sparse.max(dense).max(MIN_BUCKET_DEPTH) - GROUP_LEVELS).min(SHORTCUT_DEPTH)
 }
 
 /// Return the heap index of the flat node at `depth`, 1 to 56, on the path of `key`: a one, followed by the first `depth` bits of the
@@ -222,6 +223,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::position::HyperPosition;
 
     /// Insert `keys` in batches, cycling through the given sizes; the version of a key is its index.
     fn grown(keys: &[Digest], sizes: &[usize]) -> HyperTree {
@@ -240,6 +242,12 @@ mod tests {
             (first, turn) = (last, turn + 1);
         }
         tree
+    }
+
+    /// Return the hashes of empty subtrees by height, by their definition.
+    fn defaults() -> Vec<Digest> {
+        let above = |below: &Digest| Some(plain(&[below.as_bytes(), below.as_bytes()]));
+        std::iter::successors(Some(plain(&[&[0, 0]])), above).take(257).collect()
     }
 
     fn plain(parts: &[&[u8]]) -> Digest {
@@ -269,8 +277,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_any_size_leads_to_the_defined_root() {
-        let above = |below: &Digest| Some(plain(&[below.as_bytes(), below.as_bytes()]));
-        let empty: Vec<_> = std::iter::successors(Some(plain(&[&[0, 0]])), above).take(257).collect();
+        let empty = defaults();
         let sizes = [1, 2, 3, 7, 8, 9, 127, 128, 129, 999, 1000, 1001];
         let (mut tree, mut keys) = (HyperTree::with_capacity(0), Vec::<Digest>::new());
         let mut entries = Vec::new();
@@ -303,6 +310,60 @@ mod tests {
         for version in [1 << 40, u64::MAX] {
             let refused = plan(version).unwrap_err();
             assert!(matches!(refused, LogError::Full { keys } if keys == version), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_group_below_any_level_has_the_defined_hash_and_paths() {
+        let empty = defaults();
+        for depth in 9..=SHORTCUT_DEPTH {
+            let model = Digest::of_event(&depth.to_be_bytes());
+            let index = flat_index(&model, depth);
+            let place = Place::new(index, depth);
+            let mut keys: Vec<_> = (0..60_u32)
+                .map(|i| {
+                    let own = Digest::of_event(&i.to_be_bytes());
+                    let bits = (0..256).map(|bit| if bit < depth { model.bit(bit) } else { own.bit(bit) });
+                    let mut bytes = [0; 32];
+                    bits.enumerate()
+                        .filter(|(_, bit)| *bit)
+                        .for_each(|(place, _)| bytes[place / 8] |= 0x80 >> (place % 8));
+                    Digest::new(bytes)
+                })
+                .collect();
+            keys.sort_unstable();
+            let digest_at = |version: u64| Ok(keys[usize_from(version)]);
+            let (mut group, mut entries) = (Group::empty(depth), Vec::new());
+            // In an order of its own, so that each key is alone, has neighbours, and comes between others.
+            for place_of_key in (0..keys.len()).map(|i| i * 37 % keys.len()) {
+                let entry = Entry { key: keys[place_of_key], version: place_of_key as u64 };
+                let (draft, hash) =
+                    group.with(&[entry], place, &digest_at, &mut hashing::AtOnce, &mut Vec::new()).unwrap();
+                group.become_as(draft.finish(|hash| hash));
+                entries.push(entry);
+                entries.sort_unstable();
+                assert_eq!(hash, defined(&entries, depth, &empty), "{} keys below depth {depth}", entries.len());
+                let slots = entries.iter().map(|entry| Slot::new(&entry.key, entry.version)).collect();
+                assert_eq!(Group::of(slots, place, &digest_at, &mut hashing::AtOnce).unwrap().1, hash);
+                for Entry { key, version } in &entries {
+                    let mut siblings = Vec::new();
+                    assert_eq!(group.path(key, place, &mut siblings), PathEnd::Leaf { version: *version });
+                    let end = depth + u16::try_from(siblings.len()).unwrap();
+                    let leaf = crate::hash::hyper_leaf(*version, &HyperPosition::on_path(key, end).to_bytes());
+                    let root = (depth..end).zip(&siblings).rev().fold(leaf, |below, (level, beside)| {
+                        let (left, right) = if key.bit(level) { (*beside, below) } else { (below, *beside) };
+                        crate::hash::hyper_inner(&left, &right, &HyperPosition::on_path(key, level).to_bytes())
+                    });
+                    assert_eq!(root, hash);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_flat_level_is_below_the_shortcut_leaves() {
+        for keys in [0, 1 << 27, 1 << 30, 1 << 33, u64::MAX] {
+            assert!((9..=SHORTCUT_DEPTH).contains(&flat_levels_for(keys)), "{keys} keys");
         }
     }
 

@@ -1,7 +1,8 @@
 //! `Log`: both trees on top of one store. It appends atomic commit batches, answers with proofs, and checks itself.
 //!
 //! The store holds the log itself, a map from version to event digest, and the hyper root after each commit batch. Both trees are
-//! rebuilt from it whenever the log is opened, and their hyper root must equal the stored one, so every start is an audit.
+//! rebuilt whenever the log is opened, and their hyper root must equal the stored one. [`Log::open`] builds them from all events, so that is an
+//! audit; [`Log::open_from_image`] takes most from a file, and [`Log::audit`] reads the events later.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -98,6 +99,18 @@ impl Log {
         Self::over(Box::new(DiskStore::open(path)?))
     }
 
+    /// Like [`Self::open`], but take the trees from the tree image if there is one. The caller must have [`Self::audit`] read the events that this
+    /// does not read.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::open`].
+    pub fn open_from_image(path: &Path) -> Result<Self, LogError> {
+        let store = DiskStore::open(path)?;
+        let start = Start::of_image(&store)?;
+        Self::of(Box::new(store), start)
+    }
+
     /// Return an empty log in memory, which is lost when the process ends.
     ///
     /// # Errors
@@ -114,7 +127,12 @@ impl Log {
     /// [`LogError::Corrupt`] if rows are missing or malformed, if the log is shorter than it once was, if its events do not lead to the
     /// hyper root that was acknowledged last, or if the newest act is not the one that was noted.
     pub fn over(store: Box<dyn Store>) -> Result<Self, LogError> {
-        let Start { trees, tail, tiles, image } = Start::of_rows(store.as_ref())?;
+        let start = Start::of_rows(store.as_ref())?;
+        Self::of(store, start)
+    }
+
+    fn of(store: Box<dyn Store>, start: Start) -> Result<Self, LogError> {
+        let Start { trees, tail, tiles, image } = start;
         if !tiles.is_empty() {
             // Not synced: what a crash loses is computed again.
             store.write(tiles)?;

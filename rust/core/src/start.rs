@@ -3,7 +3,7 @@
 //! Every start hashes the whole hyper tree and compares its root with the one that was acknowledged last. What it hashes comes from the rows,
 //! read in order, a few thousand events at a time.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use crate::entry_rows;
 use crate::error::LogError;
@@ -11,14 +11,13 @@ use crate::hash::Digest;
 use crate::hidden::{Hidden, require_shown};
 use crate::history::{HistoryTree, group_nodes};
 use crate::hyper::{HyperBuilder, Slot};
-use crate::integers::usize_from;
 use crate::rows::{self, Rows, TILE, TILE_DIGESTS};
 use crate::store::{Store, Table, WriteBatch};
 use crate::tree_image::{ImageUse, Sum, TreeImage};
 use crate::trees::Trees;
 
 /// Number of digests that are read before they are hashed: enough for all threads, a few megabytes.
-const AT_A_TIME: usize = 1 << 16;
+pub const AT_A_TIME: usize = 1 << 16;
 
 /// What a log is opened with.
 pub struct Start {
@@ -31,33 +30,38 @@ pub struct Start {
 }
 
 impl Start {
-    /// Build the trees, from the image of the log and the events after it if that leads to the last hyper root, or else from all events.
+    /// Build the trees from all events.
     ///
     /// # Errors
     ///
     /// [`LogError::Corrupt`] if rows are missing or malformed, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
     /// be read.
     pub fn of_rows(store: &dyn Store) -> Result<Self, LogError> {
-        let Some((path, sum)) = store.image_path().zip(image_sum(store)?) else {
-            return Self::with(store, None);
+        Self::with(store, None)
+    }
+
+    /// Build the trees from the image of the log and the events after it if that leads to the last hyper root, or else from all events.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::of_rows`].
+    pub fn of_image(store: &dyn Store) -> Result<Self, LogError> {
+        let Some((path, sum)) = store.image_path().zip(image_sum(store)?) else { return Self::of_rows(store) };
+        let image = TreeImage::open(&path, sum, length(store)?).map_err(|reason| reason.to_string());
+        let unfit = match image.map(|image| Self::with(store, Some(image)).map_err(|reason| reason.to_string())) {
+            Ok(Ok(start)) => return Ok(start),
+            Ok(Err(reason)) | Err(reason) => reason,
         };
-        let unfit = match TreeImage::open(&path, sum, length(store)?) {
-            Ok(image) => match Self::with(store, Some(image)) {
-                Ok(start) => return Ok(start),
-                Err(reason) => reason.to_string(),
-            },
-            Err(reason) => reason.to_string(),
-        };
-        Ok(Self { image: ImageUse::Unfit(unfit), ..Self::with(store, None)? })
+        Ok(Self { image: ImageUse::Unfit(unfit), ..Self::of_rows(store)? })
     }
 
     fn with(store: &dyn Store, image: Option<TreeImage>) -> Result<Self, LogError> {
         let len = length(store)?;
         let root = last_root(store, len)?;
-        let hidden = Hidden::in_rows(store, len)?;
+        let image_len = image.as_ref().map(TreeImage::len);
+        let hidden = Hidden::in_rows(store, len, image_len.unwrap_or(0)..len)?;
         let mut builder = HyperBuilder::new(len.saturating_sub(hidden.count()));
         let (mut nodes, mut rest, mut sum) = (Vec::new(), Vec::new(), 0_u128);
-        let image_len = image.as_ref().map(TreeImage::len);
         if let Some(image) = image {
             let add = |first, slots: &mut Vec<Slot>| {
                 // A later event may have hidden some since.
@@ -68,21 +72,19 @@ impl Start {
             };
             nodes = image.read(len, add).map_err(|error| LogError::Corrupt(error.to_string()))?;
         }
-        let _: ControlFlow<()> = each_chunk(store, image_len.unwrap_or(0)..len, |first, digests| {
+        each_chunk(store, image_len.unwrap_or(0), |first, digests| {
             let mut add = || {
                 let shown = (first..).zip(digests).filter(|(version, _)| !hidden.contains(*version));
                 sum = sum.wrapping_add(hidden.sum_of(first, digests));
-                shown.into_iter().try_for_each(|(version, key)| builder.add(key, version))
+                { shown }.try_for_each(|(version, key)| builder.add(key, version))
             };
             let ((of_groups, after), added) = rayon::join(|| group_nodes(first, digests), &mut add);
             nodes.extend(of_groups);
             rest = after.to_vec();
-            added.map(ControlFlow::Continue)
+            added
         })?;
-        if image_len.is_none() {
-            // With an image, `Log::audit` does this.
-            hidden.require_sum(sum)?;
-        }
+        // `Log::audit` does this for the events of the image.
+        hidden.require_sum(sum)?;
         drop(hidden);
         let stored = |version| Rows::of(store).digest(version);
         let others = || {
@@ -115,19 +117,14 @@ pub fn length(store: &dyn Store) -> Result<u64, LogError> {
     len.ok_or_else(|| LogError::Corrupt(format!("row {tile} of the event digests is beyond all versions")))
 }
 
-/// Call `visit` with the digests of a range of versions, which starts at a multiple of [`TILE`], in order and with the version of the first
-/// one, until it breaks. All calls but the last have a multiple of [`TILE`] digests.
-///
-/// # Errors
-///
-/// Errors of `visit`; [`LogError::Corrupt`] if a row is missing or malformed; [`LogError::Store`] if one cannot be read.
-pub fn each_chunk<B>(
+/// Call `visit` with the digests of all events from version `from` on, a multiple of [`TILE`], in order and with the version of the first
+/// one. All calls but the last have a multiple of [`TILE`] digests.
+fn each_chunk(
     store: &dyn Store,
-    range: Range<u64>,
-    mut visit: impl FnMut(u64, &[Digest]) -> Result<ControlFlow<B>, LogError>,
-) -> Result<ControlFlow<B>, LogError> {
-    let (mut chunk, mut first, mut expected) = (Vec::with_capacity(AT_A_TIME), range.start, range.start / TILE);
-    let mut broken = None;
+    from: u64,
+    mut visit: impl FnMut(u64, &[Digest]) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let (mut chunk, mut first, mut expected) = (Vec::with_capacity(AT_A_TIME), from, from / TILE);
     store.scan(Table::Digests, &expected.to_be_bytes(), &mut |key, row| {
         let tile = rows::version_in(key)?;
         if tile != expected || chunk.len() % TILE_DIGESTS != 0 {
@@ -139,24 +136,14 @@ pub fn each_chunk<B>(
         }
         expected += 1;
         if chunk.len() >= AT_A_TIME {
-            broken = visit(first, &chunk)?.break_value();
+            visit(first, &chunk)?;
             first += chunk.len() as u64;
             chunk.clear();
-        }
-        if broken.is_some() || tile * TILE >= range.end {
-            return Ok(ControlFlow::Break(()));
         }
         chunk.extend(rows::digests_in(row)?);
         Ok(ControlFlow::Continue(()))
     })?;
-    if let Some(value) = broken {
-        return Ok(ControlFlow::Break(value));
-    }
-    chunk.truncate(usize_from(range.end.saturating_sub(first)));
-    if first + (chunk.len() as u64) < range.end {
-        return Err(LogError::Corrupt(format!("it lacks the digest of version {}", first + chunk.len() as u64)));
-    }
-    if chunk.is_empty() { Ok(ControlFlow::Continue(())) } else { visit(first, &chunk) }
+    if chunk.is_empty() { Ok(()) } else { visit(first, &chunk) }
 }
 
 /// Return the last stored root, which must be of the last of `len` events; `None` if there are none.

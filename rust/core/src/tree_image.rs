@@ -26,6 +26,9 @@ const SUM_BYTES: usize = 16;
 /// Number of nodes that are written or read at a time.
 const NODES_AT_A_TIME: usize = 1 << 14;
 
+/// Number of parts after which what is written is synced.
+const PARTS_A_SYNC: usize = 16;
+
 const BUFFER_BYTES: usize = 1 << 18;
 
 /// The checksum of an image, as a row of its log keeps it.
@@ -76,21 +79,26 @@ impl ImageState {
 ///
 /// # Errors
 ///
-/// Any error of `out`.
+/// Any error of `out` and `part_of`.
 pub(crate) fn write(
     out: &mut File,
     len: u64,
-    part_of: impl Fn(usize) -> Vec<Slot>,
+    part_of: impl Fn(usize) -> io::Result<Vec<Slot>>,
     nodes_of: impl Fn(Range<usize>) -> Vec<Digest>,
 ) -> io::Result<Sum> {
     let mut out = Summed { inner: BufWriter::with_capacity(BUFFER_BYTES, out), sum: Xxh3::new() };
     out.write_all(MAGIC)?;
     out.write_all(&len.to_be_bytes())?;
     for part in 0..PARTS {
-        let slots = part_of(part);
+        let slots = part_of(part)?;
         out.write_all(&(slots.len() as u64).to_be_bytes())?;
         for slot in &slots {
             out.write_all(slot.as_bytes())?;
+        }
+        if part % PARTS_A_SYNC == 0 {
+            // In small steps: the Raft log is on the same disk, and would wait behind all of it.
+            out.flush()?;
+            out.inner.get_ref().sync_data()?;
         }
     }
     let groups = usize_from(len / GROUP);
@@ -246,7 +254,7 @@ mod tests {
         let part = |part: usize| {
             let of_part = |key: &&Digest| usize_from(key.prefix64() >> 55) == part;
             let place = |key: &Digest| keys.iter().position(|other| other == key).unwrap() as u64;
-            keys.iter().filter(of_part).map(|key| Slot::new(key, place(key))).collect()
+            Ok(keys.iter().filter(of_part).map(|key| Slot::new(key, place(key))).collect())
         };
         let sum = write(&mut File::create(&path).unwrap(), 64, part, |range| keys[range].to_vec()).unwrap();
         let (slots, nodes) = read(&path, sum, 64).unwrap();

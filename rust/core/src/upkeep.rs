@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 
 use crate::durable;
 use crate::error::LogError;
+use crate::hash::Digest;
 use crate::hidden::Hidden;
 use crate::history::{GROUP, group_nodes};
 use crate::integers::usize_from;
 use crate::log::Log;
-use crate::rows::TILE;
-use crate::start::{each_chunk, put_image_sum};
+use crate::rows::{self, TILE};
+use crate::start::{AT_A_TIME, put_image_sum};
 use crate::store::WriteBatch;
 use crate::tree_image::{self, ImageUse};
 
@@ -54,8 +55,8 @@ impl Log {
     /// # Errors
     ///
     /// As [`Self::write_image`].
-    pub fn write_last_image(&self) -> Result<bool, LogError> {
-        if self.lacks(CLOSING_PART) { self.write_image() } else { Ok(false) }
+    pub fn write_last_image(&self, go_on: &dyn Fn() -> bool) -> Result<bool, LogError> {
+        if self.lacks(CLOSING_PART) { self.write_image(go_on) } else { Ok(false) }
     }
 
     fn lacks(&self, part: u64) -> bool {
@@ -63,30 +64,45 @@ impl Log {
         len >= FEW_EVENTS && len.saturating_sub(image_len) > len / part
     }
 
-    /// Write an image of the trees beside the log, so that the next start need not read all events; return false if the log has no folder.
-    /// Events may be added meanwhile: each part of the trees is copied by itself. Durable when this returns.
+    /// Write an image of the trees beside the log, so that the next start need not read all events; return false if the log has no folder, or
+    /// `go_on` became false before all was written. Events may be added meanwhile: each part of the trees is copied by itself. Durable when this
+    /// returns.
     ///
     /// # Errors
     ///
-    /// [`LogError::Store`] if it cannot be written. If it was the file, nothing has changed. If it was the row with its checksum, all later
-    /// writes to the log are refused.
-    pub fn write_image(&self) -> Result<bool, LogError> {
+    /// [`LogError::Store`] if it cannot be written. If the log could not be synced for it, or its row not be written, all later writes to the
+    /// log are refused; otherwise nothing has changed.
+    pub fn write_image(&self, go_on: &dyn Fn() -> bool) -> Result<bool, LogError> {
         let _writing = self.image.writing.lock();
         let Some(path) = self.store.image_path() else { return Ok(false) };
         let len = self.len() / TILE * TILE;
-        let mut sum = None;
+        let (mut sum, mut unsynced) = (None, None);
         let written = durable::replace(&path, |out| {
-            let part = |part| self.trees.read().hyper().part(part);
+            let part = |part| {
+                let over = || io::Error::from(io::ErrorKind::Interrupted);
+                go_on().then(|| self.trees.read().hyper().part(part)).ok_or_else(over)
+            };
             let nodes = |range| self.trees.read().history().group_nodes(range).to_vec();
             sum = Some(tree_image::write(out, len, part, nodes)?);
             // What the image has of later events must not be lost in a power cut that leaves the image.
-            self.store.sync().map_err(|error| io::Error::other(error.to_string()))
+            self.sync().map(drop).map_err(|error| {
+                let failed = io::Error::other(error.to_string());
+                unsynced = Some(error);
+                failed
+            })
         });
-        written.map_err(|error| {
+        if let Err(error) = written {
             // A draft that filled the disk must not stay.
             let _ = std::fs::remove_file(path.with_extension("new"));
-            LogError::Store { action: format!("write {}", path.display()), cause: error.to_string() }
-        })?;
+            let of_file = |error: &io::Error| LogError::Store {
+                action: format!("write {}", path.display()),
+                cause: error.to_string(),
+            };
+            return match error.kind() {
+                io::ErrorKind::Interrupted => Ok(false),
+                _ => Err(unsynced.unwrap_or_else(|| of_file(&error))),
+            };
+        }
         let mut row = WriteBatch::default();
         put_image_sum(&mut row, &sum.ok_or(LogError::Bug("an image was written without a checksum"))?);
         let mut writer = self.writer.lock();
@@ -105,25 +121,33 @@ impl Log {
     /// [`LogError::Corrupt`] names what differs: the log must not go on. [`LogError::Store`] if a row cannot be read.
     pub fn audit<B>(&self, progress: &mut dyn FnMut(u64) -> ControlFlow<B>) -> Result<ControlFlow<B>, LogError> {
         let ImageUse::Used(len) = self.image.opened else { return Ok(ControlFlow::Continue(())) };
-        let hidden = Hidden::in_rows(self.store.as_ref(), len)?;
+        let store = self.store.as_ref();
+        let hidden = Hidden::in_rows(store, len, 0..len)?;
         let mut sum = 0_u128;
-        let audited = each_chunk(self.store.as_ref(), 0..len, |first, digests| {
-            sum = sum.wrapping_add(hidden.sum_of(first, digests));
-            let (nodes, _) = group_nodes(first, digests);
-            let from = usize_from(first / GROUP);
-            let trees = self.trees.read();
-            let kept = trees.history().group_nodes(from..from + nodes.len());
-            let is_other = |(place, node)| (kept.get(place) != Some(node)).then_some(place as u64);
-            if let Some(group) = nodes.iter().enumerate().find_map(is_other) {
-                let start = first + group * GROUP;
-                let range = format!("versions {start} to {}", start + GROUP - 1);
-                return Err(LogError::Corrupt(format!("the events of {range} are not those of the tree image")));
+        // Each part is read by itself: `progress` may pause, and neither a lock nor a snapshot of the store must be held meanwhile.
+        for first in (0..len).step_by(AT_A_TIME) {
+            let end = len.min(first + AT_A_TIME as u64);
+            let digests = rows::digests(store, first..end)?;
+            sum = sum.wrapping_add(hidden.sum_of(first, &digests));
+            self.require_groups(first, &digests)?;
+            if let ControlFlow::Break(value) = progress(end) {
+                return Ok(ControlFlow::Break(value));
             }
-            Ok(progress(first + digests.len() as u64))
-        })?;
-        if audited.is_continue() {
-            hidden.require_sum(sum)?;
         }
-        Ok(audited)
+        hidden.require_sum(sum)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Require that whole groups of events, from version `first` on, lead to the nodes of the history tree.
+    fn require_groups(&self, first: u64, digests: &[Digest]) -> Result<(), LogError> {
+        let (nodes, _) = group_nodes(first, digests);
+        let from = usize_from(first / GROUP);
+        let trees = self.trees.read();
+        let kept = trees.history().group_nodes(from..from + nodes.len());
+        let is_other = |(place, node)| (kept.get(place) != Some(node)).then_some(place as u64);
+        let Some(group) = nodes.iter().enumerate().find_map(is_other) else { return Ok(()) };
+        let start = first + group * GROUP;
+        let range = format!("versions {start} to {}", start + GROUP - 1);
+        Err(LogError::Corrupt(format!("the events of {range} are not those of the tree image")))
     }
 }

@@ -311,7 +311,7 @@ impl Consensus {
         self.draw_timeout();
     }
 
-    /// Return whether this member leads, and others do not know that an entry which they have acknowledged is committed.
+    /// Return whether this member leads, and others do not know that an entry is committed.
     #[must_use]
     pub fn has_news(&self) -> bool {
         self.role().is_leader && self.commit_index() > self.announced && !self.uninformed().is_empty()
@@ -329,7 +329,7 @@ impl Consensus {
         let (own, committed) = (self.settings.id.get(), self.commit_index());
         let is_uninformed = |(id, progress): &(&u64, &Progress)| {
             let is_streaming = **id != own && progress.state == ProgressState::Replicate;
-            is_streaming && progress.committed_index < committed.min(progress.matched)
+            is_streaming && progress.committed_index < committed
         };
         self.raw.raft.prs().iter().filter(is_uninformed).map(|(&id, _)| id).collect()
     }

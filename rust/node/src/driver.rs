@@ -355,23 +355,20 @@ impl Driver {
     /// Accept no more requests, finish pending ones within the grace period, and end the threads. Results can still be drained, and
     /// messages sent.
     pub fn close(&self) {
-        {
+        let deadline = {
             let mut inbox = self.shared.inbox.lock();
             inbox.refusal.get_or_insert_with(|| {
                 "it is stopping; send the events to another member, or try again once it has restarted".into()
             });
-            inbox.deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.grace);
-        }
+            *inbox.deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.grace)
+        };
         self.shared.arrived.notify_one();
         for thread in self.threads.lock().drain(..) {
             // A thread that failed has already reported why.
             let _ = thread.join();
         }
         self.prover.close();
-        self.keeper.close();
-        if self.failure().is_none() {
-            self.keeper.write_last();
-        }
+        self.keeper.close(self.failure().is_none(), deadline);
     }
 
     fn put(&self, input: Input) {

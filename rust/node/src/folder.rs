@@ -148,7 +148,7 @@ impl Opened {
         (timing, batch_events): (Timing, usize),
         noted: Option<HighWater>,
     ) -> Result<Self, FolderError> {
-        let log = Arc::new(Log::open(path)?);
+        let log = Arc::new(Log::open_from_image(path)?);
         let of_io = |cause| unusable(path, cause);
         let known = owner(path, description)?;
         let folder = SegmentFolder::open(&path.join(RAFT_FOLDER)).map_err(of_io)?;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -51,7 +52,9 @@ impl Keeper {
         let (log, metrics, stop) = (Arc::clone(log), Arc::clone(metrics), Arc::<Stop>::default());
         let run = {
             let (log, metrics, stop) = (Arc::clone(&log), Arc::clone(&metrics), Arc::clone(&stop));
-            move || match audit(&log, &stop) {
+            // An audit that panics has found nothing, and must not pass as one that found nothing wrong.
+            let panicked = |_| Err("the audit of the tree image panicked; the panic message is on stderr".into());
+            move || match catch_unwind(AssertUnwindSafe(|| audit(&log, &stop))).unwrap_or_else(panicked) {
                 Ok(()) => keep(&log, &metrics, &stop),
                 Err(reason) => fail(reason),
             }
@@ -60,19 +63,15 @@ impl Keeper {
         Ok(Self { log, metrics, stop, thread: Mutex::new(Some(thread)) })
     }
 
-    /// End the thread. It may have to finish an image first.
-    pub fn close(&self) {
+    /// End the thread, and write an image if that makes the next start faster, `is_sound` and there is time until `deadline`. To be called when
+    /// nothing is added any more; a second call does nothing.
+    pub fn close(&self, is_sound: bool, deadline: Instant) {
         *self.stop.is_set.lock() = true;
         self.stop.changed.notify_one();
-        if let Some(thread) = self.thread.lock().take() {
-            // A thread that panicked has only failed to save time.
-            let _ = thread.join();
-        }
-    }
-
-    /// Write an image if that makes the next start faster. To be called when nothing is added any more.
-    pub fn write_last(&self) {
-        if self.log.write_last_image().is_err() {
+        let Some(thread) = self.thread.lock().take() else { return };
+        // A thread that panicked in an image has only failed to save time.
+        let _ = thread.join();
+        if is_sound && self.log.write_last_image(&|| Instant::now() < deadline).is_err() {
             self.metrics.failed_images.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -101,7 +100,7 @@ fn keep(log: &Log, metrics: &Metrics, stop: &Stop) {
     let mut pause = INTERVAL;
     while !stop.wait(pause) {
         pause = INTERVAL;
-        if log.is_image_due() && log.write_image().is_err() {
+        if log.is_image_due() && log.write_image(&|| !*stop.is_set.lock()).is_err() {
             metrics.failed_images.fetch_add(1, Ordering::Relaxed);
             pause = AFTER_FAILURE;
         }

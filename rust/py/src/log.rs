@@ -232,18 +232,13 @@ impl Log {
         checked.break_value().map_or(Ok(()), Err)
     }
 
-    /// Close the log; every later call fails. Closing it again, or in a forked child, does nothing. If the log has grown much, an image of
-    /// its trees is written, so that the next start is quick.
+    /// Close the log; every later call fails. Closing it again, or in a forked child, does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_inherited() {
             return Ok(());
         }
-        let Some(log) = self.log.write().map_err(|_| error::closed())?.take() else { return Ok(()) };
-        py.detach(|| {
-            // Without an image, the next start only takes longer.
-            let _ = guarded(|| log.write_last_image());
-            drop(log);
-        });
+        let log = self.log.write().map_err(|_| error::closed())?.take();
+        py.detach(|| drop(log));
         Ok(())
     }
 

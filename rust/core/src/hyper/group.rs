@@ -17,7 +17,8 @@ pub(super) const GROUP_LEVELS: u16 = 3;
 /// Number of buckets of a group.
 const BUCKETS: usize = 1 << GROUP_LEVELS;
 
-/// Number of keys that a bucket may hold. There are at most ten on average, so chance alone does not lead here.
+/// Number of keys that a bucket may hold. There are at most ten on average: chance leads here only if a first batch is much larger than the
+/// tree, until that has grown.
 const MAX_BUCKET: usize = 32;
 
 /// The keys below one flat node.
@@ -28,7 +29,7 @@ pub(super) enum Group {
     Buckets {
         /// The hash of each bucket.
         hashes: [Digest; BUCKETS],
-        /// The slots of all buckets, in the order of their keys, with [`room_for`] them.
+        /// The slots of all buckets, in the order of their keys.
         slots: Vec<Slot>,
     },
     /// Keys that do not, or of which too many are in one bucket.
@@ -368,8 +369,11 @@ fn entries_of(slots: &[Slot], digest_at: &DigestAt<'_>) -> Result<Vec<Entry>, Lo
 fn subtree<H: Hashing>(hashes: &[H::Hash], slots: &[Slot], first: u8, depth: u16, hashing: &mut H) -> H::Hash {
     match (slots, hashes) {
         ([], _) => H::empty(depth),
+        // From there on, a key that is alone is a leaf, whatever is between it and its bucket.
+        ([only], _) if hashes.is_empty() || depth >= SHORTCUT_DEPTH => {
+            lone_hash(&only.key(first), only.version(), depth, hashing)
+        }
         (_, [hash]) => *hash,
-        ([only], []) => lone_hash(&only.key(first), only.version(), depth, hashing),
         ([some, ..], _) => {
             let ((left_hashes, right_hashes), (lefts, rights)) = (halves(hashes), split_slots(slots, depth));
             let left = subtree(left_hashes, lefts, first, depth + 1, hashing);

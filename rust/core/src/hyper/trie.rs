@@ -23,53 +23,80 @@ pub(super) enum Trie {
 #[derive(Debug)]
 pub(super) struct Branch {
     depth: u16,
+    left: Half,
+    right: Half,
+}
+
+/// A subtree with its hash one level below the branch. It is kept there because a path needs just that, and computing it from what is further below
+/// could take a hash for each level.
+#[derive(Debug, Clone)]
+struct Half {
+    trie: Trie,
     hash: Digest,
-    left: Trie,
-    right: Trie,
 }
 
 impl Trie {
     /// Return the trie of some entries, sorted by key, each key once.
     pub(super) fn of(entries: &[Entry], depth: u16) -> Self {
-        Self::Empty.with(entries, depth, &mut Vec::new()).0
+        if entries.is_empty() { Self::Empty } else { Self::Empty.with(entries, depth, &mut Vec::new()).0 }
     }
 
-    /// Return the trie with `entries` inserted, sorted by key, each key once, and the hash of its root at `depth`. A key that was there
-    /// moves to its new version; its old one is added to `replaced`.
+    /// Return the trie with `entries` inserted, at least one, sorted by key, each key once, and the hash of its root at `depth`. A key that was
+    /// there moves to its new version; its old one is added to `replaced`.
     pub(super) fn with(&self, entries: &[Entry], depth: u16, replaced: &mut Vec<Entry>) -> (Self, Digest) {
-        let [first, others @ ..] = entries else { return (self.clone(), self.hash(depth)) };
-        let placed = match self {
-            Self::Empty => others.is_empty(),
-            Self::Leaf(old) if others.is_empty() && old.key == first.key => {
-                replaced.push(**old);
-                true
+        if let [only] = entries {
+            let is_own = match self {
+                Self::Empty => true,
+                Self::Leaf(old) if old.key == only.key => {
+                    replaced.push(**old);
+                    true
+                }
+                Self::Leaf(_) | Self::Branch(_) => false,
+            };
+            if is_own {
+                return (Self::Leaf(Arc::new(*only)), lone_hash(&only.key, only.version, depth, &mut AtOnce));
             }
-            Self::Leaf(_) | Self::Branch(_) => false,
-        };
-        if placed {
-            return (Self::Leaf(Arc::new(*first)), lone_hash(&first.key, first.version, depth, &mut AtOnce));
         }
-        let (left, right) = self.children(depth);
+        let (left, right) = self.halves(depth);
         let (lefts, rights) = split_entries(entries, depth);
-        let (left, left_hash) = left.with(lefts, depth + 1, replaced);
-        let (right, right_hash) = right.with(rights, depth + 1, replaced);
-        let hash = AtOnce.inner(left_hash, right_hash, &first.key, depth);
+        let mut inserted = |(trie, hash): (Self, Option<Digest>), entries: &[Entry]| {
+            let (trie, hash) = if entries.is_empty() {
+                let hash = hash.unwrap_or_else(|| trie.hash(depth + 1));
+                (trie, hash)
+            } else {
+                trie.with(entries, depth + 1, replaced)
+            };
+            Half { trie, hash }
+        };
+        let (left, right) = (inserted(left, lefts), inserted(right, rights));
+        let key = entries.first().map_or_else(Digest::default, |first| first.key);
+        let hash = AtOnce.inner(left.hash, right.hash, &key, depth);
         let joined = match (left, right) {
-            (Self::Empty, only) | (only, Self::Empty) => only,
-            (left, right) => Self::Branch(Arc::new(Branch { depth, hash, left, right })),
+            (Half { trie: Self::Empty, .. }, Half { trie, .. })
+            | (Half { trie, .. }, Half { trie: Self::Empty, .. }) => trie,
+            (left, right) => Self::Branch(Arc::new(Branch { depth, left, right })),
         };
         (joined, hash)
     }
 
     /// Return the two subtrees of the node at `depth`.
     pub(super) fn children(&self, depth: u16) -> (Self, Self) {
+        let ((left, _), (right, _)) = self.halves(depth);
+        (left, right)
+    }
+
+    /// Return the two subtrees of the node at `depth`, each with its hash if that is known.
+    fn halves(&self, depth: u16) -> ((Self, Option<Digest>), (Self, Option<Digest>)) {
+        let known = |half: &Half| (half.trie.clone(), Some(half.hash));
+        let empty = (Self::Empty, Some(AtOnce::empty(depth + 1)));
         let is_right = match self {
-            Self::Empty => return (Self::Empty, Self::Empty),
-            Self::Branch(branch) if branch.depth == depth => return (branch.left.clone(), branch.right.clone()),
+            Self::Empty => return (empty.clone(), empty),
+            Self::Branch(branch) if branch.depth == depth => return (known(&branch.left), known(&branch.right)),
             Self::Leaf(leaf) => leaf.key.bit(depth),
             Self::Branch(branch) => branch.some_key().bit(depth),
         };
-        if is_right { (Self::Empty, self.clone()) } else { (self.clone(), Self::Empty) }
+        let whole = (self.clone(), None);
+        if is_right { (empty, whole) } else { (whole, empty) }
     }
 
     /// Return the hash at `depth` of the subtree that this is the trie of.
@@ -77,7 +104,11 @@ impl Trie {
         match self {
             Self::Empty => AtOnce::empty(depth),
             Self::Leaf(leaf) => lone_hash(&leaf.key, leaf.version, depth, &mut AtOnce),
-            Self::Branch(branch) => lift(&branch.some_key(), branch.hash, branch.depth, depth, &mut AtOnce),
+            Self::Branch(branch) => {
+                let key = branch.some_key();
+                let hash = AtOnce.inner(branch.left.hash, branch.right.hash, &key, branch.depth);
+                lift(&key, hash, branch.depth, depth, &mut AtOnce)
+            }
         }
     }
 
@@ -86,24 +117,37 @@ impl Trie {
         match self {
             Self::Empty => None,
             Self::Leaf(leaf) => (leaf.key == *key).then_some(leaf.version),
-            Self::Branch(branch) => if key.bit(branch.depth) { &branch.right } else { &branch.left }.find(key),
+            Self::Branch(branch) => if key.bit(branch.depth) { &branch.right } else { &branch.left }.trie.find(key),
         }
     }
 
     /// Add the siblings on the path of `key` from `depth` on to `siblings`; return where the path ends.
     pub(super) fn path(&self, key: &Digest, depth: u16, siblings: &mut Vec<Digest>) -> PathEnd {
-        let (mut node, mut depth) = (self.clone(), depth);
+        let (mut node, mut depth) = (self, depth);
         loop {
-            match &node {
+            let (next, beside) = match node {
                 Self::Empty => return PathEnd::Empty,
                 Self::Leaf(leaf) if depth >= SHORTCUT_DEPTH => return PathEnd::Leaf { version: leaf.version },
-                Self::Leaf(_) | Self::Branch(_) => {}
-            }
-            let (left, right) = node.children(depth);
-            let (own, sibling) = if key.bit(depth) { (right, left) } else { (left, right) };
+                Self::Branch(branch) if branch.depth == depth => {
+                    let (left, right) = (&branch.left, &branch.right);
+                    let (own, beside) = if key.bit(depth) { (right, left) } else { (left, right) };
+                    (&own.trie, beside.hash)
+                }
+                Self::Leaf(leaf) => node.beside(&leaf.key, key, depth),
+                Self::Branch(branch) => node.beside(&branch.some_key(), key, depth),
+            };
             depth += 1;
-            siblings.push(sibling.hash(depth));
-            node = own;
+            siblings.push(beside);
+            node = next;
+        }
+    }
+
+    /// Return where the path of `key` goes on from `depth`, where all keys below this node go the way of `below`; and the hash beside it.
+    fn beside(&self, below: &Digest, key: &Digest, depth: u16) -> (&Self, Digest) {
+        if key.bit(depth) == below.bit(depth) {
+            (self, AtOnce::empty(depth + 1))
+        } else {
+            (&Self::Empty, self.hash(depth + 1))
         }
     }
 
@@ -114,7 +158,7 @@ impl Trie {
             match node {
                 Self::Empty => {}
                 Self::Leaf(leaf) => entries.push(**leaf),
-                Self::Branch(branch) => rest.extend([&branch.right, &branch.left]),
+                Self::Branch(branch) => rest.extend([&branch.right.trie, &branch.left.trie]),
             }
         }
         entries
@@ -125,11 +169,11 @@ impl Branch {
     /// Return a key below; all have the first `depth` bits in common.
     #[expect(clippy::panic, reason = "any key returned here would be wrong, and would lead to a wrong root")]
     fn some_key(&self) -> Digest {
-        let mut node = &self.left;
+        let mut node = &self.left.trie;
         loop {
             match node {
                 Trie::Empty => panic!("a branch has leaves on both sides"),
-                Trie::Branch(branch) => node = &branch.left,
+                Trie::Branch(branch) => node = &branch.left.trie,
                 Trie::Leaf(leaf) => return leaf.key,
             }
         }

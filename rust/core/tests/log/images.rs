@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
@@ -28,10 +28,10 @@ fn append(log: &Log, events: impl IntoIterator<Item = u64>) {
 /// A folder with a log that has an image of its first 200 events, of which some were added again.
 fn imaged() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     append(&log, 0..150);
     append(&log, (100..150).rev());
-    assert!(log.write_image().unwrap());
+    assert!(log.write_image(&|| true).unwrap());
     append(&log, 140..180);
     folder
 }
@@ -67,7 +67,7 @@ fn plain() -> Log {
 #[test]
 fn a_log_opens_from_its_image_and_the_events_after_it() {
     let folder = imaged();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert_eq!(log.image_use(), &ImageUse::Used(192));
     require_same(&log, &plain());
     append(&log, 170..200);
@@ -92,14 +92,14 @@ fn an_image_that_is_not_as_it_was_written_is_not_used() {
     let longer = [written.as_slice(), &[0]].concat();
     for bytes in flips.chain(cuts).chain([longer]) {
         fs::write(image(folder.path()), bytes).unwrap();
-        let log = Log::open(folder.path()).unwrap();
+        let log = Log::open_from_image(folder.path()).unwrap();
         assert!(matches!(log.image_use(), ImageUse::Unfit(_)), "{:?}", log.image_use());
         require_same(&log, &other);
     }
     fs::write(image(folder.path()), &written).unwrap();
-    assert_eq!(Log::open(folder.path()).unwrap().image_use(), &ImageUse::Used(192));
+    assert_eq!(Log::open_from_image(folder.path()).unwrap().image_use(), &ImageUse::Used(192));
     fs::remove_file(image(folder.path())).unwrap();
-    require_same(&Log::open(folder.path()).unwrap(), &other);
+    require_same(&Log::open_from_image(folder.path()).unwrap(), &other);
 }
 
 #[test]
@@ -110,23 +110,23 @@ fn an_image_of_another_log_or_of_another_time_is_not_used() {
     let another = tempfile::tempdir().unwrap();
     let log = Log::open(another.path()).unwrap();
     append(&log, 1000..1200);
-    log.write_image().unwrap();
+    log.write_image(&|| true).unwrap();
     drop(log);
     fs::copy(image(another.path()), image(folder.path())).unwrap();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert!(matches!(log.image_use(), ImageUse::Unfit(_)));
     require_same(&log, &other);
 
     // A later image, then the earlier one in its place.
-    log.write_image().unwrap();
+    log.write_image(&|| true).unwrap();
     drop(log);
     let later = fs::read(image(folder.path())).unwrap();
     fs::write(image(folder.path()), &written).unwrap();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert!(matches!(log.image_use(), ImageUse::Unfit(_)));
     drop(log);
     fs::write(image(folder.path()), later).unwrap();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert_eq!(log.image_use(), &ImageUse::Used(192));
     require_same(&log, &other);
 }
@@ -146,10 +146,10 @@ fn a_planted_image_of_another_log_does_not_change_what_is_true() {
     let (folder, another) = (imaged(), tempfile::tempdir().unwrap());
     let log = Log::open(another.path()).unwrap();
     append(&log, 1000..1128);
-    log.write_image().unwrap();
+    log.write_image(&|| true).unwrap();
     drop(log);
     plant(folder.path(), &fs::read(image(another.path())).unwrap());
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert!(
         matches!(log.image_use(), ImageUse::Unfit(reason) if reason.contains("hyper root")),
         "{:?}",
@@ -161,10 +161,10 @@ fn a_planted_image_of_another_log_does_not_change_what_is_true() {
     // From the future: of more events than the log has.
     let log = Log::open(another.path()).unwrap();
     append(&log, 2000..3000);
-    log.write_image().unwrap();
+    log.write_image(&|| true).unwrap();
     drop(log);
     plant(folder.path(), &fs::read(image(another.path())).unwrap());
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert!(
         matches!(log.image_use(), ImageUse::Unfit(reason) if reason.contains("more events")),
         "{:?}",
@@ -184,7 +184,7 @@ fn events_that_a_start_did_not_read_are_audited() {
     batch.put(Table::Digests, 0_u64.to_be_bytes(), damaged);
     store.write(batch).unwrap();
     drop(store);
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert_eq!(log.image_use(), &ImageUse::Used(192));
     let found = audit(&log).unwrap_err();
     assert!(found.to_string().contains("versions 32 to 47"), "{found}");
@@ -198,7 +198,7 @@ fn events_that_a_start_did_not_read_are_audited() {
     store.write(batch).unwrap();
     drop(store);
     fs::remove_file(image(folder.path())).unwrap();
-    assert!(matches!(Log::open(folder.path()), Err(LogError::Corrupt(_))));
+    assert!(matches!(Log::open_from_image(folder.path()), Err(LogError::Corrupt(_))));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn an_occurrence_that_is_of_another_event_is_found() {
         batch.put(Table::Occurrences, key(121, 120), []);
         store.write(batch).unwrap();
         drop(store);
-        match Log::open(folder.path()) {
+        match Log::open_from_image(folder.path()) {
             Err(LogError::Corrupt(reason)) if !has_image => assert!(reason.contains("hidden"), "{reason}"),
             Ok(log) if has_image => assert!(audit(&log).unwrap_err().to_string().contains("hidden")),
             other => panic!("{other:?}"),
@@ -225,9 +225,58 @@ fn an_occurrence_that_is_of_another_event_is_found() {
 }
 
 #[test]
+fn no_lock_is_held_while_an_audit_pauses() {
+    let folder = imaged();
+    let log = Log::open_from_image(folder.path()).unwrap();
+    let mut calls = 0;
+    let audited = log.audit(&mut |_| {
+        calls += 1;
+        // Would wait for ever if the trees were locked for reading.
+        append(&log, 500..510);
+        ControlFlow::<()>::Continue(())
+    });
+    assert!(audited.unwrap().is_continue());
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn a_log_that_nobody_audits_later_opens_without_its_image() {
+    let folder = imaged();
+    let log = Log::open(folder.path()).unwrap();
+    assert_eq!(log.image_use(), &ImageUse::Missing);
+    require_same(&log, &plain());
+}
+
+#[test]
+fn an_image_that_is_broken_off_leaves_the_one_before() {
+    let folder = imaged();
+    let log = Log::open_from_image(folder.path()).unwrap();
+    append(&log, 300..400);
+    let asked = AtomicU64::new(0);
+    assert!(!log.write_image(&|| asked.fetch_add(1, Ordering::Relaxed) < 100).unwrap());
+    assert_eq!(log.image_len(), 192);
+    drop(log);
+    assert!(!folder.path().join("trees.new").exists());
+    assert_eq!(Log::open_from_image(folder.path()).unwrap().image_use(), &ImageUse::Used(192));
+}
+
+#[test]
+fn a_hidden_occurrence_after_the_image_that_is_of_another_event_is_found() {
+    let folder = imaged();
+    let store = DiskStore::open(folder.path()).unwrap();
+    // Version 240 would be the last; of those after the image, 203 is of event 143.
+    let key = [event(144).as_bytes().as_slice(), &203_u64.to_be_bytes()].concat();
+    let mut batch = WriteBatch::default();
+    batch.put(Table::Occurrences, key, []);
+    store.write(batch).unwrap();
+    drop(store);
+    assert!(matches!(Log::open_from_image(folder.path()), Err(LogError::Corrupt(_))));
+}
+
+#[test]
 fn an_image_can_be_written_while_the_log_grows() {
     let folder = tempfile::tempdir().unwrap();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     append(&log, 0..200);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -239,14 +288,14 @@ fn an_image_can_be_written_while_the_log_grows() {
         });
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                log.write_image().unwrap();
+                log.write_image(&|| true).unwrap();
             }
         });
     });
     append(&log, 5000..5010);
     let expected = (log.len(), log.tree_head().unwrap());
     drop(log);
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     assert!(matches!(log.image_use(), ImageUse::Used(len) if *len >= 200), "{:?}", log.image_use());
     assert_eq!((log.len(), log.tree_head().unwrap()), expected);
     assert!(log.check(&mut |_| ControlFlow::<()>::Continue(())).unwrap().is_continue());
@@ -257,21 +306,21 @@ fn an_image_can_be_written_while_the_log_grows() {
 fn a_log_without_a_folder_has_no_image_and_a_small_one_is_not_due() {
     let log = Log::in_memory().unwrap();
     append(&log, 0..10);
-    assert!(!log.write_image().unwrap());
+    assert!(!log.write_image(&|| true).unwrap());
     assert_eq!(log.image_use(), &ImageUse::Missing);
-    assert!(!log.is_image_due() && !log.write_last_image().unwrap());
+    assert!(!log.is_image_due() && !log.write_last_image(&|| true).unwrap());
     audit(&log).unwrap();
 }
 
 #[test]
 fn an_image_that_cannot_be_written_leaves_the_log_as_it_was() {
     let folder = imaged();
-    let log = Log::open(folder.path()).unwrap();
+    let log = Log::open_from_image(folder.path()).unwrap();
     fs::create_dir(folder.path().join("trees.new")).unwrap();
-    assert!(matches!(log.write_image(), Err(LogError::Store { .. })));
+    assert!(matches!(log.write_image(&|| true), Err(LogError::Store { .. })));
     append(&log, 300..310);
     drop(log);
-    assert_eq!(Log::open(folder.path()).unwrap().image_use(), &ImageUse::Used(192));
+    assert_eq!(Log::open_from_image(folder.path()).unwrap().image_use(), &ImageUse::Used(192));
 }
 
 /// Events of a few kinds, so that many repeat; and digests that share 40 or 56 bits with many others.
@@ -294,7 +343,7 @@ proptest! {
         after in prop::collection::vec(batch(), 0..6),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let (log, other) = (Log::open(folder.path()).unwrap(), Log::in_memory().unwrap());
+        let (log, other) = (Log::open_from_image(folder.path()).unwrap(), Log::in_memory().unwrap());
         let add = |batches: &[Vec<Digest>]| {
             for digests in batches {
                 for log in [&log, &other] {
@@ -303,10 +352,10 @@ proptest! {
             }
         };
         add(&before);
-        log.write_image().unwrap();
+        log.write_image(&|| true).unwrap();
         add(&after);
         drop(log);
-        let log = Log::open(folder.path()).unwrap();
+        let log = Log::open_from_image(folder.path()).unwrap();
         prop_assert!(matches!(log.image_use(), ImageUse::Used(_)), "{:?}", log.image_use());
         prop_assert_eq!(log.len(), other.len());
         if !log.is_empty() {
