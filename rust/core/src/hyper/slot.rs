@@ -27,7 +27,7 @@ impl Slot {
     ///
     /// # Panics
     ///
-    /// From version 2^40 on, which [`require_room`] refuses.
+    /// From version 2^40 on, which a plan refuses.
     #[must_use]
     pub fn new(key: &Digest, version: u64) -> Self {
         assert!(version < VERSIONS, "versions without room in a slot are refused before");
