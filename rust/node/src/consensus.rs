@@ -20,7 +20,7 @@ use raft::eraftpb::{
     ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
     Message, MessageType,
 };
-use raft::{Config, Progress, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
+use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
 
 use crate::liveness::Liveness;
 use crate::member_id::MemberId;
@@ -159,8 +159,6 @@ pub struct Consensus {
     liveness: Liveness,
     roll_call: RollCall,
     marks: Marks,
-    /// The last commit index that was announced without an entry.
-    announced: u64,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -201,8 +199,6 @@ impl Consensus {
             max_inflight_msgs: 64,
             max_uncommitted_size: 256 << 20,
             max_committed_size_per_ready: APPLYING_BYTES as u64,
-            // A message for each commit index would cost the members as much as the entry. The next entry tells them, or a pause.
-            skip_bcast_commit: true,
             ..Config::default()
         };
         let is_new = recovered == Recovered::default() && applied == LogId::default();
@@ -226,7 +222,6 @@ impl Consensus {
             liveness: Liveness::new(settings.election_ticks, settings.dead_ticks),
             roll_call: RollCall::needless(settings.seed),
             marks: Marks::default(),
-            announced: 0,
         };
         if consensus.raw.raft.prs().conf().to_conf_state().voters == [settings.id.get()] && promoted.is_empty() {
             // A single voter need not wait for an election time-out.
@@ -304,34 +299,8 @@ impl Consensus {
         if is_leader {
             self.settle_configuration();
             self.repeat_snapshots();
-            // The last announcement may have been lost.
-            self.announced = 0;
-            self.announce();
         }
         self.draw_timeout();
-    }
-
-    /// Return whether this member leads, and others do not know that an entry is committed.
-    #[must_use]
-    pub fn has_news(&self) -> bool {
-        self.role().is_leader && self.commit_index() > self.announced && !self.uninformed().is_empty()
-    }
-
-    /// Tell the others what is committed, if this member leads and no entry has told them.
-    pub fn announce(&mut self) {
-        if self.has_news() {
-            self.announced = self.commit_index();
-            self.uninformed().into_iter().for_each(|id| self.raw.raft.send_append(id));
-        }
-    }
-
-    fn uninformed(&self) -> Vec<u64> {
-        let (own, committed) = (self.settings.id.get(), self.commit_index());
-        let is_uninformed = |(id, progress): &(&u64, &Progress)| {
-            let is_streaming = **id != own && progress.state == ProgressState::Replicate;
-            is_streaming && progress.committed_index < committed
-        };
-        self.raw.raft.prs().iter().filter(is_uninformed).map(|(&id, _)| id).collect()
     }
 
     /// Process a message from another member.
@@ -371,7 +340,13 @@ impl Consensus {
             return Ok(());
         }
         self.end_snapshot(&message);
+        // Under load, the next entry or the end of the one under way tells the others what is committed. A message for each would cost
+        // them about as much as the entry.
+        let is_followed =
+            message.msg_type() == MessageType::MsgAppendResponse && message.index < self.raw.raft.raft_log.last_index();
+        self.raw.skip_bcast_commit(is_followed);
         let stepped = self.raw.step(message);
+        self.raw.skip_bcast_commit(false);
         self.draw_timeout();
         stepped.map_err(|error| Refusal::Raft(error.to_string()))
     }

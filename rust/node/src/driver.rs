@@ -56,9 +56,6 @@ pub struct Limits {
 /// Maximum number of queued messages from other members. Any more are dropped, as a network might do, and Raft sends them again.
 const QUEUE_MESSAGES: usize = 4096;
 
-/// How long a leader waits for the next entry before it tells the others that the last one is committed.
-const PAUSE: Duration = Duration::from_micros(500);
-
 /// Why a request was not accepted. No part of it will be appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
@@ -437,8 +434,8 @@ impl Shared {
     fn drive<M: SegmentStore>(&self, member: &mut Member<M>, outbox: &Outbox) -> Result<(), MemberError> {
         // The first turn is immediate: a single voter is already leader, but has not saved that.
         let mut next_tick = Instant::now();
-        let (mut proposed, mut pause) = (VecDeque::new(), None);
-        while let Some(inputs) = self.next_inputs(&mut next_tick, pause, member.is_idle()) {
+        let mut proposed = VecDeque::new();
+        while let Some(inputs) = self.next_inputs(&mut next_tick, member.is_idle()) {
             let (mut effects, begun) = (Effects::default(), Instant::now());
             let mut send = |messages: Vec<Message>| outbox.send(messages.iter().map(addressed));
             let turned = member.turn(inputs, &mut effects, &mut send);
@@ -454,7 +451,6 @@ impl Shared {
             // The effects before an error were saved, and their tickets are stored nowhere else.
             self.hand_out(member, effects, outbox);
             turned?;
-            pause = member.consensus().has_news().then(|| Instant::now() + PAUSE);
         }
         Ok(())
     }
@@ -543,9 +539,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Wait for inputs, the next tick or the end of a pause. None when the driver is closed and nothing is pending, or its grace period
-    /// is over.
-    fn next_inputs(&self, next_tick: &mut Instant, pause: Option<Instant>, is_idle: bool) -> Option<VecDeque<Input>> {
+    /// Wait for inputs or the next tick. None when the driver is closed and nothing is pending, or its grace period is over.
+    fn next_inputs(&self, next_tick: &mut Instant, is_idle: bool) -> Option<VecDeque<Input>> {
         let mut inbox = self.inbox.lock();
         loop {
             let now = Instant::now();
@@ -558,14 +553,11 @@ impl Shared {
                 *next_tick = (*next_tick + self.limits.tick).max(now);
                 inbox.inputs.push_back(Input::Tick);
             }
-            if inbox.inputs.is_empty() && pause.is_some_and(|end| now >= end) {
-                inbox.inputs.push_back(Input::Pause);
-            }
             if !inbox.inputs.is_empty() {
                 inbox.messages = 0;
                 return Some(std::mem::take(&mut inbox.inputs));
             }
-            self.arrived.wait_until(&mut inbox, pause.map_or(*next_tick, |end| end.min(*next_tick)));
+            self.arrived.wait_until(&mut inbox, *next_tick);
         }
     }
 }

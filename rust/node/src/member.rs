@@ -39,8 +39,6 @@ const READ_TIMEOUTS: usize = 60;
 pub enum Input {
     /// A tick has passed.
     Tick,
-    /// Nothing has happened for a moment.
-    Pause,
     /// A message, and the member that has sent it, as its stream has shown.
     Message(MemberId, Message),
     /// A notice, and the member that has sent it.
@@ -81,7 +79,7 @@ impl Input {
             | Self::Request(ticket, _)
             | Self::Act(ticket, _) => Some(*ticket),
             Self::Report(report) => report.ticket,
-            Self::Tick | Self::Pause | Self::Message(..) | Self::Notice(..) | Self::Lost(_) | Self::Synced(_) => None,
+            Self::Tick | Self::Message(..) | Self::Notice(..) | Self::Lost(_) | Self::Synced(_) => None,
         }
     }
 }
@@ -322,7 +320,6 @@ impl<M: SegmentStore> Member<M> {
     fn handle(&mut self, input: Input, effects: &mut Effects) {
         match input {
             Input::Tick => self.tick(effects),
-            Input::Pause => self.consensus.announce(),
             // A refused message changes at most the term; a correct member sends it again.
             Input::Message(sender, message) => {
                 let checked = check_origin(sender, &message, &self.membership).map_err(Refusal::from);

@@ -192,58 +192,24 @@ fn a_read_is_not_asked_before_the_first_entry_of_a_term_is_committed() {
     assert!(alone.read(vec![2]));
 }
 
-/// Let member 2 acknowledge an entry; return what the leader then sends.
-fn acknowledged(group: &mut Group, entry: LogId) -> Vec<Message> {
-    let leader = group.member(1);
-    let mut answer = Message { from: 2, to: 1, index: entry.index, term: entry.term, ..Message::default() };
-    answer.set_msg_type(MessageType::MsgAppendResponse);
-    leader.step(answer).unwrap();
-    assert_eq!(leader.commit_index(), entry.index);
-    carried_out(leader)
-}
-
-fn commits(sent: &[Message]) -> Vec<(u64, u64)> {
-    sent.iter().map(|message| (message.to, message.commit)).collect()
-}
-
 #[test]
-fn a_commit_index_travels_with_the_next_entry() {
+fn a_commit_index_travels_with_the_entries_that_follow() {
     let mut group = Group::led();
-    let entry = group.member(1).propose(vec![1]).unwrap();
-    carried_out(group.member(1));
-    assert_eq!(acknowledged(&mut group, entry), []);
     let leader = group.member(1);
-    leader.propose(vec![2]).unwrap();
-    assert_eq!(commits(&carried_out(leader)), [(2, entry.index), (3, entry.index)]);
-}
-
-#[test]
-fn a_commit_index_that_no_entry_follows_is_announced_once() {
-    let mut group = Group::led();
-    let entry = group.member(1).propose(vec![1]).unwrap();
-    carried_out(group.member(1));
-    assert_eq!(acknowledged(&mut group, entry), []);
-    let leader = group.member(1);
-    assert!(leader.has_news());
-    leader.announce();
-    // Member 3 has not acknowledged the entry, and is told, too: it has it by then, or does not count it as committed.
-    let sent = carried_out(leader);
-    assert_eq!(commits(&sent), [(2, entry.index), (3, entry.index)]);
-    assert_eq!(sent[0].msg_type(), MessageType::MsgAppend);
-    assert!(!leader.has_news());
-    leader.announce();
-    assert_eq!(carried_out(leader), []);
-}
-
-#[test]
-fn every_follower_knows_what_is_committed_after_a_tick() {
-    let mut group = Group::led();
-    let entry = group.propose(1, b"x");
-    // An announcement that is lost is repeated.
-    group.member(1).announce();
-    carried_out(group.member(1));
-    group.tick(1);
-    assert!(group.members.values().all(|member| member.commit_index() == entry.index));
+    let entries = [leader.propose(vec![1]).unwrap(), leader.propose(vec![2]).unwrap()];
+    carried_out(leader);
+    let acknowledged = |group: &mut Group, entry: LogId| {
+        let leader = group.member(1);
+        let mut answer = Message { from: 2, to: 1, index: entry.index, term: entry.term, ..Message::default() };
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        leader.step(answer).unwrap();
+        assert_eq!(leader.commit_index(), entry.index);
+        carried_out(leader)
+    };
+    assert_eq!(acknowledged(&mut group, entries[0]), []);
+    let sent = acknowledged(&mut group, entries[1]);
+    let receivers: Vec<_> = sent.iter().map(|message| (message.to, message.commit)).collect();
+    assert_eq!(receivers, [(2, entries[1].index), (3, entries[1].index)]);
 }
 
 /// Return the output of a member that asks for something to be saved.

@@ -7,7 +7,6 @@ use qed_core::acts::ActBody;
 use qed_core::error::LogError;
 use qed_core::hash::Digest;
 use qed_core::store::{MemoryStore, Row, Store, Table, Visit, WriteBatch};
-use raft::eraftpb::MessageType;
 use tempfile::TempDir;
 
 use super::*;
@@ -25,7 +24,6 @@ use crate::wal::Wal;
 /// Size of the entries that are kept: small, so that entries are deleted soon.
 const KEPT_BYTES: usize = 20_000;
 const ONE: MemberId = MemberId::of(1);
-const TWO: MemberId = MemberId::of(2);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A store whose writes fail after a number of successes.
@@ -121,16 +119,6 @@ fn description() -> MemberInfo {
 /// Start a single voter.
 fn alone<M: SegmentStore + Send + 'static>(store: M, log: Log, batch_events: usize, queue_events: usize) -> Driver {
     let founded = Membership::of_one("cluster".into(), ONE, description());
-    voter_of(founded, store, log, batch_events, limits(queue_events))
-}
-
-fn voter_of<M: SegmentStore + Send + 'static>(
-    founded: Membership,
-    store: M,
-    log: Log,
-    batch_events: usize,
-    limits: Limits,
-) -> Driver {
     let settings = Settings {
         id: ONE,
         election_ticks: 10,
@@ -144,7 +132,7 @@ fn voter_of<M: SegmentStore + Send + 'static>(
     };
     let of_member = member::Limits { batch_events, election_ticks: 10, first_read: 0 };
     let (member, state) = recover(Arc::new(log), store, Some(founded), settings, of_member).unwrap();
-    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits, Arc::default()).unwrap()
+    Driver::start(Identity::draw("a", false).unwrap(), member, state, limits(queue_events), Arc::default()).unwrap()
 }
 
 fn alone_in_memory(batch_events: usize, queue_events: usize) -> Driver {
@@ -274,42 +262,6 @@ fn questions_are_answered_beside_requests_and_before_the_end() {
             other => panic!("{other:?}"),
         }
     }
-}
-
-/// Return the first message of a kind that a driver sends.
-fn sent_by(driver: &Driver, is_wanted: impl Fn(&Message) -> bool) -> Message {
-    let begun = Instant::now();
-    loop {
-        let sent = driver.drain().unwrap().messages;
-        let mut sent = sent.iter().map(|(_, bytes)| Message::decode(bytes.as_slice()).unwrap());
-        if let Some(message) = sent.find(&is_wanted) {
-            return message;
-        }
-        assert!(begun.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
-}
-
-#[test]
-fn a_leader_announces_what_is_committed_once_no_entry_follows() {
-    let mut founded = Membership::of_one("cluster".into(), ONE, description());
-    founded.members.insert(TWO, description());
-    founded.configuration.learners.push(TWO);
-    // No tick passes, which would announce it, too.
-    let limits = Limits { tick: 2 * PATIENCE, ..limits(1000) };
-    let driver = voter_of(founded, Memory::default(), Log::in_memory().unwrap(), 1, limits);
-    let acknowledge = |index| {
-        let sent = sent_by(&driver, |message| message.entries.last().is_some_and(|last| last.index == index));
-        let mut answer = Message { from: 2, to: 1, term: sent.term, index, commit: sent.commit, ..Message::default() };
-        answer.set_msg_type(MessageType::MsgAppendResponse);
-        assert!(driver.receive(TWO, &answer.encode_to_vec()));
-    };
-    // The first entry of the term follows the membership.
-    acknowledge(2);
-    driver.submit(Ticket::new(1), request("a")).unwrap();
-    acknowledge(3);
-    let announced = sent_by(&driver, |message| message.commit == 3);
-    assert_eq!((announced.to, announced.entries.len()), (2, 0));
 }
 
 #[test]

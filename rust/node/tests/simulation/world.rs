@@ -220,10 +220,7 @@ impl World {
             inputs.push(Input::Tick);
         }
         if inputs.is_empty() {
-            if self.process(id).is_none_or(|process| !process.member.consensus().has_news()) {
-                return Ok(());
-            }
-            inputs.push(Input::Pause);
+            return Ok(());
         }
         let unsynced = (self.fault == Fault::AnswersBeforeSync).then(|| disk.twin());
         let Some(process) = self.process(id) else { return Ok(()) };
