@@ -13,7 +13,7 @@ use crate::history::{HistoryTree, group_nodes};
 use crate::hyper::{HyperBuilder, Slot};
 use crate::rows::{self, Rows, TILE, TILE_DIGESTS};
 use crate::store::{Store, Table, WriteBatch};
-use crate::tree_image::{ImageUse, Sum, TreeImage};
+use crate::tree_image::{ImageError, ImageUse, Sum, TreeImage};
 use crate::trees::Trees;
 
 /// Number of digests that are read before they are hashed: enough for all threads, a few megabytes.
@@ -37,7 +37,10 @@ impl Start {
     /// [`LogError::Corrupt`] if rows are missing or malformed, or do not lead to the last hyper root; [`LogError::Store`] if one cannot
     /// be read.
     pub fn of_rows(store: &dyn Store) -> Result<Self, LogError> {
-        Self::with(store, None)
+        Self::with(store, None).map_err(|error| match error {
+            ImageError::Log(error) => error,
+            _ => LogError::Bug("an image was read that nobody gave"),
+        })
     }
 
     /// Build the trees from the image of the log and the events after it if that leads to the last hyper root, or else from all events.
@@ -47,15 +50,14 @@ impl Start {
     /// As [`Self::of_rows`].
     pub fn of_image(store: &dyn Store) -> Result<Self, LogError> {
         let Some((path, sum)) = store.image_path().zip(image_sum(store)?) else { return Self::of_rows(store) };
-        let image = TreeImage::open(&path, sum, length(store)?).map_err(|reason| reason.to_string());
-        let unfit = match image.map(|image| Self::with(store, Some(image)).map_err(|reason| reason.to_string())) {
-            Ok(Ok(start)) => return Ok(start),
-            Ok(Err(reason)) | Err(reason) => reason,
+        let unfit = match TreeImage::open(&path, sum, length(store)?).and_then(|image| Self::with(store, Some(image))) {
+            Ok(start) => return Ok(start),
+            Err(reason) => reason.to_string(),
         };
         Ok(Self { image: ImageUse::Unfit(unfit), ..Self::of_rows(store)? })
     }
 
-    fn with(store: &dyn Store, image: Option<TreeImage>) -> Result<Self, LogError> {
+    fn with(store: &dyn Store, image: Option<TreeImage>) -> Result<Self, ImageError> {
         let len = length(store)?;
         let root = last_root(store, len)?;
         let image_len = image.as_ref().map(TreeImage::len);
@@ -70,13 +72,13 @@ impl Start {
                 }
                 builder.add_slots(first, slots);
             };
-            nodes = image.read(len, add).map_err(|error| LogError::Corrupt(error.to_string()))?;
+            nodes = image.read(len, add)?;
         }
         each_chunk(store, image_len.unwrap_or(0), |first, digests| {
             let mut add = || {
-                let shown = (first..).zip(digests).filter(|(version, _)| !hidden.contains(*version));
+                let mut shown = (first..).zip(digests).filter(|(version, _)| !hidden.contains(*version));
                 sum = sum.wrapping_add(hidden.sum_of(first, digests));
-                { shown }.try_for_each(|(version, key)| builder.add(key, version))
+                shown.try_for_each(|(version, key)| builder.add(key, version))
             };
             let ((of_groups, after), added) = rayon::join(|| group_nodes(first, digests), &mut add);
             nodes.extend(of_groups);

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::error::LogError;
 use crate::hash::{DIGEST_BYTES, Digest};
 use crate::history::GROUP;
 use crate::hyper::{PARTS, Slot};
@@ -43,6 +44,9 @@ pub(crate) enum ImageError {
     /// It is not an image of this log.
     #[error("{0}")]
     Unfit(&'static str),
+    /// With it, the rows of the log cannot be read, or lead to another root.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// What became of the image of the trees.

@@ -84,10 +84,9 @@ impl HyperBuilder {
     ///
     /// Errors of `digest_at`; [`LogError::Corrupt`] if a key was added with two versions.
     pub fn finish(self, digest_at: &DigestAt<'_>) -> Result<HyperTree, LogError> {
-        let Self { mut tree, groups, .. } = self;
+        let Self { mut tree, mut groups, .. } = self;
         let (width, depth) = (groups.len(), tree.flat_levels);
         let (_, hashes) = tree.hashes.split_at_mut(width);
-        let mut groups = groups;
         let slots = groups.par_chunks_mut(AT_A_TIME).zip(tree.groups.par_chunks_mut(AT_A_TIME));
         let parts = slots.zip(hashes.par_chunks_mut(AT_A_TIME)).enumerate();
         let lens = parts.map(|(part, ((slots, groups), hashes))| {

@@ -295,9 +295,7 @@ impl Place {
     /// Return a group with half of the keys of one that had buckets.
     #[expect(clippy::panic, reason = "a key that is left out would lead to a wrong root")]
     fn half<H: Hashing>(self, slots: &[Slot], hashing: &mut H) -> Drafted<H> {
-        let Ok(drafted) = self.draft(with_room(slots.iter().copied()), hashing) else {
-            panic!("half the keys of a bucket fit into one")
-        };
+        let Ok(drafted) = self.draft(slots.to_vec(), hashing) else { panic!("half the keys of a bucket fit into one") };
         drafted
     }
 
@@ -305,7 +303,7 @@ impl Place {
     fn half_of_trie<H: Hashing>(self, trie: Trie, hashing: &mut H) -> Drafted<H> {
         let entries = trie.entries();
         if entries.len() <= BUCKETS * MAX_BUCKET
-            && let Ok(drafted) = self.draft(with_room(entries.iter().map(slot_of)), hashing)
+            && let Ok(drafted) = self.draft(entries.iter().map(slot_of).collect(), hashing)
         {
             return drafted;
         }
@@ -319,12 +317,6 @@ pub(super) const fn room_for(slots: usize) -> usize {
     slots.next_multiple_of(8)
 }
 
-fn with_room(slots: impl ExactSizeIterator<Item = Slot>) -> Vec<Slot> {
-    let mut roomy = Vec::with_capacity(room_for(slots.len()));
-    roomy.extend(slots);
-    roomy
-}
-
 fn slot_of(entry: &Entry) -> Slot {
     Slot::new(&entry.key, entry.version)
 }
@@ -336,7 +328,7 @@ fn merged(
     digest_at: &DigestAt<'_>,
     replaced: &mut Vec<Entry>,
 ) -> Result<Option<Vec<Slot>>, LogError> {
-    let (mut merged, mut rest) = (Vec::with_capacity(room_for(slots.len() + entries.len())), slots);
+    let (mut merged, mut rest) = (Vec::with_capacity(slots.len() + entries.len()), slots);
     for entry in entries {
         let part = part_of(&entry.key);
         let (before, others) = rest.split_at(rest.partition_point(|slot| slot.part() < part));
